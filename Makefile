@@ -1,0 +1,46 @@
+# Everything sets itself up in .venv, from the package index and constraints.txt, on a machine with
+# Python >= 3.11 and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint docs-check bench clean
+
+help: ## Say what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: .venv/demo ## Deploy a real model, predict with it, update it, look at its history, delete it
+	@$(BIN)/deployledger demo
+
+test: lint docs-check ## Run every check and every test
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+lint: .venv/dev ## Format, lint, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+	$(BIN)/lint-imports
+
+docs-check: .venv/dev ## Check that generated documentation is true
+	$(BIN)/python -m docs.generate --check
+
+bench: .venv/dev ## Measure, against the baselines
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove what was set up
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("deployledger needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(PIP) install --constraint constraints.txt --upgrade pip
+
+.venv/demo: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable '.[onnx]'
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable '.[all]' --group dev
+	@touch $@ .venv/demo

@@ -1,0 +1,550 @@
+"""The commands, as Typer sees them."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from uuid import UUID
+
+import typer
+
+from deployledger.adapters.cli.session import ExitCode, OpenService, Output, Session, escaped
+
+if TYPE_CHECKING:
+    from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse
+    from deployledger.service.deployment_service import DeploymentService
+
+app = typer.Typer(
+    name="deployledger",
+    help="Deploy machine-learning models, with a complete history of how that came to be.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+database = typer.Typer(help="Look after the database of the event log.", no_args_is_help=True)
+app.add_typer(database, name="db")
+
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="DEPLOYMENT", help="A name, an id, or the beginning of an id.", show_default=False
+    ),
+]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens on standard error.")]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the work is done.")]
+TimeoutOption = Annotated[
+    float | None, typer.Option(min=0.0, help="Seconds to wait at most.", show_default="no limit")
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model-uri", help="Another model.", show_default="the same model")
+]
+ReplicasOption = Annotated[int | None, typer.Option(help="How many copies serve.", show_default="1")]
+PortOption = Annotated[int | None, typer.Option(help="The port to serve on.", show_default="a free one")]
+ServingImageOption = Annotated[
+    str | None, typer.Option(help="The container image to serve with.", show_default=False)
+]
+CpuOption = Annotated[str | None, typer.Option(help="CPU for each replica, as in 500m.", show_default=False)]
+MemoryOption = Annotated[
+    str | None, typer.Option(help="Memory for each replica, as in 1Gi.", show_default=False)
+]
+GpuOption = Annotated[str | None, typer.Option(help="GPUs for each replica.", show_default=False)]
+TagOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; may be given again.", show_default=False)
+]
+InputOption = Annotated[
+    str | None, typer.Option("--input", help="What a batch job reads: CSV or JSON lines.", show_default=False)
+]
+OutputUriOption = Annotated[
+    str | None, typer.Option(help="Where a batch job writes its predictions.", show_default=False)
+]
+
+_open_service: list[OpenService] = []
+
+
+def run(open_service: OpenService) -> NoReturn:
+    """Run the command line on a service, and exit."""
+    _open_service[:] = [open_service]
+    app()
+    raise SystemExit(int(ExitCode.DONE))
+
+
+def _session(output: Output = Output.TABLE, verbose: bool = False) -> Session:
+    return Session(_open_service[0], output, verbose)
+
+
+@app.command()
+def deploy(
+    model_uri: Annotated[
+        str,
+        typer.Argument(
+            help="A path, or a file://, models:/, runs:/ or mlflow_runs:/ URI.", show_default=False
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="The deployment's name.", show_default=False)],
+    type_: Annotated[
+        Literal["api_service", "batch_inference_job", "edge_device"],
+        typer.Option("--type", help="What to make of the model."),
+    ] = "api_service",
+    replicas: ReplicasOption = None,
+    port: PortOption = None,
+    serving_image: ServingImageOption = None,
+    cpu: CpuOption = None,
+    memory: MemoryOption = None,
+    gpu: GpuOption = None,
+    tag: TagOption = None,
+    input_uri: InputOption = None,
+    output_uri: OutputUriOption = None,
+    update_existing: Annotated[
+        bool, typer.Option("--update-existing", help="If the name is in use, update that deployment.")
+    ] = False,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Deploy a model: fetch it, package it, and serve it or run it."""
+    session = _session(output, verbose)
+
+    def request() -> "DeploymentRequest":
+        from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
+
+        return DeploymentRequest(
+            model_uri=model_uri,
+            deployment_name=name,
+            deployment_target_config=DeploymentTargetConfig(
+                type=type_,
+                serving_image=serving_image,
+                replicas=1 if replicas is None else replicas,
+                port=port,
+                input_uri=_absolute(input_uri),
+                output_uri=_absolute(output_uri),
+            ),
+            resource_allocation=ResourceConfig(cpu_request=cpu, memory_request=memory, gpu_request=gpu)
+            if cpu or memory or gpu
+            else None,
+            version_strategy="update_existing" if update_existing else "new",
+            tags=_tags(tag),
+        )
+
+    _command(session, lambda service: service.deploy_model(request()), wait, timeout)
+
+
+@app.command()
+def update(
+    deployment: Reference,
+    model_uri: ModelOption = None,
+    name: Annotated[str | None, typer.Option(help="Another name.", show_default="the same name")] = None,
+    replicas: ReplicasOption = None,
+    port: PortOption = None,
+    serving_image: ServingImageOption = None,
+    cpu: CpuOption = None,
+    memory: MemoryOption = None,
+    gpu: GpuOption = None,
+    tag: TagOption = None,
+    input_uri: InputOption = None,
+    output_uri: OutputUriOption = None,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make a new revision. What is not given stays as it is; what serves goes on until the new one is ready."""
+    session = _session(output, verbose)
+    target = {
+        "replicas": replicas,
+        "port": port,
+        "serving_image": serving_image,
+        "input_uri": _absolute(input_uri),
+        "output_uri": _absolute(output_uri),
+    }
+    resources = {"cpu_request": cpu, "memory_request": memory, "gpu_request": gpu}
+
+    async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
+        from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
+
+        current = await service.find_deployment(deployment)
+        allocation = current.resource_allocation.model_dump() if current.resource_allocation else {}
+        allocation |= _given(resources)
+        return await service.update_deployment(
+            current.deployment_id,
+            DeploymentRequest(
+                model_uri=model_uri or current.model_uri,
+                deployment_name=name or current.deployment_name,
+                deployment_target_config=DeploymentTargetConfig(
+                    **{**current.deployment_target_config.model_dump(), **_given(target)}
+                ),
+                resource_allocation=ResourceConfig(**allocation) if allocation else None,
+                tags={**current.tags, **_tags(tag)},
+            ),
+        )
+
+    _command(session, command, wait, timeout)
+
+
+@app.command()
+def rollback(
+    deployment: Reference,
+    to_revision: Annotated[int, typer.Option(help="The revision to go back to.", show_default=False)],
+    wait: WaitOption = True,
+    timeout: TimeoutOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Go back to an earlier revision, from the very same bytes."""
+    _command_on(
+        _session(output, verbose),
+        deployment,
+        lambda service, found: service.rollback_deployment(found, to_revision),
+        wait,
+        timeout,
+    )
+
+
+@app.command()
+def retry(
+    deployment: Reference,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Try again what failed or was cancelled."""
+    _command_on(
+        _session(output, verbose),
+        deployment,
+        lambda service, found: service.retry_deployment(found),
+        wait,
+        timeout,
+    )
+
+
+@app.command()
+def cancel(
+    deployment: Reference,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Call off what is in progress; what served before goes on serving."""
+    session = _session(output, verbose)
+
+    async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
+        found = await service.find_deployment(deployment)
+        await service.cancel_deployment(found.deployment_id)
+        await service.settled(found.deployment_id)
+        return await service.get_deployment_status(found.deployment_id)
+
+    _print(session, session.run(command))
+
+
+@app.command()
+def delete(
+    deployment: Reference,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Stop a deployment and delete it. Its history stays."""
+    _command_on(
+        _session(output, verbose),
+        deployment,
+        lambda service, found: service.delete_deployment(found),
+        wait,
+        timeout,
+    )
+
+
+@app.command()
+def resume(
+    deployment: Reference,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Go on with a job that was interrupted, where it was left."""
+    _command_on(
+        _session(output, verbose),
+        deployment,
+        lambda service, found: service.resume_deployment(found),
+        wait,
+        timeout,
+    )
+
+
+@app.command()
+def status(
+    deployment: Reference,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Print it again whenever it changes.")] = False,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show everything there is to know about a deployment now."""
+    session = _session(output, verbose)
+
+    async def question(service: "DeploymentService") -> None:
+        from deployledger.adapters.cli.rendering import deployment_card
+
+        found = await service.find_deployment(deployment)
+        await _resume_if_left(session, service, found)
+        if not watch:
+            observation = None
+            if found.serving_revision is not None:
+                observation = await service.observe_deployment(found.deployment_id)
+            if session.is_json:
+                running = observation and {"running": observation.running, "detail": observation.detail}
+                session.print_json({**found.model_dump(mode="json"), "observation": running})
+            else:
+                session.stdout.print(deployment_card(found, observation))
+            return
+        async for current in service.watch_deployment(found.deployment_id):
+            if session.is_json:
+                sys.stdout.write(current.model_dump_json() + "\n")
+                sys.stdout.flush()
+            else:
+                moment = f"{current.updated_at:%H:%M:%S}"
+                session.stdout.print(
+                    f"{moment} {current.status}: {escaped(current.message)}", highlight=False
+                )
+
+    with _interruptible():
+        session.run(question)
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 100,
+    offset: Annotated[int, typer.Option(help="How many to pass over.")] = 0,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="Also those that were deleted.")] = False,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """List deployments."""
+    session = _session(output, verbose)
+
+    async def question(service: "DeploymentService") -> "list[DeploymentStatusResponse]":
+        found = await service.list_deployments(limit, offset, include_deleted=all_)
+        for deployment in found:
+            await _resume_if_left(session, service, deployment)
+        return found
+
+    deployments = session.run(question)
+    if session.is_json:
+        session.print_json(deployments)
+    elif deployments:
+        from deployledger.adapters.cli.rendering import deployments_table
+
+        session.stdout.print(deployments_table(deployments))
+    else:
+        session.stderr.print("No deployments. `deployledger deploy MODEL_URI --name NAME` makes one.")
+
+
+@app.command()
+def history(
+    deployment: Reference, output: OutputOption = Output.TABLE, verbose: VerboseOption = False
+) -> None:
+    """Show everything that ever happened to a deployment."""
+    session = _session(output, verbose)
+
+    async def question(service: "DeploymentService") -> Any:
+        found = await service.find_deployment(deployment)
+        return await service.get_deployment_history(found.deployment_id)
+
+    entries = session.run(question)
+    if session.is_json:
+        session.print_json(entries)
+    else:
+        from deployledger.adapters.cli.rendering import history_table
+
+        session.stdout.print(history_table(entries))
+
+
+@app.command()
+def logs(
+    deployment: Reference,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Print the logs of what serves a deployment."""
+    session = _session(verbose=verbose)
+
+    async def question(service: "DeploymentService") -> None:
+        found = await service.find_deployment(deployment)
+        async for line in service.deployment_logs(found.deployment_id, follow=follow):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+    with _interruptible():
+        session.run(question)
+
+
+@app.command()
+def lifecycle(
+    output: Annotated[
+        Literal["mermaid", "json"], typer.Option("--output", "-o", help="A diagram, or the table.")
+    ] = "mermaid",
+) -> None:
+    """Print the lifecycle that every deployment follows."""
+    from deployledger.domain.lifecycle import LIFECYCLE
+    from deployledger.domain.lifecycle_chart import mermaid, table
+
+    if output == "json":
+        _session(Output.JSON).print_json(table(LIFECYCLE))
+    else:
+        sys.stdout.write(mermaid(LIFECYCLE))
+
+
+@database.command("init")
+def database_init(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
+    """Create the event log's schema in the database, if it has none."""
+    session = _session(output, verbose)
+
+    async def command(service: "DeploymentService") -> str:
+        return await service.create_schema()
+
+    where = session.run(command)
+    if session.is_json:
+        session.print_json({"database": where, "ready": True})
+    else:
+        session.stdout.print(f"The event log in {escaped(where)} is ready.", highlight=False)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it serving at the end.")] = False,
+) -> None:
+    """Deploy a real model, predict with it, update it under load, look at its history, delete it."""
+    from deployledger.adapters.cli.demo import run_demo
+
+    run_demo(_session(), keep=keep)
+
+
+# What the commands share ------------------------------------------------------------------------------
+
+
+def _command_on(
+    session: Session,
+    reference: str,
+    command: "Callable[[DeploymentService, UUID], Awaitable[DeploymentStatusResponse]]",
+    wait: bool,
+    timeout: float | None,
+) -> None:
+    async def find_and_command(service: "DeploymentService") -> "DeploymentStatusResponse":
+        found = await service.find_deployment(reference)
+        return await command(service, found.deployment_id)
+
+    _command(session, find_and_command, wait, timeout)
+
+
+def _command(
+    session: Session,
+    command: "Callable[[DeploymentService], Awaitable[DeploymentStatusResponse]]",
+    wait: bool,
+    timeout: float | None,
+) -> None:
+    """Give a command; wait for its job here, or leave it to a process in the background."""
+    from deployledger.adapters.cli.background import resume_in_background
+    from deployledger.adapters.cli.waiting import outcome
+    from deployledger.adapters.cli.waiting import wait as wait_for
+
+    accepted: list[DeploymentStatusResponse] = []
+
+    async def give(service: "DeploymentService") -> "DeploymentStatusResponse":
+        answer = await command(service)
+        accepted.append(answer)
+        if not wait:
+            return answer
+        async with asyncio.timeout(timeout):
+            await wait_for(session, service, answer.deployment_id)
+        await service.settled(answer.deployment_id)
+        return await service.get_deployment_status(answer.deployment_id)
+
+    try:
+        answer = session.run(give)
+    except KeyboardInterrupt:
+        _interrupted(session, accepted)
+    except TimeoutError:
+        name = accepted[0].deployment_name
+        session.fail(
+            f"Deployment {name!r} was still in progress after {timeout:g} seconds.",
+            f"It is not lost: `deployledger resume {name}` goes on with it.",
+            ExitCode.FAILED,
+            "timeout",
+        )
+    if not wait:
+        resume_in_background(answer.deployment_id)
+    _print(session, answer)
+    if wait and outcome(answer) is ExitCode.FAILED:
+        raise SystemExit(int(ExitCode.FAILED))
+
+
+def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -> NoReturn:
+    if accepted:
+        name = accepted[0].deployment_name
+        session.stderr.print(
+            f"Interrupted. The deployment is not lost: `deployledger resume {name}` goes on with it, "
+            f"`deployledger cancel {name}` calls it off.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    raise SystemExit(128 + signal.SIGINT)
+
+
+class _interruptible:  # noqa: N801  # reads as a statement
+    """Ctrl-C ends the command without a traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT)
+
+
+async def _resume_if_left(
+    session: Session, service: "DeploymentService", deployment: "DeploymentStatusResponse"
+) -> None:
+    """If nobody is on an unfinished job, for example because its process was killed, start one that is."""
+    from deployledger.adapters.cli.background import resume_in_background
+
+    if deployment.progress is None or await service.is_being_worked_on(deployment.deployment_id):
+        return
+    resume_in_background(deployment.deployment_id)
+    session.stderr.print(
+        f"The job of {escaped(deployment.deployment_name)} was interrupted; it goes on in the background.",
+        highlight=False,
+    )
+
+
+def _print(session: Session, deployment: "DeploymentStatusResponse") -> None:
+    if session.is_json:
+        session.print_json(deployment)
+        return
+    from deployledger.adapters.cli.rendering import deployment_card
+
+    session.stdout.print(deployment_card(deployment))
+
+
+def _tags(pairs: list[str] | None) -> dict[str, str]:
+    tags = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--tag")
+        tags[key] = value
+    return tags
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _absolute(uri: str | None) -> str | None:
+    """Return a relative path as an absolute one: the job may run in another folder."""
+    if uri is None or "://" in uri:
+        return uri
+    return str(Path(uri).expanduser().absolute())

@@ -1,0 +1,153 @@
+"""The demonstration: a real model's whole life, in a minute."""
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployledger.adapters.cli.session import ExitCode, Session, escaped
+
+if TYPE_CHECKING:
+    from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse
+    from deployledger.service.deployment_service import DeploymentService
+
+_NAME = "iris"
+_FLOWER = [5.1, 3.5, 1.4, 0.2]
+_SPECIES = ("setosa", "versicolor", "virginica")
+_REPOSITORY = Path(__file__).parents[4] / "examples" / "models"
+_INSTALLED = Path(__file__).parent / "demo_models"
+
+
+def run_demo(session: Session, *, keep: bool) -> None:
+    """Deploy, predict, update under load, list, show the history, delete; in a home of its own."""
+    home = tempfile.mkdtemp(prefix="deployledger-demo-")
+    os.environ["DEPLOYLEDGER_HOME"] = home
+    os.environ.pop("DEPLOYLEDGER_DATABASE_URL", None)
+    try:
+        session.run(lambda service: _demonstrate(session, service, keep=keep))
+    finally:
+        if not keep:
+            shutil.rmtree(home, ignore_errors=True)
+    if keep:
+        session.stdout.print(
+            "\nIt goes on serving. To look at it, and to end it:\n"
+            f"  export DEPLOYLEDGER_HOME={home}\n"
+            f"  deployledger status {_NAME}\n"
+            f"  deployledger delete {_NAME}",
+            highlight=False,
+        )
+
+
+async def _demonstrate(session: Session, service: "DeploymentService", *, keep: bool) -> None:
+    from deployledger.adapters.cli.rendering import deployments_table, history_table
+
+    say = _Narrator(session)
+    say.title("Deploying version 1 of a model that tells irises apart")
+    first = await _done(session, service, await service.deploy_model(_request("iris-v1.onnx")))
+
+    say.title("Asking it about a flower")
+    say.line(f"POST {first.endpoint_url}/v2/models/{_NAME}/infer  {_FLOWER}")
+    say.line(_species(_predict(first)))
+
+    say.title("Updating to version 2, with requests all the while")
+    with _Load(first) as load:
+        second = await service.update_deployment(first.deployment_id, _request("iris-v2.onnx"))
+        second = await _done(session, service, second)
+        await service.settled(second.deployment_id)
+    say.line(f"{load.answered} requests answered, {load.unanswered} unanswered")
+    say.line(_species(_predict(second)))
+
+    say.title("What is deployed")
+    session.stdout.print(deployments_table(await service.list_deployments()))
+    say.title("How it came to be")
+    session.stdout.print(history_table(await service.get_deployment_history(first.deployment_id)))
+    if not keep:
+        say.title("Deleting it")
+        await _done(session, service, await service.delete_deployment(first.deployment_id))
+    if load.unanswered:
+        session.fail(f"{load.unanswered} requests were not answered during the update.", "", ExitCode.FAILED)
+
+
+async def _done(
+    session: Session, service: "DeploymentService", accepted: "DeploymentStatusResponse"
+) -> "DeploymentStatusResponse":
+    from deployledger.adapters.cli.waiting import outcome, wait
+
+    answer = await wait(session, service, accepted.deployment_id)
+    if outcome(answer) is ExitCode.FAILED:
+        session.fail(answer.message, "", ExitCode.FAILED)
+    return answer
+
+
+def _request(model: str) -> "DeploymentRequest":
+    from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig
+
+    folder = _INSTALLED if _INSTALLED.exists() else _REPOSITORY
+    return DeploymentRequest(
+        model_uri=str(folder / model),
+        deployment_name=_NAME,
+        deployment_target_config=DeploymentTargetConfig(type="api_service"),
+    )
+
+
+def _predict(deployment: "DeploymentStatusResponse") -> dict[str, Any]:
+    """Send an inference request of the Open Inference Protocol, version 2, and return the answer."""
+    url = f"{deployment.endpoint_url}/v2/models/{_NAME}/infer"
+    tensor = {"name": "measurements", "shape": [1, 4], "datatype": "FP32", "data": _FLOWER}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310  # our own endpoint
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def _species(answer: dict[str, Any]) -> str:
+    outputs = {tensor["name"]: tensor["data"] for tensor in answer["outputs"]}
+    number = int(outputs["label"][0])
+    return f"It is an Iris {_SPECIES[number]} (probability {outputs['probabilities'][number]:.3f})"
+
+
+class _Narrator:
+    """Says what is going on."""
+
+    def __init__(self, session: Session) -> None:
+        self._console = session.stdout
+
+    def title(self, text: str) -> None:
+        self._console.print(f"\n[bold]{escaped(text)}[/]", highlight=False)
+
+    def line(self, text: str) -> None:
+        self._console.print(escaped(text), highlight=False)
+
+
+class _Load:
+    """Sends one request after the other from another thread, and counts the answers."""
+
+    def __init__(self, deployment: "DeploymentStatusResponse") -> None:
+        self.answered = 0
+        self.unanswered = 0
+        self._deployment = deployment
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+
+    def __enter__(self) -> "_Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        while not self._stop.is_set():
+            try:
+                _predict(self._deployment)
+                self.answered += 1
+            except OSError:
+                self.unanswered += 1
+            time.sleep(0.002)

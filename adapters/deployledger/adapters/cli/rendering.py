@@ -1,0 +1,154 @@
+"""Answers as people read them: tables of deployments, one deployment, its history, the lifecycle."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from deployledger.domain.ports import Observation
+    from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
+
+_COLOURS = {
+    "active": "green",
+    "creating": "yellow",
+    "updating": "yellow",
+    "deleting": "yellow",
+    "failed": "red",
+    "delete_failed": "red",
+    "inactive": "dim",
+}
+
+
+def age(moment: datetime) -> str:
+    """Return how long ago a moment was, as kubectl says it: ``5s``, ``12m``, ``3h``, ``8d``."""
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * size or (unit == "d" and seconds >= size):
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def coloured(status: str) -> Text:
+    """Return a status in its colour."""
+    return Text(status, style=_COLOURS.get(status, ""))
+
+
+def deployments_table(deployments: "Sequence[DeploymentStatusResponse]") -> Table:
+    """Return a table with one row a deployment."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("NAME", "STATUS", "REVISION", "MODEL", "ENDPOINT", "AGE", "ID"):
+        table.add_column(heading, overflow="fold" if heading in ("MODEL", "ENDPOINT") else "ellipsis")
+    for deployment in deployments:
+        table.add_row(
+            Text(deployment.deployment_name),
+            coloured(deployment.status),
+            str(deployment.revision),
+            Text(deployment.model_uri),
+            Text(deployment.endpoint_url or "-"),
+            age(deployment.created_at),
+            str(deployment.deployment_id)[:8],
+        )
+    return table
+
+
+def deployment_card(
+    deployment: "DeploymentStatusResponse", observation: "Observation | None" = None
+) -> Table:
+    """Return everything about one deployment, a line each; what is not known is left out."""
+    target = deployment.deployment_target_config
+    resources = deployment.resource_allocation
+    lines: list[tuple[str, Any]] = [
+        ("Name", deployment.deployment_name),
+        ("Id", deployment.deployment_id),
+        ("Status", coloured(deployment.status)),
+        ("Message", deployment.message),
+        ("Running", _running(observation)),
+        ("Endpoint", deployment.endpoint_url),
+        ("Revision", _revision(deployment)),
+        ("Model", deployment.model_uri),
+        ("Deployed model", deployment.deployed_model_version),
+        ("Artifact", deployment.artifact_digest),
+        ("Image", deployment.image_digest),
+        ("Target", f"{target.type}, {target.replicas} replica{'s' if target.replicas != 1 else ''}"),
+        ("Port", target.port),
+        ("Serving image", target.serving_image),
+        ("Input", target.input_uri),
+        ("Output", target.output_uri),
+        ("CPU", resources and resources.cpu_request),
+        ("Memory", resources and resources.memory_request),
+        ("GPU", resources and resources.gpu_request),
+        ("Tags", ", ".join(f"{key}={value}" for key, value in deployment.tags.items())),
+        ("Created", f"{deployment.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("Updated", f"{deployment.updated_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("Simulated", "yes" if deployment.simulated else None),
+    ]
+    card = Table(box=None, show_header=False, pad_edge=False)
+    card.add_column(style="bold")
+    card.add_column(overflow="fold")
+    for label, value in lines:
+        if value is not None and value != "":
+            card.add_row(label, value if isinstance(value, Text) else Text(str(value)))
+    return card
+
+
+def _running(observation: "Observation | None") -> str | None:
+    if observation is None:
+        return None
+    return (
+        f"{'yes' if observation.running else 'NO'}{f' ({observation.detail})' if observation.detail else ''}"
+    )
+
+
+def _revision(deployment: "DeploymentStatusResponse") -> str:
+    serving = deployment.serving_revision
+    if serving is not None and serving != deployment.revision:
+        return f"{deployment.revision} (revision {serving} serves)"
+    return str(deployment.revision)
+
+
+def history_table(history: "Sequence[DeploymentHistoryEntry]") -> Table:
+    """Return a table with one row an event, oldest first."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("#", "TIME (UTC)", "EVENT", "REVISION", "ACTOR"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("DETAILS", overflow="fold")
+    for entry in history:
+        table.add_row(
+            str(entry.version),
+            f"{entry.timestamp:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+            entry.event,
+            str(entry.revision),
+            Text(entry.actor),
+            Text(_details(entry.data)),
+        )
+    return table
+
+
+def _details(data: dict[str, Any]) -> str:
+    match data:
+        case {"failure": {"step": step, "reason": reason, "message": message}}:
+            return f"{step}: {reason}: {message}"
+        case {"artifact": {"digest": digest, "resolved_uri": uri, "size_bytes": size}}:
+            return f"{uri} ({size:,} bytes) {digest}{_simulated(data)}"
+        case {"image": {"reference": reference}}:
+            return f"{reference}{_simulated(data)}"
+        case {"model_uri": uri, "rollback_to": int(rollback_to)}:
+            return f"back to revision {rollback_to}: {uri}"
+        case {"model_uri": uri, "name": name}:
+            return f"{name}: {uri}"
+        case {"endpoint_url": str(endpoint_url)}:
+            return f"{endpoint_url}{_simulated(data)}"
+        case {"output_uri": output_uri, "rows": rows}:
+            return f"{rows} rows into {output_uri}{_simulated(data)}"
+        case {"attempt": attempt}:
+            return f"attempt {attempt}"
+        case _:
+            return _simulated(data).strip()
+
+
+def _simulated(data: dict[str, Any]) -> str:
+    return " (simulated)" if data.get("simulated") else ""

@@ -1,0 +1,119 @@
+"""What every command needs: the service, a place to print, and errors as exit codes."""
+
+import asyncio
+import enum
+import json
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deployledger.domain.exceptions import MachineLearningServiceError
+    from deployledger.service.deployment_service import DeploymentService
+
+_T = TypeVar("_T")
+
+OpenService = Callable[[], "DeploymentService"]
+
+
+class ExitCode(enum.IntEnum):
+    """What the command's exit status means."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+
+
+class Output(enum.StrEnum):
+    """How answers are printed on standard output."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@dataclass
+class Session:
+    """One run of the command line."""
+
+    open_service: OpenService
+    output: Output = Output.TABLE
+    verbose: bool = False
+
+    @property
+    def stdout(self) -> "Console":
+        """Where answers go. What is piped into another program is never cut to a width."""
+        return _console(stderr=False)
+
+    @property
+    def stderr(self) -> "Console":
+        """Where everything goes that is not the answer."""
+        return _console(stderr=True)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether answers are JSON."""
+        return self.output is Output.JSON
+
+    def print_json(self, answer: Any) -> None:
+        """Print an answer as JSON: pydantic models, lists of them, or JSON values."""
+        json.dump(answer, sys.stdout, default=lambda model: model.model_dump(mode="json"), indent=2)
+        sys.stdout.write("\n")
+
+    def run(self, use: "Callable[[DeploymentService], Awaitable[_T]]") -> _T:
+        """Open the service, use it, close it; errors of the service end the command with their exit code."""
+        from deployledger.domain.exceptions import MachineLearningServiceError
+
+        if self.verbose:
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+        else:
+            logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
+
+        async def opened() -> _T:
+            async with self.open_service() as service:
+                return await use(service)
+
+        try:
+            return asyncio.run(opened())
+        except MachineLearningServiceError as error:
+            self.fail_with(error)
+
+    def fail_with(self, error: "MachineLearningServiceError") -> NoReturn:
+        """Print an error of the service and end the command."""
+        self.fail(error.message, error.hint, exit_code(error.status_code), error.reason)
+
+    def fail(self, message: str, hint: str, code: ExitCode, reason: str = "") -> NoReturn:
+        """Print what went wrong and what to do, and end the command."""
+        if self.is_json:
+            report = {"error": {"message": message, "hint": hint, "reason": reason, "exit_code": int(code)}}
+            sys.stderr.write(json.dumps(report) + "\n")
+        else:
+            self.stderr.print(f"[bold red]Error:[/] {escaped(message)}", highlight=False, soft_wrap=True)
+            if hint:
+                self.stderr.print(escaped(hint), highlight=False, soft_wrap=True)
+        raise SystemExit(int(code))
+
+
+def exit_code(status_code: int) -> ExitCode:
+    """Return the exit code for the HTTP status code of an error."""
+    codes = {400: ExitCode.USAGE, 404: ExitCode.NOT_FOUND, 409: ExitCode.CONFLICT}
+    return codes.get(status_code, ExitCode.FAILED)
+
+
+def escaped(text: object) -> str:
+    """Return text in which Rich sees no markup."""
+    from rich.markup import escape
+
+    return escape(str(text))
+
+
+def _console(*, stderr: bool) -> "Console":
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=10_000)

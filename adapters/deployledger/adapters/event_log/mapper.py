@@ -1,0 +1,60 @@
+"""Turns events into what is stored, and back: pydantic's JSON, with class versions and upcasters."""
+
+from collections.abc import Callable
+from typing import Any, cast
+from uuid import UUID
+
+import pydantic_core
+from eventsourcing.persistence import JSONTranscoder, Mapper, MapperDeserialisationError, StoredEvent
+from eventsourcing.utils import TopicError, resolve_topic
+
+from deployledger.domain import events, names
+from deployledger.domain.events import Event
+
+EVENT_MODULES = (events, names)
+"""Importing these registers the topics of every event."""
+
+
+class EventMapper(Mapper[UUID]):
+    """The library's mapper for pydantic events: the library's own breaks equality and ignores upcasting."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__(JSONTranscoder())
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        """Return the event's topic and JSON; the class version is stored from version 2 on."""
+        event: Event = domain_event
+        state = event.__pydantic_serializer__.to_json(event)
+        if event.class_version > 1:
+            state = b'{"class_version":%d,' % event.class_version + state[1:]
+        return StoredEvent(
+            originator_id=event.originator_id,
+            originator_version=event.originator_version,
+            topic=event.TOPIC,
+            state=state,
+        )
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Event:
+        """Return the event, upcast to the current version of its class.
+
+        Raises:
+            MapperDeserialisationError: if it does not decode, or a newer version of the software wrote it.
+        """
+        try:
+            event_class = cast("type[Event]", resolve_topic(stored_event.topic))
+            fields: dict[str, Any] = pydantic_core.from_json(stored_event.state)
+            stored_version: int = fields.pop("class_version", 1)
+            if stored_version > event_class.class_version:
+                raise ValueError(f"version {stored_version} of it was written by newer software")
+            for version in range(stored_version, event_class.class_version):
+                upcast: Callable[[dict[str, Any]], None]
+                upcast = getattr(event_class, f"upcast_v{version}_v{version + 1}")
+                upcast(fields)
+            fields["originator_id"] = stored_event.originator_id
+            fields["originator_version"] = stored_event.originator_version
+            return event_class.model_validate(fields)
+        except (ValueError, TypeError, TopicError, AttributeError) as error:
+            raise MapperDeserialisationError(
+                f"Event {stored_event.originator_version} of stream {stored_event.originator_id} "
+                f"with topic {stored_event.topic!r} does not decode: {error}"
+            ) from error

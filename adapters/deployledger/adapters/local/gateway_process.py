@@ -1,0 +1,171 @@
+"""Finding, starting and talking to the gateway of a deployment."""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deployledger.adapters.local.gateway.files import GatewayFiles
+from deployledger.adapters.local.gateway.messages import GatewayError
+from deployledger.adapters.local.gateway.ports import LOOPBACK
+from deployledger.adapters.local.json_files import read_json
+from deployledger.adapters.local.locks import is_held, try_lock
+from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
+from deployledger.domain.exceptions import ExternalServiceError
+
+_START_SECONDS = 15.0
+_ANSWER_SECONDS = 10.0
+_STOP_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+_LONGEST_ANSWER = 1024 * 1024
+
+
+def _ignore(progress: dict[str, Any]) -> None:
+    del progress
+
+
+class GatewayGone(Exception):
+    """The gateway ended, or was never there."""
+
+
+class GatewayProcess:
+    """The gateway of one deployment, whether it runs or not."""
+
+    def __init__(self, folder: Path, host: str) -> None:
+        self._files = GatewayFiles(folder)
+        self._host = host
+
+    def is_alive(self) -> bool:
+        """Say whether the gateway runs; it may yet be too early for it to answer."""
+        return is_held(self._files.lock)
+
+    async def ensure(self) -> None:
+        """Return when a gateway runs and answers: start one if none does, replace one that is stuck.
+
+        Call it only while holding the deployment's lock.
+
+        Raises:
+            ExternalServiceError: it does not start.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        process: subprocess.Popen[bytes] | None = None
+        while time.monotonic() < deadline:
+            process = await asyncio.to_thread(self._start) or process
+            try:
+                await self.ask("state")
+            except GatewayGone:
+                if process is not None and process.poll() is not None:
+                    break
+                await asyncio.sleep(_POLL_SECONDS)
+            except TimeoutError:
+                await self.kill()
+            else:
+                return
+        await self.kill()
+        said = "\n".join(last_lines(self._files.log))
+        raise ExternalServiceError(
+            "orchestrator",
+            f"The gateway process did not start. The end of {self._files.log} says:\n{said}",
+            hint="Once the cause is removed, retry.",
+        )
+
+    async def ask(
+        self,
+        command: str,
+        *,
+        timeout: float = _ANSWER_SECONDS,  # noqa: ASYNC109 - the limit is part of what is asked
+        progress: Callable[[dict[str, Any]], None] = _ignore,
+        **arguments: object,
+    ) -> dict[str, Any]:
+        """Send a command, and return its result.
+
+        Raises:
+            GatewayGone: no gateway runs, or it ended before it answered.
+            GatewayError: it answered that it could not do that.
+            TimeoutError: no answer came in time.
+        """
+        state = await asyncio.to_thread(self._state)
+        if state is None:
+            raise GatewayGone
+        async with asyncio.timeout(timeout):
+            try:
+                reader, writer = await asyncio.open_connection(LOOPBACK, state["port"], limit=_LONGEST_ANSWER)
+            except OSError:
+                raise GatewayGone from None
+            try:
+                request = {"token": state["token"], "command": command, **arguments}
+                writer.write(json.dumps(request).encode() + b"\n")
+                return await _answer(reader, progress)
+            except ConnectionError:
+                raise GatewayGone from None
+            finally:
+                writer.close()
+
+    async def end(self) -> None:
+        """Let the gateway stop everything and end; kill it if it does not. Nothing happens if none runs."""
+        if not await asyncio.to_thread(self.is_alive):
+            return
+        with contextlib.suppress(GatewayGone, GatewayError, TimeoutError):
+            await self.ask("shut_down", only_if_idle=False, timeout=_STOP_SECONDS)
+            if await self._wait_until_dead(_ANSWER_SECONDS):
+                return
+        await self.kill()
+
+    async def end_if_idle(self) -> None:
+        """End the gateway if it serves nothing and starts nothing."""
+        with contextlib.suppress(GatewayGone, GatewayError, TimeoutError):
+            if (await self.ask("shut_down", only_if_idle=True))["ended"]:
+                await self._wait_until_dead(_ANSWER_SECONDS)
+
+    async def kill(self) -> None:
+        """Kill the gateway at once; its replicas notice, and end too."""
+        state = await asyncio.to_thread(self._state)
+        if state is not None:
+            kill_group(state["pid"])
+            await self._wait_until_dead(_ANSWER_SECONDS)
+
+    async def _wait_until_dead(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while await asyncio.to_thread(self.is_alive):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
+
+    def _state(self) -> dict[str, Any] | None:
+        """Return what the running gateway says of itself; never what a dead one said."""
+        return read_json(self._files.state) if is_held(self._files.lock) else None
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        """Start a gateway if none runs. The lock is handed to it, so that there is no moment without a holder."""
+        lock = try_lock(self._files.lock)
+        if lock is None:
+            return None
+        try:
+            self._files.state.unlink(missing_ok=True)
+            command = python_command(
+                "deployledger.adapters.local.gateway",
+                *("--folder", str(self._files.folder)),
+                *("--host", self._host),
+                *("--lock-fd", str(lock)),
+            )
+            return start_detached(command, log=self._files.log, cwd=Path("/"), keep_open=lock)
+        finally:
+            os.close(lock)
+
+
+async def _answer(reader: asyncio.StreamReader, progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    while line := await reader.readline():
+        match json.loads(line):
+            case {"progress": dict(so_far)}:
+                progress(so_far)
+            case {"result": dict(result)}:
+                return result
+            case {"error": dict(error)}:
+                raise GatewayError(**error)
+    raise GatewayGone

@@ -1,0 +1,154 @@
+"""Batch inference jobs: one process that scores one file, and ends."""
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from deployledger.adapters.local.extraction import ExtractModel, extracted_model
+from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
+from deployledger.adapters.local.json_files import read_json
+from deployledger.adapters.local.locations import local_path
+from deployledger.adapters.local.locks import is_held, locked, try_lock
+from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
+from deployledger.adapters.local.resources import threads
+from deployledger.adapters.local.runtimes import runtime_of
+from deployledger.domain.exceptions import ConfigurationError, DeploymentError, ExternalServiceError
+from deployledger.domain.ports import JobResult, Observation, ProvisionRequest, ReportProgress
+from deployledger.domain.values import FailureReason
+
+_POLL_SECONDS = 0.1
+_KILL_SECONDS = 10.0
+
+
+class BatchJobs:
+    """Starts, awaits, stops and observes batch inference jobs."""
+
+    def __init__(self, extract_model: ExtractModel) -> None:
+        self._extract_model = extract_model
+
+    async def provision(self, folder: DeploymentFolder, request: ProvisionRequest) -> None:
+        """Start the job, unless it runs or is complete.
+
+        Raises:
+            ConfigurationError: input or output is missing, or is no local file.
+            DeploymentError: no runtime of this machine scores such a model.
+        """
+        source = local_path(request.target.input_uri, "input_uri")
+        output = local_path(request.target.output_uri, "output_uri")
+        if source == output:
+            raise ConfigurationError(
+                f"The batch job {request.deployment_name!r} has {source} as its input and as its output.",
+                hint="Give output_uri another path.",
+            )
+        revision = folder.revision(request.revision)
+        async with locked(folder.operate_lock, make_folder=True):
+            if (await asyncio.to_thread(_status, revision)).get("state") == "completed":
+                return
+            model = await extracted_model(revision, request, self._extract_model)
+            await asyncio.to_thread(_start, revision, request, model, source, output)
+
+    async def wait(
+        self, folder: DeploymentFolder, revision_number: int, report: ReportProgress
+    ) -> JobResult:
+        """Wait until the job is complete, whichever process started it.
+
+        Raises:
+            DeploymentError: the job failed, died, or was stopped.
+        """
+        revision = folder.revision(revision_number)
+        reported: tuple[int, int | None] | None = None
+        while True:
+            alive = await asyncio.to_thread(is_held, revision.job_lock)
+            status = await asyncio.to_thread(_status, revision)  # read after: a job that ends writes first
+            so_far = (status.get("done", 0), status.get("total"))
+            if status and so_far != reported:
+                report(*so_far, "rows")
+                reported = so_far
+            match status:
+                case {"state": "completed", "rows": int(rows), "output_uri": str(output_uri)}:
+                    return JobResult(output_uri=output_uri, rows=rows)
+                case {"state": "failed", "reason": str(reason), "message": str(message)}:
+                    raise DeploymentError(
+                        str(folder.deployment_id),
+                        message,
+                        reason=FailureReason(reason),
+                        hint=str(status.get("hint", "")),
+                    )
+            if not alive:
+                raise await asyncio.to_thread(_died, folder, revision)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def stop(self, folder: DeploymentFolder, revision_number: int) -> None:
+        """Kill the job if it runs, and remove what it had written of its output.
+
+        Raises:
+            ExternalServiceError: it does not end.
+        """
+        revision = folder.revision(revision_number)
+        deadline = asyncio.get_running_loop().time() + _KILL_SECONDS
+        while await asyncio.to_thread(is_held, revision.job_lock):
+            status = await asyncio.to_thread(_status, revision)
+            if "pid" in status:  # a job that has just been started has none yet
+                kill_group(status["pid"])
+            if asyncio.get_running_loop().time() > deadline:
+                raise ExternalServiceError(
+                    "orchestrator",
+                    f"The batch job of deployment {folder.deployment_id} does not end.",
+                    hint=f"Kill the process that holds {revision.job_lock}, and retry.",
+                )
+            await asyncio.sleep(_POLL_SECONDS / 5)
+        partial = (await asyncio.to_thread(_status, revision)).get("partial")
+        if partial is not None:
+            await asyncio.to_thread(Path(partial).unlink, missing_ok=True)
+
+    async def observe(self, folder: DeploymentFolder, revision_number: int) -> Observation:
+        """Return whether the job runs, and how far it is."""
+        revision = folder.revision(revision_number)
+        running = await asyncio.to_thread(is_held, revision.job_lock)
+        status = await asyncio.to_thread(_status, revision)
+        detail = str(status.get("state", "starting" if running else "not running"))
+        if "done" in status:
+            detail += f", {status['done']} of {status.get('total', 'unknown')} rows"
+        return Observation(running=running, revision=revision_number if running else None, detail=detail)
+
+
+def _start(
+    revision: RevisionFolder, request: ProvisionRequest, model: Path, source: Path, output: Path
+) -> None:
+    _, path = runtime_of(model, request.deployment_name)
+    lock = try_lock(revision.job_lock)
+    if lock is None:
+        return  # it runs
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            revision.job_status.unlink()
+        command = python_command(
+            "deployledger.adapters.serving.batch",
+            *("--model", str(path)),
+            *("--input", str(source)),
+            *("--output", str(output)),
+            *("--output-uri", str(request.target.output_uri)),
+            *("--status", str(revision.job_status)),
+            *("--threads", str(threads(request.resources, 1))),
+        )
+        start_detached(command, log=revision.job_log, cwd=revision.path, keep_open=lock)
+    finally:
+        os.close(lock)
+
+
+def _status(revision: RevisionFolder) -> dict[str, Any]:
+    return read_json(revision.job_status) or {}
+
+
+def _died(folder: DeploymentFolder, revision: RevisionFolder) -> DeploymentError:
+    said = last_lines(revision.job_log)
+    return DeploymentError(
+        str(folder.deployment_id),
+        "\n".join(
+            ["The batch job ended without a result.", *(["Its log ends with:", *said] if said else [])]
+        ),
+        reason=FailureReason.BATCH_FAILED,
+        hint="It was killed, or ran out of memory: retry.",
+    )

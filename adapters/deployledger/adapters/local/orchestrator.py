@@ -1,0 +1,145 @@
+"""The orchestrator of this machine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+from deployledger.adapters.local.extraction import ExtractModel
+from deployledger.adapters.local.folders import DeploymentFolder, deployment_folders, sweep
+from deployledger.adapters.local.jobs import BatchJobs
+from deployledger.adapters.local.locks import locked
+from deployledger.adapters.local.log_lines import log_lines
+from deployledger.adapters.local.services import ModelServices
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.ports import (
+    JobResult,
+    Observation,
+    ProvisionedTarget,
+    ProvisionRequest,
+    ReportProgress,
+)
+
+
+class LocalProcessOrchestrator:
+    """Runs model servers and batch jobs as processes of this machine.
+
+    It implements `deployledger.domain.ports.OrchestratorClientInterface`, holds nothing in memory, and any
+    number of processes may use the same root at once.
+
+    Args:
+        root: where everything about the running deployments is kept; a local file system, for its locks.
+        extract_model: unpacks the image with a reference into a folder.
+        host: the address that public ports listen on.
+        ready_timeout: how long a replica may take to become ready, in seconds.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        extract_model: ExtractModel,
+        host: str = "127.0.0.1",
+        ready_timeout: float = 120.0,
+    ) -> None:
+        self._root = root.absolute()
+        self._services = ModelServices(host, ready_timeout, extract_model)
+        self._jobs = BatchJobs(extract_model)
+
+    @property
+    def name(self) -> str:
+        """What events call this orchestrator."""
+        return "local-process"
+
+    @property
+    def target_types(self) -> frozenset[str]:
+        """What it can provision."""
+        return frozenset({"api_service", "batch_inference_job"})
+
+    async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
+        """Start a revision, wait until it is ready, and send the traffic to it; a batch job is only started.
+
+        Calling it again, in this process or another, joins what runs. Being cancelled leaves what was begun to
+        `prune`.
+
+        Raises:
+            ConfigurationError: the target cannot be provisioned on this machine as it is written.
+            DeploymentError: the model is of no format that can be served, or its server does not start.
+            ExternalServiceError: the port is taken, or the gateway process does not work.
+        """
+        folder = DeploymentFolder(self._root, request.deployment_id)
+        match request.target.type:
+            case "api_service":
+                url = await self._services.provision(folder, request, report)
+                return ProvisionedTarget(endpoint_url=url)
+            case "batch_inference_job":
+                await self._jobs.provision(folder, request)
+                return ProvisionedTarget(endpoint_url=None)
+        raise ConfigurationError(
+            f"{request.deployment_name!r} has the target type {request.target.type!r}, "
+            "which this machine cannot provision.",
+            hint=f"It can provision {' and '.join(sorted(self.target_types))}.",
+        )
+
+    async def prune(self, deployment_id: UUID, keep_revision: int | None) -> None:
+        """Send traffic to ``keep_revision`` and stop every other one; with None, remove the deployment.
+
+        Requests that are on their way get some seconds to finish. A batch job's output is never removed.
+
+        Raises:
+            ExternalServiceError: something does not stop.
+        """
+        folder = DeploymentFolder(self._root, deployment_id)
+        try:
+            async with locked(folder.operate_lock, make_folder=False):
+                await self._prune(folder, keep_revision)
+        except FileNotFoundError:
+            pass  # there is nothing of it
+        await asyncio.to_thread(sweep, self._root)
+
+    async def wait_for_completion(
+        self, deployment_id: UUID, revision: int, report: ReportProgress
+    ) -> JobResult:
+        """Wait until a batch job is complete; any process may, and any number of them.
+
+        Raises:
+            DeploymentError: the job failed, died, or was stopped.
+        """
+        return await self._jobs.wait(DeploymentFolder(self._root, deployment_id), revision, report)
+
+    async def provisioned(self) -> dict[UUID, set[int]]:
+        """Return which revisions of which deployments have anything here, running or not."""
+
+        def scan() -> dict[UUID, set[int]]:
+            return {folder.deployment_id: folder.revisions() for folder in deployment_folders(self._root)}
+
+        return await asyncio.to_thread(scan)
+
+    async def observe(self, deployment_id: UUID) -> Observation:
+        """Return what of the deployment runs right now: processes are asked, nothing is remembered."""
+        folder = DeploymentFolder(self._root, deployment_id)
+        newest = max(await asyncio.to_thread(folder.revisions), default=None)
+        if newest is None:
+            return Observation(running=False, revision=None, detail="Nothing is provisioned.")
+        if await asyncio.to_thread(folder.revision(newest).job_lock.exists):
+            return await self._jobs.observe(folder, newest)
+        return await self._services.observe(folder)
+
+    def logs(self, deployment_id: UUID, *, follow: bool) -> AsyncIterator[str]:
+        """Yield the log lines of the newest revision.
+
+        With ``follow``, go on until the deployment is removed or the iteration is cancelled.
+        """
+        return log_lines(DeploymentFolder(self._root, deployment_id), follow=follow)
+
+    async def _prune(self, folder: DeploymentFolder, keep: int | None) -> None:
+        if keep is None:
+            await self._services.end(folder)
+        else:
+            await self._services.keep_only(folder, keep)
+        for revision in await asyncio.to_thread(folder.revisions) - {keep}:
+            await self._jobs.stop(folder, revision)
+            await asyncio.to_thread(folder.remove_revision, revision)
+        await asyncio.to_thread(sweep, folder.path)
+        if keep is None:
+            await asyncio.to_thread(folder.remove)

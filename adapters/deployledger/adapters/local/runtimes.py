@@ -1,0 +1,149 @@
+"""Which server runs which model format."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployledger.adapters.local.gateway.messages import PARENT_FD, PORT
+from deployledger.adapters.local.processes import python_command
+from deployledger.domain.exceptions import DeploymentError
+from deployledger.domain.values import FailureReason
+
+MODEL_REFUSED_STATUS = 65
+"""The exit status with which the ONNX server says that the model is invalid (EX_DATAERR of sysexits.h)."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a replica's command line depends on."""
+
+    deployment_name: str
+    revision: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How models of one format are served.
+
+    Attributes:
+        format: what the format is called.
+        extra: what to install to have the runtime.
+        modules: what must be importable.
+        find: returns the model's path inside of an extracted artifact, or None if it is of another format.
+        command: returns the command of a replica.
+        ready_path: answers 200 when the replica is ready.
+        drains: whether the server announces on SIGUSR1 that it closes its connections.
+    """
+
+    format: str
+    extra: str
+    modules: tuple[str, ...]
+    find: Callable[[Path], Path | None]
+    command: Callable[[Path, Serving], list[str]]
+    ready_path: str
+    drains: bool
+
+
+def _shallowest(root: Path, pattern: str) -> list[Path]:
+    """Return the files that match in the folder nearest to the root that has any."""
+    found = sorted(path for path in root.rglob(pattern) if path.is_file())
+    depth = min((len(path.parts) for path in found), default=0)
+    return [path for path in found if len(path.parts) == depth]
+
+
+def _find_mlflow(root: Path) -> Path | None:
+    found = _shallowest(root, "MLmodel")
+    return found[0].parent if len(found) == 1 else None
+
+
+def _find_onnx(root: Path) -> Path | None:
+    found = _shallowest(root, "*.onnx")
+    named = [path for path in found if path.name == "model.onnx"]
+    if len(named) == 1:
+        return named[0]
+    if len(found) > 1:
+        names = ", ".join(str(path.relative_to(root)) for path in found)
+        raise _AmbiguousModel(names)
+    return found[0] if found else None
+
+
+class _AmbiguousModel(Exception):
+    """Several files could be the model."""
+
+
+def _serve_mlflow(model: Path, serving: Serving) -> list[str]:
+    del serving  # MLflow's server has neither a name for the model nor threads to set
+    server = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model)]
+    server += ["--env-manager", "local", "-h", "127.0.0.1", "-p", PORT, "-w", "1"]
+    tether = python_command("deployledger.adapters.local.gateway.tether", "--parent-fd", PARENT_FD)
+    return [*tether, "--", *server]
+
+
+def _serve_onnx(model: Path, serving: Serving) -> list[str]:
+    return python_command(
+        "deployledger.adapters.serving.onnx_server",
+        *("--model", str(model)),
+        *("--name", serving.deployment_name),
+        *("--version", str(serving.revision)),
+        *("--port", PORT),
+        *("--threads", str(serving.threads)),
+        *("--parent-fd", PARENT_FD),
+    )
+
+
+RUNTIMES = (
+    Runtime("MLflow model", "mlflow", ("mlflow", "pandas", "fastapi", "uvicorn"), _find_mlflow, _serve_mlflow, "/ping", drains=False),
+    Runtime(
+        "ONNX",
+        "'deployledger[onnx]'",
+        ("onnxruntime", "fastapi", "uvicorn"),
+        _find_onnx,
+        _serve_onnx,
+        "/v2/health/ready",
+        drains=True,
+    ),
+)
+"""In the order in which they are tried: an MLflow model may well hold an ONNX file."""
+
+
+def runtime_of(root: Path, deployment_name: str) -> tuple[Runtime, Path]:
+    """Return the runtime for the model extracted to ``root``, and the path that the runtime is to load.
+
+    Raises:
+        DeploymentError: no runtime knows the format, the runtime is not installed, or several files could be
+            the model.
+    """
+    for runtime in RUNTIMES:
+        try:
+            model = runtime.find(root)
+        except _AmbiguousModel as error:
+            raise DeploymentError(
+                deployment_name,
+                f"The model of {deployment_name!r} has several ONNX files ({error}) and none is model.onnx.",
+                reason=FailureReason.MODEL_INVALID,
+                hint="Deploy one file, or name the one to serve model.onnx.",
+            ) from None
+        if model is not None:
+            _check_installed(runtime, deployment_name)
+            return runtime, model
+    formats = "; ".join(f"{runtime.format} (pip install {runtime.extra})" for runtime in RUNTIMES)
+    raise DeploymentError(
+        deployment_name,
+        f"The model of {deployment_name!r} is of no format that can be served on this machine.",
+        reason=FailureReason.UNSUPPORTED_FORMAT,
+        hint=f"These formats can: {formats}.",
+    )
+
+
+def _check_installed(runtime: Runtime, deployment_name: str) -> None:
+    missing = [module for module in runtime.modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise DeploymentError(
+            deployment_name,
+            f"Serving {deployment_name!r} needs {', '.join(missing)}, which is not installed.",
+            reason=FailureReason.RUNTIME_MISSING,
+            hint=f"Run: pip install {runtime.extra}",
+        )

@@ -1,0 +1,234 @@
+"""Model servers behind a gateway: the ``api_service`` deployments of this machine."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deployledger.adapters.local.extraction import ExtractModel, extracted_model
+from deployledger.adapters.local.folders import DeploymentFolder
+from deployledger.adapters.local.gateway.listeners import bind
+from deployledger.adapters.local.gateway.messages import GatewayError, RevisionSpec
+from deployledger.adapters.local.gateway_process import GatewayGone, GatewayProcess
+from deployledger.adapters.local.json_files import read_json, write_json
+from deployledger.adapters.local.locks import locked
+from deployledger.adapters.local.resources import threads
+from deployledger.adapters.local.runtimes import MODEL_REFUSED_STATUS, Serving, runtime_of
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    DeploymentError,
+    ExternalServiceError,
+    MachineLearningServiceError,
+)
+from deployledger.domain.ports import Observation, ProvisionRequest, ReportProgress
+from deployledger.domain.values import FailureReason
+
+# A gateway that has not answered this long after a start's own time limit is not going to.
+_MARGIN_SECONDS = 30.0
+_STOP_SECONDS = 60.0
+
+
+class ModelServices:
+    """Starts, switches, stops and observes model servers."""
+
+    def __init__(self, host: str, ready_timeout: float, extract_model: ExtractModel) -> None:
+        self._host = host
+        self._ready_timeout = ready_timeout
+        self._extract_model = extract_model
+
+    async def provision(
+        self, folder: DeploymentFolder, request: ProvisionRequest, report: ReportProgress
+    ) -> str:
+        """Start the revision, wait until it is ready, send traffic to it, and return the endpoint's URL.
+
+        The deployment is locked while the start is prepared, not while it is awaited: meanwhile others may
+        join the start, or stop it.
+        """
+        gateway = GatewayProcess(folder.path, self._host)
+        replicas = request.target.replicas
+
+        def show(progress: dict[str, Any]) -> None:
+            report(progress["ready"], replicas, "replicas")
+
+        try:
+            await self._begin(folder, gateway, request)
+            await gateway.ask(
+                "ready",
+                revision=request.revision,
+                timeout=self._ready_timeout + _MARGIN_SECONDS,
+                progress=show,
+            )
+            switched = await gateway.ask("switch", revision=request.revision)
+        except (GatewayError, GatewayGone, TimeoutError) as error:
+            with contextlib.suppress(FileNotFoundError):
+                async with locked(folder.operate_lock, make_folder=False):
+                    await gateway.end_if_idle()
+            raise _translate(error, request, self._ready_timeout) from error
+        return f"http://{_reachable(self._host)}:{switched['port']}"
+
+    async def keep_only(self, folder: DeploymentFolder, revision: int) -> None:
+        """Send traffic to the revision if it runs, and stop all others; nothing happens if nothing runs."""
+        gateway = GatewayProcess(folder.path, self._host)
+        try:
+            await gateway.ask("stop", keep=revision, timeout=_STOP_SECONDS)
+        except GatewayGone:
+            return
+        except TimeoutError as error:
+            raise ExternalServiceError(
+                "orchestrator",
+                f"The gateway of deployment {folder.deployment_id} does not answer.",
+                hint="Retry; deleting the deployment kills the gateway.",
+            ) from error
+        except GatewayError as error:
+            raise ExternalServiceError(
+                "orchestrator", error.message, reason=FailureReason(error.reason)
+            ) from error
+        await gateway.end_if_idle()
+
+    async def end(self, folder: DeploymentFolder) -> None:
+        """Stop everything and free the port."""
+        await GatewayProcess(folder.path, self._host).end()
+
+    async def observe(self, folder: DeploymentFolder) -> Observation:
+        """Return what runs now."""
+        gateway = GatewayProcess(folder.path, self._host)
+        try:
+            state = await gateway.ask("state")
+        except GatewayGone:
+            return Observation(running=False, revision=None, detail="The gateway process is not running.")
+        except TimeoutError:
+            return Observation(running=False, revision=None, detail="The gateway process does not answer.")
+        current = state["current"]
+        if current is None:
+            return Observation(running=False, revision=None, detail="No revision has become ready yet.")
+        serving = state["revisions"][str(current)]
+        detail = f"{serving['ready']} of {serving['replicas']} replicas ready, {serving['restarts']} restarts"
+        return Observation(running=serving["ready"] > 0, revision=current, detail=detail)
+
+    async def _begin(
+        self, folder: DeploymentFolder, gateway: GatewayProcess, request: ProvisionRequest
+    ) -> None:
+        async with locked(folder.operate_lock, make_folder=True):
+            port = request.target.port or await asyncio.to_thread(_remembered_port, folder)
+            fixed = request.target.port is not None
+            if fixed and not await asyncio.to_thread(gateway.is_alive):
+                # Before the model is unpacked: the gateway itself would find out much later.
+                await asyncio.to_thread(lambda: bind(self._host, port).close())
+            model = await extracted_model(folder.revision(request.revision), request, self._extract_model)
+            spec = await asyncio.to_thread(self._spec, folder, request, model, port, fixed)
+            await gateway.ensure()
+            begun = await gateway.ask("begin", spec=spec.to_json())
+            await asyncio.to_thread(write_json, folder.port_file, {"port": begun["port"]})
+
+    def _spec(
+        self, folder: DeploymentFolder, request: ProvisionRequest, model: Path, port: int, fixed: bool
+    ) -> RevisionSpec:
+        runtime, path = runtime_of(model, request.deployment_name)
+        revision = folder.revision(request.revision)
+        replicas = request.target.replicas
+        serving = Serving(request.deployment_name, request.revision, threads(request.resources, replicas))
+        return RevisionSpec(
+            number=request.revision,
+            command=runtime.command(path, serving),
+            replicas=replicas,
+            ready_path=runtime.ready_path,
+            ready_timeout=self._ready_timeout,
+            drains=runtime.drains,
+            port=port,
+            port_is_fixed=fixed,
+            folder=str(revision.path),
+            log=str(revision.server_log),
+        )
+
+
+def _remembered_port(folder: DeploymentFolder) -> int:
+    """Return the port that the deployment had, or 0 for any."""
+    port: int = (read_json(folder.port_file) or {}).get("port", 0)
+    return port
+
+
+def _reachable(host: str) -> str:
+    """Return what a client on this machine writes for the address that the gateway listens on."""
+    if host in ("", "0.0.0.0"):  # noqa: S104 - compared with, not bound to
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def _translate(
+    error: GatewayError | GatewayGone | TimeoutError, request: ProvisionRequest, ready_timeout: float
+) -> MachineLearningServiceError:
+    name, revision = request.deployment_name, request.revision
+    if isinstance(error, GatewayGone):
+        return ExternalServiceError(
+            "orchestrator",
+            f"The gateway of {name!r} ended while revision {revision} was being started.",
+            reason=FailureReason.SERVER_EXITED,
+            hint="It was stopped or killed from outside: retry.",
+        )
+    if isinstance(error, TimeoutError):
+        return ExternalServiceError(
+            "orchestrator",
+            f"The gateway of {name!r} did not answer in {ready_timeout + _MARGIN_SECONDS:g} seconds.",
+            reason=FailureReason.SERVER_NOT_READY,
+            hint="Delete the deployment, which kills the gateway, and deploy again.",
+        )
+    translate = _TRANSLATIONS.get(error.reason)
+    if translate is not None:
+        return translate(error, request)
+    return ExternalServiceError("orchestrator", error.message, reason=FailureReason(error.reason))
+
+
+def _port_in_use(error: GatewayError, request: ProvisionRequest) -> MachineLearningServiceError:
+    return ExternalServiceError(
+        "orchestrator",
+        f"{request.deployment_name!r} cannot be served: {error.message}",
+        reason=FailureReason.PORT_IN_USE,
+        hint="Choose another port, leave it out to get a free one, or stop what uses it.",
+    )
+
+
+def _invalid(error: GatewayError, request: ProvisionRequest) -> MachineLearningServiceError:
+    return ConfigurationError(
+        f"{request.deployment_name!r} cannot be served: {error.message}",
+        hint="Choose a port from 1024 up, on an address of this machine.",
+    )
+
+
+def _exited(error: GatewayError, request: ProvisionRequest) -> MachineLearningServiceError:
+    if error.exit_status == MODEL_REFUSED_STATUS and error.log:
+        return DeploymentError(
+            request.deployment_name,
+            f"The model of {request.deployment_name!r} cannot be served: {error.log[-1]}",
+            reason=FailureReason.MODEL_INVALID,
+            hint="Check that the file loads in ONNX Runtime, and deploy a model that does.",
+        )
+    return DeploymentError(
+        request.deployment_name,
+        _with_log(error),
+        reason=FailureReason.SERVER_EXITED,
+        hint="The log says why; retry once that is put right.",
+    )
+
+
+def _not_ready(error: GatewayError, request: ProvisionRequest) -> MachineLearningServiceError:
+    return DeploymentError(
+        request.deployment_name,
+        _with_log(error),
+        reason=FailureReason.SERVER_NOT_READY,
+        hint="The log may say why; a large model may need a longer ready_timeout.",
+    )
+
+
+def _with_log(error: GatewayError) -> str:
+    return "\n".join([error.message, *(["Its log ends with:", *error.log] if error.log else [])])
+
+
+_TRANSLATIONS: dict[str, Callable[[GatewayError, ProvisionRequest], MachineLearningServiceError]] = {
+    FailureReason.PORT_IN_USE: _port_in_use,
+    FailureReason.INVALID_CONFIGURATION: _invalid,
+    FailureReason.SERVER_EXITED: _exited,
+    FailureReason.SERVER_NOT_READY: _not_ready,
+}

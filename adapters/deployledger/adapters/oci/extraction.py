@@ -1,0 +1,140 @@
+"""Unpacks the model from an image that this package built."""
+
+import hashlib
+import io
+import re
+import shutil
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from deployledger.adapters.oci.archives import CHUNK_BYTES, unpack
+from deployledger.adapters.oci.documents import MODEL, MODEL_WEIGHTS, Descriptor, Manifest
+from deployledger.adapters.oci.failures import image_damaged, packaging_failed, storage_errors
+from deployledger.adapters.oci.layout import OciLayout
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
+"""The size of a manifest that registries must at least accept, and many accept at most."""
+
+_REFERENCE = re.compile(r"oci:(?P<folder>/.+)@(?P<digest>sha256:[0-9a-f]{64})", re.DOTALL)
+
+
+def extract_model(reference: str, destination: Path) -> None:
+    """Unpack the model of an image, as ``destination``: what is ``/models`` in the image.
+
+    Every blob is checked against its digest and size while it is read. The folder appears complete or not
+    at all, and its files have survived a power failure by then. It must not exist yet, or be empty.
+
+    Arguments:
+        reference: ``oci:<absolute folder of the layout>@sha256:<digest of the manifest>``, as in
+            `deployledger.domain.values.Image`.
+        destination: the folder to make; its parents are made if need be.
+
+    Raises:
+        ExternalServiceError: the reference is not one of ours, the image is not a model's, or the
+            destination is in use (``packaging_failed``); blobs are missing or damaged, or the disk failed
+            (``storage_failed``).
+    """
+    known = _REFERENCE.fullmatch(reference)
+    if known is None:
+        raise packaging_failed(
+            f"{reference!r} is not a reference to an image in a local layout.",
+            hint="Give one of the form oci:/folder/of/the/layout@sha256:<digest>.",
+        )
+    layout = OciLayout(Path(known["folder"]))
+    layers = _layers(layout, known["digest"])
+    with storage_errors(destination):
+        if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
+            raise packaging_failed(
+                f"{str(destination)!r} is there already, so no model was unpacked over it.",
+                hint="Remove it, or give a folder that does not exist yet.",
+            )
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        unpacked = destination.parent / f".{destination.name}.{uuid4().hex}"
+        unpacked.mkdir()
+        try:
+            for layer in layers:
+                _unpack_layer(layout, layer, unpacked)
+            unpacked.rename(destination)
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)  # gone already, unless something failed
+
+
+def _layers(layout: OciLayout, digest: str) -> list[Descriptor]:
+    """Return the layers of the image, after checking its manifest and config."""
+    try:
+        manifest = Manifest.model_validate_json(_read_document(layout, digest))
+    except ValidationError as error:
+        raise packaging_failed(
+            f"{digest} in {str(layout.root)!r} is not an image manifest.",
+            hint="Give the digest of an image, not of one of its layers.",
+        ) from error
+    if manifest.artifact_type != MODEL or {layer.media_type for layer in manifest.layers} != {MODEL_WEIGHTS}:
+        raise packaging_failed(
+            f"The image {digest} in {str(layout.root)!r} is not a model packaged by this service.",
+            hint="Deploy the model with this service, which packages it.",
+        )
+    _read_document(layout, manifest.config.digest)
+    return manifest.layers
+
+
+def _read_document(layout: OciLayout, digest: str) -> bytes:
+    with _open(layout, digest) as file, storage_errors(layout.root):
+        content = file.read(MAX_DOCUMENT_BYTES)
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+        raise image_damaged(layout.root, f"the contents of blob {digest} have another digest")
+    return content
+
+
+def _unpack_layer(layout: OciLayout, layer: Descriptor, folder: Path) -> None:
+    with _open(layout, layer.digest) as file:
+        hashed = _HashedStream(layout.root, file)
+        stream = io.BufferedReader(hashed, CHUNK_BYTES)
+        try:
+            unpack(stream, folder)
+        except (tarfile.TarError, ValueError) as error:
+            raise image_damaged(
+                layout.root, f"layer {layer.digest} is not one that was packaged: {error}"
+            ) from error
+        while stream.read(CHUNK_BYTES):
+            pass  # what follows the archive counts for the digest too
+    if (hashed.digest, hashed.size) != (layer.digest, layer.size):
+        raise image_damaged(layout.root, f"the contents of layer {layer.digest} have another digest or size")
+
+
+class _HashedStream(io.RawIOBase):
+    """Reads a file of the layout, and knows the digest and size of what was read so far."""
+
+    def __init__(self, root: Path, file: io.FileIO) -> None:
+        self._root = root
+        self._file = file
+        self._hasher = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._hasher.hexdigest()}"
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        with storage_errors(self._root):
+            count = self._file.readinto(buffer)
+        self._hasher.update(memoryview(buffer)[:count])
+        self.size += count
+        return count
+
+
+def _open(layout: OciLayout, digest: str) -> io.FileIO:
+    with storage_errors(layout.root):
+        try:
+            return layout.blob(digest).open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise image_damaged(layout.root, f"blob {digest} is missing") from error

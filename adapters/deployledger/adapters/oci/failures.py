@@ -1,0 +1,51 @@
+"""The errors of the image layout."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployledger.domain.exceptions import ExternalServiceError
+from deployledger.domain.values import FailureReason
+
+FETCH_AGAIN = "Deploy the model again, so that it is fetched anew."
+
+
+def packaging_failed(message: str, *, hint: str) -> ExternalServiceError:
+    """Return the error for a model that cannot be packaged, or an image that is not one of ours."""
+    return ExternalServiceError(
+        "container registry", message, reason=FailureReason.PACKAGING_FAILED, hint=hint
+    )
+
+
+def model_unreadable(path: Path, error: OSError) -> ExternalServiceError:
+    """Return the error for a fetched model that cannot be read any more."""
+    return packaging_failed(f"{str(path)!r} cannot be read: {_words(error)}.", hint=FETCH_AGAIN)
+
+
+def image_damaged(root: Path, what: str) -> ExternalServiceError:
+    """Return the error for a layout whose files are missing or not what their digests say."""
+    return ExternalServiceError(
+        "container registry",
+        f"The image layout in {str(root)!r} is damaged: {what}.",
+        reason=FailureReason.STORAGE_FAILED,
+        hint="Restore the layout from a backup, or remove the damaged file and deploy the model again.",
+    )
+
+
+@contextmanager
+def storage_errors(root: Path) -> Iterator[None]:
+    """Turn an `OSError` of the folder ``root`` into a typed error."""
+    try:
+        yield
+    except OSError as error:
+        raise ExternalServiceError(
+            "container registry",
+            f"{str(root)!r} cannot be read or written: {_words(error)}.",
+            reason=FailureReason.STORAGE_FAILED,
+            hint="Check that the disk has free space and that this process may write there, then try again.",
+        ) from error
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -1,0 +1,132 @@
+"""An OCI image layout on disk: blobs by their digest, and an index that names the images.
+
+https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
+"""
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from deployledger.adapters.oci.documents import Descriptor, Index
+from deployledger.adapters.oci.failures import image_damaged, storage_errors
+
+ABANDONED_AFTER_SECONDS = 24 * 3600.0
+
+
+class OciLayout:
+    """One image layout folder, shared by any number of threads and processes.
+
+    Besides what the specification names there is ``.deployledger/``: a lock file, and blobs being written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._blobs = root / "blobs" / "sha256"
+        self._own = root / ".deployledger"
+        self._staging = self._own / "staging"
+
+    def prepare(self) -> None:
+        """Make the layout if it is not there yet, and remove what killed processes left a day ago or more.
+
+        Raises:
+            ExternalServiceError: the folder cannot be written.
+        """
+        with storage_errors(self.root):
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            self._staging.mkdir(parents=True, exist_ok=True)
+            for staged in self._staging.iterdir():
+                with suppress(FileNotFoundError):  # its owner finished just now
+                    if time.time() - staged.stat().st_mtime > ABANDONED_AFTER_SECONDS:
+                        staged.unlink()
+
+    def add_blob(self, chunks: Iterable[bytes], media_type: str) -> Descriptor:
+        """Store the bytes, which may be many gigabytes, and return their descriptor.
+
+        A blob that is there already is replaced by the same bytes, which mends it should it be damaged.
+
+        Raises:
+            ExternalServiceError: the folder cannot be written.
+        """
+        hasher = hashlib.sha256()
+        size = 0
+        with storage_errors(self.root), self._staged() as staged:
+            with staged.open("xb") as file:
+                for chunk in chunks:
+                    hasher.update(chunk)
+                    size += len(chunk)
+                    file.write(chunk)
+            staged.chmod(0o444)
+            _publish(staged, self._blobs / hasher.hexdigest())
+        return Descriptor(media_type=media_type, digest=f"sha256:{hasher.hexdigest()}", size=size)
+
+    def tag(self, name: str, manifest: Descriptor) -> None:
+        """Make ``name`` stand for the image, in place of any other.
+
+        Raises:
+            ExternalServiceError: the index is damaged, or cannot be written.
+        """
+        with storage_errors(self.root), self._lock():
+            index = self.index().tagged(name, manifest)
+            self._write("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+            self._write("index.json", index.encode())
+
+    def index(self) -> Index:
+        """Return the names of the images; none if the layout is new.
+
+        Raises:
+            ExternalServiceError: the index is damaged, or cannot be read.
+        """
+        with storage_errors(self.root):
+            try:
+                return Index.model_validate_json((self.root / "index.json").read_bytes())
+            except FileNotFoundError:
+                return Index()
+            except ValidationError as error:
+                raise image_damaged(self.root, "index.json is not an OCI image index") from error
+
+    def blob(self, digest: str) -> Path:
+        """Return where the blob is, if it is there."""
+        return self._blobs / digest.removeprefix("sha256:")
+
+    def _write(self, name: str, content: bytes) -> None:
+        with self._staged() as staged:
+            staged.write_bytes(content)
+            _publish(staged, self.root / name)
+
+    @contextmanager
+    def _staged(self) -> Iterator[Path]:
+        """Give a path to write at that is gone afterwards, unless it was renamed."""
+        staged = self._staging / uuid4().hex
+        try:
+            yield staged
+        finally:
+            staged.unlink(missing_ok=True)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Keep every other thread and process from changing the index; wait for them if need be."""
+        with (self._own / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _publish(staged: Path, target: Path) -> None:
+    """Give a complete file its final name, so that both survive a power failure."""
+    _sync(staged)
+    staged.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

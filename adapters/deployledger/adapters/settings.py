@@ -1,0 +1,72 @@
+"""The settings, from environment variables that begin with ``DEPLOYLEDGER_``."""
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+from platformdirs import user_data_path
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from deployledger.domain.exceptions import ConfigurationError
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+class Settings(BaseSettings):
+    """What can be set.
+
+    Attributes:
+        home: the folder for the database file, artifacts, images and serving processes.
+        database_url: where the event log is; none is the file ``deployledger.db`` in ``home``.
+        create_schema: whether a PostgreSQL database without our schema gets it on first use.
+        actor: who gives the commands; none is the operating system's user, marked as such.
+        serving_host: the address that local endpoints listen on.
+        ready_timeout: how many seconds a local server may take to become ready.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DEPLOYLEDGER_", frozen=True)
+
+    home: Annotated[Path, AfterValidator(_absolute)] = Field(
+        default_factory=lambda: user_data_path("deployledger", appauthor=False)
+    )
+    database_url: SecretStr | None = None
+    create_schema: bool = False
+    actor: str | None = None
+    serving_host: str = "127.0.0.1"
+    ready_timeout: float = Field(default=120.0, gt=0)
+
+    @property
+    def database(self) -> str:
+        """The database URL, with its default."""
+        if self.database_url and self.database_url.get_secret_value():
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.home / 'deployledger.db'}"
+
+    @property
+    def acting(self) -> str:
+        """The actor, with its default."""
+        if self.actor:
+            return self.actor
+        try:
+            return f"os:{getpass.getuser()}"
+        except (KeyError, OSError):  # a container's user may have no name
+            return "os:unknown"
+
+
+def load_settings() -> Settings:
+    """Return the settings from the environment.
+
+    Raises:
+        ConfigurationError: if one of them is malformed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"DEPLOYLEDGER_{str(problem['loc'][0]).upper()}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigurationError(f"A setting is invalid: {problems}.") from error

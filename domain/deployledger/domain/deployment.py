@@ -1,0 +1,311 @@
+"""The Deployment aggregate: what a deployment is, and which commands it accepts.
+
+It is a plain object that `eventsourcing` can store and rebuild, because it has what its
+``MutableAggregateProtocol`` and ``CollectEventsProtocol`` ask for; docs/decisions says why it is not a
+subclass of the library's ``Aggregate``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from deployledger.domain import events
+from deployledger.domain.events import CommandContext, DeploymentEvent
+from deployledger.domain.exceptions import ConfigurationError, ConflictError, ResourceNotFoundError
+from deployledger.domain.lifecycle import IN_PROGRESS, LIFECYCLE, State, Trigger
+from deployledger.domain.redaction import without_credentials
+from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.values import Artifact, Failure, Image
+
+
+@dataclass
+class Revision:
+    """One revision of a deployment: what was asked for, and what came of it so far.
+
+    Attributes:
+        number: counted from 1.
+        rollback_to: the earlier revision that this one repeats, if it does.
+        artifact: the model's files, once they are fetched.
+        image: the model's image, once it is built.
+        attempt: how often its job was started.
+    """
+
+    number: int
+    model_uri: str
+    target: DeploymentTargetConfig
+    resources: ResourceConfig | None
+    tags: dict[str, Any]
+    rollback_to: int | None = None
+    artifact: Artifact | None = None
+    image: Image | None = None
+    attempt: int = 1
+
+
+class Deployment:
+    """A model's deployment, rebuilt from its events.
+
+    Attributes:
+        id: the deployment's id.
+        version: how many events it has.
+        name: its name.
+        orchestrator: the name of the orchestrator that looks after it.
+        state: where in the lifecycle it is.
+        revisions: every revision by number; the newest is the current one.
+        serving_revision: the number of the revision that serves, if one does.
+        endpoint_url: where that revision answers.
+        failure: why the last job failed, if it did.
+        created_on: when it was requested (UTC).
+        modified_on: when its last event happened (UTC).
+        correlation_id: of the last command that set off a job.
+        last_event_id: the last event, for the causation of what follows.
+    """
+
+    def __init__(self, requested: events.Requested) -> None:
+        self.id: UUID = requested.originator_id
+        self.version: int = requested.originator_version
+        self.name: str = requested.name
+        self.orchestrator: str = requested.orchestrator
+        self.state: State = State.REQUESTED
+        self.revisions: dict[int, Revision] = {1: _revision(requested, None)}
+        self.serving_revision: int | None = None
+        self.endpoint_url: str | None = None
+        self.failure: Failure | None = None
+        self.created_on: datetime = requested.timestamp
+        self.modified_on: datetime = requested.timestamp
+        self.correlation_id: UUID = requested.correlation_id
+        self.last_event_id: UUID = requested.event_id
+        self._pending: list[DeploymentEvent] = []
+
+    @classmethod
+    def request(
+        cls, deployment_id: UUID, request: DeploymentRequest, *, orchestrator: str, by: CommandContext
+    ) -> Self:
+        """Return a new deployment."""
+        requested = events.Requested(
+            originator_id=deployment_id,
+            originator_version=1,
+            timestamp=by.at,
+            event_id=by.new_id(),
+            actor=by.actor,
+            correlation_id=by.correlation_id,
+            causation_id=by.causation_id,
+            orchestrator=orchestrator,
+            **_specification(request),
+        )
+        deployment = cls(requested)
+        deployment._pending.append(requested)
+        return deployment
+
+    def __str__(self) -> str:
+        return f"Deployment {self.name!r} ({self.id})"
+
+    @property
+    def revision(self) -> Revision:
+        """The newest revision."""
+        return self.revisions[len(self.revisions)]
+
+    @property
+    def is_batch_job(self) -> bool:
+        """Whether its target is a batch inference job."""
+        return self.revision.target.type == "batch_inference_job"
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a revision of it serves."""
+        return self.serving_revision is not None
+
+    @property
+    def is_in_progress(self) -> bool:
+        """Whether the service has work to do on it."""
+        return self.state in IN_PROGRESS or (self.state is State.ACTIVE and self.is_batch_job)
+
+    # Commands ---------------------------------------------------------------------------------------
+
+    def artifacts_fetched(
+        self, revision: int, artifact: Artifact, *, simulated: bool, by: CommandContext
+    ) -> None:
+        """Record that the model's files are in the artifact store."""
+        self._trigger(
+            events.ArtifactsFetched, by, of_revision=revision, artifact=artifact, simulated=simulated
+        )
+
+    def packaged(self, revision: int, image: Image, *, simulated: bool, by: CommandContext) -> None:
+        """Record that the model's image is built."""
+        self._trigger(events.Packaged, by, of_revision=revision, image=image, simulated=simulated)
+
+    def provisioned(
+        self, revision: int, endpoint_url: str | None, *, simulated: bool, by: CommandContext
+    ) -> None:
+        """Record that the revision is ready and serves, or that the batch job was started."""
+        self._trigger(
+            events.Provisioned, by, of_revision=revision, endpoint_url=endpoint_url, simulated=simulated
+        )
+
+    def completed(
+        self, revision: int, output_uri: str, rows: int, *, simulated: bool, by: CommandContext
+    ) -> None:
+        """Record that the batch job wrote its output."""
+        self._trigger(
+            events.Completed, by, of_revision=revision, output_uri=output_uri, rows=rows, simulated=simulated
+        )
+
+    def fail(self, revision: int, failure: Failure, *, by: CommandContext) -> None:
+        """Record that the job, or the deletion, failed."""
+        event = events.DeletionFailed if self.state is State.DELETING else events.Failed
+        self._trigger(event, by, of_revision=revision, failure=failure)
+
+    def request_update(self, request: DeploymentRequest, *, by: CommandContext) -> None:
+        """Ask for a new revision, which supersedes a job in progress."""
+        LIFECYCLE.require(self, Trigger.REQUEST_UPDATE, str(self))
+        if request.deployment_target_config.type != self.revision.target.type:
+            raise ConfigurationError(
+                f"{self} is of type {self.revision.target.type!r}: an update cannot make it "
+                f"{request.deployment_target_config.type!r}.",
+                hint="Deploy under another name, or delete it first.",
+            )
+        self._trigger(
+            events.UpdateRequested, by, revision=self.revision.number + 1, **_specification(request)
+        )
+
+    def request_rollback(self, to_revision: int, *, by: CommandContext) -> None:
+        """Ask for a new revision that repeats an earlier one, from the same bytes."""
+        LIFECYCLE.require(self, Trigger.REQUEST_UPDATE, str(self))
+        target = self.revisions.get(to_revision)
+        if target is None:
+            raise ResourceNotFoundError(f"Revision of {self}", to_revision)
+        if to_revision == self.revision.number:
+            raise ConflictError(
+                f"Revision {to_revision} is the newest revision of {self}.",
+                hint="Use retry to try it again, or name an earlier one.",
+            )
+        if target.artifact is None:
+            raise ConflictError(
+                f"Revision {to_revision} of {self} never had its artifacts fetched.",
+                hint="Choose a revision that did, or update with its model URI.",
+            )
+        self._trigger(
+            events.UpdateRequested,
+            by,
+            revision=self.revision.number + 1,
+            name=self.name,
+            model_uri=target.model_uri,
+            target=target.target,
+            resources=target.resources,
+            tags=target.tags,
+            rollback_to=to_revision,
+        )
+
+    def retry(self, *, by: CommandContext) -> None:
+        """Ask for the same revision to be tried again."""
+        self._trigger(events.RetryRequested, by, attempt=self.revision.attempt + 1)
+
+    def cancel(self, *, by: CommandContext) -> None:
+        """Call the job off; an earlier revision that serves goes on serving."""
+        self._trigger(events.Cancelled, by)
+
+    def request_deletion(self, *, by: CommandContext) -> None:
+        """Ask for everything of it to be stopped and deleted."""
+        self._trigger(events.DeletionRequested, by)
+
+    def deleted(self, *, simulated: bool, by: CommandContext) -> None:
+        """Record that nothing of it runs any more."""
+        self._trigger(events.Deleted, by, simulated=simulated)
+
+    # Events -----------------------------------------------------------------------------------------
+
+    def collect_events(self) -> list[DeploymentEvent]:
+        """Return the events since the last call, to be stored."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    def _trigger(
+        self,
+        event_class: type[DeploymentEvent],
+        by: CommandContext,
+        *,
+        of_revision: int | None = None,
+        **fields: Any,
+    ) -> None:
+        if of_revision is not None and of_revision != self.revision.number:
+            raise ConflictError(
+                f"{self} is at revision {self.revision.number}: "
+                f"a result of revision {of_revision} is refused."
+            )
+        event = event_class(
+            originator_id=self.id,
+            originator_version=self.version + 1,
+            timestamp=by.at,
+            event_id=by.new_id(),
+            actor=by.actor,
+            correlation_id=by.correlation_id,
+            causation_id=by.causation_id,
+            **{"revision": self.revision.number, **fields},
+        )
+        self.apply(event)
+        self._pending.append(event)
+
+    def apply(self, event: DeploymentEvent) -> None:
+        """Change as the event says.
+
+        Raises:
+            IllegalTransitionError: if the lifecycle does not allow it; nothing was changed.
+        """
+        event.check_follows(self.id, self.version)
+        self.state = LIFECYCLE.require(self, event.trigger_for(self), str(self))
+        self.version = event.originator_version
+        self.modified_on = event.timestamp
+        self.last_event_id = event.event_id
+        match event:
+            case events.UpdateRequested():
+                origin = self.revisions.get(event.rollback_to) if event.rollback_to is not None else None
+                self.name = event.name
+                self.revisions[event.revision] = _revision(event, origin)
+                self.failure = None
+                self.correlation_id = event.correlation_id
+            case events.RetryRequested():
+                self.revision.attempt = event.attempt
+                self.failure = None
+                self.correlation_id = event.correlation_id
+            case events.ArtifactsFetched():
+                self.revision.artifact = event.artifact
+            case events.Packaged():
+                self.revision.image = event.image
+            case events.Provisioned():
+                if not self.is_batch_job:
+                    self.serving_revision = event.revision
+                    self.endpoint_url = event.endpoint_url
+            case events.Failed() | events.DeletionFailed():
+                self.failure = event.failure
+            case events.DeletionRequested():
+                self.failure = None
+                self.correlation_id = event.correlation_id
+            case events.Deleted():
+                self.serving_revision = None
+                self.endpoint_url = None
+            case _:
+                pass
+
+
+def _specification(request: DeploymentRequest) -> dict[str, Any]:
+    return {
+        "name": request.deployment_name,
+        "model_uri": without_credentials(request.model_uri),
+        "target": request.deployment_target_config,
+        "resources": request.resource_allocation,
+        "tags": request.tags or {},
+    }
+
+
+def _revision(event: events.Requested | events.UpdateRequested, origin: Revision | None) -> Revision:
+    return Revision(
+        number=event.revision,
+        model_uri=event.model_uri,
+        target=event.target,
+        resources=event.resources,
+        tags=event.tags,
+        rollback_to=origin.number if origin else None,
+        artifact=origin.artifact if origin else None,
+    )

@@ -1,0 +1,134 @@
+"""Everything that can go wrong, as one class hierarchy.
+
+Each exception says in one sentence what happened to which deployment, carries the HTTP status code that
+fits it, and where there is something to do, a ``hint`` that says what.
+"""
+
+from uuid import UUID
+
+from deployledger.domain.values import FailureReason
+
+
+class MachineLearningServiceError(Exception):
+    """Base of every error of the service; catch this one to catch them all.
+
+    Attributes:
+        message: what happened, in one sentence.
+        status_code: the HTTP status code that fits.
+        reason: the typed reason that a failed deployment records.
+        hint: what to do next, or an empty string.
+    """
+
+    default_status_code = 500
+    default_reason = FailureReason.INTERNAL_ERROR
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        reason: FailureReason | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status_code = status_code or self.default_status_code
+        self.reason = reason or self.default_reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ConfigurationError(MachineLearningServiceError, ValueError):
+    """A request parameter or a setting is missing or invalid; nothing was changed."""
+
+    default_status_code = 400
+    default_reason = FailureReason.INVALID_CONFIGURATION
+
+
+class ConflictError(ConfigurationError):
+    """The request is valid, but not in the state that the deployment is in now."""
+
+    default_status_code = 409
+
+
+class NameInUseError(ConflictError):
+    """Another deployment that is not deleted has this name."""
+
+    def __init__(self, name: str, holder: UUID) -> None:
+        super().__init__(
+            f"The deployment name {name!r} is in use by deployment {holder}.",
+            hint=(
+                "Choose another name, delete that deployment, or pass "
+                'version_strategy="update_existing" to update it.'
+            ),
+        )
+        self.name = name
+        self.holder = holder
+
+
+class IllegalTransitionError(ConflictError):
+    """The lifecycle does not allow this command in the state the deployment is in."""
+
+
+class ConcurrencyError(ConflictError):
+    """Somebody else changed the same stream between our read and our write; reading again may help."""
+
+
+class ResourceNotFoundError(MachineLearningServiceError):
+    """No such resource."""
+
+    default_status_code = 404
+
+    def __init__(self, resource_type: str, resource_id: object) -> None:
+        super().__init__(f"{resource_type} {str(resource_id)!r} was not found.")
+        self.resource_type = resource_type
+        self.resource_id = resource_id
+
+
+class DeploymentError(MachineLearningServiceError):
+    """A deployment's job failed for a reason that is not an outside service's."""
+
+    def __init__(
+        self,
+        deployment_name: str,
+        message: str,
+        *,
+        reason: FailureReason | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint)
+        self.deployment_name = deployment_name
+
+
+class ModelRegistryError(MachineLearningServiceError):
+    """The model's artifacts could not be had: the registry failed, or the model is missing or unreadable."""
+
+    default_status_code = 503
+    default_reason = FailureReason.REGISTRY_UNAVAILABLE
+
+
+class ExternalServiceError(MachineLearningServiceError):
+    """A service that deployments depend on failed: database, container registry, orchestrator."""
+
+    default_status_code = 503
+    default_reason = FailureReason.EXTERNAL_SERVICE_FAILED
+
+    def __init__(
+        self,
+        service_name: str,
+        message: str,
+        *,
+        reason: FailureReason | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint)
+        self.service_name = service_name
+
+
+class EventLogError(ExternalServiceError):
+    """The database of the event log cannot be reached, written, or is not one this version can use."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__("event log", message, hint=hint)

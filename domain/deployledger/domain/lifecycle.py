@@ -1,0 +1,215 @@
+"""The lifecycle of a deployment: the only place that says what may follow what.
+
+It is declared once, as a `transitions` machine, and compiled into a table: a machine per aggregate costs
+a thousand times more than looking up a table, and commands, replay and documentation all read the same one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from transitions import Machine
+
+from deployledger.domain.exceptions import IllegalTransitionError
+
+
+class State(StrEnum):
+    """The states of the lifecycle; ``deleted`` is the only final one."""
+
+    REQUESTED = "requested"
+    ARTIFACTS_FETCHED = "artifacts_fetched"
+    PACKAGED = "packaged"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DELETING = "deleting"
+    DELETE_FAILED = "delete_failed"
+    DELETED = "deleted"
+
+
+class Trigger(StrEnum):
+    """What moves a deployment from one state to another."""
+
+    ARTIFACTS_FETCHED = "artifacts_fetched"
+    PACKAGED = "packaged"
+    PROVISIONED = "provisioned"
+    COMPLETED = "completed"
+    FAIL = "fail"
+    REQUEST_UPDATE = "request_update"
+    RETRY = "retry"
+    CANCEL = "cancel"
+    CANCEL_UPDATE = "cancel_update"
+    REQUEST_DELETION = "request_deletion"
+    DELETION_FAILED = "deletion_failed"
+    DELETED = "deleted"
+
+
+IN_PROGRESS: Mapping[State, timedelta] = {
+    State.REQUESTED: timedelta(hours=2),
+    State.ARTIFACTS_FETCHED: timedelta(hours=1),
+    State.PACKAGED: timedelta(minutes=15),
+    State.DELETING: timedelta(minutes=15),
+}
+"""The states in which the service has work to do, and how long it may take before the step fails."""
+
+_PIPELINE = [State.REQUESTED, State.ARTIFACTS_FETCHED, State.PACKAGED]
+
+_GUARDS: Mapping[str, Mapping[str, str]] = {
+    "": {},
+    "batch job": {"conditions": "is_batch_job"},
+    "an earlier revision serves": {"conditions": "is_serving"},
+    "no earlier revision serves": {"unless": "is_serving"},
+}
+
+_TRANSITIONS: list[tuple[Trigger, list[State], State, str]] = [
+    (Trigger.ARTIFACTS_FETCHED, [State.REQUESTED], State.ARTIFACTS_FETCHED, ""),
+    (Trigger.PACKAGED, [State.ARTIFACTS_FETCHED], State.PACKAGED, ""),
+    (Trigger.PROVISIONED, [State.PACKAGED], State.ACTIVE, ""),
+    (Trigger.COMPLETED, [State.ACTIVE], State.COMPLETED, "batch job"),
+    (Trigger.FAIL, _PIPELINE, State.FAILED, ""),
+    (Trigger.FAIL, [State.ACTIVE], State.FAILED, "batch job"),
+    (
+        Trigger.REQUEST_UPDATE,
+        [*_PIPELINE, State.ACTIVE, State.COMPLETED, State.CANCELLED, State.FAILED],
+        State.REQUESTED,
+        "",
+    ),
+    (Trigger.RETRY, [State.FAILED, State.CANCELLED], State.REQUESTED, ""),
+    (Trigger.CANCEL, _PIPELINE, State.CANCELLED, "no earlier revision serves"),
+    (Trigger.CANCEL_UPDATE, _PIPELINE, State.ACTIVE, "an earlier revision serves"),
+    (
+        Trigger.REQUEST_DELETION,
+        [state for state in State if state not in (State.DELETING, State.DELETED)],
+        State.DELETING,
+        "",
+    ),
+    (Trigger.DELETION_FAILED, [State.DELETING], State.DELETE_FAILED, ""),
+    (Trigger.DELETED, [State.DELETING], State.DELETED, ""),
+]
+
+MACHINE = Machine(
+    model=None,
+    states=[state.value for state in State],
+    initial=State.REQUESTED.value,
+    auto_transitions=False,
+    transitions=[
+        {"trigger": trigger.value, "source": source.value, "dest": dest.value, **_GUARDS[guard]}
+        for trigger, sources, dest, guard in _TRANSITIONS
+        for source in sources
+    ],
+)
+
+
+class Subject(Protocol):
+    """What the guards of the lifecycle ask of a deployment."""
+
+    @property
+    def state(self) -> State:
+        """The state it is in."""
+        ...
+
+    @property
+    def is_batch_job(self) -> bool:
+        """Whether its target is a batch inference job."""
+        ...
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a revision of it serves."""
+        ...
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One row of the table.
+
+    Attributes:
+        guards: names of attributes of the deployment, and the value that each must have.
+    """
+
+    trigger: Trigger
+    source: State
+    dest: State
+    guards: tuple[tuple[str, bool], ...] = ()
+
+    def applies_to(self, subject: Subject) -> bool:
+        """Return whether the guards allow this transition."""
+        return all(getattr(subject, name) is expected for name, expected in self.guards)
+
+
+class Lifecycle:
+    """A table of transitions, compiled from a `transitions` machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.transitions: list[Transition] = [
+            Transition(
+                Trigger(trigger),
+                State(source),
+                State(str(row.dest)),
+                tuple((str(condition.func), bool(condition.target)) for condition in row.conditions),
+            )
+            for trigger, event in machine.events.items()
+            for source, rows in event.transitions.items()
+            for row in rows
+        ]
+        self._table: dict[tuple[State, Trigger], list[Transition]] = {}
+        for transition in self.transitions:
+            self._table.setdefault((transition.source, transition.trigger), []).append(transition)
+
+    def next_state(self, subject: Subject, trigger: Trigger) -> State | None:
+        """Return the state that the trigger leads to, or None where it is not allowed."""
+        for transition in self._table.get((subject.state, trigger), ()):
+            if not transition.guards or transition.applies_to(subject):
+                return transition.dest
+        return None
+
+    def triggers(self, subject: Subject) -> list[Trigger]:
+        """Return what is allowed now."""
+        return [trigger for trigger in Trigger if self.next_state(subject, trigger) is not None]
+
+    def require(self, subject: Subject, trigger: Trigger, described_as: str) -> State:
+        """Return the state that the trigger leads to.
+
+        Raises:
+            IllegalTransitionError: where it is not allowed; the message names what is.
+        """
+        state = self.next_state(subject, trigger)
+        if state is None:
+            commands = [_COMMANDS[allowed] for allowed in self.triggers(subject) if allowed in _COMMANDS]
+            raise IllegalTransitionError(
+                f"{described_as} is {subject.state.replace('_', ' ')}: {_REFUSALS[trigger]}.",
+                hint=f"Possible now: {', '.join(commands)}."
+                if commands
+                else "Nothing more can happen to it.",
+            )
+        return state
+
+
+_COMMANDS = {
+    Trigger.REQUEST_UPDATE: "update",
+    Trigger.RETRY: "retry",
+    Trigger.CANCEL: "cancel",
+    Trigger.CANCEL_UPDATE: "cancel",
+    Trigger.REQUEST_DELETION: "delete",
+}
+
+_REFUSALS = {
+    Trigger.ARTIFACTS_FETCHED: "its artifacts cannot be recorded as fetched",
+    Trigger.PACKAGED: "it cannot be recorded as packaged",
+    Trigger.PROVISIONED: "it cannot be recorded as provisioned",
+    Trigger.COMPLETED: "it cannot be recorded as completed",
+    Trigger.FAIL: "it cannot fail",
+    Trigger.REQUEST_UPDATE: "it cannot be updated",
+    Trigger.RETRY: "there is nothing to retry",
+    Trigger.CANCEL: "there is nothing to cancel",
+    Trigger.CANCEL_UPDATE: "there is no update to cancel",
+    Trigger.REQUEST_DELETION: "it cannot be deleted again",
+    Trigger.DELETION_FAILED: "its deletion cannot fail",
+    Trigger.DELETED: "it cannot be recorded as deleted",
+}
+
+LIFECYCLE = Lifecycle(MACHINE)
+"""The lifecycle of deployments."""

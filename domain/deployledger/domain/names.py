@@ -1,0 +1,102 @@
+"""A deployment's name is unique: the reservation of a name is a stream of its own.
+
+The id of the stream is derived from the name, so two processes that reserve the same name write the same
+stream at the same version, and the event log lets exactly one of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+from uuid import UUID, uuid5
+
+from eventsourcing.domain import OriginatorVersionError
+
+from deployledger.domain.events import CommandContext, Event
+from deployledger.domain.exceptions import NameInUseError
+
+_NAMESPACE = UUID("6f1c7d0e-52a5-5f4f-9f0b-0d6c2f5a3e11")
+
+
+def reservation_id(name: str) -> UUID:
+    """Return the id of the stream in which a name is reserved."""
+    return uuid5(_NAMESPACE, name)
+
+
+class NameEvent(Event):
+    """Base of the events of a name's reservation."""
+
+    name: str
+    deployment_id: UUID
+
+    def mutate(self, reservation: NameReservation | None) -> NameReservation:
+        """Return the reservation as it is after this event."""
+        if reservation is None:
+            if self.originator_version != 1:
+                raise OriginatorVersionError(self.originator_version, 1)
+            reservation = NameReservation(self.name)
+        reservation.apply(self)
+        return reservation
+
+
+class NameReserved(NameEvent):
+    """A deployment took the name."""
+
+    TOPIC: ClassVar[str] = "deployment_name.reserved"
+
+
+class NameReleased(NameEvent):
+    """The deployment that held the name no longer does."""
+
+    TOPIC: ClassVar[str] = "deployment_name.released"
+
+
+class NameReservation:
+    """Who holds a name."""
+
+    def __init__(self, name: str) -> None:
+        self.id = reservation_id(name)
+        self.name = name
+        self.version = 0
+        self.holder: UUID | None = None
+        self._pending: list[NameEvent] = []
+
+    def reserve(self, deployment_id: UUID, *, by: CommandContext) -> None:
+        """Take the name for a deployment.
+
+        Raises:
+            NameInUseError: if another deployment holds it.
+        """
+        if self.holder is not None and self.holder != deployment_id:
+            raise NameInUseError(self.name, self.holder)
+        self._trigger(NameReserved, deployment_id, by)
+
+    def release(self, deployment_id: UUID, *, by: CommandContext) -> None:
+        """Give the name up, if the deployment holds it."""
+        if self.holder == deployment_id:
+            self._trigger(NameReleased, deployment_id, by)
+
+    def collect_events(self) -> list[NameEvent]:
+        """Return the events since the last call, to be stored."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    def apply(self, event: NameEvent) -> None:
+        """Change as the event says."""
+        event.check_follows(self.id, self.version)
+        self.version = event.originator_version
+        self.holder = event.deployment_id if isinstance(event, NameReserved) else None
+
+    def _trigger(self, event_class: type[NameEvent], deployment_id: UUID, by: CommandContext) -> None:
+        fields: dict[str, Any] = {"name": self.name, "deployment_id": deployment_id}
+        event = event_class(
+            originator_id=self.id,
+            originator_version=self.version + 1,
+            timestamp=by.at,
+            event_id=by.new_id(),
+            actor=by.actor,
+            correlation_id=by.correlation_id,
+            causation_id=by.causation_id,
+            **fields,
+        )
+        self.apply(event)
+        self._pending.append(event)

@@ -1,0 +1,170 @@
+"""What the service needs of the outside, as protocols: any object with these methods will do.
+
+Every side effect is keyed by deployment and revision and is idempotent: the service calls a method again
+after a crash, and expects the same outcome and no second server, job or image.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+from uuid import UUID
+
+from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.values import Artifact, Image
+
+ReportProgress = Callable[[int, int | None, str], None]
+"""Called with (done, total or None, unit) as a long step advances; cheap, and safe from any thread."""
+
+
+@runtime_checkable
+class ModelRegistryClientInterface(Protocol):
+    """Gives the files of a registered model or of a run."""
+
+    async def download_artifacts(
+        self,
+        run_id: str | None = None,
+        model_uri: str | None = None,
+        artifact_path: str | None = None,
+        dst_path: str | None = None,
+    ) -> str:
+        """Download the artifacts into ``dst_path`` and return the local path of what was downloaded.
+
+        Exactly one of ``run_id`` (with ``artifact_path`` relative to the run) and ``model_uri`` is given.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model URI with its mutable parts resolved, and the registry's name of that version."""
+
+    uri: str
+    version: str | None = None
+
+
+@runtime_checkable
+class ResolvesModelVersions(Protocol):
+    """What a registry client may also do: pin an alias, a stage or "latest" to one version."""
+
+    async def resolve_model(self, model_uri: str) -> ResolvedModel:
+        """Return the URI of exactly one version, which goes on meaning the same bytes."""
+        ...
+
+
+class ArtifactStoreInterface(Protocol):
+    """Keeps models' files by their digest."""
+
+    async def add(self, source: Path, *, resolved_uri: str, model_version: str | None = None) -> Artifact:
+        """Read the file or folder ``source`` into the store, and return what it is."""
+        ...
+
+    async def path_of(self, digest: str) -> Path | None:
+        """Return a read-only folder that holds exactly the files of ``digest``, or None if unknown."""
+        ...
+
+
+@dataclass(frozen=True)
+class PackageRequest:
+    """An order to build an image of a fetched model."""
+
+    deployment_id: UUID
+    deployment_name: str
+    revision: int
+    artifact: Artifact
+    model_path: Path
+    target: DeploymentTargetConfig
+
+
+class ContainerRegistryClientInterface(Protocol):
+    """Builds the image of a model and keeps it where the orchestrator finds it."""
+
+    async def build_and_push(self, request: PackageRequest) -> Image:
+        """Build the model's image, store it, and return its reference and digest.
+
+        The digest depends on the model's bytes alone: not on the machine, the time or the folder.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ProvisionRequest:
+    """An order to make one revision of a deployment run."""
+
+    deployment_id: UUID
+    deployment_name: str
+    revision: int
+    image: Image
+    target: DeploymentTargetConfig
+    resources: ResourceConfig | None = None
+
+
+@dataclass(frozen=True)
+class ProvisionedTarget:
+    """Where a provisioned revision answers; None for a batch job, which answers nobody."""
+
+    endpoint_url: str | None
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a completed batch inference job did."""
+
+    output_uri: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the orchestrator sees of a deployment right now."""
+
+    running: bool
+    revision: int | None
+    detail: str = ""
+
+
+class OrchestratorClientInterface(Protocol):
+    """Makes packaged models run, and stops them."""
+
+    @property
+    def name(self) -> str:
+        """What events call this orchestrator; a service handles the deployments of its own orchestrator."""
+        ...
+
+    @property
+    def target_types(self) -> frozenset[str]:
+        """The ``DeploymentTargetConfig.type`` values that it can provision."""
+        ...
+
+    async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
+        """Start the revision, wait until it is ready, and send the deployment's traffic to it.
+
+        Revisions that ran before keep running until `prune`: without an unanswered request in between.
+        For a batch job: start it, and return without waiting for it.
+        """
+        ...
+
+    async def prune(self, deployment_id: UUID, keep_revision: int | None) -> None:
+        """Send traffic to ``keep_revision``, stop every other one, and free what they held.
+
+        None keeps nothing: afterwards the deployment has no process, port or file left.
+        """
+        ...
+
+    async def wait_for_completion(
+        self, deployment_id: UUID, revision: int, report: ReportProgress
+    ) -> JobResult:
+        """Wait until a batch job is complete."""
+        ...
+
+    async def provisioned(self) -> dict[UUID, set[int]]:
+        """Return which revisions of which deployments exist."""
+        ...
+
+    async def observe(self, deployment_id: UUID) -> Observation:
+        """Return what is running of a deployment right now."""
+        ...
+
+    def logs(self, deployment_id: UUID, *, follow: bool) -> AsyncIterator[str]:
+        """Yield the log lines of the deployment's newest revision, without line ends."""
+        ...

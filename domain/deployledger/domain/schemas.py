@@ -1,0 +1,219 @@
+"""What callers send and receive: the request and response schemas of the usage guide."""
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.values import Digest, Failure, Progress
+
+DEPLOYMENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+_QUANTITY = re.compile(r"^\+?(\d+(\.\d*)?|\.\d+)(m|[numk]|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?$")
+
+
+def _check_name(name: str) -> str:
+    if not DEPLOYMENT_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a legal deployment name: 1 to 63 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit"
+        )
+    return name
+
+
+def _check_model_uri(uri: str) -> str:
+    if not uri.strip():
+        raise ValueError("the model URI is blank")
+    if any(ord(character) < 32 for character in uri):
+        raise ValueError("the model URI has control characters")
+    return uri
+
+
+def _check_quantity(quantity: str) -> str:
+    if not _QUANTITY.fullmatch(quantity):
+        raise ValueError(f"{quantity!r} is not a Kubernetes quantity such as '500m', '2' or '1.5Gi'")
+    return quantity
+
+
+Quantity = Annotated[str, AfterValidator(_check_quantity)]
+
+
+if TYPE_CHECKING:  # pydantic does not export its metaclass
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+
+class _RequestMeta(ModelMetaclass):
+    """Makes the constructors of requests raise what the usage guide says: ConfigurationError.
+
+    Only the constructors: validation by pydantic itself, as in a FastAPI body, is pydantic's.
+    """
+
+    if not TYPE_CHECKING:  # type checkers go on seeing the fields as the constructor's parameters
+
+        def __call__(self, *args: Any, **fields: Any) -> Any:
+            try:
+                return super().__call__(*args, **fields)
+            except ValidationError as error:
+                problems = "; ".join(
+                    f"{'.'.join(map(str, problem['loc'])) or self.__name__}: "
+                    f"{problem['msg'].removeprefix('Value error, ')}"
+                    for problem in error.errors(include_url=False)
+                )
+                raise ConfigurationError(f"The {self.__name__} is invalid: {problems}.") from error
+
+
+class Schema(BaseModel, metaclass=_RequestMeta):
+    """Base of request schemas: frozen, and a misspelt field is an error, not silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeploymentTargetConfig(Schema):
+    """Where and how a model is to run.
+
+    Attributes:
+        type: a server that answers requests, a job that scores a file once, or an edge device.
+        serving_image: the container image to serve with, for orchestrators that run containers.
+        replicas: how many copies serve the model.
+        port: the TCP port to serve on; none asks for a free one.
+        instance_type: the kind of machine, for orchestrators that offer several.
+        input_uri: what a batch inference job reads (CSV or JSON lines).
+        output_uri: where a batch inference job writes its predictions.
+    """
+
+    type: Literal["api_service", "batch_inference_job", "edge_device"]
+    serving_image: str | None = None
+    replicas: int = Field(default=1, ge=1, le=1000)
+    port: int | None = Field(default=None, ge=1, le=65535)
+    instance_type: str | None = None
+    input_uri: str | None = None
+    output_uri: str | None = None
+
+
+class ResourceConfig(Schema):
+    """What a replica asks for, as Kubernetes quantities (``500m``, ``2``, ``1.5Gi``)."""
+
+    cpu_request: Quantity | None = None
+    memory_request: Quantity | None = None
+    gpu_request: Quantity | None = None
+
+
+class DeploymentRequest(Schema):
+    """A request to deploy a model, or to update a deployment.
+
+    Attributes:
+        model_uri: what to deploy: a path, ``file://``, ``models:/``, ``runs:/`` or ``mlflow_runs:/`` URI.
+        deployment_name: unique among the deployments that are not deleted.
+        deployment_target_config: where and how it is to run.
+        resource_allocation: what each replica asks for.
+        version_strategy: under a name in use, ``new`` is an error and ``update_existing`` an update.
+        tags: anything JSON can hold; recorded, and shown with the status.
+    """
+
+    model_uri: Annotated[str, Field(max_length=2048), AfterValidator(_check_model_uri)]
+    deployment_name: Annotated[str, AfterValidator(_check_name)]
+    deployment_target_config: DeploymentTargetConfig
+    resource_allocation: ResourceConfig | None = None
+    version_strategy: Literal["new", "update_existing"] = "new"
+    tags: dict[str, Any] | None = None
+
+
+class DeploymentStatus(StrEnum):
+    """A deployment's status in the words of the usage guide."""
+
+    CREATING = "creating"
+    UPDATING = "updating"
+    ACTIVE = "active"
+    FAILED = "failed"
+    DELETING = "deleting"
+    DELETE_FAILED = "delete_failed"
+    INACTIVE = "inactive"
+
+
+class DeploymentStatusResponse(BaseModel):
+    """Everything there is to know about a deployment at one moment.
+
+    Attributes:
+        deployment_id: the deployment's id.
+        deployment_name: its name.
+        model_uri: the URI that the newest revision was requested with.
+        status: the status in the words of the usage guide.
+        endpoint_url: where the serving revision answers, if one serves.
+        message: what is going on, or what went wrong and what to do.
+        created_at: when the deployment was requested (UTC).
+        updated_at: when its last event was recorded (UTC).
+        deployed_model_version: the pinned URI of the model that serves (or was run).
+        revision: the newest revision, counted from 1.
+        serving_revision: the revision that serves, if one does.
+        state: the state of the lifecycle.
+        version: how many events the deployment has; the value for ``expected_version``.
+        progress: how far the job is, while there is one.
+        deployment_target_config: the newest revision's target.
+        resource_allocation: the newest revision's resources.
+        tags: the newest revision's tags.
+        artifact_digest: what the newest revision's model files hash to, once fetched.
+        image_digest: the digest of the newest revision's image, once packaged.
+        failure: why the last job failed, if it did.
+        simulated: whether any step of the newest revision was simulated.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    deployment_id: UUID
+    deployment_name: str
+    model_uri: str
+    status: DeploymentStatus
+    endpoint_url: str | None = None
+    message: str = ""
+    created_at: datetime
+    updated_at: datetime
+    deployed_model_version: str | None = None
+    revision: int = 1
+    serving_revision: int | None = None
+    state: str
+    version: int
+    progress: Progress | None = None
+    deployment_target_config: DeploymentTargetConfig
+    resource_allocation: ResourceConfig | None = None
+    tags: dict[str, Any] = Field(default_factory=dict)
+    artifact_digest: Digest | None = None
+    image_digest: Digest | None = None
+    failure: Failure | None = None
+    simulated: bool = False
+
+
+class DeploymentHistoryEntry(BaseModel):
+    """One event of a deployment's history.
+
+    Attributes:
+        version: its place in the deployment's history, counted from 1.
+        event: what happened, for example ``Requested``.
+        topic: the stored event's type, for example ``deployment.requested``.
+        timestamp: when (UTC).
+        actor: who caused it.
+        revision: the revision that it is about.
+        event_id: unique to the event.
+        correlation_id: shared by everything that one command set off.
+        causation_id: the event that caused it, if one did.
+        data: what else the event says, as JSON values.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    event: str
+    topic: str
+    timestamp: datetime
+    actor: str
+    revision: int
+    event_id: UUID
+    correlation_id: UUID
+    causation_id: UUID | None = None
+    data: dict[str, Any] = Field(default_factory=dict)

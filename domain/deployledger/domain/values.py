@@ -1,0 +1,114 @@
+"""The value objects that events carry and status answers show.
+
+All are immutable pydantic models: equal when their fields are equal, and safe to share between threads.
+Sizes are bytes, times are aware datetimes in UTC, digests are ``sha256:`` and 64 hexadecimal digits.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Value(BaseModel):
+    """Base of value objects: frozen, and strict about fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Step(StrEnum):
+    """The steps of a deployment's job, in order; ``delete`` stands alone."""
+
+    FETCH = "fetch"
+    PACKAGE = "package"
+    PROVISION = "provision"
+    RUN = "run"
+    DELETE = "delete"
+
+
+class FailureReason(StrEnum):
+    """Why a job failed. Stored in events: a value may be added, never changed or removed."""
+
+    INVALID_CONFIGURATION = "invalid_configuration"
+    MODEL_NOT_FOUND = "model_not_found"
+    MODEL_EMPTY = "model_empty"
+    MODEL_UNREADABLE = "model_unreadable"
+    MODEL_UNSAFE = "model_unsafe"
+    MODEL_INVALID = "model_invalid"
+    MODEL_CHANGED = "model_changed"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    RUNTIME_MISSING = "runtime_missing"
+    REGISTRY_UNAVAILABLE = "registry_unavailable"
+    PACKAGING_FAILED = "packaging_failed"
+    PORT_IN_USE = "port_in_use"
+    SERVER_EXITED = "server_exited"
+    SERVER_NOT_READY = "server_not_ready"
+    BATCH_INPUT_INVALID = "batch_input_invalid"
+    BATCH_FAILED = "batch_failed"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    STORAGE_FAILED = "storage_failed"
+    EXTERNAL_SERVICE_FAILED = "external_service_failed"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Artifact(Value):
+    """A model's files as they were fetched: pinned, and named by what they contain.
+
+    Attributes:
+        digest: one digest for the whole tree of files; the same files give the same digest anywhere.
+        size_bytes: the sum of the files' sizes.
+        file_count: how many files.
+        resolved_uri: the model URI with every mutable part (alias, stage, "latest") resolved.
+        model_version: the registry's name of the version, where there is one.
+    """
+
+    digest: Digest
+    size_bytes: int
+    file_count: int
+    resolved_uri: str
+    model_version: str | None = None
+
+
+class Image(Value):
+    """A packaged model.
+
+    Attributes:
+        reference: where the image is, including its digest.
+        digest: the digest of the image's manifest.
+        size_bytes: the sum of the sizes of manifest, config and layers.
+    """
+
+    reference: str
+    digest: Digest
+    size_bytes: int
+
+
+class Failure(Value):
+    """Why, and at which step, a job failed, and what to do next."""
+
+    step: Step
+    reason: FailureReason
+    message: str
+    hint: str = ""
+
+
+class Progress(Value):
+    """How far a job is.
+
+    Attributes:
+        step: the step being done, or the last one done.
+        steps_done: how many steps of the job are complete.
+        steps_total: how many steps the job has.
+        done: within the step, how many units are complete, where known.
+        total: within the step, how many units there are, where known.
+        unit: what ``done`` and ``total`` count, for example ``rows``.
+    """
+
+    step: Step
+    steps_done: int
+    steps_total: int
+    done: int | None = None
+    total: int | None = None
+    unit: str | None = None

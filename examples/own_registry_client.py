@@ -1,0 +1,51 @@
+"""A model registry of one's own: a folder of models by name and version.
+
+    models/
+      iris/
+        1/model.onnx
+        2/model.onnx
+
+`FolderRegistry` is a complete model registry client: any object with its one method will do.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
+
+class FolderRegistry:
+    """Serves ``models:/<name>/<version>`` from ``<root>/<name>/<version>``."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = Path(root).resolve()
+
+    async def download_artifacts(
+        self,
+        run_id: str | None = None,
+        model_uri: str | None = None,
+        artifact_path: str | None = None,
+        dst_path: str | None = None,
+    ) -> str:
+        """Copy a version's files, or one of them, into ``dst_path`` and return where they are.
+
+        Raises:
+            FileNotFoundError: there is no such model, or a run is asked for, which a folder does not have.
+        """
+        if model_uri is None or not model_uri.startswith("models:/"):
+            raise FileNotFoundError(f"A folder has models:/<name>/<version>, not {model_uri or run_id!r}.")
+        source = (self._root / model_uri.removeprefix("models:/") / (artifact_path or "")).resolve()
+        if not source.is_relative_to(self._root) or not source.exists():
+            raise FileNotFoundError(f"{self._root} has no {model_uri!r} (artifact path {artifact_path!r}).")
+        # Copying blocks: a thread does it, so that the caller's event loop goes on.
+        return await asyncio.to_thread(_copy, source, Path(dst_path or tempfile.mkdtemp()))
+
+
+def _copy(source: Path, destination: Path) -> str:
+    target = destination / source.name
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        destination.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    return str(target)

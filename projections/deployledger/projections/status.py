@@ -1,0 +1,269 @@
+"""The status of deployments, as a pure fold of their events into one row each."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from deployledger.domain import events
+from deployledger.domain.events import DeploymentEvent
+from deployledger.domain.lifecycle import LIFECYCLE, State
+from deployledger.domain.schemas import (
+    DeploymentStatus,
+    DeploymentStatusResponse,
+    DeploymentTargetConfig,
+    ResourceConfig,
+)
+from deployledger.domain.values import Artifact, Failure, Image, Progress, Step
+
+
+class StatusRow(BaseModel):
+    """What is known of one deployment after some number of its events.
+
+    Attributes:
+        serving_revision: the revision that serves, if one does; likewise the next two.
+        has_served: whether any revision ever served.
+        cancelled_revision: the newest revision, if it was cancelled.
+        simulated_steps: the steps of the newest revision that were simulated.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    deployment_id: UUID
+    version: int
+    name: str
+    orchestrator: str
+    state: State
+    revision: int
+    rollback_to: int | None = None
+    model_uri: str
+    target: DeploymentTargetConfig
+    resources: ResourceConfig | None
+    tags: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    artifact: Artifact | None = None
+    image: Image | None = None
+    serving_revision: int | None = None
+    endpoint_url: str | None = None
+    deployed_model_version: str | None = None
+    has_served: bool = False
+    cancelled_revision: int | None = None
+    output_uri: str | None = None
+    rows: int | None = None
+    failure: Failure | None = None
+    simulated_steps: tuple[Step, ...] = ()
+
+    @property
+    def is_batch_job(self) -> bool:
+        """Whether its target is a batch inference job."""
+        return self.target.type == "batch_inference_job"
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a revision of it serves."""
+        return self.serving_revision is not None
+
+
+def apply(row: StatusRow | None, event: DeploymentEvent) -> StatusRow:
+    """Return the row as it is after the event."""
+    if isinstance(event, events.Requested):
+        return StatusRow(
+            deployment_id=event.originator_id,
+            version=event.originator_version,
+            name=event.name,
+            orchestrator=event.orchestrator,
+            state=State.REQUESTED,
+            revision=1,
+            model_uri=event.model_uri,
+            target=event.target,
+            resources=event.resources,
+            tags=event.tags,
+            created_at=event.timestamp,
+            updated_at=event.timestamp,
+        )
+    if row is None:
+        raise ValueError(f"The history of deployment {event.originator_id} does not begin with Requested.")
+    state = LIFECYCLE.require(row, event.trigger_for(row), f"Deployment {row.name!r} ({row.deployment_id})")
+    return row.model_copy(
+        update={
+            "version": event.originator_version,
+            "updated_at": event.timestamp,
+            "state": state,
+            **_changes(row, event),
+        }
+    )
+
+
+def _changes(row: StatusRow, event: DeploymentEvent) -> dict[str, Any]:
+    match event:
+        case events.UpdateRequested():
+            return {
+                "name": event.name,
+                "revision": event.revision,
+                "rollback_to": event.rollback_to,
+                "model_uri": event.model_uri,
+                "target": event.target,
+                "resources": event.resources,
+                "tags": event.tags,
+                "artifact": None,
+                "image": None,
+                "failure": None,
+                "cancelled_revision": None,
+                "output_uri": None,
+                "rows": None,
+                "simulated_steps": (),
+            }
+        case events.RetryRequested():
+            return {"failure": None, "cancelled_revision": None, "simulated_steps": ()}
+        case events.ArtifactsFetched():
+            return {"artifact": event.artifact, **_simulated(row, Step.FETCH, event.simulated)}
+        case events.Packaged():
+            return {"image": event.image, **_simulated(row, Step.PACKAGE, event.simulated)}
+        case events.Provisioned():
+            changes = _simulated(row, Step.PROVISION, event.simulated)
+            changes["deployed_model_version"] = row.artifact.resolved_uri if row.artifact else row.model_uri
+            if not row.is_batch_job:
+                changes["serving_revision"] = event.revision
+                changes["endpoint_url"] = event.endpoint_url
+                changes["has_served"] = True
+            return changes
+        case events.Completed():
+            return {
+                "output_uri": event.output_uri,
+                "rows": event.rows,
+                **_simulated(row, Step.RUN, event.simulated),
+            }
+        case events.Failed() | events.DeletionFailed():
+            return {"failure": event.failure}
+        case events.Cancelled():
+            return {"cancelled_revision": event.revision}
+        case events.DeletionRequested():
+            return {"failure": None}
+        case events.Deleted():
+            return {
+                "serving_revision": None,
+                "endpoint_url": None,
+                **_simulated(row, Step.DELETE, event.simulated),
+            }
+        case _:
+            return {}
+
+
+def _simulated(row: StatusRow, step: Step, simulated: bool) -> dict[str, Any]:
+    return {"simulated_steps": (*row.simulated_steps, step)} if simulated else {}
+
+
+def fold(history: Iterable[DeploymentEvent]) -> StatusRow:
+    """Return the row of one deployment's whole history."""
+    row: StatusRow | None = None
+    for event in history:
+        row = apply(row, event)
+    if row is None:
+        raise ValueError("A history has at least one event.")
+    return row
+
+
+# What the row says, in the words of the usage guide ------------------------------------------------
+
+_PIPELINE = (State.REQUESTED, State.ARTIFACTS_FETCHED, State.PACKAGED)
+
+
+def status(row: StatusRow) -> DeploymentStatus:
+    """Return the status that the usage guide gives the state."""
+    match row.state:
+        case State.REQUESTED | State.ARTIFACTS_FETCHED | State.PACKAGED:
+            return DeploymentStatus.UPDATING if row.has_served else DeploymentStatus.CREATING
+        case State.ACTIVE:
+            return DeploymentStatus.ACTIVE
+        case State.FAILED:
+            return DeploymentStatus.FAILED
+        case State.DELETING:
+            return DeploymentStatus.DELETING
+        case State.DELETE_FAILED:
+            return DeploymentStatus.DELETE_FAILED
+        case State.COMPLETED | State.CANCELLED | State.DELETED:
+            return DeploymentStatus.INACTIVE
+
+
+def progress(row: StatusRow) -> Progress | None:
+    """Return how far the job is, or None where there is none."""
+    steps = [Step.FETCH, Step.PACKAGE, Step.PROVISION, *([Step.RUN] if row.is_batch_job else [])]
+    if row.state is State.DELETING:
+        return Progress(step=Step.DELETE, steps_done=0, steps_total=1)
+    if row.state in _PIPELINE:
+        done = _PIPELINE.index(row.state)
+    elif row.state is State.ACTIVE and row.is_batch_job:
+        done = 3
+    else:
+        return None
+    return Progress(step=steps[done], steps_done=done, steps_total=len(steps))
+
+
+def message(row: StatusRow) -> str:
+    """Return one or two sentences that say what is going on."""
+    sentences = [_what_happens(row)]
+    if row.serving_revision is not None and row.serving_revision != row.revision:
+        sentences.append(f"Revision {row.serving_revision} goes on serving at {row.endpoint_url}.")
+    if row.simulated_steps:
+        sentences.append(f"Simulated: {', '.join(row.simulated_steps)}.")
+    return " ".join(sentences)
+
+
+def _what_happens(row: StatusRow) -> str:
+    failure = row.failure
+    replicas = f"{row.target.replicas} replica{'s' if row.target.replicas != 1 else ''}"
+    match row.state:
+        case State.REQUESTED:
+            return f"Fetching the model's artifacts from {row.model_uri}."
+        case State.ARTIFACTS_FETCHED:
+            return "Packaging the model."
+        case State.PACKAGED:
+            return "Starting the job." if row.is_batch_job else f"Starting {replicas}."
+        case State.ACTIVE if row.is_batch_job:
+            return f"Scoring {row.target.input_uri}."
+        case State.ACTIVE if row.cancelled_revision is not None:
+            return f"The update to revision {row.cancelled_revision} was cancelled."
+        case State.ACTIVE:
+            return f"Serving at {row.endpoint_url}."
+        case State.COMPLETED:
+            return f"Scored {row.rows} rows into {row.output_uri}."
+        case State.CANCELLED:
+            return f"Revision {row.revision} was cancelled before it served."
+        case State.DELETING:
+            return "Stopping it."
+        case State.DELETED:
+            return "Deleted."
+        case State.FAILED | State.DELETE_FAILED:
+            if failure is None:
+                return "Failed."
+            return f"Step {failure.step} failed: {failure.message} {failure.hint}".rstrip()
+
+
+def respond(row: StatusRow) -> DeploymentStatusResponse:
+    """Return the row as what the service answers."""
+    return DeploymentStatusResponse(
+        deployment_id=row.deployment_id,
+        deployment_name=row.name,
+        model_uri=row.model_uri,
+        status=status(row),
+        endpoint_url=row.endpoint_url,
+        message=message(row),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        deployed_model_version=row.deployed_model_version,
+        revision=row.revision,
+        serving_revision=row.serving_revision,
+        state=row.state,
+        version=row.version,
+        progress=progress(row),
+        deployment_target_config=row.target,
+        resource_allocation=row.resources,
+        tags=row.tags,
+        artifact_digest=row.artifact.digest if row.artifact else None,
+        image_digest=row.image.digest if row.image else None,
+        failure=row.failure,
+        simulated=bool(row.simulated_steps),
+    )

@@ -1,0 +1,129 @@
+"""The deployment service of the Core AI Layer, composed of its parts."""
+
+from pathlib import Path
+from typing import Self
+
+from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.settings import Settings, load_settings
+from deployledger.domain.ports import (
+    ContainerRegistryClientInterface,
+    ModelRegistryClientInterface,
+    OrchestratorClientInterface,
+)
+from deployledger.service.clients import Clients
+from deployledger.service.deployment_service import DeploymentService
+
+__all__ = [
+    "ContainerRegistryClientInterface",
+    "MLModelDeploymentService",
+    "ModelRegistryClientInterface",
+    "OrchestratorClientInterface",
+]
+
+
+class MLModelDeploymentService(DeploymentService):
+    """Manages the deployment of models: fetch, package, provision, update, delete, and the whole history.
+
+    Each client that is not given is simulated, and every event and status says so; `local` gives the
+    service that does the work on this machine. Use it as an asynchronous context manager, or close it.
+
+    Args:
+        model_registry_client: gives the files of registered models.
+        container_registry_client: builds and keeps images.
+        orchestrator_client: makes packaged models run.
+        database_url: ``sqlite:///path``, ``sqlite://`` (memory) or ``postgresql://…``; the default is
+            ``DEPLOYLEDGER_DATABASE_URL``, else a file under ``DEPLOYLEDGER_HOME``.
+        actor: who gives the commands; the default is ``DEPLOYLEDGER_ACTOR``, else the system's user.
+        home: the folder for what is stored; the default is ``DEPLOYLEDGER_HOME``.
+        create_schema: create the schema of a PostgreSQL database that has none.
+        run_jobs: whether this process does the work of deployments, or leaves that to others.
+        resume: whether to take up, on opening, what other processes left unfinished.
+
+    Raises:
+        ConfigurationError: if a setting or the database URL is malformed.
+    """
+
+    def __init__(
+        self,
+        model_registry_client: ModelRegistryClientInterface | None = None,
+        container_registry_client: ContainerRegistryClientInterface | None = None,
+        orchestrator_client: OrchestratorClientInterface | None = None,
+        *,
+        database_url: str | None = None,
+        actor: str | None = None,
+        home: str | Path | None = None,
+        create_schema: bool | None = None,
+        run_jobs: bool = True,
+        resume: bool = True,
+    ) -> None:
+        settings = load_settings()
+        folder = Path(home).expanduser().absolute() if home else settings.home
+        clients = Clients(model_registry_client, container_registry_client, orchestrator_client)
+        if model_registry_client is not None:
+            from deployledger.adapters.artifacts import LocalArtifactStore
+
+            clients = Clients(
+                model_registry_client,
+                container_registry_client,
+                orchestrator_client,
+                LocalArtifactStore(folder / "artifacts"),
+            )
+        super().__init__(
+            open_event_log(
+                database_url or _database(settings, folder),
+                create=settings.create_schema if create_schema is None else create_schema,
+            ),
+            clients,
+            workspace=folder / "downloads",
+            actor=actor or settings.acting,
+            run_jobs=run_jobs,
+            resume=resume,
+        )
+
+    @classmethod
+    def local(
+        cls,
+        model_registry_client: ModelRegistryClientInterface | None = None,
+        container_registry_client: ContainerRegistryClientInterface | None = None,
+        orchestrator_client: OrchestratorClientInterface | None = None,
+        *,
+        database_url: str | None = None,
+        actor: str | None = None,
+        home: str | Path | None = None,
+        create_schema: bool | None = None,
+        run_jobs: bool = True,
+        resume: bool = True,
+    ) -> Self:
+        """Return a service that does the work on this machine.
+
+        Models come from paths and MLflow, images go to an OCI layout on disk, and local processes serve.
+        A client that is given takes the place of the embedded one.
+        """
+        from deployledger.adapters.local import LocalProcessOrchestrator
+        from deployledger.adapters.mlflow import MlflowModelRegistryClient
+        from deployledger.adapters.oci import OciLayoutRegistry, extract_model
+
+        settings = load_settings()
+        folder = Path(home).expanduser().absolute() if home else settings.home
+        return cls(
+            model_registry_client or MlflowModelRegistryClient(),
+            container_registry_client or OciLayoutRegistry(folder / "images"),
+            orchestrator_client
+            or LocalProcessOrchestrator(
+                folder / "serving",
+                extract_model=extract_model,
+                host=settings.serving_host,
+                ready_timeout=settings.ready_timeout,
+            ),
+            database_url=database_url,
+            actor=actor,
+            home=folder,
+            create_schema=create_schema,
+            run_jobs=run_jobs,
+            resume=resume,
+        )
+
+
+def _database(settings: Settings, home: Path) -> str:
+    """Return the database URL of the settings; its default is a file in the home that was chosen."""
+    return settings.model_copy(update={"home": home}).database

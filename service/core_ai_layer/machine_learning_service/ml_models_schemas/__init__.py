@@ -1,0 +1,24 @@
+"""The request and response schemas of the deployment service."""
+
+from deployledger.domain.schemas import (
+    DeploymentHistoryEntry,
+    DeploymentRequest,
+    DeploymentStatus,
+    DeploymentStatusResponse,
+    DeploymentTargetConfig,
+    ResourceConfig,
+)
+from deployledger.domain.values import Failure, FailureReason, Progress, Step
+
+__all__ = [
+    "DeploymentHistoryEntry",
+    "DeploymentRequest",
+    "DeploymentStatus",
+    "DeploymentStatusResponse",
+    "DeploymentTargetConfig",
+    "Failure",
+    "FailureReason",
+    "Progress",
+    "ResourceConfig",
+    "Step",
+]

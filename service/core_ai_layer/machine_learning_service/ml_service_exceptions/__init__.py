@@ -1,0 +1,29 @@
+"""The exceptions of the deployment service."""
+
+from deployledger.domain.exceptions import (
+    ConcurrencyError,
+    ConfigurationError,
+    ConflictError,
+    DeploymentError,
+    EventLogError,
+    ExternalServiceError,
+    IllegalTransitionError,
+    MachineLearningServiceError,
+    ModelRegistryError,
+    NameInUseError,
+    ResourceNotFoundError,
+)
+
+__all__ = [
+    "ConcurrencyError",
+    "ConfigurationError",
+    "ConflictError",
+    "DeploymentError",
+    "EventLogError",
+    "ExternalServiceError",
+    "IllegalTransitionError",
+    "MachineLearningServiceError",
+    "ModelRegistryError",
+    "NameInUseError",
+    "ResourceNotFoundError",
+]

@@ -1,0 +1,498 @@
+"""The deployment service: the commands that engineers give and the questions they ask."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ParamSpec, Self, TypeVar
+from uuid import UUID, uuid4
+
+from deployledger.domain.deployment import Deployment
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.events import CommandContext
+from deployledger.domain.exceptions import ConcurrencyError, ConfigurationError, ConflictError
+from deployledger.domain.lifecycle import State
+from deployledger.domain.ports import Observation, OrchestratorClientInterface
+from deployledger.domain.schemas import (
+    DeploymentHistoryEntry,
+    DeploymentRequest,
+    DeploymentStatusResponse,
+)
+from deployledger.projections import status
+from deployledger.projections.directory import Directory
+from deployledger.projections.history import describe
+from deployledger.service.clients import Clients, SimulatedOrchestrator
+from deployledger.service.finding import find
+from deployledger.service.pipeline import Pipeline, local_path
+from deployledger.service.repository import Repository
+from deployledger.service.watchers import Watchers
+from deployledger.service.worker import Worker
+
+LOGGER = logging.getLogger("ml_model_deployment_service")
+
+PIPELINE_ACTOR = "deployledger"
+"""The actor of the events that a job records."""
+
+_MOST_ATTEMPTS = 20
+_LARGEST_PAGE = 1000
+_THREADS = 8
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class DeploymentService:
+    """Deploys models, and keeps the history of how that came to be.
+
+    Commands record what was asked for and return at once; the work is done in the background, by this
+    process or by another one on the same event log. Questions are answered from the event log, and see
+    everything that was acknowledged before they were asked. No method blocks the event loop, and a
+    service may be used from one event loop after another.
+
+    Args:
+        log: where events are stored.
+        clients: the outside; missing clients are simulated.
+        workspace: a folder for what is being downloaded.
+        actor: who gives the commands, recorded with each event.
+        run_jobs: whether this process does the work of deployments, or leaves that to others.
+        resume: whether to take up, on opening, what other processes left unfinished.
+        concurrent_jobs: how many deployments are worked on at the same time.
+        now: the clock; returns aware datetimes in UTC.
+        new_id: makes ids.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        clients: Clients,
+        *,
+        workspace: Path,
+        actor: str,
+        run_jobs: bool = True,
+        resume: bool = True,
+        concurrent_jobs: int = 32,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_id: Callable[[], UUID] = uuid4,
+    ) -> None:
+        self._log = log
+        self._clients = clients
+        self._orchestrator: OrchestratorClientInterface = clients.orchestrator or SimulatedOrchestrator()
+        self._repository = Repository(log)
+        self._directory = Directory(log)
+        self._pipeline = Pipeline(clients, self._orchestrator, workspace)
+        self._actor = actor
+        self._run_jobs = run_jobs
+        self._concurrent_jobs = concurrent_jobs
+        self._now = now
+        self._new_id = new_id
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="deployledger")
+        self._watchers = Watchers()
+        self._worker: Worker | None = None
+        self._resumed = not resume
+        self._closed = False
+        if clients.simulated:
+            LOGGER.warning(
+                "Placeholder mode: no %s was given; what it would do is simulated.",
+                ", no ".join(clients.simulated),
+            )
+
+    # Commands ---------------------------------------------------------------------------------------
+
+    async def deploy_model(self, request: DeploymentRequest) -> DeploymentStatusResponse:
+        """Deploy a model under a new name; returns at once, with status ``creating``.
+
+        With ``version_strategy="update_existing"`` a name in use makes it an update of that deployment.
+
+        Raises:
+            ConfigurationError: if the request is not one that this service can serve.
+            NameInUseError: if another deployment has the name.
+        """
+        request = self._checked(request)
+
+        def deploy(by: CommandContext) -> Deployment:
+            reservation = self._repository.reservation(request.deployment_name)
+            if reservation.holder is not None and request.version_strategy == "update_existing":
+                return self._update(reservation.holder, request, by)
+            deployment = Deployment.request(
+                self._new_id(), request, orchestrator=self._orchestrator.name, by=by
+            )
+            reservation.reserve(deployment.id, by=by)
+            self._repository.save(deployment, reservation)
+            return deployment
+
+        return await self._command(deploy)
+
+    async def update_deployment(
+        self, deployment_id: UUID, request: DeploymentRequest
+    ) -> DeploymentStatusResponse:
+        """Make a new revision of a deployment; returns at once, typically with status ``updating``.
+
+        The revision that serves goes on serving until the new one is ready, and for good if that fails.
+        An update in progress is superseded. Another ``deployment_name`` renames the deployment.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+            ConfigurationError: if the request is not one that this service can serve.
+            IllegalTransitionError: if it is being deleted, or was.
+        """
+        request = self._checked(request)
+        return await self._command(lambda by: self._update(deployment_id, request, by))
+
+    def _update(self, deployment_id: UUID, request: DeploymentRequest, by: CommandContext) -> Deployment:
+        deployment = self._ours(deployment_id)
+        old_name = deployment.name
+        deployment.request_update(request, by=by)
+        if request.deployment_name == old_name:
+            self._repository.save(deployment)
+        else:
+            taken = self._repository.reservation(request.deployment_name)
+            taken.reserve(deployment.id, by=by)
+            released = self._repository.reservation(old_name)
+            released.release(deployment.id, by=by)
+            self._repository.save(deployment, taken, released)
+        return deployment
+
+    async def rollback_deployment(self, deployment_id: UUID, to_revision: int) -> DeploymentStatusResponse:
+        """Make a new revision that repeats an earlier one, from the very same bytes.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment or revision.
+            ConflictError: if that revision is the newest one, or was never fetched.
+        """
+        return await self._command_on(
+            deployment_id, lambda deployment, by: deployment.request_rollback(to_revision, by=by)
+        )
+
+    async def retry_deployment(self, deployment_id: UUID) -> DeploymentStatusResponse:
+        """Try the newest revision again after it failed or was cancelled.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+            IllegalTransitionError: if it neither failed nor was cancelled.
+        """
+        return await self._command_on(deployment_id, lambda deployment, by: deployment.retry(by=by))
+
+    async def cancel_deployment(self, deployment_id: UUID) -> DeploymentStatusResponse:
+        """Call off a deployment or an update in progress; what served before goes on serving.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+            IllegalTransitionError: if nothing is in progress.
+        """
+        return await self._command_on(deployment_id, lambda deployment, by: deployment.cancel(by=by))
+
+    async def delete_deployment(self, deployment_id: UUID) -> DeploymentStatusResponse:
+        """Stop a deployment and delete it; returns at once, with status ``deleting``.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+            IllegalTransitionError: if it is being deleted, or was.
+        """
+        return await self._command_on(
+            deployment_id, lambda deployment, by: deployment.request_deletion(by=by)
+        )
+
+    async def _command_on(
+        self, deployment_id: UUID, command: Callable[[Deployment, CommandContext], None]
+    ) -> DeploymentStatusResponse:
+        def load_and_save(by: CommandContext) -> Deployment:
+            deployment = self._ours(deployment_id)
+            command(deployment, by)
+            self._repository.save(deployment)
+            return deployment
+
+        return await self._command(load_and_save)
+
+    async def _command(self, command: Callable[[CommandContext], Deployment]) -> DeploymentStatusResponse:
+        """Give a command, again if somebody else changed the same stream meanwhile."""
+
+        def attempt() -> DeploymentStatusResponse:
+            by = CommandContext(
+                actor=self._actor, at=self._now(), new_id=self._new_id, correlation_id=self._new_id()
+            )
+            for attempts_left in reversed(range(_MOST_ATTEMPTS)):
+                try:
+                    deployment = command(by)
+                    break
+                except ConcurrencyError:
+                    if not attempts_left:
+                        raise
+            return self._status_at(deployment.id, deployment.version)
+
+        answer = await self._blocking(attempt)
+        self._wake(answer.deployment_id)
+        return answer
+
+    def _status_at(self, deployment_id: UUID, version: int) -> DeploymentStatusResponse:
+        """Return the status right after a command, whatever its job has done since."""
+        return status.respond(status.fold(self._repository.history(deployment_id)[:version]))
+
+    def _ours(self, deployment_id: UUID) -> Deployment:
+        deployment = self._repository.deployment(deployment_id)
+        if deployment.orchestrator != self._orchestrator.name:
+            raise ConflictError(
+                f"{deployment} is looked after by the orchestrator {deployment.orchestrator!r}, "
+                f"and this service has {self._orchestrator.name!r}.",
+                hint="Give the command through a service with that orchestrator.",
+            )
+        return deployment
+
+    def _checked(self, request: DeploymentRequest) -> DeploymentRequest:
+        target = request.deployment_target_config
+        if target.type not in self._orchestrator.target_types:
+            raise ConfigurationError(
+                f"Deployment {request.deployment_name!r} asks for a target of type {target.type!r}; "
+                f"the orchestrator {self._orchestrator.name!r} serves "
+                f"{', '.join(sorted(self._orchestrator.target_types))}."
+            )
+        if self._clients.orchestrator is not None and target.type == "batch_inference_job":
+            missing = [name for name in ("input_uri", "output_uri") if not getattr(target, name)]
+            if missing:
+                raise ConfigurationError(
+                    f"Deployment {request.deployment_name!r} is a batch inference job and needs "
+                    f"{' and '.join(missing)}."
+                )
+        path = local_path(request.model_uri)
+        if self._clients.model_registry is not None and path is not None and not path.is_absolute():
+            return request.model_copy(update={"model_uri": str(path.absolute())})
+        return request
+
+    # Questions --------------------------------------------------------------------------------------
+
+    async def get_deployment_status(self, deployment_id: UUID) -> DeploymentStatusResponse:
+        """Return everything there is to know about a deployment now.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+        """
+        return await self._blocking(self._status, deployment_id)
+
+    def _status(self, deployment_id: UUID) -> DeploymentStatusResponse:
+        answer = status.respond(status.fold(self._repository.history(deployment_id)))
+        step = self._worker.progress.get(deployment_id) if self._worker else None
+        if step is None or answer.progress is None:
+            return answer
+        progress = answer.progress.model_copy(
+            update={"done": step.done, "total": step.total, "unit": step.unit}
+        )
+        return answer.model_copy(update={"progress": progress})
+
+    async def list_deployments(
+        self, limit: int = 100, offset: int = 0, *, include_deleted: bool = False
+    ) -> list[DeploymentStatusResponse]:
+        """Return deployments in the order in which they were requested.
+
+        Args:
+            limit: how many at most, 1 to 1000.
+            offset: how many to pass over.
+            include_deleted: whether deployments that were deleted are in the list.
+
+        Raises:
+            ConfigurationError: if limit or offset are out of range.
+        """
+        if not 1 <= limit <= _LARGEST_PAGE or offset < 0:
+            raise ConfigurationError(
+                f"limit={limit}, offset={offset} is out of range: "
+                f"limit is 1 to {_LARGEST_PAGE}, offset 0 or more."
+            )
+
+        def rows() -> list[DeploymentStatusResponse]:
+            listed = [
+                row for row in self._directory.rows() if include_deleted or row.state is not State.DELETED
+            ]
+            return [status.respond(row) for row in listed[offset : offset + limit]]
+
+        return await self._blocking(rows)
+
+    async def find_deployment(self, reference: str) -> DeploymentStatusResponse:
+        """Return the deployment that a name, an id or a unique prefix of an id means.
+
+        A name that is free again means the deployment that had it last.
+
+        Raises:
+            ResourceNotFoundError: if none is meant.
+            ConfigurationError: if the prefix fits several.
+        """
+        return await self._blocking(lambda: self._status(find(reference, self._repository, self._directory)))
+
+    async def get_deployment_history(self, deployment_id: UUID) -> list[DeploymentHistoryEntry]:
+        """Return every event of a deployment, oldest first.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+        """
+        return await self._blocking(
+            lambda: [describe(event) for event in self._repository.history(deployment_id)]
+        )
+
+    async def watch_deployment(self, deployment_id: UUID) -> AsyncIterator[DeploymentStatusResponse]:
+        """Yield the status now, and again whenever it changes, until the deployment is deleted.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+        """
+        last: DeploymentStatusResponse | None = None
+        with self._watchers.watch(deployment_id) as changed:
+            while True:
+                current = await self.get_deployment_status(deployment_id)
+                if current != last:
+                    yield current
+                    last = current
+                if current.state == State.DELETED:
+                    return
+                await changed()
+
+    async def wait_for_deployment(
+        self,
+        deployment_id: UUID,
+        timeout: float | None = None,  # noqa: ASYNC109  # the error says more than asyncio.timeout's
+    ) -> DeploymentStatusResponse:
+        """Return the status once no job is in progress any more: it serves, completed, failed or is gone.
+
+        Args:
+            timeout: how many seconds to wait; None waits as long as it takes.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+            TimeoutError: if a job is still in progress after that time; it goes on.
+        """
+        current: DeploymentStatusResponse | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                async for current in self.watch_deployment(deployment_id):
+                    if current.progress is None:
+                        return current
+        except TimeoutError:
+            seen = f"{current.status}: {current.message}" if current else "not looked at yet"
+            raise TimeoutError(
+                f"Deployment {deployment_id} was still in progress after {timeout:g} seconds ({seen})"
+            ) from None
+        return await self.get_deployment_status(deployment_id)
+
+    async def observe_deployment(self, deployment_id: UUID) -> Observation:
+        """Return what the orchestrator sees of a deployment right now.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+        """
+        await self._blocking(self._ours, deployment_id)
+        return await self._orchestrator.observe(deployment_id)
+
+    async def deployment_logs(self, deployment_id: UUID, *, follow: bool = False) -> AsyncIterator[str]:
+        """Yield the log lines of what runs the newest revision.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+        """
+        await self._blocking(self._ours, deployment_id)
+        async for line in self._orchestrator.logs(deployment_id, follow=follow):
+            yield line
+
+    # Background work --------------------------------------------------------------------------------
+
+    async def resume_deployment(self, deployment_id: UUID) -> DeploymentStatusResponse:
+        """Take up the job of a deployment where it was left; harmless if there is none, or somebody is on it.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+        """
+        await self._blocking(self._ours, deployment_id)
+        self._wake(deployment_id)
+        return await self.get_deployment_status(deployment_id)
+
+    async def settled(self, deployment_id: UUID) -> None:
+        """Return when this process does no work on the deployment any more, not even tidying up."""
+        with self._watchers.watch(deployment_id) as changed:
+            while self._worker is not None and self._worker.is_working_on(deployment_id):
+                await changed()
+
+    async def create_schema(self) -> str:
+        """Create the event log's schema if its database has none, and return what database that is."""
+        if self._closed:
+            raise ConfigurationError("The service is closed.", hint="Make a new one.")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._log.create_schema)
+
+    async def unfinished_deployments(self) -> list[UUID]:
+        """Return the deployments that have work to do, whoever is doing it."""
+        return await self._blocking(self._unfinished)
+
+    def _unfinished(self) -> list[UUID]:
+        return [
+            row.deployment_id
+            for row in self._directory.rows()
+            if row.orchestrator == self._orchestrator.name and status.progress(row) is not None
+        ]
+
+    async def is_being_worked_on(self, deployment_id: UUID) -> bool:
+        """Return whether a process, this one or another, is on the deployment's job."""
+
+        def is_owned() -> bool:
+            with self._log.ownership(deployment_id) as is_free:
+                return not is_free
+
+        return await self._blocking(is_owned)
+
+    def _resume_all(self, worker: Worker) -> None:
+        """Take up unfinished jobs, and make what runs what the log says."""
+        served = {row.deployment_id for row in self._directory.rows() if row.is_serving}
+        for deployment_id in self._unfinished():
+            worker.wake(deployment_id)
+        if self._clients.orchestrator is not None:
+            provisioned = worker.run(self._orchestrator.provisioned()).result()
+            for deployment_id in served | provisioned.keys():
+                worker.wake(deployment_id)
+
+    async def _opened(self) -> None:
+        if self._closed:
+            raise ConfigurationError("The service is closed.", hint="Make a new one.")
+        if self._run_jobs and self._worker is None:
+            self._worker = Worker(
+                self._repository,
+                self._pipeline,
+                self._executor,
+                context=self._job_context,
+                on_change=self._watchers.notify,
+                concurrent_jobs=self._concurrent_jobs,
+            )
+        if self._worker is not None and not self._resumed:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._resume_all, self._worker)
+            self._resumed = True
+
+    def _job_context(self, deployment: Deployment) -> CommandContext:
+        return CommandContext(
+            actor=PIPELINE_ACTOR,
+            at=self._now(),
+            new_id=self._new_id,
+            correlation_id=deployment.correlation_id,
+            causation_id=deployment.last_event_id,
+        )
+
+    def _wake(self, deployment_id: UUID) -> None:
+        if self._worker is not None:
+            self._worker.wake(deployment_id)
+        self._watchers.notify(deployment_id)
+
+    async def _blocking(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        await self._opened()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: call(*args, **kwargs))
+
+    async def __aenter__(self) -> Self:
+        await self._opened()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop working and close the event log; jobs in progress are resumed by the next service."""
+        if self._closed:
+            return
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        if self._worker is not None:
+            await loop.run_in_executor(None, self._worker.close)
+        await loop.run_in_executor(None, self._executor.shutdown)
+        await loop.run_in_executor(None, self._log.close)

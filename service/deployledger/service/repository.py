@@ -1,0 +1,54 @@
+"""Loads aggregates from the event log, and stores what happened to them."""
+
+from dataclasses import dataclass
+from typing import cast
+from uuid import UUID
+
+from deployledger.domain.deployment import Deployment
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.events import DeploymentEvent, Event
+from deployledger.domain.exceptions import ResourceNotFoundError
+from deployledger.domain.names import NameEvent, NameReservation, reservation_id
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Deployments and reservations of names, in an event log. Methods block."""
+
+    log: EventLog
+
+    def history(self, deployment_id: UUID) -> list[DeploymentEvent]:
+        """Return a deployment's events.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+        """
+        stream = self.log.stream(deployment_id)
+        if not stream or not isinstance(stream[0], DeploymentEvent):
+            raise ResourceNotFoundError("Deployment", deployment_id)
+        return cast("list[DeploymentEvent]", stream)
+
+    def deployment(self, deployment_id: UUID) -> Deployment:
+        """Return a deployment, rebuilt from its events."""
+        deployment: Deployment | None = None
+        for event in self.history(deployment_id):
+            deployment = event.mutate(deployment)
+        return cast("Deployment", deployment)
+
+    def reservation(self, name: str) -> NameReservation:
+        """Return who holds a name; a name that was never taken is held by nobody."""
+        reservation = NameReservation(name)
+        for event in self.log.stream(reservation_id(name)):
+            reservation = cast("NameEvent", event).mutate(reservation)
+        return reservation
+
+    def save(self, *aggregates: Deployment | NameReservation) -> list[Event]:
+        """Store the pending events of all the aggregates, or none of them, and return them.
+
+        Raises:
+            ConcurrencyError: if one of them changed since it was loaded.
+        """
+        pending: list[Event] = [event for aggregate in aggregates for event in aggregate.collect_events()]
+        if pending:
+            self.log.append(pending)
+        return pending

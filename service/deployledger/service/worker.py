@@ -1,0 +1,279 @@
+"""Runs the jobs of deployments in the background, driven by what the event log says there is to do.
+
+Jobs run on an event loop of their own, in one thread: they neither block the caller's loop nor end with
+it. Over all processes that share a database, one worker at a time owns a deployment. A job reads the log,
+does the next step, records it, and looks again; so a command given meanwhile, by whichever process, is
+seen, and a job that died is taken up where the log shows it ended.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from deployledger.domain.deployment import Deployment
+from deployledger.domain.events import CommandContext
+from deployledger.domain.exceptions import (
+    ConcurrencyError,
+    EventLogError,
+    MachineLearningServiceError,
+    ResourceNotFoundError,
+)
+from deployledger.domain.lifecycle import IN_PROGRESS, State
+from deployledger.domain.redaction import without_credentials
+from deployledger.domain.values import Failure, FailureReason, Step
+from deployledger.service.pipeline import Pipeline, Record, next_step
+from deployledger.service.repository import Repository
+
+LOGGER = logging.getLogger("ml_model_deployment_service.worker")
+
+_T = TypeVar("_T")
+
+_LOOK_AGAIN_SECONDS = 0.25
+"""How often a job looks whether another process gave a command."""
+
+
+@dataclass
+class StepProgress:
+    """How far the step is that a deployment's job is doing."""
+
+    done: int
+    total: int | None
+    unit: str
+
+
+@dataclass
+class _Job:
+    task: "asyncio.Task[None]"
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Worker:
+    """Does the jobs that the event log shows, in the background.
+
+    Args:
+        context: makes the context of what a job records, from the deployment.
+        executor: runs the calls that block.
+        on_change: called with a deployment's id after its job recorded something or advanced; any thread.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        pipeline: Pipeline,
+        executor: Executor,
+        *,
+        context: Callable[[Deployment], CommandContext],
+        on_change: Callable[[UUID], None],
+        concurrent_jobs: int,
+        deadlines: dict[State, timedelta] | None = None,
+    ) -> None:
+        self._repository = repository
+        self._pipeline = pipeline
+        self._executor = executor
+        self._context = context
+        self._on_change = on_change
+        self._deadlines = {**IN_PROGRESS, **(deadlines or {})}
+        self._jobs: dict[UUID, _Job] = {}
+        self._slots = asyncio.Semaphore(concurrent_jobs)
+        self.progress: dict[UUID, StepProgress] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="deployledger-worker", daemon=True
+        )
+        self._thread.start()
+
+    def wake(self, deployment_id: UUID) -> None:
+        """See to it that a deployment's job runs, and looks at the log again; from any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, deployment_id)
+
+    def run(self, coroutine: Coroutine[object, object, _T]) -> "Future[_T]":
+        """Run a coroutine on the worker's loop; from any thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def is_working_on(self, deployment_id: UUID) -> bool:
+        """Return whether a job of this worker is on the deployment."""
+        return deployment_id in self._jobs
+
+    def close(self) -> None:
+        """Stop every job where it is; the log shows where to go on. Blocks until the thread has ended."""
+        if self._loop.is_closed():
+            return
+        self.run(self._stop()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _stop(self) -> None:
+        tasks = [job.task for job in self._jobs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _wake(self, deployment_id: UUID) -> None:
+        job = self._jobs.get(deployment_id)
+        if job is None:
+            task = self._loop.create_task(self._work(deployment_id), name=f"deployment {deployment_id}")
+            self._jobs[deployment_id] = _Job(task)
+        else:
+            job.woken.set()
+
+    async def _work(self, deployment_id: UUID) -> None:
+        """Work on one deployment until there is nothing to do, over all processes."""
+        try:
+            while True:
+                woken = self._jobs[deployment_id].woken
+                woken.clear()
+                try:
+                    async with self._slots, self._owned(deployment_id) as is_owner:
+                        if is_owner:
+                            await self._settle(deployment_id)
+                    if is_owner and not woken.is_set():
+                        return
+                    deployment = await self._blocking(self._repository.deployment, deployment_id)
+                    if not is_owner and next_step(deployment) is None:
+                        return
+                except ResourceNotFoundError:
+                    return
+                except EventLogError as error:
+                    LOGGER.warning("Deployment %s waits for the event log: %s", deployment_id, error)
+                except Exception:
+                    LOGGER.exception(
+                        "The job of deployment %s stopped; it goes on when resumed.", deployment_id
+                    )
+                    return
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        finally:
+            del self._jobs[deployment_id]
+            self.progress.pop(deployment_id, None)
+            self._on_change(deployment_id)
+
+    @asynccontextmanager
+    async def _owned(self, deployment_id: UUID) -> AsyncIterator[bool]:
+        ownership = self._repository.log.ownership(deployment_id)
+        is_owner = await self._blocking(ownership.__enter__)
+        try:
+            yield is_owner
+        finally:
+            await asyncio.shield(self._blocking(ownership.__exit__, None, None, None))
+
+    async def _settle(self, deployment_id: UUID) -> None:
+        """Do the steps that the log shows until none is left."""
+        while True:
+            deployment = await self._blocking(self._repository.deployment, deployment_id)
+            step = next_step(deployment)
+            if step is None:
+                if deployment.state not in (State.DELETED, State.DELETE_FAILED):
+                    await self._reconcile(deployment)
+                return
+            record = await self._step_result(step, deployment)
+            if record is not None:
+                await self._record(deployment_id, record)
+
+    async def _reconcile(self, deployment: Deployment) -> None:
+        """Make what runs what the log says: the serving revision, and nothing else."""
+        try:
+            await self._pipeline.reconcile(deployment)
+        except Exception as error:  # an orchestrator raises what it likes
+            LOGGER.warning("%s: what runs could not be made what the log says: %s", deployment, error)
+
+    async def _step_result(self, step: Step, deployment: Deployment) -> Record | None:
+        """Do one step; return how to record its result, or None if a command made it pointless."""
+        work = asyncio.create_task(self._attempt(step, deployment))
+        superseded = asyncio.create_task(self._superseded(deployment))
+        try:
+            await asyncio.wait({work, superseded}, return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else None
+        finally:
+            for task in (work, superseded):
+                task.cancel()
+            await asyncio.gather(work, superseded, return_exceptions=True)
+            self.progress.pop(deployment.id, None)
+
+    async def _attempt(self, step: Step, deployment: Deployment) -> Record:
+        deadline = self._deadlines.get(deployment.state)
+        try:
+            async with asyncio.timeout(deadline.total_seconds() if deadline else None) as timeout:
+                return await self._pipeline.run(step, deployment, self._report(deployment.id))
+        except Exception as error:  # whatever stops a step is recorded as its failure
+            if timeout.expired():
+                failure = Failure(
+                    step=step,
+                    reason=FailureReason.DEADLINE_EXCEEDED,
+                    message=f"It took longer than {deadline}.",
+                    hint="Retry it, or look into why it is slow.",
+                )
+            else:
+                failure = _failure(step, error)
+                if failure.reason is FailureReason.INTERNAL_ERROR:
+                    LOGGER.error("%s: step %s failed unexpectedly", deployment, step, exc_info=error)
+            LOGGER.warning("%s: step %s failed: %s", deployment, step, failure.message)
+            revision = deployment.revision.number
+            return lambda current, by: current.fail(revision, failure, by=by)
+
+    async def _superseded(self, deployment: Deployment) -> None:
+        """Return when the deployment has an event that the job does not know."""
+        woken = self._jobs[deployment.id].woken
+        while True:
+            try:
+                if await self._blocking(self._repository.log.version, deployment.id) > deployment.version:
+                    return
+            except EventLogError as error:
+                LOGGER.warning("%s: the event log cannot be read: %s", deployment, error)
+            woken.clear()
+            try:
+                await asyncio.wait_for(woken.wait(), _LOOK_AGAIN_SECONDS)
+            except TimeoutError:
+                continue
+
+    async def _record(self, deployment_id: UUID, record: Record) -> None:
+        def save() -> None:
+            deployment = self._repository.deployment(deployment_id)
+            record(deployment, self._context(deployment))
+            if deployment.state is State.DELETED:
+                reservation = self._repository.reservation(deployment.name)
+                reservation.release(deployment.id, by=self._context(deployment))
+                self._repository.save(deployment, reservation)
+            else:
+                self._repository.save(deployment)
+
+        while True:
+            try:
+                await self._blocking(save)
+            except EventLogError as error:
+                LOGGER.warning("Deployment %s waits for the event log: %s", deployment_id, error)
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                continue
+            except ConcurrencyError:
+                return  # somebody gave a command just now: look at the log again
+            except MachineLearningServiceError as error:
+                LOGGER.info("A result came too late: %s", error)
+            self._on_change(deployment_id)
+            return
+
+    def _report(self, deployment_id: UUID) -> Callable[[int, int | None, str], None]:
+        def report(done: int, total: int | None, unit: str) -> None:
+            self.progress[deployment_id] = StepProgress(done, total, unit)
+            self._on_change(deployment_id)
+
+        return report
+
+    def _blocking(self, call: Callable[..., _T], *args: object) -> "asyncio.Future[_T]":
+        return self._loop.run_in_executor(self._executor, call, *args)
+
+
+def _failure(step: Step, error: Exception) -> Failure:
+    if isinstance(error, MachineLearningServiceError):
+        message, reason, hint = error.message, error.reason, error.hint
+    else:
+        message = f"{type(error).__name__}: {error}"
+        reason = FailureReason.EXTERNAL_SERVICE_FAILED
+        hint = "The log of the service has the details; retry when the cause is mended."
+    return Failure(step=step, reason=reason, message=without_credentials(message), hint=hint)
