@@ -1,10 +1,11 @@
 """The local artifact store: one digest for equal files, nothing half done, nothing unsafe."""
 
-# ruff: noqa: ASYNC  (the event loop of a test has nothing else to do)
+# ruff: noqa: ASYNC110, ASYNC240, ASYNC251 — the event loop of a test has nothing else to do
 
 import asyncio
 import hashlib
 import os
+import random
 import shutil
 import socket
 import stat
@@ -115,11 +116,11 @@ async def test_the_digest_can_be_computed_with_nothing_but_a_shell(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=TREES, order=st.randoms(use_true_random=False))
 def test_equal_files_have_one_digest_whatever_their_folder_order_modes_and_times(
-    tree: dict[str, bytes], order: "object", tmp_path: Path
+    tree: dict[str, bytes], order: random.Random, tmp_path: Path
 ) -> None:
     base = Path(tmp_path / f"case-{time.monotonic_ns()}")
     names = list(tree)
-    order.shuffle(names)  # type: ignore[attr-defined]
+    order.shuffle(names)
     first = write_tree(base / "first", tree)
     second = write_tree(base / "elsewhere" / "second", {name: tree[name] for name in names}, mode=0o755)
     (second / "an empty folder").mkdir()
@@ -450,6 +451,17 @@ async def test_verify_finds_changed_bytes_of_the_same_size(
         await store.verify(artifact.digest)
     assert caught.value.reason is FailureReason.STORAGE_FAILED
     assert "MLmodel" in caught.value.message
+
+    # What the hint says helps: remove the file and the folder, and add the model again.
+    blob = tmp_path / "store/blobs/sha256" / hashlib.sha256(FILES["MLmodel"]).hexdigest()
+    assert f"{str(blob)!r} and {str(folder)!r}" in caught.value.hint
+    blob.unlink()
+    (folder / "data").chmod(0o755)
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+    await add(store, model)
+    assert await store.path_of(artifact.digest) == folder
+    await store.verify(artifact.digest)
 
 
 async def test_a_forged_listing_is_noticed(store: LocalArtifactStore, model: Path, tmp_path: Path) -> None:

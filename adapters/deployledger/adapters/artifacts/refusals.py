@@ -46,7 +46,7 @@ def damaged(digest: str, what: str, suspects: Iterable[Path]) -> ModelRegistryEr
         status_code=500,
         reason=FailureReason.STORAGE_FAILED,
         hint=(
-            f"Restore {paths} from a backup, or remove what is left of it and deploy the model again. "
+            f"Restore {paths} from a backup, or remove it and deploy the model again. "
             "Something other than the store wrote there, or the disk is failing."
         ),
     )

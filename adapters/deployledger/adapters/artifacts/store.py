@@ -49,7 +49,7 @@ class LocalArtifactStore:
             ModelRegistryError: the reason says whether the model does not exist (``model_not_found``), has
                 no bytes (``model_empty``), cannot be read (``model_unreadable``), is not safe to read
                 (``model_unsafe``), was written to meanwhile (``model_changed``), or whether the store could
-                not be written (``storage_failed``). In each case the store holds what it held before.
+                not be written (``storage_failed``). In each case the store has the models it had before.
         """
         entries = await asyncio.to_thread(self._add, source)
         return Artifact(

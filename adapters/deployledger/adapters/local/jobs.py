@@ -49,9 +49,7 @@ class BatchJobs:
             model = await extracted_model(revision, request, self._extract_model)
             await asyncio.to_thread(_start, revision, request, model, source, output)
 
-    async def wait(
-        self, folder: DeploymentFolder, revision_number: int, report: ReportProgress
-    ) -> JobResult:
+    async def wait(self, folder: DeploymentFolder, revision_number: int, report: ReportProgress) -> JobResult:
         """Wait until the job is complete, whichever process started it.
 
         Raises:

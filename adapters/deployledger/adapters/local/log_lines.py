@@ -83,6 +83,9 @@ class _Tail:
 
     def _was_rotated(self) -> bool:
         try:
-            return self._file is not None and os.fstat(self._file.fileno()).st_ino != self.revision.log.stat().st_ino
+            return (
+                self._file is not None
+                and os.fstat(self._file.fileno()).st_ino != self.revision.log.stat().st_ino
+            )
         except FileNotFoundError:
             return False

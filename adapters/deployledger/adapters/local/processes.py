@@ -18,7 +18,9 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def start_detached(command: Sequence[str], *, log: Path, cwd: Path, keep_open: int) -> subprocess.Popen[bytes]:
+def start_detached(
+    command: Sequence[str], *, log: Path, cwd: Path, keep_open: int
+) -> subprocess.Popen[bytes]:
     """Start ``command`` in a session of its own, with its output appended to ``log``.
 
     It inherits the one descriptor ``keep_open`` (a held lock), and nothing else that is open here.

@@ -95,7 +95,15 @@ def _serve_onnx(model: Path, serving: Serving) -> list[str]:
 
 
 RUNTIMES = (
-    Runtime("MLflow model", "mlflow", ("mlflow", "pandas", "fastapi", "uvicorn"), _find_mlflow, _serve_mlflow, "/ping", drains=False),
+    Runtime(
+        "MLflow model",
+        "mlflow",
+        ("mlflow", "pandas", "fastapi", "uvicorn"),
+        _find_mlflow,
+        _serve_mlflow,
+        "/ping",
+        drains=False,
+    ),
     Runtime(
         "ONNX",
         "'deployledger[onnx]'",

@@ -20,7 +20,9 @@ def make_app(name: str, version: str, model: OnnxModel) -> FastAPI:
         if given_name != name:
             raise HTTPException(404, f"there is no model {given_name!r} here; there is {name!r}")
         if given_version not in (None, version):
-            raise HTTPException(404, f"there is no version {given_version!r} of {name!r}; there is {version!r}")
+            raise HTTPException(
+                404, f"there is no version {given_version!r} of {name!r}; there is {version!r}"
+            )
 
     @app.exception_handler(StarletteHTTPException)
     async def say_why(request: Request, error: StarletteHTTPException) -> Response:

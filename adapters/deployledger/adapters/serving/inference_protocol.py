@@ -85,7 +85,9 @@ def _inputs(request: dict[str, Any], model: OnnxModel) -> dict[str, Array]:
 def _tensor(given: dict[str, Any], spec: TensorSpec) -> Array:
     datatype, shape = given.get("datatype"), given.get("shape")
     if datatype != spec.datatype.name:
-        raise InvalidRequest(f"input {spec.name!r}: expected datatype {spec.datatype.name}, given {datatype!r}")
+        raise InvalidRequest(
+            f"input {spec.name!r}: expected datatype {spec.datatype.name}, given {datatype!r}"
+        )
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise InvalidRequest(f"input {spec.name!r}: expected a shape of integers from 0 up, given {shape!r}")
     fits = len(shape) == len(spec.shape) and all(

@@ -75,7 +75,9 @@ class OnnxModel:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            raise ModelRefused(f"{path.name} is no model that ONNX Runtime can load: {_line(error)}") from error
+            raise ModelRefused(
+                f"{path.name} is no model that ONNX Runtime can load: {_line(error)}"
+            ) from error
         specs = [(each.name, _spec(each)) for each in self._session.get_inputs()]
         for name, spec in specs:
             if spec is None or spec.is_sequence_of_maps:

@@ -85,7 +85,11 @@ class Replica:
 
     def announce_drain(self) -> None:
         """Let the server close each connection with its next answer, if it can."""
-        if self.spec.drains and self._incarnation is not None and self._incarnation.process.returncode is None:
+        if (
+            self.spec.drains
+            and self._incarnation is not None
+            and self._incarnation.process.returncode is None
+        ):
             self._incarnation.process.send_signal(signal.SIGUSR1)
 
     async def stop(self) -> None:
