@@ -1,7 +1,7 @@
 """Writes the pages of the documentation that are generated from the code, or checks that they are true.
 
-    python -m docs.generate          writes them
-    python -m docs.generate --check  fails, and names them, if they differ from the code
+python -m docs.generate          writes them
+python -m docs.generate --check  fails, and names them, if they differ from the code
 """
 
 import argparse

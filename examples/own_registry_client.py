@@ -49,3 +49,35 @@ def _copy(source: Path, destination: Path) -> str:
         destination.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     return str(target)
+
+
+async def main() -> None:
+    """Put two versions of a model into a folder, and deploy one from there."""
+    from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+    from core_ai_layer.machine_learning_service.ml_models_schemas import (
+        DeploymentRequest,
+        DeploymentTargetConfig,
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+        for version in (1, 2):
+            target = Path(folder, "iris", str(version))
+            target.mkdir(parents=True)
+            shutil.copyfile(Path(__file__).parent / "models" / f"iris-v{version}.onnx", target / "model.onnx")
+
+        async with MLModelDeploymentService.local(FolderRegistry(folder)) as service:
+            accepted = await service.deploy_model(
+                DeploymentRequest(
+                    model_uri="models:/iris/2",
+                    deployment_name="iris-from-a-folder",
+                    deployment_target_config=DeploymentTargetConfig(type="api_service"),
+                )
+            )
+            status = await service.wait_for_deployment(accepted.deployment_id, timeout=60)
+            print(f"{status.deployment_name} is {status.status}: {status.message}")
+            await service.delete_deployment(status.deployment_id)
+            await service.wait_for_deployment(status.deployment_id, timeout=60)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

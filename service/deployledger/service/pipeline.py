@@ -144,6 +144,7 @@ class Pipeline:
                 raise ModelRegistryError(
                     f"The model registry could not give {resolved.uri}: "
                     f"{type(error).__name__}: {without_credentials(str(error))}",
+                    reason=FailureReason.MODEL_NOT_FOUND if isinstance(error, FileNotFoundError) else None,
                     hint="Check the registry and the URI, then retry.",
                 ) from error
             return await artifacts.add(

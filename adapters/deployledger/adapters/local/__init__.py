@@ -35,7 +35,7 @@ __all__ = ["LocalProcessOrchestrator"]
 
 
 def __getattr__(name: str) -> object:
-    # Lazily, because the gateway is a module below this package and is to start with the standard library alone.
+    # Lazily: the gateway is a module below this package, and starts with the standard library alone.
     if name == "LocalProcessOrchestrator":
         from deployledger.adapters.local.orchestrator import LocalProcessOrchestrator
 

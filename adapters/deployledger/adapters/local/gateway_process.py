@@ -29,7 +29,7 @@ def _ignore(progress: dict[str, Any]) -> None:
     del progress
 
 
-class GatewayGone(Exception):
+class GatewayGoneError(Exception):
     """The gateway ended, or was never there."""
 
 
@@ -55,12 +55,12 @@ class GatewayProcess:
         deadline = time.monotonic() + _START_SECONDS
         process: subprocess.Popen[bytes] | None = None
         while time.monotonic() < deadline:
-            process = await asyncio.to_thread(self._start) or process
             try:
                 await self.ask("state")
-            except GatewayGone:
+            except GatewayGoneError:
                 if process is not None and process.poll() is not None:
                     break
+                process = await asyncio.to_thread(self._start) or process
                 await asyncio.sleep(_POLL_SECONDS)
             except TimeoutError:
                 await self.kill()
@@ -85,24 +85,24 @@ class GatewayProcess:
         """Send a command, and return its result.
 
         Raises:
-            GatewayGone: no gateway runs, or it ended before it answered.
+            GatewayGoneError: no gateway runs, or it ended before it answered.
             GatewayError: it answered that it could not do that.
             TimeoutError: no answer came in time.
         """
         state = await asyncio.to_thread(self._state)
         if state is None:
-            raise GatewayGone
+            raise GatewayGoneError
         async with asyncio.timeout(timeout):
             try:
                 reader, writer = await asyncio.open_connection(LOOPBACK, state["port"], limit=_LONGEST_ANSWER)
             except OSError:
-                raise GatewayGone from None
+                raise GatewayGoneError from None
             try:
                 request = {"token": state["token"], "command": command, **arguments}
                 writer.write(json.dumps(request).encode() + b"\n")
                 return await _answer(reader, progress)
             except ConnectionError:
-                raise GatewayGone from None
+                raise GatewayGoneError from None
             finally:
                 writer.close()
 
@@ -110,7 +110,7 @@ class GatewayProcess:
         """Let the gateway stop everything and end; kill it if it does not. Nothing happens if none runs."""
         if not await asyncio.to_thread(self.is_alive):
             return
-        with contextlib.suppress(GatewayGone, GatewayError, TimeoutError):
+        with contextlib.suppress(GatewayGoneError, GatewayError, TimeoutError):
             await self.ask("shut_down", only_if_idle=False, timeout=_STOP_SECONDS)
             if await self._wait_until_dead(_ANSWER_SECONDS):
                 return
@@ -118,7 +118,7 @@ class GatewayProcess:
 
     async def end_if_idle(self) -> None:
         """End the gateway if it serves nothing and starts nothing."""
-        with contextlib.suppress(GatewayGone, GatewayError, TimeoutError):
+        with contextlib.suppress(GatewayGoneError, GatewayError, TimeoutError):
             if (await self.ask("shut_down", only_if_idle=True))["ended"]:
                 await self._wait_until_dead(_ANSWER_SECONDS)
 
@@ -142,7 +142,7 @@ class GatewayProcess:
         return read_json(self._files.state) if is_held(self._files.lock) else None
 
     def _start(self) -> subprocess.Popen[bytes] | None:
-        """Start a gateway if none runs. The lock is handed to it, so that there is no moment without a holder."""
+        """Start a gateway if none runs, and hand it the lock: there is no moment without a holder."""
         lock = try_lock(self._files.lock)
         if lock is None:
             return None
@@ -168,4 +168,4 @@ async def _answer(reader: asyncio.StreamReader, progress: Callable[[dict[str, An
                 return result
             case {"error": dict(error)}:
                 raise GatewayError(**error)
-    raise GatewayGone
+    raise GatewayGoneError

@@ -24,7 +24,7 @@ def local_path(uri: str | None, field: str) -> Path:
         return Path(unquote(parts.path)).absolute()
     if "://" in uri:
         raise ConfigurationError(
-            f"{field} has the scheme {parts.scheme!r}, and batch inference jobs on this machine use local files.",
+            f"{field} has the scheme {parts.scheme!r}, and batch jobs on this machine use local files.",
             hint="Copy the data to a local path, or give a file:/// URI.",
         )
     return Path(uri).expanduser().absolute()

@@ -1,4 +1,4 @@
-"""Locks between processes, on files (flock(2)): the kernel frees them when their holder dies, however it dies."""
+"""Locks between processes, on files (flock(2)): the kernel frees them when their holder dies, in any way."""
 
 import asyncio
 import fcntl
@@ -15,7 +15,7 @@ _PROBE_SECONDS = 0.1
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock ``path``, made if missing, and return the open file descriptor that holds it, or None if it is held.
+    """Lock ``path``, made if missing, and return the file descriptor that holds it; None if another does.
 
     Closing the descriptor, in every process that inherited it, frees the lock.
     """

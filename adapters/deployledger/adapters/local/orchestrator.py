@@ -59,8 +59,8 @@ class LocalProcessOrchestrator:
     async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
         """Start a revision, wait until it is ready, and send the traffic to it; a batch job is only started.
 
-        Calling it again, in this process or another, joins what runs. Being cancelled leaves what was begun to
-        `prune`.
+        Calling it again, in this process or another, joins what runs. Being cancelled leaves what was begun
+        to `prune`.
 
         Raises:
             ConfigurationError: the target cannot be provisioned on this machine as it is written.

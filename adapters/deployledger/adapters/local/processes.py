@@ -14,7 +14,7 @@ _OWN_SETTINGS = "DEPLOYLEDGER_"
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module with this interpreter, and never imports from the current folder."""
+    """Return the command that runs a module with this interpreter, safe from the current folder's modules."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 

@@ -66,11 +66,11 @@ def _find_onnx(root: Path) -> Path | None:
         return named[0]
     if len(found) > 1:
         names = ", ".join(str(path.relative_to(root)) for path in found)
-        raise _AmbiguousModel(names)
+        raise _AmbiguousModelError(names)
     return found[0] if found else None
 
 
-class _AmbiguousModel(Exception):
+class _AmbiguousModelError(Exception):
     """Several files could be the model."""
 
 
@@ -127,7 +127,7 @@ def runtime_of(root: Path, deployment_name: str) -> tuple[Runtime, Path]:
     for runtime in RUNTIMES:
         try:
             model = runtime.find(root)
-        except _AmbiguousModel as error:
+        except _AmbiguousModelError as error:
             raise DeploymentError(
                 deployment_name,
                 f"The model of {deployment_name!r} has several ONNX files ({error}) and none is model.onnx.",

@@ -10,7 +10,7 @@ from deployledger.adapters.local.extraction import ExtractModel, extracted_model
 from deployledger.adapters.local.folders import DeploymentFolder
 from deployledger.adapters.local.gateway.listeners import bind
 from deployledger.adapters.local.gateway.messages import GatewayError, RevisionSpec
-from deployledger.adapters.local.gateway_process import GatewayGone, GatewayProcess
+from deployledger.adapters.local.gateway_process import GatewayGoneError, GatewayProcess
 from deployledger.adapters.local.json_files import read_json, write_json
 from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.resources import threads
@@ -60,7 +60,7 @@ class ModelServices:
                 progress=show,
             )
             switched = await gateway.ask("switch", revision=request.revision)
-        except (GatewayError, GatewayGone, TimeoutError) as error:
+        except (GatewayError, GatewayGoneError, TimeoutError) as error:
             with contextlib.suppress(FileNotFoundError):
                 async with locked(folder.operate_lock, make_folder=False):
                     await gateway.end_if_idle()
@@ -72,7 +72,7 @@ class ModelServices:
         gateway = GatewayProcess(folder.path, self._host)
         try:
             await gateway.ask("stop", keep=revision, timeout=_STOP_SECONDS)
-        except GatewayGone:
+        except GatewayGoneError:
             return
         except TimeoutError as error:
             raise ExternalServiceError(
@@ -95,7 +95,7 @@ class ModelServices:
         gateway = GatewayProcess(folder.path, self._host)
         try:
             state = await gateway.ask("state")
-        except GatewayGone:
+        except GatewayGoneError:
             return Observation(running=False, revision=None, detail="The gateway process is not running.")
         except TimeoutError:
             return Observation(running=False, revision=None, detail="The gateway process does not answer.")
@@ -110,8 +110,9 @@ class ModelServices:
         self, folder: DeploymentFolder, gateway: GatewayProcess, request: ProvisionRequest
     ) -> None:
         async with locked(folder.operate_lock, make_folder=True):
-            port = request.target.port or await asyncio.to_thread(_remembered_port, folder)
             fixed = request.target.port is not None
+            remembered = await asyncio.to_thread(_remembered_port, folder)
+            port: int = request.target.port or remembered
             if fixed and not await asyncio.to_thread(gateway.is_alive):
                 # Before the model is unpacked: the gateway itself would find out much later.
                 await asyncio.to_thread(lambda: bind(self._host, port).close())
@@ -158,10 +159,10 @@ def _reachable(host: str) -> str:
 
 
 def _translate(
-    error: GatewayError | GatewayGone | TimeoutError, request: ProvisionRequest, ready_timeout: float
+    error: GatewayError | GatewayGoneError | TimeoutError, request: ProvisionRequest, ready_timeout: float
 ) -> MachineLearningServiceError:
     name, revision = request.deployment_name, request.revision
-    if isinstance(error, GatewayGone):
+    if isinstance(error, GatewayGoneError):
         return ExternalServiceError(
             "orchestrator",
             f"The gateway of {name!r} ended while revision {revision} was being started.",

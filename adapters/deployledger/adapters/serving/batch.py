@@ -1,8 +1,8 @@
 """The batch job process: ``python -m deployledger.adapters.serving.batch``.
 
-The output has the input's columns and ``prediction`` (or ``prediction_<output>``, if the model has several outputs;
-in CSV with a column for every element, ``prediction_<output>_<index or class>``). It appears under its name when it is
-complete and on disk, or not at all.
+The output has the input's columns and ``prediction`` (or ``prediction_<output>``, if the model has several
+outputs; in CSV with a column for every element, ``prediction_<output>_<index or class>``). It appears under
+its name when it is complete and on disk, or not at all.
 """
 
 import argparse

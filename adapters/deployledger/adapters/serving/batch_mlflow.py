@@ -1,5 +1,6 @@
 """Scoring rows with an MLflow model, whatever its flavour, through ``mlflow.pyfunc``."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ class MlflowScorer:
     def __init__(self, model: Path) -> None:
         import mlflow.pyfunc
 
+        # MLflow's own dependency; imported this way, because it has no types.
+        self._pandas: Any = import_module("pandas")
         try:
             self._model = mlflow.pyfunc.load_model(str(model))
         except Exception as error:  # a flavour loads with whatever library it is of
             raise BatchError("model_invalid", f"MLflow cannot load the model: {error}") from error
-        schema = self._model.metadata.get_input_schema()
-        named = schema is not None and schema.has_input_names() and not schema.is_tensor_spec()
-        self._types = dict(zip(schema.input_names(), schema.pandas_types(), strict=True)) if named else {}
+        self._types: dict[str, Any] = {}
+        schema: Any = self._model.metadata.get_input_schema()
+        if schema is not None and schema.has_input_names() and not schema.is_tensor_spec():
+            self._types = dict(zip(schema.input_names(), schema.pandas_types(), strict=True))
 
     def score(self, rows: list[Row]) -> list[dict[str, Any]]:
         """Return the predictions for each row.
@@ -35,8 +39,7 @@ class MlflowScorer:
         Raises:
             BatchError: the rows do not fit the model's signature, or the model fails.
         """
-        import pandas as pd
-
+        pd = self._pandas
         frame = pd.DataFrame([row.values for row in rows])
         for column in frame.columns:
             frame[column] = self._cast(frame[column], rows)
@@ -53,8 +56,7 @@ class MlflowScorer:
         return [{key: values[index] for key, values in columns.items()} for index in range(len(rows))]
 
     def _cast(self, column: Any, rows: list[Row]) -> Any:
-        import pandas as pd
-
+        pd = self._pandas
         wanted = self._types.get(column.name)
         try:
             if wanted is not None:

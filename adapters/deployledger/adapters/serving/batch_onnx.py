@@ -2,15 +2,16 @@
 
 Which column goes to which input:
 
-1. If every input of the model has a column of its own name, each input takes that column. A cell of a JSON line
-   may be an array, for an input of more dimensions.
-2. Otherwise, if the model has one input, it takes all columns in their order as one row. A single column whose
-   cells are arrays (``{"features": [5.1, 3.5]}``, or a line that is an array) is such a row by itself.
+1. If every input of the model has a column of its own name, each input takes that column. A cell of a JSON
+   line may be an array, for an input of more dimensions.
+2. Otherwise, if the model has one input, it takes all columns in their order as one row. A single column
+   whose cells are arrays (``{"features": [5.1, 3.5]}``, or a line that is an array) is such a row by itself.
 3. Otherwise the rows cannot be scored.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ import numpy as np
 from deployledger.adapters.serving.batch_rows import Row
 from deployledger.adapters.serving.batch_status import BatchError, input_invalid
 from deployledger.adapters.serving.onnx_model import (
-    ModelRefused,
+    ModelRefusedError,
     OnnxModel,
     Output,
-    PredictionFailed,
+    PredictionFailedError,
     TensorSpec,
 )
-from deployledger.adapters.serving.tensors import NOT_FINITE, Array, InvalidTensor, to_array, to_json
+from deployledger.adapters.serving.tensors import NOT_FINITE, Array, InvalidTensorError, to_array, to_json
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -40,7 +41,7 @@ class OnnxScorer:
     def __init__(self, model: Path, threads: int) -> None:
         try:
             self._model = OnnxModel(model, threads=threads)
-        except ModelRefused as error:
+        except ModelRefusedError as error:
             raise BatchError(
                 "model_invalid", str(error), "Deploy a model that ONNX Runtime loads."
             ) from error
@@ -76,24 +77,25 @@ class OnnxScorer:
         }
         try:
             return self._model.predict(padded)
-        except PredictionFailed as error:
+        except PredictionFailedError as error:
             raise BatchError("batch_failed", f"The model failed on a chunk of rows: {error}") from error
 
     def _inputs(self, rows: list[Row]) -> dict[str, Array]:
         specs = self._model.inputs
         columns = rows[0].values.keys()
         if specs.keys() <= columns:
-            return {
-                name: _tensor(rows, spec, lambda row, name=name: row.values[name])
-                for name, spec in specs.items()
-            }
+            return {name: _tensor(rows, spec, partial(_cell, name=name)) for name, spec in specs.items()}
         if len(specs) == 1:
             (name, spec) = next(iter(specs.items()))
             return {name: _tensor(rows, spec, _whole_row)}
         raise input_invalid(
-            f"The model has the inputs {', '.join(specs)}, and the rows have the columns {', '.join(columns)}.",
+            f"The model has the inputs {', '.join(specs)}, and the rows the columns {', '.join(columns)}.",
             hint="Name a column after each input.",
         )
+
+
+def _cell(row: Row, name: str) -> Any:
+    return row.values[name]
 
 
 def _whole_row(row: Row) -> Any:
@@ -108,11 +110,11 @@ def _tensor(rows: list[Row], spec: TensorSpec, cell_of: Callable[[Row], Any]) ->
     shape = _row_shape(first, spec)
     try:
         return to_array(_elements(cells), spec.datatype, [len(rows), *shape])
-    except InvalidTensor as error:
+    except InvalidTensorError as error:
         for row, cell in zip(rows, cells, strict=True):
             try:
                 to_array(_elements([cell]), spec.datatype, [1, *shape])
-            except InvalidTensor as wrong:
+            except InvalidTensorError as wrong:
                 raise input_invalid(f"Line {row.line}, input {spec.name!r}: {wrong}.") from wrong
         raise input_invalid(
             f"Lines {rows[0].line} to {rows[-1].line}, input {spec.name!r}: {error}."
@@ -127,7 +129,7 @@ def _row_shape(first: list[Any], spec: TensorSpec) -> list[int]:
     unknown = shape.count(-1)
     if unknown > 1 or (unknown == 0 and count != known) or (known and count % known):
         raise input_invalid(
-            f"Input {spec.name!r} of the model has rows of shape {shape}, and the first row has {count} values."
+            f"Input {spec.name!r} takes rows of shape {shape}, and the first row has {count} values."
         )
     return [count // known if size == -1 else size for size in shape]
 
@@ -164,7 +166,7 @@ def _rows_of(output: Output, batch: int) -> list[Any]:
     if array.ndim == 0 or len(array) != batch:
         raise BatchError(
             "batch_failed",
-            f"The output {output.name!r} has the shape {list(array.shape)} for {batch} rows: not one for each row.",
+            f"The output {output.name!r} has the shape {list(array.shape)} for {batch} rows: not one each.",
         )
     if array.ndim == 1 or array.shape[1:] == (1,):
         return to_json(array)

@@ -32,9 +32,9 @@ def input_invalid(message: str, hint: str = "Correct the input, and retry.") -> 
 class StatusFile:
     """Writes the job's status, each time as a whole: a reader never sees half of one.
 
-    While the job runs: ``state`` "running", ``pid``, ``partial`` (the unfinished output), ``done`` and ``total``
-    rows. In the end ``state`` is "completed", with ``rows`` and ``output_uri``, or "failed", with ``reason``,
-    ``message`` and ``hint``.
+    While the job runs: ``state`` "running", ``pid``, ``partial`` (the unfinished output), ``done`` and
+    ``total`` rows. In the end ``state`` is "completed", with ``rows`` and ``output_uri``, or "failed", with
+    ``reason``, ``message`` and ``hint``.
     """
 
     def __init__(self, path: Path, partial: Path) -> None:

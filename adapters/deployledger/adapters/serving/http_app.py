@@ -8,8 +8,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployledger.adapters.serving.inference_protocol import InvalidRequest, infer, model_metadata
-from deployledger.adapters.serving.onnx_model import OnnxModel, PredictionFailed
+from deployledger.adapters.serving.inference_protocol import InvalidRequestError, infer, model_metadata
+from deployledger.adapters.serving.onnx_model import OnnxModel, PredictionFailedError
 
 
 def make_app(name: str, version: str, model: OnnxModel) -> FastAPI:
@@ -28,12 +28,12 @@ def make_app(name: str, version: str, model: OnnxModel) -> FastAPI:
     async def say_why(request: Request, error: StarletteHTTPException) -> Response:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
-    @app.exception_handler(InvalidRequest)
-    async def refuse(request: Request, error: InvalidRequest) -> Response:
+    @app.exception_handler(InvalidRequestError)
+    async def refuse(request: Request, error: InvalidRequestError) -> Response:
         return JSONResponse({"error": str(error)}, 400)
 
-    @app.exception_handler(PredictionFailed)
-    async def fail(request: Request, error: PredictionFailed) -> Response:
+    @app.exception_handler(PredictionFailedError)
+    async def fail(request: Request, error: PredictionFailedError) -> Response:
         return JSONResponse({"error": str(error)}, 400 if error.is_input_invalid else 500)
 
     @app.get("/ping", response_model=None)
@@ -91,6 +91,8 @@ class Draining:
         self._has_begun = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; the signature is ASGI's."""
+
         async def send_and_close(message: Message) -> None:
             if self._has_begun and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 from deployledger.adapters.serving.onnx_model import OnnxModel, TensorSpec, labels_as_text
-from deployledger.adapters.serving.tensors import Array, InvalidTensor, to_array, to_json
+from deployledger.adapters.serving.tensors import Array, InvalidTensorError, to_array, to_json
 
 
-class InvalidRequest(ValueError):
+class InvalidRequestError(ValueError):
     """A request that the protocol or the model does not allow; its text says what was expected and given."""
 
 
@@ -33,8 +33,8 @@ def infer(name: str, version: str, model: OnnxModel, body: bytes) -> bytes:
     """Return the answer to an inference request; both are JSON texts.
 
     Raises:
-        InvalidRequest: the request is at fault.
-        PredictionFailed: ONNX Runtime could not compute the outputs.
+        InvalidRequestError: the request is at fault.
+        PredictionFailedError: ONNX Runtime could not compute the outputs.
     """
     request = _object(body)
     inputs = _inputs(request, model)
@@ -59,11 +59,11 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         request = json.loads(body)
     except ValueError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
+        raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(request, dict):
-        raise InvalidRequest("the body is not a JSON object")
+        raise InvalidRequestError("the body is not a JSON object")
     if not isinstance(request.get("id", ""), str):
-        raise InvalidRequest('"id" is not a string')
+        raise InvalidRequestError('"id" is not a string')
     return request
 
 
@@ -72,35 +72,37 @@ def _inputs(request: dict[str, Any], model: OnnxModel) -> dict[str, Array]:
     for each in _objects(request, "inputs"):
         name = each["name"]
         if name not in model.inputs:
-            raise InvalidRequest(f"the model has no input {name!r}; it has {_names(model.inputs)}")
+            raise InvalidRequestError(f"the model has no input {name!r}; it has {_names(model.inputs)}")
         if name in given:
-            raise InvalidRequest(f"the input {name!r} is given twice")
+            raise InvalidRequestError(f"the input {name!r} is given twice")
         given[name] = _tensor(each, model.inputs[name])
     missing = model.inputs.keys() - given.keys()
     if missing:
-        raise InvalidRequest(f"missing inputs: {_names(sorted(missing))}")
+        raise InvalidRequestError(f"missing inputs: {_names(sorted(missing))}")
     return given
 
 
 def _tensor(given: dict[str, Any], spec: TensorSpec) -> Array:
     datatype, shape = given.get("datatype"), given.get("shape")
     if datatype != spec.datatype.name:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"input {spec.name!r}: expected datatype {spec.datatype.name}, given {datatype!r}"
         )
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise InvalidRequest(f"input {spec.name!r}: expected a shape of integers from 0 up, given {shape!r}")
+        raise InvalidRequestError(
+            f"input {spec.name!r}: expected a shape of integers from 0 up, given {shape!r}"
+        )
     fits = len(shape) == len(spec.shape) and all(
         expected in (-1, size) for expected, size in zip(spec.shape, shape, strict=True)
     )
     if not fits:
-        raise InvalidRequest(f"input {spec.name!r}: expected shape {spec.shape}, given {shape}")
+        raise InvalidRequestError(f"input {spec.name!r}: expected shape {spec.shape}, given {shape}")
     if "data" not in given:
-        raise InvalidRequest(f'input {spec.name!r} has no "data"')
+        raise InvalidRequestError(f'input {spec.name!r} has no "data"')
     try:
         return to_array(given["data"], spec.datatype, shape)
-    except InvalidTensor as error:
-        raise InvalidRequest(f"input {spec.name!r}: {error}") from error
+    except InvalidTensorError as error:
+        raise InvalidRequestError(f"input {spec.name!r}: {error}") from error
 
 
 def _requested_outputs(request: dict[str, Any], model: OnnxModel) -> list[str] | None:
@@ -109,7 +111,7 @@ def _requested_outputs(request: dict[str, Any], model: OnnxModel) -> list[str] |
     names = [each["name"] for each in _objects(request, "outputs")]
     for name in names:
         if name not in model.outputs:
-            raise InvalidRequest(f"the model has no output {name!r}; it has {_names(model.outputs)}")
+            raise InvalidRequestError(f"the model has no output {name!r}; it has {_names(model.outputs)}")
     return names
 
 
@@ -118,7 +120,7 @@ def _objects(request: dict[str, Any], field: str) -> list[dict[str, Any]]:
     if not isinstance(given, list) or not all(
         isinstance(each, dict) and isinstance(each.get("name"), str) for each in given
     ):
-        raise InvalidRequest(f'"{field}" is not an array of objects with a "name"')
+        raise InvalidRequestError(f'"{field}" is not an array of objects with a "name"')
     return given
 
 

@@ -18,11 +18,11 @@ _TENSOR = re.compile(r"tensor\((\w+)\)")
 _SEQUENCE_OF_MAPS = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)")
 
 
-class ModelRefused(Exception):
+class ModelRefusedError(Exception):
     """The file is no ONNX model, or one that needs what this runtime does not have."""
 
 
-class PredictionFailed(Exception):
+class PredictionFailedError(Exception):
     """ONNX Runtime could not compute the outputs of these inputs.
 
     Attributes:
@@ -57,11 +57,11 @@ class Output:
 class OnnxModel:
     """A loaded model; `predict` may be called from several threads at once.
 
-    A sequence of maps (class to probability, as ``ZipMap`` makes) becomes an FP32 tensor [rows, classes], whose
-    columns are the classes in sorted order. Outputs that no tensor can express are left out.
+    A sequence of maps (class to probability, as ``ZipMap`` makes) becomes an FP32 tensor [rows, classes],
+    whose columns are the classes in sorted order. Outputs that no tensor can express are left out.
 
     Raises:
-        ModelRefused: the model cannot be loaded, or has inputs of a type that has no tensor.
+        ModelRefusedError: the model cannot be loaded, or has inputs of a type that has no tensor.
     """
 
     def __init__(self, path: Path, *, threads: int) -> None:
@@ -75,31 +75,33 @@ class OnnxModel:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            raise ModelRefused(
+            raise ModelRefusedError(
                 f"{path.name} is no model that ONNX Runtime can load: {_line(error)}"
             ) from error
         specs = [(each.name, _spec(each)) for each in self._session.get_inputs()]
         for name, spec in specs:
             if spec is None or spec.is_sequence_of_maps:
-                raise ModelRefused(f"{path.name} has the input {name!r}, which is no tensor that can be sent")
+                raise ModelRefusedError(
+                    f"{path.name} has the input {name!r}, which is no tensor that can be sent"
+                )
         self.inputs = {name: spec for name, spec in specs if spec is not None}
         outputs = [_spec(each) for each in self._session.get_outputs()]
         self.outputs = {spec.name: spec for spec in outputs if spec is not None}
         if not self.outputs:
-            raise ModelRefused(f"{path.name} has no output that is a tensor")
+            raise ModelRefusedError(f"{path.name} has no output that is a tensor")
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Output]:
         """Return the outputs named (all of them by default) for inputs that have been checked.
 
         Raises:
-            PredictionFailed: ONNX Runtime could not compute them.
+            PredictionFailedError: ONNX Runtime could not compute them.
         """
         names = list(self.outputs) if outputs is None else list(outputs)
         try:
             values = self._run(names, inputs)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             invalid = type(error).__name__ == "InvalidArgument"
-            raise PredictionFailed(_line(error), is_input_invalid=invalid) from error
+            raise PredictionFailedError(_line(error), is_input_invalid=invalid) from error
         return [_output(self.outputs[name], value) for name, value in zip(names, values, strict=True)]
 
     def _run(self, names: list[str], inputs: Mapping[str, Array]) -> list[Any]:

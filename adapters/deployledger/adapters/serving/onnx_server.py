@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from deployledger.adapters.serving.http_app import Draining, make_app
-from deployledger.adapters.serving.onnx_model import ModelRefused, OnnxModel
+from deployledger.adapters.serving.onnx_model import ModelRefusedError, OnnxModel
 
 MODEL_REFUSED_STATUS = 65
 """The exit status for an invalid model (EX_DATAERR of sysexits.h); the last line printed says why."""
@@ -36,7 +36,7 @@ def main() -> int:
         threading.Thread(target=_exit_at_eof, args=[arguments.parent_fd], daemon=True).start()
     try:
         model = OnnxModel(arguments.model, threads=arguments.threads)
-    except ModelRefused as error:
+    except ModelRefusedError as error:
         sys.stdout.write(f"{error}\n")
         return MODEL_REFUSED_STATUS
     app = Draining(make_app(arguments.name, arguments.version, model))

@@ -1,7 +1,8 @@
 """Tensors as JSON: the data types of the Open Inference Protocol, checked on the way in.
 
-JSON has no NaN and no infinities. They are written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, as
-the JSON mapping of Protocol Buffers does (https://protobuf.dev/programming-guides/json/), and read likewise.
+JSON has no NaN and no infinities. They are written as the strings ``"NaN"``, ``"Infinity"`` and
+``"-Infinity"``, and read likewise, as the JSON mapping of Protocol Buffers has it
+(https://protobuf.dev/programming-guides/json/).
 """
 
 import math
@@ -53,7 +54,7 @@ BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 BY_ONNX = {datatype.onnx: datatype for datatype in DATATYPES}
 
 
-class InvalidTensor(ValueError):
+class InvalidTensorError(ValueError):
     """The data are not a tensor of the data type and shape that they should have."""
 
 
@@ -61,26 +62,26 @@ def to_array(data: object, datatype: Datatype, shape: Sequence[int]) -> Array:
     """Return the tensor that JSON ``data``, flat in row-major order or nested, describes.
 
     Raises:
-        InvalidTensor: it describes none of this data type and shape.
+        InvalidTensorError: it describes none of this data type and shape.
     """
     if not isinstance(data, list):
-        raise InvalidTensor(f"expected an array, given {_describe(type(data))}")
+        raise InvalidTensorError(f"expected an array, given {_describe(type(data))}")
     flat, nested = _flatten(data)
     if len(nested) > 1 and nested != list(shape):
-        raise InvalidTensor(f"expected data of shape {list(shape)}, given {nested}")
+        raise InvalidTensorError(f"expected data of shape {list(shape)}, given {nested}")
     if len(flat) != math.prod(shape):
-        raise InvalidTensor(
+        raise InvalidTensorError(
             f"expected {math.prod(shape)} elements for shape {list(shape)}, given {len(flat)} elements"
         )
     if datatype.accepts is _FLOATS and str in set(map(type, flat)):
         flat = [NOT_FINITE.get(value, value) if isinstance(value, str) else value for value in flat]
     strange = set(map(type, flat)) - datatype.accepts
     if strange:
-        raise InvalidTensor(f"expected elements of {datatype.name}, given {_describe(strange.pop())}")
+        raise InvalidTensorError(f"expected elements of {datatype.name}, given {_describe(strange.pop())}")
     try:
         return np.array(flat, dtype=datatype.numpy).reshape(shape)
     except OverflowError:
-        raise InvalidTensor(f"an element is out of the range of {datatype.name}") from None
+        raise InvalidTensorError(f"an element is out of the range of {datatype.name}") from None
 
 
 def to_json(array: Array) -> list[Any]:
@@ -102,7 +103,7 @@ def _flatten(data: list[Any]) -> tuple[list[Any], list[int]]:
     lengths = [len(data)]
     while data and isinstance(data[0], list):
         if set(map(type, data)) != {list} or len({len(each) for each in data}) > 1:
-            raise InvalidTensor("the nested arrays are not all of the same length")
+            raise InvalidTensorError("the nested arrays are not all of the same length")
         lengths.append(len(data[0]))
         data = list(chain.from_iterable(data))
     return data, lengths

@@ -1,9 +1,9 @@
-"""The process between a deployment's public port and its replicas: ``python -m deployledger.adapters.local.gateway``.
+"""The process between a deployment's public port and its replicas.
 
-It forwards TCP connections, so it knows nothing of the requests in them, except that they are requests and
-answers in turn (which HTTP/1.1 is): a connection on which an answer was seen last, and nothing for a while, may
-go on at another replica. That is how an update leaves no request unanswered, not even of a client that keeps
-its connections open:
+It is started as ``python -m deployledger.adapters.local.gateway``. It forwards TCP connections, so it knows
+nothing of the requests in them, except that they are requests and answers in turn (which HTTP/1.1 is): a
+connection on which an answer was seen last, and nothing for a while, may go on at another replica. That is
+how an update leaves no request unanswered, not even of a client that keeps its connections open:
 
 1. ``begin`` starts the replicas of the new revision and ``ready`` waits for them.
 2. ``switch`` sends every new connection to them. The older revision's connections go on as they are.

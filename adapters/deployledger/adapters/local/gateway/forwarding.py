@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, cast
 
 _CONNECT_SECONDS = 10.0
@@ -76,10 +77,12 @@ class ClientConnection(asyncio.Protocol):
     # The client's side, called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to open the replica's side; nothing is read before that is done."""
         self._client = cast(asyncio.Transport, transport)
         self._open_upstream()
 
     def data_received(self, data: bytes) -> None:
+        """Pass on what the client sent."""
         if self._refused:
             return
         self._last_active = self._loop.time()
@@ -91,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         self._open_upstream()
 
     def eof_received(self) -> bool:
+        """Pass on that the client sends nothing more; it may still wait for an answer."""
         self._client_ended = True
         if self._answer_ended:
             return False  # both have ended: asyncio closes the client's side, and that closes the replica's
@@ -100,14 +104,17 @@ class ClientConnection(asyncio.Protocol):
         return self._opening is not None and bool(self._unsent)
 
     def pause_writing(self) -> None:
+        """Take nothing from the replica until the client has caught up."""
         if self._upstream is not None:
             self._upstream.pause_reading()
 
     def resume_writing(self) -> None:
+        """Go on taking from the replica."""
         if self._upstream is not None:
             self._upstream.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Hang up on the replica too."""
         self._client = None
         if self._opening is not None:
             self._opening.cancel()
@@ -184,7 +191,7 @@ class ClientConnection(asyncio.Protocol):
             backend.connections.add(self)
             upstream = _Upstream(self)
             try:
-                await self._loop.create_connection(lambda made=upstream: made, "127.0.0.1", backend.port)
+                await self._loop.create_connection(partial(_same, upstream), "127.0.0.1", backend.port)
             except OSError:
                 self._leave_backend()
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -209,6 +216,10 @@ class ClientConnection(asyncio.Protocol):
         self._client.write(_UNAVAILABLE)
         self.resume_reading()
         self._loop.call_later(_LINGER_SECONDS, self.close)
+
+
+def _same(protocol: asyncio.Protocol) -> asyncio.Protocol:
+    return protocol
 
 
 class _Upstream(asyncio.Protocol):

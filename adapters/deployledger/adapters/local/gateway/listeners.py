@@ -24,7 +24,7 @@ def bind(host: str, port: int) -> socket.socket:
         raise GatewayError("invalid_configuration", f"The host {host!r} has no address: {error}.") from error
     listener = socket.socket(family, kind, protocol)
     try:
-        # Lets a new gateway take the port of a killed one whose connections linger; it does not let two listen.
+        # Lets a new gateway have the port of a killed one whose connections linger, but never two listen.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:

@@ -1,7 +1,7 @@
 """What the orchestrator and the gateway say to each other: one JSON object a line, over loopback TCP.
 
-A request carries the token of ``gateway.json``, a ``command`` and its arguments. Each line of the answer is either
-``{"progress": {...}}`` or the last one: ``{"result": {...}}`` or ``{"error": {...}}``.
+A request carries the token of ``gateway.json``, a ``command`` and its arguments. Each line of the answer is
+either ``{"progress": {...}}`` or the last one: ``{"result": {...}}`` or ``{"error": {...}}``.
 """
 
 from dataclasses import asdict, dataclass

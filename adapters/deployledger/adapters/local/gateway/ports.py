@@ -9,8 +9,8 @@ LOOPBACK = "127.0.0.1"
 class ReservedPort:
     """A port on 127.0.0.1 that nobody else is given while a replica starts and restarts on it.
 
-    Linux lets a server that sets SO_REUSEADDR (as uvicorn does) listen on a port to which another socket, that
-    does not listen, is bound in the same way; and it hands such a port to nobody who asks for any free one.
+    Linux lets a server that sets SO_REUSEADDR (as uvicorn does) listen on a port to which another socket,
+    which does not listen, is bound likewise; and it hands such a port to nobody who asks for any free one.
     Elsewhere the port is free again at once, and most probably still is when the replica takes it.
     """
 

@@ -22,7 +22,7 @@ _STEADY_SECONDS = 60.0
 _LONGEST_LINE = 64 * 1024
 
 
-class NotReady(Exception):
+class NotReadyError(Exception):
     """A replica did not become ready; ``exit_status`` is None if it still ran when its time was over."""
 
     def __init__(self, exit_status: int | None) -> None:
@@ -77,7 +77,7 @@ class Replica:
         """Start the process and wait until it is ready; from then on a process that dies is replaced.
 
         Raises:
-            NotReady: it exited, or took longer than the revision allows.
+            NotReadyError: it exited, or took longer than the revision allows.
         """
         incarnation = await self._launch()
         await self._wait_until_ready(incarnation)
@@ -130,9 +130,9 @@ class Replica:
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             await self._end(incarnation)
-            raise NotReady(None) from None
+            raise NotReadyError(None) from None
         await self._end(incarnation)
-        raise NotReady(process.returncode)
+        raise NotReadyError(process.returncode)
 
     async def _keep_running(self, incarnation: _Incarnation) -> None:
         loop = asyncio.get_running_loop()
@@ -152,7 +152,7 @@ class Replica:
             self.restarts += 1
             incarnation = await self._launch()
             # One that does not get ready has ended, and the next turn of the loop sees that.
-            with suppress(NotReady):
+            with suppress(NotReadyError):
                 await self._wait_until_ready(incarnation)
 
     async def _end(self, incarnation: _Incarnation) -> None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from deployledger.adapters.local.gateway.messages import GatewayError, RevisionSpec
-from deployledger.adapters.local.gateway.replica import NotReady, Replica, describe_exit
+from deployledger.adapters.local.gateway.replica import NotReadyError, Replica, describe_exit
 from deployledger.adapters.local.gateway.revision_log import RevisionLog
 
 DRAIN_SECONDS = 5.0
@@ -92,7 +92,7 @@ class Revision:
         starts = [asyncio.get_running_loop().create_task(replica.start()) for replica in self.replicas]
         try:
             await asyncio.gather(*starts)
-        except (NotReady, OSError) as error:
+        except (NotReadyError, OSError) as error:
             self._failure = self._describe(error)
             await _cancel(starts)
             await self._end_replicas()
@@ -104,7 +104,7 @@ class Revision:
         else:
             self.state = RevisionState.READY
 
-    def _describe(self, error: NotReady | OSError) -> GatewayError:
+    def _describe(self, error: NotReadyError | OSError) -> GatewayError:
         if isinstance(error, OSError):
             return GatewayError("external_service_failed", f"A replica could not be started: {error}.")
         if error.exit_status is None:

@@ -1,7 +1,7 @@
 """Runs a server that knows nothing of its gateway, and kills it when the gateway is gone.
 
-``python -m deployledger.adapters.local.gateway.tether --parent-fd FD -- COMMAND…`` must lead its process group:
-when the pipe behind FD closes, the whole group is killed.
+``python -m deployledger.adapters.local.gateway.tether --parent-fd FD -- COMMAND…`` must lead its process
+group: when the pipe behind FD closes, the whole group is killed.
 """
 
 import argparse

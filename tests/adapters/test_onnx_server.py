@@ -1,0 +1,347 @@
+"""The ONNX model server: the Open Inference Protocol, first as functions and then over HTTP."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from deployledger.adapters.serving.inference_protocol import InvalidRequestError, infer, model_metadata
+from deployledger.adapters.serving.onnx_model import ModelRefusedError, OnnxModel
+from deployledger.adapters.serving.tensors import BY_NAME, InvalidTensorError, to_array, to_json
+
+VALUES: dict[str, tuple[int, list[Any]]] = {
+    "BOOL": (TensorProto.BOOL, [True, False]),
+    "UINT8": (TensorProto.UINT8, [0, 255]),
+    "UINT16": (TensorProto.UINT16, [0, 65535]),
+    "UINT32": (TensorProto.UINT32, [0, 2**32 - 1]),
+    "UINT64": (TensorProto.UINT64, [1, 2**64 - 1]),
+    "INT8": (TensorProto.INT8, [-128, 127]),
+    "INT16": (TensorProto.INT16, [-32768, 32767]),
+    "INT32": (TensorProto.INT32, [-(2**31), 2**31 - 1]),
+    "INT64": (TensorProto.INT64, [-(2**63), 2**63 - 1]),
+    "FP16": (TensorProto.FLOAT16, [0.5, -2.0]),
+    "BF16": (TensorProto.BFLOAT16, [0.5, -2.0]),
+    "FP32": (TensorProto.FLOAT, [0.5, -2.0]),
+    "FP64": (TensorProto.DOUBLE, [0.1, -2.0]),
+    "BYTES": (TensorProto.STRING, ["ä", ""]),
+}
+
+
+def save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any], **more: Any) -> Path:
+    def infos(tensors: dict[str, Any]) -> list[Any]:
+        return [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in tensors.items()]
+
+    graph = helper.make_graph(nodes, "graph", infos(inputs), infos(outputs), **more)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, path)
+    return path
+
+
+def identity(path: Path, kind: int) -> Path:
+    tensor = (kind, ["rows", 2])
+    return save(path, [helper.make_node("Identity", ["x"], ["y"])], {"x": tensor}, {"y": tensor})
+
+
+def two_by_two(path: Path) -> Path:
+    """A model with the inputs a and b, and the outputs total and quotient."""
+    tensor = (TensorProto.FLOAT, ["rows", 2])
+    return save(
+        path,
+        [helper.make_node("Add", ["a", "b"], ["total"]), helper.make_node("Div", ["a", "b"], ["quotient"])],
+        {"a": tensor, "b": tensor},
+        {"total": tensor, "quotient": tensor},
+    )
+
+
+def ask(model: OnnxModel, **request: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(infer("m", "1", model, json.dumps(request).encode()))
+    return answer
+
+
+def tensor(name: str, data: Any, *, shape: Any = (1, 2), datatype: str = "FP32") -> dict[str, Any]:
+    return {"name": name, "shape": list(shape), "datatype": datatype, "data": data}
+
+
+class TestTensors:
+    @pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]]])
+    def test_data_may_be_flat_or_nested(self, data: Any) -> None:
+        assert to_array(data, BY_NAME["INT32"], [2, 2]).tolist() == [[1, 2], [3, 4]]
+
+    @pytest.mark.parametrize(
+        ("data", "datatype", "shape", "said"),
+        [
+            ([1, 2, 3], "FP32", [2, 2], "expected 4 elements for shape [2, 2], given 3"),
+            ([[1, 2, 3, 4]], "FP32", [2, 2], "expected data of shape [2, 2], given [1, 4]"),
+            ([[1, 2], [3]], "FP32", [2, 2], "not all of the same length"),
+            ([[1, 2], 3], "FP32", [2, 2], "not all of the same length"),
+            ([1.5], "INT32", [1], "expected elements of INT32, given a number with a fraction"),
+            ([True], "INT32", [1], "expected elements of INT32, given a boolean"),
+            ([1], "BOOL", [1], "expected elements of BOOL, given an integer"),
+            (["x"], "FP32", [1], "expected elements of FP32, given a string"),
+            ([None], "FP32", [1], "expected elements of FP32, given null"),
+            ([1], "BYTES", [1], "expected elements of BYTES, given an integer"),
+            ([300], "UINT8", [1], "out of the range of UINT8"),
+            ([-1], "UINT64", [1], "out of the range of UINT64"),
+            ("x", "BYTES", [1], "expected an array, given a string"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_with_expected_and_given(
+        self, data: Any, datatype: str, shape: list[int], said: str
+    ) -> None:
+        with pytest.raises(InvalidTensorError) as refused:
+            to_array(data, BY_NAME[datatype], shape)
+        assert said in str(refused.value)
+
+    def test_empty_and_scalar_tensors(self) -> None:
+        assert to_array([], BY_NAME["FP32"], [0, 4]).shape == (0, 4)
+        assert to_array([7], BY_NAME["INT64"], []).tolist() == 7
+
+    def test_what_is_not_finite_is_a_string_both_ways(self) -> None:
+        words = ["NaN", "Infinity", "-Infinity", 1.0]
+        array = to_array(words, BY_NAME["FP32"], [4])
+        assert math.isnan(array[0])
+        assert array[1:].tolist() == [math.inf, -math.inf, 1.0]
+        assert to_json(array) == words
+
+
+class TestInference:
+    @pytest.mark.parametrize("datatype", VALUES)
+    def test_every_datatype_goes_through_a_model_unchanged(self, datatype: str, tmp_path: Path) -> None:
+        kind, values = VALUES[datatype]
+        model = OnnxModel(identity(tmp_path / "m.onnx", kind), threads=1)
+        assert model_metadata("m", "1", model)["inputs"] == [
+            {"name": "x", "datatype": datatype, "shape": [-1, 2]}
+        ]
+        answer = ask(model, id="42", inputs=[tensor("x", values, datatype=datatype)])
+        assert answer == {
+            "model_name": "m",
+            "model_version": "1",
+            "id": "42",
+            "outputs": [{"name": "y", "datatype": datatype, "shape": [1, 2], "data": values}],
+        }
+
+    def test_bfloat16_is_rounded_to_even_and_keeps_what_is_not_finite(self, tmp_path: Path) -> None:
+        model = OnnxModel(identity(tmp_path / "m.onnx", TensorProto.BFLOAT16), threads=1)
+        given = [1.00390625, 1.01171875, "NaN", "-Infinity"]  # halfway between two bfloat16, twice
+        answer = ask(model, inputs=[tensor("x", given, shape=[2, 2], datatype="BF16")])
+        assert answer["outputs"][0]["data"] == [1.0, 1.015625, "NaN", "-Infinity"]
+
+    def test_outputs_are_selected_by_name(self, tmp_path: Path) -> None:
+        model = OnnxModel(two_by_two(tmp_path / "m.onnx"), threads=1)
+        inputs = [tensor("b", [3, 0]), tensor("a", [1, 1])]
+        every = ask(model, inputs=inputs)
+        assert [each["name"] for each in every["outputs"]] == ["total", "quotient"]
+        assert every["outputs"][1]["data"] == [pytest.approx(1 / 3), "Infinity"]
+        one = ask(model, inputs=inputs, outputs=[{"name": "quotient"}])
+        assert [each["name"] for each in one["outputs"]] == ["quotient"]
+
+    @pytest.mark.parametrize(
+        ("request_body", "said"),
+        [
+            (b"{", "the body is not JSON"),
+            (b"[]", "not a JSON object"),
+            (b'{"id": 1}', '"id" is not a string'),
+            (b"{}", '"inputs" is not an array of objects'),
+            (b'{"inputs": []}', "missing inputs: 'a', 'b'"),
+            ([tensor("c", [1, 2])], "no input 'c'; it has 'a', 'b'"),
+            ([tensor("a", [1, 2]), tensor("a", [1, 2])], "'a' is given twice"),
+            ([tensor("a", [1, 2], datatype="INT64")], "expected datatype FP32, given 'INT64'"),
+            ([tensor("a", [1, 2], shape=[2])], "expected shape [-1, 2], given [2]"),
+            ([tensor("a", [1, 2, 3], shape=[1, 3])], "expected shape [-1, 2], given [1, 3]"),
+            ([tensor("a", [1, 2], shape=[-1, 2])], "integers from 0 up, given [-1, 2]"),
+            ([tensor("a", [1])], "input 'a': expected 2 elements"),
+            ([{"name": "a", "shape": [1, 2], "datatype": "FP32"}], 'has no "data"'),
+        ],
+    )
+    def test_bad_requests_are_refused(self, request_body: Any, said: str, tmp_path: Path) -> None:
+        model = OnnxModel(two_by_two(tmp_path / "m.onnx"), threads=1)
+        body = (
+            request_body if isinstance(request_body, bytes) else json.dumps({"inputs": request_body}).encode()
+        )
+        with pytest.raises(InvalidRequestError) as refused:
+            infer("m", "1", model, body)
+        assert said in str(refused.value)
+
+    def test_a_map_of_probabilities_is_a_tensor_with_labels(self, tmp_path: Path) -> None:
+        model = OnnxModel(zip_map(tmp_path / "m.onnx"), threads=1)
+        (output,) = ask(model, inputs=[tensor("x", [0.25, 0.75])])["outputs"]
+        assert output["shape"] == [1, 2]
+        assert output["datatype"] == "FP32"
+        assert output["data"] == [0.75, 0.25]
+        assert json.loads(output["parameters"]["labels"]) == ["no", "yes"]
+
+    def test_a_file_that_is_no_model_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "m.onnx").write_bytes(b"nonsense")
+        with pytest.raises(ModelRefusedError, match="m.onnx is no model that ONNX Runtime can load"):
+            OnnxModel(tmp_path / "m.onnx", threads=1)
+
+
+def zip_map(path: Path) -> Path:
+    """What skl2onnx ends classifiers with; the labels are not in sorted order."""
+    graph = helper.make_graph(
+        [
+            helper.make_node(
+                "ZipMap", ["x"], ["probabilities"], domain="ai.onnx.ml", classlabels_strings=["yes", "no"]
+            )
+        ],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        [
+            helper.make_value_info(
+                "probabilities",
+                helper.make_sequence_type_proto(
+                    helper.make_map_type_proto(
+                        TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+                    )
+                ),
+            )
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start(model: Path, port: int, *more: str, **popen: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "deployledger.adapters.serving.onnx_server", "--model", str(model)]
+    command += ["--name", "My_Model", "--version", "3", "--port", str(port), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **popen)
+
+
+def wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/v2/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    pytest.fail("the server was not ready in 30 seconds")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    process = start(two_by_two(tmp_path_factory.mktemp("model") / "model.onnx"), port)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(url)
+        yield url
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+class TestHttp:
+    def test_health_and_metadata(self, server: str) -> None:
+        with httpx.Client(base_url=server) as client:
+            assert client.get("/ping").status_code == 200
+            assert client.get("/v2/health/live").json() == {"live": True}
+            assert client.get("/v2").json()["name"] == "deployledger-onnx"
+            for path in ("/v2/models/My_Model", "/v2/models/My_Model/versions/3"):
+                assert client.get(f"{path}/ready").json() == {"name": "My_Model", "ready": True}
+                metadata = client.get(path).json()
+                assert metadata["platform"] == "onnx_onnxv1"
+                assert metadata["versions"] == ["3"]
+                assert [each["name"] for each in metadata["inputs"]] == ["a", "b"]
+
+    def test_inference(self, server: str) -> None:
+        request = {"id": "7", "inputs": [tensor("a", [1, 2]), tensor("b", [1, 0])]}
+        answer = httpx.post(f"{server}/v2/models/My_Model/versions/3/infer", json=request)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json()["outputs"][1]["data"] == [1.0, "Infinity"]
+
+    def test_every_error_is_an_object_with_an_error(self, server: str) -> None:
+        expected = {
+            ("GET", "/v2/models/other"): 404,
+            ("GET", "/v2/models/My_Model/versions/4"): 404,
+            ("POST", "/v2/models/other/infer"): 404,
+            ("GET", "/nothing"): 404,
+            ("GET", "/v2/models/My_Model/infer"): 405,
+            ("POST", "/v2/models/My_Model/infer"): 400,
+        }
+        for (method, path), status in expected.items():
+            answer = httpx.request(method, f"{server}{path}")
+            assert (path, answer.status_code) == (path, status)
+            assert isinstance(answer.json()["error"], str)
+
+
+def test_while_draining_each_answer_closes_its_connection(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v2/health/live"
+    process = start(two_by_two(tmp_path / "model.onnx"), port)
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}")
+        with httpx.Client() as client:
+            assert "connection" not in client.get(url).headers
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(0.1)
+            answer = client.get(url)
+            assert answer.status_code == 200
+            assert answer.headers["connection"] == "close"
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+def test_the_server_ends_with_its_parent(tmp_path: Path) -> None:
+    port = free_port()
+    read, write = os.pipe()
+    process = start(two_by_two(tmp_path / "model.onnx"), port, "--parent-fd", str(read), pass_fds=[read])
+    os.close(read)
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}")
+        os.close(write)
+        process.communicate(timeout=5)
+        assert process.returncode == 1
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_corrupt_model_ends_the_server_with_its_own_status_and_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"nonsense")
+    process = start(tmp_path / "model.onnx", free_port())
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 65
+    assert output.splitlines()[-1].startswith("model.onnx is no model that ONNX Runtime can load")
+
+
+def test_scikit_learn_classifiers_as_converted_by_default(tmp_path: Path) -> None:
+    skl2onnx = pytest.importorskip("skl2onnx")
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    features = np.array([[0.0], [1.0], [2.0], [3.0]], dtype=np.float32)
+    classifier = linear_model.LogisticRegression().fit(features, [0, 0, 1, 1])
+    converted = skl2onnx.to_onnx(classifier, features[:1], target_opset=17)
+    (tmp_path / "m.onnx").write_bytes(converted.SerializeToString())
+    model = OnnxModel(tmp_path / "m.onnx", threads=1)
+    (name,) = model.inputs
+    answer = ask(model, inputs=[tensor(name, [0, 3], shape=[2, 1])])
+    label, probability = answer["outputs"]
+    assert label["data"] == [0, 1]
+    assert probability["shape"] == [2, 2]
+    np.testing.assert_allclose(
+        np.reshape(probability["data"], (2, 2)), classifier.predict_proba([[0], [3]]), rtol=1e-5
+    )

@@ -1,0 +1,78 @@
+"""The command line, run as its users run it."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+MODELS = REPOSITORY / "examples" / "models"
+
+
+@dataclass
+class CommandLine:
+    """Runs ``deployledger`` with a home of its own."""
+
+    home: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("DEPLOYLEDGER_")}
+        return {**kept, "DEPLOYLEDGER_HOME": str(self.home), **self.environment}
+
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """Start the command without waiting for it."""
+        return subprocess.Popen(
+            [Path(sys.executable).with_name("deployledger"), *arguments],
+            env=self._environment,
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """Run the command to its end; a traceback is never an answer."""
+        process = self.start(*arguments)
+        stdout, stderr = process.communicate(timeout=120)
+        assert "Traceback" not in stderr, stderr
+        return subprocess.CompletedProcess(list(arguments), process.returncode, stdout, stderr)
+
+    def json(self, *arguments: str | Path, exit_code: int = 0) -> Any:
+        """Run the command with JSON output and return what it printed."""
+        done = self.run(*arguments, "--output", "json")
+        assert done.returncode == exit_code, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def gateways(self) -> list[int]:
+        """Return the processes that serve out of this home."""
+        return [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and self._serves(entry)
+        ]
+
+    def _serves(self, process: Path) -> bool:
+        try:
+            command = process.joinpath("cmdline").read_bytes().decode()
+        except OSError:
+            return False
+        return "deployledger.adapters" in command and str(self.home) in command
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Any:
+    """A command line with a home of its own, whose deployments are deleted at the end."""
+    command_line = CommandLine(tmp_path / "home")
+    yield command_line
+    command_line.environment.clear()
+    if (command_line.home / "deployledger.db").exists():
+        for deployment in json.loads(command_line.run("list", "-o", "json").stdout or "[]"):
+            command_line.run("delete", deployment["deployment_id"])
+    assert command_line.gateways() == [], "a serving process was left behind"
