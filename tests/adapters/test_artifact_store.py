@@ -1,6 +1,6 @@
 """The local artifact store: one digest for equal files, nothing half done, nothing unsafe."""
 
-# ruff: noqa: ASYNC110, ASYNC240, ASYNC251 — the event loop of a test has nothing else to do
+
 
 import asyncio
 import hashlib

@@ -1,6 +1,6 @@
 """Images in an OCI layout: reproducible, valid by the specifications, and safe to unpack."""
 
-# ruff: noqa: ASYNC220, ASYNC240 — the event loop of a test has nothing else to do
+
 
 import asyncio
 import hashlib

@@ -185,7 +185,7 @@ class TestInference:
 
     def test_a_file_that_is_no_model_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "m.onnx").write_bytes(b"nonsense")
-        with pytest.raises(ModelRefusedError, match="m.onnx is no model that ONNX Runtime can load"):
+        with pytest.raises(ModelRefusedError, match=r"m\.onnx is no model that ONNX Runtime can load"):
             OnnxModel(tmp_path / "m.onnx", threads=1)
 
 

@@ -212,11 +212,13 @@ class DeploymentService:
             by = CommandContext(
                 actor=self._actor, at=self._now(), new_id=self._new_id, correlation_id=self._new_id()
             )
-            for attempts_left in reversed(range(_MOST_ATTEMPTS)):
+            attempts_left = _MOST_ATTEMPTS
+            while True:
                 try:
                     deployment = command(by)
                     break
                 except ConcurrencyError:
+                    attempts_left -= 1
                     if not attempts_left:
                         raise
             return self._status_at(deployment.id, deployment.version)

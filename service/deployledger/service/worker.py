@@ -199,8 +199,9 @@ class Worker:
 
     async def _attempt(self, step: Step, deployment: Deployment) -> Record:
         deadline = self._deadlines.get(deployment.state)
+        timeout = asyncio.timeout(deadline.total_seconds() if deadline else None)
         try:
-            async with asyncio.timeout(deadline.total_seconds() if deadline else None) as timeout:
+            async with timeout:
                 return await self._pipeline.run(step, deployment, self._report(deployment.id))
         except Exception as error:  # whatever stops a step is recorded as its failure
             if timeout.expired():

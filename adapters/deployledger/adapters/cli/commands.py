@@ -152,7 +152,10 @@ def update(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Make a new revision. What is not given stays as it is; what serves goes on until the new one is ready."""
+    """Make a new revision; what is not given stays as it is.
+
+    What serves goes on serving until the new revision is ready.
+    """
     session = _session(output, verbose)
     target = {
         "replicas": replicas,

@@ -131,9 +131,13 @@ class _JsonWriter:
         self._file.write(json.dumps({**row, **predictions}, allow_nan=False) + "\n")
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _parse(line: str, where: str) -> dict[str, Any]:
     try:
-        values = json.loads(line)
+        values = json.loads(line, parse_constant=_refuse_constant)
     except ValueError as error:
         raise input_invalid(f"{where}: not JSON: {error}.") from error
     if isinstance(values, list):

@@ -1,0 +1,297 @@
+"""Batch inference jobs: the scorer process by itself, and under the orchestrator."""
+
+import asyncio
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from deployledger.adapters.local import LocalProcessOrchestrator
+from deployledger.adapters.local.locations import local_path
+from deployledger.domain.exceptions import ConfigurationError, DeploymentError
+from deployledger.domain.ports import ProvisionRequest
+from deployledger.domain.schemas import DeploymentTargetConfig
+from deployledger.domain.values import FailureReason, Image
+
+
+def save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> Path:
+    def infos(tensors: dict[str, Any]) -> list[Any]:
+        return [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in tensors.items()]
+
+    graph = helper.make_graph(nodes, "graph", infos(inputs), infos(outputs))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def row_maxima(path: Path, *, batch: Any = "rows") -> Path:
+    """A model of three features a row, with the greatest of them as its one output."""
+    return save(
+        path,
+        [helper.make_node("ReduceMax", ["x"], ["y"], axes=[1], keepdims=1)],
+        {"x": (TensorProto.FLOAT, [batch, 3])},
+        {"y": (TensorProto.FLOAT, [batch, 1])},
+    )
+
+
+def by_name(path: Path) -> Path:
+    """A model with a text and a number as inputs, and two outputs."""
+    return save(
+        path,
+        [helper.make_node("Identity", ["name"], ["who"]), helper.make_node("Neg", ["age"], ["minus"])],
+        {"name": (TensorProto.STRING, ["rows", 1]), "age": (TensorProto.INT64, ["rows"])},
+        {"who": (TensorProto.STRING, ["rows", 1]), "minus": (TensorProto.INT64, ["rows"])},
+    )
+
+
+def score(model: Path, source: Path, output: Path) -> dict[str, Any]:
+    status = output.with_name("status.json")
+    command = [sys.executable, "-m", "deployledger.adapters.serving.batch", "--model", str(model)]
+    command += ["--input", str(source), "--output", str(output), "--status", str(status)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    result: dict[str, Any] = json.loads(status.read_text())
+    assert ended.returncode == (0 if result["state"] == "completed" else 1), ended.stderr
+    assert not list(output.parent.glob(".*partial")), "something unfinished was left behind"
+    return result
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_columns_go_to_the_one_input_in_their_order(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text('id,b,c\n1,2.5,"3"\n\n9,Infinity,7\n4,5,-1\n')
+    status = score(row_maxima(tmp_path / "m.onnx"), source, tmp_path / "out.csv")
+    assert (status["state"], status["rows"], status["done"], status["total"]) == ("completed", 3, 3, 3)
+    rows = read_csv(tmp_path / "out.csv")
+    assert [row["prediction"] for row in rows] == ["3.0", "Infinity", "5.0"]
+    assert rows[0] == {"id": "1", "b": "2.5", "c": "3", "prediction": "3.0"}
+
+
+def test_columns_named_like_inputs_go_to_them(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("age,other,name\n3,x,Ada\n-4,y,Bob\n")
+    score(by_name(tmp_path / "m.onnx"), tmp_path / "in.csv", tmp_path / "out.csv")
+    assert read_csv(tmp_path / "out.csv") == [
+        {"age": "3", "other": "x", "name": "Ada", "prediction_who": "Ada", "prediction_minus": "-3"},
+        {"age": "-4", "other": "y", "name": "Bob", "prediction_who": "Bob", "prediction_minus": "4"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"x": [1, 2, 3]}', '{"features": [1, 2, 3]}', '{"a": 1, "b": 2, "c": 3}', "[1, 2, 3]"]
+)
+def test_json_lines_in_every_form(line: str, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(f"{line}\n{line}\n")
+    score(row_maxima(tmp_path / "m.onnx"), tmp_path / "in.jsonl", tmp_path / "out.ndjson")
+    rows = [json.loads(each) for each in (tmp_path / "out.ndjson").read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == [3.0, 3.0]
+
+
+def test_many_chunks_and_a_model_with_a_fixed_batch(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("a,b,c\n" + "".join(f"{n},0,0\n" for n in range(5001)))
+    score(row_maxima(tmp_path / "m.onnx", batch=64), tmp_path / "in.csv", tmp_path / "out.csv")
+    assert [float(row["prediction"]) for row in read_csv(tmp_path / "out.csv")] == list(range(5001))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("in.csv", "a,b,c\n1,2,3\n1,x,3\n", "Line 3, input 'x': expected elements of FP32, given a string."),
+        ("in.csv", "a,b,c\n1,2\n", "line 2: expected 3 values, given 2."),
+        ("in.csv", "a,b\n1,2\n", "takes rows of shape [3], and the first row has 2 values."),
+        ("in.csv", "", "is empty"),
+        ("in.csv", "a,b,c\n", "has no rows"),
+        ("in.csv", "a,a,c\n1,2,3\n", "two columns have the same name"),
+        ("in.csv", "prediction,b,c\n1,2,3\n", "has a column 'prediction' already"),
+        ("in.jsonl", "[1,2,3]\n{", "line 2: not JSON"),
+        ("in.jsonl", "[1,2,NaN]\n", "line 1: not JSON: NaN is no number of JSON."),
+        (
+            "in.jsonl",
+            '{"a": 1, "b": 2, "c": 3}\n{"a": 1}\n',
+            "line 2: expected the keys 'a', 'b', 'c', given 'a'.",
+        ),
+        ("in.jsonl", "[1,2,3]\n[1,2]\n", "Line 2, input 'x': expected 3 elements"),
+        ("in.parquet", "x", "has the suffix '.parquet'"),
+    ],
+)
+def test_bad_input_is_named_with_its_line_and_leaves_no_output(
+    name: str, text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    status = score(row_maxima(tmp_path / "m.onnx"), tmp_path / name, tmp_path / "out.csv")
+    assert (status["state"], status["reason"]) == ("failed", "batch_input_invalid")
+    assert said in status["message"]
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_failed_job_leaves_an_older_output_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("a,b,c\n1,x,3\n")
+    (tmp_path / "out.csv").write_text("older")
+    score(row_maxima(tmp_path / "m.onnx"), tmp_path / "in.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "older"
+
+
+def test_locations_are_local_files(tmp_path: Path) -> None:
+    assert local_path(f"file://{tmp_path}/a%20b.csv", "input_uri") == tmp_path / "a b.csv"
+    assert local_path("data.csv", "input_uri") == Path.cwd() / "data.csv"
+    for uri in (None, "", "s3://bucket/key", "file://elsewhere/x"):
+        with pytest.raises(ConfigurationError, match="output_uri"):
+            local_path(uri, "output_uri")
+
+
+def extract(reference: str, destination: Path) -> None:
+    shutil.copytree(reference, destination)
+
+
+def ignore(done: int, total: int | None, unit: str) -> None:
+    pass
+
+
+def request(
+    deployment: uuid.UUID, model: Path, source: Path | None, output: Path | None, revision: int = 1
+) -> ProvisionRequest:
+    return ProvisionRequest(
+        deployment_id=deployment,
+        deployment_name="Nightly",
+        revision=revision,
+        image=Image(reference=str(model.parent), digest=f"sha256:{'0' * 64}", size_bytes=1),
+        target=DeploymentTargetConfig(
+            type="batch_inference_job",
+            input_uri=source and str(source),
+            output_uri=output and f"file://{output}",
+        ),
+    )
+
+
+def provision_in_a_process_of_its_own(root: Path, order: ProvisionRequest) -> None:
+    asyncio.run(LocalProcessOrchestrator(root, extract_model=extract).provision(order, ignore))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+async def orchestrator(tmp_path: Path) -> AsyncIterator[LocalProcessOrchestrator]:
+    local = LocalProcessOrchestrator(tmp_path / "root", extract_model=extract)
+    yield local
+    for deployment in await local.provisioned():
+        await local.prune(deployment, None)
+
+
+class TestUnderTheOrchestrator:
+    async def test_a_job_runs_to_its_end_once(
+        self, orchestrator: LocalProcessOrchestrator, tmp_path: Path
+    ) -> None:
+        # given a job
+        deployment, output = uuid.uuid4(), tmp_path / "new" / "folder" / "out.csv"
+        model = row_maxima(tmp_path / "model" / "model.onnx")
+        (tmp_path / "in.csv").write_text("a,b,c\n" + "1,2,3\n" * 3000)
+        order = request(deployment, model, tmp_path / "in.csv", output)
+        reported: list[tuple[int, int | None, str]] = []
+        # when it is provisioned, twice, and awaited
+        assert (await orchestrator.provision(order, ignore)).endpoint_url is None
+        await orchestrator.provision(order, ignore)
+        result = await orchestrator.wait_for_completion(
+            deployment, 1, lambda *progress: reported.append(progress)
+        )
+        # then the output is there, and nothing runs
+        assert result.rows == 3000
+        assert result.output_uri == f"file://{output}"
+        assert len(read_csv(output)) == 3000
+        assert reported[-1] == (3000, 3000, "rows")
+        # and a complete job is not done again
+        written = output.stat()
+        await orchestrator.provision(order, ignore)
+        assert await orchestrator.wait_for_completion(deployment, 1, ignore) == result
+        assert output.stat() == written
+        await orchestrator.prune(deployment, 1)
+        observation = await orchestrator.observe(deployment)
+        assert not observation.running
+        assert observation.detail == "completed, 3000 of 3000 rows"
+        assert [line async for line in orchestrator.logs(deployment, follow=False)] == [
+            f"3000 rows scored into {output}"
+        ]
+        await orchestrator.prune(deployment, None)
+        assert output.exists()
+        assert await orchestrator.provisioned() == {}
+
+    async def test_a_job_outlives_its_starter(
+        self, orchestrator: LocalProcessOrchestrator, tmp_path: Path
+    ) -> None:
+        deployment = uuid.uuid4()
+        model = row_maxima(tmp_path / "model" / "model.onnx")
+        (tmp_path / "in.csv").write_text("a,b,c\n" + "1,2,3\n" * 100)
+        order = request(deployment, model, tmp_path / "in.csv", tmp_path / "out.csv")
+        starter = multiprocessing.get_context("spawn").Process(
+            target=provision_in_a_process_of_its_own, args=(tmp_path / "root", order)
+        )
+        starter.start()
+        await asyncio.to_thread(starter.join)
+        assert starter.exitcode == -signal.SIGKILL
+        result = await orchestrator.wait_for_completion(deployment, 1, ignore)
+        assert result.rows == 100
+
+    async def test_failures_carry_their_reason(
+        self, orchestrator: LocalProcessOrchestrator, tmp_path: Path
+    ) -> None:
+        model = row_maxima(tmp_path / "model" / "model.onnx")
+        deployment = uuid.uuid4()
+        for source, output in ((None, tmp_path / "o.csv"), (tmp_path / "i.csv", None)):
+            with pytest.raises(ConfigurationError):
+                await orchestrator.provision(request(deployment, model, source, output), ignore)
+        order = request(deployment, model, tmp_path / "missing.csv", tmp_path / "o.csv")
+        await orchestrator.provision(order, ignore)
+        with pytest.raises(DeploymentError, match="does not exist") as failed:
+            await orchestrator.wait_for_completion(deployment, 1, ignore)
+        assert failed.value.reason is FailureReason.BATCH_INPUT_INVALID
+
+    async def test_a_killed_job_has_failed_and_a_pruned_one_leaves_nothing(
+        self, orchestrator: LocalProcessOrchestrator, tmp_path: Path
+    ) -> None:
+        # given a job that takes its time
+        deployment = uuid.uuid4()
+        model = row_maxima(tmp_path / "model" / "model.onnx")
+        (tmp_path / "in.csv").write_text("a,b,c\n" + "1,2,3\n" * 1_000_000)
+        order = request(deployment, model, tmp_path / "in.csv", tmp_path / "out.csv")
+        # when it is killed
+        await orchestrator.provision(order, ignore)
+        assert (await orchestrator.observe(deployment)).running
+        status_file = tmp_path / "root" / str(deployment) / "revisions" / "1" / "status.json"
+        status = await _wait_for(
+            lambda: json.loads(status_file.read_text()) if status_file.exists() else None
+        )
+        os.kill(status["pid"], signal.SIGKILL)
+        # then awaiting it says so
+        with pytest.raises(DeploymentError, match="ended without a result") as failed:
+            await orchestrator.wait_for_completion(deployment, 1, ignore)
+        assert failed.value.reason is FailureReason.BATCH_FAILED
+        # and when it is started again, and pruned while it writes
+        await orchestrator.provision(order, ignore)
+        await _wait_for(lambda: list(tmp_path.glob(".out.csv.*.partial")))
+        await orchestrator.prune(deployment, None)
+        # then nothing is left of it
+        assert not list(tmp_path.glob(".out.csv*"))
+        assert not (tmp_path / "out.csv").exists()
+        assert list((tmp_path / "root").iterdir()) == []
+
+
+async def _wait_for(look: Any, seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if seen := look():
+            return seen
+        await asyncio.sleep(0.01)
+    return pytest.fail(f"waited {seconds} seconds in vain")

@@ -1,0 +1,578 @@
+"""Serving on this machine: real gateways, real servers, and what happens when they are killed."""
+
+import asyncio
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from deployledger.adapters.local import LocalProcessOrchestrator
+from deployledger.adapters.local.gateway.listeners import bind_error
+from deployledger.adapters.local.locks import is_held, locked, try_lock
+from deployledger.adapters.local.resources import cores, threads
+from deployledger.adapters.local.runtimes import runtime_of
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    DeploymentError,
+    ExternalServiceError,
+)
+from deployledger.domain.ports import OrchestratorClientInterface, ProvisionRequest
+from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.values import FailureReason, Image
+
+ASK = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [0]}]}
+
+
+def adds(path: Path, constant: float) -> Path:
+    """A model that adds a constant; return the folder it is in."""
+    tensor = (TensorProto.FLOAT, ["rows", 1])
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "constant"], ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", *tensor)],
+        [helper.make_tensor_value_info("y", *tensor)],
+        [helper.make_tensor("constant", TensorProto.FLOAT, [1], [constant])],
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path / "model.onnx")
+    return path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Models that add 1, 2 and 3."""
+    root = tmp_path_factory.mktemp("models")
+    return {number: adds(root / str(number), number) for number in (1, 2, 3)}
+
+
+def extract(reference: str, destination: Path) -> None:
+    shutil.copytree(reference, destination)
+
+
+def ignore(done: int, total: int | None, unit: str) -> None:
+    pass
+
+
+def order(deployment: uuid.UUID, revision: int, model: Path, **target: Any) -> ProvisionRequest:
+    return ProvisionRequest(
+        deployment_id=deployment,
+        deployment_name="Adder_1",
+        revision=revision,
+        image=Image(reference=str(model), digest=f"sha256:{'0' * 64}", size_bytes=1),
+        target=DeploymentTargetConfig(**{"type": "api_service", **target}),
+        resources=ResourceConfig(cpu_request="500m"),
+    )
+
+
+def local(root: Path, **more: Any) -> LocalProcessOrchestrator:
+    return LocalProcessOrchestrator(root, extract_model=extract, **more)
+
+
+def answer(client: httpx.Client, url: str) -> tuple[str, float]:
+    """Return the version that answered, and what it computed."""
+    response = client.post(f"{url}/v2/models/Adder_1/infer", json=ASK, timeout=20)
+    response.raise_for_status()
+    body = response.json()
+    return body["model_version"], body["outputs"][0]["data"][0]
+
+
+def ask(url: str) -> tuple[str, float]:
+    with httpx.Client() as client:
+        return answer(client, url)
+
+
+def gateway_state(root: Path, deployment: uuid.UUID) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((root / str(deployment) / "gateway.json").read_text())
+    return state
+
+
+def processes_of(root: Path) -> dict[int, str]:
+    """Return the processes that have the root, or a folder below it, in their command line."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal() or int(process.name) == os.getpid():
+            continue
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if str(root) in command:
+            found[int(process.name)] = command
+    return found
+
+
+def replicas_of(root: Path) -> list[int]:
+    return [pid for pid, command in processes_of(root).items() if "onnx_server" in command]
+
+
+async def eventually(look: Any, seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if seen := await asyncio.to_thread(look):
+            return seen
+        await asyncio.sleep(0.02)
+    return pytest.fail(f"waited {seconds} seconds in vain")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def clients(url: str, *, kept: int, fresh: int, slow: int) -> Iterator[Counter[str]]:
+    """Ask all the time, on connections that are kept, on fresh ones, and on kept ones with long pauses."""
+    seen: Counter[str] = Counter()
+    stop = threading.Event()
+
+    def run(keep: bool, pause: float) -> None:
+        client = httpx.Client()
+        with client:
+            while not stop.wait(pause):
+                try:
+                    version, value = answer(client, url)
+                    seen[f"version {version}: {value:g}"] += 1
+                except httpx.HTTPError as error:
+                    seen[f"failed: {error!r}"] += 1
+                if not keep:
+                    client._transport.close()  # the connections, and not the slow TLS set-up with them
+
+    kinds = [(True, 0.0)] * kept + [(False, 0.0)] * fresh + [(True, 1.3)] * slow
+    workers = [threading.Thread(target=run, args=kind) for kind in kinds]
+    for worker in workers:
+        worker.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+async def orchestrator(root: Path) -> AsyncIterator[LocalProcessOrchestrator]:
+    orchestrator = local(root)
+    yield orchestrator
+    for deployment in await orchestrator.provisioned():
+        await orchestrator.prune(deployment, None)
+    await eventually(lambda: not processes_of(root), seconds=5)
+
+
+class TestWithoutProcesses:
+    def test_it_implements_the_port(self, root: Path) -> None:
+        orchestrator: OrchestratorClientInterface = local(root)
+        assert orchestrator.name == "local-process"
+        assert orchestrator.target_types == {"api_service", "batch_inference_job"}
+
+    @pytest.mark.parametrize(
+        ("quantity", "expected"),
+        [("500m", 0.5), ("2", 2), ("1.5", 1.5), ("1e1", 10), ("1k", 1000), ("1Ki", 1024), (".5", 0.5)],
+    )
+    def test_cpu_quantities_are_cores(self, quantity: str, expected: float) -> None:
+        assert cores(quantity) == pytest.approx(expected)
+
+    def test_threads_are_at_least_one_and_no_more_than_there_are_cores(self) -> None:
+        assert threads(ResourceConfig(cpu_request="100m"), 1) == 1
+        assert threads(ResourceConfig(cpu_request="1k"), 1) == os.cpu_count()
+        assert threads(None, 1000) == 1
+
+    @pytest.mark.parametrize(
+        ("files", "reason"),
+        [
+            ({"model.pkl": ""}, FailureReason.UNSUPPORTED_FORMAT),
+            ({"a.onnx": "", "b.onnx": ""}, FailureReason.MODEL_INVALID),
+        ],
+    )
+    def test_models_without_a_runtime(
+        self, files: dict[str, str], reason: FailureReason, tmp_path: Path
+    ) -> None:
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+        with pytest.raises(DeploymentError) as refused:
+            runtime_of(tmp_path, "Adder_1")
+        assert refused.value.reason is reason
+        assert refused.value.hint
+
+    def test_the_right_runtime_is_found(self, tmp_path: Path) -> None:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "model.onnx").touch()
+        (tmp_path / "other.onnx").touch()
+        runtime, path = runtime_of(tmp_path, "Adder_1")
+        assert (runtime.format, path.name) == ("ONNX", "other.onnx")
+        (tmp_path / "model.onnx").touch()
+        assert runtime_of(tmp_path, "Adder_1")[1].name == "model.onnx"
+
+    def test_a_missing_runtime_says_what_to_install(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "model.onnx").touch()
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(DeploymentError, match="needs onnxruntime, fastapi, uvicorn") as refused:
+            runtime_of(tmp_path, "Adder_1")
+        assert refused.value.reason is FailureReason.RUNTIME_MISSING
+        assert "pip install 'deployledger[onnx]'" in refused.value.hint
+
+    def test_why_a_port_cannot_be_had(self) -> None:
+        assert bind_error(OSError(errno.EADDRINUSE, "x"), "h", 80).reason == "port_in_use"
+        assert "may not listen on port 80" in bind_error(OSError(errno.EACCES, "x"), "h", 80).message
+
+    async def test_locks_between_processes(self, tmp_path: Path) -> None:
+        path = tmp_path / "lock"
+        assert not is_held(path)
+        held = try_lock(path)
+        assert held is not None
+        assert is_held(path)
+        assert try_lock(path) is None
+        os.close(held)
+        async with locked(path, make_folder=False):
+            assert is_held(path)
+        with pytest.raises(FileNotFoundError):
+            async with locked(tmp_path / "missing" / "lock", make_folder=False):
+                pass
+
+    async def test_what_was_never_provisioned(self, orchestrator: LocalProcessOrchestrator) -> None:
+        unknown = uuid.uuid4()
+        await orchestrator.prune(unknown, None)
+        await orchestrator.prune(unknown, 3)
+        assert not (await orchestrator.observe(unknown)).running
+        assert [line async for line in orchestrator.logs(unknown, follow=False)] == []
+        assert await orchestrator.provisioned() == {}
+
+    async def test_edge_devices_are_not_for_this_machine(
+        self, orchestrator: LocalProcessOrchestrator, models: dict[int, Path]
+    ) -> None:
+        with pytest.raises(ConfigurationError, match="edge_device"):
+            await orchestrator.provision(order(uuid.uuid4(), 1, models[1], type="edge_device"), ignore)
+
+
+class TestServing:
+    async def test_provision_observe_logs_and_prune(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        reported: list[tuple[int, int | None, str]] = []
+        # when two replicas are provisioned
+        target = await orchestrator.provision(
+            order(deployment, 1, models[1], replicas=2), lambda *progress: reported.append(progress)
+        )
+        # then they serve, in turn
+        assert target.endpoint_url is not None
+        assert ask(target.endpoint_url) == ("1", 1.0)
+        assert len(replicas_of(root)) == 2
+        assert reported[-1] == (2, 2, "replicas")
+        # and every process sees that
+        elsewhere = local(root)
+        assert await elsewhere.provisioned() == {deployment: {1}}
+        observation = await elsewhere.observe(deployment)
+        assert (observation.running, observation.revision) == (True, 1)
+        assert observation.detail == "2 of 2 replicas ready, 0 restarts"
+        lines = [line async for line in elsewhere.logs(deployment, follow=False)]
+        assert any(line.startswith("[replica 0] ") for line in lines)
+        assert any(line.startswith("[replica 1] ") for line in lines)
+        # and provisioning it again changes nothing
+        pids = set(processes_of(root))
+        assert await elsewhere.provision(order(deployment, 1, models[1], replicas=2), ignore) == target
+        assert set(processes_of(root)) == pids
+        # and when it is pruned, nothing is left
+        await elsewhere.prune(deployment, None)
+        assert list(root.iterdir()) == []
+        assert not processes_of(root)
+        with pytest.raises(httpx.ConnectError):
+            ask(target.endpoint_url)
+
+    async def test_an_update_leaves_no_request_unanswered(
+        self, orchestrator: LocalProcessOrchestrator, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        first = await orchestrator.provision(order(deployment, 1, models[1]), ignore)
+        assert first.endpoint_url is not None
+        with clients(first.endpoint_url, kept=2, fresh=2, slow=2) as seen:
+            for revision in (2, 3):
+                second = await orchestrator.provision(order(deployment, revision, models[revision]), ignore)
+                assert second == first
+                await orchestrator.prune(deployment, revision)
+                await asyncio.sleep(1.5)
+        assert {key for key in seen if key.startswith("failed")} == set(), seen
+        assert set(seen) == {"version 1: 1", "version 2: 2", "version 3: 3"}
+        assert await orchestrator.provisioned() == {deployment: {3}}
+
+    async def test_a_connection_that_never_asked_is_moved_too(
+        self, orchestrator: LocalProcessOrchestrator, models: dict[int, Path]
+    ) -> None:
+        # given a connection that was open before the update, and silent
+        deployment = uuid.uuid4()
+        target = await orchestrator.provision(order(deployment, 1, models[1]), ignore)
+        assert target.endpoint_url is not None
+        port = httpx.URL(target.endpoint_url).port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # when the older revision has gone
+        await orchestrator.provision(order(deployment, 2, models[2]), ignore)
+        await orchestrator.prune(deployment, 2)
+        # then it is answered by the newer one
+        writer.write(b"GET /v2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        response = await reader.read()
+        assert b'"version":"2"' in response
+        writer.close()
+
+    async def test_going_back_to_a_revision_that_still_runs(
+        self, orchestrator: LocalProcessOrchestrator, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        url = (await orchestrator.provision(order(deployment, 1, models[1]), ignore)).endpoint_url
+        assert url is not None
+        await orchestrator.provision(order(deployment, 2, models[2]), ignore)
+        assert ask(url) == ("2", 2.0)
+        await orchestrator.prune(deployment, 1)
+        assert ask(url) == ("1", 1.0)
+        assert (await orchestrator.observe(deployment)).revision == 1
+        assert await orchestrator.provisioned() == {deployment: {1}}
+
+    async def test_another_port_is_opened_at_once_and_the_old_one_closed_by_prune(
+        self, orchestrator: LocalProcessOrchestrator, models: dict[int, Path]
+    ) -> None:
+        deployment, port = uuid.uuid4(), free_port()
+        old = (await orchestrator.provision(order(deployment, 1, models[1]), ignore)).endpoint_url
+        new = (await orchestrator.provision(order(deployment, 2, models[2], port=port), ignore)).endpoint_url
+        assert old is not None
+        assert new == f"http://127.0.0.1:{port}"
+        assert ask(old) == ask(new) == ("2", 2.0)
+        await orchestrator.prune(deployment, 2)
+        assert ask(new) == ("2", 2.0)
+        with pytest.raises(httpx.ConnectError):
+            ask(old)
+
+    async def test_logs_are_followed_across_revisions_until_the_end(
+        self, orchestrator: LocalProcessOrchestrator, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        await orchestrator.provision(order(deployment, 1, models[1]), ignore)
+        lines: list[str] = []
+
+        async def follow() -> None:
+            async for line in orchestrator.logs(deployment, follow=True):
+                lines.append(line)
+
+        following = asyncio.create_task(follow())
+        await eventually(lambda: any("Uvicorn running" in line for line in lines))
+        lines.clear()
+        await orchestrator.provision(order(deployment, 2, models[2]), ignore)
+        await eventually(lambda: any("Uvicorn running" in line for line in lines))
+        await orchestrator.prune(deployment, None)
+        await asyncio.wait_for(following, 5)
+
+
+class TestFailures:
+    async def test_a_port_that_is_taken(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+    ) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            began = time.monotonic()
+            with pytest.raises(ExternalServiceError, match=f"[Pp]ort {port} .* in use") as refused:
+                await orchestrator.provision(order(uuid.uuid4(), 1, models[1], port=port), ignore)
+        assert refused.value.reason is FailureReason.PORT_IN_USE
+        assert time.monotonic() - began < 1
+        assert not processes_of(root)
+
+    async def test_a_port_that_is_taken_leaves_the_older_revision_serving(
+        self, orchestrator: LocalProcessOrchestrator, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        url = (await orchestrator.provision(order(deployment, 1, models[1]), ignore)).endpoint_url
+        assert url is not None
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            with pytest.raises(ExternalServiceError) as refused:
+                await orchestrator.provision(order(deployment, 2, models[2], port=port), ignore)
+        assert refused.value.reason is FailureReason.PORT_IN_USE
+        assert ask(url) == ("1", 1.0)
+
+    async def test_a_corrupt_model(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "corrupt").mkdir()
+        (tmp_path / "corrupt" / "model.onnx").write_bytes(b"nonsense")
+        with pytest.raises(DeploymentError, match="is no model that ONNX Runtime can load") as failed:
+            await orchestrator.provision(order(uuid.uuid4(), 1, tmp_path / "corrupt", replicas=2), ignore)
+        assert failed.value.reason is FailureReason.MODEL_INVALID
+        await eventually(lambda: not processes_of(root), seconds=5)
+
+    async def test_a_failed_update_leaves_the_older_revision_serving_and_can_be_retried(
+        self,
+        orchestrator: LocalProcessOrchestrator,
+        models: dict[int, Path],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        deployment = uuid.uuid4()
+        url = (await orchestrator.provision(order(deployment, 1, models[1]), ignore)).endpoint_url
+        assert url is not None
+        # given a server that exits for a reason of its own
+        shutil.copytree(models[2], tmp_path / "broken")
+        broken = order(deployment, 2, tmp_path / "broken")
+        model = tmp_path / "root" / str(deployment) / "revisions" / "2" / "model"
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "deployledger.adapters.local.runtimes.python_command",
+                lambda *_: ["/bin/sh", "-c", "echo the cause; exit 9"],
+            )
+            with pytest.raises(DeploymentError, match="ended with exit status 9(.|\n)*the cause") as failed:
+                await orchestrator.provision(broken, ignore)
+        assert failed.value.reason is FailureReason.SERVER_EXITED
+        assert model.exists()
+        assert ask(url) == ("1", 1.0)
+        # when it is tried again, with the cause removed
+        await orchestrator.provision(broken, ignore)
+        assert ask(url) == ("2", 2.0)
+
+    async def test_a_server_that_does_not_get_ready_is_stopped(
+        self, root: Path, models: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "deployledger.adapters.local.runtimes.python_command",
+            lambda *_: ["/bin/sh", "-c", f"exec sleep 60 # {root}"],
+        )
+        with pytest.raises(DeploymentError, match=r"not ready within 0\.5 seconds") as failed:
+            await local(root, ready_timeout=0.5).provision(order(uuid.uuid4(), 1, models[1]), ignore)
+        assert failed.value.reason is FailureReason.SERVER_NOT_READY
+        await eventually(lambda: not processes_of(root), seconds=5)
+
+
+def provision_elsewhere(root: Path, request: ProvisionRequest, results: Any) -> None:
+    target = asyncio.run(local(root).provision(request, ignore))
+    results.put(target.endpoint_url)
+
+
+class TestKilled:
+    async def test_a_killed_replica_is_replaced(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        url = (await orchestrator.provision(order(deployment, 1, models[1]), ignore)).endpoint_url
+        assert url is not None
+        (replica,) = replicas_of(root)
+        os.kill(replica, signal.SIGKILL)
+        # a client that comes meanwhile waits for the next one, and is answered
+        assert ask(url) == ("1", 1.0)
+        assert replicas_of(root) != [replica]
+        observation = await orchestrator.observe(deployment)
+        assert observation.detail == "1 of 1 replicas ready, 1 restarts"
+        lines = [line async for line in orchestrator.logs(deployment, follow=False)]
+        assert any("replica 0 ended with signal SIGKILL; starting it again" in line for line in lines)
+
+    async def test_a_killed_gateway_leaves_nothing_and_is_replaced_on_the_same_port(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        request = order(deployment, 1, models[1], replicas=2)
+        target = await orchestrator.provision(request, ignore)
+        assert target.endpoint_url is not None
+        with httpx.Client() as client:
+            answer(client, target.endpoint_url)
+            os.kill(gateway_state(root, deployment)["pid"], signal.SIGKILL)
+            await eventually(lambda: not processes_of(root), seconds=5)
+        assert not (await orchestrator.observe(deployment)).running
+        assert await orchestrator.provision(request, ignore) == target
+        assert ask(target.endpoint_url) == ("1", 1.0)
+        assert sum("local.gateway" in command for command in processes_of(root).values()) == 1
+
+    async def test_a_stuck_gateway_is_replaced(
+        self,
+        orchestrator: LocalProcessOrchestrator,
+        root: Path,
+        models: dict[int, Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("deployledger.adapters.local.gateway_process._START_SECONDS", 15.0)
+        monkeypatch.setattr(
+            "deployledger.adapters.local.gateway_process.GatewayProcess.ask.__kwdefaults__",
+            {"timeout": 1.0, "progress": lambda _: None},
+        )
+        deployment = uuid.uuid4()
+        request = order(deployment, 1, models[1])
+        target = await orchestrator.provision(request, ignore)
+        assert target.endpoint_url is not None
+        os.kill(gateway_state(root, deployment)["pid"], signal.SIGSTOP)
+        assert not (await orchestrator.observe(deployment)).running
+        assert await orchestrator.provision(request, ignore) == target
+        assert ask(target.endpoint_url) == ("1", 1.0)
+
+    async def test_a_gateway_whose_folder_is_gone_ends(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+    ) -> None:
+        await orchestrator.provision(order(uuid.uuid4(), 1, models[1]), ignore)
+        shutil.rmtree(root)
+        await eventually(lambda: not processes_of(root), seconds=10)
+
+    async def test_two_processes_that_provision_the_same_revision_share_one_gateway(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+    ) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        results: Any = spawn.Queue()
+        request = order(uuid.uuid4(), 1, models[1])
+        both = [spawn.Process(target=provision_elsewhere, args=(root, request, results)) for _ in range(2)]
+        for process in both:
+            process.start()
+        for process in both:
+            await asyncio.to_thread(process.join)
+        urls = {results.get(timeout=5) for _ in both}
+        assert len(urls) == 1
+        assert ask(urls.pop()) == ("1", 1.0)
+        assert len(processes_of(root)) == 2, "one gateway and one replica"
+
+    async def test_a_cancelled_provision_is_cleaned_by_prune_and_can_be_joined_again(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        request = order(deployment, 1, models[1])
+        provisioning = asyncio.create_task(orchestrator.provision(request, ignore))
+        await eventually(lambda: replicas_of(root))
+        provisioning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await provisioning
+        (replica,) = replicas_of(root)
+        url = (await orchestrator.provision(request, ignore)).endpoint_url
+        assert url is not None
+        assert ask(url) == ("1", 1.0)
+        assert replicas_of(root) == [replica]
+        await orchestrator.prune(deployment, None)
+        assert not processes_of(root)
+
+    async def test_pruning_ends_a_provision_that_waits(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        provisioning = asyncio.create_task(orchestrator.provision(order(deployment, 1, models[1]), ignore))
+        await eventually(lambda: replicas_of(root))
+        await orchestrator.prune(deployment, None)
+        with pytest.raises((ExternalServiceError, DeploymentError)):
+            await provisioning
+        assert list(root.iterdir()) == []

