@@ -1,7 +1,5 @@
 """The local artifact store: one digest for equal files, nothing half done, nothing unsafe."""
 
-
-
 import asyncio
 import hashlib
 import os

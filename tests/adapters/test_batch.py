@@ -158,6 +158,10 @@ def extract(reference: str, destination: Path) -> None:
     shutil.copytree(reference, destination)
 
 
+def entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def ignore(done: int, total: int | None, unit: str) -> None:
     pass
 
@@ -285,7 +289,7 @@ class TestUnderTheOrchestrator:
         # then nothing is left of it
         assert not list(tmp_path.glob(".out.csv*"))
         assert not (tmp_path / "out.csv").exists()
-        assert list((tmp_path / "root").iterdir()) == []
+        assert entries(tmp_path / "root") == []
 
 
 async def _wait_for(look: Any, seconds: float = 20) -> Any:

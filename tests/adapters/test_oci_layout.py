@@ -1,7 +1,5 @@
 """Images in an OCI layout: reproducible, valid by the specifications, and safe to unpack."""
 
-
-
 import asyncio
 import hashlib
 import io

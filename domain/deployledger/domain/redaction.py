@@ -5,7 +5,7 @@ import re
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
 _SECRET_PARAMETER = re.compile(
     r"(?P<name>(?:x-amz-|x-goog-|aws)?(?:signature|credential|security-token|accesskeyid|access_key_id|"
-    r"secret[a-z_-]*|token|access_token|api_?key|password|passwd|pwd|sig|sas|auth)=)[^&\s'\"]+",
+    r"secret[a-z_-]*|token|access_token|api[-_]?key|password|passwd|pwd|sig|sas|auth)=)(?:'[^']*'|\"[^\"]*\"|[^&\s'\"]+)",
     re.IGNORECASE,
 )
 

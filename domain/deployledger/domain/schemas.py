@@ -14,7 +14,7 @@ from deployledger.domain.values import Digest, Failure, Progress
 DEPLOYMENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-_QUANTITY = re.compile(r"^\+?(\d+(\.\d*)?|\.\d+)(m|[numk]|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?$")
+_QUANTITY = re.compile(r"^\+?(\d+(\.\d*)?|\.\d+)(m|[numk]|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?$", re.ASCII)
 
 
 def _check_name(name: str) -> str:

@@ -462,7 +462,7 @@ def _command(
         if not wait:
             return answer
         async with asyncio.timeout(timeout):
-            await wait_for(session, service, answer.deployment_id)
+            await wait_for(session, service, answer)
         await service.settled(answer.deployment_id)
         return await service.get_deployment_status(answer.deployment_id)
 

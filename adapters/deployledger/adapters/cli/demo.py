@@ -78,7 +78,7 @@ async def _done(
 ) -> "DeploymentStatusResponse":
     from deployledger.adapters.cli.waiting import outcome, wait
 
-    answer = await wait(session, service, accepted.deployment_id)
+    answer = await wait(session, service, accepted)
     if outcome(answer) is ExitCode.FAILED:
         session.fail(answer.message, "", ExitCode.FAILED)
     return answer

@@ -1,7 +1,6 @@
 """Waiting for a deployment's job, with its steps shown live on standard error."""
 
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from deployledger.adapters.cli.session import ExitCode, Session, escaped
 
@@ -31,16 +30,17 @@ _STEPS = list(_DOING)
 
 
 async def wait(
-    session: Session, service: "DeploymentService", deployment_id: UUID
+    session: Session, service: "DeploymentService", accepted: "DeploymentStatusResponse"
 ) -> "DeploymentStatusResponse":
-    """Show the job's steps until none is left, and return the status then."""
-    current: DeploymentStatusResponse | None = None
+    """Show the job's steps, from the answer to a command on, and return the status when none is left."""
+    current = accepted
     with Steps(session) as steps:
-        async for current in service.watch_deployment(deployment_id):
+        steps.show(accepted)
+        async for current in service.watch_deployment(accepted.deployment_id):
             steps.show(current)
             if current.progress is None:
                 break
-    return current or await service.get_deployment_status(deployment_id)
+    return current
 
 
 def outcome(deployment: "DeploymentStatusResponse") -> ExitCode:

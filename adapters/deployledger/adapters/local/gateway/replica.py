@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import cast
 
 from deployledger.adapters.local.gateway.forwarding import ClientConnection
 from deployledger.adapters.local.gateway.messages import PARENT_FD, PORT, RevisionSpec
@@ -105,17 +104,25 @@ class Replica:
 
     async def _launch(self) -> _Incarnation:
         values = {PORT: str(self.port), PARENT_FD: str(self.parent_pipe)}
-        process = await asyncio.create_subprocess_exec(
-            *(values.get(argument, argument) for argument in self.spec.command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=self.spec.folder,
-            pass_fds=[self.parent_pipe],
-            process_group=0,
-        )
+        # A pipe of our own: with asyncio's, waiting for the process means waiting for all that it started.
+        read, write = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(values.get(argument, argument) for argument in self.spec.command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write,
+                stderr=write,
+                cwd=self.spec.folder,
+                pass_fds=[self.parent_pipe],
+                process_group=0,
+            )
+        except BaseException:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
         self.log.note(f"replica {self.index} started on port {self.port}, pid {process.pid}")
-        output = asyncio.get_running_loop().create_task(self._copy_output(process))
+        output = asyncio.get_running_loop().create_task(self._copy_output(read))
         self._incarnation = _Incarnation(process, output)
         return self._incarnation
 
@@ -170,11 +177,14 @@ class Replica:
         await incarnation.output
         incarnation.ended = True
 
-    async def _copy_output(self, process: asyncio.subprocess.Process) -> None:
-        stdout = cast(asyncio.StreamReader, process.stdout)  # it was started with a pipe
+    async def _copy_output(self, descriptor: int) -> None:
+        output = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(descriptor, "rb")
+        )
         speaker = f"replica {self.index}"
         rest = b""
-        while chunk := await stdout.read(65536):
+        while chunk := await output.read(65536):
             *lines, rest = (rest + chunk).split(b"\n")
             if len(rest) > _LONGEST_LINE:
                 lines, rest = [*lines, rest], b""
@@ -182,6 +192,7 @@ class Replica:
                 self.log.write(speaker, line.decode("utf-8", errors="replace").rstrip("\r"))
         if rest:
             self.log.write(speaker, rest.decode("utf-8", errors="replace"))
+        transport.close()
 
     def _set_ready(self, ready: bool) -> None:
         if ready != self.ready:
