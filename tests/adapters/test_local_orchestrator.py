@@ -23,7 +23,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deployledger.adapters.local import LocalProcessOrchestrator
-from deployledger.adapters.local.gateway.listeners import bind_error
+from deployledger.adapters.local.gateway.listeners import Listeners, bind_error
 from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.resources import cores, threads
 from deployledger.adapters.local.runtimes import runtime_of
@@ -53,6 +53,21 @@ def adds(path: Path, constant: float) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path / "model.onnx")
     return path
+
+
+def multiplies(path: Path, factor: int) -> None:
+    """An MLflow model that gives each row's sum, multiplied by a factor."""
+    (path / "code").mkdir(parents=True)
+    (path / "MLmodel").write_text(
+        "flavors: {python_function: {loader_module: row_sums, code: code, python_version: '3'}}"
+    )
+    (path / "code" / "row_sums.py").write_text(
+        "class Model:\n"
+        "    def predict(self, frame, params=None):\n"
+        f"        return frame.sum(axis=1) * {factor}\n"
+        "def _load_pyfunc(path):\n"
+        "    return Model()\n"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -189,7 +204,7 @@ async def orchestrator(root: Path) -> AsyncIterator[LocalProcessOrchestrator]:
 class TestWithoutProcesses:
     def test_it_implements_the_port(self, root: Path) -> None:
         orchestrator: OrchestratorClientInterface = local(root)
-        assert orchestrator.name == "local-process"
+        assert orchestrator.name.startswith("local-process:")
         assert orchestrator.target_types == {"api_service", "batch_inference_job"}
 
     @pytest.mark.parametrize(
@@ -243,6 +258,17 @@ class TestWithoutProcesses:
     def test_why_a_port_cannot_be_had(self) -> None:
         assert bind_error(OSError(errno.EADDRINUSE, "x"), "h", 80).reason == "port_in_use"
         assert "may not listen on port 80" in bind_error(OSError(errno.EACCES, "x"), "h", 80).message
+
+    async def test_a_port_is_opened_once_however_many_ask(self) -> None:
+        listeners = Listeners("127.0.0.1", asyncio.Protocol)
+        port = listeners.claim(0, fixed=False)
+        assert listeners.claim(port, fixed=True) == port
+        await asyncio.gather(*(listeners.open(port) for _ in range(3)))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        listeners.keep(set())
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
 
     async def test_locks_between_processes(self, tmp_path: Path) -> None:
         path = tmp_path / "lock"
@@ -319,10 +345,38 @@ class TestServing:
                 second = await orchestrator.provision(order(deployment, revision, models[revision]), ignore)
                 assert second == first
                 await orchestrator.prune(deployment, revision)
-                await asyncio.sleep(1.5)
+                await asyncio.sleep(0.3)
         assert {key for key in seen if key.startswith("failed")} == set(), seen
         assert set(seen) == {"version 1: 1", "version 2: 2", "version 3: 3"}
         assert await orchestrator.provisioned() == {deployment: {3}}
+
+    async def test_an_mlflow_model_is_updated_likewise(
+        self, orchestrator: LocalProcessOrchestrator, tmp_path: Path
+    ) -> None:
+        deployment = uuid.uuid4()
+        for number in (1, 2):
+            multiplies(tmp_path / str(number), number)
+        url = (await orchestrator.provision(order(deployment, 1, tmp_path / "1"), ignore)).endpoint_url
+        assert url is not None
+        seen: Counter[str] = Counter()
+        stop = threading.Event()
+
+        def ask_mlflow() -> None:
+            with httpx.Client(base_url=url) as client:
+                while not stop.is_set():
+                    try:
+                        response = client.post("/invocations", json={"dataframe_split": {"data": [[1, 2]]}})
+                        seen[response.text] += 1
+                    except httpx.HTTPError as error:
+                        seen[repr(error)] += 1
+
+        asking = asyncio.create_task(asyncio.to_thread(ask_mlflow))
+        await orchestrator.provision(order(deployment, 2, tmp_path / "2"), ignore)
+        await orchestrator.prune(deployment, 2)
+        await asyncio.sleep(0.2)
+        stop.set()
+        await asking
+        assert set(seen) == {'{"predictions": [{"0": 3}]}', '{"predictions": [{"0": 6}]}'}
 
     async def test_a_connection_that_never_asked_is_moved_too(
         self, orchestrator: LocalProcessOrchestrator, models: dict[int, Path]

@@ -11,8 +11,10 @@ from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, FailureReason, Image, Step
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+lines = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 counts = st.integers(0, 2**53)
 digests = st.binary(min_size=32, max_size=32).map(lambda it: f"sha256:{it.hex()}")
+line = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=12)
 
 json_values = st.recursive(
     st.none()
@@ -42,10 +44,10 @@ failures = st.builds(
 targets = st.builds(
     DeploymentTargetConfig,
     type=st.sampled_from(["api_service", "batch_inference_job", "edge_device"]),
-    serving_image=st.none() | text,
+    serving_image=st.none() | lines,
     replicas=st.integers(1, 1000),
     port=st.none() | st.integers(1, 65535),
-    input_uri=st.none() | text,
+    input_uri=st.none() | lines,
 )
 quantities = st.none() | st.sampled_from(["500m", "2", "1.5Gi", "1e3"])
 resources = st.builds(ResourceConfig, cpu_request=quantities, memory_request=quantities)

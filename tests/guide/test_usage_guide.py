@@ -108,6 +108,7 @@ def test_the_examples_show_errors_as_the_guide_says(capsys: pytest.CaptureFixtur
     namespace: dict[str, Any] = {
         "ConfigurationError": ml_service_exceptions.ConfigurationError,
         "ResourceNotFoundError": ml_service_exceptions.ResourceNotFoundError,
+        "asyncio": asyncio,
         "target_deployment_id": unknown,
         "updated_deployment_request": DeploymentRequest(
             model_uri="models:/iris/2",

@@ -14,9 +14,9 @@ from uuid import UUID
 
 from deployledger.domain import events
 from deployledger.domain.events import CommandContext, DeploymentEvent
-from deployledger.domain.exceptions import ConfigurationError, ConflictError, ResourceNotFoundError
+from deployledger.domain.exceptions import ConfigurationError, ConflictError, RevisionNotFoundError
 from deployledger.domain.lifecycle import IN_PROGRESS, LIFECYCLE, State, Trigger
-from deployledger.domain.redaction import without_credentials
+from deployledger.domain.redaction import json_without_credentials, without_credentials
 from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image
 
@@ -175,7 +175,7 @@ class Deployment:
         LIFECYCLE.require(self, Trigger.REQUEST_UPDATE, str(self))
         target = self.revisions.get(to_revision)
         if target is None:
-            raise ResourceNotFoundError(f"Revision of {self}", to_revision)
+            raise RevisionNotFoundError(self.name, to_revision, newest=self.revision.number)
         if to_revision == self.revision.number:
             raise ConflictError(
                 f"Revision {to_revision} is the newest revision of {self}.",
@@ -293,10 +293,19 @@ def _specification(request: DeploymentRequest) -> dict[str, Any]:
     return {
         "name": request.deployment_name,
         "model_uri": without_credentials(request.model_uri),
-        "target": request.deployment_target_config,
+        "target": _target_without_credentials(request.deployment_target_config),
         "resources": request.resource_allocation,
-        "tags": request.tags or {},
+        "tags": json_without_credentials(request.tags or {}),
     }
+
+
+def _target_without_credentials(target: DeploymentTargetConfig) -> DeploymentTargetConfig:
+    uris = {
+        name: without_credentials(uri)
+        for name in ("serving_image", "input_uri", "output_uri")
+        if (uri := getattr(target, name)) is not None
+    }
+    return target.model_copy(update=uris) if uris else target
 
 
 def _revision(event: events.Requested | events.UpdateRequested, origin: Revision | None) -> Revision:

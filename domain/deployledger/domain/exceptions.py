@@ -51,6 +51,7 @@ class ConflictError(ConfigurationError):
     """The request is valid, but not in the state that the deployment is in now."""
 
     default_status_code = 409
+    default_reason = FailureReason.CONFLICT
 
 
 class NameInUseError(ConflictError):
@@ -60,8 +61,8 @@ class NameInUseError(ConflictError):
         super().__init__(
             f"The deployment name {name!r} is in use by deployment {holder}.",
             hint=(
-                "Choose another name, delete that deployment, or pass "
-                'version_strategy="update_existing" to update it.'
+                "Choose another name, or delete or update that deployment "
+                '(version_strategy="update_existing"; on the command line, --update-existing).'
             ),
         )
         self.name = name
@@ -80,11 +81,20 @@ class ResourceNotFoundError(MachineLearningServiceError):
     """No such resource."""
 
     default_status_code = 404
+    default_reason = FailureReason.NOT_FOUND
 
     def __init__(self, resource_type: str, resource_id: object) -> None:
         super().__init__(f"{resource_type} {str(resource_id)!r} was not found.")
         self.resource_type = resource_type
         self.resource_id = resource_id
+
+
+class RevisionNotFoundError(ResourceNotFoundError):
+    """The deployment has no such revision."""
+
+    def __init__(self, deployment_name: str, revision: int, *, newest: int) -> None:
+        super().__init__("Revision", revision)
+        self.message = f"Deployment {deployment_name!r} has no revision {revision}: it has 1 to {newest}."
 
 
 class DeploymentError(MachineLearningServiceError):
@@ -100,6 +110,13 @@ class DeploymentError(MachineLearningServiceError):
     ) -> None:
         super().__init__(message, reason=reason, hint=hint)
         self.deployment_name = deployment_name
+
+
+class WaitTimeoutError(MachineLearningServiceError, TimeoutError):
+    """A job was still in progress when the time to wait for it was over; it goes on."""
+
+    default_status_code = 504
+    default_reason = FailureReason.DEADLINE_EXCEEDED
 
 
 class ModelRegistryError(MachineLearningServiceError):

@@ -1,5 +1,6 @@
 """What callers send and receive: the request and response schemas of the usage guide."""
 
+import json
 import re
 from datetime import datetime
 from enum import StrEnum
@@ -14,7 +15,12 @@ from deployledger.domain.values import Digest, Failure, Progress
 DEPLOYMENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-_QUANTITY = re.compile(r"^\+?(\d+(\.\d*)?|\.\d+)(m|[numk]|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?$", re.ASCII)
+_QUANTITY = re.compile(
+    r"^\+?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})(m|[numk]|[KMGTPE]i|[MGTPE]|[eE][+-]?\d{1,2})?$", re.ASCII
+)
+
+_DEEPEST_TAGS = 16
+_LARGEST_TAGS_BYTES = 65_536
 
 
 def _check_name(name: str) -> str:
@@ -26,12 +32,32 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _check_model_uri(uri: str) -> str:
-    if not uri.strip():
-        raise ValueError("the model URI is blank")
-    if any(ord(character) < 32 for character in uri):
-        raise ValueError("the model URI has control characters")
-    return uri
+def _check_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is blank")
+    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in text):
+        raise ValueError("it has control characters, or bytes that are not UTF-8")
+    return text
+
+
+def _check_tags(tags: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(tags, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError too
+        raise ValueError(f"they are not JSON: {error}") from None
+    if size > _LARGEST_TAGS_BYTES:
+        raise ValueError(f"they take {size:,} bytes as JSON; {_LARGEST_TAGS_BYTES:,} is the most")
+    if _depth(tags) > _DEEPEST_TAGS:
+        raise ValueError(f"they are nested more than {_DEEPEST_TAGS} deep")
+    return tags
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list | tuple):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
 
 
 def _check_quantity(quantity: str) -> str:
@@ -39,6 +65,9 @@ def _check_quantity(quantity: str) -> str:
         raise ValueError(f"{quantity!r} is not a Kubernetes quantity such as '500m', '2' or '1.5Gi'")
     return quantity
 
+
+Text = Annotated[str, Field(max_length=2048), AfterValidator(_check_text)]
+"""One line of text: a URI, the name of an image, an actor."""
 
 Quantity = Annotated[str, AfterValidator(_check_quantity)]
 
@@ -89,12 +118,12 @@ class DeploymentTargetConfig(Schema):
     """
 
     type: Literal["api_service", "batch_inference_job", "edge_device"]
-    serving_image: str | None = None
+    serving_image: Text | None = None
     replicas: int = Field(default=1, ge=1, le=1000)
     port: int | None = Field(default=None, ge=1, le=65535)
-    instance_type: str | None = None
-    input_uri: str | None = None
-    output_uri: str | None = None
+    instance_type: Text | None = None
+    input_uri: Text | None = None
+    output_uri: Text | None = None
 
 
 class ResourceConfig(Schema):
@@ -117,12 +146,12 @@ class DeploymentRequest(Schema):
         tags: anything JSON can hold; recorded, and shown with the status.
     """
 
-    model_uri: Annotated[str, Field(max_length=2048), AfterValidator(_check_model_uri)]
+    model_uri: Text
     deployment_name: Annotated[str, AfterValidator(_check_name)]
     deployment_target_config: DeploymentTargetConfig
     resource_allocation: ResourceConfig | None = None
     version_strategy: Literal["new", "update_existing"] = "new"
-    tags: dict[str, Any] | None = None
+    tags: Annotated[dict[str, Any], AfterValidator(_check_tags)] | None = None
 
 
 class DeploymentStatus(StrEnum):

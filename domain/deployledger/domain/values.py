@@ -32,6 +32,8 @@ class FailureReason(StrEnum):
     """Why a job failed. Stored in events: a value may be added, never changed or removed."""
 
     INVALID_CONFIGURATION = "invalid_configuration"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_EMPTY = "model_empty"
     MODEL_UNREADABLE = "model_unreadable"

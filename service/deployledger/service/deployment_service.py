@@ -6,19 +6,29 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import ParamSpec, Self, TypeVar
 from uuid import UUID, uuid4
+
+from pydantic import TypeAdapter, ValidationError
 
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import CommandContext
-from deployledger.domain.exceptions import ConcurrencyError, ConfigurationError, ConflictError
+from deployledger.domain.exceptions import (
+    ConcurrencyError,
+    ConfigurationError,
+    ConflictError,
+    EventLogError,
+    WaitTimeoutError,
+)
 from deployledger.domain.lifecycle import State
 from deployledger.domain.ports import Observation, OrchestratorClientInterface
 from deployledger.domain.schemas import (
     DeploymentHistoryEntry,
     DeploymentRequest,
     DeploymentStatusResponse,
+    Text,
 )
 from deployledger.projections import status
 from deployledger.projections.directory import Directory
@@ -72,7 +82,7 @@ class DeploymentService:
         actor: str,
         run_jobs: bool = True,
         resume: bool = True,
-        concurrent_jobs: int = 32,
+        concurrent_jobs: int = 128,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], UUID] = uuid4,
     ) -> None:
@@ -82,7 +92,7 @@ class DeploymentService:
         self._repository = Repository(log)
         self._directory = Directory(log)
         self._pipeline = Pipeline(clients, self._orchestrator, workspace)
-        self._actor = actor
+        self._actor = _checked_actor(actor)
         self._run_jobs = run_jobs
         self._concurrent_jobs = concurrent_jobs
         self._now = now
@@ -90,6 +100,7 @@ class DeploymentService:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="deployledger")
         self._watchers = Watchers()
         self._worker: Worker | None = None
+        self._opening = Lock()
         self._resumed = not resume
         self._closed = False
         if clients.simulated:
@@ -254,7 +265,8 @@ class DeploymentService:
             if missing:
                 raise ConfigurationError(
                     f"Deployment {request.deployment_name!r} is a batch inference job and needs "
-                    f"{' and '.join(missing)}."
+                    f"{' and '.join(missing)}.",
+                    hint="On the command line: --input and --output-uri.",
                 )
         path = local_path(request.model_uri)
         if self._clients.model_registry is not None and path is not None and not path.is_absolute():
@@ -358,7 +370,7 @@ class DeploymentService:
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
-            TimeoutError: if a job is still in progress after that time; it goes on.
+            WaitTimeoutError: if a job is still in progress after that time; it goes on.
         """
         current: DeploymentStatusResponse | None = None
         try:
@@ -368,8 +380,9 @@ class DeploymentService:
                         return current
         except TimeoutError:
             seen = f"{current.status}: {current.message}" if current else "not looked at yet"
-            raise TimeoutError(
-                f"Deployment {deployment_id} was still in progress after {timeout:g} seconds ({seen})"
+            raise WaitTimeoutError(
+                f"Deployment {deployment_id} was still in progress after {timeout:g} seconds ({seen}).",
+                hint="It goes on; wait again.",
             ) from None
         return await self.get_deployment_status(deployment_id)
 
@@ -438,29 +451,42 @@ class DeploymentService:
 
     def _resume_all(self, worker: Worker) -> None:
         """Take up unfinished jobs, and make what runs what the log says."""
-        served = {row.deployment_id for row in self._directory.rows() if row.is_serving}
-        for deployment_id in self._unfinished():
-            worker.wake(deployment_id)
+        ours = [row for row in self._directory.rows() if row.orchestrator == self._orchestrator.name]
+        for row in ours:
+            if status.progress(row) is not None or (self._clients.orchestrator and row.is_serving):
+                worker.wake(row.deployment_id)
         if self._clients.orchestrator is not None:
-            provisioned = worker.run(self._orchestrator.provisioned()).result()
-            for deployment_id in served | provisioned.keys():
+            worker.run(self._wake_provisioned(worker))
+
+    async def _wake_provisioned(self, worker: Worker) -> None:
+        try:
+            for deployment_id in await self._orchestrator.provisioned():
                 worker.wake(deployment_id)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # an orchestrator raises what it likes
+            LOGGER.warning("The orchestrator does not say what it runs: %s", error)
 
     async def _opened(self) -> None:
         if self._closed:
             raise ConfigurationError("The service is closed.", hint="Make a new one.")
-        if self._run_jobs and self._worker is None:
-            self._worker = Worker(
-                self._repository,
-                self._pipeline,
-                self._executor,
-                context=self._job_context,
-                on_change=self._watchers.notify,
-                concurrent_jobs=self._concurrent_jobs,
-            )
-        if self._worker is not None and not self._resumed:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._resume_all, self._worker)
-            self._resumed = True
+        with self._opening:
+            if self._run_jobs and self._worker is None:
+                self._worker = Worker(
+                    self._repository,
+                    self._pipeline,
+                    self._executor,
+                    context=self._job_context,
+                    on_change=self._watchers.notify,
+                    concurrent_jobs=self._concurrent_jobs,
+                )
+            resumes, self._resumed = self._worker is not None and not self._resumed, True
+        if resumes and self._worker is not None:
+            try:
+                await asyncio.get_running_loop().run_in_executor(
+                    self._executor, self._resume_all, self._worker
+                )
+            except EventLogError:
+                self._resumed = False  # the next call tries again
+                raise
 
     def _job_context(self, deployment: Deployment) -> CommandContext:
         return CommandContext(
@@ -498,3 +524,13 @@ class DeploymentService:
             await loop.run_in_executor(None, self._worker.close)
         await loop.run_in_executor(None, self._executor.shutdown)
         await loop.run_in_executor(None, self._log.close)
+
+
+def _checked_actor(actor: str) -> str:
+    try:
+        return TypeAdapter(Text).validate_python(actor)
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"The actor is invalid: {error.errors(include_url=False)[0]['msg']}.",
+            hint="Set DEPLOYLEDGER_ACTOR, or pass actor=….",
+        ) from error

@@ -8,12 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from deployledger.domain.deployment import Deployment, Revision
 from deployledger.domain.events import CommandContext
-from deployledger.domain.exceptions import DeploymentError, ModelRegistryError
+from deployledger.domain.exceptions import ConfigurationError, DeploymentError, ModelRegistryError
 from deployledger.domain.lifecycle import State
 from deployledger.domain.ports import (
     OrchestratorClientInterface,
@@ -49,10 +50,19 @@ def next_step(deployment: Deployment) -> Step | None:
 
 
 def local_path(model_uri: str) -> Path | None:
-    """Return the path that a direct path or ``file://`` URI names, or None for another kind of URI."""
-    if model_uri.startswith("file:"):
-        return Path(unquote(urlsplit(model_uri).path))
-    return None if _scheme(model_uri) else Path(model_uri).expanduser()
+    """Return the path that a direct path or ``file://`` URI names, or None for another kind of URI.
+
+    Raises:
+        ConfigurationError: if it is malformed.
+    """
+    try:
+        if model_uri.startswith("file:"):
+            return Path(unquote(urlsplit(model_uri).path))
+        return None if _scheme(model_uri) else Path(model_uri).expanduser()
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ConfigurationError(
+            f"The model URI {without_credentials(model_uri)!r} names no path: {error}."
+        ) from error
 
 
 def _scheme(model_uri: str) -> str:
@@ -132,7 +142,8 @@ class Pipeline:
             return await artifacts.add(direct, resolved_uri=model_uri)
         resolved = ResolvedModel(model_uri)
         if isinstance(registry, ResolvesModelVersions):
-            resolved = await registry.resolve_model(model_uri)
+            pinned = await registry.resolve_model(model_uri)
+            resolved = ResolvedModel(without_credentials(pinned.uri), pinned.version)
         self.workspace.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(prefix=f"{deployment.id}-", dir=self.workspace)
         try:
@@ -147,6 +158,11 @@ class Pipeline:
                     reason=FailureReason.MODEL_NOT_FOUND if isinstance(error, FileNotFoundError) else None,
                     hint="Check the registry and the URI, then retry.",
                 ) from error
+            if not isinstance(downloaded, str | PathLike) or not str(downloaded):
+                raise ModelRegistryError(
+                    f"The model registry answered {downloaded!r} for {resolved.uri}, which is no path.",
+                    hint="download_artifacts returns the local path of what it downloaded.",
+                )
             return await artifacts.add(
                 Path(downloaded), resolved_uri=resolved.uri, model_version=resolved.version
             )
@@ -188,8 +204,9 @@ class Pipeline:
         revision = deployment.revision
         target = await self.orchestrator.provision(_provision_request(deployment, revision), report)
         simulated = self.clients.orchestrator is None
+        endpoint_url = target.endpoint_url and without_credentials(target.endpoint_url)
         return lambda current, by: current.provisioned(
-            revision.number, target.endpoint_url, simulated=simulated, by=by
+            revision.number, endpoint_url, simulated=simulated, by=by
         )
 
     async def _run(self, deployment: Deployment, report: ReportProgress) -> Record:

@@ -7,7 +7,7 @@ from uuid import UUID
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import DeploymentEvent, Event
-from deployledger.domain.exceptions import ResourceNotFoundError
+from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError
 from deployledger.domain.names import NameEvent, NameReservation, reservation_id
 
 
@@ -23,6 +23,11 @@ class Repository:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
+        if not isinstance(deployment_id, UUID):
+            raise ConfigurationError(
+                f"A deployment id is a uuid.UUID, not {type(deployment_id).__name__}: {deployment_id!r}.",
+                hint="uuid.UUID(text) makes one.",
+            )
         stream = self.log.stream(deployment_id)
         if not stream or not isinstance(stream[0], DeploymentEvent):
             raise ResourceNotFoundError("Deployment", deployment_id)

@@ -21,12 +21,13 @@ from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConcurrencyError,
+    DeploymentError,
     EventLogError,
     MachineLearningServiceError,
     ResourceNotFoundError,
 )
 from deployledger.domain.lifecycle import IN_PROGRESS, State
-from deployledger.domain.redaction import without_credentials
+from deployledger.domain.redaction import storable
 from deployledger.domain.values import Failure, FailureReason, Step
 from deployledger.service.pipeline import Pipeline, Record, next_step
 from deployledger.service.repository import Repository
@@ -168,6 +169,8 @@ class Worker:
         """Do the steps that the log shows until none is left."""
         while True:
             deployment = await self._blocking(self._repository.deployment, deployment_id)
+            if deployment.orchestrator != self._pipeline.orchestrator.name:
+                return  # somebody else's
             step = next_step(deployment)
             if step is None:
                 if deployment.state not in (State.DELETED, State.DELETE_FAILED):
@@ -175,13 +178,13 @@ class Worker:
                 return
             record = await self._step_result(step, deployment)
             if record is not None:
-                await self._record(deployment_id, record)
+                await self._record(step, deployment, record)
 
     async def _reconcile(self, deployment: Deployment) -> None:
         """Make what runs what the log says: the serving revision, and nothing else."""
         try:
             await self._pipeline.reconcile(deployment)
-        except Exception as error:  # an orchestrator raises what it likes
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # an orchestrator raises what it likes
             LOGGER.warning("%s: what runs could not be made what the log says: %s", deployment, error)
 
     async def _step_result(self, step: Step, deployment: Deployment) -> Record | None:
@@ -190,6 +193,8 @@ class Worker:
         superseded = asyncio.create_task(self._superseded(deployment))
         try:
             await asyncio.wait({work, superseded}, return_when=asyncio.FIRST_COMPLETED)
+            if work.cancelled():  # not by us: by something that the client awaited
+                return self._failed(step, deployment, RuntimeError("it was cancelled from within"))
             return work.result() if work.done() else None
         finally:
             for task in (work, superseded):
@@ -203,21 +208,24 @@ class Worker:
         try:
             async with timeout:
                 return await self._pipeline.run(step, deployment, self._report(deployment.id))
-        except Exception as error:  # whatever stops a step is recorded as its failure
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever stops a step is its failure
+            cause: BaseException = error
             if timeout.expired():
-                failure = Failure(
-                    step=step,
+                cause = DeploymentError(
+                    deployment.name,
+                    f"It took longer than {deadline}.",
                     reason=FailureReason.DEADLINE_EXCEEDED,
-                    message=f"It took longer than {deadline}.",
                     hint="Retry it, or look into why it is slow.",
                 )
-            else:
-                failure = _failure(step, error)
-                if failure.reason is FailureReason.INTERNAL_ERROR:
-                    LOGGER.error("%s: step %s failed unexpectedly", deployment, step, exc_info=error)
-            LOGGER.warning("%s: step %s failed: %s", deployment, step, failure.message)
-            revision = deployment.revision.number
-            return lambda current, by: current.fail(revision, failure, by=by)
+            return self._failed(step, deployment, cause)
+
+    def _failed(self, step: Step, deployment: Deployment, error: BaseException) -> Record:
+        failure = _failure(step, error)
+        LOGGER.warning("%s: step %s failed: %s", deployment, step, failure.message)
+        if not isinstance(error, MachineLearningServiceError):
+            LOGGER.warning("Where it came from:", exc_info=error)
+        revision = deployment.revision.number
+        return lambda current, by: current.fail(revision, failure, by=by)
 
     async def _superseded(self, deployment: Deployment) -> None:
         """Return when the deployment has an event that the job does not know."""
@@ -234,28 +242,33 @@ class Worker:
             except TimeoutError:
                 continue
 
-    async def _record(self, deployment_id: UUID, record: Record) -> None:
-        def save() -> None:
-            deployment = self._repository.deployment(deployment_id)
-            record(deployment, self._context(deployment))
-            if deployment.state is State.DELETED:
-                reservation = self._repository.reservation(deployment.name)
-                reservation.release(deployment.id, by=self._context(deployment))
-                self._repository.save(deployment, reservation)
+    async def _record(self, step: Step, deployment: Deployment, record: Record) -> None:
+        deployment_id = deployment.id
+
+        def save(record: Record) -> None:
+            current = self._repository.deployment(deployment_id)
+            record(current, self._context(current))
+            if current.state is State.DELETED:
+                reservation = self._repository.reservation(current.name)
+                reservation.release(current.id, by=self._context(current))
+                self._repository.save(current, reservation)
             else:
-                self._repository.save(deployment)
+                self._repository.save(current)
 
         while True:
             try:
-                await self._blocking(save)
+                await self._blocking(save, record)
             except EventLogError as error:
-                LOGGER.warning("Deployment %s waits for the event log: %s", deployment_id, error)
+                LOGGER.warning("%s waits for the event log: %s", deployment, error)
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
                 continue
             except ConcurrencyError:
                 return  # somebody gave a command just now: look at the log again
             except MachineLearningServiceError as error:
                 LOGGER.info("A result came too late: %s", error)
+            except Exception as error:  # a client's result that is no result
+                record = self._failed(step, deployment, error)
+                continue
             self._on_change(deployment_id)
             return
 
@@ -270,11 +283,11 @@ class Worker:
         return self._loop.run_in_executor(self._executor, call, *args)
 
 
-def _failure(step: Step, error: Exception) -> Failure:
+def _failure(step: Step, error: BaseException) -> Failure:
     if isinstance(error, MachineLearningServiceError):
         message, reason, hint = error.message, error.reason, error.hint
     else:
         message = f"{type(error).__name__}: {error}"
         reason = FailureReason.EXTERNAL_SERVICE_FAILED
         hint = "The log of the service has the details; retry when the cause is mended."
-    return Failure(step=step, reason=reason, message=without_credentials(message), hint=hint)
+    return Failure(step=step, reason=reason, message=storable(message), hint=storable(hint))

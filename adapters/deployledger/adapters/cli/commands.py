@@ -37,7 +37,12 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to pri
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens on standard error.")]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the work is done.")]
 TimeoutOption = Annotated[
-    float | None, typer.Option(min=0.0, help="Seconds to wait at most.", show_default="no limit")
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Seconds to wait; after that the work goes on in the background.",
+        show_default="no limit",
+    ),
 ]
 ModelOption = Annotated[
     str | None, typer.Option("--model-uri", help="Another model.", show_default="the same model")
@@ -76,12 +81,31 @@ def _session(output: Output = Output.TABLE, verbose: bool = False) -> Session:
     return Session(_open_service[0], output, verbose)
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"deployledger {version('deployledger')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Deploy machine-learning models, with a complete history of how that came to be."""
+
+
 @app.command()
 def deploy(
     model_uri: Annotated[
         str,
         typer.Argument(
-            help="A path, or a file://, models:/, runs:/ or mlflow_runs:/ URI.", show_default=False
+            metavar="MODEL_URI",
+            help="A path, or a file://, models:/, runs:/ or mlflow_runs:/ URI.",
+            show_default=False,
         ),
     ],
     name: Annotated[str, typer.Option(help="The deployment's name.", show_default=False)],
@@ -99,7 +123,10 @@ def deploy(
     input_uri: InputOption = None,
     output_uri: OutputUriOption = None,
     update_existing: Annotated[
-        bool, typer.Option("--update-existing", help="If the name is in use, update that deployment.")
+        bool,
+        typer.Option(
+            "--update-existing", help="If the name is in use, make that deployment what is given here."
+        ),
     ] = False,
     wait: WaitOption = True,
     timeout: TimeoutOption = None,
@@ -137,7 +164,9 @@ def deploy(
 def update(
     deployment: Reference,
     model_uri: ModelOption = None,
-    name: Annotated[str | None, typer.Option(help="Another name.", show_default="the same name")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Another name, also in the model's URLs.", show_default="the same name")
+    ] = None,
     replicas: ReplicasOption = None,
     port: PortOption = None,
     serving_image: ServingImageOption = None,
@@ -269,7 +298,7 @@ def resume(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Go on with a job that was interrupted, where it was left."""
+    """Go on with a job that was interrupted, or start again a server that is gone."""
     _command_on(
         _session(output, verbose),
         deployment,
@@ -303,6 +332,11 @@ def status(
                 session.print_json({**found.model_dump(mode="json"), "observation": running})
             else:
                 session.stdout.print(deployment_card(found, observation))
+                if observation is not None and not observation.running:
+                    session.stderr.print(
+                        f"Nothing answers; `deployledger resume {found.deployment_name}` starts it again.",
+                        highlight=False,
+                    )
             return
         async for current in service.watch_deployment(found.deployment_id):
             if session.is_json:
@@ -472,9 +506,10 @@ def _command(
         _interrupted(session, accepted)
     except TimeoutError:
         name = accepted[0].deployment_name
+        resume_in_background(accepted[0].deployment_id)
         session.fail(
             f"Deployment {name!r} was still in progress after {timeout:g} seconds.",
-            f"It is not lost: `deployledger resume {name}` goes on with it.",
+            f"It goes on in the background: `deployledger status {name} --watch` shows how it is.",
             ExitCode.FAILED,
             "timeout",
         )

@@ -40,17 +40,18 @@ def coloured(status: str) -> Text:
 def deployments_table(deployments: "Sequence[DeploymentStatusResponse]") -> Table:
     """Return a table with one row a deployment."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("NAME", "STATUS", "REVISION", "MODEL", "ENDPOINT", "AGE", "ID"):
-        table.add_column(heading, overflow="fold" if heading in ("MODEL", "ENDPOINT") else "ellipsis")
+    for heading in ("NAME", "STATUS", "REV", "ENDPOINT", "AGE", "ID"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("MODEL", no_wrap=True, overflow="ellipsis")
     for deployment in deployments:
         table.add_row(
             Text(deployment.deployment_name),
             coloured(deployment.status),
             str(deployment.revision),
-            Text(deployment.model_uri),
             Text(deployment.endpoint_url or "-"),
             age(deployment.created_at),
             str(deployment.deployment_id)[:8],
+            Text(deployment.model_uri),
         )
     return table
 
@@ -113,13 +114,13 @@ def _revision(deployment: "DeploymentStatusResponse") -> str:
 def history_table(history: "Sequence[DeploymentHistoryEntry]") -> Table:
     """Return a table with one row an event, oldest first."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("#", "TIME (UTC)", "EVENT", "REVISION", "ACTOR"):
+    for heading in ("#", "TIME (UTC)", "EVENT", "REV", "ACTOR"):
         table.add_column(heading, no_wrap=True)
     table.add_column("DETAILS", overflow="fold")
     for entry in history:
         table.add_row(
             str(entry.version),
-            f"{entry.timestamp:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+            f"{entry.timestamp:%y-%m-%d %H:%M:%S}",
             entry.event,
             str(entry.revision),
             Text(entry.actor),
@@ -133,9 +134,9 @@ def _details(data: dict[str, Any]) -> str:
         case {"failure": {"step": step, "reason": reason, "message": message}}:
             return f"{step}: {reason}: {message}"
         case {"artifact": {"digest": digest, "resolved_uri": uri, "size_bytes": size}}:
-            return f"{uri} ({size:,} bytes) {digest}{_simulated(data)}"
-        case {"image": {"reference": reference}}:
-            return f"{reference}{_simulated(data)}"
+            return f"{_short(digest)} {uri} ({size:,} bytes){_simulated(data)}"
+        case {"image": {"digest": digest, "size_bytes": size}}:
+            return f"{_short(digest)} ({size:,} bytes){_simulated(data)}"
         case {"model_uri": uri, "rollback_to": int(rollback_to)}:
             return f"back to revision {rollback_to}: {uri}"
         case {"model_uri": uri, "name": name}:
@@ -148,6 +149,10 @@ def _details(data: dict[str, Any]) -> str:
             return f"attempt {attempt}"
         case _:
             return _simulated(data).strip()
+
+
+def _short(digest: str) -> str:
+    return digest[: len("sha256:") + 12]
 
 
 def _simulated(data: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What the event logs of all databases share: everything but the connection, the schema and the locks."""
 
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -73,7 +74,7 @@ class RecorderEventLog(ABC):
             raise EventLogError(
                 str(error), hint="Upgrade deployledger, or restore the database from a backup."
             ) from error
-        except PersistenceError as error:
+        except (PersistenceError, sqlite3.Error) as error:
             raise EventLogError(
                 f"The event log in {self._described_as} cannot be used: "
                 f"{without_credentials(str(error)).strip()}.",

@@ -99,13 +99,15 @@ class BatchJobs:
             await asyncio.sleep(_POLL_SECONDS / 5)
         partial = (await asyncio.to_thread(_status, revision)).get("partial")
         if partial is not None:
-            await asyncio.to_thread(Path(partial).unlink, missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that is gone, or became read-only, holds nothing up
+                await asyncio.to_thread(Path(partial).unlink, missing_ok=True)
 
     async def observe(self, folder: DeploymentFolder, revision_number: int) -> Observation:
         """Return whether the job runs, and how far it is."""
         revision = folder.revision(revision_number)
-        running = await asyncio.to_thread(is_held, revision.job_lock)
+        alive = await asyncio.to_thread(is_held, revision.job_lock)
         status = await asyncio.to_thread(_status, revision)
+        running = alive and status.get("state", "running") == "running"
         detail = str(status.get("state", "starting" if running else "not running"))
         if "done" in status:
             detail += f", {status['done']} of {status.get('total', 'unknown')} rows"

@@ -5,6 +5,8 @@ from urllib.parse import unquote, urlsplit
 
 from deployledger.domain.exceptions import ConfigurationError
 
+_LONGEST_NAME_BYTES = 200
+
 
 def local_path(uri: str | None, field: str) -> Path:
     """Return the absolute path that ``uri`` names: a path, or a ``file://`` URI without a host.
@@ -21,10 +23,20 @@ def local_path(uri: str | None, field: str) -> Path:
         )
     parts = urlsplit(uri)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Path(unquote(parts.path)).absolute()
+        return _usable(Path(unquote(parts.path)).absolute(), field)
     if "://" in uri:
         raise ConfigurationError(
             f"{field} has the scheme {parts.scheme!r}, and batch jobs on this machine use local files.",
             hint="Copy the data to a local path, or give a file:/// URI.",
         )
-    return Path(uri).expanduser().absolute()
+    return _usable(Path(uri).expanduser().absolute(), field)
+
+
+def _usable(path: Path, field: str) -> Path:
+    # The output is first written under a longer name beside it.
+    if len(path.name.encode()) > _LONGEST_NAME_BYTES:
+        raise ConfigurationError(
+            f"The file name of {field} is longer than {_LONGEST_NAME_BYTES} bytes.",
+            hint="Choose a shorter name.",
+        )
+    return path

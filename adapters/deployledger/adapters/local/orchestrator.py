@@ -1,9 +1,13 @@
 """The orchestrator of this machine."""
 
 import asyncio
+import contextlib
+import os
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from deployledger.adapters.local.extraction import ExtractModel
 from deployledger.adapters.local.folders import DeploymentFolder, deployment_folders, sweep
@@ -11,7 +15,7 @@ from deployledger.adapters.local.jobs import BatchJobs
 from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.log_lines import log_lines
 from deployledger.adapters.local.services import ModelServices
-from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
 from deployledger.domain.ports import (
     JobResult,
     Observation,
@@ -19,6 +23,7 @@ from deployledger.domain.ports import (
     ProvisionRequest,
     ReportProgress,
 )
+from deployledger.domain.values import FailureReason
 
 
 class LocalProcessOrchestrator:
@@ -43,13 +48,16 @@ class LocalProcessOrchestrator:
         ready_timeout: float = 120.0,
     ) -> None:
         self._root = root.absolute()
+        self._name: str | None = None
         self._services = ModelServices(host, ready_timeout, extract_model)
         self._jobs = BatchJobs(extract_model)
 
     @property
     def name(self) -> str:
-        """What events call this orchestrator."""
-        return "local-process"
+        """What events call this orchestrator: no other root, here or on another machine, has this name."""
+        if self._name is None:
+            self._name = f"local-process:{_identity(self._root)}"
+        return self._name
 
     @property
     def target_types(self) -> frozenset[str]:
@@ -90,11 +98,13 @@ class LocalProcessOrchestrator:
             ExternalServiceError: something does not stop.
         """
         folder = DeploymentFolder(self._root, deployment_id)
-        try:
-            async with locked(folder.operate_lock, make_folder=False):
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(locked(folder.operate_lock, make_folder=False))
+            except FileNotFoundError:
+                pass  # there is nothing of it
+            else:
                 await self._prune(folder, keep_revision)
-        except FileNotFoundError:
-            pass  # there is nothing of it
         await asyncio.to_thread(sweep, self._root)
 
     async def wait_for_completion(
@@ -143,3 +153,22 @@ class LocalProcessOrchestrator:
         await asyncio.to_thread(sweep, folder.path)
         if keep is None:
             await asyncio.to_thread(folder.remove)
+
+
+def _identity(root: Path) -> str:
+    """Return what tells this root from every other one; it is made once, and kept in the root."""
+    path = root / "identity"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), tempfile.NamedTemporaryFile("w", dir=root) as new:
+            new.write(uuid4().hex[:12])
+            new.flush()
+            os.link(new.name, path)  # it is there whole or not at all, and the first one stays
+        return path.read_text()
+    except OSError as error:
+        raise ExternalServiceError(
+            "orchestrator",
+            f"The folder {root} cannot be used: {error.strerror}.",
+            reason=FailureReason.STORAGE_FAILED,
+            hint="Check that it can be written, or set DEPLOYLEDGER_HOME to another place.",
+        ) from error

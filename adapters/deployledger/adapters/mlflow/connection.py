@@ -57,6 +57,12 @@ def question(tracking_uri: str | None, registry_uri: str | None, subject: str) -
     from mlflow.exceptions import MlflowException
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
+    if tracking_uri is None and not mlflow.is_tracking_uri_set():
+        # MLflow's default is a database in the current folder, which it would make.
+        raise ConfigurationError(
+            f"{subject} is in MLflow, and no MLflow server is set.",
+            hint="Set MLFLOW_TRACKING_URI to the address of the server.",
+        )
     tracking_uri = tracking_uri or mlflow.get_tracking_uri()
     registry_uri = registry_uri or os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri
     report = Reporter.of(tracking_uri, registry_uri, subject)

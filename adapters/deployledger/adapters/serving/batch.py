@@ -123,15 +123,18 @@ def main() -> int:
     try:
         rows = run(arguments.model, arguments.input, output, partial, status, arguments.threads)
     except BatchError as error:
-        status.failed(error)
         sys.stdout.write(f"{error.message}\n")
+        sys.stdout.flush()
+        status.failed(error)
         return 1
     except Exception as error:  # the outermost frame: whatever it was, the status file has to say so
         traceback.print_exc()
         status.failed(BatchError("batch_failed", f"The job failed: {type(error).__name__}: {error}"))
         return 1
-    status.completed(rows, arguments.output_uri or str(output))
+    # The status comes last: whoever reads that the job is complete finds its log complete too.
     sys.stdout.write(f"{rows} rows scored into {output}\n")
+    sys.stdout.flush()
+    status.completed(rows, arguments.output_uri or str(output))
     return 0
 
 

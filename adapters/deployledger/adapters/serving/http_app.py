@@ -70,7 +70,10 @@ def make_app(name: str, version: str, model: OnnxModel) -> FastAPI:
         check(given_name, given_version)
         body = await request.body()
         # In a thread, all of it: neither a big body nor a slow model keeps the health answers waiting.
-        answer = await run_in_threadpool(infer, name, version, model, body)
+        try:
+            answer = await run_in_threadpool(infer, name, version, model, body)
+        except RecursionError:
+            raise HTTPException(400, "the body is nested too deeply") from None
         return Response(answer, media_type="application/json")
 
     return app

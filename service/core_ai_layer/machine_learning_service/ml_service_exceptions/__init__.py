@@ -12,6 +12,7 @@ from deployledger.domain.exceptions import (
     ModelRegistryError,
     NameInUseError,
     ResourceNotFoundError,
+    WaitTimeoutError,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "ModelRegistryError",
     "NameInUseError",
     "ResourceNotFoundError",
+    "WaitTimeoutError",
 ]

@@ -8,7 +8,8 @@ how an update leaves no request unanswered, not even of a client that keeps its 
 1. ``begin`` starts the replicas of the new revision and ``ready`` waits for them.
 2. ``switch`` sends every new connection to them. The older revision's connections go on as they are.
 3. ``stop`` drains the older revision: its servers are told to close each connection with the next answer
-   (SIGUSR1), and connections that are quiet are moved to the new revision without the client noticing.
+   (SIGUSR1), and connections that are quiet are moved to the new revision without the client noticing; of a
+   server that cannot be told, each connection is moved when its next request begins.
    Then come SIGTERM and, after a grace period, SIGKILL.
 
 The gateway needs nothing but the standard library.

@@ -10,6 +10,7 @@ _CONNECT_SECONDS = 10.0
 _RETRY_SECONDS = 0.05
 _LINGER_SECONDS = 1.0
 
+_CONTINUE = b"HTTP/1.1 100 "
 _BODY = json.dumps({"error": "No replica of this deployment is ready."}).encode()
 _UNAVAILABLE = (
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n"
@@ -49,6 +50,7 @@ class ClientConnection(asyncio.Protocol):
         self._refused = False
         self._answer_ended = False
         self._awaits_answer = False
+        self._leaves_at_next_request = False
         self._last_active = self._loop.time()
 
     def quiet_seconds(self) -> float:
@@ -57,9 +59,14 @@ class ClientConnection(asyncio.Protocol):
             return 0.0
         return self._loop.time() - self._last_active
 
+    def leave_at_next_request(self) -> None:
+        """Leave the replica as soon as the client has its answer and sends something more."""
+        self._leaves_at_next_request = True
+
     def detach(self) -> None:
         """Leave the replica; the client's next bytes go to whichever replica is then right."""
         upstream, self._upstream = self._upstream, None
+        self._leaves_at_next_request = False
         self._leave_backend()
         if upstream is not None:
             upstream.close()
@@ -85,6 +92,8 @@ class ClientConnection(asyncio.Protocol):
         """Pass on what the client sent."""
         if self._refused:
             return
+        if self._leaves_at_next_request and self._upstream is not None and not self._awaits_answer:
+            self.detach()
         self._last_active = self._loop.time()
         self._awaits_answer = True
         if self._upstream is not None:
@@ -128,7 +137,8 @@ class ClientConnection(asyncio.Protocol):
     def answer_received(self, data: bytes) -> None:
         """Pass on what the replica sent."""
         self._last_active = self._loop.time()
-        self._awaits_answer = False
+        # "100 Continue" asks for the rest of the same request.
+        self._awaits_answer = data.startswith(_CONTINUE)
         if self._client is not None:
             self._client.write(data)
 

@@ -64,6 +64,9 @@ class Gateway:
         if revision.state is not RevisionState.READY:
             raise GatewayError("server_not_ready", f"Revision {number} is {revision.state}, not ready.")
         await self._listeners.open(revision.port)
+        if self._revisions.get(number) is not revision:  # it was stopped while the port was being opened
+            self._keep_ports()
+            raise GatewayError("server_exited", f"Revision {number} was stopped.")
         self._current = revision
         return {"port": revision.port}
 
@@ -75,7 +78,7 @@ class Gateway:
         elif self._current is not None and self._current.number != keep:
             self._current = None
         doomed = [self._revisions.pop(number) for number in list(self._revisions) if number != keep]
-        self._listeners.keep({revision.port for revision in self._revisions.values()})
+        self._keep_ports()
         await self._stop_all(doomed)
         return {}
 
@@ -85,8 +88,8 @@ class Gateway:
         if only_if_idle and running:
             return {"ended": False}
         self._current = None
-        self._listeners.keep(set())
         doomed, self._revisions = list(self._revisions.values()), {}
+        self._keep_ports()
         await self._stop_all(doomed)
         self.closed.set()
         return {"ended": True}
@@ -106,6 +109,9 @@ class Gateway:
                 for revision in self._revisions.values()
             },
         }
+
+    def _keep_ports(self) -> None:
+        self._listeners.keep({revision.port for revision in self._revisions.values()})
 
     async def _stop_all(self, revisions: list[Revision]) -> None:
         move = self._current is not None

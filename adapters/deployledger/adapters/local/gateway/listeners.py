@@ -50,6 +50,7 @@ class Listeners:
         self._connection = connection
         self._claimed: dict[int, socket.socket] = {}
         self._open: dict[int, asyncio.Server] = {}
+        self._opening = asyncio.Lock()
 
     def claim(self, port: int, *, fixed: bool) -> int:
         """Bind ``port`` and return it; if it is taken and not ``fixed``, another one.
@@ -73,19 +74,21 @@ class Listeners:
         """Accept connections on a claimed port.
 
         Raises:
-            GatewayError: another program began to listen there after the claim.
+            GatewayError: another program began to listen there after the claim, or it was given up.
         """
-        if port in self._open:
-            return
-        listener = self._claimed[port]
-        try:
-            server = await asyncio.get_running_loop().create_server(
-                self._connection, sock=listener, backlog=_BACKLOG
-            )
-        except OSError as error:
-            raise bind_error(error, self._host, port) from error
-        self._open[port] = server
-        del self._claimed[port]
+        async with self._opening:
+            if port in self._open:
+                return
+            listener = self._claimed.get(port)
+            if listener is None:
+                raise GatewayError("server_exited", f"Port {port} has been given up.")
+            try:
+                self._open[port] = await asyncio.get_running_loop().create_server(
+                    self._connection, sock=listener, backlog=_BACKLOG
+                )
+            except OSError as error:
+                raise bind_error(error, self._host, port) from error
+            self._claimed.pop(port, None)
 
     def keep(self, ports: set[int]) -> None:
         """Close and give up every port but these; connections that were made go on."""

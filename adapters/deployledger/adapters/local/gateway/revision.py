@@ -124,6 +124,8 @@ class Revision:
         deadline = loop.time() + DRAIN_SECONDS
         while connections := [each for replica in self.replicas for each in replica.connections]:
             for connection in connections:
+                if move_connections and not self.spec.drains:
+                    connection.leave_at_next_request()
                 if connection.quiet_seconds() < _QUIET_SECONDS:
                     continue
                 if move_connections:
