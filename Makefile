@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint docs-check clean
+.PHONY: help demo test lint docs-check bench soak clean
 
 help: ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,12 @@ lint: .venv/dev ## Format, lint, types and layers
 
 docs-check: .venv/dev ## Check that generated documentation is true
 	$(BIN)/python -m docs.generate --check
+
+bench: .venv/dev ## Measure, beside the library as shipped
+	$(BIN)/python -m benchmarks
+
+soak: .venv/dev ## Run the fault tests for longer
+	DEPLOYLEDGER_SOAK=1 $(BIN)/python -m pytest tests/faults
 
 clean: ## Remove what was set up
 	rm -rf .venv

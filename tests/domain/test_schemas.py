@@ -156,9 +156,9 @@ def test_defaults() -> None:
 
 def test_requests_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        request().deployment_name = "rose"  # type: ignore[misc]  # this is what is tested
+        request().deployment_name = "rose"
     with pytest.raises(ValidationError, match="frozen"):
-        SERVICE.replicas = 3  # type: ignore[misc]  # this is what is tested
+        SERVICE.replicas = 3
 
 
 def test_a_request_survives_json() -> None:

@@ -14,6 +14,7 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from core_ai_layer.machine_learning_service.ml_service_exceptions import ConflictError, NameInUseError
 from deployledger.adapters.event_log import open_event_log
 from deployledger.domain.names import NameReserved, reservation_id
+from tests.contracts.reading import page
 from tests.domain.given import request
 from tests.service.conftest import OpenService
 
@@ -32,10 +33,7 @@ def assert_each_name_was_taken_once(database_url: str) -> None:
     log = open_event_log(database_url)
     for number in range(ROUNDS):
         assert [type(it) for it in log.stream(reservation_id(f"iris-{number}"))] == [NameReserved]
-    assert (
-        len([it for it in log.read(after=0, limit=10_000) if it.event.TOPIC == "deployment.requested"])
-        == ROUNDS
-    )
+    assert len([it for it in page(log) if it.event.TOPIC == "deployment.requested"]) == ROUNDS
     log.close()
 
 
@@ -197,4 +195,4 @@ async def test_many_deployments_at_once_all_end_active(count: int, open_service:
 
 async def _create_schema(database_url: str) -> None:
     async with MLModelDeploymentService(database_url=database_url, run_jobs=False) as service:
-        await service.create_schema()
+        await asyncio.to_thread(service.event_log.create_schema)

@@ -212,7 +212,7 @@ async def test_a_failed_update_leaves_the_earlier_revision_serving_and_says_so(
 async def test_a_step_that_takes_too_long_fails_and_can_be_retried(
     held: MLModelDeploymentService, cluster: HeldOrchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(IN_PROGRESS, State.PACKAGED, timedelta(seconds=0.2))  # type: ignore[arg-type]  # a dict
+    monkeypatch.setitem(IN_PROGRESS, State.PACKAGED, timedelta(seconds=0.2))
     cluster.provisioning.shut()
     answer = await held.deploy_model(request())
     failed = await held.wait_for_deployment(answer.deployment_id, timeout=WAIT)
@@ -227,7 +227,7 @@ async def test_a_step_that_takes_too_long_fails_and_can_be_retried(
 async def test_a_deletion_that_takes_too_long_fails_and_can_be_asked_for_again(
     held: MLModelDeploymentService, cluster: HeldOrchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(IN_PROGRESS, State.DELETING, timedelta(seconds=0.2))  # type: ignore[arg-type]  # a dict
+    monkeypatch.setitem(IN_PROGRESS, State.DELETING, timedelta(seconds=0.2))
     deployment_id = await serving(held)
     await held.settled(deployment_id)
     cluster.pruning.shut()

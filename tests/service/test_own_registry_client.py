@@ -22,6 +22,12 @@ FILES = {"model.onnx": b"weights", "notes/readme.txt": b"iris"}
 
 
 @pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """Return one kind of database: what a registry does is the same on all."""
+    return f"sqlite:///{tmp_path / 'events.db'}"
+
+
+@pytest.fixture
 def registry() -> FileRegistry:
     return FileRegistry(FILES)
 

@@ -14,7 +14,12 @@ from uuid import UUID
 
 from deployledger.domain import events
 from deployledger.domain.events import CommandContext, DeploymentEvent
-from deployledger.domain.exceptions import ConfigurationError, ConflictError, RevisionNotFoundError
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    ConflictError,
+    RevisionNotFoundError,
+    StaleVersionError,
+)
 from deployledger.domain.lifecycle import IN_PROGRESS, LIFECYCLE, State, Trigger
 from deployledger.domain.redaction import json_without_credentials, without_credentials
 from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
@@ -61,6 +66,7 @@ class Deployment:
         modified_on: when its last event happened (UTC).
         correlation_id: of the last command that set off a job.
         last_event_id: the last event, for the causation of what follows.
+        last_actor: who caused it.
     """
 
     def __init__(self, requested: events.Requested) -> None:
@@ -77,6 +83,7 @@ class Deployment:
         self.modified_on: datetime = requested.timestamp
         self.correlation_id: UUID = requested.correlation_id
         self.last_event_id: UUID = requested.event_id
+        self.last_actor: str = requested.actor
         self._pending: list[DeploymentEvent] = []
 
     @classmethod
@@ -121,6 +128,15 @@ class Deployment:
     def is_in_progress(self) -> bool:
         """Whether the service has work to do on it."""
         return self.state in IN_PROGRESS or (self.state is State.ACTIVE and self.is_batch_job)
+
+    def expect_version(self, expected: int | None) -> None:
+        """Check that nothing happened since somebody looked.
+
+        Raises:
+            StaleVersionError: if the deployment is at another version; None expects nothing.
+        """
+        if expected is not None and expected != self.version:
+            raise StaleVersionError(str(self), expected=expected, found=self.version, actor=self.last_actor)
 
     # Commands ---------------------------------------------------------------------------------------
 
@@ -258,6 +274,7 @@ class Deployment:
         self.version = event.originator_version
         self.modified_on = event.timestamp
         self.last_event_id = event.event_id
+        self.last_actor = event.actor
         match event:
             case events.UpdateRequested():
                 origin = self.revisions.get(event.rollback_to) if event.rollback_to is not None else None
@@ -303,7 +320,7 @@ def _target_without_credentials(target: DeploymentTargetConfig) -> DeploymentTar
     uris = {
         name: without_credentials(uri)
         for name in ("serving_image", "input_uri", "output_uri")
-        if (uri := getattr(target, name)) is not None
+        if (uri := getattr(target, name)) is not None and uri != without_credentials(uri)
     }
     return target.model_copy(update=uris) if uris else target
 

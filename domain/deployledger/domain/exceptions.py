@@ -73,6 +73,33 @@ class IllegalTransitionError(ConflictError):
     """The lifecycle does not allow this command in the state the deployment is in."""
 
 
+class StaleVersionError(ConflictError):
+    """Something happened to the deployment since the caller looked at it."""
+
+    def __init__(self, described_as: str, *, expected: int, found: int, actor: str) -> None:
+        super().__init__(
+            f"{described_as} is at version {found}, not {expected}: the last event was caused by {actor}.",
+            hint="Look at it again, and give the command again if it is still wanted.",
+        )
+        self.expected = expected
+        self.found = found
+        self.actor = actor
+
+
+class IdempotencyKeyReusedError(ConflictError):
+    """The idempotency key came before, with another command."""
+
+    def __init__(self, key: str, *, first: str, second: str) -> None:
+        super().__init__(
+            f"The idempotency key {key!r} was used for another command: "
+            f"its fingerprint is {first}, and that of this command is {second}.",
+            hint="Use a key for one command only; repeat a command with the key and the body it had.",
+        )
+        self.key = key
+        self.first = first
+        self.second = second
+
+
 class ConcurrencyError(ConflictError):
     """Somebody else changed the same stream between our read and our write; reading again may help."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 # The second form is a password with a slash in it; a number there is a port, with a path behind it.
 _USERINFO = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#\s]*@|[^/?#\s:@]+:(?!\d+(?:/|$))[^@]*@)"
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#\s]*@|[^/?#\s:@]+:(?!\d+(?:/|$))[^@\s]*@)"
 )
 _SECRET_PARAMETER = re.compile(
     r"(?P<name>(?:x-amz-|x-goog-|aws)?(?:signature|credential|security-token|accesskeyid|access_key_id|"
@@ -19,6 +19,8 @@ _SECRET_QUERY = re.compile(r"(?P<name>[?&](?:key|code)=)[^&\s'\"]+", re.IGNORECA
 
 def without_credentials(text: str) -> str:
     """Return a URI, or a text that holds some, without userinfo and with secret parameters blanked."""
+    if "://" not in text and "=" not in text:
+        return text
     for pattern, kept in ((_USERINFO, "scheme"), (_SECRET_PARAMETER, "name"), (_SECRET_QUERY, "name")):
         blank = "" if kept == "scheme" else "***"
         text = pattern.sub(rf"\g<{kept}>{blank}", text)

@@ -19,6 +19,7 @@ _QUANTITY = re.compile(
     r"^\+?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})(m|[numk]|[KMGTPE]i|[MGTPE]|[eE][+-]?\d{1,2})?$", re.ASCII
 )
 
+_NO_TEXT = re.compile(r"[\x00-\x1f\ud800-\udfff]")
 _DEEPEST_TAGS = 16
 _LARGEST_TAGS_BYTES = 65_536
 
@@ -35,7 +36,7 @@ def _check_name(name: str) -> str:
 def _check_text(text: str) -> str:
     if not text.strip():
         raise ValueError("it is blank")
-    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in text):
+    if _NO_TEXT.search(text):
         raise ValueError("it has control characters, or bytes that are not UTF-8")
     return text
 

@@ -26,10 +26,10 @@ class Directory:
     def rows(self) -> list[StatusRow]:
         """Return all rows as of now."""
         with self._lock:
-            while batch := self._log.read(after=self._position, limit=_BATCH):
-                for recorded in batch:
+            while (batch := self._log.read(after=self._position, limit=_BATCH)).events:
+                for recorded in batch.events:
                     if isinstance(recorded.event, DeploymentEvent):
                         key = recorded.event.originator_id
                         self._rows[key] = apply(self._rows.get(key), recorded.event)
-                    self._position = recorded.position
+                self._position = batch.position
             return list(self._rows.values())

@@ -2,23 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import ParamSpec, Self, TypeVar
-from uuid import UUID, uuid4
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, ParamSpec, Self, TypeVar
+from uuid import UUID
 
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
-    ConcurrencyError,
     ConfigurationError,
-    ConflictError,
     EventLogError,
     WaitTimeoutError,
 )
@@ -28,13 +24,14 @@ from deployledger.domain.schemas import (
     DeploymentHistoryEntry,
     DeploymentRequest,
     DeploymentStatusResponse,
-    Text,
 )
 from deployledger.projections import status
 from deployledger.projections.directory import Directory
 from deployledger.projections.history import describe
 from deployledger.service.clients import Clients, SimulatedOrchestrator
+from deployledger.service.commands import Commands
 from deployledger.service.finding import find
+from deployledger.service.ids import new_id
 from deployledger.service.pipeline import Pipeline, local_path
 from deployledger.service.repository import Repository
 from deployledger.service.watchers import Watchers
@@ -45,7 +42,6 @@ LOGGER = logging.getLogger("ml_model_deployment_service")
 PIPELINE_ACTOR = "deployledger"
 """The actor of the events that a job records."""
 
-_MOST_ATTEMPTS = 20
 _LARGEST_PAGE = 1000
 _THREADS = 8
 
@@ -84,7 +80,7 @@ class DeploymentService:
         resume: bool = True,
         concurrent_jobs: int = 128,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        new_id: Callable[[], UUID] = uuid4,
+        new_id: Callable[[], UUID] = new_id,
     ) -> None:
         self._log = log
         self._clients = clients
@@ -92,17 +88,25 @@ class DeploymentService:
         self._repository = Repository(log)
         self._directory = Directory(log)
         self._pipeline = Pipeline(clients, self._orchestrator, workspace)
-        self._actor = _checked_actor(actor)
         self._run_jobs = run_jobs
         self._concurrent_jobs = concurrent_jobs
         self._now = now
         self._new_id = new_id
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="deployledger")
+        self._commands = Commands(
+            self._repository,
+            orchestrator=self._orchestrator.name,
+            actor=actor,
+            now=now,
+            new_id=new_id,
+            blocking=self._in_thread,
+        )
         self._watchers = Watchers()
         self._worker: Worker | None = None
         self._opening = Lock()
         self._resumed = not resume
         self._closed = False
+        self._is_open = False
         if clients.simulated:
             LOGGER.warning(
                 "Placeholder mode: no %s was given; what it would do is simulated.",
@@ -111,146 +115,145 @@ class DeploymentService:
 
     # Commands ---------------------------------------------------------------------------------------
 
-    async def deploy_model(self, request: DeploymentRequest) -> DeploymentStatusResponse:
+    async def deploy_model(
+        self, request: DeploymentRequest, *, idempotency_key: str | None = None
+    ) -> DeploymentStatusResponse:
         """Deploy a model under a new name; returns at once, with status ``creating``.
 
         With ``version_strategy="update_existing"`` a name in use makes it an update of that deployment.
 
+        Args:
+            idempotency_key: a name for this command, 1 to 255 characters; repeated with the same body it
+                takes effect once and gives the first answer. All commands take one.
+
         Raises:
             ConfigurationError: if the request is not one that this service can serve.
             NameInUseError: if another deployment has the name.
+            IdempotencyKeyReusedError: if the key came before, with another body.
         """
-        request = self._checked(request)
-
-        def deploy(by: CommandContext) -> Deployment:
-            reservation = self._repository.reservation(request.deployment_name)
-            if reservation.holder is not None and request.version_strategy == "update_existing":
-                return self._update(reservation.holder, request, by)
-            deployment = Deployment.request(
-                self._new_id(), request, orchestrator=self._orchestrator.name, by=by
-            )
-            reservation.reserve(deployment.id, by=by)
-            self._repository.save(deployment, reservation)
-            return deployment
-
-        return await self._command(deploy)
+        return await self._command(self._commands.deploy(self._checked(request), idempotency_key))
 
     async def update_deployment(
-        self, deployment_id: UUID, request: DeploymentRequest
+        self,
+        deployment_id: UUID,
+        request: DeploymentRequest,
+        *,
+        idempotency_key: str | None = None,
+        expected_version: int | None = None,
     ) -> DeploymentStatusResponse:
         """Make a new revision of a deployment; returns at once, typically with status ``updating``.
 
         The revision that serves goes on serving until the new one is ready, and for good if that fails.
         An update in progress is superseded. Another ``deployment_name`` renames the deployment.
 
+        Args:
+            expected_version: the ``version`` of the status that the caller looked at; if something
+                happened since, the command is refused. All commands on a deployment take one.
+
         Raises:
             ResourceNotFoundError: if there is no such deployment.
             ConfigurationError: if the request is not one that this service can serve.
             IllegalTransitionError: if it is being deleted, or was.
+            StaleVersionError: if it is not at the expected version.
         """
-        request = self._checked(request)
-        return await self._command(lambda by: self._update(deployment_id, request, by))
+        return await self._command(
+            self._commands.update(deployment_id, self._checked(request), idempotency_key, expected_version)
+        )
 
-    def _update(self, deployment_id: UUID, request: DeploymentRequest, by: CommandContext) -> Deployment:
-        deployment = self._ours(deployment_id)
-        old_name = deployment.name
-        deployment.request_update(request, by=by)
-        if request.deployment_name == old_name:
-            self._repository.save(deployment)
-        else:
-            taken = self._repository.reservation(request.deployment_name)
-            taken.reserve(deployment.id, by=by)
-            released = self._repository.reservation(old_name)
-            released.release(deployment.id, by=by)
-            self._repository.save(deployment, taken, released)
-        return deployment
-
-    async def rollback_deployment(self, deployment_id: UUID, to_revision: int) -> DeploymentStatusResponse:
+    async def rollback_deployment(
+        self,
+        deployment_id: UUID,
+        to_revision: int,
+        *,
+        idempotency_key: str | None = None,
+        expected_version: int | None = None,
+    ) -> DeploymentStatusResponse:
         """Make a new revision that repeats an earlier one, from the very same bytes.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment or revision.
             ConflictError: if that revision is the newest one, or was never fetched.
         """
-        return await self._command_on(
-            deployment_id, lambda deployment, by: deployment.request_rollback(to_revision, by=by)
+        return await self._command(
+            self._commands.on(
+                deployment_id,
+                "rollback",
+                lambda deployment, by: deployment.request_rollback(to_revision, by=by),
+                idempotency_key,
+                expected_version,
+                to_revision=to_revision,
+            )
         )
 
-    async def retry_deployment(self, deployment_id: UUID) -> DeploymentStatusResponse:
+    async def retry_deployment(
+        self, deployment_id: UUID, *, idempotency_key: str | None = None, expected_version: int | None = None
+    ) -> DeploymentStatusResponse:
         """Try the newest revision again after it failed or was cancelled.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
             IllegalTransitionError: if it neither failed nor was cancelled.
         """
-        return await self._command_on(deployment_id, lambda deployment, by: deployment.retry(by=by))
+        return await self._command(
+            self._commands.on(
+                deployment_id,
+                "retry",
+                lambda deployment, by: deployment.retry(by=by),
+                idempotency_key,
+                expected_version,
+            )
+        )
 
-    async def cancel_deployment(self, deployment_id: UUID) -> DeploymentStatusResponse:
+    async def cancel_deployment(
+        self, deployment_id: UUID, *, idempotency_key: str | None = None, expected_version: int | None = None
+    ) -> DeploymentStatusResponse:
         """Call off a deployment or an update in progress; what served before goes on serving.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
             IllegalTransitionError: if nothing is in progress.
         """
-        return await self._command_on(deployment_id, lambda deployment, by: deployment.cancel(by=by))
+        return await self._command(
+            self._commands.on(
+                deployment_id,
+                "cancel",
+                lambda deployment, by: deployment.cancel(by=by),
+                idempotency_key,
+                expected_version,
+            )
+        )
 
-    async def delete_deployment(self, deployment_id: UUID) -> DeploymentStatusResponse:
+    async def delete_deployment(
+        self, deployment_id: UUID, *, idempotency_key: str | None = None, expected_version: int | None = None
+    ) -> DeploymentStatusResponse:
         """Stop a deployment and delete it; returns at once, with status ``deleting``.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
             IllegalTransitionError: if it is being deleted, or was.
         """
-        return await self._command_on(
-            deployment_id, lambda deployment, by: deployment.request_deletion(by=by)
+        return await self._command(
+            self._commands.on(
+                deployment_id,
+                "delete",
+                lambda deployment, by: deployment.request_deletion(by=by),
+                idempotency_key,
+                expected_version,
+            )
         )
 
-    async def _command_on(
-        self, deployment_id: UUID, command: Callable[[Deployment, CommandContext], None]
+    async def _command(
+        self, command: Coroutine[Any, Any, DeploymentStatusResponse]
     ) -> DeploymentStatusResponse:
-        def load_and_save(by: CommandContext) -> Deployment:
-            deployment = self._ours(deployment_id)
-            command(deployment, by)
-            self._repository.save(deployment)
-            return deployment
-
-        return await self._command(load_and_save)
-
-    async def _command(self, command: Callable[[CommandContext], Deployment]) -> DeploymentStatusResponse:
-        """Give a command, again if somebody else changed the same stream meanwhile."""
-
-        def attempt() -> DeploymentStatusResponse:
-            by = CommandContext(
-                actor=self._actor, at=self._now(), new_id=self._new_id, correlation_id=self._new_id()
-            )
-            attempts_left = _MOST_ATTEMPTS
-            while True:
-                try:
-                    deployment = command(by)
-                    break
-                except ConcurrencyError:
-                    attempts_left -= 1
-                    if not attempts_left:
-                        raise
-            return self._status_at(deployment.id, deployment.version)
-
-        answer = await self._blocking(attempt)
+        if not self._is_open:
+            try:
+                await self._opened()
+            except BaseException:
+                command.close()
+                raise
+        answer = await command
         self._wake(answer.deployment_id)
         return answer
-
-    def _status_at(self, deployment_id: UUID, version: int) -> DeploymentStatusResponse:
-        """Return the status right after a command, whatever its job has done since."""
-        return status.respond(status.fold(self._repository.history(deployment_id)[:version]))
-
-    def _ours(self, deployment_id: UUID) -> Deployment:
-        deployment = self._repository.deployment(deployment_id)
-        if deployment.orchestrator != self._orchestrator.name:
-            raise ConflictError(
-                f"{deployment} is looked after by the orchestrator {deployment.orchestrator!r}, "
-                f"and this service has {self._orchestrator.name!r}.",
-                hint="Give the command through a service with that orchestrator.",
-            )
-        return deployment
 
     def _checked(self, request: DeploymentRequest) -> DeploymentRequest:
         target = request.deployment_target_config
@@ -268,9 +271,10 @@ class DeploymentService:
                     f"{' and '.join(missing)}.",
                     hint="On the command line: --input and --output-uri.",
                 )
-        path = local_path(request.model_uri)
-        if self._clients.model_registry is not None and path is not None and not path.is_absolute():
-            return request.model_copy(update={"model_uri": str(path.absolute())})
+        if self._clients.model_registry is not None:
+            path = local_path(request.model_uri)
+            if path is not None and not path.is_absolute():
+                return request.model_copy(update={"model_uri": str(path.absolute())})
         return request
 
     # Questions --------------------------------------------------------------------------------------
@@ -392,7 +396,7 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
-        await self._blocking(self._ours, deployment_id)
+        await self._blocking(self._commands.load, deployment_id)
         return await self._orchestrator.observe(deployment_id)
 
     async def deployment_logs(self, deployment_id: UUID, *, follow: bool = False) -> AsyncIterator[str]:
@@ -401,7 +405,7 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
-        await self._blocking(self._ours, deployment_id)
+        await self._blocking(self._commands.load, deployment_id)
         async for line in self._orchestrator.logs(deployment_id, follow=follow):
             yield line
 
@@ -413,7 +417,7 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
-        await self._blocking(self._ours, deployment_id)
+        await self._blocking(self._commands.load, deployment_id)
         self._wake(deployment_id)
         return await self.get_deployment_status(deployment_id)
 
@@ -423,11 +427,10 @@ class DeploymentService:
             while self._worker is not None and self._worker.is_working_on(deployment_id):
                 await changed()
 
-    async def create_schema(self) -> str:
-        """Create the event log's schema if its database has none, and return what database that is."""
-        if self._closed:
-            raise ConfigurationError("The service is closed.", hint="Make a new one.")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._log.create_schema)
+    @property
+    def event_log(self) -> EventLog:
+        """The event log: to read and follow, and to look after its schema. Its methods block."""
+        return self._log
 
     async def unfinished_deployments(self) -> list[UUID]:
         """Return the deployments that have work to do, whoever is doing it."""
@@ -487,6 +490,7 @@ class DeploymentService:
             except EventLogError:
                 self._resumed = False  # the next call tries again
                 raise
+        self._is_open = True
 
     def _job_context(self, deployment: Deployment) -> CommandContext:
         return CommandContext(
@@ -503,9 +507,12 @@ class DeploymentService:
         self._watchers.notify(deployment_id)
 
     async def _blocking(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        await self._opened()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: call(*args, **kwargs))
+        if not self._is_open:
+            await self._opened()
+        return await self._in_thread(lambda: call(*args, **kwargs))
+
+    def _in_thread(self, call: Callable[..., _T], *args: object) -> "asyncio.Future[_T]":
+        return asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
 
     async def __aenter__(self) -> Self:
         await self._opened()
@@ -519,18 +526,9 @@ class DeploymentService:
         if self._closed:
             return
         self._closed = True
+        self._is_open = False
         loop = asyncio.get_running_loop()
         if self._worker is not None:
             await loop.run_in_executor(None, self._worker.close)
         await loop.run_in_executor(None, self._executor.shutdown)
         await loop.run_in_executor(None, self._log.close)
-
-
-def _checked_actor(actor: str) -> str:
-    try:
-        return TypeAdapter(Text).validate_python(actor)
-    except ValidationError as error:
-        raise ConfigurationError(
-            f"The actor is invalid: {error.errors(include_url=False)[0]['msg']}.",
-            hint="Set DEPLOYLEDGER_ACTOR, or pass actor=….",
-        ) from error

@@ -4,6 +4,7 @@ Each step reads what earlier ones recorded, does its work through the clients, a
 records the result on the deployment. A step may run again after a crash: its effects are idempotent.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -32,6 +33,10 @@ Record = Callable[[Deployment, CommandContext], None]
 """Records the result of a step on the deployment."""
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]+:")
+"""What a URI begins with; a path that begins so is written ``./like:this``."""
+
+
 def next_step(deployment: Deployment) -> Step | None:
     """Return what there is to do on a deployment, or None."""
     match deployment.state:
@@ -58,17 +63,11 @@ def local_path(model_uri: str) -> Path | None:
     try:
         if model_uri.startswith("file:"):
             return Path(unquote(urlsplit(model_uri).path))
-        return None if _scheme(model_uri) else Path(model_uri).expanduser()
+        return None if _SCHEME.match(model_uri) else Path(model_uri).expanduser()
     except (ValueError, RuntimeError, OSError) as error:
         raise ConfigurationError(
             f"The model URI {without_credentials(model_uri)!r} names no path: {error}."
         ) from error
-
-
-def _scheme(model_uri: str) -> str:
-    scheme, colon, _ = model_uri.partition(":")
-    is_scheme = colon and len(scheme) > 1 and scheme.replace("_", "").replace("+", "").isalnum()
-    return scheme if is_scheme and not Path(model_uri).exists() else ""
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,12 @@ class Repository:
 
     def deployment(self, deployment_id: UUID) -> Deployment:
         """Return a deployment, rebuilt from its events."""
+        return self.rebuild(self.history(deployment_id))
+
+    def rebuild(self, history: list[DeploymentEvent]) -> Deployment:
+        """Return the deployment that a history makes."""
         deployment: Deployment | None = None
-        for event in self.history(deployment_id):
+        for event in history:
             deployment = event.mutate(deployment)
         return cast("Deployment", deployment)
 

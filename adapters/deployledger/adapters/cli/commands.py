@@ -10,7 +10,19 @@ from uuid import UUID
 
 import typer
 
-from deployledger.adapters.cli.session import ExitCode, OpenService, Output, Session, escaped
+from deployledger.adapters.cli import log_commands
+from deployledger.adapters.cli.session import (
+    ExitCode,
+    Interruptible,
+    OpenService,
+    Output,
+    OutputOption,
+    Session,
+    VerboseOption,
+    escaped,
+    session_for,
+    use,
+)
 
 if TYPE_CHECKING:
     from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse
@@ -24,8 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-database = typer.Typer(help="Look after the database of the event log.", no_args_is_help=True)
-app.add_typer(database, name="db")
+app.add_typer(log_commands.database, name="db")
+app.add_typer(log_commands.log, name="log")
 
 Reference = Annotated[
     str,
@@ -33,8 +45,6 @@ Reference = Annotated[
         metavar="DEPLOYMENT", help="A name, an id, or the beginning of an id.", show_default=False
     ),
 ]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens on standard error.")]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the work is done.")]
 TimeoutOption = Annotated[
     float | None,
@@ -67,18 +77,21 @@ OutputUriOption = Annotated[
     str | None, typer.Option(help="Where a batch job writes its predictions.", show_default=False)
 ]
 
-_open_service: list[OpenService] = []
+KeyOption = Annotated[
+    str | None,
+    typer.Option(help="A name for this command: repeated with it, it takes effect once.", show_default=False),
+]
+ExpectedVersionOption = Annotated[
+    int | None,
+    typer.Option(help="Refuse if the deployment is not at this version any more.", show_default=False),
+]
 
 
 def run(open_service: OpenService) -> NoReturn:
     """Run the command line on a service, and exit."""
-    _open_service[:] = [open_service]
+    use(open_service)
     app()
     raise SystemExit(int(ExitCode.DONE))
-
-
-def _session(output: Output = Output.TABLE, verbose: bool = False) -> Session:
-    return Session(_open_service[0], output, verbose)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -128,13 +141,14 @@ def deploy(
             "--update-existing", help="If the name is in use, make that deployment what is given here."
         ),
     ] = False,
+    idempotency_key: KeyOption = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
     """Deploy a model: fetch it, package it, and serve it or run it."""
-    session = _session(output, verbose)
+    session = session_for(output, verbose)
 
     def request() -> "DeploymentRequest":
         from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
@@ -157,7 +171,12 @@ def deploy(
             tags=_tags(tag),
         )
 
-    _command(session, lambda service: service.deploy_model(request()), wait, timeout)
+    _command(
+        session,
+        lambda service: service.deploy_model(request(), idempotency_key=idempotency_key),
+        wait,
+        timeout,
+    )
 
 
 @app.command()
@@ -176,6 +195,8 @@ def update(
     tag: TagOption = None,
     input_uri: InputOption = None,
     output_uri: OutputUriOption = None,
+    expected_version: ExpectedVersionOption = None,
+    idempotency_key: KeyOption = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = None,
     output: OutputOption = Output.TABLE,
@@ -185,7 +206,7 @@ def update(
 
     What serves goes on serving until the new revision is ready.
     """
-    session = _session(output, verbose)
+    session = session_for(output, verbose)
     target = {
         "replicas": replicas,
         "port": port,
@@ -212,6 +233,8 @@ def update(
                 resource_allocation=ResourceConfig(**allocation) if allocation else None,
                 tags={**current.tags, **_tags(tag)},
             ),
+            idempotency_key=idempotency_key,
+            expected_version=expected_version,
         )
 
     _command(session, command, wait, timeout)
@@ -221,6 +244,8 @@ def update(
 def rollback(
     deployment: Reference,
     to_revision: Annotated[int, typer.Option(help="The revision to go back to.", show_default=False)],
+    expected_version: ExpectedVersionOption = None,
+    idempotency_key: KeyOption = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = None,
     output: OutputOption = Output.TABLE,
@@ -228,9 +253,11 @@ def rollback(
 ) -> None:
     """Go back to an earlier revision, from the very same bytes."""
     _command_on(
-        _session(output, verbose),
+        session_for(output, verbose),
         deployment,
-        lambda service, found: service.rollback_deployment(found, to_revision),
+        lambda service, found: service.rollback_deployment(
+            found, to_revision, idempotency_key=idempotency_key, expected_version=expected_version
+        ),
         wait,
         timeout,
     )
@@ -239,6 +266,8 @@ def rollback(
 @app.command()
 def retry(
     deployment: Reference,
+    expected_version: ExpectedVersionOption = None,
+    idempotency_key: KeyOption = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = None,
     output: OutputOption = Output.TABLE,
@@ -246,9 +275,11 @@ def retry(
 ) -> None:
     """Try again what failed or was cancelled."""
     _command_on(
-        _session(output, verbose),
+        session_for(output, verbose),
         deployment,
-        lambda service, found: service.retry_deployment(found),
+        lambda service, found: service.retry_deployment(
+            found, idempotency_key=idempotency_key, expected_version=expected_version
+        ),
         wait,
         timeout,
     )
@@ -257,15 +288,19 @@ def retry(
 @app.command()
 def cancel(
     deployment: Reference,
+    expected_version: ExpectedVersionOption = None,
+    idempotency_key: KeyOption = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
     """Call off what is in progress; what served before goes on serving."""
-    session = _session(output, verbose)
+    session = session_for(output, verbose)
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
         found = await service.find_deployment(deployment)
-        await service.cancel_deployment(found.deployment_id)
+        await service.cancel_deployment(
+            found.deployment_id, idempotency_key=idempotency_key, expected_version=expected_version
+        )
         await service.settled(found.deployment_id)
         return await service.get_deployment_status(found.deployment_id)
 
@@ -275,6 +310,8 @@ def cancel(
 @app.command()
 def delete(
     deployment: Reference,
+    expected_version: ExpectedVersionOption = None,
+    idempotency_key: KeyOption = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = None,
     output: OutputOption = Output.TABLE,
@@ -282,9 +319,11 @@ def delete(
 ) -> None:
     """Stop a deployment and delete it. Its history stays."""
     _command_on(
-        _session(output, verbose),
+        session_for(output, verbose),
         deployment,
-        lambda service, found: service.delete_deployment(found),
+        lambda service, found: service.delete_deployment(
+            found, idempotency_key=idempotency_key, expected_version=expected_version
+        ),
         wait,
         timeout,
     )
@@ -300,7 +339,7 @@ def resume(
 ) -> None:
     """Go on with a job that was interrupted, or start again a server that is gone."""
     _command_on(
-        _session(output, verbose),
+        session_for(output, verbose),
         deployment,
         lambda service, found: service.resume_deployment(found),
         wait,
@@ -316,7 +355,7 @@ def status(
     verbose: VerboseOption = False,
 ) -> None:
     """Show everything there is to know about a deployment now."""
-    session = _session(output, verbose)
+    session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> None:
         from deployledger.adapters.cli.rendering import deployment_card
@@ -348,7 +387,7 @@ def status(
                     f"{moment} {current.status}: {escaped(current.message)}", highlight=False
                 )
 
-    with _interruptible():
+    with Interruptible():
         session.run(question)
 
 
@@ -361,7 +400,7 @@ def list_(
     verbose: VerboseOption = False,
 ) -> None:
     """List deployments."""
-    session = _session(output, verbose)
+    session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> "list[DeploymentStatusResponse]":
         found = await service.list_deployments(limit, offset, include_deleted=all_)
@@ -385,7 +424,7 @@ def history(
     deployment: Reference, output: OutputOption = Output.TABLE, verbose: VerboseOption = False
 ) -> None:
     """Show everything that ever happened to a deployment."""
-    session = _session(output, verbose)
+    session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> Any:
         found = await service.find_deployment(deployment)
@@ -407,7 +446,7 @@ def logs(
     verbose: VerboseOption = False,
 ) -> None:
     """Print the logs of what serves a deployment."""
-    session = _session(verbose=verbose)
+    session = session_for(verbose=verbose)
 
     async def question(service: "DeploymentService") -> None:
         found = await service.find_deployment(deployment)
@@ -415,7 +454,7 @@ def logs(
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
-    with _interruptible():
+    with Interruptible():
         session.run(question)
 
 
@@ -430,24 +469,9 @@ def lifecycle(
     from deployledger.domain.lifecycle_chart import mermaid, table
 
     if output == "json":
-        _session(Output.JSON).print_json(table(LIFECYCLE))
+        session_for(Output.JSON).print_json(table(LIFECYCLE))
     else:
         sys.stdout.write(mermaid(LIFECYCLE))
-
-
-@database.command("init")
-def database_init(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Create the event log's schema in the database, if it has none."""
-    session = _session(output, verbose)
-
-    async def command(service: "DeploymentService") -> str:
-        return await service.create_schema()
-
-    where = session.run(command)
-    if session.is_json:
-        session.print_json({"database": where, "ready": True})
-    else:
-        session.stdout.print(f"The event log in {escaped(where)} is ready.", highlight=False)
 
 
 @app.command()
@@ -457,7 +481,7 @@ def demo(
     """Deploy a real model, predict with it, update it under load, look at its history, delete it."""
     from deployledger.adapters.cli.demo import run_demo
 
-    run_demo(_session(), keep=keep)
+    run_demo(session_for(), keep=keep)
 
 
 # What the commands share ------------------------------------------------------------------------------
@@ -530,17 +554,6 @@ def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -
             soft_wrap=True,
         )
     raise SystemExit(128 + signal.SIGINT)
-
-
-class _interruptible:  # noqa: N801  # reads as a statement
-    """Ctrl-C ends the command without a traceback."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is KeyboardInterrupt:
-            raise SystemExit(128 + signal.SIGINT)
 
 
 async def _resume_if_left(

@@ -4,10 +4,13 @@ import asyncio
 import enum
 import json
 import logging
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +38,33 @@ class Output(enum.StrEnum):
 
     TABLE = "table"
     JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens on standard error.")]
+
+_open_service: list[OpenService] = []
+
+
+def use(open_service: OpenService) -> None:
+    """Make every session open its service so."""
+    _open_service[:] = [open_service]
+
+
+def session_for(output: Output = Output.TABLE, verbose: bool = False) -> "Session":
+    """Return the session of one command."""
+    return Session(_open_service[0], output, verbose)
+
+
+class Interruptible:
+    """A context in which Ctrl-C ends the command without a traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT)
 
 
 @dataclass

@@ -1,36 +1,45 @@
-"""Event logs on SQLite and PostgreSQL, on the recorders of `eventsourcing`; a database URL chooses.
+"""Event logs on SQLite and PostgreSQL; a database URL chooses.
 
 ``sqlite:///path`` is a file, ``sqlite://`` memory that lives as long as the log, ``postgresql://…`` a server.
+
+Appending goes through `group_commit`: what waits at the same time shares a transaction. Positions are given
+under a lock that lasts until the commit, so they are contiguous and become visible in order; a reader that
+follows them (`following`) misses nothing. The recorders of `eventsourcing`, with our columns, are in
+``sqlite.recorders`` and ``postgres.recorders``.
 """
 
 from pathlib import Path
 
-from deployledger.adapters.event_log.base import RecorderEventLog, SchemaState
+from deployledger.adapters.event_log.log import DatabaseEventLog
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.redaction import without_credentials
 
-__all__ = ["RecorderEventLog", "SchemaState", "open_event_log"]
+__all__ = ["DatabaseEventLog", "open_event_log"]
 
 
-def open_event_log(database_url: str, *, create: bool = False) -> RecorderEventLog:
+def open_event_log(
+    database_url: str, *, create: bool = False, pool_size: int = 8, patience: float = 30.0
+) -> DatabaseEventLog:
     """Return the event log that a database URL names; the database is first used when a method is called.
 
     Args:
         create: create the schema on a PostgreSQL server that has none. On SQLite it always is.
+        pool_size: how many connections read at the same time, at most (PostgreSQL).
+        patience: how many seconds an append waits for a database that is away, before it fails.
 
     Raises:
         ConfigurationError: if the URL is of no kind that is known.
     """
     if database_url.startswith(("postgresql://", "postgres://")):
-        from deployledger.adapters.event_log.postgres import PostgresEventLog
+        from deployledger.adapters.event_log.postgres.log import PostgresEventLog
 
-        return PostgresEventLog(database_url, create=create)
-    from deployledger.adapters.event_log.sqlite import SQLiteEventLog
+        return PostgresEventLog(database_url, create=create, pool_size=pool_size, patience=patience)
+    from deployledger.adapters.event_log.sqlite.log import SQLiteEventLog
 
     if database_url in ("sqlite://", "sqlite://:memory:", "sqlite:///:memory:"):
-        return SQLiteEventLog(None)
+        return SQLiteEventLog(None, patience=patience)
     if database_url.startswith("sqlite:///") and len(database_url) > len("sqlite:///"):
-        return SQLiteEventLog(Path(database_url.removeprefix("sqlite:///")))
+        return SQLiteEventLog(Path(database_url.removeprefix("sqlite:///")), patience=patience)
     raise ConfigurationError(
         f"The database URL {without_credentials(database_url)!r} is of no kind that is known.",
         hint="Use sqlite:///path/to/file.db, sqlite:// (memory) or postgresql://user@host/database.",

@@ -1,6 +1,7 @@
 """Turns events into what is stored, and back: pydantic's JSON, with class versions and upcasters."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
@@ -8,11 +9,22 @@ import pydantic_core
 from eventsourcing.persistence import JSONTranscoder, Mapper, MapperDeserialisationError, StoredEvent
 from eventsourcing.utils import TopicError, resolve_topic
 
-from deployledger.domain import events, names
+from deployledger.domain.deployment import Deployment  # importing the events registers their topics
 from deployledger.domain.events import Event
+from deployledger.domain.names import NameReservation
 
-EVENT_MODULES = (events, names)
-"""Importing these registers the topics of every event."""
+AGGREGATES = (Deployment, NameReservation)
+
+
+@cache
+def known_topics() -> frozenset[str]:
+    """Return the topics of all events."""
+
+    def topics(event_class: type[Event]) -> set[str]:
+        own = {event_class.TOPIC} if "TOPIC" in vars(event_class) else set[str]()
+        return own.union(*(topics(subclass) for subclass in event_class.__subclasses__()))
+
+    return frozenset(topics(Event))
 
 
 class EventMapper(Mapper[UUID]):
@@ -21,18 +33,17 @@ class EventMapper(Mapper[UUID]):
     def __init__(self, **_: Any) -> None:
         super().__init__(JSONTranscoder())
 
-    def to_stored_event(self, domain_event: Any) -> StoredEvent:
-        """Return the event's topic and JSON; the class version is stored from version 2 on."""
-        event: Event = domain_event
+    def encode(self, event: Event) -> bytes:
+        """Return the event's JSON; the class version is stored from version 2 on."""
         state = event.__pydantic_serializer__.to_json(event)
         if event.class_version > 1:
-            state = b'{"class_version":%d,' % event.class_version + state[1:]
-        return StoredEvent(
-            originator_id=event.originator_id,
-            originator_version=event.originator_version,
-            topic=event.TOPIC,
-            state=state,
-        )
+            return b'{"class_version":%d,' % event.class_version + state[1:]
+        return state
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        """Return the event as the library stores it."""
+        event: Event = domain_event
+        return StoredEvent(event.originator_id, event.originator_version, event.TOPIC, self.encode(event))
 
     def to_domain_event(self, stored_event: StoredEvent) -> Event:
         """Return the event, upcast to the current version of its class.

@@ -1,0 +1,104 @@
+"""What is written together: the events of one command, and its idempotency key."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+from deployledger.domain.event_log import CommandKey
+
+
+class EventRow(NamedTuple):
+    """A stored event with its metadata, before it has a position."""
+
+    originator_id: UUID
+    originator_version: int
+    topic: str
+    state: bytes
+    event_id: UUID
+    actor: str | None
+    correlation_id: UUID | None
+    causation_id: UUID | None
+
+
+@dataclass(frozen=True)
+class Command:
+    """The events that one command makes: stored all together, or not at all."""
+
+    rows: Sequence[EventRow]
+    key: CommandKey | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The command's events are in the log, the first at ``position``."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Somebody else had stored an event at the same version of a stream."""
+
+    stream_id: UUID
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A command with this idempotency key had been stored before; nothing was stored again."""
+
+    first: CommandKey
+
+
+Outcome = Stored | Conflict | Repeated
+
+
+@dataclass
+class Known:
+    """What the database has, of the streams and keys that a batch of commands touches.
+
+    Attributes:
+        versions: the last version of each stream that has events.
+        event_ids: the ids of the stored events at the versions that the commands begin with.
+        keys: the idempotency keys among those of the commands that are taken.
+    """
+
+    versions: dict[UUID, int] = field(default_factory=dict)
+    event_ids: Mapping[tuple[UUID, int], tuple[UUID, int]] = field(default_factory=dict)
+    keys: dict[str, CommandKey] = field(default_factory=dict)
+
+
+def decide(commands: Iterable[Command], known: Known) -> list[Outcome | None]:
+    """Say which commands can be stored, one after the other, as if each were alone: None for those.
+
+    A command whose first event is stored already, by its id, was acknowledged by nobody because the
+    connection broke right after the commit: it is stored, not in conflict.
+    """
+    outcomes: list[Outcome | None] = []
+    for command in commands:
+        outcome = _outcome(command, known)
+        outcomes.append(outcome)
+        if outcome is None:
+            for row in command.rows:
+                known.versions[row.originator_id] = row.originator_version
+            if command.key is not None:
+                known.keys[command.key.key] = command.key
+    return outcomes
+
+
+def _outcome(command: Command, known: Known) -> Outcome | None:
+    first = command.rows[0]
+    stored = known.event_ids.get((first.originator_id, first.originator_version))
+    if stored is not None and stored[0] == first.event_id:
+        return Stored(stored[1])
+    if command.key is not None and command.key.key in known.keys:
+        return Repeated(known.keys[command.key.key])
+    expected: dict[UUID, int] = {}
+    for row in command.rows:
+        found = known.versions.get(row.originator_id, 0)
+        if row.originator_version != expected.setdefault(row.originator_id, found) + 1:
+            return Conflict(row.originator_id, row.originator_version - 1, found)
+        expected[row.originator_id] += 1
+    return None

@@ -1,0 +1,183 @@
+"""Following a log: who waits is woken when something was added, by whichever process."""
+
+import asyncio
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Self
+
+from deployledger.domain.event_log import EventBatch
+
+SAFETY_POLL_SECONDS = 1.0
+"""How long a follower waits before it looks even though nothing was announced."""
+
+
+class Tail(ABC):
+    """Knows when something may have been added to a log, and wakes who waits for it.
+
+    A thread watches the database while anybody follows; what this process adds is announced at once.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._changes = 0
+        self._async_waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._followers = 0
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._watching = threading.Event()
+
+    @abstractmethod
+    def _watch(self) -> None:
+        """Call `announce` when the database changes, until `_stopping` is set.
+
+        Sets `_watching` as soon as no change can be missed any more.
+        """
+
+    def _wake_watcher(self) -> None:
+        """Make `_watch` see that `_stopping` is set, if it does not by itself."""
+        return
+
+    def announce(self) -> None:
+        """Say that something may have been added; from any thread."""
+        with self._condition:
+            self._changes += 1
+            self._condition.notify_all()
+            waiters = list(self._async_waiters)
+        for loop, event in waiters:
+            try:
+                loop.call_soon_threadsafe(event.set)
+            except RuntimeError:  # that loop was closed
+                self._async_waiters.discard((loop, event))
+
+    @property
+    def changes(self) -> int:
+        """How many announcements there were; taken before a read, it tells what the read may miss."""
+        return self._changes
+
+    def join(self) -> None:
+        """Begin to follow; returns when no later change can be missed, or the database is away."""
+        with self._condition:
+            self._followers += 1
+            if self._thread is None:
+                self._stopping.clear()
+                self._watching.clear()
+                self._thread = threading.Thread(target=self._watch, name="deployledger-tail", daemon=True)
+                self._thread.start()
+        self._watching.wait(SAFETY_POLL_SECONDS)
+
+    def leave(self) -> None:
+        """End following; the last one ends the thread."""
+        with self._condition:
+            self._followers -= 1
+            thread = self._thread if self._followers == 0 else None
+            if thread is not None:
+                self._thread = None
+                self._stopping.set()
+        if thread is not None:
+            self._wake_watcher()
+            thread.join()
+
+    def wait(self, seen: int, timeout: float) -> None:
+        """Block until there is an announcement after the ``seen``-th one, or ``timeout`` seconds passed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._changes != seen, timeout)
+
+    async def wait_async(self, seen: int, seconds: float) -> None:
+        """Do the same without blocking the event loop."""
+        event = asyncio.Event()
+        waiter = (asyncio.get_running_loop(), event)
+        with self._condition:
+            if self._changes != seen:
+                return
+            self._async_waiters.add(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            pass
+        finally:
+            with self._condition:
+                self._async_waiters.discard(waiter)
+
+
+class LogFollower:
+    """An endless iterator over a log's events; see the port.
+
+    Args:
+        read: returns the next batch behind a position.
+        tail: says when it is worth reading again.
+    """
+
+    def __init__(self, read: Callable[[int], EventBatch], tail: Tail, after: int) -> None:
+        self._read = read
+        self._tail = tail
+        self._position = after
+        self._lock = threading.Lock()
+        self._closed = False
+        tail.join()
+
+    @property
+    def position(self) -> int:
+        """How far in the log it has come."""
+        return self._position
+
+    def _next(self) -> EventBatch | None:
+        batch = self._read(self._position)
+        if batch.position == self._position:
+            return None
+        self._position = batch.position
+        return batch
+
+    def next_batch(self, timeout: float | None = None) -> EventBatch | None:
+        """Return the next batch, or None if there is none within ``timeout`` seconds, or it was closed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._lock:
+            while not self._closed:
+                seen = self._tail.changes
+                batch = self._next()
+                if batch is not None:
+                    return batch
+                left = SAFETY_POLL_SECONDS if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                self._tail.wait(seen, min(left, SAFETY_POLL_SECONDS))
+        return None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> EventBatch:
+        batch = self.next_batch()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> EventBatch:
+        loop = asyncio.get_running_loop()
+        while not self._closed:
+            seen = self._tail.changes
+            # The position moves here, not in the thread: a caller that is cancelled meanwhile loses nothing.
+            batch = await loop.run_in_executor(None, self._read, self._position)
+            if batch.position != self._position:
+                self._position = batch.position
+                return batch
+            await self._tail.wait_async(seen, SAFETY_POLL_SECONDS)
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """End the iteration."""
+        if not self._closed:
+            self._closed = True
+            self._tail.announce()
+            self._tail.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

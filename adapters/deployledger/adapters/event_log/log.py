@@ -1,0 +1,337 @@
+"""What the event logs of all databases share: everything but the connections, the schema and the locks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+from uuid import UUID
+
+from eventsourcing.persistence import (
+    ApplicationRecorder,
+    MapperDeserialisationError,
+    PersistenceError,
+    StoredEvent,
+)
+
+from deployledger.adapters.event_log.commands import Command, Conflict, EventRow, Outcome, Repeated
+from deployledger.adapters.event_log.following import LogFollower, Tail
+from deployledger.adapters.event_log.group_commit import BatchWriter, GroupCommit
+from deployledger.adapters.event_log.mapper import EventMapper, known_topics
+from deployledger.domain.event_log import (
+    CommandKey,
+    EventBatch,
+    LogStatistics,
+    RecordedEvent,
+    RepeatedCommandError,
+    SchemaState,
+)
+from deployledger.domain.events import Event
+from deployledger.domain.exceptions import ConcurrencyError, ConfigurationError, EventLogError
+from deployledger.domain.redaction import without_credentials
+
+SCHEMA_VERSION = 2
+"""The version of the database schema that this version of the software reads and writes."""
+
+EVENTS_TABLE = "events"
+KEYS_TABLE = "idempotency_keys"
+
+_FOLLOWED_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """An event as the database has it."""
+
+    position: int
+    recorded_at: datetime
+    stored: StoredEvent
+
+
+class DatabaseEventLog(ABC):
+    """An event log in a database. The database is opened, and its schema checked, by the first use.
+
+    Args:
+        described_as: the database, for messages; without credentials.
+        patience: how many seconds an append waits for a database that is away, before it fails.
+    """
+
+    def __init__(self, described_as: str, *, patience: float) -> None:
+        self._described_as = described_as
+        self._mapper = EventMapper()
+        self._recorder_or_none: ApplicationRecorder | None = None
+        self._opening = Lock()
+        self._tail = self._make_tail()
+        self._commits = GroupCommit(
+            self._make_writer(), self._tail.announce, patience=patience, described_as=described_as
+        )
+
+    # What each database does in its own way ---------------------------------------------------------
+
+    @abstractmethod
+    def _make_writer(self) -> BatchWriter:
+        """Return what stores batches."""
+
+    @abstractmethod
+    def _make_tail(self) -> Tail:
+        """Return what says when something was added."""
+
+    @abstractmethod
+    def _connect(self) -> ApplicationRecorder:
+        """Open the database and return a recorder on it; create no tables."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Close every connection."""
+
+    @abstractmethod
+    def _found_schema(self) -> int:
+        """Return the version of the schema that the database has; 0 if none."""
+
+    @abstractmethod
+    def _create_schema(self) -> None:
+        """Create the schema, in one transaction, unless somebody else did meanwhile."""
+
+    @abstractmethod
+    def _upgrade_schema(self) -> None:
+        """Bring the schema from the version before to this one, in one transaction."""
+
+    @property
+    @abstractmethod
+    def _creates_schema(self) -> bool:
+        """Whether the schema is created on first use."""
+
+    @abstractmethod
+    def _rows(
+        self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
+    ) -> Iterable[StoredRow]:
+        """Return the rows behind a position, in the order of the log."""
+
+    @abstractmethod
+    def _find_command(self, key: str) -> CommandKey | None:
+        """Return what was stored with an idempotency key."""
+
+    @abstractmethod
+    def _count(self) -> tuple[int, dict[str, int], int]:
+        """Return the numbers of streams, of events by topic, and of bytes."""
+
+    @abstractmethod
+    def ownership(self, stream_id: UUID) -> AbstractContextManager[bool]:
+        """Try to become the one that works on a stream; see the port."""
+
+    # The schema -------------------------------------------------------------------------------------
+
+    def schema_state(self) -> SchemaState:
+        """Return which schema the database has."""
+        with self._translated_errors():
+            return SchemaState(self._described_as, self._found_schema(), SCHEMA_VERSION)
+
+    def create_schema(self) -> SchemaState:
+        """Create what the database needs, if it has nothing of ours."""
+        with self._translated_errors(), self._opening:
+            state = self.schema_state()
+            if state.found == 0:
+                self._create_schema()
+            else:
+                self._check(state)
+        return self.schema_state()
+
+    def upgrade_schema(self) -> SchemaState:
+        """Bring an older schema to the one that is needed; every event is kept."""
+        with self._translated_errors(), self._opening:
+            state = self.schema_state()
+            if 0 < state.found < state.needed:
+                self._upgrade_schema()
+            else:
+                self._check(state)
+        return self.schema_state()
+
+    def _check(self, state: SchemaState) -> None:
+        if state.found > state.needed:
+            raise EventLogError(
+                f"The event log in {state.database} has schema version {state.found}; "
+                f"this version of deployledger knows version {state.needed}.",
+                hint="Upgrade deployledger.",
+            )
+        if state.found == 0:
+            raise EventLogError(
+                f"The database {state.database} has no deployledger schema.",
+                hint="Run `deployledger db init`, or set DEPLOYLEDGER_CREATE_SCHEMA=true.",
+            )
+        if state.found < state.needed:
+            raise EventLogError(
+                f"The event log in {state.database} has schema version {state.found}; "
+                f"this version of deployledger needs version {state.needed}.",
+                hint="Make a backup, stop what uses the database, and run `deployledger db upgrade`.",
+            )
+
+    @property
+    def _recorder(self) -> ApplicationRecorder:
+        if self._recorder_or_none is None:
+            with self._opening:
+                if self._recorder_or_none is None:
+                    state = self.schema_state()
+                    if state.found == 0 and self._creates_schema:
+                        self._create_schema()
+                    else:
+                        self._check(state)
+                    self._recorder_or_none = self._connect()
+        return self._recorder_or_none
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except MapperDeserialisationError as error:
+            raise EventLogError(
+                str(error), hint="Upgrade deployledger, or restore the database from a backup."
+            ) from error
+        except PersistenceError as error:
+            raise EventLogError(
+                f"The event log in {self._described_as} cannot be used: "
+                f"{without_credentials(str(error)).strip()}.",
+                hint="Check that the database is there, reachable and writable, and try again.",
+            ) from error
+
+    # Appending --------------------------------------------------------------------------------------
+
+    def append(self, events: Sequence[Event], key: CommandKey | None = None) -> None:
+        """Store all of the events, and the idempotency key, or none of them; see the port."""
+        self._open()
+        if events:
+            _raise_if_refused(self._commits.store(self._command_of(events, key)))
+
+    async def append_async(self, events: Sequence[Event], key: CommandKey | None = None) -> None:
+        """Do the same without blocking the event loop, once the log was opened."""
+        if self._recorder_or_none is None:
+            import asyncio
+
+            await asyncio.get_running_loop().run_in_executor(None, self._open)
+        if events:
+            _raise_if_refused(await self._commits.store_async(self._command_of(events, key)))
+
+    def _open(self) -> None:
+        with self._translated_errors():
+            _ = self._recorder
+
+    def _command_of(self, events: Sequence[Event], key: CommandKey | None) -> Command:
+        return Command([self._row(event) for event in events], key)
+
+    def _row(self, event: Event) -> EventRow:
+        return EventRow(
+            event.originator_id,
+            event.originator_version,
+            event.TOPIC,
+            self._mapper.encode(event),
+            event.event_id,
+            event.actor,
+            event.correlation_id,
+            event.causation_id,
+        )
+
+    def command(self, key: str) -> CommandKey | None:
+        """Return what command came with an idempotency key, if one did."""
+        with self._translated_errors():
+            _ = self._recorder
+            return self._find_command(key)
+
+    # Reading ----------------------------------------------------------------------------------------
+
+    def stream(self, stream_id: UUID) -> list[Event]:
+        """Return the events of one stream in order."""
+        with self._translated_errors():
+            return [
+                self._mapper.to_domain_event(stored) for stored in self._recorder.select_events(stream_id)
+            ]
+
+    def version(self, stream_id: UUID) -> int:
+        """Return the version of the stream's last event; 0 if there is no such stream."""
+        with self._translated_errors():
+            last = self._recorder.select_events(stream_id, desc=True, limit=1)
+            return last[0].originator_version if last else 0
+
+    def position(self) -> int:
+        """Return the position of the last event; 0 if there is none."""
+        with self._translated_errors():
+            return self._recorder.max_notification_id() or 0
+
+    def read(
+        self, *, after: int, limit: int, topics: Sequence[str] = (), stream_id: UUID | None = None
+    ) -> EventBatch:
+        """Return the next events behind a position, in the order of the log."""
+        with self._translated_errors():
+            _ = self._recorder
+            is_filtered = bool(topics) or stream_id is not None
+            # Events that the filter leaves out count as read up to here, and not further: positions
+            # become visible in order, so nothing can turn up at or before it.
+            until = self.position() if is_filtered else None
+            rows = self._rows(after=after, until=until, limit=limit, topics=topics, stream_id=stream_id)
+            events = [
+                RecordedEvent(row.position, row.recorded_at, self._mapper.to_domain_event(row.stored))
+                for row in rows
+            ]
+        if until is not None and len(events) < limit:
+            return EventBatch(events, max(after, until))
+        return EventBatch(events, events[-1].position if events else after)
+
+    def follow(
+        self, after: int = 0, *, topics: Sequence[str] = (), stream_id: UUID | None = None
+    ) -> LogFollower:
+        """Return an iterator over the events behind a position; see the port."""
+        unknown = sorted(set(topics) - known_topics())
+        if unknown:
+            raise ConfigurationError(
+                f"There is no topic {unknown[0]!r}.", hint=f"Topics are {', '.join(sorted(known_topics()))}."
+            )
+        end = self.position()
+        if not 0 <= after <= end:
+            raise ConfigurationError(
+                f"There is no position {after} in the event log.", hint=f"Positions are 0 to {end}."
+            )
+        return LogFollower(
+            lambda position: self.read(
+                after=position, limit=_FOLLOWED_AT_ONCE, topics=topics, stream_id=stream_id
+            ),
+            self._tail,
+            after,
+        )
+
+    def statistics(self) -> LogStatistics:
+        """Return what is in the log."""
+        with self._translated_errors():
+            end = self.position()
+            streams, topics, size = self._count()
+            ends = [
+                row.recorded_at
+                for after in ((0, end - 1) if end else ())
+                for row in self._rows(after=after, until=None, limit=1, topics=(), stream_id=None)
+            ]
+        return LogStatistics(
+            database=self._described_as,
+            schema_version=SCHEMA_VERSION,
+            events=end,
+            streams=streams,
+            first_recorded_at=ends[0] if ends else None,
+            last_recorded_at=ends[-1] if ends else None,
+            topics=topics,
+            size_bytes=size,
+        )
+
+    def close(self) -> None:
+        """Store what waits, close every connection and end every thread."""
+        self._commits.close()
+        with self._opening:
+            self._recorder_or_none = None
+            self._disconnect()
+
+
+def _raise_if_refused(outcome: Outcome) -> None:
+    if isinstance(outcome, Conflict):
+        raise ConcurrencyError(
+            f"Stream {outcome.stream_id} is at version {outcome.found}, not {outcome.expected}: "
+            "it was changed by somebody else at the same time.",
+            hint="Read it again, and decide again.",
+        )
+    if isinstance(outcome, Repeated):
+        raise RepeatedCommandError(outcome.first)

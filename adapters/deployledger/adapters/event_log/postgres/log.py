@@ -1,0 +1,185 @@
+"""The event log in a PostgreSQL database, in a schema of its own."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from eventsourcing.persistence import ApplicationRecorder, OperationalError, StoredEvent
+from eventsourcing.postgres import PostgresDatastore
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL
+
+from deployledger.adapters.event_log.following import Tail
+from deployledger.adapters.event_log.group_commit import BatchWriter
+from deployledger.adapters.event_log.log import EVENTS_TABLE, DatabaseEventLog, StoredRow
+from deployledger.adapters.event_log.postgres import schema
+from deployledger.adapters.event_log.postgres.ownership import AdvisoryLocks
+from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecorder, Session
+from deployledger.adapters.event_log.postgres.tail import PostgresTail
+from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
+from deployledger.domain.event_log import CommandKey
+from deployledger.domain.exceptions import ConfigurationError, EventLogError
+from deployledger.domain.redaction import without_credentials
+
+_CONNECT_TIMEOUT_SECONDS = 5
+_READ_ATTEMPTS = 3
+
+
+class PostgresEventLog(DatabaseEventLog):
+    """An event log in the schema ``deployledger`` of a PostgreSQL database.
+
+    It has a pool of connections to read with, one to write, one that listens while somebody follows, and
+    one that holds the locks of those who work.
+    """
+
+    def __init__(self, database_url: str, *, create: bool, pool_size: int, patience: float) -> None:
+        described_as = without_credentials(database_url).split("?")[0]
+        try:
+            self._parameters: dict[str, Any] = dict(conninfo_to_dict(database_url))
+        except psycopg.ProgrammingError:
+            # Not chained: the driver's message may quote the password.
+            raise ConfigurationError(
+                f"The database URL {described_as!r} is malformed.",
+                hint="It reads postgresql://user:password@host:port/database.",
+            ) from None
+        self._parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
+        self._parameters.setdefault("application_name", "deployledger")
+        self._create = create
+        self._pool_size = pool_size
+        self._datastore: PostgresDatastore | None = None
+        self._locks = AdvisoryLocks(self._session, described_as)
+        super().__init__(described_as, patience=patience)
+
+    def _plain_session(self) -> Session:
+        return psycopg.connect(**self._parameters, autocommit=True)
+
+    def _session(self) -> Session:
+        """Return a new connection; errors are ours."""
+        try:
+            return self._plain_session()
+        except psycopg.Error as error:
+            raise EventLogError(
+                f"The database {self._described_as} cannot be reached: "
+                f"{without_credentials(str(error)).strip()}.",
+                hint="Check DEPLOYLEDGER_DATABASE_URL, and that the server is up and lets you in.",
+            ) from error
+
+    @contextmanager
+    def _schema_session(self) -> Iterator[Session]:
+        try:
+            with self._session() as session:
+                yield session
+        except psycopg.Error as error:
+            raise EventLogError(
+                f"The schema in {self._described_as} cannot be used: "
+                f"{without_credentials(str(error)).strip()}.",
+                hint="Check the rights of the database's user.",
+            ) from error
+
+    def _make_writer(self) -> BatchWriter:
+        return PostgresBatchWriter(self._plain_session, schema.EVENTS, schema.KEYS)
+
+    def _make_tail(self) -> Tail:
+        return PostgresTail(self._session, schema.EVENTS.channel)
+
+    def _connect(self) -> ApplicationRecorder:
+        parameters = self._parameters
+        datastore = PostgresDatastore(
+            dbname="",
+            host="",
+            port="",
+            user="",
+            password="",
+            pool_size=1,
+            max_overflow=self._pool_size - 1,
+            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
+            schema=schema.SCHEMA,
+        )
+        # The library passes on five parameters only; TLS, sockets and options are in the others.
+        assert isinstance(datastore.pool.kwargs, dict)  # noqa: S101
+        for name in ("dbname", "host", "port", "user", "password"):
+            datastore.pool.kwargs.pop(name)
+        datastore.pool.kwargs.update(parameters)
+        self._datastore = datastore
+        return PostgresLogRecorder(datastore, events_table_name=EVENTS_TABLE)
+
+    def _disconnect(self) -> None:
+        self._locks.close()
+        if self._datastore is not None:
+            self._datastore.close()
+            self._datastore = None
+
+    @property
+    def _creates_schema(self) -> bool:
+        return self._create
+
+    def _found_schema(self) -> int:
+        with self._schema_session() as session:
+            return schema.found_version(session)
+
+    def _create_schema(self) -> None:
+        with self._schema_session() as session:
+            schema.create(session)
+
+    def _upgrade_schema(self) -> None:
+        with self._schema_session() as session:
+            schema.upgrade(session)
+
+    def _select(self, query: Any, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        assert self._datastore is not None  # noqa: S101  # opened by the caller
+        for _ in range(_READ_ATTEMPTS - 1):
+            try:
+                with self._datastore.get_connection() as connection:
+                    return connection.execute(query, values, prepare=True).fetchall()
+            except OperationalError:  # the connection broke while it was idle: so may others in the pool
+                self._datastore.pool.check()
+        with self._datastore.get_connection() as connection:
+            return connection.execute(query, values, prepare=True).fetchall()
+
+    def _rows(
+        self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
+    ) -> Iterator[StoredRow]:
+        conditions, values = [SQL("position > %s")], list[Any]([after])
+        if until is not None:
+            conditions.append(SQL("position <= %s"))
+            values.append(until)
+        if topics:
+            conditions.append(SQL("topic = ANY(%s)"))
+            values.append(list(topics))
+        if stream_id is not None:
+            conditions.append(SQL("originator_id = %s"))
+            values.append(stream_id)
+        query = SQL(
+            "SELECT position, recorded_at, originator_id, originator_version, topic, state FROM {} "
+            "WHERE {} ORDER BY position LIMIT %s"
+        ).format(schema.EVENTS.name, SQL(" AND ").join(conditions))
+        for row in self._select(query, (*values, limit)):
+            yield StoredRow(
+                row["position"],
+                row["recorded_at"],
+                StoredEvent(
+                    row["originator_id"], row["originator_version"], row["topic"], bytes(row["state"])
+                ),
+            )
+
+    def _find_command(self, key: str) -> CommandKey | None:
+        query = SQL("SELECT key, fingerprint, deployment_id, version FROM {} WHERE key = %s").format(
+            schema.KEYS
+        )
+        rows = self._select(query, (key,))
+        return CommandKey(**rows[0]) if rows else None
+
+    def _count(self) -> tuple[int, dict[str, int], int]:
+        table = schema.EVENTS.name
+        streams = self._select(SQL("SELECT count(*) AS n FROM {} WHERE originator_version = 1").format(table))
+        topics = self._select(
+            SQL("SELECT topic, count(*) AS n FROM {} GROUP BY topic ORDER BY topic").format(table)
+        )
+        size = self._select("SELECT pg_total_relation_size(%s::regclass) AS n", (schema.EVENTS.channel,))
+        return streams[0]["n"], {row["topic"]: row["n"] for row in topics}, size[0]["n"]
+
+    def ownership(self, stream_id: UUID) -> AbstractContextManager[bool]:
+        """Try to become the one that works on a stream; see the port."""
+        return self._locks.ownership(stream_id)

@@ -1,0 +1,64 @@
+"""Who works on what: advisory locks of one session, which the server gives up when the session ends."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from uuid import UUID
+
+import psycopg
+
+from deployledger.adapters.event_log.postgres.recorders import Session
+from deployledger.domain.exceptions import EventLogError
+
+
+class AdvisoryLocks:
+    """Locks by stream, in one session that is opened when the first is taken."""
+
+    def __init__(self, connect: Callable[[], Session], described_as: str) -> None:
+        self._connect = connect
+        self._described_as = described_as
+        self._session: Session | None = None
+        self._owned: set[UUID] = set()
+        self._lock = Lock()
+
+    @contextmanager
+    def ownership(self, stream_id: UUID) -> Iterator[bool]:
+        """Enter with whether the lock was had."""
+        key = int.from_bytes(stream_id.bytes[:8], "big", signed=True)
+        with self._lock:  # the session would be granted a lock that it has already
+            is_owner = stream_id not in self._owned and self._try(key)
+            if is_owner:
+                self._owned.add(stream_id)
+        try:
+            yield is_owner
+        finally:
+            if is_owner:
+                with self._lock:
+                    self._owned.discard(stream_id)
+                    self._release(key)
+
+    def _try(self, key: int) -> bool:
+        if self._session is None or self._session.closed:
+            self._session = self._connect()
+        try:
+            row = self._session.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
+        except psycopg.Error as error:
+            self._session.close()
+            raise EventLogError(
+                f"The database {self._described_as} cannot be reached.", hint="Check that the server is up."
+            ) from error
+        return bool(row and row[0])
+
+    def _release(self, key: int) -> None:
+        if self._session is not None:
+            try:
+                self._session.execute("SELECT pg_advisory_unlock(%s)", (key,))
+            except psycopg.Error:  # the lock went with the session
+                self._session.close()
+
+    def close(self) -> None:
+        """End the session, and with it every lock."""
+        with self._lock:
+            if self._session is not None:
+                self._session.close()
+                self._session = None

@@ -1,0 +1,265 @@
+"""Recorders for PostgreSQL with our columns and our lock: any application of `eventsourcing` can use them.
+
+``PERSISTENCE_MODULE=deployledger.adapters.event_log.postgres.recorders`` makes an application do so.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from eventsourcing import postgres
+from eventsourcing.persistence import Notification, ProgrammingError, StoredEvent
+from eventsourcing.postgres import (
+    PostgresApplicationRecorder,
+    PostgresDatastore,
+    PostgresProcessRecorder,
+)
+from psycopg import Connection, Cursor
+from psycopg.rows import DictRow
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from deployledger.adapters.event_log.commands import EventRow
+
+Session = Connection[Any]
+
+
+_COLUMN_TYPES = [SQL(kind) for kind in ("uuid", "bigint", "text", "bytea", "uuid", "text", "uuid", "uuid")]
+"""The types of the columns of `EventRow`, in order."""
+
+
+class EventTable:
+    """The SQL of one table of events.
+
+    Appending takes an advisory lock that ends with the transaction, not a lock of the table: VACUUM,
+    ANALYZE and CREATE INDEX CONCURRENTLY neither wait for appends nor hold them up.
+    """
+
+    def __init__(self, schema: str, table: str) -> None:
+        self.name = Identifier(schema, table)
+        self.channel = f"{schema}.{table}"
+        number = hashlib.sha256(f"deployledger append {schema}.{table}".encode()).digest()[:8]
+        self._lock_number = Literal(int.from_bytes(number, "big", signed=True))
+        self.lock = SQL("SELECT pg_advisory_xact_lock({})").format(self._lock_number)
+        self.notify = SQL("NOTIFY {}").format(Identifier(self.channel))
+        self.append_function = Identifier(schema, f"{table}_append")
+        self.insert = self._insert([SQL("%s")] * len(_COLUMN_TYPES))
+
+    def _insert(self, values: Sequence[Composable]) -> Composed:
+        """Return the statement that adds arrays of columns, and gives the position before them."""
+        arrays = SQL(", ").join(
+            SQL("{}::{}[]").format(value, kind) for value, kind in zip(values, _COLUMN_TYPES, strict=True)
+        )
+        return SQL(
+            """
+            WITH last AS MATERIALIZED (
+                SELECT coalesce(max(position), 0) AS position,
+                       greatest(clock_timestamp(), (SELECT recorded_at FROM {table}
+                                                    ORDER BY position DESC LIMIT 1)) AS recorded_at
+                FROM {table}
+            ), added AS (
+                INSERT INTO {table} (position, originator_id, originator_version, topic, state, event_id,
+                                     recorded_at, actor, correlation_id, causation_id)
+                SELECT last.position + new.number, new.originator_id, new.originator_version, new.topic,
+                       new.state, new.event_id, last.recorded_at, new.actor, new.correlation_id,
+                       new.causation_id
+                FROM last, unnest({arrays}) WITH ORDINALITY
+                     AS new (originator_id, originator_version, topic, state, event_id, actor,
+                             correlation_id, causation_id, number)
+            )
+            SELECT last.position FROM last
+            """
+        ).format(table=self.name, arrays=arrays)
+
+    def create_append_function(self) -> Composed:
+        """Return the statement that creates the function that appends in one call: lock, insert, notify.
+
+        Each statement of it sees what was committed before that statement began, so what it inserts
+        comes behind everything that held the lock before.
+        """
+        arguments = [_argument(number) for number in range(1, len(_COLUMN_TYPES) + 1)]
+        return SQL(
+            """CREATE OR REPLACE FUNCTION {function}({types}) RETURNS bigint LANGUAGE plpgsql AS $append$
+            DECLARE before bigint;
+            BEGIN
+                PERFORM pg_advisory_xact_lock({lock});
+                {insert} INTO before;
+                PERFORM pg_notify({channel}, '');
+                RETURN before;
+            END $append$"""
+        ).format(
+            function=self.append_function,
+            types=SQL(", ").join(SQL("{}[]").format(kind) for kind in _COLUMN_TYPES),
+            lock=self._lock_number,
+            insert=self._insert(arguments),
+            channel=Literal(self.channel),
+        )
+
+    def call_append_function(self) -> Composed:
+        """Return the statement that calls it, with numbered parameters."""
+        arguments = [_argument(number) for number in range(1, len(_COLUMN_TYPES) + 1)]
+        return SQL("SELECT {}({})").format(self.append_function, SQL(", ").join(arguments))
+
+    def create_statements(self) -> list[Composed]:
+        """Return the statements that create the table, which can only be added to."""
+        schema, table = self.channel.split(".", 1)
+        refuse = Identifier(schema, f"{table}_refuse_change")
+        return [
+            SQL(
+                """CREATE TABLE IF NOT EXISTS {table} (
+                    position bigint PRIMARY KEY,
+                    originator_id uuid NOT NULL,
+                    originator_version bigint NOT NULL,
+                    topic text NOT NULL,
+                    state bytea NOT NULL,
+                    event_id uuid NOT NULL,
+                    recorded_at timestamptz NOT NULL,
+                    actor text,
+                    correlation_id uuid,
+                    causation_id uuid,
+                    UNIQUE (originator_id, originator_version)
+                ) WITH (autovacuum_vacuum_insert_scale_factor = 0.1,
+                        autovacuum_analyze_scale_factor = 0.05)"""
+            ).format(table=self.name),
+            SQL(
+                """CREATE OR REPLACE FUNCTION {refuse}() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN RAISE EXCEPTION 'events are only ever added: % is refused', TG_OP; END $$"""
+            ).format(refuse=refuse),
+            SQL(
+                "CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+                "FOR EACH STATEMENT EXECUTE FUNCTION {refuse}()"
+            ).format(table=self.name, refuse=refuse),
+        ]
+
+
+def _argument(number: int) -> Composable:
+    """Return the server's own name of a numbered argument."""
+    return SQL("${}").format(Literal(number))
+
+
+def array_literals(rows: Iterable[EventRow]) -> list[str]:
+    """Return the columns of the rows as PostgreSQL's array literals, which is far cheaper than lists."""
+    columns = list(zip(*rows, strict=True))
+    ids, versions, topics, states, event_ids, actors, correlation_ids, causation_ids = columns
+    return [
+        _array([value.hex for value in ids]),
+        _array([str(value) for value in versions]),
+        _array([_quoted(value) for value in topics]),
+        _array([f'"\\\\x{value.hex()}"' for value in states]),
+        _array([value.hex for value in event_ids]),
+        _array(["NULL" if value is None else _quoted(value) for value in actors]),
+        _array(["NULL" if value is None else value.hex for value in correlation_ids]),
+        _array(["NULL" if value is None else value.hex for value in causation_ids]),
+    ]
+
+
+def _array(elements: list[str]) -> str:
+    return f"{{{','.join(elements)}}}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def plain_row(stored: StoredEvent) -> EventRow:
+    """Return an event that comes without metadata, as the library's applications store them."""
+    originator_id = cast("UUID", stored.originator_id)
+    return EventRow(
+        originator_id, stored.originator_version, stored.topic, stored.state, uuid4(), None, None, None
+    )
+
+
+class PostgresLogRecorder(PostgresApplicationRecorder):
+    """The library's application recorder, on a table with our columns.
+
+    ``insert_events(…, metadata=rows)`` stores the metadata of ``rows``, one `EventRow` an event.
+
+    Raises:
+        ProgrammingError: if the datastore has the library's database functions switched on, which take
+            no lock, and lose events for readers that follow.
+    """
+
+    def __init__(self, datastore: PostgresDatastore, *, events_table_name: str = "stored_events") -> None:
+        if datastore.enable_db_functions:
+            raise ProgrammingError(
+                "POSTGRES_ENABLE_DB_FUNCTIONS is refused: the library's functions take no lock, so that "
+                "readers that follow the log miss events. Leave it unset."
+            )
+        super().__init__(datastore, events_table_name=events_table_name)
+        self.table = EventTable(datastore.schema, events_table_name)
+        self.channel_name = self.table.channel
+        self.lock_table_statements = [self.table.lock]
+        self.max_notification_id_statement = SQL("SELECT max(position) AS max FROM {}").format(
+            self.table.name
+        )
+        # Of what the library creates, only what is not about its own table of events is wanted.
+        self.sql_create_statements = self.table.create_statements()
+        datastore.db_type_names.discard(self.stored_event_type_name)
+
+    def _insert_stored_events(
+        self, curs: Cursor[DictRow], stored_events: Sequence[StoredEvent], **kwargs: Any
+    ) -> None:
+        self._lock_table(curs)
+        self._notify_channel(curs)
+        rows: Sequence[EventRow] = kwargs.get("metadata") or [plain_row(stored) for stored in stored_events]
+        curs.execute(self.table.insert, array_literals(rows), prepare=True)
+
+    def _fetch_ids_after_insert_events(
+        self, curs: Cursor[DictRow], stored_events: Sequence[StoredEvent], **_: Any
+    ) -> Sequence[int]:
+        # The results of the lock and of the notification come first.
+        while curs.nextset():
+            pass
+        row = curs.fetchone()
+        if row is None:
+            raise ProgrammingError("the positions of the stored events were not returned")
+        return list(range(row["position"] + 1, row["position"] + 1 + len(stored_events)))
+
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> Sequence[Notification]:
+        """Return the next events in the order of the log; see the library."""
+        conditions, values = [SQL("TRUE")], list[Any]()
+        if start is not None:
+            conditions.append(SQL("position >= %s") if inclusive_of_start else SQL("position > %s"))
+            values.append(start)
+        if stop is not None:
+            conditions.append(SQL("position <= %s"))
+            values.append(stop)
+        if topics:
+            conditions.append(SQL("topic = ANY(%s)"))
+            values.append(list(topics))
+        query = SQL(
+            "SELECT position, originator_id, originator_version, topic, state FROM {} "
+            "WHERE {} ORDER BY position LIMIT %s"
+        ).format(self.table.name, SQL(" AND ").join(conditions))
+        with self.datastore.get_connection() as connection, connection.cursor() as cursor:
+            cursor.execute(query, (*values, limit), prepare=True)
+            return [
+                Notification(
+                    originator_id=row["originator_id"],
+                    originator_version=row["originator_version"],
+                    topic=row["topic"],
+                    state=bytes(row["state"]),
+                    id=row["position"],
+                )
+                for row in cursor.fetchall()
+            ]
+
+
+class PostgresLogProcessRecorder(PostgresProcessRecorder, PostgresLogRecorder):
+    """The library's process recorder, on a table with our columns."""
+
+
+class Factory(postgres.PostgresFactory):
+    """Makes an application of the library use these recorders; it looks for the one factory of a module."""
+
+    application_recorder_class = PostgresLogRecorder
+    process_recorder_class = PostgresLogProcessRecorder

@@ -1,0 +1,95 @@
+"""The schema of a PostgreSQL event log; its version is in the table ``schema_version``."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.sql import SQL, Identifier, Literal
+
+from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, SCHEMA_VERSION
+from deployledger.adapters.event_log.postgres.recorders import EventTable, Session
+
+SCHEMA = "deployledger"
+EVENTS = EventTable(SCHEMA, EVENTS_TABLE)
+KEYS = Identifier(SCHEMA, KEYS_TABLE)
+_SCHEMA_VERSION = Identifier(SCHEMA, "schema_version")
+_VERSION_1_TABLE = Identifier(SCHEMA, "deployment_events")
+# PostgreSQL cannot look into JSON with an escaped NUL, which tags may have. A pair of backslashes is
+# matched, and kept, so that what it escapes is not taken for one.
+_ESCAPED_NUL = r"(\\\\)|\\u0000"
+
+
+def found_version(session: Session) -> int:
+    """Return the version of the schema; 0 if there is none."""
+    try:
+        row = session.execute(SQL("SELECT version FROM {}").format(_SCHEMA_VERSION)).fetchone()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        return 0
+    return int(row[0]) if row else 0
+
+
+def create(session: Session) -> None:
+    """Create the schema, unless somebody else did meanwhile."""
+    with _alone(session):
+        session.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)))
+        session.execute(
+            SQL("CREATE TABLE IF NOT EXISTS {} (version integer NOT NULL)").format(_SCHEMA_VERSION)
+        )
+        if found_version(session) == 0:
+            _create_tables(session)
+            session.execute(SQL("INSERT INTO {} VALUES (%s)").format(_SCHEMA_VERSION), (SCHEMA_VERSION,))
+
+
+def upgrade(session: Session) -> None:
+    """Bring the schema from version 1 to version 2, unless somebody else did meanwhile.
+
+    Version 1 had the library's table, with the metadata in the stored state only.
+    """
+    with _alone(session):
+        if found_version(session) != 1:
+            return
+        session.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_VERSION_1_TABLE))
+        _create_tables(session)
+        session.execute(
+            SQL(
+                """INSERT INTO {events} (position, originator_id, originator_version, topic, state, event_id,
+                                         recorded_at, actor, correlation_id, causation_id)
+                SELECT row_number() OVER (ORDER BY notification_id), originator_id, originator_version, topic,
+                       state, (fields ->> 'event_id')::uuid,
+                       max((fields ->> 'timestamp')::timestamptz) OVER (ORDER BY notification_id),
+                       fields ->> 'actor', (fields ->> 'correlation_id')::uuid,
+                       (fields ->> 'causation_id')::uuid
+                FROM {old}, LATERAL (SELECT regexp_replace(convert_from(state, 'UTF8'),
+                                                           {nul}, {kept}, 'g')::json AS fields) AS decoded
+                ORDER BY notification_id"""
+            ).format(events=EVENTS.name, old=_VERSION_1_TABLE, nul=Literal(_ESCAPED_NUL), kept=Literal(r"\1"))
+        )
+        session.execute(SQL("DROP TABLE {}").format(_VERSION_1_TABLE))
+        for kind in ("uuid", "text"):
+            stored_event = Identifier(SCHEMA, f"stored_event_{kind}")
+            session.execute(SQL("DROP TYPE IF EXISTS {} CASCADE").format(stored_event))
+        session.execute(SQL("UPDATE {} SET version = 2").format(_SCHEMA_VERSION))
+
+
+def _create_tables(session: Session) -> None:
+    for statement in (*EVENTS.create_statements(), EVENTS.create_append_function()):
+        session.execute(statement)
+    session.execute(
+        SQL(
+            """CREATE TABLE {} (
+                key text PRIMARY KEY,
+                fingerprint text NOT NULL,
+                deployment_id uuid NOT NULL,
+                version bigint NOT NULL,
+                recorded_at timestamptz NOT NULL
+            )"""
+        ).format(KEYS)
+    )
+
+
+@contextmanager
+def _alone(session: Session) -> Iterator[None]:
+    """Enter a transaction that no other one like it runs beside."""
+    with session.transaction():
+        session.execute("SELECT pg_advisory_xact_lock(hashtextextended('deployledger schema', 0))")
+        yield

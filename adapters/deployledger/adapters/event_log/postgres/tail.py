@@ -1,0 +1,66 @@
+"""Hears what other processes add to a PostgreSQL log."""
+
+import os
+import select
+from collections.abc import Callable
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from deployledger.adapters.event_log.following import SAFETY_POLL_SECONDS, Tail
+from deployledger.adapters.event_log.postgres.recorders import Session
+from deployledger.domain.exceptions import EventLogError
+
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class PostgresTail(Tail):
+    """Listens on the log's channel, on a connection of its own, which is made again when it breaks."""
+
+    def __init__(self, connect: Callable[[], Session], channel: str) -> None:
+        super().__init__()
+        self._connect = connect
+        self._listen = SQL("LISTEN {}").format(Identifier(channel))
+        self._wake_read, self._wake_write = -1, -1
+
+    def _wake_watcher(self) -> None:
+        os.write(self._wake_write, b"x")
+
+    def join(self) -> None:
+        """Begin to follow; see the base class."""
+        with self._condition:
+            if self._thread is None:
+                self._wake_read, self._wake_write = os.pipe()
+        super().join()
+
+    def leave(self) -> None:
+        """End following; see the base class."""
+        super().leave()
+        if self._thread is None and self._wake_read >= 0:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_read, self._wake_write = -1, -1
+
+    def _watch(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stopping.is_set():
+            try:
+                with self._connect() as session:
+                    session.execute(self._listen)
+                    self._watching.set()
+                    self.announce()  # what was added before LISTEN, or while there was no connection
+                    pause = _FIRST_PAUSE_SECONDS
+                    self._hear(session)
+            except (psycopg.Error, OSError, EventLogError):  # the safety poll goes on meanwhile
+                select.select([self._wake_read], [], [], pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _hear(self, session: Session) -> None:
+        while not self._stopping.is_set():
+            ready, _, _ = select.select([session.fileno(), self._wake_read], [], [], SAFETY_POLL_SECONDS)
+            if session.fileno() in ready:
+                # At most one is waited for; reading it finds all that have arrived.
+                for _ in session.notifies(timeout=0):
+                    pass
+                self.announce()

@@ -1,0 +1,163 @@
+"""Stores batches of commands in PostgreSQL: one round trip a batch, two where something is in conflict."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
+from psycopg.pq.abc import PGresult
+
+from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide
+from deployledger.adapters.event_log.group_commit import BatchConflictError, BatchWriter, DatabaseAwayError
+from deployledger.adapters.event_log.postgres.recorders import EventTable, Session, array_literals
+from deployledger.domain.event_log import CommandKey
+
+_APPEND = b"deployledger_append"
+
+
+class PostgresBatchWriter(BatchWriter):
+    """Stores batches of commands in one table, on a connection of its own."""
+
+    def __init__(self, connect: Callable[[], Session], table: EventTable, keys: sql.Identifier) -> None:
+        self._connect = connect
+        self._session: Session | None = None
+        self._prepared_for: Session | None = None
+        self._table = table
+        self._insert_keys = sql.SQL(
+            "INSERT INTO {} (key, fingerprint, deployment_id, version, recorded_at) "
+            "SELECT *, clock_timestamp() FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::bigint[])"
+        ).format(keys)
+        self._select_keys = sql.SQL(
+            "SELECT key, fingerprint, deployment_id, version FROM {} WHERE key = ANY(%s)"
+        ).format(keys)
+        self._select_versions = sql.SQL(
+            "SELECT originator_id, max(originator_version) FROM {} WHERE originator_id = ANY(%s) "
+            "GROUP BY originator_id"
+        ).format(table.name)
+        self._select_event_ids = sql.SQL(
+            "SELECT originator_id, originator_version, event_id, position FROM {} "
+            "JOIN unnest(%s::uuid[], %s::bigint[]) AS first (originator_id, originator_version) "
+            "USING (originator_id, originator_version)"
+        ).format(table.name)
+
+    @contextmanager
+    def _used_session(self) -> Iterator[Session]:
+        try:
+            if self._session is None or self._session.closed:
+                self._session = self._connect()
+            yield self._session
+        except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation) as error:
+            self._roll_back()
+            raise BatchConflictError(str(error)) from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self.close()
+            raise DatabaseAwayError(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _roll_back(self) -> None:
+        if self._session is not None:
+            try:
+                self._session.rollback()
+            except psycopg.Error:
+                self.close()
+
+    def write(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Store all the commands in one transaction, without looking."""
+        if any(command.key is not None for command in commands):
+            with self._used_session() as session, session.transaction():
+                session.execute(self._table.lock)
+                return _outcomes(self._insert(session, commands), commands)
+        with self._used_session() as session:
+            return _outcomes(self._append(session, commands), commands)
+
+    def _append(self, session: Session, commands: Sequence[Command]) -> int:
+        """Call the append function and return the position before its events.
+
+        It is called by libpq's own blocking call, which gives up the interpreter's lock once: an event
+        loop that is busy in another thread makes each further time cost up to 5 ms.
+        """
+        connection = session.pgconn
+        if session is not self._prepared_for:
+            _check(connection.prepare(_APPEND, self._table.call_append_function().as_bytes(session)), session)
+            self._prepared_for = session
+        literals = array_literals([row for command in commands for row in command.rows])
+        result = connection.exec_prepared(_APPEND, [literal.encode() for literal in literals])
+        _check(result, session)
+        return int(result.get_value(0, 0) or 0)
+
+    def write_checked(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Look what is there, and store the commands that are not in conflict."""
+        with self._used_session() as session, session.transaction():
+            # The lock also waits for the end of a transaction whose connection broke during COMMIT.
+            session.execute(self._table.lock)
+            outcomes = decide(commands, self._known(session, commands))
+            storable = [
+                command for command, outcome in zip(commands, outcomes, strict=True) if outcome is None
+            ]
+            stored: Iterator[Outcome] = iter(())
+            if storable:
+                stored = iter(_outcomes(self._insert(session, storable), storable))
+            return [next(stored) if outcome is None else outcome for outcome in outcomes]
+
+    def _insert(self, session: Session, commands: Sequence[Command]) -> int:
+        """Insert the events and the keys, and return the position before the events."""
+        rows = [row for command in commands for row in command.rows]
+        before = session.execute(self._table.insert, array_literals(rows), prepare=True).fetchone()
+        keys = [command.key for command in commands if command.key is not None]
+        if keys:
+            session.execute(
+                self._insert_keys,
+                (
+                    [key.key for key in keys],
+                    [key.fingerprint for key in keys],
+                    [key.deployment_id for key in keys],
+                    [key.version for key in keys],
+                ),
+            )
+        session.execute(self._table.notify)
+        return int(before[0]) if before else 0
+
+    def _known(self, session: Session, commands: Sequence[Command]) -> Known:
+        streams = list({row.originator_id for command in commands for row in command.rows})
+        firsts = [command.rows[0] for command in commands]
+        keys = [command.key.key for command in commands if command.key is not None]
+        event_ids = session.execute(
+            self._select_event_ids,
+            ([row.originator_id for row in firsts], [row.originator_version for row in firsts]),
+        )
+        return Known(
+            versions=dict(session.execute(self._select_versions, (streams,)).fetchall()),
+            event_ids={(row[0], row[1]): (row[2], row[3]) for row in event_ids},
+            keys={row[0]: CommandKey(*row) for row in session.execute(self._select_keys, (keys,))}
+            if keys
+            else {},
+        )
+
+    def close(self) -> None:
+        """Close the connection; it is opened again when it is needed."""
+        if self._session is not None:
+            self._session.close()
+            self._session = self._prepared_for = None
+
+
+def _outcomes(before: int, commands: Sequence[Command]) -> list[Outcome]:
+    position = before + 1
+    outcomes: list[Outcome] = []
+    for command in commands:
+        outcomes.append(Stored(position))
+        position += len(command.rows)
+    return outcomes
+
+
+def _check(result: PGresult, session: Session) -> None:
+    """Raise the driver's error for a result that is one."""
+    if result.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+        return
+    message = result.get_error_message(session.info.encoding)
+    state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+    if not state or session.pgconn.status != ConnStatus.OK:
+        raise psycopg.OperationalError(message)
+    raise psycopg.errors.lookup(state)(message)

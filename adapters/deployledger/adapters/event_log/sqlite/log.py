@@ -1,0 +1,216 @@
+"""The event log in an SQLite file, or in memory."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from uuid import UUID, uuid4
+
+from eventsourcing.persistence import ApplicationRecorder, StoredEvent
+from eventsourcing.sqlite import SQLiteDatastore
+
+from deployledger.adapters.event_log.following import Tail
+from deployledger.adapters.event_log.group_commit import BatchWriter
+from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, DatabaseEventLog, StoredRow
+from deployledger.adapters.event_log.sqlite.ownership import try_flock
+from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
+from deployledger.adapters.event_log.sqlite.schema import create, found_version, upgrade
+from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
+from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
+from deployledger.domain.event_log import CommandKey
+from deployledger.domain.exceptions import EventLogError
+
+_LOCK_TIMEOUT_SECONDS = 10
+_SWITCH_PAUSE_SECONDS = 0.005
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SQLiteEventLog(DatabaseEventLog):
+    """An event log in one SQLite file; ``None`` keeps it in memory for as long as it is open.
+
+    Ownership is an flock on a file of its own beside the database: the kernel gives it up when the
+    process that holds it dies, however it dies.
+    """
+
+    def __init__(self, path: Path | None, *, patience: float) -> None:
+        self._path = path.expanduser().absolute() if path else None
+        self._name = (
+            str(self._path) if self._path else f"file:deployledger-{uuid4().hex}?mode=memory&cache=shared"
+        )
+        self._datastore: SQLiteDatastore | None = None
+        self._kept_in_memory: sqlite3.Connection | None = None
+        self._owned: set[UUID] = set()
+        self._owned_lock = Lock()
+        super().__init__(str(self._path or "memory"), patience=patience)
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return a new connection, in autocommit mode."""
+        if self._path is not None:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise EventLogError(
+                    f"The folder of the event log {self._path} cannot be made: {error.strerror}.",
+                    hint="Choose another place with DEPLOYLEDGER_HOME or DEPLOYLEDGER_DATABASE_URL.",
+                ) from error
+        connection = sqlite3.connect(
+            self._name,
+            uri=self._path is None,
+            timeout=_LOCK_TIMEOUT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        if self._path is not None:
+            _switch_to_write_ahead_log(connection)
+        return connection
+
+    @contextmanager
+    def _session(self) -> Iterator[sqlite3.Connection]:
+        """Enter with a connection for one use; errors are ours."""
+        try:
+            with closing(self._connection()) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise EventLogError(
+                f"The event log in {self._described_as} cannot be used: {error}.",
+                hint="Check that it is an SQLite database of deployledger, and that it can be written.",
+            ) from error
+
+    def _make_writer(self) -> BatchWriter:
+        return SQLiteBatchWriter(self._connection, EVENTS_TABLE, KEYS_TABLE)
+
+    def _make_tail(self) -> Tail:
+        return SQLiteTail(self._connection if self._path else None)
+
+    def _connect(self) -> ApplicationRecorder:
+        self._datastore = SQLiteDatastore(self._name, lock_timeout=_LOCK_TIMEOUT_SECONDS)
+        return SQLiteLogRecorder(self._datastore, events_table_name=EVENTS_TABLE)
+
+    def _disconnect(self) -> None:
+        if self._datastore is not None:
+            self._datastore.close()
+            self._datastore = None
+        if self._kept_in_memory is not None:
+            self._kept_in_memory.close()
+            self._kept_in_memory = None
+
+    @property
+    def _creates_schema(self) -> bool:
+        return True
+
+    def _found_schema(self) -> int:
+        if self._path is not None and not self._path.exists():
+            return 0
+        with self._session() as connection:
+            return found_version(connection)
+
+    def _create_schema(self) -> None:
+        if self._path is None and self._kept_in_memory is None:
+            self._kept_in_memory = (
+                self._connection()
+            )  # memory is shared for as long as one connection is open
+        with self._session() as connection:
+            create(connection)
+
+    def _upgrade_schema(self) -> None:
+        with self._session() as connection:
+            upgrade(connection)
+
+    def _rows(
+        self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
+    ) -> Iterator[StoredRow]:
+        conditions, values = ["position > ?"], list[int | str]([after])
+        if until is not None:
+            conditions.append("position <= ?")
+            values.append(until)
+        if topics:
+            conditions.append(f"topic IN ({', '.join('?' * len(topics))})")
+            values.extend(topics)
+        if stream_id is not None:
+            conditions.append("originator_id = ?")
+            values.append(stream_id.hex)
+        query = (
+            "SELECT position, recorded_at, originator_id, originator_version, topic, state "  # noqa: S608
+            f"FROM {EVENTS_TABLE} WHERE {' AND '.join(conditions)} ORDER BY position LIMIT ?"
+        )
+        for position, recorded_at, originator_id, version, topic, state in self._select(
+            query, *values, limit
+        ):
+            yield StoredRow(
+                position,
+                _EPOCH + timedelta(microseconds=recorded_at),
+                StoredEvent(UUID(originator_id), version, topic, state),
+            )
+
+    def _select(self, query: str, *values: int | str) -> list[tuple[int, int, str, int, str, bytes]]:
+        assert self._datastore is not None  # noqa: S101  # opened by the caller
+        with self._datastore.transaction(commit=False) as cursor:
+            cursor.execute(query, values)
+            return [tuple(row) for row in cursor.fetchall()]
+
+    def _find_command(self, key: str) -> CommandKey | None:
+        query = f"SELECT key, fingerprint, deployment_id, version FROM {KEYS_TABLE} WHERE key = ?"  # noqa: S608
+        assert self._datastore is not None  # noqa: S101  # opened by the caller
+        with self._datastore.transaction(commit=False) as cursor:
+            cursor.execute(query, (key,))
+            row = cursor.fetchone()
+        return CommandKey(row[0], row[1], UUID(row[2]), row[3]) if row else None
+
+    def _count(self) -> tuple[int, dict[str, int], int]:
+        assert self._datastore is not None  # noqa: S101  # opened by the caller
+        with self._datastore.transaction(commit=False) as cursor:
+            cursor.execute(f"SELECT count(DISTINCT originator_id) FROM {EVENTS_TABLE}")  # noqa: S608
+            streams = int(cursor.fetchone()[0])
+            cursor.execute(f"SELECT topic, count(*) FROM {EVENTS_TABLE} GROUP BY topic ORDER BY topic")  # noqa: S608
+            topics = {row[0]: int(row[1]) for row in cursor.fetchall()}
+            cursor.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+            return streams, topics, int(cursor.fetchone()[0])
+
+    @contextmanager
+    def ownership(self, stream_id: UUID) -> Iterator[bool]:
+        """Try to become the one that works on a stream; see the port."""
+        if self._path is None:
+            with self._owned_lock:
+                is_owner = stream_id not in self._owned
+                self._owned.add(stream_id)
+            try:
+                yield is_owner
+            finally:
+                if is_owner:
+                    with self._owned_lock:
+                        self._owned.discard(stream_id)
+            return
+        folder = self._path.with_name(f"{self._path.name}.locks")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = try_flock(folder / str(stream_id))
+        except OSError as error:
+            raise EventLogError(
+                f"The lock folder {folder} of the event log cannot be used: {error.strerror}.",
+                hint="Check that the folder of the database is writable.",
+            ) from error
+        if lock is None:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            (folder / str(stream_id)).unlink(missing_ok=True)
+            os.close(lock)
+
+
+def _switch_to_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Do what is done once for a file; of those that do it at the same time SQLite lets none wait."""
+    latest = time.monotonic() + _LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > latest:
+                raise
+        time.sleep(_SWITCH_PAUSE_SECONDS)

@@ -1,0 +1,124 @@
+"""Stores batches of commands in an SQLite file, on a connection of its own."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from uuid import UUID
+
+from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide
+from deployledger.adapters.event_log.group_commit import BatchConflictError, BatchWriter, DatabaseAwayError
+from deployledger.adapters.event_log.sqlite.recorders import insert, now_microseconds
+from deployledger.domain.event_log import CommandKey
+
+_MOST_VALUES = 500
+"""How many values a query compares with at most (SQLite's own limit was 999 for long)."""
+
+
+class SQLiteBatchWriter(BatchWriter):
+    """Stores batches of commands in one SQLite file."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], table: str, keys_table: str) -> None:
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None
+        self._table = table
+        self._insert_key = f"INSERT INTO {keys_table} VALUES (?, ?, ?, ?, ?)"  # noqa: S608  # a name of ours
+        self._select_keys = f"SELECT key, fingerprint, deployment_id, version FROM {keys_table} WHERE key IN "  # noqa: S608
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        except sqlite3.IntegrityError as error:
+            raise BatchConflictError(str(error)) from error
+        except sqlite3.Error as error:
+            self.close()
+            raise DatabaseAwayError(str(error)) from error
+
+    def write(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Store all the commands in one transaction, without looking."""
+        with self._transaction() as connection:
+            return self._store(connection, commands)
+
+    def write_checked(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Look what is there, and store the commands that are not in conflict."""
+        with self._transaction() as connection:
+            outcomes = decide(commands, self._known(connection, commands))
+            storable = [
+                command for command, outcome in zip(commands, outcomes, strict=True) if outcome is None
+            ]
+            stored = iter(self._store(connection, storable))
+            return [next(stored) if outcome is None else outcome for outcome in outcomes]
+
+    def _store(self, connection: sqlite3.Connection, commands: Sequence[Command]) -> list[Outcome]:
+        rows = [row for command in commands for row in command.rows]
+        if not rows:
+            return []
+        cursor = connection.cursor()
+        insert(cursor.execute, self._table, rows)
+        position = int(cursor.lastrowid or 0) - len(rows) + 1
+        keys = [command.key for command in commands if command.key is not None]
+        if keys:
+            connection.executemany(
+                self._insert_key,
+                [
+                    (key.key, key.fingerprint, key.deployment_id.hex, key.version, now_microseconds())
+                    for key in keys
+                ],
+            )
+        outcomes: list[Outcome] = []
+        for command in commands:
+            outcomes.append(Stored(position))
+            position += len(command.rows)
+        return outcomes
+
+    def _known(self, connection: sqlite3.Connection, commands: Sequence[Command]) -> Known:
+        known = Known()
+        streams = {row.originator_id.hex for command in commands for row in command.rows}
+        for some in _in_parts(sorted(streams)):
+            for stream, version in connection.execute(
+                f"SELECT originator_id, max(originator_version) FROM {self._table} "  # noqa: S608
+                f"WHERE originator_id IN ({_marks(some)}) GROUP BY originator_id",
+                some,
+            ):
+                known.versions[UUID(stream)] = version
+        event_ids = {}
+        for command in commands:
+            first = command.rows[0]
+            row = connection.execute(
+                f"SELECT event_id, position FROM {self._table} "  # noqa: S608
+                "WHERE originator_id = ? AND originator_version = ?",
+                (first.originator_id.hex, first.originator_version),
+            ).fetchone()
+            if row is not None:
+                event_ids[first.originator_id, first.originator_version] = (UUID(row[0]), int(row[1]))
+        known.event_ids = event_ids
+        for some in _in_parts([command.key.key for command in commands if command.key is not None]):
+            for key, fingerprint, deployment, version in connection.execute(
+                f"{self._select_keys} ({_marks(some)})", some
+            ):
+                known.keys[key] = CommandKey(key, fingerprint, UUID(deployment), version)
+        return known
+
+    def close(self) -> None:
+        """Close the connection; it is opened again when it is needed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _in_parts(values: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(values), _MOST_VALUES):
+        yield values[start : start + _MOST_VALUES]
+
+
+def _marks(values: list[str]) -> str:
+    return ", ".join("?" * len(values))

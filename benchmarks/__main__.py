@@ -1,0 +1,45 @@
+"""Measures, beside the library as shipped, on the same databases in the same run, and prints a table.
+
+    python -m benchmarks                 everything
+    python -m benchmarks --rounds 3      fewer rounds
+    python -m benchmarks --skip-million  without the log of a million events
+
+Every figure is the median of the rounds; within a round, ours and the baseline's take turns. A PostgreSQL
+server is started for it, with fsync on; DEPLOYLEDGER_BENCH_POSTGRES_URL names another one.
+"""
+
+import argparse
+import logging
+import os
+import platform
+
+from benchmarks.appending import accepted_rates, heartbeat, latencies, million
+from benchmarks.databases import databases
+from benchmarks.following import visibility
+from benchmarks.report import Report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--skip-million", action="store_true")
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    report = Report()
+    with databases() as found:
+        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {found.postgres_version},")
+        print(f"SQLite {found.sqlite_version}\n")
+        for database in found.all:
+            accepted_rates(report, database, options.rounds)
+            latencies(report, database, options.rounds)
+            visibility(report, database, options.rounds)
+            heartbeat(report, database, options.rounds)
+            if not options.skip_million:
+                million(report, database, options.rounds)
+    report.print()
+
+
+if __name__ == "__main__":
+    main()

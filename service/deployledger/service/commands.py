@@ -1,0 +1,236 @@
+"""Giving commands: decide, store, and answer; once, however often a command is repeated."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+
+from deployledger.domain.deployment import Deployment
+from deployledger.domain.event_log import CommandKey, RepeatedCommandError
+from deployledger.domain.events import CommandContext, DeploymentEvent, Event
+from deployledger.domain.exceptions import (
+    ConcurrencyError,
+    ConfigurationError,
+    ConflictError,
+    MachineLearningServiceError,
+)
+from deployledger.domain.names import NameReservation
+from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse, Text
+from deployledger.projections import status
+from deployledger.service.idempotency import checked_key, fingerprint, require_same
+from deployledger.service.repository import Repository
+
+_MOST_ATTEMPTS = 50
+_LONGEST_PAUSE_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a command came to, before it is stored.
+
+    Attributes:
+        deployment: the deployment, with its new events.
+        history: its events before.
+        reservations: the reservations of names that change with it.
+    """
+
+    deployment: Deployment
+    history: list[DeploymentEvent] = field(default_factory=list)
+    reservations: tuple[NameReservation, ...] = ()
+
+
+Decide = Callable[[CommandContext], Decision]
+
+
+class RunBlocking(Protocol):
+    """Runs a call that blocks, outside of the event loop."""
+
+    def __call__(self, call: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+        """Return what the call returns."""
+        ...
+
+
+class Commands:
+    """Decides commands on deployments and stores what they come to.
+
+    Args:
+        orchestrator: the name of the orchestrator whose deployments are commanded.
+        actor: who gives the commands.
+        blocking: runs the calls that block.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        orchestrator: str,
+        actor: str,
+        now: Callable[[], datetime],
+        new_id: Callable[[], UUID],
+        blocking: RunBlocking,
+    ) -> None:
+        self._repository = repository
+        self._orchestrator = orchestrator
+        self._actor = _checked_actor(actor)
+        self._now = now
+        self._new_id = new_id
+        self._blocking = blocking
+
+    async def deploy(self, request: DeploymentRequest, key: str | None) -> DeploymentStatusResponse:
+        """Request a new deployment, or an update if the name is in use and the request says so."""
+        name = request.deployment_name
+
+        def decide(by: CommandContext, reservation: NameReservation) -> Decision:
+            deployment = Deployment.request(self._new_id(), request, orchestrator=self._orchestrator, by=by)
+            reservation.reserve(deployment.id, by=by)
+            return Decision(deployment, reservations=(reservation,))
+
+        def look_and_decide(by: CommandContext) -> Decision:
+            reservation = self._repository.reservation(name)
+            if reservation.holder is not None and request.version_strategy == "update_existing":
+                return self._update(reservation.holder, request, by, None)
+            return decide(by, reservation)
+
+        # Most names were never taken: that is tried first, without looking.
+        return await self._give(
+            look_and_decide,
+            key,
+            lambda: fingerprint("deploy", request=request),
+            without_looking=lambda by: decide(by, NameReservation(name)),
+        )
+
+    async def update(
+        self, deployment_id: UUID, request: DeploymentRequest, key: str | None, expected_version: int | None
+    ) -> DeploymentStatusResponse:
+        """Request a new revision; another name renames the deployment."""
+        return await self._give(
+            lambda by: self._update(deployment_id, request, by, expected_version),
+            key,
+            lambda: fingerprint("update", deployment_id, request=request, expected_version=expected_version),
+        )
+
+    async def on(
+        self,
+        deployment_id: UUID,
+        name: str,
+        command: Callable[[Deployment, CommandContext], None],
+        key: str | None,
+        expected_version: int | None,
+        **body: int | None,
+    ) -> DeploymentStatusResponse:
+        """Give a command that concerns the deployment alone; ``name`` and ``body`` tell it from others."""
+
+        def decide(by: CommandContext) -> Decision:
+            deployment, history = self.load(deployment_id, expected_version)
+            command(deployment, by)
+            return Decision(deployment, history)
+
+        return await self._give(
+            decide, key, lambda: fingerprint(name, deployment_id, expected_version=expected_version, **body)
+        )
+
+    def load(
+        self, deployment_id: UUID, expected_version: int | None = None
+    ) -> tuple[Deployment, list[DeploymentEvent]]:
+        """Return a deployment of our orchestrator, and its history.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+            ConflictError: if another orchestrator looks after it.
+            StaleVersionError: if it is not at the expected version.
+        """
+        history = self._repository.history(deployment_id)
+        deployment = self._repository.rebuild(history)
+        if deployment.orchestrator != self._orchestrator:
+            raise ConflictError(
+                f"{deployment} is looked after by the orchestrator {deployment.orchestrator!r}, "
+                f"and this service has {self._orchestrator!r}.",
+                hint="Give the command through a service with that orchestrator.",
+            )
+        deployment.expect_version(expected_version)
+        return deployment, history
+
+    def _update(
+        self, deployment_id: UUID, request: DeploymentRequest, by: CommandContext, expected: int | None
+    ) -> Decision:
+        deployment, history = self.load(deployment_id, expected)
+        old_name = deployment.name
+        deployment.request_update(request, by=by)
+        if request.deployment_name == old_name:
+            return Decision(deployment, history)
+        taken = self._repository.reservation(request.deployment_name)
+        taken.reserve(deployment.id, by=by)
+        released = self._repository.reservation(old_name)
+        released.release(deployment.id, by=by)
+        return Decision(deployment, history, (taken, released))
+
+    async def _give(
+        self,
+        decide: Decide,
+        key: str | None,
+        digest_of: Callable[[], str],
+        *,
+        without_looking: Decide | None = None,
+    ) -> DeploymentStatusResponse:
+        """Decide and store, again if somebody else changed the same stream meanwhile."""
+        digest = ""
+        if key is not None:
+            digest = digest_of()
+            first = await self._blocking(self._repository.log.command, checked_key(key))
+            if first is not None:
+                return await self._first_answer(first, digest)
+        by = CommandContext(
+            actor=self._actor, at=self._now(), new_id=self._new_id, correlation_id=self._new_id()
+        )
+        attempts_left = _MOST_ATTEMPTS
+        while True:
+            try:
+                if without_looking is not None:
+                    decision, without_looking = without_looking(by), None
+                else:
+                    decision = await self._blocking(decide, by)
+            except MachineLearningServiceError:
+                # It may be refused because it was done: by the same command, repeated at the same time.
+                first = key and await self._blocking(self._repository.log.command, key)
+                if first:
+                    return await self._first_answer(first, digest)
+                raise
+            deployment = decision.deployment
+            own = deployment.collect_events()
+            events: list[Event] = [
+                *own,
+                *(event for reservation in decision.reservations for event in reservation.collect_events()),
+            ]
+            command_key = CommandKey(key, digest, deployment.id, deployment.version) if key else None
+            try:
+                await self._repository.log.append_async(events, command_key)
+                return status.respond(status.fold([*decision.history, *own]))
+            except RepeatedCommandError as repeated:
+                return await self._first_answer(repeated.first, digest)
+            except ConcurrencyError:
+                attempts_left -= 1
+                if not attempts_left:
+                    raise
+                if attempts_left < _MOST_ATTEMPTS - 1:
+                    await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))  # noqa: S311  # no secret
+
+    async def _first_answer(self, first: CommandKey, digest: str) -> DeploymentStatusResponse:
+        """Return what the first command with the key answered."""
+        require_same(first, digest)
+        history = await self._blocking(self._repository.history, first.deployment_id)
+        return status.respond(status.fold(history[: first.version]))
+
+
+def _checked_actor(actor: str) -> str:
+    try:
+        return TypeAdapter(Text).validate_python(actor)
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"The actor is invalid: {error.errors(include_url=False)[0]['msg']}.",
+            hint="Set DEPLOYLEDGER_ACTOR, or pass actor=….",
+        ) from error

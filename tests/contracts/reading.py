@@ -1,0 +1,10 @@
+"""Reading a log, in one place for all tests."""
+
+from collections.abc import Sequence
+
+from deployledger.domain.event_log import EventLog, RecordedEvent
+
+
+def page(log: EventLog, *, after: int = 0, limit: int = 10_000) -> Sequence[RecordedEvent]:
+    """Return the next events behind a position."""
+    return list(log.read(after=after, limit=limit).events)
