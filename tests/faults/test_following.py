@@ -36,8 +36,8 @@ def take(follower: Follower, number: int, seconds: float = 10) -> list[int]:
     return found
 
 
-def our_threads() -> set[str]:
-    return {it.name for it in threading.enumerate() if it.name.startswith("deployledger-")}
+def our_threads() -> set[threading.Thread]:
+    return {it for it in threading.enumerate() if it.name.startswith("deployledger-")}
 
 
 # What is followed -----------------------------------------------------------------------------------
@@ -88,11 +88,12 @@ def test_filters_leave_events_out_and_move_the_position_past_them(log: EventLog)
 def test_what_cannot_be_followed_is_a_configuration_error(
     options: dict[str, object], says: str, log: EventLog
 ) -> None:
+    before = our_threads()
     log.append(new_command(3))
     with pytest.raises(ConfigurationError, match=says) as refusal:
         log.follow(**options)  # type: ignore[arg-type]
     assert refusal.value.hint
-    assert our_threads() <= {"deployledger-writer"}
+    assert "deployledger-tail" not in {it.name for it in our_threads() - before}
 
 
 # Coroutines -----------------------------------------------------------------------------------------
@@ -165,6 +166,7 @@ def test_closing_from_another_thread_ends_the_iteration(log: EventLog) -> None:
 
 
 def test_many_may_begin_and_end_to_follow_at_the_same_time(log: EventLog) -> None:
+    before = our_threads()
     log.append(new_command(1))
 
     def follow_for_a_moment(_: int) -> None:
@@ -174,11 +176,12 @@ def test_many_may_begin_and_end_to_follow_at_the_same_time(log: EventLog) -> Non
     with ThreadPoolExecutor(8) as threads:
         for it in [threads.submit(follow_for_a_moment, n) for n in range(times(100, 2000))]:
             it.result(20)
-    wait_until(lambda: "deployledger-tail" not in our_threads())
+    wait_until(lambda: "deployledger-tail" not in {it.name for it in our_threads() - before})
 
 
 @pytest.mark.parametrize("closed_first", ["follower", "log"])
 def test_a_closed_log_leaves_no_thread_behind(closed_first: str, database_url: str) -> None:
+    before = our_threads()
     log = open_event_log(database_url, create=True)
     log.append(new_command(2))
     follower = log.follow()
@@ -190,7 +193,7 @@ def test_a_closed_log_leaves_no_thread_behind(closed_first: str, database_url: s
         log.close()
         assert list(follower) == []
         follower.close()
-    wait_until(lambda: not our_threads(), 3)
+    wait_until(lambda: our_threads() <= before, 3)
 
 
 @pytest.mark.parametrize("closed_first", ["follower", "log"])

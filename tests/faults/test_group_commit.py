@@ -101,7 +101,9 @@ async def test_a_version_that_was_not_reached_is_a_conflict(
     await commits.store_async(command((stream, 1)))
     first = await hold(held, commits)
     ahead = asyncio.create_task(commits.store_async(command((stream, 5))))
-    rest = [asyncio.create_task(commits.store_async(command((uuid4(), 1)))) for _ in range(0 if alone else 20)]
+    rest = [
+        asyncio.create_task(commits.store_async(command((uuid4(), 1)))) for _ in range(0 if alone else 20)
+    ]
     await asyncio.sleep(0)
     held.release()
     await asyncio.gather(first, *rest)

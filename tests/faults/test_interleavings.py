@@ -77,7 +77,7 @@ class Callers:
         with self._lock:
             known = dict(self._known)
         places = [
-            (self.streams[stream], known[self.streams[stream]] + plan.off + number)
+            (self.streams[stream], max(0, known[self.streams[stream]] + plan.off) + number)
             for stream in plan.streams
             for number in range(1, plan.size + 1)
         ]

@@ -22,6 +22,8 @@ class Settings(BaseSettings):
         home: the folder for the database file, artifacts, images and serving processes.
         database_url: where the event log is; none is the file ``deployledger.db`` in ``home``.
         create_schema: whether a PostgreSQL database without our schema gets it on first use.
+        pool_size: how many connections read from a PostgreSQL server at the same time, at most.
+        database_patience: how many seconds a command waits for a database that is away, before it fails.
         actor: who gives the commands; none is the operating system's user, marked as such.
         serving_host: the address that local endpoints listen on.
         ready_timeout: how many seconds a local server may take to become ready.
@@ -34,6 +36,8 @@ class Settings(BaseSettings):
     )
     database_url: SecretStr | None = None
     create_schema: bool = False
+    pool_size: int = Field(default=8, ge=1, le=100)
+    database_patience: float = Field(default=30.0, gt=0)
     actor: str | None = None
     serving_host: str = "127.0.0.1"
     ready_timeout: float = Field(default=120.0, gt=0)

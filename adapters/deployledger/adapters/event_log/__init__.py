@@ -8,7 +8,9 @@ follows them (`following`) misses nothing. The recorders of `eventsourcing`, wit
 ``sqlite.recorders`` and ``postgres.recorders``.
 """
 
+import os
 from pathlib import Path
+from threading import Lock
 
 from deployledger.adapters.event_log.log import DatabaseEventLog
 from deployledger.domain.exceptions import ConfigurationError
@@ -16,11 +18,20 @@ from deployledger.domain.redaction import without_credentials
 
 __all__ = ["DatabaseEventLog", "open_event_log"]
 
+_MEMORY = ("sqlite://", "sqlite://:memory:", "sqlite:///:memory:")
+
+
+_open: dict[tuple[object, ...], DatabaseEventLog] = {}
+_lock = Lock()
+
 
 def open_event_log(
     database_url: str, *, create: bool = False, pool_size: int = 8, patience: float = 30.0
 ) -> DatabaseEventLog:
     """Return the event log that a database URL names; the database is first used when a method is called.
+
+    All who open the same one in a process share it, its connections and its transactions; it is closed
+    when the last of them closes it.
 
     Args:
         create: create the schema on a PostgreSQL server that has none. On SQLite it always is.
@@ -30,13 +41,24 @@ def open_event_log(
     Raises:
         ConfigurationError: if the URL is of no kind that is known.
     """
+    if database_url in _MEMORY:
+        return _make(database_url, create, pool_size, patience)
+    key = (os.getpid(), database_url, create, pool_size, patience)
+    with _lock:
+        log = _open.get(key)
+        if log is None or not log.share():
+            log = _open[key] = _make(database_url, create, pool_size, patience)
+        return log
+
+
+def _make(database_url: str, create: bool, pool_size: int, patience: float) -> DatabaseEventLog:
     if database_url.startswith(("postgresql://", "postgres://")):
         from deployledger.adapters.event_log.postgres.log import PostgresEventLog
 
         return PostgresEventLog(database_url, create=create, pool_size=pool_size, patience=patience)
     from deployledger.adapters.event_log.sqlite.log import SQLiteEventLog
 
-    if database_url in ("sqlite://", "sqlite://:memory:", "sqlite:///:memory:"):
+    if database_url in _MEMORY:
         return SQLiteEventLog(None, patience=patience)
     if database_url.startswith("sqlite:///") and len(database_url) > len("sqlite:///"):
         return SQLiteEventLog(Path(database_url.removeprefix("sqlite:///")), patience=patience)

@@ -62,6 +62,8 @@ class DatabaseEventLog(ABC):
         self._mapper = EventMapper()
         self._recorder_or_none: ApplicationRecorder | None = None
         self._opening = Lock()
+        self._sharing = Lock()
+        self._users = 1
         self._tail = self._make_tail()
         self._commits = GroupCommit(
             self._make_writer(), self._tail.announce, patience=patience, described_as=described_as
@@ -318,8 +320,19 @@ class DatabaseEventLog(ABC):
             size_bytes=size,
         )
 
+    def share(self) -> bool:
+        """Count one more user, each of whom closes the log; False if it is closed already."""
+        with self._sharing:
+            if self._users:
+                self._users += 1
+            return self._users > 0
+
     def close(self) -> None:
-        """Store what waits, close every connection and end every thread."""
+        """Store what waits, close every connection and end every thread, if no other user is left."""
+        with self._sharing:
+            self._users -= 1
+            if self._users:
+                return
         self._commits.close()
         with self._opening:
             self._recorder_or_none = None

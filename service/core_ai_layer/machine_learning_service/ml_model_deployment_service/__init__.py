@@ -72,6 +72,8 @@ class MLModelDeploymentService(DeploymentService):
             open_event_log(
                 database_url or _database(settings, folder),
                 create=settings.create_schema if create_schema is None else create_schema,
+                pool_size=settings.pool_size,
+                patience=settings.database_patience,
             ),
             clients,
             workspace=folder / "downloads",
