@@ -1,6 +1,7 @@
 """The library's own cases, on our recorders: its applications can use our tables."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,11 @@ class OnSQLite:
     @pytest.fixture(autouse=True)
     def _with_datastore(self, tmp_path: Path) -> Iterator[None]:
         self.datastore = SQLiteDatastore(str(tmp_path / "library.db"))
+        before = set(threading.enumerate())
         yield
+        # The library's cases do not wait for their readers, which must not lose the file while they read.
+        for thread in set(threading.enumerate()) - before:
+            thread.join(10)
         self.datastore.close()
 
     def new_originator_id(self) -> UUID:

@@ -8,6 +8,9 @@ from urllib.parse import urlencode, urlsplit
 
 import psycopg
 
+_ENDS_OF_TRANSACTIONS = (b"COMMIT\x00", b"\x00deployledger_append\x00")
+"""What a client sends last in a transaction: the command, or the binding of the function that appends."""
+
 
 class LosingProxy:
     """Passes everything on, except when it is told to lose the end of a transaction.
@@ -55,41 +58,64 @@ class LosingProxy:
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._server)
             self._sockets += [client, server]
-            for source, sink, loses in (
-                (client, server, self._loses_request),
-                (server, client, self._loses_answer),
-            ):
-                threading.Thread(target=self._pass_on, args=(source, sink, loses), daemon=True).start()
+            ending = threading.Event()
+            for work in (self._pass_requests_on, self._pass_answers_on):
+                threading.Thread(target=work, args=(client, server, ending), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket, loses: object) -> None:
-        assert callable(loses)
-        try:
-            while data := source.recv(1 << 16):
-                if loses(data):
+    def _pass_requests_on(
+        self, client: socket.socket, server: socket.socket, ending: threading.Event
+    ) -> None:
+        for data in _received(client):
+            if any(it in data for it in _ENDS_OF_TRANSACTIONS):
+                if self._loses("_requests_to_lose"):
                     break
-                sink.sendall(data)
+                ending.set()
+            if not _sent(server, data):
+                break
+        _cut(client, server)
+
+    def _pass_answers_on(self, client: socket.socket, server: socket.socket, ending: threading.Event) -> None:
+        for data in _received(server):
+            # The server answers once the transaction is stored.
+            if ending.is_set():
+                ending.clear()
+                if self._loses("_answers_to_lose"):
+                    break
+            if not _sent(client, data):
+                break
+        _cut(client, server)
+
+    def _loses(self, what: str) -> bool:
+        with self._lock:
+            left: int = getattr(self, what)
+            loses = left > 0
+            setattr(self, what, left - loses)
+            self.lost += loses
+        return loses
+
+
+def _received(source: socket.socket) -> Iterator[bytes]:
+    try:
+        while data := source.recv(1 << 16):
+            yield data
+    except OSError:
+        return
+
+
+def _sent(sink: socket.socket, data: bytes) -> bool:
+    try:
+        sink.sendall(data)
+    except OSError:
+        return False
+    return True
+
+
+def _cut(*sockets: socket.socket) -> None:
+    for it in sockets:
+        try:
+            it.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass
-        for it in (source, sink):
-            try:
-                it.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
-
-    def _loses_request(self, data: bytes) -> bool:
-        with self._lock:
-            loses = self._requests_to_lose > 0 and b"COMMIT\x00" in data
-            self._requests_to_lose -= loses
-            self.lost += loses
-        return loses
-
-    def _loses_answer(self, data: bytes) -> bool:
-        # The server's CommandComplete, which it sends once the transaction is stored.
-        with self._lock:
-            loses = self._answers_to_lose > 0 and b"COMMIT\x00" in data
-            self._answers_to_lose -= loses
-            self.lost += loses
-        return loses
+            continue
 
 
 @contextmanager

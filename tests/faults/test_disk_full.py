@@ -1,11 +1,13 @@
 """The disk is full, or somebody else has the file: said clearly, and over when that is over."""
 
+import os
+import resource
 import sqlite3
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -16,14 +18,14 @@ from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import EventLogError
 from tests.faults.audit import assert_whole, new_command, rows
 from tests.faults.conftest import OwnServer, SmallDisk
-from tests.faults.workers import PROCESSES, start
+from tests.faults.workers import PROCESSES, Signal, start
 
 PATIENCE_SECONDS = 0.3
 
 
-def append_until_refused(log: EventLog) -> tuple[list[object], EventLogError]:
+def append_until_refused(log: EventLog) -> tuple[list[UUID], EventLogError]:
     """Return the streams of the commands that were stored, and what the next was told."""
-    stored: list[object] = []
+    stored: list[UUID] = []
     for _ in range(10_000):
         command = new_command(3)
         try:
@@ -51,7 +53,7 @@ def check_full_disk(url: str, make_room: Callable[[], None], *said: str) -> None
     stored, error = append_until_refused(log)
     assert len(stored) > 10
     assert_clear(error, *said)
-    assert_whole(rows(url), stored)  # type: ignore[arg-type]
+    assert_whole(rows(url), stored)
     with pytest.raises(EventLogError):
         log.append(new_command(1))
     assert len(log.read(after=0, limit=10).events) == 10  # reading goes on
@@ -59,7 +61,7 @@ def check_full_disk(url: str, make_room: Callable[[], None], *said: str) -> None
     command = new_command(3)
     log.append(command)
     assert log.stream(command[0].originator_id) == command
-    assert_whole(rows(url), [*stored, command[0].originator_id])  # type: ignore[list-item]
+    assert_whole(rows(url), [*stored, command[0].originator_id])
     log.close()
 
 
@@ -69,7 +71,7 @@ def test_a_full_disk_of_sqlite(small_disk: SmallDisk) -> None:
 
 
 @pytest.fixture
-def small_tablespace(own_server: OwnServer, small_disk: SmallDisk) -> Iterator[str]:
+def small_tablespace(own_server: OwnServer, small_disk: SmallDisk) -> str:
     """A log whose tables are on the small disk."""
     log = open_event_log(own_server.url, create=True)
     log.create_schema()
@@ -81,12 +83,8 @@ def small_tablespace(own_server: OwnServer, small_disk: SmallDisk) -> Iterator[s
         folder = small_disk.folder / "tablespace"
         folder.mkdir()
         folder.chmod(0o700)
-        try:
-            import os
-
-            os.chown(folder, owner.st_uid, owner.st_gid)
-        finally:
-            session.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(sql.Literal(str(folder))))
+        os.chown(folder, owner.st_uid, owner.st_gid)
+        session.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(sql.Literal(str(folder))))
         session.execute("ALTER TABLE deployledger.events SET TABLESPACE small")
         for (index,) in session.execute(
             "SELECT indexname FROM pg_indexes WHERE schemaname = 'deployledger' AND tablename = 'events'"
@@ -94,7 +92,7 @@ def small_tablespace(own_server: OwnServer, small_disk: SmallDisk) -> Iterator[s
             session.execute(
                 sql.SQL("ALTER INDEX {} SET TABLESPACE small").format(sql.Identifier("deployledger", index))
             )
-    yield own_server.url
+    return own_server.url
 
 
 def test_a_full_disk_of_postgresql(small_tablespace: str, small_disk: SmallDisk) -> None:
@@ -109,8 +107,8 @@ def test_a_size_limit_of_sqlite_is_an_error_of_the_log(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     log.close()
-    over, limited = PROCESSES.Event(), tmp_path / "limited"
-    process = start(append_below_a_limit, f"sqlite:///{path}", limited, over)
+    limited = tmp_path / "limited"
+    process = start(append_below_a_limit, f"sqlite:///{path}", limited)
     process.join(20)
     assert process.exitcode == 0
     first, second = limited.read_text().splitlines()
@@ -118,10 +116,8 @@ def test_a_size_limit_of_sqlite_is_an_error_of_the_log(tmp_path: Path) -> None:
     assert second == "stored again"
 
 
-def append_below_a_limit(url: str, report: Path, _: object) -> None:
+def append_below_a_limit(url: str, report: Path) -> None:
     """Append with a limit of the size of files, and then without."""
-    import resource
-
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     log = open_event_log(url, patience=PATIENCE_SECONDS)
     log.position()
@@ -165,10 +161,10 @@ def test_a_file_that_stays_locked_is_an_error_and_works_once_it_is_free(tmp_path
     log.close()
 
 
-def lock_for_a_while(path: Path, seconds: float, locked: object, release: object) -> None:
+def lock_for_a_while(path: Path, seconds: float, locked: Signal, release: Signal) -> None:
     """Hold the file's lock for some time, or until told to give it back."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
-        locked.set()  # type: ignore[attr-defined]
-        release.wait(seconds)  # type: ignore[attr-defined]
+        locked.set()
+        release.wait(seconds)
         connection.execute("ROLLBACK")

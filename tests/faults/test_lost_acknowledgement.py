@@ -36,7 +36,6 @@ def test_a_stored_command_whose_answer_was_lost_is_acknowledged_and_there_once(
     proxy.lose_answers(times)
     command = new_command(3)
     log.append(command)
-    # The second and later times nothing is written, and PostgreSQL answers COMMIT all the same.
     assert proxy.lost == times
     assert log.stream(command[0].originator_id) == command
     assert_whole(rows(empty_postgres_url), [command[0].originator_id])
@@ -80,7 +79,7 @@ async def test_in_a_batch_whose_answer_was_lost_each_command_has_its_own_outcome
     assert proxy.lost == 3
     refused = [it for it in outcomes if it is not None]
     assert [type(it) for it in refused] == [ConcurrencyError] * len(bad)
-    log_rows = [row for row in rows(empty_postgres_url)]
+    log_rows = rows(empty_postgres_url)
     assert [row.stream for row in log_rows].count(taken) == 1
     for command in good:
         assert log.stream(command[0].originator_id) == command

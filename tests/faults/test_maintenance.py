@@ -3,11 +3,13 @@
 import threading
 import time
 from collections.abc import Iterator
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.event_log.postgres.schema import EVENTS
 from deployledger.domain.event_log import EventLog
 from tests.faults.audit import assert_whole, new_command, rows
 
@@ -33,7 +35,7 @@ class Appending:
         self._log = log
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._append) for _ in range(4)]
-        self.streams: list[object] = []
+        self.streams: list[UUID] = []
         self.longest = 0.0
 
     def _append(self) -> None:
@@ -76,7 +78,7 @@ def test_maintenance_and_appending_do_not_wait_for_each_other(
         while len(appending.streams) < then + 20:
             time.sleep(0.005)
     assert appending.longest < 2
-    assert_whole(rows(empty_postgres_url), appending.streams)  # type: ignore[arg-type]
+    assert_whole(rows(empty_postgres_url), appending.streams)
 
 
 def test_an_append_that_takes_long_holds_no_maintenance_up(log: EventLog, empty_postgres_url: str) -> None:
@@ -85,8 +87,6 @@ def test_an_append_that_takes_long_holds_no_maintenance_up(log: EventLog, empty_
         psycopg.connect(empty_postgres_url, autocommit=True) as session,
     ):
         # As an append that was stopped between its lock and its commit.
-        from deployledger.adapters.event_log.postgres.schema import EVENTS
-
         appending.execute(EVENTS.lock)
         appending.execute("SELECT max(position) FROM deployledger.events")
         session.execute("SET statement_timeout = '2s'")

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from uuid import UUID, uuid4
 
 import psycopg
@@ -41,6 +42,7 @@ def writer(url: str) -> BatchWriter:
             lambda: sqlite3.connect(path, isolation_level=None, check_same_thread=False),
             EVENTS_TABLE,
             KEYS_TABLE,
+            lock=nullcontext(),
         )
     return PostgresBatchWriter(lambda: psycopg.connect(url, autocommit=True), schema.EVENTS, schema.KEYS)
 

@@ -25,6 +25,8 @@ class Tail(ABC):
         self._async_waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._followers = 0
         self._thread: threading.Thread | None = None
+        self._changing = threading.RLock()  # one begins or ends to follow at a time
+        self._ended = False
         self._stopping = threading.Event()
         self._watching = threading.Event()
 
@@ -52,15 +54,20 @@ class Tail(ABC):
                 self._async_waiters.discard((loop, event))
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the log was closed."""
+        return self._ended
+
+    @property
     def changes(self) -> int:
         """How many announcements there were; taken before a read, it tells what the read may miss."""
         return self._changes
 
     def join(self) -> None:
         """Begin to follow; returns when no later change can be missed, or the database is away."""
-        with self._condition:
+        with self._changing:
             self._followers += 1
-            if self._thread is None:
+            if self._thread is None and not self._ended:
                 self._stopping.clear()
                 self._watching.clear()
                 self._thread = threading.Thread(target=self._watch, name="deployledger-tail", daemon=True)
@@ -69,15 +76,24 @@ class Tail(ABC):
 
     def leave(self) -> None:
         """End following; the last one ends the thread."""
-        with self._condition:
+        with self._changing:
             self._followers -= 1
-            thread = self._thread if self._followers == 0 else None
-            if thread is not None:
-                self._thread = None
-                self._stopping.set()
-        if thread is not None:
+            if self._followers == 0:
+                self._end_thread()
+
+    def end(self) -> None:
+        """End the thread and every follower's iteration, because the log is closed."""
+        with self._changing:
+            self._ended = True
+            self._end_thread()
+        self.announce()
+
+    def _end_thread(self) -> None:
+        if self._thread is not None:
+            self._stopping.set()
             self._wake_watcher()
-            thread.join()
+            self._thread.join()
+            self._thread = None
 
     def wait(self, seen: int, timeout: float) -> None:
         """Block until there is an announcement after the ``seen``-th one, or ``timeout`` seconds passed."""
@@ -134,7 +150,7 @@ class LogFollower:
         """Return the next batch, or None if there is none within ``timeout`` seconds, or it was closed."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._lock:
-            while not self._closed:
+            while not (self._closed or self._tail.has_ended):
                 seen = self._tail.changes
                 batch = self._next()
                 if batch is not None:
@@ -159,7 +175,7 @@ class LogFollower:
 
     async def __anext__(self) -> EventBatch:
         loop = asyncio.get_running_loop()
-        while not self._closed:
+        while not (self._closed or self._tail.has_ended):
             seen = self._tail.changes
             # The position moves here, not in the thread: a caller that is cancelled meanwhile loses nothing.
             batch = await loop.run_in_executor(None, self._read, self._position)

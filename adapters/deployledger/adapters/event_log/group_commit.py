@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 from deployledger.adapters.event_log.commands import Command, Outcome
 from deployledger.domain.exceptions import EventLogError
@@ -93,7 +92,7 @@ class GroupCommit:
         self._described_as = described_as
         self._waiting: deque[_Waiting] = deque()
         self._condition = threading.Condition()
-        self._entrances = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]()
+        self._entrances: dict[asyncio.AbstractEventLoop, deque[object]] = {}
         self._thread: threading.Thread | None = None
         self._closing = False
         self._is_idle = False
@@ -124,12 +123,27 @@ class GroupCommit:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
-        async with self._entrances.setdefault(loop, asyncio.Lock()):  # they come in in the order of asking
-            while len(self._waiting) >= MOST_WAITING and not self._closing:  # noqa: ASYNC110  # set by a thread
-                await asyncio.sleep(_FIRST_PAUSE_SECONDS)
-            with self._condition:
-                self._enqueue(_Waiting(command, future, loop, time.monotonic()))
+        if loop in self._entrances or len(self._waiting) >= MOST_WAITING:
+            await self._enter(loop)
+        with self._condition:
+            self._enqueue(_Waiting(command, future, loop, time.monotonic()))
         return await future
+
+    async def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until there is room; callers of an event loop come in in the order of asking."""
+        entrance = self._entrances.setdefault(loop, deque())
+        turn = object()
+        entrance.append(turn)
+        try:
+            # Room is made by a thread, and the turn of who is first ends without being told.
+            while (  # noqa: ASYNC110
+                entrance[0] is not turn or len(self._waiting) >= MOST_WAITING
+            ) and not self._closing:
+                await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+        finally:
+            entrance.remove(turn)
+            if not entrance:
+                del self._entrances[loop]
 
     def _enqueue(self, waiting: _Waiting) -> None:
         if self._closing:
@@ -216,16 +230,17 @@ class GroupCommit:
     ) -> list[_Waiting]:
         """Fail the commands that have waited for longer than the patience, and return the others."""
         latest = time.monotonic() - self._patience
-        gone = [waiting for waiting in batch if waiting.since < latest or self._closing]
-        _answer([(waiting, _failure(self._described_as, error)) for waiting in gone])
+        gone = {waiting for waiting in batch if waiting.since < latest or self._closing}
+        _answer([(waiting, _failure(self._described_as, error)) for waiting in batch if waiting in gone])
         return [waiting for waiting in batch if waiting not in gone]
 
 
 def _failure(described_as: str, error: Exception | None) -> EventLogError:
     from deployledger.domain.redaction import without_credentials
 
+    reason = " ".join(without_credentials(str(error)).split()).rstrip(".")
     return EventLogError(
-        f"The event log in {described_as} could not be written: {without_credentials(str(error)).strip()}.",
+        f"The event log in {described_as} could not be written: {reason}.",
         hint="Check that the database is there, reachable and writable, look whether the command took "
         "effect, and give it again if it did not.",
     )

@@ -334,6 +334,7 @@ class DatabaseEventLog(ABC):
             if self._users:
                 return
         self._commits.close()
+        self._tail.end()
         with self._opening:
             self._recorder_or_none = None
             self._disconnect()

@@ -7,11 +7,14 @@ from deployledger.domain.exceptions import (
     DeploymentError,
     EventLogError,
     ExternalServiceError,
+    IdempotencyKeyReusedError,
     IllegalTransitionError,
     MachineLearningServiceError,
     ModelRegistryError,
     NameInUseError,
     ResourceNotFoundError,
+    RevisionNotFoundError,
+    StaleVersionError,
     WaitTimeoutError,
 )
 
@@ -22,10 +25,13 @@ __all__ = [
     "DeploymentError",
     "EventLogError",
     "ExternalServiceError",
+    "IdempotencyKeyReusedError",
     "IllegalTransitionError",
     "MachineLearningServiceError",
     "ModelRegistryError",
     "NameInUseError",
     "ResourceNotFoundError",
+    "RevisionNotFoundError",
+    "StaleVersionError",
     "WaitTimeoutError",
 ]

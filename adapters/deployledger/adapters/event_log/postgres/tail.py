@@ -29,18 +29,19 @@ class PostgresTail(Tail):
 
     def join(self) -> None:
         """Begin to follow; see the base class."""
-        with self._condition:
-            if self._thread is None:
+        with self._changing:
+            if self._wake_read < 0:
                 self._wake_read, self._wake_write = os.pipe()
-        super().join()
+            super().join()
 
     def leave(self) -> None:
         """End following; see the base class."""
-        super().leave()
-        if self._thread is None and self._wake_read >= 0:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
-            self._wake_read, self._wake_write = -1, -1
+        with self._changing:
+            super().leave()
+            if self._thread is None and self._wake_read >= 0:
+                os.close(self._wake_read)
+                os.close(self._wake_write)
+                self._wake_read, self._wake_write = -1, -1
 
     def _watch(self) -> None:
         pause = _FIRST_PAUSE_SECONDS

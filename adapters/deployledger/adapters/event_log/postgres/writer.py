@@ -14,6 +14,7 @@ from deployledger.adapters.event_log.postgres.recorders import EventTable, Sessi
 from deployledger.domain.event_log import CommandKey
 
 _APPEND = b"deployledger_append"
+_NOT_PREPARED = b"26000"  # invalid_sql_statement_name
 
 
 class PostgresBatchWriter(BatchWriter):
@@ -22,7 +23,6 @@ class PostgresBatchWriter(BatchWriter):
     def __init__(self, connect: Callable[[], Session], table: EventTable, keys: sql.Identifier) -> None:
         self._connect = connect
         self._session: Session | None = None
-        self._prepared_for: Session | None = None
         self._table = table
         self._insert_keys = sql.SQL(
             "INSERT INTO {} (key, fingerprint, deployment_id, version, recorded_at) "
@@ -80,11 +80,13 @@ class PostgresBatchWriter(BatchWriter):
         loop that is busy in another thread makes each further time cost up to 5 ms.
         """
         connection = session.pgconn
-        if session is not self._prepared_for:
-            _check(connection.prepare(_APPEND, self._table.call_append_function().as_bytes(session)), session)
-            self._prepared_for = session
         literals = array_literals([row for command in commands for row in command.rows])
-        result = connection.exec_prepared(_APPEND, [literal.encode() for literal in literals])
+        values = [literal.encode() for literal in literals]
+        result = connection.exec_prepared(_APPEND, values)
+        if result.error_field(DiagnosticField.SQLSTATE) == _NOT_PREPARED:
+            # The session is new, or the driver rolled back, which makes it deallocate everything.
+            _check(connection.prepare(_APPEND, self._table.call_append_function().as_bytes(session)), session)
+            result = connection.exec_prepared(_APPEND, values)
         _check(result, session)
         return int(result.get_value(0, 0) or 0)
 
@@ -140,7 +142,7 @@ class PostgresBatchWriter(BatchWriter):
         """Close the connection; it is opened again when it is needed."""
         if self._session is not None:
             self._session.close()
-            self._session = self._prepared_for = None
+            self._session = None
 
 
 def _outcomes(before: int, commands: Sequence[Command]) -> list[Outcome]:

@@ -4,14 +4,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from uuid import UUID, uuid4
 
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
-from eventsourcing.sqlite import SQLiteDatastore
+from eventsourcing.sqlite import SQLiteConnection, SQLiteDatastore
 
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
@@ -29,6 +29,19 @@ _SWITCH_PAUSE_SECONDS = 0.005
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class _LockedDatastore(SQLiteDatastore):
+    """The library's datastore, with a lock around each use of a connection."""
+
+    def __init__(self, db_name: str, *, lock_timeout: int, lock: AbstractContextManager[object]) -> None:
+        self._lock = lock
+        super().__init__(db_name, lock_timeout=lock_timeout)
+
+    @contextmanager
+    def get_connection(self, *, commit: bool) -> Iterator[SQLiteConnection]:
+        with self._lock, super().get_connection(commit=commit) as connection:
+            yield connection
+
+
 class SQLiteEventLog(DatabaseEventLog):
     """An event log in one SQLite file; ``None`` keeps it in memory for as long as it is open.
 
@@ -43,12 +56,15 @@ class SQLiteEventLog(DatabaseEventLog):
         )
         self._datastore: SQLiteDatastore | None = None
         self._kept_in_memory: sqlite3.Connection | None = None
+        # Connections to the same memory do not wait for each other's locks: they fail. So they take turns.
+        self._memory_lock: AbstractContextManager[object] = nullcontext() if path else RLock()
         self._owned: set[UUID] = set()
         self._owned_lock = Lock()
+        self._writer_timeout = min(_LOCK_TIMEOUT_SECONDS, patience)
         super().__init__(str(self._path or "memory"), patience=patience)
 
-    def _connection(self) -> sqlite3.Connection:
-        """Return a new connection, in autocommit mode."""
+    def _connection(self, timeout: float = _LOCK_TIMEOUT_SECONDS) -> sqlite3.Connection:
+        """Return a new connection, in autocommit mode, which waits for locks for ``timeout`` seconds."""
         if self._path is not None:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +76,7 @@ class SQLiteEventLog(DatabaseEventLog):
         connection = sqlite3.connect(
             self._name,
             uri=self._path is None,
-            timeout=_LOCK_TIMEOUT_SECONDS,
+            timeout=timeout,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -72,7 +88,7 @@ class SQLiteEventLog(DatabaseEventLog):
     def _session(self) -> Iterator[sqlite3.Connection]:
         """Enter with a connection for one use; errors are ours."""
         try:
-            with closing(self._connection()) as connection:
+            with self._memory_lock, closing(self._connection()) as connection:
                 yield connection
         except sqlite3.Error as error:
             raise EventLogError(
@@ -81,13 +97,17 @@ class SQLiteEventLog(DatabaseEventLog):
             ) from error
 
     def _make_writer(self) -> BatchWriter:
-        return SQLiteBatchWriter(self._connection, EVENTS_TABLE, KEYS_TABLE)
+        return SQLiteBatchWriter(
+            lambda: self._connection(self._writer_timeout), EVENTS_TABLE, KEYS_TABLE, lock=self._memory_lock
+        )
 
     def _make_tail(self) -> Tail:
         return SQLiteTail(self._connection if self._path else None)
 
     def _connect(self) -> ApplicationRecorder:
-        self._datastore = SQLiteDatastore(self._name, lock_timeout=_LOCK_TIMEOUT_SECONDS)
+        self._datastore = _LockedDatastore(
+            self._name, lock_timeout=_LOCK_TIMEOUT_SECONDS, lock=self._memory_lock
+        )
         return SQLiteLogRecorder(self._datastore, events_table_name=EVENTS_TABLE)
 
     def _disconnect(self) -> None:

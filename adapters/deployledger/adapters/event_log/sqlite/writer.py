@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from uuid import UUID
 
 from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide
@@ -15,9 +15,21 @@ _MOST_VALUES = 500
 
 
 class SQLiteBatchWriter(BatchWriter):
-    """Stores batches of commands in one SQLite file."""
+    """Stores batches of commands in one SQLite file.
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], table: str, keys_table: str) -> None:
+    Args:
+        lock: held while a connection is used.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        table: str,
+        keys_table: str,
+        *,
+        lock: AbstractContextManager[object],
+    ) -> None:
+        self._lock = lock
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
         self._table = table
@@ -26,6 +38,12 @@ class SQLiteBatchWriter(BatchWriter):
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            with self._unlocked_transaction() as connection:
+                yield connection
+
+    @contextmanager
+    def _unlocked_transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             if self._connection is None:
                 self._connection = self._connect()
