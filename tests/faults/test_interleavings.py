@@ -35,7 +35,7 @@ plans = st.builds(
     Plan,
     streams=st.sampled_from([(0,), (1,), (2,), (0, 1), (2, 0)]),
     size=st.integers(1, 3),
-    off=st.sampled_from([0, 0, 0, 0, -1]),
+    off=st.sampled_from([0, 0, 0, 0, -1, 1]),
     key=st.sampled_from([None, None, 0, 1, 2]),
 )
 

@@ -70,7 +70,7 @@ def test_maintenance_and_appending_do_not_wait_for_each_other(
     statement: str, log: EventLog, empty_postgres_url: str
 ) -> None:
     with psycopg.connect(empty_postgres_url, autocommit=True) as session, Appending(log) as appending:
-        session.execute(f"SET statement_timeout = '{LONGEST_SECONDS}s'")
+        session.execute(f"SET statement_timeout = '{LONGEST_SECONDS}s'".encode())
         while len(appending.streams) < 20:
             time.sleep(0.005)
         session.execute(statement.encode())

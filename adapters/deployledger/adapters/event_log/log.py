@@ -173,6 +173,8 @@ class DatabaseEventLog(ABC):
         if self._recorder_or_none is None:
             with self._opening:
                 if self._recorder_or_none is None:
+                    if not self._users:
+                        raise EventLogError("The event log is closed.", hint="Open it again.")
                     state = self.schema_state()
                     if state.found == 0 and self._creates_schema:
                         self._create_schema()

@@ -84,6 +84,17 @@ class EventTable:
             BEGIN
                 PERFORM pg_advisory_xact_lock({lock});
                 {insert} INTO before;
+                IF EXISTS (
+                    SELECT FROM {table} AS new
+                    WHERE new.position > before AND new.originator_version <> 1 AND NOT EXISTS (
+                        SELECT FROM {table} AS earlier
+                        WHERE earlier.originator_id = new.originator_id
+                        AND earlier.originator_version = new.originator_version - 1
+                        AND earlier.originator_version > 0
+                    )
+                ) THEN
+                    RAISE unique_violation USING MESSAGE = 'a stream is not at the version before';
+                END IF;
                 PERFORM pg_notify({channel}, '');
                 RETURN before;
             END $append$"""
@@ -92,6 +103,7 @@ class EventTable:
             types=SQL(", ").join(SQL("{}[]").format(kind) for kind in _COLUMN_TYPES),
             lock=self._lock_number,
             insert=self._insert(arguments),
+            table=self.name,
             channel=Literal(self.channel),
         )
 

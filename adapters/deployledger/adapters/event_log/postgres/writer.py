@@ -67,9 +67,7 @@ class PostgresBatchWriter(BatchWriter):
     def write(self, commands: Sequence[Command]) -> list[Outcome]:
         """Store all the commands in one transaction, without looking."""
         if any(command.key is not None for command in commands):
-            with self._used_session() as session, session.transaction():
-                session.execute(self._table.lock)
-                return _outcomes(self._insert(session, commands), commands)
+            return self.write_checked(commands)
         with self._used_session() as session:
             return _outcomes(self._append(session, commands), commands)
 

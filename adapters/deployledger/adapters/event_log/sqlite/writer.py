@@ -63,8 +63,25 @@ class SQLiteBatchWriter(BatchWriter):
 
     def write(self, commands: Sequence[Command]) -> list[Outcome]:
         """Store all the commands in one transaction, without looking."""
+        if any(command.key is not None for command in commands):
+            return self.write_checked(commands)
         with self._transaction() as connection:
-            return self._store(connection, commands)
+            outcomes = self._store(connection, commands)
+            if any(row.originator_version != 1 for command in commands for row in command.rows):
+                self._check_versions(connection, outcomes[0])
+            return [*outcomes]
+
+    def _check_versions(self, connection: sqlite3.Connection, first: Stored) -> None:
+        """Check that each stream was at the version before; the table checks that it was not beyond."""
+        ahead = connection.execute(
+            f"SELECT originator_id FROM {self._table} AS new "  # noqa: S608
+            "WHERE position >= ? AND originator_version <> 1 AND NOT EXISTS ("
+            f"SELECT 1 FROM {self._table} AS earlier WHERE earlier.originator_id = new.originator_id "
+            "AND earlier.originator_version = new.originator_version - 1 AND earlier.originator_version > 0)",
+            (first.position,),
+        ).fetchone()
+        if ahead is not None:
+            raise BatchConflictError("a stream is not at the version before")
 
     def write_checked(self, commands: Sequence[Command]) -> list[Outcome]:
         """Look what is there, and store the commands that are not in conflict."""
@@ -76,7 +93,7 @@ class SQLiteBatchWriter(BatchWriter):
             stored = iter(self._store(connection, storable))
             return [next(stored) if outcome is None else outcome for outcome in outcomes]
 
-    def _store(self, connection: sqlite3.Connection, commands: Sequence[Command]) -> list[Outcome]:
+    def _store(self, connection: sqlite3.Connection, commands: Sequence[Command]) -> list[Stored]:
         rows = [row for command in commands for row in command.rows]
         if not rows:
             return []
@@ -92,7 +109,7 @@ class SQLiteBatchWriter(BatchWriter):
                     for key in keys
                 ],
             )
-        outcomes: list[Outcome] = []
+        outcomes: list[Stored] = []
         for command in commands:
             outcomes.append(Stored(position))
             position += len(command.rows)
