@@ -70,6 +70,22 @@ class Known:
     keys: dict[str, CommandKey] = field(default_factory=dict)
 
 
+def versions_before(rows: Iterable[EventRow]) -> dict[UUID, int]:
+    """Return the version that each stream must have reached before; new streams are left out.
+
+    That no stream is beyond it, the unique key of the table checks.
+    """
+    before: dict[UUID, int] = {}
+    begun: set[UUID] = set()
+    for row in rows:
+        if row.originator_version == 1:
+            begun.add(row.originator_id)
+        elif row.originator_id not in begun:
+            begun.add(row.originator_id)
+            before[row.originator_id] = row.originator_version - 1
+    return before
+
+
 def decide(commands: Iterable[Command], known: Known) -> list[Outcome | None]:
     """Say which commands can be stored, one after the other, as if each were alone: None for those.
 

@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -26,6 +26,9 @@ Session = Connection[Any]
 
 _COLUMN_TYPES = [SQL(kind) for kind in ("uuid", "bigint", "text", "bytea", "uuid", "text", "uuid", "uuid")]
 """The types of the columns of `EventRow`, in order."""
+
+_ARGUMENT_TYPES = [*_COLUMN_TYPES, SQL("uuid"), SQL("bigint")]
+"""Those of the append function: the columns, and which streams must have reached which versions."""
 
 
 class EventTable:
@@ -77,39 +80,43 @@ class EventTable:
         Each statement of it sees what was committed before that statement began, so what it inserts
         comes behind everything that held the lock before.
         """
-        arguments = [_argument(number) for number in range(1, len(_COLUMN_TYPES) + 1)]
+        arguments = [_argument(number) for number in range(1, len(_ARGUMENT_TYPES) + 1)]
         return SQL(
-            """CREATE OR REPLACE FUNCTION {function}({types}) RETURNS bigint LANGUAGE plpgsql AS $append$
+            """CREATE OR REPLACE FUNCTION {function}({types}) RETURNS bigint LANGUAGE plpgsql
+            -- Plans are kept, and the first may be made while the table is empty.
+            SET enable_seqscan = off
+            AS $append$
             DECLARE before bigint;
             BEGIN
                 PERFORM pg_advisory_xact_lock({lock});
-                {insert} INTO before;
                 IF EXISTS (
-                    SELECT FROM {table} AS new
-                    WHERE new.position > before AND new.originator_version <> 1 AND NOT EXISTS (
-                        SELECT FROM {table} AS earlier
-                        WHERE earlier.originator_id = new.originator_id
-                        AND earlier.originator_version = new.originator_version - 1
-                        AND earlier.originator_version > 0
-                    )
+                    SELECT FROM unnest({ids}, {versions}) AS reached (id, version)
+                    LEFT JOIN LATERAL (
+                        SELECT TRUE AS is_there FROM {table}
+                        WHERE originator_id = reached.id AND originator_version = reached.version LIMIT 1
+                    ) AS found ON TRUE
+                    WHERE found.is_there IS NULL
                 ) THEN
                     RAISE unique_violation USING MESSAGE = 'a stream is not at the version before';
                 END IF;
+                {insert} INTO before;
                 PERFORM pg_notify({channel}, '');
                 RETURN before;
             END $append$"""
         ).format(
             function=self.append_function,
-            types=SQL(", ").join(SQL("{}[]").format(kind) for kind in _COLUMN_TYPES),
+            types=SQL(", ").join(SQL("{}[]").format(kind) for kind in _ARGUMENT_TYPES),
             lock=self._lock_number,
-            insert=self._insert(arguments),
+            ids=arguments[-2],
+            versions=arguments[-1],
             table=self.name,
+            insert=self._insert(arguments[: len(_COLUMN_TYPES)]),
             channel=Literal(self.channel),
         )
 
     def call_append_function(self) -> Composed:
         """Return the statement that calls it, with numbered parameters."""
-        arguments = [_argument(number) for number in range(1, len(_COLUMN_TYPES) + 1)]
+        arguments = [_argument(number) for number in range(1, len(_ARGUMENT_TYPES) + 1)]
         return SQL("SELECT {}({})").format(self.append_function, SQL(", ").join(arguments))
 
     def create_statements(self) -> list[Composed]:
@@ -162,6 +169,14 @@ def array_literals(rows: Iterable[EventRow]) -> list[str]:
         _array(["NULL" if value is None else _quoted(value) for value in actors]),
         _array(["NULL" if value is None else value.hex for value in correlation_ids]),
         _array(["NULL" if value is None else value.hex for value in causation_ids]),
+    ]
+
+
+def reached_literals(versions: Mapping[UUID, int]) -> list[str]:
+    """Return streams, and the versions that they must have reached, as array literals."""
+    return [
+        _array([stream_id.hex for stream_id in versions]),
+        _array([str(version) for version in versions.values()]),
     ]
 
 

@@ -8,9 +8,14 @@ from psycopg import sql
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
-from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide
+from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide, versions_before
 from deployledger.adapters.event_log.group_commit import BatchConflictError, BatchWriter, DatabaseAwayError
-from deployledger.adapters.event_log.postgres.recorders import EventTable, Session, array_literals
+from deployledger.adapters.event_log.postgres.recorders import (
+    EventTable,
+    Session,
+    array_literals,
+    reached_literals,
+)
 from deployledger.domain.event_log import CommandKey
 
 _APPEND = b"deployledger_append"
@@ -78,7 +83,8 @@ class PostgresBatchWriter(BatchWriter):
         loop that is busy in another thread makes each further time cost up to 5 ms.
         """
         connection = session.pgconn
-        literals = array_literals([row for command in commands for row in command.rows])
+        rows = [row for command in commands for row in command.rows]
+        literals = [*array_literals(rows), *reached_literals(versions_before(rows))]
         values = [literal.encode() for literal in literals]
         result = connection.exec_prepared(_APPEND, values)
         if result.error_field(DiagnosticField.SQLSTATE) == _NOT_PREPARED:

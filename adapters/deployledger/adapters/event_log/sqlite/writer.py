@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from uuid import UUID
 
-from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide
+from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide, versions_before
 from deployledger.adapters.event_log.group_commit import BatchConflictError, BatchWriter, DatabaseAwayError
 from deployledger.adapters.event_log.sqlite.recorders import insert, now_microseconds
 from deployledger.domain.event_log import CommandKey
@@ -33,6 +33,10 @@ class SQLiteBatchWriter(BatchWriter):
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
         self._table = table
+        self._select_event = (
+            f"SELECT event_id, position FROM {table} "  # noqa: S608  # a name of ours
+            "WHERE originator_id = ? AND originator_version = ?"
+        )
         self._insert_key = f"INSERT INTO {keys_table} VALUES (?, ?, ?, ?, ?)"  # noqa: S608  # a name of ours
         self._select_keys = f"SELECT key, fingerprint, deployment_id, version FROM {keys_table} WHERE key IN "  # noqa: S608
 
@@ -66,22 +70,12 @@ class SQLiteBatchWriter(BatchWriter):
         if any(command.key is not None for command in commands):
             return self.write_checked(commands)
         with self._transaction() as connection:
-            outcomes = self._store(connection, commands)
-            if any(row.originator_version != 1 for command in commands for row in command.rows):
-                self._check_versions(connection, outcomes[0])
-            return [*outcomes]
-
-    def _check_versions(self, connection: sqlite3.Connection, first: Stored) -> None:
-        """Check that each stream was at the version before; the table checks that it was not beyond."""
-        ahead = connection.execute(
-            f"SELECT originator_id FROM {self._table} AS new "  # noqa: S608
-            "WHERE position >= ? AND originator_version <> 1 AND NOT EXISTS ("
-            f"SELECT 1 FROM {self._table} AS earlier WHERE earlier.originator_id = new.originator_id "
-            "AND earlier.originator_version = new.originator_version - 1 AND earlier.originator_version > 0)",
-            (first.position,),
-        ).fetchone()
-        if ahead is not None:
-            raise BatchConflictError("a stream is not at the version before")
+            before = versions_before(row for command in commands for row in command.rows)
+            for stream_id, version in before.items():
+                reached = connection.execute(self._select_event, (stream_id.hex, version)).fetchone()
+                if reached is None:
+                    raise BatchConflictError(f"stream {stream_id} is not at version {version}")
+            return [*self._store(connection, commands)]
 
     def write_checked(self, commands: Sequence[Command]) -> list[Outcome]:
         """Look what is there, and store the commands that are not in conflict."""
@@ -128,11 +122,8 @@ class SQLiteBatchWriter(BatchWriter):
         event_ids = {}
         for command in commands:
             first = command.rows[0]
-            row = connection.execute(
-                f"SELECT event_id, position FROM {self._table} "  # noqa: S608
-                "WHERE originator_id = ? AND originator_version = ?",
-                (first.originator_id.hex, first.originator_version),
-            ).fetchone()
+            place = (first.originator_id.hex, first.originator_version)
+            row = connection.execute(self._select_event, place).fetchone()
             if row is not None:
                 event_ids[first.originator_id, first.originator_version] = (UUID(row[0]), int(row[1]))
         known.event_ids = event_ids
