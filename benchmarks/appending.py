@@ -1,6 +1,8 @@
 """How many deployments are accepted, and how long each takes."""
 
 import asyncio
+import logging
+import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -121,44 +123,52 @@ def latencies(report: Report, database: Database, rounds: int) -> None:
 
 
 def heartbeat(report: Report, database: Database, rounds: int) -> None:
-    """For how long an event loop with 256 deploy_model calls at once is blocked, at worst."""
-
-    async def longest(url: str) -> float:
-        async with MLModelDeploymentService(database_url=url, create_schema=True, run_jobs=False) as service:
-            await service.list_deployments()
-            gaps: list[float] = []
-
-            async def beat() -> None:
-                while True:
-                    start = time.perf_counter()
-                    await asyncio.sleep(0.001)
-                    gaps.append(time.perf_counter() - start - 0.001)
-
-            beating = asyncio.create_task(beat())
-            run = uuid4().hex[:8]
-            for wave in range(10):
-                await asyncio.gather(
-                    *(
-                        service.deploy_model(
-                            DeploymentRequest(
-                                model_uri="models:/x/1",
-                                deployment_name=f"name-{run}-{wave}-{number}",
-                                deployment_target_config=DeploymentTargetConfig(**library_append.TARGET),
-                            )
-                        )
-                        for number in range(256)
-                    )
-                )
-            beating.cancel()
-            return max(gaps) * 1e3
-
-    url = database.fresh()
+    """For how long the event loop of a program with 256 deploy_model calls at once is blocked, at worst."""
+    context = multiprocessing.get_context("spawn")
+    worst = []
+    for _ in range(rounds):
+        with context.Pool(1) as program:
+            worst.append(program.apply(_longest_gap, (database.fresh(),)))
     report.add(
         f"{database.kind}: event loop blocked by 256 concurrent deploy_model, longest",
-        [asyncio.run(longest(url)) for _ in range(rounds)],
+        worst,
         "ms",
         at_most=50,
     )
+
+
+def _longest_gap(url: str) -> float:
+    return asyncio.run(_beat_beside_deployments(url))
+
+
+async def _beat_beside_deployments(url: str) -> float:
+    logging.disable(logging.CRITICAL)
+    async with MLModelDeploymentService(database_url=url, create_schema=True, run_jobs=False) as service:
+        await service.list_deployments()
+        gaps: list[float] = []
+
+        async def beat() -> None:
+            while True:
+                start = time.perf_counter()
+                await asyncio.sleep(0.001)
+                gaps.append(time.perf_counter() - start - 0.001)
+
+        beating = asyncio.create_task(beat())
+        for wave in range(10):
+            await asyncio.gather(
+                *(
+                    service.deploy_model(
+                        DeploymentRequest(
+                            model_uri="models:/x/1",
+                            deployment_name=f"name-{wave}-{number}",
+                            deployment_target_config=DeploymentTargetConfig(**library_append.TARGET),
+                        )
+                    )
+                    for number in range(256)
+                )
+            )
+        beating.cancel()
+        return max(gaps) * 1e3
 
 
 def million(report: Report, database: Database, rounds: int) -> None:

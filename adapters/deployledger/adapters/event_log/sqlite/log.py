@@ -26,7 +26,6 @@ from deployledger.domain.exceptions import EventLogError
 
 _LOCK_TIMEOUT_SECONDS = 10
 _WRITER_CACHE_KIB = 65_536
-_CHECKPOINT_PAGES = 8_000
 _SWITCH_PAUSE_SECONDS = 0.005
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -101,10 +100,8 @@ class SQLiteEventLog(DatabaseEventLog):
     def _make_writer(self) -> BatchWriter:
         def connect() -> sqlite3.Connection:
             connection = self._connection(self._writer_timeout)
-            # Streams come in no order, so their index is written all over: it is kept in memory, and
-            # copied from the write-ahead log into the file less often than by default.
+            # Streams come in no order, so their index is written all over: it is kept in memory.
             connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             return connection
 
         return SQLiteBatchWriter(connect, EVENTS_TABLE, KEYS_TABLE, lock=self._memory_lock)

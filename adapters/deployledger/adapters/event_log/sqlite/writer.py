@@ -41,35 +41,37 @@ class SQLiteBatchWriter(BatchWriter):
         self._select_keys = f"SELECT key, fingerprint, deployment_id, version FROM {keys_table} WHERE key IN "  # noqa: S608
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _session(self) -> Iterator[sqlite3.Connection]:
+        """Enter with the connection, in autocommit mode; errors are those of the base class."""
         with self._lock:
-            with self._unlocked_transaction() as connection:
-                yield connection
+            try:
+                if self._connection is None:
+                    self._connection = self._connect()
+                yield self._connection
+            except sqlite3.IntegrityError as error:
+                raise BatchConflictError(str(error)) from error
+            except sqlite3.Error as error:
+                self.close()
+                raise DatabaseAwayError(str(error)) from error
 
     @contextmanager
-    def _unlocked_transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            self._connection.execute("BEGIN IMMEDIATE")
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._session() as connection:
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
-                self._connection.execute("COMMIT")
+                yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-        except sqlite3.IntegrityError as error:
-            raise BatchConflictError(str(error)) from error
-        except sqlite3.Error as error:
-            self.close()
-            raise DatabaseAwayError(str(error)) from error
 
     def write(self, commands: Sequence[Command]) -> list[Outcome]:
-        """Store all the commands in one transaction, without looking."""
+        """Store all the commands in one transaction, without looking: in one statement."""
         if any(command.key is not None for command in commands):
             return self.write_checked(commands)
-        with self._transaction() as connection:
+        with self._session() as connection:
+            # A version that a stream has reached stays reached: this need not be in the transaction.
             before = versions_before(row for command in commands for row in command.rows)
             for stream_id, version in before.items():
                 reached = connection.execute(self._select_event, (stream_id.hex, version)).fetchone()
