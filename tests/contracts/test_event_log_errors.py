@@ -5,6 +5,7 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -329,3 +330,21 @@ def test_an_event_that_does_not_decode_is_named(empty_postgres_url: str) -> None
         assert str(stream) in refusal.value.message
         assert "Upgrade deployledger" in refusal.value.hint
     log.close()
+
+
+def test_defaults_of_the_database_do_not_weaken_the_log(empty_postgres_url: str) -> None:
+    with psycopg.connect(empty_postgres_url, autocommit=True) as session:
+        for setting in ("default_transaction_isolation = 'serializable'", "synchronous_commit = off"):
+            name = session.info.dbname
+            session.execute(sql.SQL("ALTER DATABASE {} SET " + setting).format(sql.Identifier(name)))
+    logs = [open_event_log(empty_postgres_url, create=True, patience=patience) for patience in (20, 21)]
+    with ThreadPoolExecutor(8) as pool:
+        streams = [uuid4() for _ in range(200)]
+        list(
+            pool.map(
+                lambda it: logs[it[0] % 2].append(history(requested(), stream=it[1])), enumerate(streams)
+            )
+        )
+    assert [it.position for it in page(logs[0], after=0, limit=1000)] == list(range(1, 201))
+    for log in logs:
+        log.close()

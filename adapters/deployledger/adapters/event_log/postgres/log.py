@@ -55,6 +55,20 @@ class PostgresEventLog(DatabaseEventLog):
     def _plain_session(self) -> Session:
         return psycopg.connect(**self._parameters, autocommit=True)
 
+    def _writer_session(self) -> Session:
+        """Return a new connection for the writer, whatever the defaults of the database and the user are.
+
+        Positions are right only if each statement sees what was committed before it, and what is
+        acknowledged must be on disk.
+        """
+        session = self._plain_session()
+        session.execute("SET default_transaction_isolation TO 'read committed'")
+        session.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) "
+            "WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        return session
+
     def _session(self) -> Session:
         """Return a new connection; errors are ours."""
         try:
@@ -79,7 +93,7 @@ class PostgresEventLog(DatabaseEventLog):
             ) from error
 
     def _make_writer(self) -> BatchWriter:
-        return PostgresBatchWriter(self._plain_session, schema.EVENTS, schema.KEYS)
+        return PostgresBatchWriter(self._writer_session, schema.EVENTS, schema.KEYS)
 
     def _make_tail(self) -> Tail:
         return PostgresTail(self._session, schema.EVENTS.channel)
