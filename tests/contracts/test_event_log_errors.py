@@ -339,12 +339,12 @@ def test_defaults_of_the_database_do_not_weaken_the_log(empty_postgres_url: str)
             session.execute(sql.SQL("ALTER DATABASE {} SET " + setting).format(sql.Identifier(name)))
     logs = [open_event_log(empty_postgres_url, create=True, patience=patience) for patience in (20, 21)]
     with ThreadPoolExecutor(8) as pool:
-        streams = [uuid4() for _ in range(200)]
-        list(
-            pool.map(
-                lambda it: logs[it[0] % 2].append(history(requested(), stream=it[1])), enumerate(streams)
-            )
-        )
+        appends = [
+            pool.submit(logs[number % 2].append, history(requested(), stream=uuid4()))
+            for number in range(200)
+        ]
+        for append in appends:
+            append.result()
     assert [it.position for it in page(logs[0], after=0, limit=1000)] == list(range(1, 201))
     for log in logs:
         log.close()

@@ -53,16 +53,18 @@ class PostgresEventLog(DatabaseEventLog):
         super().__init__(described_as, patience=patience)
 
     def _plain_session(self) -> Session:
-        return psycopg.connect(**self._parameters, autocommit=True)
+        """Return a new connection.
+
+        Whatever the default of the database or the user is: positions and the schema's version are right
+        only if each statement sees what was committed before it.
+        """
+        session: Session = psycopg.connect(**self._parameters, autocommit=True)
+        session.execute("SET default_transaction_isolation TO 'read committed'")
+        return session
 
     def _writer_session(self) -> Session:
-        """Return a new connection for the writer, whatever the defaults of the database and the user are.
-
-        Positions are right only if each statement sees what was committed before it, and what is
-        acknowledged must be on disk.
-        """
+        """Return a new connection for the writer: what is acknowledged must be on disk."""
         session = self._plain_session()
-        session.execute("SET default_transaction_isolation TO 'read committed'")
         session.execute(
             "SELECT set_config('synchronous_commit', 'on', false) "
             "WHERE current_setting('synchronous_commit') = 'off'"
