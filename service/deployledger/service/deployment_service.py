@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, ParamSpec, Self, TypeVar
 from uuid import UUID
 
+from deployledger.domain import events
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import CommandContext
@@ -42,6 +44,17 @@ LOGGER = logging.getLogger("ml_model_deployment_service")
 PIPELINE_ACTOR = "deployledger"
 """The actor of the events that a job records."""
 
+_COMMAND_TOPICS = [
+    event.TOPIC
+    for event in (
+        events.Requested,
+        events.UpdateRequested,
+        events.RetryRequested,
+        events.Cancelled,
+        events.DeletionRequested,
+    )
+]
+_FOLLOW_AGAIN_SECONDS = 1.0
 _LARGEST_PAGE = 1000
 _THREADS = 8
 
@@ -63,7 +76,8 @@ class DeploymentService:
         workspace: a folder for what is being downloaded.
         actor: who gives the commands, recorded with each event.
         run_jobs: whether this process does the work of deployments, or leaves that to others.
-        resume: whether to take up, on opening, what other processes left unfinished.
+        resume: whether it also takes up what other processes leave: unfinished jobs, on opening, and the
+            commands that they give later.
         concurrent_jobs: how many deployments are worked on at the same time.
         now: the clock; returns aware datetimes in UTC.
         new_id: makes ids.
@@ -103,6 +117,7 @@ class DeploymentService:
         )
         self._watchers = Watchers()
         self._worker: Worker | None = None
+        self._taking_up: Future[None] | None = None
         self._opening = Lock()
         self._resumed = not resume
         self._closed = False
@@ -453,13 +468,30 @@ class DeploymentService:
         return await self._blocking(is_owned)
 
     def _resume_all(self, worker: Worker) -> None:
-        """Take up unfinished jobs, and make what runs what the log says."""
+        """Take up unfinished jobs, and make what runs what the log says; and go on so as commands come in."""
+        position = self._log.position()
+        self._taking_up = worker.run(self._take_up(worker, position))
         ours = [row for row in self._directory.rows() if row.orchestrator == self._orchestrator.name]
         for row in ours:
             if status.progress(row) is not None or (self._clients.orchestrator and row.is_serving):
                 worker.wake(row.deployment_id)
         if self._clients.orchestrator is not None:
             worker.run(self._wake_provisioned(worker))
+
+    async def _take_up(self, worker: Worker, after: int) -> None:
+        """Work on what is commanded behind a position, by whichever process."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                follow = partial(self._log.follow, after, topics=_COMMAND_TOPICS)
+                with await loop.run_in_executor(self._executor, follow) as follower:
+                    async for batch in follower:
+                        for recorded in batch.events:
+                            worker.wake(recorded.event.originator_id)
+                        after = batch.position
+            except EventLogError as error:
+                LOGGER.warning("Commands of other processes wait for the event log: %s", error)
+            await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
 
     async def _wake_provisioned(self, worker: Worker) -> None:
         try:
@@ -528,6 +560,8 @@ class DeploymentService:
         self._closed = True
         self._is_open = False
         loop = asyncio.get_running_loop()
+        if self._taking_up is not None:
+            self._taking_up.cancel()
         if self._worker is not None:
             await loop.run_in_executor(None, self._worker.close)
         await loop.run_in_executor(None, self._executor.shutdown)

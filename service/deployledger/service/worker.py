@@ -117,6 +117,7 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_default_executor()
 
     def _wake(self, deployment_id: UUID) -> None:
         job = self._jobs.get(deployment_id)

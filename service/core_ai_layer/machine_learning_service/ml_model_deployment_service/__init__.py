@@ -37,7 +37,8 @@ class MLModelDeploymentService(DeploymentService):
         home: the folder for what is stored; the default is ``DEPLOYLEDGER_HOME``.
         create_schema: create the schema of a PostgreSQL database that has none.
         run_jobs: whether this process does the work of deployments, or leaves that to others.
-        resume: whether to take up, on opening, what other processes left unfinished.
+        resume: whether it also takes up what other processes leave: unfinished jobs, on opening, and the
+            commands that they give later.
 
     Raises:
         ConfigurationError: if a setting or the database URL is malformed.
