@@ -392,10 +392,10 @@ async def test_commands_of_one_service_reach_the_job_of_another(
     working = open_service(None, None, cluster)
     deployment_id = await provisioning(working, cluster)
     asking = open_service(None, None, cluster, run_jobs=False)
-    assert await asking.is_being_worked_on(deployment_id)
+    assert not await asking.is_left(deployment_id)
     await asking.cancel_deployment(deployment_id)
     await working.settled(deployment_id)
-    assert not await asking.is_being_worked_on(deployment_id)
+    assert not await asking.is_left(deployment_id)
     assert cluster.runs == {}
 
 

@@ -22,6 +22,7 @@ from deployledger.domain.exceptions import (
 from deployledger.domain.names import NameReservation
 from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse, Text
 from deployledger.projections import status
+from deployledger.service.clients import SIMULATED
 from deployledger.service.idempotency import checked_key, fingerprint, require_same
 from deployledger.service.repository import Repository
 
@@ -144,13 +145,17 @@ class Commands:
             ConflictError: if another orchestrator looks after it.
             StaleVersionError: if it is not at the expected version.
         """
+        if expected_version is not None and type(expected_version) is not int:
+            raise ConfigurationError(f"An expected version is an int, not {expected_version!r}.")
         history = self._repository.history(deployment_id)
         deployment = self._repository.rebuild(history)
         if deployment.orchestrator != self._orchestrator:
+            is_simulated = deployment.orchestrator == SIMULATED
+            remedy = ": MLModelDeploymentService() without one" if is_simulated else ""
             raise ConflictError(
                 f"{deployment} is looked after by the orchestrator {deployment.orchestrator!r}, "
                 f"and this service has {self._orchestrator!r}.",
-                hint="Give the command through a service with that orchestrator.",
+                hint=f"Give the command through a service with that orchestrator{remedy}.",
             )
         deployment.expect_version(expected_version)
         return deployment, history

@@ -34,7 +34,7 @@ from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.commands import Commands
 from deployledger.service.finding import find
 from deployledger.service.ids import new_id
-from deployledger.service.pipeline import Pipeline, local_path
+from deployledger.service.pipeline import Pipeline, local_path, next_step
 from deployledger.service.repository import Repository
 from deployledger.service.watchers import Watchers
 from deployledger.service.worker import Worker
@@ -458,14 +458,21 @@ class DeploymentService:
             if row.orchestrator == self._orchestrator.name and status.progress(row) is not None
         ]
 
-    async def is_being_worked_on(self, deployment_id: UUID) -> bool:
-        """Return whether a process, this one or another, is on the deployment's job."""
+    async def is_left(self, deployment_id: UUID) -> bool:
+        """Return whether a deployment of our orchestrator has work to do, and no process is on it.
 
-        def is_owned() -> bool:
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+        """
+
+        def look() -> bool:
+            deployment = self._repository.deployment(deployment_id)
+            if deployment.orchestrator != self._orchestrator.name or next_step(deployment) is None:
+                return False
             with self._log.ownership(deployment_id) as is_free:
-                return not is_free
+                return is_free
 
-        return await self._blocking(is_owned)
+        return await self._blocking(look)
 
     def _resume_all(self, worker: Worker) -> None:
         """Take up unfinished jobs, and make what runs what the log says; and go on so as commands come in."""

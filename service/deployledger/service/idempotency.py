@@ -32,6 +32,8 @@ def checked_key(key: str) -> str:
     Raises:
         ConfigurationError: if it is empty, too long, or not printable.
     """
+    if not isinstance(key, str):
+        raise ConfigurationError(f"An idempotency key is a str, not {key!r}.")
     if not key or len(key) > _LONGEST_KEY or not key.isprintable():
         raise ConfigurationError(
             f"The idempotency key {key[:40]!r} is not 1 to {_LONGEST_KEY} printable characters."

@@ -83,7 +83,7 @@ KeyOption = Annotated[
 ]
 ExpectedVersionOption = Annotated[
     int | None,
-    typer.Option(help="Refuse if the deployment is not at this version any more.", show_default=False),
+    typer.Option(min=1, help="Refuse if the deployment is not at this version any more.", show_default=False),
 ]
 
 
@@ -326,6 +326,7 @@ def delete(
         ),
         wait,
         timeout,
+        deleting=True,
     )
 
 
@@ -493,12 +494,14 @@ def _command_on(
     command: "Callable[[DeploymentService, UUID], Awaitable[DeploymentStatusResponse]]",
     wait: bool,
     timeout: float | None,
+    *,
+    deleting: bool = False,
 ) -> None:
     async def find_and_command(service: "DeploymentService") -> "DeploymentStatusResponse":
         found = await service.find_deployment(reference)
         return await command(service, found.deployment_id)
 
-    _command(session, find_and_command, wait, timeout)
+    _command(session, find_and_command, wait, timeout, deleting=deleting)
 
 
 def _command(
@@ -506,6 +509,8 @@ def _command(
     command: "Callable[[DeploymentService], Awaitable[DeploymentStatusResponse]]",
     wait: bool,
     timeout: float | None,
+    *,
+    deleting: bool = False,
 ) -> None:
     """Give a command; wait for its job here, or leave it to a process in the background."""
     from deployledger.adapters.cli.background import resume_in_background
@@ -516,6 +521,8 @@ def _command(
 
     async def give(service: "DeploymentService") -> "DeploymentStatusResponse":
         answer = await command(service)
+        if wait:  # a command that is repeated answers as it did first, and may be done long since
+            answer = await service.get_deployment_status(answer.deployment_id)
         accepted.append(answer)
         if not wait:
             return answer
@@ -540,7 +547,7 @@ def _command(
     if not wait:
         resume_in_background(answer.deployment_id)
     _print(session, answer)
-    if wait and outcome(answer) is ExitCode.FAILED:
+    if wait and outcome(answer, deleting=deleting) is ExitCode.FAILED:
         raise SystemExit(int(ExitCode.FAILED))
 
 
@@ -562,7 +569,7 @@ async def _resume_if_left(
     """If nobody is on an unfinished job, for example because its process was killed, start one that is."""
     from deployledger.adapters.cli.background import resume_in_background
 
-    if deployment.progress is None or await service.is_being_worked_on(deployment.deployment_id):
+    if deployment.progress is None or not await service.is_left(deployment.deployment_id):
         return
     resume_in_background(deployment.deployment_id)
     session.stderr.print(

@@ -79,7 +79,7 @@ async def _done(
     from deployledger.adapters.cli.waiting import outcome, wait
 
     answer = await wait(session, service, accepted)
-    if outcome(answer) is ExitCode.FAILED:
+    if outcome(answer, deleting=accepted.status == "deleting") is ExitCode.FAILED:
         session.fail(answer.message, "", ExitCode.FAILED)
     return answer
 

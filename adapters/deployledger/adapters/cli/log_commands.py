@@ -173,7 +173,7 @@ def _print_event(session: Session, recorded: "RecordedEvent") -> None:
     else:
         sys.stdout.write(
             f"{recorded.position:>8}  {recorded.recorded_at:%Y-%m-%d %H:%M:%S}  {event.TOPIC:<32} "
-            f"{str(event.originator_id)[:8]} v{event.originator_version}  {event.actor}\n"
+            f"{str(event.originator_id)[:8]} v{event.originator_version:<4} {event.actor}\n"
         )
 
 

@@ -23,6 +23,9 @@ _COLOURS = {
 }
 
 
+_LEAST_DETAILS = 22
+
+
 def age(moment: datetime) -> str:
     """Return how long ago a moment was, as kubectl says it: ``5s``, ``12m``, ``3h``, ``8d``."""
     seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
@@ -42,7 +45,7 @@ def deployments_table(deployments: "Sequence[DeploymentStatusResponse]") -> Tabl
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("NAME", "STATUS", "REV", "ENDPOINT", "AGE", "ID"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("MODEL", no_wrap=True, overflow="ellipsis")
+    table.add_column("MODEL", overflow="fold")  # what can be folded gives way first
     for deployment in deployments:
         table.add_row(
             Text(deployment.deployment_name),
@@ -71,6 +74,7 @@ def deployment_card(
         ("Endpoint", deployment.endpoint_url),
         ("Revision", _revision(deployment)),
         ("Model", deployment.model_uri),
+        ("Version", deployment.version),
         ("Deployed model", deployment.deployed_model_version),
         ("Artifact", deployment.artifact_digest),
         ("Image", deployment.image_digest),
@@ -114,13 +118,14 @@ def _revision(deployment: "DeploymentStatusResponse") -> str:
 def history_table(history: "Sequence[DeploymentHistoryEntry]") -> Table:
     """Return a table with one row an event, oldest first."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("#", "TIME (UTC)", "EVENT", "REV", "ACTOR"):
+    for heading in ("#", "TIME (UTC)", "EVENT", "REV"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("DETAILS", overflow="fold")
+    table.add_column("ACTOR", overflow="fold")
+    table.add_column("DETAILS", overflow="fold", min_width=_LEAST_DETAILS)
     for entry in history:
         table.add_row(
             str(entry.version),
-            f"{entry.timestamp:%y-%m-%d %H:%M:%S}",
+            f"{entry.timestamp:%Y-%m-%d %H:%M}",
             entry.event,
             str(entry.revision),
             Text(entry.actor),

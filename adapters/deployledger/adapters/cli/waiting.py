@@ -43,10 +43,10 @@ async def wait(
     return current
 
 
-def outcome(deployment: "DeploymentStatusResponse") -> ExitCode:
+def outcome(deployment: "DeploymentStatusResponse", *, deleting: bool = False) -> ExitCode:
     """Return whether a job ended as was asked."""
-    succeeded = deployment.state in ("active", "completed", "deleted")
-    return ExitCode.DONE if succeeded else ExitCode.FAILED
+    wanted = ("deleted",) if deleting else ("active", "completed")
+    return ExitCode.DONE if deployment.state in wanted else ExitCode.FAILED
 
 
 class Steps:
@@ -107,7 +107,7 @@ class Steps:
             self._task = None
         if self._silent or self._step is None:
             return
-        if following is None and outcome(deployment) is ExitCode.FAILED:
+        if following is None and deployment.failure is not None:
             step = deployment.failure.step if deployment.failure else self._step
             self._console.print(f"[red]✗[/] {_DOING[step]}", highlight=False)
             return

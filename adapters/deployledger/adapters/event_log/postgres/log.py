@@ -1,6 +1,6 @@
 """The event log in a PostgreSQL database, in a schema of its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,16 @@ _CONNECT_TIMEOUT_SECONDS = 5
 _READ_ATTEMPTS = 3
 
 
+def _described(parameters: Mapping[str, Any]) -> str:
+    """Return which database it is, without user and password."""
+    host = str(parameters.get("host") or "")
+    port = f":{parameters['port']}" if parameters.get("port") else ""
+    path = parameters.get("dbname") or ""
+    if host.startswith("/"):
+        return f"postgresql://{port}/{path}?host={host}"
+    return f"postgresql://{host}{port}/{path}"
+
+
 class PostgresEventLog(DatabaseEventLog):
     """An event log in the schema ``deployledger`` of a PostgreSQL database.
 
@@ -38,6 +48,7 @@ class PostgresEventLog(DatabaseEventLog):
         described_as = without_credentials(database_url).split("?")[0]
         try:
             self._parameters: dict[str, Any] = dict(conninfo_to_dict(database_url))
+            described_as = _described(self._parameters)
         except psycopg.ProgrammingError:
             # Not chained: the driver's message may quote the password.
             raise ConfigurationError(
@@ -78,7 +89,7 @@ class PostgresEventLog(DatabaseEventLog):
         except psycopg.Error as error:
             raise EventLogError(
                 f"The database {self._described_as} cannot be reached: "
-                f"{without_credentials(str(error)).strip()}.",
+                f"{' '.join(without_credentials(str(error)).split()).rstrip('.?')}.",
                 hint="Check DEPLOYLEDGER_DATABASE_URL, and that the server is up and lets you in.",
             ) from error
 
