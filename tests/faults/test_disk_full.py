@@ -54,8 +54,7 @@ def check_full_disk(url: str, make_room: Callable[[], None], *said: str) -> None
     assert len(stored) > 10
     assert_clear(error, *said)
     assert_whole(rows(url), stored)
-    with pytest.raises(EventLogError):
-        log.append(new_command(1))
+    stored += append_until_refused(log)[0]  # a little room may have been left; then it goes on being full
     assert len(log.read(after=0, limit=10).events) == 10  # reading goes on
     make_room()
     command = new_command(3)

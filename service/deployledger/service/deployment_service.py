@@ -120,7 +120,7 @@ class DeploymentService:
         self._taking_up: Future[None] | None = None
         self._opening = Lock()
         self._resumed = not resume
-        self._closed = False
+        self._closed: asyncio.Future[None] | None = None
         self._is_open = False
         if clients.simulated:
             LOGGER.warning(
@@ -508,7 +508,7 @@ class DeploymentService:
             LOGGER.warning("The orchestrator does not say what it runs: %s", error)
 
     async def _opened(self) -> None:
-        if self._closed:
+        if self._closed is not None:
             raise ConfigurationError("The service is closed.", hint="Make a new one.")
         with self._opening:
             if self._run_jobs and self._worker is None:
@@ -562,14 +562,16 @@ class DeploymentService:
 
     async def close(self) -> None:
         """Stop working and close the event log; jobs in progress are resumed by the next service."""
-        if self._closed:
-            return
-        self._closed = True
-        self._is_open = False
-        loop = asyncio.get_running_loop()
+        if self._closed is None:
+            self._is_open = False
+            self._closed = asyncio.get_running_loop().run_in_executor(None, self._shut_down)
+        if not self._closed.done() and self._closed.get_loop() is asyncio.get_running_loop():
+            await asyncio.shield(self._closed)  # a caller that is cancelled leaves nothing half closed
+
+    def _shut_down(self) -> None:
         if self._taking_up is not None:
             self._taking_up.cancel()
         if self._worker is not None:
-            await loop.run_in_executor(None, self._worker.close)
-        await loop.run_in_executor(None, self._executor.shutdown)
-        await loop.run_in_executor(None, self._log.close)
+            self._worker.close()
+        self._executor.shutdown()
+        self._log.close()

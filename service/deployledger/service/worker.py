@@ -84,6 +84,7 @@ class Worker:
         self._jobs: dict[UUID, _Job] = {}
         self._slots = asyncio.Semaphore(concurrent_jobs)
         self.progress: dict[UUID, StepProgress] = {}
+        self._is_stopping = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="deployledger-worker", daemon=True
@@ -113,6 +114,7 @@ class Worker:
         self._loop.close()
 
     async def _stop(self) -> None:
+        self._is_stopping = True
         tasks = [job.task for job in self._jobs.values()]
         for task in tasks:
             task.cancel()
@@ -120,6 +122,8 @@ class Worker:
         await self._loop.shutdown_default_executor()
 
     def _wake(self, deployment_id: UUID) -> None:
+        if self._is_stopping:
+            return
         job = self._jobs.get(deployment_id)
         if job is None:
             task = self._loop.create_task(self._work(deployment_id), name=f"deployment {deployment_id}")

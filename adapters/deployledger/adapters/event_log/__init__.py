@@ -43,7 +43,9 @@ def open_event_log(
     """
     if database_url in _MEMORY:
         return _make(database_url, create, pool_size, patience)
-    key = (os.getpid(), database_url, create, pool_size, patience)
+    file = database_url.removeprefix("sqlite:///")
+    place = str(Path(file).expanduser().absolute()) if file != database_url else database_url
+    key = (os.getpid(), place, create, pool_size, patience)
     with _lock:
         log = _open.get(key)
         if log is None or not log.share():

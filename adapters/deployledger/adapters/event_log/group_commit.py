@@ -29,12 +29,17 @@ MOST_ROWS = 1024
 MOST_WAITING = 10_000
 """How many commands may wait; further ones wait to be allowed to wait."""
 
+_MOST_CONFLICTS = 5
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
 
 
 class DatabaseAwayError(Exception):
     """The database cannot be used just now; trying again may help."""
+
+
+class DatabaseLostError(Exception):
+    """The database is not the one that was opened; trying again does not help."""
 
 
 class BatchConflictError(Exception):
@@ -196,10 +201,18 @@ class GroupCommit:
         except DatabaseAwayError as error:
             self._commit_checked(batch, error)
         except Exception as error:
-            LOGGER.exception("A batch could not be stored")
-            _answer([(waiting, _failure(self._described_as, error)) for waiting in batch])
+            self._fail(batch, error)
         else:
             self._stored(batch, outcomes)
+
+    def _fail(self, batch: list[_Waiting], error: Exception) -> None:
+        """Fail a command that cannot be stored; of several, find out which it is."""
+        if len(batch) == 1:
+            LOGGER.error("A command could not be stored", exc_info=error)
+            _answer([(batch[0], _failure(self._described_as, error))])
+            return
+        for waiting in batch:
+            self._commit([waiting])
 
     def _stored(self, batch: list[_Waiting], outcomes: list[Outcome]) -> None:
         self._on_stored()
@@ -207,6 +220,7 @@ class GroupCommit:
 
     def _commit_checked(self, batch: list[_Waiting], away: DatabaseAwayError | None = None) -> None:
         pause = _FIRST_PAUSE_SECONDS
+        conflicts = 0
         while batch:
             try:
                 if away is None:
@@ -215,9 +229,14 @@ class GroupCommit:
                     return
             except DatabaseAwayError as error:
                 away = error
+            except BatchConflictError as error:  # the database saw what the look did not: look again
+                conflicts += 1
+                if conflicts > _MOST_CONFLICTS:
+                    self._fail(batch, error)
+                    return
+                continue
             except Exception as error:
-                LOGGER.exception("A batch could not be stored")
-                _answer([(waiting, _failure(self._described_as, error)) for waiting in batch])
+                self._fail(batch, error)
                 return
             batch = self._give_up_on_the_impatient(batch, away)
             if batch:

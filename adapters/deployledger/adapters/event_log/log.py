@@ -1,11 +1,12 @@
 """What the event logs of all databases share: everything but the connections, the schema and the locks."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Lock
+from threading import Condition, Lock, local
 from uuid import UUID
 
 from eventsourcing.persistence import (
@@ -62,8 +63,11 @@ class DatabaseEventLog(ABC):
         self._mapper = EventMapper()
         self._recorder_or_none: ApplicationRecorder | None = None
         self._opening = Lock()
-        self._sharing = Lock()
+        self._sharing = Condition()
         self._users = 1
+        self._uses = 0
+        self._uses_of_thread = local()
+        self._process = os.getpid()
         self._tail = self._make_tail()
         self._commits = GroupCommit(
             self._make_writer(), self._tail.announce, patience=patience, described_as=described_as
@@ -126,12 +130,12 @@ class DatabaseEventLog(ABC):
 
     def schema_state(self) -> SchemaState:
         """Return which schema the database has."""
-        with self._translated_errors():
+        with self._use():
             return SchemaState(self._described_as, self._found_schema(), SCHEMA_VERSION)
 
     def create_schema(self) -> SchemaState:
         """Create what the database needs, if it has nothing of ours."""
-        with self._translated_errors(), self._opening:
+        with self._use(), self._opening:
             state = self.schema_state()
             if state.found == 0:
                 self._create_schema()
@@ -141,7 +145,7 @@ class DatabaseEventLog(ABC):
 
     def upgrade_schema(self) -> SchemaState:
         """Bring an older schema to the one that is needed; every event is kept."""
-        with self._translated_errors(), self._opening:
+        with self._use(), self._opening:
             state = self.schema_state()
             if 0 < state.found < state.needed:
                 self._upgrade_schema()
@@ -173,8 +177,6 @@ class DatabaseEventLog(ABC):
         if self._recorder_or_none is None:
             with self._opening:
                 if self._recorder_or_none is None:
-                    if not self._users:
-                        raise EventLogError("The event log is closed.", hint="Open it again.")
                     state = self.schema_state()
                     if state.found == 0 and self._creates_schema:
                         self._create_schema()
@@ -182,6 +184,34 @@ class DatabaseEventLog(ABC):
                         self._check(state)
                     self._recorder_or_none = self._connect()
         return self._recorder_or_none
+
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        """Enter while the database is used: errors become ours, and closing waits until it is not used."""
+        depth = getattr(self._uses_of_thread, "depth", 0)
+        if depth == 0:
+            self._begin_use()
+        self._uses_of_thread.depth = depth + 1
+        try:
+            with self._translated_errors():
+                yield
+        finally:
+            self._uses_of_thread.depth = depth
+            if depth == 0:
+                with self._sharing:
+                    self._uses -= 1
+                    self._sharing.notify_all()
+
+    def _begin_use(self) -> None:
+        if os.getpid() != self._process:
+            raise EventLogError(
+                "The event log was opened before this process was forked off.",
+                hint="Open it in this process.",
+            )
+        with self._sharing:
+            if not self._users:
+                raise EventLogError("The event log is closed.", hint="Open it again.")
+            self._uses += 1
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -208,7 +238,7 @@ class DatabaseEventLog(ABC):
 
     async def append_async(self, events: Sequence[Event], key: CommandKey | None = None) -> None:
         """Do the same without blocking the event loop, once the log was opened."""
-        if self._recorder_or_none is None:
+        if self._recorder_or_none is None or os.getpid() != self._process:
             import asyncio
 
             await asyncio.get_running_loop().run_in_executor(None, self._open)
@@ -216,10 +246,12 @@ class DatabaseEventLog(ABC):
             _raise_if_refused(await self._commits.store_async(self._command_of(events, key)))
 
     def _open(self) -> None:
-        with self._translated_errors():
+        with self._use():
             _ = self._recorder
 
     def _command_of(self, events: Sequence[Event], key: CommandKey | None) -> Command:
+        if any("\0" in event.actor for event in events):
+            raise ConfigurationError("An actor has a NUL character, which no database stores.")
         return Command([self._row(event) for event in events], key)
 
     def _row(self, event: Event) -> EventRow:
@@ -236,7 +268,7 @@ class DatabaseEventLog(ABC):
 
     def command(self, key: str) -> CommandKey | None:
         """Return what command came with an idempotency key, if one did."""
-        with self._translated_errors():
+        with self._use():
             _ = self._recorder
             return self._find_command(key)
 
@@ -244,27 +276,27 @@ class DatabaseEventLog(ABC):
 
     def stream(self, stream_id: UUID) -> list[Event]:
         """Return the events of one stream in order."""
-        with self._translated_errors():
+        with self._use():
             return [
                 self._mapper.to_domain_event(stored) for stored in self._recorder.select_events(stream_id)
             ]
 
     def version(self, stream_id: UUID) -> int:
         """Return the version of the stream's last event; 0 if there is no such stream."""
-        with self._translated_errors():
+        with self._use():
             last = self._recorder.select_events(stream_id, desc=True, limit=1)
             return last[0].originator_version if last else 0
 
     def position(self) -> int:
         """Return the position of the last event; 0 if there is none."""
-        with self._translated_errors():
+        with self._use():
             return self._recorder.max_notification_id() or 0
 
     def read(
         self, *, after: int, limit: int, topics: Sequence[str] = (), stream_id: UUID | None = None
     ) -> EventBatch:
         """Return the next events behind a position, in the order of the log."""
-        with self._translated_errors():
+        with self._use():
             _ = self._recorder
             is_filtered = bool(topics) or stream_id is not None
             # Events that the filter leaves out count as read up to here, and not further: positions
@@ -303,7 +335,7 @@ class DatabaseEventLog(ABC):
 
     def statistics(self) -> LogStatistics:
         """Return what is in the log."""
-        with self._translated_errors():
+        with self._use():
             end = self.position()
             streams, topics, size = self._count()
             ends = [
@@ -332,11 +364,15 @@ class DatabaseEventLog(ABC):
     def close(self) -> None:
         """Store what waits, close every connection and end every thread, if no other user is left."""
         with self._sharing:
+            if self._users == 0 or os.getpid() != self._process:
+                return
             self._users -= 1
             if self._users:
                 return
         self._commits.close()
         self._tail.end()
+        with self._sharing:  # a connection that is closed while it is read takes the process with it
+            self._sharing.wait_for(lambda: self._uses == 0)
         with self._opening:
             self._recorder_or_none = None
             self._disconnect()

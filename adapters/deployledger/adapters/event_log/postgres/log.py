@@ -1,6 +1,6 @@
 """The event log in a PostgreSQL database, in a schema of its own."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,34 @@ from deployledger.domain.redaction import without_credentials
 
 _CONNECT_TIMEOUT_SECONDS = 5
 _READ_ATTEMPTS = 3
+_LONGEST_LOCK_SECONDS = 10
+
+
+_SESSION_SETTINGS = """
+    SET default_transaction_isolation TO 'read committed';
+    SET datestyle TO 'ISO';
+    SET timezone TO 'UTC';
+    SET array_nulls TO on
+"""
+"""What must hold in every session, whatever the defaults of the database and the user are.
+
+Positions and the schema's version are right only if each statement sees what was committed before it; the
+driver reads dates of one style only.
+"""
+
+
+class _Datastore(PostgresDatastore):
+    """The library's datastore, with sessions as ours are."""
+
+    def after_connect_func(self) -> Callable[[psycopg.Connection[Any]], None]:
+        """Return what is done with every new connection."""
+        after_connect = super().after_connect_func()
+
+        def with_settings(connection: psycopg.Connection[Any]) -> None:
+            after_connect(connection)
+            connection.execute(_SESSION_SETTINGS)
+
+        return with_settings
 
 
 def _described(parameters: Mapping[str, Any]) -> str:
@@ -57,6 +85,8 @@ class PostgresEventLog(DatabaseEventLog):
             ) from None
         self._parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
         self._parameters.setdefault("application_name", "deployledger")
+        self._parameters["client_encoding"] = "UTF8"
+        self._lock_seconds = min(patience, _LONGEST_LOCK_SECONDS)
         self._create = create
         self._pool_size = pool_size
         self._datastore: PostgresDatastore | None = None
@@ -64,18 +94,16 @@ class PostgresEventLog(DatabaseEventLog):
         super().__init__(described_as, patience=patience)
 
     def _plain_session(self) -> Session:
-        """Return a new connection.
-
-        Whatever the default of the database or the user is: positions and the schema's version are right
-        only if each statement sees what was committed before it.
-        """
         session: Session = psycopg.connect(**self._parameters, autocommit=True)
-        session.execute("SET default_transaction_isolation TO 'read committed'")
+        session.execute(_SESSION_SETTINGS)
         return session
 
     def _writer_session(self) -> Session:
-        """Return a new connection for the writer: what is acknowledged must be on disk."""
+        """Return a new connection for the writer: what is acknowledged is on disk, and no wait is endless."""
         session = self._plain_session()
+        session.execute(
+            "SELECT set_config('lock_timeout', %s, false)", (f"{int(self._lock_seconds * 1000)}ms",)
+        )
         session.execute(
             "SELECT set_config('synchronous_commit', 'on', false) "
             "WHERE current_setting('synchronous_commit') = 'off'"
@@ -113,7 +141,7 @@ class PostgresEventLog(DatabaseEventLog):
 
     def _connect(self) -> ApplicationRecorder:
         parameters = self._parameters
-        datastore = PostgresDatastore(
+        datastore = _Datastore(
             dbname="",
             host="",
             port="",
@@ -144,6 +172,12 @@ class PostgresEventLog(DatabaseEventLog):
 
     def _found_schema(self) -> int:
         with self._schema_session() as session:
+            encoding = session.info.parameter_status("server_encoding")
+            if encoding != "UTF8":
+                raise EventLogError(
+                    f"The database {self._described_as} has the encoding {encoding}, and UTF8 is needed.",
+                    hint="Create a database with ENCODING 'UTF8' for it.",
+                )
             return schema.found_version(session)
 
     def _create_schema(self) -> None:

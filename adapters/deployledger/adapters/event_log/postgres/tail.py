@@ -54,14 +54,21 @@ class PostgresTail(Tail):
                     pause = _FIRST_PAUSE_SECONDS
                     self._hear(session)
             except (psycopg.Error, OSError, EventLogError):  # the safety poll goes on meanwhile
-                select.select([self._wake_read], [], [], pause)
+                _wait([self._wake_read], pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _hear(self, session: Session) -> None:
         while not self._stopping.is_set():
-            ready, _, _ = select.select([session.fileno(), self._wake_read], [], [], SAFETY_POLL_SECONDS)
-            if session.fileno() in ready:
+            if session.fileno() in _wait([session.fileno(), self._wake_read], SAFETY_POLL_SECONDS):
                 # At most one is waited for; reading it finds all that have arrived.
                 for _ in session.notifies(timeout=0):
                     pass
                 self.announce()
+
+
+def _wait(descriptors: list[int], seconds: float) -> list[int]:
+    """Return which can be read, after so many seconds at most; unlike select, with any number open."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(seconds * 1000)]

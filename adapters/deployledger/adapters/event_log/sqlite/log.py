@@ -14,7 +14,7 @@ from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from eventsourcing.sqlite import SQLiteConnection, SQLiteDatastore
 
 from deployledger.adapters.event_log.following import Tail
-from deployledger.adapters.event_log.group_commit import BatchWriter
+from deployledger.adapters.event_log.group_commit import BatchWriter, DatabaseLostError
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, DatabaseEventLog, StoredRow
 from deployledger.adapters.event_log.sqlite.ownership import try_flock
 from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
@@ -59,6 +59,7 @@ class SQLiteEventLog(DatabaseEventLog):
         self._kept_in_memory: sqlite3.Connection | None = None
         # Connections to the same memory do not wait for each other's locks: they fail. So they take turns.
         self._memory_lock: AbstractContextManager[object] = nullcontext() if path else RLock()
+        self._file: tuple[int, int] | None = None
         self._owned: set[UUID] = set()
         self._owned_lock = Lock()
         self._writer_timeout = min(_LOCK_TIMEOUT_SECONDS, patience)
@@ -104,7 +105,23 @@ class SQLiteEventLog(DatabaseEventLog):
             connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
             return connection
 
-        return SQLiteBatchWriter(connect, EVENTS_TABLE, KEYS_TABLE, lock=self._memory_lock)
+        return SQLiteBatchWriter(
+            connect, EVENTS_TABLE, KEYS_TABLE, lock=self._memory_lock, check=self._check_file
+        )
+
+    def _check_file(self) -> None:
+        """Check that the file is still the one that was opened: what is written to another one is lost."""
+        if self._path is None:
+            return
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            raise DatabaseLostError(f"the file {self._path} was deleted while it was open") from None
+        identity = (found.st_dev, found.st_ino)
+        if self._file is None:
+            self._file = identity
+        elif self._file != identity:
+            raise DatabaseLostError(f"the file {self._path} was replaced while it was open")
 
     def _make_tail(self) -> Tail:
         return SQLiteTail(self._connection if self._path else None)
@@ -233,7 +250,8 @@ def _switch_to_write_ahead_log(connection: sqlite3.Connection) -> None:
     latest = time.monotonic() + _LOCK_TIMEOUT_SECONDS
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > latest:

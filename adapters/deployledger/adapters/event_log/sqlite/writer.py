@@ -6,7 +6,12 @@ from contextlib import AbstractContextManager, contextmanager
 from uuid import UUID
 
 from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide, versions_before
-from deployledger.adapters.event_log.group_commit import BatchConflictError, BatchWriter, DatabaseAwayError
+from deployledger.adapters.event_log.group_commit import (
+    MOST_ROWS,
+    BatchConflictError,
+    BatchWriter,
+    DatabaseAwayError,
+)
 from deployledger.adapters.event_log.sqlite.recorders import insert, now_microseconds
 from deployledger.domain.event_log import CommandKey
 
@@ -19,6 +24,7 @@ class SQLiteBatchWriter(BatchWriter):
 
     Args:
         lock: held while a connection is used.
+        check: called before each transaction; raises what keeps it from being written.
     """
 
     def __init__(
@@ -28,8 +34,10 @@ class SQLiteBatchWriter(BatchWriter):
         keys_table: str,
         *,
         lock: AbstractContextManager[object],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._lock = lock
+        self._check = check
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
         self._table = table
@@ -47,10 +55,11 @@ class SQLiteBatchWriter(BatchWriter):
             try:
                 if self._connection is None:
                     self._connection = self._connect()
+                self._check()
                 yield self._connection
             except sqlite3.IntegrityError as error:
                 raise BatchConflictError(str(error)) from error
-            except sqlite3.Error as error:
+            except sqlite3.OperationalError as error:
                 self.close()
                 raise DatabaseAwayError(str(error)) from error
 
@@ -68,7 +77,8 @@ class SQLiteBatchWriter(BatchWriter):
 
     def write(self, commands: Sequence[Command]) -> list[Outcome]:
         """Store all the commands in one transaction, without looking: in one statement."""
-        if any(command.key is not None for command in commands):
+        has_keys = any(command.key is not None for command in commands)
+        if has_keys or sum(len(command.rows) for command in commands) > MOST_ROWS:
             return self.write_checked(commands)
         with self._session() as connection:
             # A version that a stream has reached stays reached: this need not be in the transaction.
@@ -94,7 +104,8 @@ class SQLiteBatchWriter(BatchWriter):
         if not rows:
             return []
         cursor = connection.cursor()
-        insert(cursor.execute, self._table, rows)
+        for start in range(0, len(rows), MOST_ROWS):  # a statement takes only so many values
+            insert(cursor.execute, self._table, rows[start : start + MOST_ROWS])
         position = int(cursor.lastrowid or 0) - len(rows) + 1
         keys = [command.key for command in commands if command.key is not None]
         if keys:
