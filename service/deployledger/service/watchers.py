@@ -19,6 +19,8 @@ class Watchers:
 
     def notify(self, deployment_id: UUID) -> None:
         """Wake everyone who watches the deployment; from any thread."""
+        if not self._waiting:  # who begins to watch right now has not looked yet
+            return
         with self._lock:
             watching = list(self._waiting.get(deployment_id, ()))
         for loop, event in watching:

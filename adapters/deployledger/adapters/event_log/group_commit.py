@@ -66,12 +66,16 @@ class BatchWriter(ABC):
             DatabaseAwayError: if the database cannot be used; what was stored is not known.
         """
 
+    def rest(self) -> None:
+        """Do what is better done while nobody waits; called after a batch when no other is there."""
+        return
+
     @abstractmethod
     def close(self) -> None:
         """Give back what it holds."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Waiting:
     command: Command
     future: "Future[Outcome] | asyncio.Future[Outcome]"
@@ -173,6 +177,8 @@ class GroupCommit:
     def _work(self) -> None:
         while batch := self._next_batch():
             self._commit(batch)
+            if not self._waiting:
+                self._writer.rest()
 
     def _next_batch(self) -> list[_Waiting]:
         """Return what waits, as far as one transaction goes; nothing when closed and done."""

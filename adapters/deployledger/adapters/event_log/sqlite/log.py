@@ -26,6 +26,7 @@ from deployledger.domain.exceptions import EventLogError
 
 _LOCK_TIMEOUT_SECONDS = 10
 _WRITER_CACHE_KIB = 65_536
+_MOST_PAGES_IN_LOG = 16_000
 _SWITCH_PAUSE_SECONDS = 0.005
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -103,6 +104,8 @@ class SQLiteEventLog(DatabaseEventLog):
             connection = self._connection(self._writer_timeout)
             # Streams come in no order, so their index is written all over: it is kept in memory.
             connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
+            # The writer copies the write-ahead log into the file while nobody waits; this bounds it.
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES_IN_LOG}")
             return connection
 
         return SQLiteBatchWriter(

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from uuid import UUID
 
 from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide, versions_before
@@ -15,6 +15,7 @@ from deployledger.adapters.event_log.group_commit import (
 from deployledger.adapters.event_log.sqlite.recorders import insert, now_microseconds
 from deployledger.domain.event_log import CommandKey
 
+_ROWS_BEFORE_CHECKPOINT = 400
 _MOST_VALUES = 500
 """How many values a query compares with at most (SQLite's own limit was 999 for long)."""
 
@@ -38,6 +39,7 @@ class SQLiteBatchWriter(BatchWriter):
     ) -> None:
         self._lock = lock
         self._check = check
+        self._rows_since_checkpoint = 0
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
         self._table = table
@@ -106,6 +108,7 @@ class SQLiteBatchWriter(BatchWriter):
         cursor = connection.cursor()
         for start in range(0, len(rows), MOST_ROWS):  # a statement takes only so many values
             insert(cursor.execute, self._table, rows[start : start + MOST_ROWS])
+        self._rows_since_checkpoint += len(rows)
         position = int(cursor.lastrowid or 0) - len(rows) + 1
         keys = [command.key for command in commands if command.key is not None]
         if keys:
@@ -146,6 +149,13 @@ class SQLiteBatchWriter(BatchWriter):
             ):
                 known.keys[key] = CommandKey(key, fingerprint, UUID(deployment), version)
         return known
+
+    def rest(self) -> None:
+        """Copy the write-ahead log into the file, once there is something to copy."""
+        if self._connection is not None and self._rows_since_checkpoint >= _ROWS_BEFORE_CHECKPOINT:
+            self._rows_since_checkpoint = 0
+            with self._lock, suppress(sqlite3.Error):  # it can wait; the next append says what is wrong
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def close(self) -> None:
         """Close the connection; it is opened again when it is needed."""
