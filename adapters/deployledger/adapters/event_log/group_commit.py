@@ -67,7 +67,7 @@ class BatchWriter(ABC):
         """
 
     def rest(self) -> None:
-        """Do what is better done while nobody waits; called after a batch when no other is there."""
+        """Do what is better done while nobody waits; called after a command that waited alone."""
         return
 
     @abstractmethod
@@ -177,7 +177,7 @@ class GroupCommit:
     def _work(self) -> None:
         while batch := self._next_batch():
             self._commit(batch)
-            if not self._waiting:
+            if len(batch) == 1 and not self._waiting:  # after many at once, the next ones are on their way
                 self._writer.rest()
 
     def _next_batch(self) -> list[_Waiting]:
