@@ -330,8 +330,9 @@ def test_a_corrupt_model_ends_the_server_with_its_own_status_and_one_line(tmp_pa
 
 
 def test_scikit_learn_classifiers_as_converted_by_default(tmp_path: Path) -> None:
-    skl2onnx = pytest.importorskip("skl2onnx")
-    linear_model = pytest.importorskip("sklearn.linear_model")
+    import skl2onnx
+    from sklearn import linear_model
+
     features = np.array([[0.0], [1.0], [2.0], [3.0]], dtype=np.float32)
     classifier = linear_model.LogisticRegression().fit(features, [0, 0, 1, 1])
     converted = skl2onnx.to_onnx(classifier, features[:1], target_opset=17)
