@@ -477,13 +477,13 @@ class DeploymentService:
     def _resume_all(self, worker: Worker) -> None:
         """Take up unfinished jobs, and make what runs what the log says; and go on so as commands come in."""
         position = self._log.position()
-        self._taking_up = worker.run(self._take_up(worker, position))
         ours = [row for row in self._directory.rows() if row.orchestrator == self._orchestrator.name]
         for row in ours:
             if status.progress(row) is not None or (self._clients.orchestrator and row.is_serving):
                 worker.wake(row.deployment_id)
         if self._clients.orchestrator is not None:
             worker.run(self._wake_provisioned(worker))
+        self._taking_up = worker.run(self._take_up(worker, position))
 
     async def _take_up(self, worker: Worker, after: int) -> None:
         """Work on what is commanded behind a position, by whichever process."""

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
+
+from eventsourcing.persistence import StoredEvent
 
 from deployledger.domain.event_log import CommandKey
 
@@ -19,6 +21,15 @@ class EventRow(NamedTuple):
     actor: str | None
     correlation_id: UUID | None
     causation_id: UUID | None
+
+
+def plain_row(stored: StoredEvent) -> EventRow:
+    """Return an event that comes without metadata, as the library's applications store them."""
+    originator_id = stored.originator_id
+    assert isinstance(originator_id, UUID)  # noqa: S101  # our tables have no text ids
+    return EventRow(
+        originator_id, stored.originator_version, stored.topic, stored.state, uuid4(), None, None, None
+    )
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
 from eventsourcing import postgres
 from eventsourcing.persistence import Notification, ProgrammingError, StoredEvent
@@ -19,7 +19,7 @@ from psycopg import Connection, Cursor
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from deployledger.adapters.event_log.commands import EventRow
+from deployledger.adapters.event_log.commands import EventRow, plain_row
 
 Session = Connection[Any]
 
@@ -187,14 +187,6 @@ def _array(elements: list[str]) -> str:
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def plain_row(stored: StoredEvent) -> EventRow:
-    """Return an event that comes without metadata, as the library's applications store them."""
-    originator_id = cast("UUID", stored.originator_id)
-    return EventRow(
-        originator_id, stored.originator_version, stored.topic, stored.state, uuid4(), None, None, None
-    )
 
 
 class PostgresLogRecorder(PostgresApplicationRecorder):

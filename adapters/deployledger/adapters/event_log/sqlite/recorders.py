@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
-from uuid import UUID, uuid4
 
 from eventsourcing import sqlite
 from eventsourcing.persistence import Notification, StoredEvent, Subscription
@@ -18,7 +17,7 @@ from eventsourcing.sqlite import (
     SQLiteProcessRecorder,
 )
 
-from deployledger.adapters.event_log.commands import EventRow
+from deployledger.adapters.event_log.commands import EventRow, plain_row
 
 _COLUMNS = 9
 """How many columns an event has, without its position."""
@@ -94,15 +93,6 @@ def _columns(row: EventRow, now: int) -> tuple[Any, ...]:
 def now_microseconds() -> int:
     """Return the time in microseconds since 1970 (UTC)."""
     return time.time_ns() // 1000
-
-
-def plain_row(stored: StoredEvent) -> EventRow:
-    """Return an event that comes without metadata, as the library's applications store them."""
-    originator_id = stored.originator_id
-    assert isinstance(originator_id, UUID)  # noqa: S101  # our tables have no text ids
-    return EventRow(
-        originator_id, stored.originator_version, stored.topic, stored.state, uuid4(), None, None, None
-    )
 
 
 class SQLiteLogRecorder(SQLiteApplicationRecorder):
