@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import deployledger.adapters.event_log.postgres.log
 import deployledger.adapters.event_log.sqlite.log  # noqa: F401  # both imported before the server of forks forks
 from deployledger.adapters.event_log import open_event_log
-from deployledger.domain.event_log import EventBatch, EventLog
+from deployledger.domain.event_log import EventBatch, EventLog, Follower
 from deployledger.domain.exceptions import EventLogError
 from tests.faults.audit import new_command
 
@@ -95,7 +95,7 @@ def follow(url: str, seen: Path, in_a_coroutine: bool, start: Signal, done: Sign
     log.position()
     with seen.open("wb") as file:
         start.wait()
-        follower = log.follow()
+        follower = _follower(log)
 
         def write(batch: EventBatch) -> None:
             for it in batch.events:
@@ -117,6 +117,15 @@ def follow(url: str, seen: Path, in_a_coroutine: bool, start: Signal, done: Sign
                 time.sleep(0.01)
     follower.close()
     log.close()
+
+
+def _follower(log: EventLog) -> Follower:
+    """Begin to follow, however often the connection breaks meanwhile."""
+    while True:
+        try:
+            return log.follow()
+        except EventLogError:
+            time.sleep(0.01)
 
 
 async def _next_batches(follower: Any, write: Callable[[EventBatch], None]) -> None:
