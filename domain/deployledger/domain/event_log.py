@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 from uuid import UUID
 
 from deployledger.domain.events import Event
@@ -22,6 +22,32 @@ class RecordedEvent:
     position: int
     recorded_at: datetime
     event: Event
+
+
+class RawEvent(NamedTuple):
+    """An event as it is stored, not yet decoded.
+
+    Attributes:
+        position: its place in the order of the whole log.
+        stream_id: the id of its stream, as text.
+        stream_version: its place in that stream, counted from 1.
+        topic: which event it is.
+        state: its fields, as JSON.
+    """
+
+    position: int
+    stream_id: str
+    stream_version: int
+    topic: str
+    state: bytes
+
+
+class Watch(Protocol):
+    """Tells when a log was added to, from its beginning on."""
+
+    def wait(self, timeout: float) -> None:
+        """Return once something was added since the last return, or after ``timeout`` seconds."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -162,6 +188,38 @@ class EventLog(Protocol):
         self, *, after: int, limit: int, topics: Sequence[str] = (), stream_id: UUID | None = None
     ) -> EventBatch:
         """Return the next events behind a position, in the order of the log."""
+        ...
+
+    def read_raw(self, *, after: int, limit: int) -> list[RawEvent]:
+        """Return the next events behind a position, in the order of the log, as they are stored."""
+        ...
+
+    def scan(
+        self, *, after: int, until: int, streams: tuple[UUID, UUID] | None = None
+    ) -> Iterator[Sequence[RawEvent]]:
+        """Yield all events behind ``after`` and up to ``until``, in order, a page at a time.
+
+        It reads on a connection of its own, and holds no more than a page in memory.
+
+        Args:
+            streams: only those of streams whose ids are from the first to the second one, both included.
+        """
+        ...
+
+    def decode(self, raw: RawEvent) -> Event:
+        """Return a stored event, upcast to the current version of its class.
+
+        Raises:
+            UndecodableEventError: if it cannot be read, or newer software wrote it.
+        """
+        ...
+
+    def watch(self) -> AbstractContextManager[Watch]:
+        """Enter with what tells when events are added, by this process or another."""
+        ...
+
+    def recorded_at(self, position: int) -> datetime | None:
+        """Return when the event at a position was recorded (UTC); None if there is none."""
         ...
 
     def follow(

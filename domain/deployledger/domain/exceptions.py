@@ -176,3 +176,14 @@ class EventLogError(ExternalServiceError):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__("event log", message, hint=hint)
+
+
+class UndecodableEventError(EventLogError):
+    """A stored event cannot be read: its state is damaged, or newer software wrote it."""
+
+
+class ReadModelError(ExternalServiceError):
+    """The database of the read models cannot be used, or a row of a read model cannot be had."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__("read models", message, hint=hint)

@@ -118,6 +118,19 @@ class Tail(ABC):
                 self._async_waiters.discard(waiter)
 
 
+class TailWatch:
+    """Tells when something was added since it last told, from its beginning on."""
+
+    def __init__(self, tail: Tail) -> None:
+        self._tail = tail
+        self._seen = tail.changes
+
+    def wait(self, timeout: float) -> None:
+        """Return once something was added since the last return, or after ``timeout`` seconds."""
+        self._tail.wait(self._seen, timeout)
+        self._seen = self._tail.changes
+
+
 class LogFollower:
     """An endless iterator over a log's events; see the port.
 

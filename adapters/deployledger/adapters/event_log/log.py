@@ -17,13 +17,14 @@ from eventsourcing.persistence import (
 )
 
 from deployledger.adapters.event_log.commands import Command, Conflict, EventRow, Outcome, Repeated
-from deployledger.adapters.event_log.following import LogFollower, Tail
+from deployledger.adapters.event_log.following import LogFollower, Tail, TailWatch
 from deployledger.adapters.event_log.group_commit import BatchWriter, GroupCommit
-from deployledger.adapters.event_log.mapper import EventMapper, known_topics
+from deployledger.adapters.event_log.mapper import EventMapper, decode, known_topics
 from deployledger.domain.event_log import (
     CommandKey,
     EventBatch,
     LogStatistics,
+    RawEvent,
     RecordedEvent,
     RepeatedCommandError,
     SchemaState,
@@ -113,6 +114,16 @@ class DatabaseEventLog(ABC):
         self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
     ) -> Iterable[StoredRow]:
         """Return the rows behind a position, in the order of the log."""
+
+    @abstractmethod
+    def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
+        """Return the next events behind a position."""
+
+    @abstractmethod
+    def _scan(
+        self, after: int, until: int, streams: tuple[UUID, UUID] | None
+    ) -> Iterator[Sequence[RawEvent]]:
+        """Yield pages of events, read on a connection of its own."""
 
     @abstractmethod
     def _find_command(self, key: str) -> CommandKey | None:
@@ -310,6 +321,40 @@ class DatabaseEventLog(ABC):
         if until is not None and len(events) < limit:
             return EventBatch(events, max(after, until))
         return EventBatch(events, events[-1].position if events else after)
+
+    def read_raw(self, *, after: int, limit: int) -> list[RawEvent]:
+        """Return the next events behind a position, in the order of the log, as they are stored."""
+        with self._use():
+            _ = self._recorder
+            return self._raw_events(after, limit)
+
+    def scan(
+        self, *, after: int, until: int, streams: tuple[UUID, UUID] | None = None
+    ) -> Iterator[Sequence[RawEvent]]:
+        """Yield all events behind ``after`` and up to ``until``, a page at a time; see the port."""
+        with self._use():
+            _ = self._recorder
+        return self._scan(after, until, streams)
+
+    def decode(self, raw: RawEvent) -> Event:
+        """Return a stored event, upcast to the current version of its class; see the port."""
+        return decode(raw)
+
+    @contextmanager
+    def watch(self) -> Iterator[TailWatch]:
+        """Enter with what tells when events are added, by this process or another."""
+        self._tail.join()
+        try:
+            yield TailWatch(self._tail)
+        finally:
+            self._tail.leave()
+
+    def recorded_at(self, position: int) -> datetime | None:
+        """Return when the event at a position was recorded (UTC); None if there is none."""
+        with self._use():
+            _ = self._recorder
+            rows = self._rows(after=position - 1, until=position, limit=1, topics=(), stream_id=None)
+            return next((row.recorded_at for row in rows), None)
 
     def follow(
         self, after: int = 0, *, topics: Sequence[str] = (), stream_id: UUID | None = None

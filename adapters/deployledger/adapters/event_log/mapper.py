@@ -10,7 +10,9 @@ from eventsourcing.persistence import JSONTranscoder, Mapper, MapperDeserialisat
 from eventsourcing.utils import TopicError, resolve_topic
 
 from deployledger.domain.deployment import Deployment  # importing the events registers their topics
+from deployledger.domain.event_log import RawEvent
 from deployledger.domain.events import Event
+from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.names import NameReservation
 
 AGGREGATES = (Deployment, NameReservation)
@@ -52,20 +54,59 @@ class EventMapper(Mapper[UUID]):
             MapperDeserialisationError: if it does not decode, or a newer version of the software wrote it.
         """
         try:
-            event_class = cast("type[Event]", resolve_topic(stored_event.topic))
-            fields: dict[str, Any] = pydantic_core.from_json(stored_event.state)
-            stored_version: int = fields.pop("class_version", 1)
-            if stored_version > event_class.class_version:
-                raise ValueError(f"version {stored_version} of it was written by newer software")
-            for version in range(stored_version, event_class.class_version):
-                upcast: Callable[[dict[str, Any]], None]
-                upcast = getattr(event_class, f"upcast_v{version}_v{version + 1}")
-                upcast(fields)
-            fields["originator_id"] = stored_event.originator_id
-            fields["originator_version"] = stored_event.originator_version
-            return event_class.model_validate(fields)
-        except (ValueError, TypeError, TopicError, AttributeError) as error:
-            raise MapperDeserialisationError(
-                f"Event {stored_event.originator_version} of stream {stored_event.originator_id} "
-                f"with topic {stored_event.topic!r} does not decode: {error}"
-            ) from error
+            return decode(
+                RawEvent(
+                    0,
+                    str(stored_event.originator_id),
+                    stored_event.originator_version,
+                    stored_event.topic,
+                    stored_event.state,
+                )
+            )
+        except UndecodableEventError as error:
+            raise MapperDeserialisationError(error.message) from error
+
+
+def decode(raw: RawEvent) -> Event:
+    """Return a stored event, upcast to the current version of its class.
+
+    Raises:
+        UndecodableEventError: if it cannot be read, or a newer version of the software wrote it.
+    """
+    _, stream_id, version, topic, state = raw
+    try:
+        event_class, decode_json = _decoder(topic)
+        if event_class.class_version == 1 and not state.startswith(_HAS_VERSION):
+            # What the database says is put last, where it wins over what the state may say.
+            return decode_json(
+                b'%b,"originator_id":"%b","originator_version":%d}'
+                % (state[:-1], stream_id.encode(), version)
+            )
+        return _upcast(event_class, raw)
+    except (ValueError, TypeError, TopicError, AttributeError) as error:
+        raise UndecodableEventError(
+            f"Event {version} of stream {stream_id} with topic {topic!r} does not decode: {error}"
+        ) from error
+
+
+_HAS_VERSION = b'{"class_version"'
+
+
+@cache
+def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], Event]]:
+    event_class = cast("type[Event]", resolve_topic(topic))
+    return event_class, event_class.__pydantic_validator__.validate_json
+
+
+def _upcast(event_class: type[Event], raw: RawEvent) -> Event:
+    fields: dict[str, Any] = pydantic_core.from_json(raw.state)
+    stored_version: int = fields.pop("class_version", 1)
+    if stored_version > event_class.class_version:
+        raise ValueError(f"version {stored_version} of it was written by newer software")
+    for version in range(stored_version, event_class.class_version):
+        upcast: Callable[[dict[str, Any]], None]
+        upcast = getattr(event_class, f"upcast_v{version}_v{version + 1}")
+        upcast(fields)
+    fields["originator_id"] = UUID(raw.stream_id)
+    fields["originator_version"] = raw.stream_version
+    return event_class.model_validate(fields)

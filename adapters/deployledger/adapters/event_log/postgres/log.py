@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from itertools import islice, starmap
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
 from eventsourcing.persistence import ApplicationRecorder, OperationalError, StoredEvent
 from eventsourcing.postgres import PostgresDatastore
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
 from psycopg.sql import SQL
 
 from deployledger.adapters.event_log.following import Tail
@@ -19,13 +21,17 @@ from deployledger.adapters.event_log.postgres.ownership import AdvisoryLocks
 from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecorder, Session
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
-from deployledger.domain.event_log import CommandKey
+from deployledger.domain.event_log import CommandKey, RawEvent
 from deployledger.domain.exceptions import ConfigurationError, EventLogError
 from deployledger.domain.redaction import without_credentials
 
 _CONNECT_TIMEOUT_SECONDS = 5
 _READ_ATTEMPTS = 3
 _LONGEST_LOCK_SECONDS = 10
+_SENT_AT_ONCE = 500
+_SCANNED_AT_ONCE = 10_000
+
+_T = TypeVar("_T")
 
 
 _SESSION_SETTINGS = """
@@ -189,15 +195,26 @@ class PostgresEventLog(DatabaseEventLog):
             schema.upgrade(session)
 
     def _select(self, query: Any, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        return self._read(lambda session: session.execute(query, values, prepare=True).fetchall())
+
+    def _select_tuples(self, query: Any, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        def read(session: Session) -> list[tuple[Any, ...]]:
+            with session.cursor(binary=True, row_factory=tuple_row) as cursor:
+                return cursor.execute(query, values, prepare=True).fetchall()
+
+        return self._read(read)
+
+    def _read(self, read: Callable[[Session], _T]) -> _T:
+        """Read with a connection of the pool; again, if it turns out to be broken."""
         assert self._datastore is not None  # noqa: S101  # opened by the caller
         for _ in range(_READ_ATTEMPTS - 1):
             try:
                 with self._datastore.get_connection() as connection:
-                    return connection.execute(query, values, prepare=True).fetchall()
+                    return read(connection)
             except OperationalError:  # the connection broke while it was idle: so may others in the pool
                 self._datastore.pool.check()
         with self._datastore.get_connection() as connection:
-            return connection.execute(query, values, prepare=True).fetchall()
+            return read(connection)
 
     def _rows(
         self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
@@ -224,6 +241,44 @@ class PostgresEventLog(DatabaseEventLog):
                     row["originator_id"], row["originator_version"], row["topic"], bytes(row["state"])
                 ),
             )
+
+    def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
+        query = SQL(
+            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
+            "WHERE position > %s ORDER BY position LIMIT %s"
+        ).format(schema.EVENTS.name)
+        return list(starmap(RawEvent, self._select_tuples(query, (after, limit))))
+
+    def _scan(
+        self, after: int, until: int, streams: tuple[UUID, UUID] | None
+    ) -> Iterator[Sequence[RawEvent]]:
+        conditions, values = [SQL("position > %s AND position <= %s")], list[Any]([after, until])
+        if streams is not None:
+            conditions.append(SQL("originator_id BETWEEN %s AND %s"))
+            values.extend(streams)
+        query = SQL(
+            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
+            "WHERE {} ORDER BY position"
+        ).format(schema.EVENTS.name, SQL(" AND ").join(conditions))
+        with self._session() as session, self._translated_driver_errors():
+            # In the order of the log the table's pages come one after the other; by stream they would not.
+            session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
+            with session.cursor(binary=True, row_factory=tuple_row) as cursor:
+                # Rows are sent while earlier ones are worked on; a cursor on the server would wait in between.
+                rows = starmap(RawEvent, cursor.stream(query, values, size=_SENT_AT_ONCE))
+                while page := list(islice(rows, _SCANNED_AT_ONCE)):
+                    yield page
+
+    @contextmanager
+    def _translated_driver_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise EventLogError(
+                f"The event log in {self._described_as} cannot be read: "
+                f"{without_credentials(str(error)).strip()}.",
+                hint="Check that the server is up, and try again.",
+            ) from error
 
     def _find_command(self, key: str) -> CommandKey | None:
         query = SQL("SELECT key, fingerprint, deployment_id, version FROM {} WHERE key = %s").format(

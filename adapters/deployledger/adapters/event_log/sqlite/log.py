@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock, RLock
+from typing import Any
 from uuid import UUID, uuid4
 
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
@@ -21,13 +22,15 @@ from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
 from deployledger.adapters.event_log.sqlite.schema import create, found_version, upgrade
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
-from deployledger.domain.event_log import CommandKey
+from deployledger.domain.event_log import CommandKey, RawEvent
 from deployledger.domain.exceptions import EventLogError
 
 _LOCK_TIMEOUT_SECONDS = 10
 _WRITER_CACHE_KIB = 65_536
 _MOST_PAGES_IN_LOG = 16_000
 _SWITCH_PAUSE_SECONDS = 0.005
+_SCANNED_AT_ONCE = 10_000
+_SELECT_RAW = f"SELECT position, originator_id, originator_version, topic, state FROM {EVENTS_TABLE}"  # noqa: S608
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -191,7 +194,39 @@ class SQLiteEventLog(DatabaseEventLog):
                 StoredEvent(UUID(originator_id), version, topic, state),
             )
 
-    def _select(self, query: str, *values: int | str) -> list[tuple[int, int, str, int, str, bytes]]:
+    def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
+        query = f"{_SELECT_RAW} WHERE position > ? ORDER BY position LIMIT ?"
+        return [
+            RawEvent(position, _dashed(stream), version, topic, state)
+            for position, stream, version, topic, state in self._select(query, after, limit)
+        ]
+
+    def _scan(
+        self, after: int, until: int, streams: tuple[UUID, UUID] | None
+    ) -> Iterator[Sequence[RawEvent]]:
+        if self._path is None:  # connections to the same memory take turns: none is kept for long
+            yield from self._scan_memory(after, until, streams)
+            return
+        condition, values = "", list[int | str]([after, until])
+        if streams is not None:
+            condition = "AND originator_id BETWEEN ? AND ?"
+            values.extend(stream.hex for stream in streams)
+        query = f"{_SELECT_RAW} WHERE position > ? AND position <= ? {condition} ORDER BY position"
+        with self._session() as connection:
+            rows = connection.execute(query, values)
+            while page := rows.fetchmany(_SCANNED_AT_ONCE):
+                yield [RawEvent(row[0], _dashed(row[1]), row[2], row[3], row[4]) for row in page]
+
+    def _scan_memory(
+        self, after: int, until: int, streams: tuple[UUID, UUID] | None
+    ) -> Iterator[Sequence[RawEvent]]:
+        while page := [
+            raw for raw in self.read_raw(after=after, limit=_SCANNED_AT_ONCE) if raw.position <= until
+        ]:
+            after = page[-1].position
+            yield [raw for raw in page if streams is None or streams[0] <= UUID(raw.stream_id) <= streams[1]]
+
+    def _select(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
         assert self._datastore is not None  # noqa: S101  # opened by the caller
         with self._datastore.transaction(commit=False) as cursor:
             cursor.execute(query, values)
@@ -246,6 +281,11 @@ class SQLiteEventLog(DatabaseEventLog):
         finally:
             (folder / str(stream_id)).unlink(missing_ok=True)
             os.close(lock)
+
+
+def _dashed(stream: str) -> str:
+    """Return an id of 32 hexadecimal digits as UUIDs are written."""
+    return f"{stream[:8]}-{stream[8:12]}-{stream[12:16]}-{stream[16:20]}-{stream[20:]}"
 
 
 def _switch_to_write_ahead_log(connection: sqlite3.Connection) -> None:
