@@ -1,6 +1,6 @@
 """The status of deployments, as a pure fold of their events into one row each."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deployledger.domain import events
 from deployledger.domain.events import DeploymentEvent
-from deployledger.domain.lifecycle import LIFECYCLE, State
+from deployledger.domain.lifecycle import LIFECYCLE, State, Subject
 from deployledger.domain.schemas import (
     DeploymentStatus,
     DeploymentStatusResponse,
@@ -17,6 +17,7 @@ from deployledger.domain.schemas import (
     ResourceConfig,
 )
 from deployledger.domain.values import Artifact, Failure, Image, Progress, Step
+from deployledger.projections.projection import Projection, changed_row, new_row
 
 
 class StatusRow(BaseModel):
@@ -40,7 +41,7 @@ class StatusRow(BaseModel):
     rollback_to: int | None = None
     model_uri: str
     target: DeploymentTargetConfig
-    resources: ResourceConfig | None
+    resources: ResourceConfig | None = None
     tags: dict[str, Any]
     created_at: datetime
     updated_at: datetime
@@ -70,90 +71,116 @@ class StatusRow(BaseModel):
 def apply(row: StatusRow | None, event: DeploymentEvent) -> StatusRow:
     """Return the row as it is after the event."""
     if isinstance(event, events.Requested):
-        return StatusRow(
-            deployment_id=event.originator_id,
-            version=event.originator_version,
-            name=event.name,
-            orchestrator=event.orchestrator,
-            state=State.REQUESTED,
-            revision=1,
-            model_uri=event.model_uri,
-            target=event.target,
-            resources=event.resources,
-            tags=event.tags,
-            created_at=event.timestamp,
-            updated_at=event.timestamp,
-        )
-    if row is None:
-        raise ValueError(f"The history of deployment {event.originator_id} does not begin with Requested.")
-    state = LIFECYCLE.require(row, event.trigger_for(row), f"Deployment {row.name!r} ({row.deployment_id})")
-    return row.model_copy(
-        update={
-            "version": event.originator_version,
-            "updated_at": event.timestamp,
-            "state": state,
-            **_changes(row, event),
-        }
-    )
-
-
-def _changes(row: StatusRow, event: DeploymentEvent) -> dict[str, Any]:
-    match event:
-        case events.UpdateRequested():
-            return {
+        return new_row(
+            StatusRow,
+            {
+                "deployment_id": event.originator_id,
+                "version": event.originator_version,
                 "name": event.name,
-                "revision": event.revision,
-                "rollback_to": event.rollback_to,
+                "orchestrator": event.orchestrator,
+                "state": State.REQUESTED,
+                "revision": 1,
                 "model_uri": event.model_uri,
                 "target": event.target,
                 "resources": event.resources,
                 "tags": event.tags,
-                "artifact": None,
-                "image": None,
-                "failure": None,
-                "cancelled_revision": None,
-                "output_uri": None,
-                "rows": None,
-                "simulated_steps": (),
-            }
-        case events.RetryRequested():
-            return {"failure": None, "cancelled_revision": None, "simulated_steps": ()}
-        case events.ArtifactsFetched():
-            return {"artifact": event.artifact, **_simulated(row, Step.FETCH, event.simulated)}
-        case events.Packaged():
-            return {"image": event.image, **_simulated(row, Step.PACKAGE, event.simulated)}
-        case events.Provisioned():
-            changes = _simulated(row, Step.PROVISION, event.simulated)
-            changes["deployed_model_version"] = row.artifact.resolved_uri if row.artifact else row.model_uri
-            if not row.is_batch_job:
-                changes["serving_revision"] = event.revision
-                changes["endpoint_url"] = event.endpoint_url
-                changes["has_served"] = True
-            return changes
-        case events.Completed():
-            return {
-                "output_uri": event.output_uri,
-                "rows": event.rows,
-                **_simulated(row, Step.RUN, event.simulated),
-            }
-        case events.Failed() | events.DeletionFailed():
-            return {"failure": event.failure}
-        case events.Cancelled():
-            return {"cancelled_revision": event.revision}
-        case events.DeletionRequested():
-            return {"failure": None}
-        case events.Deleted():
-            return {
-                "serving_revision": None,
-                "endpoint_url": None,
-                **_simulated(row, Step.DELETE, event.simulated),
-            }
-        case _:
-            return {}
+                "created_at": event.timestamp,
+                "updated_at": event.timestamp,
+            },
+        )
+    if row is None:
+        raise ValueError(f"The history of deployment {event.originator_id} does not begin with Requested.")
+    if event.originator_version != row.version + 1:
+        raise ValueError(f"Event {event.originator_version} does not follow event {row.version}.")
+    changes = {
+        "version": event.originator_version,
+        "updated_at": event.timestamp,
+        "state": next_state(row, event),
+    }
+    change = _CHANGES.get(type(event))
+    if change is not None:
+        changes.update(change(row, event))
+    return changed_row(row, changes)
+
+
+def next_state(row: Subject, event: DeploymentEvent) -> State:
+    """Return the state that an event leads to.
+
+    Raises:
+        IllegalTransitionError: if the lifecycle does not allow it.
+    """
+    trigger = event.trigger_for(row)
+    state = LIFECYCLE.next_state(row, trigger)
+    if state is None:
+        return LIFECYCLE.require(row, trigger, f"Deployment {event.originator_id}")
+    return state
+
+
+def _specified(row: StatusRow, event: events.UpdateRequested) -> dict[str, Any]:
+    return {
+        "name": event.name,
+        "revision": event.revision,
+        "rollback_to": event.rollback_to,
+        "model_uri": event.model_uri,
+        "target": event.target,
+        "resources": event.resources,
+        "tags": event.tags,
+        "artifact": None,
+        "image": None,
+        "failure": None,
+        "cancelled_revision": None,
+        "output_uri": None,
+        "rows": None,
+        "simulated_steps": (),
+    }
+
+
+def _provisioned(row: StatusRow, event: events.Provisioned) -> dict[str, Any]:
+    changes = _simulated(row, Step.PROVISION, event.simulated)
+    changes["deployed_model_version"] = row.artifact.resolved_uri if row.artifact else row.model_uri
+    if not row.is_batch_job:
+        changes["serving_revision"] = event.revision
+        changes["endpoint_url"] = event.endpoint_url
+        changes["has_served"] = True
+    return changes
 
 
 def _simulated(row: StatusRow, step: Step, simulated: bool) -> dict[str, Any]:
     return {"simulated_steps": (*row.simulated_steps, step)} if simulated else {}
+
+
+_CHANGES: dict[type[DeploymentEvent], Callable[[StatusRow, Any], dict[str, Any]]] = {
+    events.UpdateRequested: _specified,
+    events.RetryRequested: lambda row, event: {
+        "failure": None,
+        "cancelled_revision": None,
+        "simulated_steps": (),
+    },
+    events.ArtifactsFetched: lambda row, event: {
+        "artifact": event.artifact,
+        **_simulated(row, Step.FETCH, event.simulated),
+    },
+    events.Packaged: lambda row, event: {
+        "image": event.image,
+        **_simulated(row, Step.PACKAGE, event.simulated),
+    },
+    events.Provisioned: _provisioned,
+    events.Completed: lambda row, event: {
+        "output_uri": event.output_uri,
+        "rows": event.rows,
+        **_simulated(row, Step.RUN, event.simulated),
+    },
+    events.Failed: lambda row, event: {"failure": event.failure},
+    events.DeletionFailed: lambda row, event: {"failure": event.failure},
+    events.Cancelled: lambda row, event: {"cancelled_revision": event.revision},
+    events.DeletionRequested: lambda row, event: {"failure": None},
+    events.Deleted: lambda row, event: {
+        "serving_revision": None,
+        "endpoint_url": None,
+        **_simulated(row, Step.DELETE, event.simulated),
+    },
+}
+"""What each event changes in the row, besides its version, its time and the state."""
 
 
 def fold(history: Iterable[DeploymentEvent]) -> StatusRow:
@@ -171,21 +198,24 @@ def fold(history: Iterable[DeploymentEvent]) -> StatusRow:
 _PIPELINE = (State.REQUESTED, State.ARTIFACTS_FETCHED, State.PACKAGED)
 
 
-def status(row: StatusRow) -> DeploymentStatus:
-    """Return the status that the usage guide gives the state."""
-    match row.state:
-        case State.REQUESTED | State.ARTIFACTS_FETCHED | State.PACKAGED:
-            return DeploymentStatus.UPDATING if row.has_served else DeploymentStatus.CREATING
-        case State.ACTIVE:
-            return DeploymentStatus.ACTIVE
-        case State.FAILED:
-            return DeploymentStatus.FAILED
-        case State.DELETING:
-            return DeploymentStatus.DELETING
-        case State.DELETE_FAILED:
-            return DeploymentStatus.DELETE_FAILED
-        case State.COMPLETED | State.CANCELLED | State.DELETED:
-            return DeploymentStatus.INACTIVE
+_STATUS = {
+    State.REQUESTED: DeploymentStatus.CREATING,
+    State.ARTIFACTS_FETCHED: DeploymentStatus.CREATING,
+    State.PACKAGED: DeploymentStatus.CREATING,
+    State.ACTIVE: DeploymentStatus.ACTIVE,
+    State.COMPLETED: DeploymentStatus.INACTIVE,
+    State.FAILED: DeploymentStatus.FAILED,
+    State.CANCELLED: DeploymentStatus.INACTIVE,
+    State.DELETING: DeploymentStatus.DELETING,
+    State.DELETE_FAILED: DeploymentStatus.DELETE_FAILED,
+    State.DELETED: DeploymentStatus.INACTIVE,
+}
+
+
+def status(state: State, has_served: bool) -> DeploymentStatus:
+    """Return the status that the usage guide gives a state."""
+    found = _STATUS[state]
+    return DeploymentStatus.UPDATING if has_served and found is DeploymentStatus.CREATING else found
 
 
 def progress(row: StatusRow) -> Progress | None:
@@ -248,7 +278,7 @@ def respond(row: StatusRow) -> DeploymentStatusResponse:
         deployment_id=row.deployment_id,
         deployment_name=row.name,
         model_uri=row.model_uri,
-        status=status(row),
+        status=status(row.state, row.has_served),
         endpoint_url=row.endpoint_url,
         message=message(row),
         created_at=row.created_at,
@@ -267,3 +297,7 @@ def respond(row: StatusRow) -> DeploymentStatusResponse:
         failure=row.failure,
         simulated=bool(row.simulated_steps),
     )
+
+
+DEPLOYMENT_STATUS = Projection(name="deployment_status", version=1, row_type=StatusRow, apply=apply)
+"""One row a deployment: everything that its status says."""

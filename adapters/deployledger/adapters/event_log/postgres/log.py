@@ -1,15 +1,13 @@
 """The event log in a PostgreSQL database, in a schema of its own."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice, starmap
 from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
-from eventsourcing.persistence import ApplicationRecorder, OperationalError, StoredEvent
-from eventsourcing.postgres import PostgresDatastore
-from psycopg.conninfo import conninfo_to_dict
+from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL
 
@@ -18,57 +16,19 @@ from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.log import EVENTS_TABLE, DatabaseEventLog, StoredRow
 from deployledger.adapters.event_log.postgres import schema
 from deployledger.adapters.event_log.postgres.ownership import AdvisoryLocks
-from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecorder, Session
+from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecorder
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
+from deployledger.adapters.postgres import PostgresDatabase, Session
 from deployledger.domain.event_log import CommandKey, RawEvent
-from deployledger.domain.exceptions import ConfigurationError, EventLogError
+from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.redaction import without_credentials
 
-_CONNECT_TIMEOUT_SECONDS = 5
-_READ_ATTEMPTS = 3
 _LONGEST_LOCK_SECONDS = 10
 _SENT_AT_ONCE = 500
-_SCANNED_AT_ONCE = 10_000
+_SCANNED_AT_ONCE = 1_000
 
 _T = TypeVar("_T")
-
-
-_SESSION_SETTINGS = """
-    SET default_transaction_isolation TO 'read committed';
-    SET datestyle TO 'ISO';
-    SET timezone TO 'UTC';
-    SET array_nulls TO on
-"""
-"""What must hold in every session, whatever the defaults of the database and the user are.
-
-Positions and the schema's version are right only if each statement sees what was committed before it; the
-driver reads dates of one style only.
-"""
-
-
-class _Datastore(PostgresDatastore):
-    """The library's datastore, with sessions as ours are."""
-
-    def after_connect_func(self) -> Callable[[psycopg.Connection[Any]], None]:
-        """Return what is done with every new connection."""
-        after_connect = super().after_connect_func()
-
-        def with_settings(connection: psycopg.Connection[Any]) -> None:
-            after_connect(connection)
-            connection.execute(_SESSION_SETTINGS)
-
-        return with_settings
-
-
-def _described(parameters: Mapping[str, Any]) -> str:
-    """Return which database it is, without user and password."""
-    host = str(parameters.get("host") or "")
-    port = f":{parameters['port']}" if parameters.get("port") else ""
-    path = parameters.get("dbname") or ""
-    if host.startswith("/"):
-        return f"postgresql://{port}/{path}?host={host}"
-    return f"postgresql://{host}{port}/{path}"
 
 
 class PostgresEventLog(DatabaseEventLog):
@@ -79,34 +39,16 @@ class PostgresEventLog(DatabaseEventLog):
     """
 
     def __init__(self, database_url: str, *, create: bool, pool_size: int, patience: float) -> None:
-        described_as = without_credentials(database_url).split("?")[0]
-        try:
-            self._parameters: dict[str, Any] = dict(conninfo_to_dict(database_url))
-            described_as = _described(self._parameters)
-        except psycopg.ProgrammingError:
-            # Not chained: the driver's message may quote the password.
-            raise ConfigurationError(
-                f"The database URL {described_as!r} is malformed.",
-                hint="It reads postgresql://user:password@host:port/database.",
-            ) from None
-        self._parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
-        self._parameters.setdefault("application_name", "deployledger")
-        self._parameters["client_encoding"] = "UTF8"
+        self.database = PostgresDatabase(database_url, pool_size)
+        described_as = self.database.described_as
         self._lock_seconds = min(patience, _LONGEST_LOCK_SECONDS)
         self._create = create
-        self._pool_size = pool_size
-        self._datastore: PostgresDatastore | None = None
         self._locks = AdvisoryLocks(self._session, described_as)
         super().__init__(described_as, patience=patience)
 
-    def _plain_session(self) -> Session:
-        session: Session = psycopg.connect(**self._parameters, autocommit=True)
-        session.execute(_SESSION_SETTINGS)
-        return session
-
     def _writer_session(self) -> Session:
         """Return a new connection for the writer: what is acknowledged is on disk, and no wait is endless."""
-        session = self._plain_session()
+        session = self.database.session()
         session.execute(
             "SELECT set_config('lock_timeout', %s, false)", (f"{int(self._lock_seconds * 1000)}ms",)
         )
@@ -119,7 +61,7 @@ class PostgresEventLog(DatabaseEventLog):
     def _session(self) -> Session:
         """Return a new connection; errors are ours."""
         try:
-            return self._plain_session()
+            return self.database.session()
         except psycopg.Error as error:
             raise EventLogError(
                 f"The database {self._described_as} cannot be reached: "
@@ -146,31 +88,11 @@ class PostgresEventLog(DatabaseEventLog):
         return PostgresTail(self._session, schema.EVENTS.channel)
 
     def _connect(self) -> ApplicationRecorder:
-        parameters = self._parameters
-        datastore = _Datastore(
-            dbname="",
-            host="",
-            port="",
-            user="",
-            password="",
-            pool_size=1,
-            max_overflow=self._pool_size - 1,
-            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-            schema=schema.SCHEMA,
-        )
-        # The library passes on five parameters only; TLS, sockets and options are in the others.
-        assert isinstance(datastore.pool.kwargs, dict)  # noqa: S101
-        for name in ("dbname", "host", "port", "user", "password"):
-            datastore.pool.kwargs.pop(name)
-        datastore.pool.kwargs.update(parameters)
-        self._datastore = datastore
-        return PostgresLogRecorder(datastore, events_table_name=EVENTS_TABLE)
+        return PostgresLogRecorder(self.database.open(), events_table_name=EVENTS_TABLE)
 
     def _disconnect(self) -> None:
         self._locks.close()
-        if self._datastore is not None:
-            self._datastore.close()
-            self._datastore = None
+        self.database.close()
 
     @property
     def _creates_schema(self) -> bool:
@@ -205,16 +127,8 @@ class PostgresEventLog(DatabaseEventLog):
         return self._read(read)
 
     def _read(self, read: Callable[[Session], _T]) -> _T:
-        """Read with a connection of the pool; again, if it turns out to be broken."""
-        assert self._datastore is not None  # noqa: S101  # opened by the caller
-        for _ in range(_READ_ATTEMPTS - 1):
-            try:
-                with self._datastore.get_connection() as connection:
-                    return read(connection)
-            except OperationalError:  # the connection broke while it was idle: so may others in the pool
-                self._datastore.pool.check()
-        with self._datastore.get_connection() as connection:
-            return read(connection)
+        with self._translated_driver_errors():
+            return self.database.read(read)
 
     def _rows(
         self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
@@ -264,7 +178,7 @@ class PostgresEventLog(DatabaseEventLog):
             # In the order of the log the table's pages come one after the other; by stream they would not.
             session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
             with session.cursor(binary=True, row_factory=tuple_row) as cursor:
-                # Rows are sent while earlier ones are worked on; a cursor on the server would wait in between.
+                # Rows are sent while earlier ones are worked on; a server-side cursor would wait in between.
                 rows = starmap(RawEvent, cursor.stream(query, values, size=_SENT_AT_ONCE))
                 while page := list(islice(rows, _SCANNED_AT_ONCE)):
                     yield page
@@ -275,9 +189,9 @@ class PostgresEventLog(DatabaseEventLog):
             yield
         except psycopg.Error as error:
             raise EventLogError(
-                f"The event log in {self._described_as} cannot be read: "
+                f"The event log in {self._described_as} cannot be used: "
                 f"{without_credentials(str(error)).strip()}.",
-                hint="Check that the server is up, and try again.",
+                hint="Check that the database is there, reachable and writable, and try again.",
             ) from error
 
     def _find_command(self, key: str) -> CommandKey | None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import psycopg
 
-from deployledger.adapters.event_log.postgres.recorders import Session
+from deployledger.adapters.postgres import Session
 from deployledger.domain.exceptions import EventLogError
 
 

@@ -15,14 +15,11 @@ from eventsourcing.postgres import (
     PostgresDatastore,
     PostgresProcessRecorder,
 )
-from psycopg import Connection, Cursor
+from psycopg import Cursor
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from deployledger.adapters.event_log.commands import EventRow, plain_row
-
-Session = Connection[Any]
-
 
 _COLUMN_TYPES = [SQL(kind) for kind in ("uuid", "bigint", "text", "bytea", "uuid", "text", "uuid", "uuid")]
 """The types of the columns of `EventRow`, in order."""

@@ -7,9 +7,9 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, SCHEMA_VERSION
-from deployledger.adapters.event_log.postgres.recorders import EventTable, Session
+from deployledger.adapters.event_log.postgres.recorders import EventTable
+from deployledger.adapters.postgres import SCHEMA, Session
 
-SCHEMA = "deployledger"
 EVENTS = EventTable(SCHEMA, EVENTS_TABLE)
 KEYS = Identifier(SCHEMA, KEYS_TABLE)
 _SCHEMA_VERSION = Identifier(SCHEMA, "schema_version")

@@ -8,7 +8,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from deployledger.adapters.event_log.following import SAFETY_POLL_SECONDS, Tail
-from deployledger.adapters.event_log.postgres.recorders import Session
+from deployledger.adapters.postgres import Session
 from deployledger.domain.exceptions import EventLogError
 
 _FIRST_PAUSE_SECONDS = 0.05

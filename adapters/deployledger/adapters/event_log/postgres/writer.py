@@ -12,10 +12,10 @@ from deployledger.adapters.event_log.commands import Command, Known, Outcome, St
 from deployledger.adapters.event_log.group_commit import BatchConflictError, BatchWriter, DatabaseAwayError
 from deployledger.adapters.event_log.postgres.recorders import (
     EventTable,
-    Session,
     array_literals,
     reached_literals,
 )
+from deployledger.adapters.postgres import Session
 from deployledger.domain.event_log import CommandKey
 
 _APPEND = b"deployledger_append"

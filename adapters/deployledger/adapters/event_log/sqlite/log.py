@@ -29,7 +29,7 @@ _LOCK_TIMEOUT_SECONDS = 10
 _WRITER_CACHE_KIB = 65_536
 _MOST_PAGES_IN_LOG = 16_000
 _SWITCH_PAUSE_SECONDS = 0.005
-_SCANNED_AT_ONCE = 10_000
+_SCANNED_AT_ONCE = 1_000
 _SELECT_RAW = f"SELECT position, originator_id, originator_version, topic, state FROM {EVENTS_TABLE}"  # noqa: S608
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -1,0 +1,541 @@
+"""Read models in a PostgreSQL database, in the schema of the event log."""
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+from deployledger.adapters.postgres import SCHEMA, PostgresDatabase, Session
+from deployledger.adapters.read_models.postgres.tables import (
+    MODELS,
+    PARKED,
+    TABLES,
+    RowTable,
+    SessionTable,
+    stored_row,
+)
+from deployledger.adapters.read_models.shapes import check_shape, shape_of
+from deployledger.domain.exceptions import ReadModelError
+from deployledger.domain.redaction import without_credentials
+from deployledger.projections.projection import Projection
+from deployledger.projections.store import (
+    Found,
+    ParkedEvent,
+    ReadModelRecord,
+    Selected,
+    SelectedRow,
+    Selection,
+    StoredRow,
+)
+
+_T = TypeVar("_T")
+_ATTEMPTS = 5
+_DROP_SECONDS = 2
+_LOCK_SECONDS = 30
+
+
+class PostgresReadModels:
+    """The store of read models; see the port.
+
+    Args:
+        database: the database, whose pool is open; somebody else closes it.
+        events: the table of events, if it is in the same database: reads then see in the same statement
+            how far the log is.
+    """
+
+    def __init__(self, database: PostgresDatabase, *, events: Identifier | None) -> None:
+        self._database = database
+        self._end: Composable = (
+            SQL("(SELECT coalesce(max(position), 0) FROM {})").format(events)
+            if events
+            else SQL("NULL::bigint")
+        )
+        self._live: dict[str, RowTable] = {}
+        self._get_statements: dict[int, str] = {}
+        self._is_created = False
+
+    @property
+    def described_as(self) -> str:
+        """The database, for messages; without credentials."""
+        return self._database.described_as
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise ReadModelError(
+                f"The read models in {self.described_as} cannot be used: "
+                f"{without_credentials(str(error)).strip()}.",
+                hint="Check that the database is there, reachable and writable, and try again.",
+            ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        with self._errors(), self._database.pooled() as session, session.transaction():
+            # Rows can be had again from the log: a commit need not wait for the disk.
+            session.execute("SET LOCAL synchronous_commit = off", prepare=True)
+            session.execute(
+                SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{_LOCK_SECONDS}s")), prepare=True
+            )
+            yield session
+
+    @contextmanager
+    def _own_session(self) -> Iterator[Session]:
+        with self._errors(), self._database.session() as session:
+            session.execute("SET synchronous_commit = off")
+            yield session
+
+    # Which tables there are -------------------------------------------------------------------------
+
+    def prepare(self, projections: Iterable[Projection[Any]]) -> list[Projection[Any]]:
+        """Create what the database lacks but the tables, and return the projections that have none."""
+        wanted = list(projections)
+        with self._errors(), self._database.pooled() as session:
+            if not self._is_created:
+                self._create(session)
+            missing = []
+            for projection in wanted:
+                shape = shape_of(projection)
+                session.execute(
+                    SQL(
+                        "INSERT INTO {} (name, version, shape) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+                    ).format(MODELS),
+                    (projection.name, projection.version, shape),
+                )
+                generation, found = _one(
+                    session,
+                    SQL("SELECT generation, shape FROM {} WHERE name = %s AND version = %s").format(MODELS),
+                    (projection.name, projection.version),
+                )
+                check_shape(projection, found, shape)
+                if generation is None:
+                    missing.append(projection)
+            return missing
+
+    def _create(self, session: Session) -> None:
+        exists = _one(session, "SELECT to_regclass(%s)", (f"{SCHEMA}.read_model_parked",))[0]
+        if exists is None:
+            with session.transaction():
+                session.execute(
+                    "SELECT pg_advisory_xact_lock(hashtextextended('deployledger read models', 0))"
+                )
+                for statement in _CREATE:
+                    session.execute(statement)
+        self._is_created = True
+
+    def begin_empty(self, projections: Sequence[Projection[Any]]) -> None:
+        """Give projections that have none an empty table to be read."""
+        with self._transaction() as session:
+            for projection in projections:
+                generation = _one(
+                    session,
+                    SQL("SELECT generation FROM {} WHERE name = %s AND version = %s FOR UPDATE").format(
+                        MODELS
+                    ),
+                    (projection.name, projection.version),
+                )[0]
+                if generation is None:
+                    table = self._make(session, projection)
+                    for statement in table.complete_statements():
+                        session.execute(statement)
+                    session.execute(
+                        SQL(
+                            "UPDATE {} SET generation = %s, position = 0, updated_at = now() "
+                            "WHERE name = %s AND version = %s"
+                        ).format(MODELS),
+                        (table.generation, projection.name, projection.version),
+                    )
+
+    def _make(self, session: Session, projection: Projection[Any]) -> RowTable:
+        by = f"{socket.gethostname()}:{os.getpid()}"
+        generation = _one(
+            session,
+            SQL("INSERT INTO {} (name, version, begun_by) VALUES (%s, %s, %s) RETURNING generation").format(
+                TABLES
+            ),
+            (projection.name, projection.version, by),
+        )[0]
+        table = RowTable(projection, generation)
+        for statement in table.create_statements():
+            session.execute(statement)
+        return table
+
+    def _live_table(self, projection: Projection[Any]) -> RowTable:
+        table = self._live.get(projection.name)
+        return table if table is not None else self._look_up(projection)
+
+    def _look_up(self, projection: Projection[Any]) -> RowTable:
+        with self._errors(), self._database.pooled() as session:
+            generation = _one(
+                session,
+                SQL("SELECT max(generation) FROM {} WHERE name = %s AND version = %s").format(MODELS),
+                (projection.name, projection.version),
+            )[0]
+        if generation is None:
+            raise ReadModelError(
+                f"The read model {projection.label} is not there any more.",
+                hint="Open the service again: it is made when it is read.",
+            )
+        table = self._live[projection.name] = RowTable(projection, generation)
+        return table
+
+    # Reading ----------------------------------------------------------------------------------------
+
+    def _read(self, read: Callable[[Session], _T | None], *projections: Projection[Any]) -> _T:
+        """Read; again, if another table has become the one that is read."""
+        for _ in range(_ATTEMPTS):
+            with self._errors():
+                try:
+                    found = self._database.read(read)
+                except psycopg.errors.UndefinedTable:
+                    found = None
+            if found is not None:
+                return found
+            for projection in projections:
+                self._look_up(projection)
+        raise ReadModelError(
+            f"The read models in {self.described_as} change all the time.", hint="Try again."
+        )
+
+    def get(self, projection: Projection[Any], key: str) -> Found:
+        """Return one row."""
+
+        def read(session: Session) -> Found | None:
+            table = self._live_table(projection)
+            statement = self._get_statements.get(table.generation)
+            if statement is None:
+                statement = self._get_statements[table.generation] = table.get_statement(self._end)
+            with session.cursor(binary=True, row_factory=tuple_row) as cursor:
+                record = cursor.execute(statement, (key,), prepare=True).fetchone()
+            if record is None or record[0] != table.generation:
+                return None
+            return Found(stored_row(record[3:]), record[1], record[2])
+
+        return self._read(read, projection)
+
+    def select(self, projection: Projection[Any], selection: Selection, answer: Projection[Any]) -> Selected:
+        """Return rows of one read model that those of another one with the same keys select."""
+
+        def read(session: Session) -> Selected | None:
+            table, other = self._live_table(projection), self._live_table(answer)
+            statement, values = table.select_statement(selection, other, self._end)
+            with session.cursor(binary=True, row_factory=tuple_row) as cursor:
+                records = cursor.execute(statement, values, prepare=True).fetchall()
+            if not records or records[0][:2] != (table.generation, other.generation):
+                return None
+            rows = [
+                SelectedRow(record[6], record[7], row)
+                for record in records
+                if (row := stored_row(record[8:])) is not None
+            ]
+            first = records[0]
+            return Selected(rows, first[5], min(first[2], first[3]), first[4])
+
+        return self._read(read, projection, answer)
+
+    # Applying ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def applying(self, projections: Sequence[Projection[Any]]) -> Iterator["_Applying"]:
+        """Enter a transaction in which nobody else applies events to these read models."""
+        with self._transaction() as session:
+            names = sorted((it.name, it.version) for it in projections)
+            records = {}
+            if names:
+                with session.cursor(row_factory=tuple_row) as cursor:
+                    found = cursor.execute(
+                        SQL(
+                            "SELECT name, generation, position FROM {} WHERE (name, version) IN "
+                            "(SELECT * FROM unnest(%s::text[], %s::integer[])) ORDER BY name FOR UPDATE"
+                        ).format(MODELS),
+                        ([name for name, _ in names], [version for _, version in names]),
+                        prepare=True,
+                    )
+                    records = {record[0]: (record[1], record[2]) for record in found}
+            yield _Applying(session, records)
+
+    def build(self, projection: Projection[Any]) -> int:
+        """Make a new table beside the one that is read, and return its number; drop unfinished ones."""
+        with self._errors(), self._database.pooled() as session:
+            query = SQL(
+                "SELECT t.generation FROM {tables} t JOIN {models} m USING (name, version) "
+                "WHERE name = %s AND version = %s AND m.generation IS DISTINCT FROM t.generation"
+            ).format(tables=TABLES, models=MODELS)
+            with session.cursor(row_factory=tuple_row) as cursor:
+                left = cursor.execute(query, (projection.name, projection.version)).fetchall()
+        for (generation,) in left:
+            self.drop(projection, generation)
+        with self._transaction() as session:
+            return self._make(session, projection).generation
+
+    @contextmanager
+    def building(self, projection: Projection[Any], generation: int) -> Iterator[SessionTable]:
+        """Enter with a table that is being built; each `Table.save` is a transaction."""
+        with self._own_session() as session:
+            yield SessionTable(session, RowTable(projection, generation))
+
+    def complete(self, projection: Projection[Any], generation: int) -> None:
+        """Make the indexes of a table that was filled."""
+        with self._own_session() as session:
+            for statement in RowTable(projection, generation).complete_statements():
+                session.execute(statement)
+
+    def record_rebuild(self, projection: Projection[Any], seconds: float, events: int) -> None:
+        """Record how a rebuild went."""
+        with self._errors(), self._database.pooled() as session:
+            session.execute(
+                SQL(
+                    "UPDATE {} SET rebuilt_at = now(), rebuild_seconds = %s, rebuild_events = %s "
+                    "WHERE name = %s AND version = %s"
+                ).format(MODELS),
+                (seconds, events, projection.name, projection.version),
+            )
+
+    def drop(self, projection: Projection[Any], generation: int) -> None:
+        """Drop a table, unless it is read."""
+        table = RowTable(projection, generation)
+        with self._own_session() as session:
+            # Who still reads it is not cut off, and those who wait for this do not wait for long.
+            session.execute(SQL("SET lock_timeout = {}").format(Literal(f"{_DROP_SECONDS}s")))
+            with session.transaction():
+                is_read = _one(
+                    session,
+                    SQL("SELECT count(*) FROM {} WHERE generation = %s").format(MODELS),
+                    (generation,),
+                )[0]
+                if not is_read:
+                    for statement in table.drop_statements():
+                        session.execute(statement)
+
+    # Comparing --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def compare(self, projection: Projection[Any], generation: int) -> Iterator["_Comparison"]:
+        """Enter with what compares the table that is read with another one, both as they are on entering."""
+        with self._own_session() as session:
+            session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            with session.transaction():
+                live, position = _one(
+                    session,
+                    SQL("SELECT generation, position FROM {} WHERE name = %s AND version = %s").format(
+                        MODELS
+                    ),
+                    (projection.name, projection.version),
+                )
+                yield _Comparison(
+                    session, RowTable(projection, live), RowTable(projection, generation), position
+                )
+
+    # What there is ----------------------------------------------------------------------------------
+
+    def records(self) -> list[ReadModelRecord]:
+        """Return what there is, of every version."""
+        query = SQL(
+            "SELECT name, version, generation, position, updated_at, rebuilt_at, rebuild_seconds, "
+            "rebuild_events, follower FROM {} WHERE generation IS NOT NULL ORDER BY name, version"
+        ).format(MODELS)
+        with self._errors(), self._database.pooled() as session:
+            with session.cursor(row_factory=tuple_row) as cursor:
+                found = cursor.execute(query).fetchall()
+                records = []
+                for record in found:
+                    label = f"{record[0]}_v{record[1]}_{record[2]}"
+                    rows = _one(session, SQL("SELECT count(*) FROM {}").format(Identifier(SCHEMA, label)))[0]
+                    parked = _one(
+                        session,
+                        SQL("SELECT count(*) FROM {} WHERE generation = %s").format(PARKED),
+                        (record[2],),
+                    )[0]
+                    records.append(ReadModelRecord(*(*record, rows, parked)))
+                return records
+
+    def parked(
+        self, projection: Projection[Any], key: str | None = None, limit: int = 1000
+    ) -> list[ParkedEvent]:
+        """Return parked events in the order of the log, of one row or of all."""
+        query = SQL(
+            "SELECT p.key, p.position, stream_id, stream_version, topic, error, parked_at FROM {parked} p "
+            "JOIN {models} m USING (generation) WHERE name = %s AND version = %s "
+            "AND (%s::text IS NULL OR key = %s) ORDER BY p.position LIMIT %s"
+        ).format(parked=PARKED, models=MODELS)
+        values = (projection.name, projection.version, key, key, limit)
+        with (
+            self._errors(),
+            self._database.pooled() as session,
+            session.cursor(row_factory=tuple_row) as cursor,
+        ):
+            return [ParkedEvent(*record) for record in cursor.execute(query, values).fetchall()]
+
+    def follow_as(self, projections: Sequence[Projection[Any]], who: str) -> None:
+        """Record who follows."""
+        with self._errors(), self._database.pooled() as session:
+            for projection in projections:
+                session.execute(
+                    SQL("UPDATE {} SET follower = %s WHERE name = %s AND version = %s").format(MODELS),
+                    (who, projection.name, projection.version),
+                )
+
+    def remove(self, name: str, version: int) -> None:
+        """Remove a read model with everything that belongs to it."""
+        with self._transaction() as session:
+            session.execute(
+                SQL("DELETE FROM {} WHERE name = %s AND version = %s").format(MODELS), (name, version)
+            )
+            with session.cursor(row_factory=tuple_row) as cursor:
+                found = cursor.execute(
+                    SQL("SELECT generation FROM {} WHERE name = %s AND version = %s").format(TABLES),
+                    (name, version),
+                ).fetchall()
+            for (generation,) in found:
+                label = f"{name}_v{version}_{generation}"
+                for suffix in ("", "_counts"):
+                    session.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(SCHEMA, label + suffix)))
+                session.execute(SQL("DELETE FROM {} WHERE generation = %s").format(PARKED), (generation,))
+                session.execute(SQL("DELETE FROM {} WHERE generation = %s").format(TABLES), (generation,))
+
+    def close(self) -> None:
+        """Do nothing: whose the database is closes it."""
+
+
+class _Applying:
+    """A transaction in which nobody else applies events; see the port."""
+
+    def __init__(self, session: Session, records: dict[str, tuple[int | None, int]]) -> None:
+        self._session = session
+        self._records = records
+
+    def is_there(self, projection: Projection[Any]) -> bool:
+        """Return whether there is a table that is read."""
+        return self._records[projection.name][0] is not None
+
+    def position(self, projection: Projection[Any]) -> int:
+        """Return up to where the log is applied; 0 if there is no table."""
+        return self._records[projection.name][1]
+
+    def table(self, projection: Projection[Any], generation: int | None = None) -> SessionTable:
+        """Return the table that is read, or the one with a number."""
+        number = self._records[projection.name][0] if generation is None else generation
+        assert number is not None  # noqa: S101  # the caller asks for what is there
+        return SessionTable(self._session, RowTable(projection, number))
+
+    def advance(self, projection: Projection[Any], position: int) -> None:
+        """Record that the log is applied up to a position."""
+        self._session.execute(
+            SQL(
+                "UPDATE {} SET position = %s, updated_at = clock_timestamp() WHERE name = %s AND version = %s"
+            ).format(MODELS),
+            (position, projection.name, projection.version),
+            prepare=True,
+        )
+        self._records[projection.name] = (self._records[projection.name][0], position)
+
+    def switch(self, projection: Projection[Any], generation: int, position: int) -> int | None:
+        """Make another table the one that is read; return the number of the one before, if there was one."""
+        before = self._records[projection.name][0]
+        self._session.execute(
+            SQL("UPDATE {} SET generation = %s WHERE name = %s AND version = %s").format(MODELS),
+            (generation, projection.name, projection.version),
+        )
+        self._records[projection.name] = (generation, position)
+        self.advance(projection, position)
+        return before
+
+
+class _Comparison:
+    """Two tables in one snapshot; see the port."""
+
+    def __init__(self, session: Session, found: RowTable, expected: RowTable, position: int) -> None:
+        self._session = session
+        self._found = found
+        self._expected = expected
+        self.position = position
+
+    def differences(
+        self, keys: tuple[str, str] | None = None
+    ) -> Iterator[tuple[StoredRow | None, StoredRow | None]]:
+        """Yield the expected and the found row wherever they are not the same."""
+        columns = self._found.row_columns()
+        width = len(columns)
+        where, values = _between(keys)
+        query = SQL(
+            "SELECT {e}, {f} FROM (SELECT * FROM {expected} WHERE {where}) e "
+            "FULL JOIN (SELECT * FROM {found} WHERE {where}) f ON f.key = e.key "
+            "WHERE ({e}) IS DISTINCT FROM ({f})"
+        ).format(
+            e=SQL(", ").join(SQL("e.{}").format(it) for it in columns),
+            f=SQL(", ").join(SQL("f.{}").format(it) for it in columns),
+            expected=self._expected.rows,
+            found=self._found.rows,
+            where=where,
+        )
+        with self._session.cursor(row_factory=tuple_row) as cursor:
+            for record in cursor.stream(query, [*values, *values], size=500):
+                yield stored_row(record[:width]), stored_row(record[width:])
+
+    def rows(self, keys: tuple[str, str] | None = None) -> int:
+        """Return how many rows the table that is read has."""
+        where, values = _between(keys)
+        query = SQL("SELECT count(*) FROM {} WHERE {}").format(self._found.rows, where)
+        return int(_one(self._session, query, values)[0])
+
+
+def _between(keys: tuple[str, str] | None) -> tuple[Composable, list[str]]:
+    if keys is None:
+        return SQL("TRUE"), []
+    return SQL("key BETWEEN %s AND %s"), list(keys)
+
+
+def _one(session: Session, query: Any, values: Sequence[Any] = ()) -> tuple[Any, ...]:
+    with session.cursor(row_factory=tuple_row) as cursor:
+        record = cursor.execute(query, values).fetchone()
+        assert record is not None  # noqa: S101  # what is selected is always there
+        return record
+
+
+_CREATE_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('deployledger read models', 0))"
+_CREATE = [
+    SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)),
+    SQL(
+        """CREATE TABLE IF NOT EXISTS {} (
+            name text NOT NULL,
+            version integer NOT NULL,
+            shape text NOT NULL,
+            generation bigint,
+            position bigint NOT NULL DEFAULT 0,
+            updated_at timestamptz,
+            rebuilt_at timestamptz,
+            rebuild_seconds double precision,
+            rebuild_events bigint,
+            follower text,
+            PRIMARY KEY (name, version)
+        ) WITH (fillfactor = 20)"""
+    ).format(MODELS),
+    SQL(
+        """CREATE TABLE IF NOT EXISTS {} (
+            generation bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            name text NOT NULL,
+            version integer NOT NULL,
+            begun_at timestamptz NOT NULL DEFAULT now(),
+            begun_by text NOT NULL
+        )"""
+    ).format(TABLES),
+    SQL(
+        """CREATE TABLE IF NOT EXISTS {} (
+            generation bigint NOT NULL,
+            key text COLLATE "C" NOT NULL,
+            position bigint NOT NULL,
+            stream_id text NOT NULL,
+            stream_version bigint NOT NULL,
+            topic text NOT NULL,
+            error text NOT NULL,
+            parked_at timestamptz NOT NULL,
+            PRIMARY KEY (generation, position)
+        )"""
+    ).format(PARKED),
+]

@@ -1,0 +1,374 @@
+"""The tables of one read model on PostgreSQL, and the SQL about them."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import tuple_row
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from deployledger.adapters.postgres import SCHEMA, Session
+from deployledger.projections.projection import Projection
+from deployledger.projections.store import POSITIONS_PER_BLOCK, Changes, Selection, StoredRow
+
+MODELS = Identifier(SCHEMA, "read_models")
+TABLES = Identifier(SCHEMA, "read_model_tables")
+PARKED = Identifier(SCHEMA, "read_model_parked")
+
+_TYPES = {str: "text", int: "bigint", float: "float8", bool: "boolean", datetime: "timestamptz", UUID: "uuid"}
+_OWN_COLUMNS = 5
+_NULL = "\\N"
+
+
+class RowTable:
+    """One generation of a projection's rows. Its statements are text, made once."""
+
+    def __init__(self, projection: Projection[Any], generation: int) -> None:
+        self.projection = projection
+        self.generation = generation
+        label = f"{projection.name}_v{projection.version}_{generation}"
+        self.rows = Identifier(SCHEMA, label)
+        self.counts = Identifier(SCHEMA, f"{label}_counts")
+        # Names of columns of ours and of the projection are kept apart by a prefix.
+        self.columns = [Identifier(column_name(name)) for name in projection.columns]
+        own = [SQL(name) for name in ("key", "first_position", "position", "parked_from", "state")]
+        self.all_columns = SQL(", ").join([*own, *self.columns])
+        self._kinds = [_TYPES[kind] for kind in projection.column_types.values()]
+
+    def create_statements(self) -> list[Composed | SQL]:
+        """Return the statements that create the tables, without the indexes that can wait."""
+        columns = [
+            SQL(", {} {}").format(name, SQL(kind + (' COLLATE "C"' if kind == "text" else "")))
+            for name, kind in zip(self.columns, self._kinds, strict=True)
+        ]
+        statements: list[Composed | SQL] = [
+            SQL(
+                """CREATE TABLE {} (
+                    key text COLLATE "C" PRIMARY KEY,
+                    first_position bigint NOT NULL,
+                    position bigint NOT NULL,
+                    parked_from bigint,
+                    state text{}
+                )"""
+            ).format(self.rows, SQL("").join(columns))
+        ]
+        if self.projection.counted:
+            statements.append(
+                SQL(
+                    "CREATE TABLE {} (block bigint, value boolean, rows bigint NOT NULL, "
+                    "PRIMARY KEY (block, value))"
+                ).format(self.counts)
+            )
+        return statements
+
+    def complete_statements(self) -> list[Composed | SQL]:
+        """Return the statements that make the indexes of a filled table."""
+        index = SQL("CREATE INDEX ON {} ({})")
+        statements: list[Composed | SQL] = [index.format(self.rows, SQL("first_position"))]
+        for names in self.projection.indexes:
+            columns = [Identifier(column_name(name)) for name in names]
+            statements.append(index.format(self.rows, SQL(", ").join([*columns, SQL("first_position")])))
+        statements.append(SQL("ANALYZE {}").format(self.rows))
+        return statements
+
+    def drop_statements(self) -> list[Composed | SQL]:
+        """Return the statements that drop the tables, with what is parked."""
+        return [
+            SQL("DROP TABLE IF EXISTS {}").format(self.rows),
+            SQL("DROP TABLE IF EXISTS {}").format(self.counts),
+            SQL("DELETE FROM {} WHERE generation = {}").format(PARKED, Literal(self.generation)),
+            SQL("DELETE FROM {} WHERE generation = {}").format(TABLES, Literal(self.generation)),
+        ]
+
+    @cached_property
+    def select_by_key(self) -> str:
+        """The statement that selects rows by an array of keys."""
+        return SQL("SELECT {} FROM {} WHERE key = ANY(%s)").format(self.all_columns, self.rows).as_string()
+
+    @cached_property
+    def upsert(self) -> str:
+        """The statement that stores rows, given as one array a column."""
+        kinds = ["text", "bigint", "bigint", "bigint", "text", *self._kinds]
+        names = [SQL("first_position"), SQL("position"), SQL("parked_from"), SQL("state"), *self.columns]
+        return (
+            SQL(
+                "INSERT INTO {rows} ({columns}) SELECT * FROM unnest({arrays}) "
+                "ON CONFLICT (key) DO UPDATE SET {changes}"
+            )
+            .format(
+                rows=self.rows,
+                columns=self.all_columns,
+                arrays=SQL(", ").join(SQL(f"%s::{kind}[]") for kind in kinds),
+                changes=SQL(", ").join(SQL("{0} = excluded.{0}").format(name) for name in names),
+            )
+            .as_string()
+        )
+
+    @cached_property
+    def copy(self) -> str:
+        """The statement that loads rows in bulk."""
+        return SQL("COPY {} ({}) FROM STDIN").format(self.rows, self.all_columns).as_string()
+
+    def get_statement(self, end: Composable) -> str:
+        """Return the statement that gets one row with the state of the read model, by name, version, key."""
+        own = SQL(", ").join(SQL("r.{}").format(it) for it in self.row_columns())
+        return (
+            SQL(
+                "SELECT m.generation, m.position, {end}, {own} FROM {models} m "
+                "LEFT JOIN {rows} r ON r.key = %s WHERE m.name = {name} AND m.version = {version}"
+            )
+            .format(
+                end=end,
+                own=own,
+                models=MODELS,
+                rows=self.rows,
+                name=Literal(self.projection.name),
+                version=Literal(self.projection.version),
+            )
+            .as_string()
+        )
+
+    def row_columns(self) -> list[Composable]:
+        """Return the names of the columns, in the order of `stored_row`."""
+        own = ("key", "first_position", "position", "parked_from", "state")
+        return [*(Identifier(name) for name in own), *self.columns]
+
+    def select_statement(
+        self, selection: Selection, answer: "RowTable", end: Composable
+    ) -> tuple[str, list[Any]]:
+        """Return the statement that selects rows with the state of both read models, and its values."""
+        projection = self.projection
+        where, values = self._where(selection)
+        sorting = Identifier(column_name(selection.sort)) if selection.sort else SQL("first_position")
+        direction = SQL("DESC" if selection.descending else "ASC")
+        position_values: list[Any] = []
+        condition = where
+        if selection.after is not None:
+            compare = SQL("<" if selection.descending else ">")
+            if selection.sort:
+                condition = SQL("{} AND ({}, first_position) {} (%s, %s)").format(where, sorting, compare)
+                position_values = list(selection.after)
+            else:
+                condition = SQL("{} AND first_position {} %s").format(where, compare)
+                position_values = [selection.after[1]]
+        is_plain = not selection.conditions and projection.counted is not None
+        offset: Composable = SQL("%s")
+        offset_values: list[Any] = [selection.offset]
+        start: Composable = SQL("")
+        if is_plain and selection.offset and not selection.sort and selection.after is None:
+            start = self._start(selection)
+            compare = SQL("<" if selection.descending else ">=")
+            edge = SQL("(start.block + 1)" if selection.descending else "start.block")
+            condition = SQL("{} AND first_position {} {} * {}").format(
+                where, compare, edge, Literal(POSITIONS_PER_BLOCK)
+            )
+            offset = SQL("%s - start.before")
+        row_columns = SQL(", ").join(SQL("a.{}").format(it) for it in answer.row_columns())
+        page = SQL(
+            "SELECT {sorting} AS sorted_by, first_position, key FROM {rows} WHERE {condition} "
+            "ORDER BY {order} LIMIT %s OFFSET {offset}"
+        ).format(
+            sorting=sorting,
+            rows=self.rows,
+            condition=condition,
+            order=SQL("{0} {1}, first_position {1}").format(sorting, direction)
+            if selection.sort
+            else SQL("first_position {}").format(direction),
+            offset=offset,
+        )
+        total, total_values = self._total(selection, where, values)
+        if start.as_string():
+            source = SQL("({start}) AS start CROSS JOIN LATERAL ({page}) AS p").format(start=start, page=page)
+            start_values: list[Any] = self._start_values(selection)
+        else:
+            source, start_values = SQL("({}) AS p").format(page), []
+        statement = SQL(
+            "SELECT m.generation, o.generation, m.position, o.position, {end}, {total}, "
+            "p.sorted_by, p.first_position, {columns} "
+            "FROM {models} m JOIN {models} o ON o.name = {answer} AND o.version = {answer_version} "
+            "LEFT JOIN ({source} JOIN {answers} a ON a.key = p.key) ON TRUE "
+            "WHERE m.name = {name} AND m.version = {version} ORDER BY {order}"
+        ).format(
+            end=end,
+            total=total,
+            columns=row_columns,
+            models=MODELS,
+            answer=Literal(answer.projection.name),
+            answer_version=Literal(answer.projection.version),
+            source=source,
+            answers=answer.rows,
+            name=Literal(projection.name),
+            version=Literal(projection.version),
+            order=SQL("p.sorted_by {0}, p.first_position {0}").format(direction),
+        )
+        ordered = [
+            *total_values,
+            *start_values,
+            *values,
+            *position_values,
+            selection.limit,
+            *offset_values,
+        ]
+        return statement.as_string(), ordered
+
+    def _where(self, selection: Selection) -> tuple[Composable, list[Any]]:
+        conditions: list[Composable] = [SQL("state IS NOT NULL")]
+        values: list[Any] = []
+        if selection.counted is not None and self.projection.counted:
+            conditions.append(SQL("{} = %s").format(Identifier(column_name(self.projection.counted))))
+            values.append(selection.counted)
+        for it in selection.conditions:
+            name = Identifier(column_name(it.column))
+            match it.operator:
+                case "contains":
+                    conditions.append(SQL("strpos(lower({}), lower(%s)) > 0").format(name))
+                case "has":
+                    conditions.append(SQL("strpos({}, %s) > 0").format(name))
+                case "begins":
+                    conditions.append(SQL("starts_with({}, %s)").format(name))
+                case "=" | ">=" | "<":
+                    conditions.append(SQL("{} {} %s").format(name, SQL(it.operator)))
+                case other:
+                    raise ValueError(f"There is no operator {other!r}.")
+            values.append(it.value)
+        return SQL(" AND ").join(conditions), values
+
+    def _total(
+        self, selection: Selection, where: Composable, values: list[Any]
+    ) -> tuple[Composable, list[Any]]:
+        if selection.conditions or not self.projection.counted:
+            return SQL("(SELECT count(*) FROM {} WHERE {})").format(self.rows, where), values
+        if selection.counted is None:
+            return SQL("(SELECT coalesce(sum(rows), 0)::bigint FROM {})").format(self.counts), []
+        total = SQL("(SELECT coalesce(sum(rows), 0)::bigint FROM {} WHERE value = %s)").format(self.counts)
+        return total, [selection.counted]
+
+    def _start(self, selection: Selection) -> Composable:
+        """Return the query of the block in which the row after the offset is, and how many are before it."""
+        condition = SQL("TRUE") if selection.counted is None else SQL("value = %s")
+        return SQL(
+            "SELECT block, before FROM (SELECT block, sum(rows) OVER (ORDER BY block {direction}) AS until, "
+            "sum(rows) OVER (ORDER BY block {direction}) - rows AS before FROM "
+            "(SELECT block, sum(rows) AS rows FROM {counts} WHERE {condition} GROUP BY block) AS blocks"
+            ") AS sums WHERE until > %s ORDER BY block {direction} LIMIT 1"
+        ).format(
+            direction=SQL("DESC" if selection.descending else "ASC"),
+            counts=self.counts,
+            condition=condition,
+        )
+
+    def _start_values(self, selection: Selection) -> list[Any]:
+        return [*([] if selection.counted is None else [selection.counted]), selection.offset]
+
+
+def column_name(name: str) -> str:
+    """Return the column's name for a field."""
+    return f"c_{name}"
+
+
+def stored_row(record: Sequence[Any]) -> StoredRow | None:
+    """Return the row in a record: key, first position, position, parked from, state, columns."""
+    if record[0] is None:
+        return None
+    return StoredRow(record[0], record[1], record[2], record[3], tuple(record[_OWN_COLUMNS:]), record[4])
+
+
+class SessionTable:
+    """A table as one session sees and changes it."""
+
+    def __init__(self, session: Session, table: RowTable) -> None:
+        self._session = session
+        self._table = table
+
+    def load(self, keys: Sequence[str]) -> list[StoredRow]:
+        """Return the rows that there are among those with these keys."""
+        with self._session.cursor(binary=True, row_factory=tuple_row) as cursor:
+            found = cursor.execute(self._table.select_by_key, (list(keys),), prepare=True).fetchall()
+        return [row for record in found if (row := stored_row(record)) is not None]
+
+    def parked_streams(self) -> list[str]:
+        """Return the keys of what is parked by stream, not by row."""
+        query = SQL("SELECT DISTINCT key FROM {} WHERE generation = %s AND key LIKE 'stream:%%'")
+        found = self._session.execute(query.format(PARKED), (self._table.generation,)).fetchall()
+        return [next(iter(record.values())) if isinstance(record, dict) else record[0] for record in found]
+
+    def save(self, changes: Changes) -> None:
+        """Make the changes."""
+        with self._session.transaction():
+            if len(changes.new) > _COPIED_FROM:
+                self._copy(changes.new)
+                self._upsert(changes.changed)
+            else:
+                self._upsert([*changes.new, *changes.changed])
+            self._save_others(changes)
+
+    def _copy(self, rows: Iterable[StoredRow]) -> None:
+        kinds = list(self._table.projection.column_types.values())
+        with self._session.cursor() as cursor, cursor.copy(self._table.copy) as copy:
+            copy.write("".join([_copied(row, kinds) for row in rows]))
+
+    def _upsert(self, rows: Sequence[StoredRow]) -> None:
+        if rows:
+            keys, firsts, positions, parked, columns, states = zip(*rows, strict=True)
+            texts = [it.decode() if isinstance(it, bytes) else it for it in states]
+            by_column = [list(column) for column in zip(*columns, strict=True)] if columns[0] else []
+            values = [list(keys), list(firsts), list(positions), list(parked), texts, *by_column]
+            self._session.execute(self._table.upsert, values, prepare=True)
+
+    def _save_others(self, changes: Changes) -> None:
+        session, generation = self._session, self._table.generation
+        if changes.removed:
+            session.execute(
+                SQL("DELETE FROM {} WHERE key = ANY(%s)").format(self._table.rows), (changes.removed,)
+            )
+        if changes.unparked:
+            session.execute(
+                SQL("DELETE FROM {} WHERE generation = %s AND key = ANY(%s)").format(PARKED),
+                (generation, changes.unparked),
+            )
+        if changes.parked:
+            with session.cursor() as cursor:
+                cursor.executemany(
+                    SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s, %s)").format(PARKED),
+                    [(generation, *it) for it in changes.parked],
+                )
+        if counts := {place: change for place, change in changes.counts.items() if change}:
+            with session.cursor() as cursor:
+                cursor.executemany(
+                    SQL(
+                        "INSERT INTO {0} AS c VALUES (%s, %s, %s) "
+                        "ON CONFLICT (block, value) DO UPDATE SET rows = c.rows + excluded.rows"
+                    ).format(self._table.counts),
+                    [(block, value, change) for (block, value), change in sorted(counts.items())],
+                )
+
+
+_COPIED_FROM = 200
+
+
+def _copied(row: StoredRow, kinds: Sequence[type[Any]]) -> str:
+    """Return a row as a line of COPY's text format."""
+    state = row.state.decode() if isinstance(row.state, bytes) else row.state
+    line = (
+        f"{_escaped(row.key)}\t{row.first_position}\t{row.position}\t"
+        f"{_NULL if row.parked_from is None else row.parked_from}\t"
+        f"{_NULL if state is None else _escaped(state)}"
+    )
+    for value, kind in zip(row.columns, kinds, strict=True):
+        if value is None:
+            line += f"\t{_NULL}"
+        elif kind is str:
+            line += f"\t{_escaped(value)}"
+        else:
+            line += f"\t{value}"
+    return f"{line}\n"
+
+
+def _escaped(text: str) -> str:
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    if "\n" in text or "\r" in text or "\t" in text:
+        text = text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+    return text

@@ -1,0 +1,117 @@
+"""What lists of deployments select and sort by, as a pure fold of events into one row a deployment."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from deployledger.domain import events
+from deployledger.domain.events import DeploymentEvent
+from deployledger.domain.lifecycle import State
+from deployledger.domain.schemas import DeploymentStatus
+from deployledger.projections import status
+from deployledger.projections.projection import Projection, changed_row, new_row
+
+_BETWEEN_TAGS = "\x1f"
+
+
+class ListRow(BaseModel):
+    """What lists select and sort a deployment by.
+
+    Attributes:
+        tags: the tags of the newest revision, as `tag_pattern` finds them.
+        is_serving: whether a revision serves; with the next two, what the state's changes depend on.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    status: DeploymentStatus
+    model_uri: str
+    target_type: str
+    tags: str
+    created_at: datetime
+    updated_at: datetime
+    deleted: bool
+    state: State
+    is_serving: bool
+    has_served: bool
+
+    @property
+    def is_batch_job(self) -> bool:
+        """Whether its target is a batch inference job."""
+        return self.target_type == "batch_inference_job"
+
+
+def apply(row: ListRow | None, event: DeploymentEvent) -> ListRow:
+    """Return the row as it is after the event."""
+    if isinstance(event, events.Requested):
+        return new_row(
+            ListRow,
+            {
+                "status": DeploymentStatus.CREATING,
+                "created_at": event.timestamp,
+                "updated_at": event.timestamp,
+                "deleted": False,
+                "state": State.REQUESTED,
+                "is_serving": False,
+                "has_served": False,
+                **_specified(event),
+            },
+        )
+    if row is None:
+        raise ValueError(f"The history of deployment {event.originator_id} does not begin with Requested.")
+    state = status.next_state(row, event)
+    has_served = row.has_served
+    changes: dict[str, Any] = {"state": state, "updated_at": event.timestamp}
+    if isinstance(event, events.Provisioned):
+        if not row.is_batch_job:
+            has_served = changes["has_served"] = changes["is_serving"] = True
+    elif isinstance(event, events.UpdateRequested):
+        changes.update(_specified(event))
+    elif isinstance(event, events.Deleted):
+        changes["is_serving"], changes["deleted"] = False, True
+    changes["status"] = status.status(state, has_served)
+    return changed_row(row, changes)
+
+
+def _specified(event: events.Requested | events.UpdateRequested) -> dict[str, Any]:
+    return {
+        "name": event.name,
+        "model_uri": event.model_uri,
+        "target_type": event.target.type,
+        "tags": _tags(event.tags),
+    }
+
+
+def _tags(tags: dict[str, Any]) -> str:
+    if not tags:
+        return ""
+    pairs = (_pair(name, value) for name, value in sorted(tags.items()))
+    return f"{_BETWEEN_TAGS}{_BETWEEN_TAGS.join(pairs)}{_BETWEEN_TAGS}"
+
+
+def _pair(name: str, value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    # No database stores NUL in text, and what separates tags may not be in one.
+    return f"{name}={text}".replace("\0", "\ufffd").replace(_BETWEEN_TAGS, "\ufffd")
+
+
+def tag_pattern(name: str, value: Any = None) -> str:
+    """Return what the tags of a row contain if it has this tag; without a value, with any value."""
+    if value is None:
+        return f"{_BETWEEN_TAGS}{_pair(name, '')}"
+    return f"{_BETWEEN_TAGS}{_pair(name, value)}{_BETWEEN_TAGS}"
+
+
+DEPLOYMENT_LIST = Projection(
+    name="deployment_list",
+    version=1,
+    row_type=ListRow,
+    apply=apply,
+    columns=tuple(ListRow.model_fields),
+    indexes=(("name",), ("status",), ("updated_at",), ("model_uri",)),
+    counted="deleted",
+)
+"""One row a deployment: what lists select and sort by."""

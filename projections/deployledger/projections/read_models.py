@@ -1,0 +1,437 @@
+"""Read models: rows that are always current when they are read, kept so by whoever reads or follows."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID, uuid5
+
+from deployledger.domain.event_log import EventLog, RawEvent
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    ConflictError,
+    EventLogError,
+    ReadModelError,
+)
+from deployledger.projections.folding import LARGEST_ROW_BYTES, Folding, decode_all, read_by
+from deployledger.projections.projection import Consistency, Projection
+from deployledger.projections.store import (
+    Applying,
+    Found,
+    ParkedEvent,
+    ReadModelStore,
+    Selected,
+    Selection,
+    Table,
+)
+
+_NAMESPACE = UUID("a3c1f5f0-5b0a-5d52-8d0d-1b9a5f5a7c21")
+_APPLIED_AT_ONCE = 2_000
+_BUILT_FROM = 20_000
+"""From so many events on, a read model that is not there is built as a rebuild builds it."""
+
+_STANDBY_SECONDS = 0.25
+_SAFETY_SECONDS = 1.0
+_AGAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class ReadModelStatus:
+    """How a read model stands.
+
+    Attributes:
+        name: the projection.
+        version: the version of its rows.
+        is_current: whether it is the version that this software reads.
+        position: up to where the log is applied; 0 if there is no table yet.
+        lag_events: how many events are not.
+        lag_seconds: for how long the oldest of them has been in the log.
+        rows: how many rows there are.
+        parked: how many events are parked.
+        rebuilt_at: when it was last rebuilt (UTC), if it was.
+        rebuild_seconds: how long that took.
+        rebuild_events: how many events it read.
+        follower: the process that follows now, if one does.
+        is_being_rebuilt: whether a rebuild runs now.
+    """
+
+    name: str
+    version: int
+    is_current: bool
+    position: int
+    lag_events: int
+    lag_seconds: float
+    rows: int
+    parked: int
+    rebuilt_at: datetime | None
+    rebuild_seconds: float | None
+    rebuild_events: int | None
+    follower: str | None
+    is_being_rebuilt: bool
+
+
+Build = Callable[[Sequence[Projection[Any]]], None]
+_Read = TypeVar("_Read", Found, Selected)
+
+
+class ReadModels:
+    """The read models of some projections, on an event log. Methods block, and may be called from any thread.
+
+    A read first applies what the log has more, unless it is told not to; many that do so at the same time
+    share the work.
+
+    Args:
+        log: the events.
+        store: where the rows are kept.
+        groups: projections that are applied together, in one transaction, so that their rows always fit
+            each other. One group does not hold up another.
+        process: what this process is called, for who asks who follows.
+        largest_row: how many bytes a row may take as JSON; an event that makes a larger one is parked.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        store: ReadModelStore,
+        groups: Sequence[Sequence[Projection[Any]]],
+        *,
+        process: str,
+        largest_row: int = LARGEST_ROW_BYTES,
+    ) -> None:
+        self.log = log
+        self.store = store
+        self.process = process
+        self.largest_row = largest_row
+        self.projections: dict[str, Projection[Any]] = {}
+        self._groups: dict[str, tuple[Projection[Any], ...]] = {}
+        for group in groups:
+            for projection in group:
+                if projection.name in self.projections:
+                    raise ConfigurationError(
+                        f"Two projections are called {projection.name!r}.",
+                        hint="Give one of them another name.",
+                    )
+                self.projections[projection.name] = projection
+                self._groups[projection.name] = tuple(group)
+        self._turns = {name: threading.Lock() for name in self.projections}
+        self._prepared: set[str] = set()
+        self._build: Build | None = None
+
+    def build_with(self, build: Build) -> None:
+        """Make read models that are not there by this, where the log is long."""
+        self._build = build
+
+    @property
+    def groups(self) -> list[tuple[Projection[Any], ...]]:
+        """The projections, by what is applied together."""
+        return list(dict.fromkeys(self._groups.values()))
+
+    def projection(self, name: str) -> Projection[Any]:
+        """Return a projection by its name.
+
+        Raises:
+            ConfigurationError: if there is none.
+        """
+        try:
+            return self.projections[name]
+        except KeyError:
+            raise ConfigurationError(
+                f"There is no projection {name!r}.",
+                hint=f"There are {', '.join(sorted(self.projections))}.",
+            ) from None
+
+    def group(self, projection: Projection[Any]) -> tuple[Projection[Any], ...]:
+        """Return the projections that are applied together with this one, itself among them."""
+        return self._groups[projection.name]
+
+    # Reading ----------------------------------------------------------------------------------------
+
+    def get(
+        self,
+        name: str,
+        key: str,
+        consistency: Consistency | str = Consistency.CURRENT,
+    ) -> Any:
+        """Return the row of a read model with a key, or None if there is none.
+
+        Raises:
+            ConfigurationError: if there is no such projection.
+            ReadModelError: if the row's first event is parked, so that there is none to show.
+        """
+        projection = self.projection(name)
+        return self.row_of(projection, self.find(projection, key, consistency).row)
+
+    def row_of(self, projection: Projection[Any], stored: Any) -> Any:
+        """Return a stored row as the projection made it."""
+        if stored is None:
+            return None
+        if stored.state is None:
+            parked = self.store.parked(projection, stored.key, limit=1)
+            raise ReadModelError(
+                f"{stored.key} cannot be shown: event {stored.parked_from} of the log is parked "
+                f"({parked[0].error if parked else 'why is not known'}).",
+                hint=f"`deployledger projections parked retry {projection.name}` tries again.",
+            )
+        return projection.decode(stored.columns, stored.state)
+
+    def find(
+        self, projection: Projection[Any], key: str, consistency: Consistency | str = Consistency.CURRENT
+    ) -> Found:
+        """Return the stored row with a key, and the position that it is of."""
+        wanted = _consistency(consistency)
+        return self._read(projection, wanted, lambda: self.store.get(projection, key))
+
+    def select(
+        self,
+        projection: Projection[Any],
+        selection: Selection,
+        *,
+        answer: Projection[Any] | None = None,
+        consistency: Consistency | str = Consistency.CURRENT,
+    ) -> Selected:
+        """Return the rows that are selected; of another read model, if there is an ``answer``."""
+        answer = answer or projection
+        return self._read(
+            projection, _consistency(consistency), lambda: self.store.select(projection, selection, answer)
+        )
+
+    def _read(
+        self, projection: Projection[Any], consistency: Consistency, read: Callable[[], _Read]
+    ) -> _Read:
+        self._prepare(projection)
+        if consistency is Consistency.EVENTUAL:
+            return read()
+        end: int | None = None
+        while True:
+            found = read()
+            if end is None:
+                # What was acknowledged before the read began is at or before this position.
+                end = self.log.position() if found.end is None else found.end
+            if found.position >= end:
+                return found
+            self.catch_up(projection, end)
+
+    # Applying ---------------------------------------------------------------------------------------
+
+    def catch_up(self, projection: Projection[Any], until: int | None = None) -> int:
+        """Apply what the log has more, to the projection and those of its group; return up to where.
+
+        Args:
+            until: what is behind this position may be left to others; None means the end of the log.
+        """
+        self._prepare(projection)
+        group = self.group(projection)
+        end = self.log.position() if until is None else until
+        with self._turns[group[0].name]:  # others in this process wait here, and find the work done
+            while (reached := self._apply_some(group, end)) < end:
+                pass
+            return reached
+
+    def _apply_some(self, group: Sequence[Projection[Any]], end: int) -> int:
+        with self.store.applying(group) as applying:
+            reached = min(applying.position(projection) for projection in group)
+            if reached >= end:
+                return reached
+            raws = self.log.read_raw(after=reached, limit=_APPLIED_AT_ONCE)
+            if raws:
+                reached = raws[-1].position
+                self.apply(applying, group, raws, reached)
+        return reached
+
+    def apply_until(self, applying: Applying, group: Sequence[Projection[Any]], until: int) -> None:
+        """Apply events up to a position to the tables that are read, in a transaction."""
+        while (reached := min(applying.position(projection) for projection in group)) < until:
+            raws = self.log.read_raw(after=reached, limit=min(_APPLIED_AT_ONCE, until - reached))
+            self.apply(applying, group, raws, raws[-1].position)
+
+    def apply(
+        self, applying: Applying, group: Sequence[Projection[Any]], raws: Sequence[RawEvent], reached: int
+    ) -> None:
+        """Apply events to the tables that are read, in a transaction."""
+        behind = [projection for projection in group if applying.position(projection) < reached]
+        decoded = decode_all(raws, behind, self.log.decode)
+        for projection in behind:
+            table = applying.table(projection)
+            folding = self.folding(projection, table)
+            folding.apply(read_by(projection, decoded, after=applying.position(projection)))
+            table.save(folding.changes())
+            applying.advance(projection, reached)
+
+    def folding(self, projection: Projection[Any], table: Table, *, is_new: bool = False) -> Folding:
+        """Return what applies events to the rows of a table."""
+        return Folding(projection, table, self.log, largest_row=self.largest_row, is_new=is_new)
+
+    def _prepare(self, projection: Projection[Any]) -> None:
+        """Have a table for the projection and those of its group."""
+        if projection.name in self._prepared:
+            return
+        group = self._groups[projection.name]
+        with self._turns[group[0].name]:
+            missing = self.store.prepare(group)
+            if missing and self.log.position() >= _BUILT_FROM and self._build is not None:
+                self._build(missing)
+            else:
+                self.store.begin_empty(missing)
+            self._prepared.update(it.name for it in group)
+
+    # Following --------------------------------------------------------------------------------------
+
+    def follow(
+        self,
+        stopping: threading.Event,
+        *,
+        on_problem: Callable[[Exception], None] = lambda _: None,
+        names: Iterable[str] | None = None,
+    ) -> None:
+        """Keep the read models up to date until told to stop; each group in a thread of its own.
+
+        Any number of processes may do so on the same database: one does the work, and another one goes
+        on when it ends, however it ends.
+
+        Args:
+            on_problem: is told of problems with a database, after which it is tried again.
+            names: only these projections, and those of their groups.
+        """
+        wanted = {self._groups[self.projection(name).name] for name in names or self.projections}
+        threads = [
+            threading.Thread(
+                target=self._follow_group, args=(group, stopping, on_problem), name=f"follow {group[0].name}"
+            )
+            for group in wanted
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _follow_group(
+        self,
+        group: Sequence[Projection[Any]],
+        stopping: threading.Event,
+        on_problem: Callable[[Exception], None],
+    ) -> None:
+        while not stopping.is_set():
+            try:
+                with self.log.ownership(self._lock("follow", group[0])) as is_follower:
+                    if is_follower:
+                        self._follow_now(group, stopping)
+                stopping.wait(_STANDBY_SECONDS)
+            except (EventLogError, ReadModelError) as error:
+                on_problem(error)
+                stopping.wait(_AGAIN_SECONDS)
+
+    def _follow_now(self, group: Sequence[Projection[Any]], stopping: threading.Event) -> None:
+        self._prepare(group[0])
+        self.store.follow_as(group, self.process)
+        with self.log.watch() as watch:
+            while not stopping.is_set():
+                self.catch_up(group[0])
+                watch.wait(_SAFETY_SECONDS)
+
+    def _lock(self, purpose: str, projection: Projection[Any]) -> UUID:
+        """Return the name of a lock among all processes that use the same database of read models."""
+        label = f"{purpose} {projection.name} {projection.version} {self.store.described_as}"
+        return uuid5(_NAMESPACE, label)
+
+    def exclusively(self, projection: Projection[Any]) -> Any:
+        """Enter with whether nobody else rebuilds this projection."""
+        return self.log.ownership(self._lock("rebuild", projection))
+
+    # What there is ----------------------------------------------------------------------------------
+
+    def status(self) -> list[ReadModelStatus]:
+        """Return how all read models stand: those of this software, and older versions that are left."""
+        self.store.prepare([])
+        end = self.log.position()
+        records = {(record.name, record.version): record for record in self.store.records()}
+        found: list[ReadModelStatus] = []
+        wanted = {(it.name, it.version) for it in self.projections.values()}
+        for name, version in sorted({*records, *wanted}):
+            record = records.get((name, version))
+            position = record.position if record else 0
+            projection = self.projections.get(name)
+            is_current = projection is not None and projection.version == version
+            follower, is_being_rebuilt = None, False
+            if projection is not None and is_current:
+                first = self._groups[name][0]
+                with self.log.ownership(self._lock("follow", first)) as is_free:
+                    follower = None if is_free or record is None else record.follower
+                with self.exclusively(projection) as is_free:
+                    is_being_rebuilt = not is_free
+            found.append(
+                ReadModelStatus(
+                    name=name,
+                    version=version,
+                    is_current=is_current,
+                    position=position,
+                    lag_events=max(0, end - position),
+                    lag_seconds=self._lag_seconds(position, end),
+                    rows=record.rows if record else 0,
+                    parked=record.parked if record else 0,
+                    rebuilt_at=record.rebuilt_at if record else None,
+                    rebuild_seconds=record.rebuild_seconds if record else None,
+                    rebuild_events=record.rebuild_events if record else None,
+                    follower=follower,
+                    is_being_rebuilt=is_being_rebuilt,
+                )
+            )
+        return found
+
+    def _lag_seconds(self, position: int, end: int) -> float:
+        if position >= end:
+            return 0.0
+        recorded_at = self.log.recorded_at(position + 1)
+        if recorded_at is None:
+            return 0.0
+        return max(0.0, (datetime.now(UTC) - recorded_at).total_seconds())
+
+    # Parked events ----------------------------------------------------------------------------------
+
+    def parked(
+        self, name: str | None = None, key: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, ParkedEvent]]:
+        """Return parked events with the name of their projection, in the order of the log."""
+        wanted = [self.projection(name)] if name else list(self.projections.values())
+        found: list[tuple[str, ParkedEvent]] = []
+        for projection in wanted:
+            self._prepare(projection)
+            found += [(projection.name, it) for it in self.store.parked(projection, key, limit)]
+        return found
+
+    def refold(self, name: str, keys: Sequence[str]) -> None:
+        """Make rows of a projection anew from the log, while everything else goes on.
+
+        Raises:
+            ConfigurationError: if the projection's keys are its own: only a rebuild makes its rows anew.
+        """
+        projection = self.projection(name)
+        if not projection.is_by_stream:
+            raise ConfigurationError(
+                f"Projection {name} makes its keys itself: a single row of it cannot be rebuilt.",
+                hint=f"Rebuild it whole: `deployledger projections rebuild {name}`.",
+            )
+        self._prepare(projection)
+        for key in keys:
+            with self.store.applying([projection]) as applying:
+                table = applying.table(projection)
+                folding = self.folding(projection, table)
+                folding.refold(key, applying.position(projection))
+                table.save(folding.changes())
+
+
+def _consistency(given: Consistency | str) -> Consistency:
+    try:
+        return Consistency(given)
+    except ValueError:
+        raise ConfigurationError(
+            f"There is no consistency {given!r}.", hint="It is 'current' or 'eventual'."
+        ) from None
+
+
+def in_progress(projection: Projection[Any]) -> ConflictError:
+    """Return the error of who wants to rebuild what is being rebuilt."""
+    return ConflictError(
+        f"Projection {projection.name} is being rebuilt.",
+        hint="Wait for it; `deployledger projections status` says when it is done.",
+    )

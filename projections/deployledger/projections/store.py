@@ -1,0 +1,307 @@
+"""Where the rows of read models are kept: the port, and what goes through it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from deployledger.projections.projection import Projection
+
+POSITIONS_PER_BLOCK = 4096
+"""Rows are counted by blocks: those whose first event is among so many positions of the log."""
+
+
+class StoredRow(NamedTuple):
+    """A row of a read model as it is stored.
+
+    Attributes:
+        key: which row it is.
+        first_position: the position of its first event, which gives rows their stable order.
+        position: the position of the last event that was applied to it.
+        parked_from: the position of its first event that could not be applied, if there is one.
+        columns: the values of the fields that are columns.
+        state: the other fields, as JSON; None if there is no row, because its first event is parked.
+    """
+
+    key: str
+    first_position: int
+    position: int
+    parked_from: int | None
+    columns: tuple[Any, ...]
+    state: str | bytes | None
+
+
+class ParkedEvent(NamedTuple):
+    """An event that was not applied: it, or an earlier one of the same row, could not be.
+
+    Attributes:
+        key: the row; ``stream:`` and the id of the stream where the row could not be told.
+        position: the event's position in the log.
+        stream_id: the id of its stream, as text.
+        stream_version: its place in that stream.
+        topic: which event it is.
+        error: why it could not be applied; empty if only an earlier one could not.
+        parked_at: when (UTC).
+    """
+
+    key: str
+    position: int
+    stream_id: str
+    stream_version: int
+    topic: str
+    error: str
+    parked_at: datetime
+
+
+@dataclass
+class Changes:
+    """What a number of events change in a read model.
+
+    Attributes:
+        new: rows that the table does not have.
+        changed: rows that take the place of those with the same keys.
+        removed: keys of rows that are removed.
+        parked: events that are parked.
+        unparked: keys whose parked events are no longer, before others are parked.
+        counts: how much the counts change, by block and value of the counted column.
+    """
+
+    new: list[StoredRow] = field(default_factory=list)
+    changed: list[StoredRow] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    parked: list[ParkedEvent] = field(default_factory=list)
+    unparked: list[str] = field(default_factory=list)
+    counts: dict[tuple[int, bool], int] = field(default_factory=dict)
+
+
+class Found(NamedTuple):
+    """A row, and how far the read model and the log were when it was read.
+
+    ``end`` is the last position of the log, or None if the rows are not in the database of the log.
+    """
+
+    row: StoredRow | None
+    position: int
+    end: int | None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a column of a selected row must be.
+
+    Attributes:
+        operator: ``=``, ``>=``, ``<``, ``contains`` (in any case), ``has`` (as it is) or ``begins``.
+    """
+
+    column: str
+    operator: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows, in which order, and which of them.
+
+    Attributes:
+        conditions: all of which must hold.
+        counted: the value of the counted column, if only rows with one are selected.
+        sort: the column to sort by; None sorts by a row's first event. That also decides between equals.
+        descending: the other way round.
+        after: the sorted column's value and the first position of the row before the first one.
+        offset: how many rows to pass over.
+        limit: how many rows.
+    """
+
+    conditions: tuple[Condition, ...] = ()
+    counted: bool | None = None
+    sort: str | None = None
+    descending: bool = False
+    after: tuple[Any, int] | None = None
+    offset: int = 0
+    limit: int = 100
+
+
+class SelectedRow(NamedTuple):
+    """A selected row: where it is in the order, and the row of the read model that answers for it."""
+
+    sorted_by: Any
+    first_position: int
+    row: StoredRow
+
+
+class Selected(NamedTuple):
+    """The selected rows, how many there are in all, and how far the read models and the log were."""
+
+    rows: list[SelectedRow]
+    total: int
+    position: int
+    end: int | None
+
+
+@dataclass(frozen=True)
+class ReadModelRecord:
+    """What the database knows of a read model.
+
+    Attributes:
+        generation: the number of the table that is read.
+        position: up to where the log is applied.
+        updated_at: when that was (UTC).
+        rebuilt_at: when the table was last rebuilt, if it was (UTC).
+        rebuild_seconds: how long that took.
+        rebuild_events: how many events it read.
+        follower: who follows, or did so last.
+    """
+
+    name: str
+    version: int
+    generation: int
+    position: int
+    updated_at: datetime | None
+    rebuilt_at: datetime | None
+    rebuild_seconds: float | None
+    rebuild_events: int | None
+    follower: str | None
+    rows: int
+    parked: int
+
+
+class Table(Protocol):
+    """One table of rows: the one that is read, or one that is being built."""
+
+    def load(self, keys: Sequence[str]) -> list[StoredRow]:
+        """Return the rows that there are among those with these keys."""
+        ...
+
+    def parked_streams(self) -> list[str]:
+        """Return the keys of what is parked by stream, not by row."""
+        ...
+
+    def save(self, changes: Changes) -> None:
+        """Make the changes."""
+        ...
+
+
+class Applying(Protocol):
+    """A transaction in which nobody else applies events to the same read models."""
+
+    def is_there(self, projection: Projection[Any]) -> bool:
+        """Return whether there is a table that is read."""
+        ...
+
+    def position(self, projection: Projection[Any]) -> int:
+        """Return up to where the log is applied; 0 if there is no table."""
+        ...
+
+    def table(self, projection: Projection[Any], generation: int | None = None) -> Table:
+        """Return the table that is read, or the one with a number."""
+        ...
+
+    def advance(self, projection: Projection[Any], position: int) -> None:
+        """Record that the log is applied up to a position."""
+        ...
+
+    def switch(self, projection: Projection[Any], generation: int, position: int) -> int | None:
+        """Make another table the one that is read; return the number of the one before, if there was one."""
+        ...
+
+
+class ReadModelStore(Protocol):
+    """A database of read models. Methods block, and may be called from any thread.
+
+    Every method raises ``ReadModelError`` when the database cannot be used.
+    """
+
+    @property
+    def described_as(self) -> str:
+        """The database, for messages; without credentials."""
+        ...
+
+    def prepare(self, projections: Iterable[Projection[Any]]) -> list[Projection[Any]]:
+        """Create what the database lacks but the tables, and return the projections that have none."""
+        ...
+
+    def begin_empty(self, projections: Sequence[Projection[Any]]) -> None:
+        """Give projections that have none an empty table to be read."""
+        ...
+
+    def get(self, projection: Projection[Any], key: str) -> Found:
+        """Return one row."""
+        ...
+
+    def select(self, projection: Projection[Any], selection: Selection, answer: Projection[Any]) -> Selected:
+        """Return rows of one read model that those of another one with the same keys select."""
+        ...
+
+    def applying(self, projections: Sequence[Projection[Any]]) -> AbstractContextManager[Applying]:
+        """Enter a transaction in which nobody else applies events to these read models."""
+        ...
+
+    def build(self, projection: Projection[Any]) -> int:
+        """Make a new table beside the one that is read, and return its number; drop unfinished ones."""
+        ...
+
+    def building(self, projection: Projection[Any], generation: int) -> AbstractContextManager[Table]:
+        """Enter with a table that is being built; each `Table.save` is a transaction."""
+        ...
+
+    def complete(self, projection: Projection[Any], generation: int) -> None:
+        """Make the indexes of a table that was filled."""
+        ...
+
+    def record_rebuild(self, projection: Projection[Any], seconds: float, events: int) -> None:
+        """Record how a rebuild went."""
+        ...
+
+    def drop(self, projection: Projection[Any], generation: int) -> None:
+        """Drop a table that is not read."""
+        ...
+
+    def compare(self, projection: Projection[Any], generation: int) -> "AbstractContextManager[Comparison]":
+        """Enter with what compares the table that is read with another one, as both are on entering."""
+        ...
+
+    def records(self) -> list[ReadModelRecord]:
+        """Return what there is, of every version."""
+        ...
+
+    def parked(
+        self, projection: Projection[Any], key: str | None = None, limit: int = 1000
+    ) -> list[ParkedEvent]:
+        """Return parked events in the order of the log, of one row or of all."""
+        ...
+
+    def follow_as(self, projections: Sequence[Projection[Any]], who: str) -> None:
+        """Record who follows."""
+        ...
+
+    def remove(self, name: str, version: int) -> None:
+        """Remove a read model with everything that belongs to it."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class Comparison(Protocol):
+    """Two tables at one moment: the one that is read, and one with what should be in it."""
+
+    @property
+    def position(self) -> int:
+        """Up to where the log is applied in the one that is read."""
+        ...
+
+    def differences(
+        self, keys: tuple[str, str] | None = None
+    ) -> Iterator[tuple[StoredRow | None, StoredRow | None]]:
+        """Yield the expected and the found row wherever they are not the same.
+
+        Args:
+            keys: only those with keys from the first to the second one, both included.
+        """
+        ...
+
+    def rows(self, keys: tuple[str, str] | None = None) -> int:
+        """Return how many rows the table that is read has."""
+        ...
