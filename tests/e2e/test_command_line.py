@@ -1,5 +1,6 @@
 """A deployment's life from the command line: real models, real servers, real processes."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -13,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.domain.schemas import DeploymentStatus
+from tests.domain.given import BATCH_JOB, SERVICE
+from tests.domain.given import request as wanted
 from tests.e2e.conftest import MODELS, CommandLine
 
 V1, V2 = MODELS / "iris-v1.onnx", MODELS / "iris-v2.onnx"
@@ -161,6 +166,115 @@ def _processes() -> list[str]:
     return subprocess.run(
         ["ps", "-eo", "args"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
+
+
+# Lists ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """A command line with five deployments that nothing runs, two of them cancelled. Tests only read it."""
+    command_line = CommandLine(tmp_path_factory.mktemp("lists") / "home")
+
+    async def fill() -> None:
+        async with MLModelDeploymentService(home=command_line.home, run_jobs=False) as service:
+            for number, name in enumerate(("iris", "Iris_2", "rose", "tulip", "aster"), start=1):
+                deployment = await service.deploy_model(
+                    wanted(
+                        deployment_name=name,
+                        model_uri=f"models:/{name}/{number}",
+                        deployment_target_config=BATCH_JOB if name == "rose" else SERVICE,
+                        tags={"team": "flora" if number < 4 else "fauna", "number": number},
+                    )
+                )
+                if number > 3:
+                    await service.cancel_deployment(deployment.deployment_id)
+
+    asyncio.run(fill())
+    return command_line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ([], "iris Iris_2 rose tulip aster"),
+        (["--status", "inactive"], "tulip aster"),
+        (["--name", "IRIS"], "iris Iris_2"),
+        (["--tag", "team=flora"], "iris Iris_2 rose"),
+        (["--tag", "team", "--tag", "number=5"], "aster"),
+        (["--tag", "size"], ""),
+        (["--model-uri", "models:/t"], "tulip"),
+        (["--type", "batch_inference_job"], "rose"),
+        (
+            ["--created-after", "1h", "--updated-after", "2026-03-01T12:00:00+01:00"],
+            "iris Iris_2 rose tulip aster",
+        ),
+        (["--created-before", "1h"], ""),
+        (["--updated-before", "2026-03-01T12:00Z"], ""),
+        (["--sort", "name"], "Iris_2 aster iris rose tulip"),
+        (["--sort", "updated_at", "--reverse", "--limit", "2"], "aster tulip"),
+        (["--reverse", "--offset", "3"], "Iris_2 iris"),
+    ],
+    ids=lambda it: " ".join(it) if isinstance(it, list) else None,
+)
+def test_list_filters_and_sorts(several: CommandLine, arguments: list[str], names: str) -> None:
+    assert [it["deployment_name"] for it in several.json("list", *arguments)] == names.split()
+
+
+def test_pages_of_a_list(several: CommandLine) -> None:
+    first = several.run("list", "--created-after", "1h", "--sort", "name", "--limit", "2")
+    told, _, more = first.stderr.strip().partition(" Next page: ")
+    assert told == "2 of 5."
+    after, moment, cursor, place = more.split()
+    assert (after, cursor) == ("--created-after", "--cursor")  # the age would be another time by now
+    options = ["--created-after", moment, "--sort", "name", "--limit", "2", "--cursor"]
+    second = several.run("list", *options, place)
+    assert second.stderr.startswith("2 of 5. Next page: --cursor ")
+    third = several.run("list", *options, second.stderr.split()[-1])
+    assert third.stderr == ""
+    names = [line.split()[0] for page in (first, second, third) for line in page.stdout.splitlines()[3:-1]]
+    assert names == ["Iris_2", "aster", "iris", "rose", "tulip"]
+
+    other = several.run("list", "--cursor", place)
+    assert other.returncode == 2
+    assert "belongs to a list with other filters or another order" in other.stderr
+
+
+def test_a_list_with_nothing_in_it_says_so(several: CommandLine, tmp_path: Path) -> None:
+    assert "`deployledger deploy" in CommandLine(tmp_path / "empty").run("list").stderr
+    assert several.run("list", "--name", "zinnia").stderr == "There is no such deployment.\n"
+    assert several.run("list", "--offset", "9").stderr == "No more deployments: there are 5.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--limit", "1001"], "limit is 1 to 1000"),
+        (["--offset", "-1"], "offset is 0 or more"),
+        (["--status", "nope"], "'nope' is not one of"),
+        (["--sort", "size"], "'size' is not one of"),
+        (["--type", "toaster"], "'toaster' is not one of"),
+        (["--name", ""], "is not a text to look for"),
+        (["--tag", "=x"], "is not KEY or KEY=VALUE"),
+        (["--tag", "team=a", "--tag", "team=b"], "contradict each other"),
+        (["--created-after", "yesterday"], "'yesterday' is no time"),
+        (["--created-after", "2026-03-01"], "has no time zone. Give it one"),
+        (["--updated-before", "9999999999999d"], "is no time"),
+        (["--created-after", "1h", "--created-before", "2h"], "no deployment can be in between"),
+        (["--cursor", "zzz"], "'zzz' is no cursor"),
+        (["--cursor", "zzz", "--offset", "1"], "contradict each other"),
+    ],
+    ids=lambda it: " ".join(it) if isinstance(it, list) else None,
+)
+def test_a_list_that_cannot_be(several: CommandLine, arguments: list[str], said: str) -> None:
+    done = several.run("list", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_the_statuses_are_those_of_the_service(tmp_path: Path) -> None:
+    cli = CommandLine(tmp_path / "home", {"COLUMNS": "300"})
+    assert f"<{'|'.join(DeploymentStatus)}>" in cli.run("list", "--help").stdout
 
 
 # Bad input ------------------------------------------------------------------------------------------

@@ -87,6 +87,11 @@ class PostgresDatabase:
         self._pool_size = pool_size
         self._datastore: PostgresDatastore | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the pool is open."""
+        return self._datastore is not None
+
     def session(self) -> Session:
         """Return a new session outside the pool, which commits each statement by itself."""
         session: Session = psycopg.connect(**self._parameters, autocommit=True)

@@ -24,6 +24,9 @@ class Settings(BaseSettings):
         create_schema: whether a PostgreSQL database without our schema gets it on first use.
         pool_size: how many connections read from a PostgreSQL server at the same time, at most.
         database_patience: how many seconds a command waits for a database that is away, before it fails.
+        read_models_url: where the read models are; none is the database of the event log.
+        projections: further projections, as ``package.module:NAME``, with commas between them.
+        largest_row_bytes: how many bytes a row of a read model may take as JSON.
         actor: who gives the commands; none is the operating system's user, marked as such.
         serving_host: the address that local endpoints listen on.
         ready_timeout: how many seconds a local server may take to become ready.
@@ -38,6 +41,9 @@ class Settings(BaseSettings):
     create_schema: bool = False
     pool_size: int = Field(default=8, ge=1, le=100)
     database_patience: float = Field(default=30.0, gt=0)
+    read_models_url: SecretStr | None = None
+    projections: str = ""
+    largest_row_bytes: int = Field(default=1 << 20, ge=1024)
     actor: str | None = None
     serving_host: str = "127.0.0.1"
     ready_timeout: float = Field(default=120.0, gt=0)

@@ -209,6 +209,8 @@ class EventLog(Protocol):
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class.
 
+        Ids and the actor may be read only when they are asked for.
+
         Raises:
             UndecodableEventError: if it cannot be read, or newer software wrote it.
         """

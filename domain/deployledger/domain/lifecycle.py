@@ -158,11 +158,16 @@ class Lifecycle:
         self._table: dict[tuple[State, Trigger], list[Transition]] = {}
         for transition in self.transitions:
             self._table.setdefault((transition.source, transition.trigger), []).append(transition)
+        self._unguarded = {place: rows[0].dest for place, rows in self._table.items() if not rows[0].guards}
 
     def next_state(self, subject: Subject, trigger: Trigger) -> State | None:
         """Return the state that the trigger leads to, or None where it is not allowed."""
-        for transition in self._table.get((subject.state, trigger), ()):
-            if not transition.guards or transition.applies_to(subject):
+        place = (subject.state, trigger)
+        found = self._unguarded.get(place)
+        if found is not None:
+            return found
+        for transition in self._table.get(place, ()):
+            if transition.applies_to(subject):
                 return transition.dest
         return None
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -192,6 +193,8 @@ class DeploymentStatusResponse(BaseModel):
         image_digest: the digest of the newest revision's image, once packaged.
         failure: why the last job failed, if it did.
         simulated: whether any step of the newest revision was simulated.
+        parked_events: how many of its events could not be applied, so that this is the state before them.
+        position: up to which position of the event log this is true, where it was asked for as it is.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -217,6 +220,31 @@ class DeploymentStatusResponse(BaseModel):
     image_digest: Digest | None = None
     failure: Failure | None = None
     simulated: bool = False
+    parked_events: int = 0
+    position: int | None = None
+
+
+class DeploymentPage(list[DeploymentStatusResponse]):
+    """A page of a list of deployments: a list, which knows more.
+
+    Attributes:
+        total: how many deployments there are on all pages.
+        next_cursor: what gives the page after this one, or None after the last one.
+        position: up to which position of the event log the page is true.
+    """
+
+    def __init__(
+        self,
+        deployments: Iterable[DeploymentStatusResponse] = (),
+        *,
+        total: int = 0,
+        next_cursor: str | None = None,
+        position: int = 0,
+    ) -> None:
+        super().__init__(deployments)
+        self.total = total
+        self.next_cursor = next_cursor
+        self.position = position
 
 
 class DeploymentHistoryEntry(BaseModel):

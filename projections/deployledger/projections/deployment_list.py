@@ -20,8 +20,11 @@ class ListRow(BaseModel):
     """What lists select and sort a deployment by.
 
     Attributes:
+        orchestrator: the orchestrator that looks after it.
         tags: the tags of the newest revision, as `tag_pattern` finds them.
-        is_serving: whether a revision serves; with the next two, what the state's changes depend on.
+        in_progress: whether there is a job to do.
+        is_serving: whether a revision serves.
+        has_served: whether any revision ever served.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,11 +33,13 @@ class ListRow(BaseModel):
     status: DeploymentStatus
     model_uri: str
     target_type: str
+    orchestrator: str
     tags: str
     created_at: datetime
     updated_at: datetime
     deleted: bool
     state: State
+    in_progress: bool
     is_serving: bool
     has_served: bool
 
@@ -55,6 +60,8 @@ def apply(row: ListRow | None, event: DeploymentEvent) -> ListRow:
                 "updated_at": event.timestamp,
                 "deleted": False,
                 "state": State.REQUESTED,
+                "orchestrator": event.orchestrator,
+                "in_progress": True,
                 "is_serving": False,
                 "has_served": False,
                 **_specified(event),
@@ -63,16 +70,20 @@ def apply(row: ListRow | None, event: DeploymentEvent) -> ListRow:
     if row is None:
         raise ValueError(f"The history of deployment {event.originator_id} does not begin with Requested.")
     state = status.next_state(row, event)
-    has_served = row.has_served
-    changes: dict[str, Any] = {"state": state, "updated_at": event.timestamp}
+    is_batch_job, has_served = row.is_batch_job, row.has_served
+    changes: dict[str, Any] = {}
     if isinstance(event, events.Provisioned):
-        if not row.is_batch_job:
-            has_served = changes["has_served"] = changes["is_serving"] = True
+        if not is_batch_job:
+            has_served = True
+            changes = {"has_served": True, "is_serving": True}
     elif isinstance(event, events.UpdateRequested):
-        changes.update(_specified(event))
+        changes = _specified(event)
     elif isinstance(event, events.Deleted):
-        changes["is_serving"], changes["deleted"] = False, True
+        changes = {"is_serving": False, "deleted": True}
+    changes["state"] = state
+    changes["updated_at"] = event.timestamp
     changes["status"] = status.status(state, has_served)
+    changes["in_progress"] = status.is_in_progress(state, is_batch_job)
     return changed_row(row, changes)
 
 

@@ -13,6 +13,7 @@ from deployledger.projections.store import POSITIONS_PER_BLOCK, Changes, ParkedE
 
 LARGEST_ROW_BYTES = 1 << 20
 _LONGEST_ERROR = 500
+_LONGEST_KEY = 500
 _STREAM = "stream:"
 
 DecodedEvent = tuple[RawEvent, Event | None, str]
@@ -34,20 +35,18 @@ class _Entry:
 
 
 def decode_all(
-    raws: Iterable[RawEvent], projections: Sequence[Projection[Any]], decode: Callable[[RawEvent], Event]
+    raws: Sequence[RawEvent], projections: Sequence[Projection[Any]], decode: Callable[[RawEvent], Event]
 ) -> list[DecodedEvent]:
     """Decode the events that any of the projections reads; those that do not decode come with the reason."""
     decoded: list[DecodedEvent] = []
-    is_read: dict[str, bool] = {}
+    add = decoded.append
+    is_read = {topic: any(it.reads(topic) for it in projections) for topic in {raw[3] for raw in raws}}
     for raw in raws:
-        topic = raw[3]
-        if topic not in is_read:
-            is_read[topic] = any(it.reads(topic) for it in projections)
-        if is_read[topic]:
+        if is_read[raw[3]]:
             try:
-                decoded.append((raw, decode(raw), ""))
+                add((raw, decode(raw), ""))
             except UndecodableEventError as error:
-                decoded.append((raw, None, error.message))
+                add((raw, None, error.message))
     return decoded
 
 
@@ -94,66 +93,82 @@ class Folding:
         by_key = self._by_key(decoded)
         self._load(by_key)
         entries, apply = self._entries, self._projection.apply
-        for key, raw, event, error in by_key:
+        for key, events in by_key.items():
             entry = entries.get(key)
             if entry is None:
-                entry = entries[key] = _Entry(raw[0])
-            if entry.parked_from is None and event is not None:
-                before = entry.row
-                try:
-                    entry.row = apply(before, event)
-                except Exception as problem:  # a fold raises what it likes; the others go on
-                    self._park(key, entry, raw, _described(problem))
-                else:
-                    if before is None:
-                        entry.first_position = raw[0]
-                    entry.position = raw[0]
-                    entry.is_changed = True
-            else:
-                self._park(key, entry, raw, error)
-
-    def _by_key(self, decoded: Sequence[DecodedEvent]) -> list[tuple[str, RawEvent, Event | None, str]]:
-        projection = self._projection
-        key_of = projection.key
-        if key_of is None:
-            return [(raw[1], raw, event, error) for raw, event, error in decoded]
-        found: list[tuple[str, RawEvent, Event | None, str]] = []
-        for raw, event, error in decoded:
-            stream = f"{_STREAM}{raw[1]}"
-            if event is not None and stream not in self._blocked_streams:
-                try:
-                    key = key_of(event)
-                    if not isinstance(key, str) or not 0 < len(key) <= _LONGEST_ERROR or "\0" in key:
-                        raise ValueError(f"{key!r} is not a key: a text of 1 to {_LONGEST_ERROR} characters")
-                    found.append((key, raw, event, error))
+                entry = entries[key] = _Entry(events[0][0][0])
+            row = entry.row
+            for raw, event, error in events:
+                if event is None or entry.parked_from is not None:
+                    self._park(key, entry, raw, error)
                     continue
-                except Exception as problem:  # as above
-                    error = _described(problem)
-            self._blocked_streams.add(stream)
-            found.append((stream, raw, None, error))
+                try:
+                    after = apply(row, event)
+                except Exception as problem:  # a fold raises what it likes; other rows go on
+                    self._park(key, entry, raw, _described(problem))
+                    continue
+                if row is None:
+                    entry.first_position = raw[0]
+                row = after
+                entry.position = raw[0]
+            entry.row = row
+            entry.is_changed = True
+
+    def _by_key(self, decoded: Sequence[DecodedEvent]) -> dict[str, list[DecodedEvent]]:
+        """Return the events of each row, in order."""
+        found: dict[str, list[DecodedEvent]] = {}
+        if self._projection.key is None:
+            for it in decoded:
+                stream = it[0][1]
+                if stream in found:
+                    found[stream].append(it)
+                else:
+                    found[stream] = [it]
+        else:
+            for raw, event, error in decoded:
+                key, event, error = self._keyed(raw, event, error)
+                found.setdefault(key, []).append((raw, event, error))
         return found
 
-    def _load(self, by_key: list[tuple[str, RawEvent, Event | None, str]]) -> None:
+    def _keyed(self, raw: RawEvent, event: Event | None, error: str) -> tuple[str, Event | None, str]:
+        """Return which row an event belongs to; what belongs to none is parked by its stream."""
+        stream = f"{_STREAM}{raw[1]}"
+        if event is not None and stream not in self._blocked_streams and self._projection.key is not None:
+            try:
+                key = self._projection.key(event)
+                if not isinstance(key, str) or not 0 < len(key) <= _LONGEST_KEY or "\0" in key:
+                    raise ValueError(f"{key!r} is not a key: a text of 1 to {_LONGEST_KEY} characters")
+                key.encode()  # half a surrogate pair is no text
+                return key, event, error
+            except Exception as problem:  # as above
+                error = _described(problem)
+        self._blocked_streams.add(stream)
+        return stream, None, error
+
+    def _load(self, by_key: dict[str, list[DecodedEvent]]) -> None:
         """Have at hand every row that the events belong to."""
         entries = self._entries
-        if self._is_new and self._projection.is_by_stream:
-            needed = {it[0] for it in by_key if it[1][2] > 1 and it[0] not in entries}
-        else:
-            needed = {it[0] for it in by_key if it[0] not in entries}
+        needed = [key for key in by_key if key not in entries]
+        if self._is_new and self._projection.key is None:
+            needed = [key for key in needed if by_key[key][0][0][2] > 1]
         if not needed:
             return
-        for stored in self._table.load(list(needed)):
+        for stored in self._table.load(needed):
             entry = _Entry(stored.first_position, stored)
             entry.position = stored.position
             entry.parked_from = stored.parked_from
             if stored.state is not None:
-                entry.row = self._projection.decode(stored.columns, stored.state)
+                try:
+                    entry.row = self._projection.decode(stored.columns, stored.state)
+                except ValueError:  # somebody made it unreadable: the log still knows what was in it
+                    entry.parked_from = None
+                    self._apply_checked(stored.key, entry, stored.position)
+                    entry.parked_from = entry.parked_from or stored.parked_from
             entries[stored.key] = entry
 
     def _park(self, key: str, entry: _Entry, raw: RawEvent, error: str) -> None:
         if entry.parked_from is None:
             entry.parked_from = raw.position
-            entry.is_changed = True
         self._parked.append(
             ParkedEvent(
                 key,
@@ -196,11 +211,23 @@ class Folding:
 
     def _events_of(self, key: str, until: int) -> Iterable[DecodedEvent]:
         projection, decode = self._projection, self._log.decode
-        streams = (UUID(key), UUID(key)) if projection.is_by_stream else None
+        streams = None
+        if projection.is_by_stream:
+            stream = _stream_of(key)
+            if stream is None:  # somebody else made that row: no event belongs to it
+                return
+            streams = (stream, stream)
+        blocked = set[str]()
         for page in self._log.scan(after=0, until=until, streams=streams):
             for raw, event, error in decode_all(page, [projection], decode):
-                if projection.key is None or (event is not None and _is_of(projection, event, key)):
+                if projection.key is None:
                     yield raw, event, error
+                elif raw.stream_id not in blocked:
+                    found = _key_of(projection, event)
+                    if found is None:  # it is parked by its stream, and so is what follows there
+                        blocked.add(raw.stream_id)
+                    elif found == key:
+                        yield raw, event, error
 
     def _encode(self, row: Any) -> tuple[tuple[Any, ...], bytes]:
         columns, state = self._projection.encode(row)
@@ -238,7 +265,9 @@ class Folding:
                 if counted_at is not None:
                     _count(changes.counts, entry.stored, counted_at, -1)
                     _count(changes.counts, row, counted_at, 1)
-        changes.parked, self._parked = self._parked, []
+        # What is parked leaves with its row: a row that is kept may yet turn out not to be storable.
+        changes.parked = [it for it in self._parked if it.key not in self._entries]
+        self._parked = [it for it in self._parked if it.key in self._entries]
         changes.unparked, self._unparked = self._unparked, []
         return changes
 
@@ -261,6 +290,8 @@ class Folding:
         if state is None:
             if entry.parked_from is None:
                 return None
+            # Whatever was there before it and was removed, there is no row but what is parked.
+            entry.first_position = entry.position = entry.parked_from
             columns = (None,) * len(self._projection.columns)
         return StoredRow(key, entry.first_position, entry.position, entry.parked_from, columns, state)
 
@@ -271,11 +302,18 @@ def _count(counts: dict[tuple[int, bool], int], row: StoredRow | None, column: i
         counts[place] = counts.get(place, 0) + change
 
 
-def _is_of(projection: Projection[Any], event: Event, key: str) -> bool:
+def _key_of(projection: Projection[Any], event: Event | None) -> str | None:
     try:
-        return projection.key is not None and projection.key(event) == key
-    except Exception:  # such an event is parked by its stream
-        return False
+        return projection.key(event) if projection.key is not None and event is not None else None
+    except Exception:  # as above
+        return None
+
+
+def _stream_of(key: str) -> UUID | None:
+    try:
+        return UUID(key) if str(UUID(key)) == key else None
+    except ValueError:
+        return None
 
 
 def _described(problem: Exception) -> str:

@@ -18,7 +18,7 @@ from deployledger.domain.exceptions import ConfigurationError
 
 Row = TypeVar("Row", bound=BaseModel)
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_NAME = re.compile(r"(?!sqlite_)[a-z][a-z0-9_]{0,39}")  # SQLite keeps that prefix for itself
 _COLUMN_TYPES = (str, int, float, bool, datetime, UUID)
 _OF_DEPLOYMENTS = "deployment."
 
@@ -55,6 +55,7 @@ class Projection(Generic[Row]):
     indexes: tuple[tuple[str, ...], ...] = ()
     counted: str | None = None
     column_types: dict[str, type[Any]] = field(init=False, repr=False)
+    _storable: set[tuple[type[Any], ...]] = field(init=False, repr=False, default_factory=set)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -128,10 +129,12 @@ class Projection(Generic[Row]):
 
     def encode(self, row: Row) -> tuple[tuple[Any, ...], bytes]:
         """Return the values of the columns, and the other fields as JSON."""
-        exclude, has_others = _others(self)
+        if not self.columns:
+            return (), row.__pydantic_serializer__.to_json(row)
         values = row.__dict__
         columns = tuple([values[name] for name in self.columns])
-        if not has_others:
+        exclude = _columns(self)
+        if len(exclude) == len(values):
             return columns, b"{}"
         return columns, row.__pydantic_serializer__.to_json(row, exclude=exclude)
 
@@ -141,18 +144,31 @@ class Projection(Generic[Row]):
         Raises:
             ValueError: if it cannot.
         """
+        types = tuple(map(type, columns))
+        if types not in self._storable:
+            self._check_types(columns)
+            self._storable.add(types)
         value: Any
+        for value in columns:
+            kind = type(value)
+            if kind is str:
+                if "\0" in value:
+                    raise ValueError(f"{value!r} has a NUL character, which no database stores in a column")
+                if not value.isascii():
+                    value.encode()  # half a surrogate pair is no text
+                if not value.isascii():
+                    value.encode()  # half a surrogate pair is a ValueError: no database stores that either
+            elif kind is datetime:
+                if value.tzinfo is None:
+                    raise ValueError(f"{value} has no time zone")
+            elif kind is int and not -(1 << 63) <= value < 1 << 63:
+                raise ValueError(f"{value} takes more than 64 bits")
+
+    def _check_types(self, columns: tuple[Any, ...]) -> None:
         for (name, kind), value in zip(self.column_types.items(), columns, strict=True):
-            if value is None:
-                continue
-            if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
+            is_number = kind is float and isinstance(value, int)
+            if value is not None and not isinstance(value, kind) and not is_number:
                 raise ValueError(f"column {name!r} is {value!r}, not {kind.__name__}")
-            if kind is str and "\0" in value:
-                raise ValueError(f"column {name!r} has a NUL character, which no database stores in text")
-            if kind is int and not -(1 << 63) <= value < 1 << 63:
-                raise ValueError(f"column {name!r} is {value}, which takes more than 64 bits")
-            if kind is datetime and value.tzinfo is None:
-                raise ValueError(f"column {name!r} is {value}, which has no time zone")
 
     def decode(self, columns: tuple[Any, ...], state: str | bytes) -> Row:
         """Return the row that was stored so."""
@@ -164,10 +180,8 @@ class Projection(Generic[Row]):
 
 
 @cache
-def _others(projection: Projection[Any]) -> tuple[set[str] | None, bool]:
-    """Return the fields that are columns, and whether there are others."""
-    columns = set(projection.columns)
-    return columns or None, columns != set(projection.row_type.model_fields)
+def _columns(projection: Projection[Any]) -> set[str]:
+    return set(projection.columns)
 
 
 class Consistency(StrEnum):

@@ -1,5 +1,6 @@
 """Read models: rows that are always current when they are read, kept so by whoever reads or follows."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from uuid import UUID, uuid5
 from deployledger.domain.event_log import EventLog, RawEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,
-    ConflictError,
     EventLogError,
     ReadModelError,
+    ResourceNotFoundError,
 )
+from deployledger.projections import rebuilding
 from deployledger.projections.folding import LARGEST_ROW_BYTES, Folding, decode_all, read_by
 from deployledger.projections.projection import Consistency, Projection
+from deployledger.projections.rebuilding import fill_here
+from deployledger.projections.reports import Progress, Rebuilt, Task, Verified
 from deployledger.projections.store import (
     Applying,
     Found,
@@ -26,13 +30,16 @@ from deployledger.projections.store import (
     Table,
 )
 
+LOGGER = logging.getLogger("ml_model_deployment_service.read_models")
+
 _NAMESPACE = UUID("a3c1f5f0-5b0a-5d52-8d0d-1b9a5f5a7c21")
 _APPLIED_AT_ONCE = 2_000
+_ALL = 1 << 31
 _BUILT_FROM = 20_000
 """From so many events on, a read model that is not there is built as a rebuild builds it."""
 
 _STANDBY_SECONDS = 0.25
-_SAFETY_SECONDS = 1.0
+_LOOK_AGAIN_SECONDS = 0.1
 _AGAIN_SECONDS = 1.0
 
 
@@ -71,7 +78,9 @@ class ReadModelStatus:
     is_being_rebuilt: bool
 
 
-Build = Callable[[Sequence[Projection[Any]]], None]
+Fill = Callable[["ReadModels", Sequence[Task], Callable[[int], None]], None]
+"""Does tasks, all at the same time, and tells of every number of events that were read."""
+
 _Read = TypeVar("_Read", Found, Selected)
 
 
@@ -88,6 +97,7 @@ class ReadModels:
             each other. One group does not hold up another.
         process: what this process is called, for who asks who follows.
         largest_row: how many bytes a row may take as JSON; an event that makes a larger one is parked.
+        fill: fills tables from the log, by several workers at once if it can.
     """
 
     def __init__(
@@ -98,11 +108,13 @@ class ReadModels:
         *,
         process: str,
         largest_row: int = LARGEST_ROW_BYTES,
+        fill: Fill = fill_here,
     ) -> None:
         self.log = log
         self.store = store
         self.process = process
         self.largest_row = largest_row
+        self.fill = fill
         self.projections: dict[str, Projection[Any]] = {}
         self._groups: dict[str, tuple[Projection[Any], ...]] = {}
         for group in groups:
@@ -116,11 +128,6 @@ class ReadModels:
                 self._groups[projection.name] = tuple(group)
         self._turns = {name: threading.Lock() for name in self.projections}
         self._prepared: set[str] = set()
-        self._build: Build | None = None
-
-    def build_with(self, build: Build) -> None:
-        """Make read models that are not there by this, where the log is long."""
-        self._build = build
 
     @property
     def groups(self) -> list[tuple[Projection[Any], ...]]:
@@ -173,7 +180,14 @@ class ReadModels:
                 f"({parked[0].error if parked else 'why is not known'}).",
                 hint=f"`deployledger projections parked retry {projection.name}` tries again.",
             )
-        return projection.decode(stored.columns, stored.state)
+        try:
+            return projection.decode(stored.columns, stored.state)
+        except ValueError as error:
+            raise ReadModelError(
+                f"Row {stored.key} of projection {projection.name} cannot be read: "
+                f"somebody or something else than its projection wrote it.",
+                hint=f"`deployledger projections verify {projection.name} --repair` makes it anew.",
+            ) from error
 
     def find(
         self, projection: Projection[Any], key: str, consistency: Consistency | str = Consistency.CURRENT
@@ -256,7 +270,7 @@ class ReadModels:
             folding = self.folding(projection, table)
             folding.apply(read_by(projection, decoded, after=applying.position(projection)))
             table.save(folding.changes())
-            applying.advance(projection, reached)
+            applying.advance(projection, reached, marker(raws[-1]))
 
     def folding(self, projection: Projection[Any], table: Table, *, is_new: bool = False) -> Folding:
         """Return what applies events to the rows of a table."""
@@ -268,12 +282,35 @@ class ReadModels:
             return
         group = self._groups[projection.name]
         with self._turns[group[0].name]:
+            end = self.log.position()  # this opens the log's database, which may be that of the rows
             missing = self.store.prepare(group)
-            if missing and self.log.position() >= _BUILT_FROM and self._build is not None:
-                self._build(missing)
+            missing += self._of_another_log([it for it in group if it not in missing])
+            if missing and end >= _BUILT_FROM:
+                self.rebuild([projection.name for projection in missing])
             else:
                 self.store.begin_empty(missing)
             self._prepared.update(it.name for it in group)
+
+    def _of_another_log(self, projections: Sequence[Projection[Any]]) -> list[Projection[Any]]:
+        """Return those whose rows were made from another log, as when an older one was restored."""
+        found: list[Projection[Any]] = []
+        for projection in projections:
+            position, expected = self.store.marker(projection)
+            if self.marker_at(position) != expected:
+                LOGGER.warning(
+                    "The read model %s is of another event log: event %d is not the one that it knows. "
+                    "It is made anew.",
+                    projection.label,
+                    position,
+                )
+                self.store.forget(projection)
+                found.append(projection)
+        return found
+
+    def marker_at(self, position: int) -> str:
+        """Return which event is at a position of the log; an empty text if there is none."""
+        raws = self.log.read_raw(after=position - 1, limit=1) if position else []
+        return marker(raws[0]) if raws else ""
 
     # Following --------------------------------------------------------------------------------------
 
@@ -327,7 +364,7 @@ class ReadModels:
         with self.log.watch() as watch:
             while not stopping.is_set():
                 self.catch_up(group[0])
-                watch.wait(_SAFETY_SECONDS)
+                watch.wait(_LOOK_AGAIN_SECONDS)
 
     def _lock(self, purpose: str, projection: Projection[Any]) -> UUID:
         """Return the name of a lock among all processes that use the same database of read models."""
@@ -342,8 +379,8 @@ class ReadModels:
 
     def status(self) -> list[ReadModelStatus]:
         """Return how all read models stand: those of this software, and older versions that are left."""
-        self.store.prepare([])
         end = self.log.position()
+        self.store.prepare([])
         records = {(record.name, record.version): record for record in self.store.records()}
         found: list[ReadModelStatus] = []
         wanted = {(it.name, it.version) for it in self.projections.values()}
@@ -399,11 +436,30 @@ class ReadModels:
             found += [(projection.name, it) for it in self.store.parked(projection, key, limit)]
         return found
 
-    def refold(self, name: str, keys: Sequence[str]) -> None:
-        """Make rows of a projection anew from the log, while everything else goes on.
+    def retry(self, name: str, key: str | None = None) -> int:
+        """Try parked events of a projection again, of one row or of all; return how many are still parked.
 
         Raises:
-            ConfigurationError: if the projection's keys are its own: only a rebuild makes its rows anew.
+            ConfigurationError: if there is no such projection.
+            ResourceNotFoundError: if nothing is parked for the key.
+        """
+        projection = self.projection(name)
+        keys = {it.key for _, it in self.parked(name, key, limit=_ALL)}
+        if key is not None and not keys:
+            raise ResourceNotFoundError("Parked event", f"of {key}")
+        if keys and projection.is_by_stream:
+            self.refold(name, sorted(keys))
+        elif keys:
+            self.rebuild([name])
+        return len(self.parked(name, key, limit=_ALL))
+
+    # Making rows anew -------------------------------------------------------------------------------
+
+    def refold(self, name: str, keys: Sequence[str]) -> None:
+        """Make single rows of a projection anew from the log, while everything else goes on.
+
+        Raises:
+            ConfigurationError: if the projection makes its keys itself: only a rebuild makes its rows anew.
         """
         projection = self.projection(name)
         if not projection.is_by_stream:
@@ -419,6 +475,58 @@ class ReadModels:
                 folding.refold(key, applying.position(projection))
                 table.save(folding.changes())
 
+    def rebuild(
+        self, names: Sequence[str], *, workers: int = 1, progress: Progress = lambda done, total: None
+    ) -> list[Rebuilt]:
+        """Rebuild read models from the log, into new tables, and switch to them when they are complete.
+
+        Readers go on with the old tables until then, and writers with the log. If it is interrupted, the
+        old tables stay, and the next rebuild removes what was built and starts clean.
+
+        Args:
+            workers: how many processes do the work; with one it is done in this process.
+            progress: is told how many events were read, of how many.
+
+        Raises:
+            ConfigurationError: if there is no such projection, or the number of workers is out of range.
+            ConflictError: if one of them is being rebuilt or verified.
+        """
+        return rebuilding.rebuild(self, names, workers, progress)
+
+    def verify(
+        self,
+        names: Sequence[str],
+        *,
+        sample: int | None = None,
+        workers: int = 1,
+        progress: Progress = lambda done, total: None,
+    ) -> list[Verified]:
+        """Compare every row that is read with what the log says, at one position, while everything goes on.
+
+        Args:
+            sample: compare only about so many rows, chosen at random.
+            workers: as for `rebuild`; so is ``progress``.
+
+        Raises:
+            ConfigurationError: if there is no such projection, the number of workers is out of range, or
+                a projection that makes its keys itself is to be sampled.
+            ConflictError: if one of them is being rebuilt or verified.
+        """
+        return rebuilding.verify(self, names, sample, workers, progress)
+
+    def repair(self, verified: Verified) -> None:
+        """Make the rows anew that a verification found to be different."""
+        keys = list(dict.fromkeys(it.key for it in verified.differences))
+        if self.projection(verified.name).is_by_stream:
+            self.refold(verified.name, keys)
+        elif keys:
+            self.rebuild([verified.name])
+
+
+def marker(raw: RawEvent) -> str:
+    """Return what tells an event of one log from one of another log at the same position."""
+    return f"{raw.stream_id}:{raw.stream_version}"
+
 
 def _consistency(given: Consistency | str) -> Consistency:
     try:
@@ -427,11 +535,3 @@ def _consistency(given: Consistency | str) -> Consistency:
         raise ConfigurationError(
             f"There is no consistency {given!r}.", hint="It is 'current' or 'eventual'."
         ) from None
-
-
-def in_progress(projection: Projection[Any]) -> ConflictError:
-    """Return the error of who wants to rebuild what is being rebuilt."""
-    return ConflictError(
-        f"Projection {projection.name} is being rebuilt.",
-        hint="Wait for it; `deployledger projections status` says when it is done.",
-    )

@@ -1,109 +1,39 @@
 """Rebuilds read models beside those that are read, and verifies that what is read is what the log says."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from random import randrange
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from deployledger.domain.exceptions import ConfigurationError, ConflictError
 from deployledger.projections.folding import decode_all, read_by
 from deployledger.projections.projection import Projection
-from deployledger.projections.read_models import ReadModels
-from deployledger.projections.store import Applying, StoredRow
+from deployledger.projections.reports import Difference, Progress, Rebuilt, Task, Verified
+from deployledger.projections.store import Applying, Changes, StoredRow, Table
+
+if TYPE_CHECKING:
+    from deployledger.projections.read_models import ReadModels
 
 _LARGEST_ID = (1 << 128) - 1
-_ROWS_AT_HAND = 4_000
+_ROWS_AT_HAND = 300
+_MOST_ROWS_AT_HAND = 4_000
+_WRITTEN_AT_ONCE = 4_000
+_ALLOCATIONS_BEFORE_COLLECTION = 200_000
 _CAUGHT_UP_AT_ONCE = 2_000
 _NEAR = 500
 _TRIES = 200
 
 
-class Task(NamedTuple):
-    """Tables to fill from the log.
-
-    Attributes:
-        tables: the projections, and the numbers of their tables.
-        until: up to which position.
-        streams: only from streams whose ids are from the first to the second one.
-    """
-
-    tables: tuple[tuple[Projection[Any], int], ...]
-    until: int
-    streams: tuple[UUID, UUID] | None = None
-
-
-Progress = Callable[[int, int], None]
-"""Is told how many events were read, of how many."""
-
-Fill = Callable[[ReadModels, Sequence[Task], Callable[[int], None]], None]
-"""Does tasks, all at the same time, and tells of every number of events that were read."""
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """What a rebuild did.
-
-    Attributes:
-        name: the projection.
-        events: how many events were read.
-        seconds: how long it took, until the new rows were read.
-        position: up to where the log was applied then.
-    """
-
-    name: str
-    events: int
-    seconds: float
-    position: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A field of a row that is not what the log says.
-
-    Attributes:
-        key: the row.
-        field: the field; empty if the whole row is missing, or should not be there.
-        expected: what the log says.
-        found: what is read.
-    """
-
-    key: str
-    field: str
-    expected: Any
-    found: Any
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What a verification found.
-
-    Attributes:
-        name: the projection.
-        position: the position at which rows and log were compared.
-        events: how many events were read.
-        rows: how many rows were compared.
-        differences: where they are not the same.
-        seconds: how long it took.
-    """
-
-    name: str
-    position: int
-    events: int
-    rows: int
-    differences: tuple[Difference, ...]
-    seconds: float
-
-
-def fill(models: ReadModels, task: Task, progress: Callable[[int], None]) -> None:
+def fill(models: "ReadModels", task: Task, progress: Callable[[int], None]) -> None:
     """Fill tables from the log, with a bounded number of rows in memory."""
     projections = [projection for projection, _ in task.tables]
     with ExitStack() as stack:
         tables = [
-            stack.enter_context(models.store.building(projection, generation))
+            _Buffered(stack.enter_context(models.store.building(projection, generation)))
             for projection, generation in task.tables
         ]
         foldings = [
@@ -117,17 +47,68 @@ def fill(models: ReadModels, task: Task, progress: Callable[[int], None]) -> Non
                 folding.apply(decoded if alike else read_by(projection, decoded))
                 if len(folding) > _ROWS_AT_HAND:
                     table.save(folding.changes(before=page[0].position))
-                if len(folding) > _ROWS_AT_HAND:
+                if len(folding) > _MOST_ROWS_AT_HAND:
                     table.save(folding.changes())
             progress(len(page))
         for folding, table in zip(foldings, tables, strict=True):
             table.save(folding.changes())
+            table.flush()
 
 
-def fill_here(models: ReadModels, tasks: Sequence[Task], progress: Callable[[int], None]) -> None:
+class _Buffered:
+    """A table to which changes are written many at a time.
+
+    Rows as they are stored take little room, unlike rows that events are applied to: of those, few are kept,
+    so that they stay in the processor's cache.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._changes = Changes()
+        self._rows = 0
+
+    def load(self, keys: Sequence[str]) -> list[StoredRow]:
+        """Return the rows that there are among those with these keys."""
+        self.flush()
+        return self._table.load(keys)
+
+    def parked_streams(self) -> list[str]:
+        """Return the keys of what is parked by stream, not by row."""
+        self.flush()
+        return self._table.parked_streams()
+
+    def save(self, changes: Changes) -> None:
+        """Make the changes, sooner or later."""
+        if changes.removed or changes.unparked:  # their order matters
+            self.flush()
+        self._changes.add(changes)
+        self._rows += len(changes.new) + len(changes.changed)
+        if self._rows >= _WRITTEN_AT_ONCE or changes.removed or changes.unparked:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was not yet written."""
+        if not self._changes.is_empty:
+            self._table.save(self._changes)
+        self._changes, self._rows = Changes(), 0
+
+
+def fill_here(models: "ReadModels", tasks: Sequence[Task], progress: Callable[[int], None]) -> None:
     """Do tasks in this process, one after the other."""
-    for task in tasks:
-        fill(models, task, progress)
+    with rare_collections():
+        for task in tasks:
+            fill(models, task, progress)
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Make the search for garbage in cycles rare: rows and events make none, and it took half the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(_ALLOCATIONS_BEFORE_COLLECTION, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def ranges(number: int) -> list[tuple[UUID, UUID]]:
@@ -138,27 +119,12 @@ def ranges(number: int) -> list[tuple[UUID, UUID]]:
     ]
 
 
-def rebuild(
-    models: ReadModels,
-    names: Sequence[str],
-    *,
-    workers: int = 1,
-    fill_with: Fill = fill_here,
-    progress: Progress = lambda done, total: None,
-) -> list[Rebuilt]:
-    """Rebuild read models from the log, into new tables, and switch to them when they are complete.
-
-    Readers go on with the old tables until then, and writers with the log. If it is interrupted, the old
-    tables stay, and what was built is removed by the next rebuild.
-
-    Raises:
-        ConfigurationError: if there is no such projection, or the number of workers is out of range.
-        ConflictError: if one of them is being rebuilt or verified.
-    """
+def rebuild(models: "ReadModels", names: Sequence[str], workers: int, progress: Progress) -> list[Rebuilt]:
+    """Rebuild read models; see `ReadModels.rebuild`."""
     projections = _chosen(models, names, workers)
     with _building(models, projections) as tables:
         begin = time.monotonic()
-        until = _fill_all(models, tables, workers, fill_with, progress)
+        until = _fill_all(models, tables, workers, progress)
         for projection, generation in tables:
             models.store.complete(projection, generation)
         done: list[Rebuilt] = []
@@ -176,31 +142,16 @@ def rebuild(
 
 
 def verify(
-    models: ReadModels,
-    names: Sequence[str],
-    *,
-    sample: int | None = None,
-    workers: int = 1,
-    fill_with: Fill = fill_here,
-    progress: Progress = lambda done, total: None,
+    models: "ReadModels", names: Sequence[str], sample: int | None, workers: int, progress: Progress
 ) -> list[Verified]:
-    """Compare every row that is read with what the log says, at one position, while everything goes on.
-
-    Args:
-        sample: compare only about so many rows, chosen at random.
-
-    Raises:
-        ConfigurationError: if there is no such projection, the number of workers is out of range, or a
-            projection that makes its keys itself is to be sampled.
-        ConflictError: if one of them is being rebuilt or verified.
-    """
+    """Verify read models; see `ReadModels.verify`."""
     projections = _chosen(models, names, workers)
     for projection in projections:
         models.catch_up(projection)
     streams = _sampled(models, projections, sample)
     with _building(models, projections) as tables:
         begin = time.monotonic()
-        until = _fill_all(models, tables, workers, fill_with, progress, streams)
+        until = _fill_all(models, tables, workers, progress, streams)
         found: list[Verified] = []
         for group in models.groups:
             of_group = [it for it in tables if it[0] in group]
@@ -209,17 +160,7 @@ def verify(
         return found
 
 
-def repair(models: ReadModels, verified: Verified, *, workers: int = 1, fill_with: Fill = fill_here) -> None:
-    """Make the rows anew that a verification found to be different."""
-    projection = models.projection(verified.name)
-    keys = list(dict.fromkeys(it.key for it in verified.differences))
-    if projection.is_by_stream:
-        models.refold(verified.name, keys)
-    elif keys:
-        rebuild(models, [verified.name], workers=workers, fill_with=fill_with)
-
-
-def _chosen(models: ReadModels, names: Sequence[str], workers: int) -> list[Projection[Any]]:
+def _chosen(models: "ReadModels", names: Sequence[str], workers: int) -> list[Projection[Any]]:
     if not 1 <= workers <= 64:
         raise ConfigurationError(f"{workers} workers are out of range: 1 to 64.")
     return [models.projection(name) for name in dict.fromkeys(names)]
@@ -227,7 +168,7 @@ def _chosen(models: ReadModels, names: Sequence[str], workers: int) -> list[Proj
 
 @contextmanager
 def _building(
-    models: ReadModels, projections: Sequence[Projection[Any]]
+    models: "ReadModels", projections: Sequence[Projection[Any]]
 ) -> Iterator[list[tuple[Projection[Any], int]]]:
     """Enter with new tables, which nobody else builds; what is not read afterwards is dropped."""
     tables: list[tuple[Projection[Any], int]] = []
@@ -238,7 +179,8 @@ def _building(
                     f"Projection {projection.name} is being rebuilt or verified.",
                     hint="Wait for it; `deployledger projections status` says when it is done.",
                 )
-        models.store.prepare(projections)
+        models.log.position()  # this opens the log's database, which may be that of the rows
+        models.store.prepare([it for projection in projections for it in models.group(projection)])
         try:
             for projection in projections:
                 tables.append((projection, models.store.build(projection)))
@@ -249,10 +191,9 @@ def _building(
 
 
 def _fill_all(
-    models: ReadModels,
+    models: "ReadModels",
     tables: Sequence[tuple[Projection[Any], int]],
     workers: int,
-    fill_with: Fill,
     progress: Progress,
     streams: tuple[UUID, UUID] | None = None,
 ) -> int:
@@ -271,15 +212,15 @@ def _fill_all(
 
     progress(0, total)
     if by_stream:
-        fill_with(models, [Task(by_stream, until, part) for part in parts], count)
+        models.fill(models, [Task(by_stream, until, part) for part in parts], count)
     for it in by_key:  # the events of one row are in many streams: they are read in the order of the log
-        fill_with(models, [Task((it,), until)], count)
+        models.fill(models, [Task((it,), until)], count)
     progress(total, total)
     return until
 
 
 def _catch_up(
-    models: ReadModels,
+    models: "ReadModels",
     applying: Applying,
     tables: Sequence[tuple[Projection[Any], int]],
     after: int,
@@ -297,7 +238,7 @@ def _catch_up(
 
 
 def _level(
-    models: ReadModels,
+    models: "ReadModels",
     group: Sequence[Projection[Any]],
     tables: Sequence[tuple[Projection[Any], int]],
     reached: int,
@@ -319,7 +260,7 @@ def _level(
 
 
 def _switch(
-    models: ReadModels,
+    models: "ReadModels",
     group: Sequence[Projection[Any]],
     tables: Sequence[tuple[Projection[Any], int]],
     reached: int,
@@ -329,7 +270,7 @@ def _switch(
 
     def switch(applying: Applying, position: int) -> None:
         for projection, generation in tables:
-            before = applying.switch(projection, generation, position)
+            before = applying.switch(projection, generation, position, models.marker_at(position))
             if before is not None:
                 old.append((projection, before))
 
@@ -337,7 +278,7 @@ def _switch(
 
 
 def _sampled(
-    models: ReadModels, projections: Sequence[Projection[Any]], sample: int | None
+    models: "ReadModels", projections: Sequence[Projection[Any]], sample: int | None
 ) -> tuple[UUID, UUID] | None:
     """Return a range of ids that has about so many rows; ids are random, so any range is a sample."""
     if sample is None:
@@ -357,7 +298,7 @@ def _sampled(
 
 
 def _compare(
-    models: ReadModels,
+    models: "ReadModels",
     group: Sequence[Projection[Any]],
     projection: Projection[Any],
     generation: int,

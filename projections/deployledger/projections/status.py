@@ -92,14 +92,11 @@ def apply(row: StatusRow | None, event: DeploymentEvent) -> StatusRow:
         raise ValueError(f"The history of deployment {event.originator_id} does not begin with Requested.")
     if event.originator_version != row.version + 1:
         raise ValueError(f"Event {event.originator_version} does not follow event {row.version}.")
-    changes = {
-        "version": event.originator_version,
-        "updated_at": event.timestamp,
-        "state": next_state(row, event),
-    }
-    change = _CHANGES.get(type(event))
-    if change is not None:
-        changes.update(change(row, event))
+    change = _CHANGES.get(event.TOPIC)
+    changes = change(row, event) if change is not None else {}
+    changes["version"] = event.originator_version
+    changes["updated_at"] = event.timestamp
+    changes["state"] = next_state(row, event)
     return changed_row(row, changes)
 
 
@@ -149,32 +146,32 @@ def _simulated(row: StatusRow, step: Step, simulated: bool) -> dict[str, Any]:
     return {"simulated_steps": (*row.simulated_steps, step)} if simulated else {}
 
 
-_CHANGES: dict[type[DeploymentEvent], Callable[[StatusRow, Any], dict[str, Any]]] = {
-    events.UpdateRequested: _specified,
-    events.RetryRequested: lambda row, event: {
+_CHANGES: dict[str, Callable[[StatusRow, Any], dict[str, Any]]] = {
+    events.UpdateRequested.TOPIC: _specified,
+    events.RetryRequested.TOPIC: lambda row, event: {
         "failure": None,
         "cancelled_revision": None,
         "simulated_steps": (),
     },
-    events.ArtifactsFetched: lambda row, event: {
+    events.ArtifactsFetched.TOPIC: lambda row, event: {
         "artifact": event.artifact,
         **_simulated(row, Step.FETCH, event.simulated),
     },
-    events.Packaged: lambda row, event: {
+    events.Packaged.TOPIC: lambda row, event: {
         "image": event.image,
         **_simulated(row, Step.PACKAGE, event.simulated),
     },
-    events.Provisioned: _provisioned,
-    events.Completed: lambda row, event: {
+    events.Provisioned.TOPIC: _provisioned,
+    events.Completed.TOPIC: lambda row, event: {
         "output_uri": event.output_uri,
         "rows": event.rows,
         **_simulated(row, Step.RUN, event.simulated),
     },
-    events.Failed: lambda row, event: {"failure": event.failure},
-    events.DeletionFailed: lambda row, event: {"failure": event.failure},
-    events.Cancelled: lambda row, event: {"cancelled_revision": event.revision},
-    events.DeletionRequested: lambda row, event: {"failure": None},
-    events.Deleted: lambda row, event: {
+    events.Failed.TOPIC: lambda row, event: {"failure": event.failure},
+    events.DeletionFailed.TOPIC: lambda row, event: {"failure": event.failure},
+    events.Cancelled.TOPIC: lambda row, event: {"cancelled_revision": event.revision},
+    events.DeletionRequested.TOPIC: lambda row, event: {"failure": None},
+    events.Deleted.TOPIC: lambda row, event: {
         "serving_revision": None,
         "endpoint_url": None,
         **_simulated(row, Step.DELETE, event.simulated),
@@ -196,6 +193,7 @@ def fold(history: Iterable[DeploymentEvent]) -> StatusRow:
 # What the row says, in the words of the usage guide ------------------------------------------------
 
 _PIPELINE = (State.REQUESTED, State.ARTIFACTS_FETCHED, State.PACKAGED)
+_WORKING = frozenset({*_PIPELINE, State.DELETING})
 
 
 _STATUS = {
@@ -218,17 +216,19 @@ def status(state: State, has_served: bool) -> DeploymentStatus:
     return DeploymentStatus.UPDATING if has_served and found is DeploymentStatus.CREATING else found
 
 
+def is_in_progress(state: State, is_batch_job: bool) -> bool:
+    """Return whether there is a job to do in a state."""
+    return state in _WORKING or (is_batch_job and state is State.ACTIVE)
+
+
 def progress(row: StatusRow) -> Progress | None:
     """Return how far the job is, or None where there is none."""
-    steps = [Step.FETCH, Step.PACKAGE, Step.PROVISION, *([Step.RUN] if row.is_batch_job else [])]
+    if not is_in_progress(row.state, row.is_batch_job):
+        return None
     if row.state is State.DELETING:
         return Progress(step=Step.DELETE, steps_done=0, steps_total=1)
-    if row.state in _PIPELINE:
-        done = _PIPELINE.index(row.state)
-    elif row.state is State.ACTIVE and row.is_batch_job:
-        done = 3
-    else:
-        return None
+    steps = [Step.FETCH, Step.PACKAGE, Step.PROVISION, *([Step.RUN] if row.is_batch_job else [])]
+    done = _PIPELINE.index(row.state) if row.state in _PIPELINE else len(_PIPELINE)
     return Progress(step=steps[done], steps_done=done, steps_total=len(steps))
 
 

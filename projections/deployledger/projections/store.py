@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 from deployledger.projections.projection import Projection
 
+KEY = "#key"
+"""In the place of a column's name: the key of the row."""
+
 POSITIONS_PER_BLOCK = 4096
 """Rows are counted by blocks: those whose first event is among so many positions of the log."""
 
@@ -74,6 +77,21 @@ class Changes:
     unparked: list[str] = field(default_factory=list)
     counts: dict[tuple[int, bool], int] = field(default_factory=dict)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes."""
+        return not any(vars(self).values())
+
+    def add(self, later: "Changes") -> None:
+        """Add changes that came later, of other rows."""
+        self.new += later.new
+        self.changed += later.changed
+        self.removed += later.removed
+        self.parked += later.parked
+        self.unparked += later.unparked
+        for place, change in later.counts.items():
+            self.counts[place] = self.counts.get(place, 0) + change
+
 
 class Found(NamedTuple):
     """A row, and how far the read model and the log were when it was read.
@@ -91,6 +109,7 @@ class Condition:
     """What a column of a selected row must be.
 
     Attributes:
+        column: the name of a column, or `KEY`.
         operator: ``=``, ``>=``, ``<``, ``contains`` (in any case), ``has`` (as it is) or ``begins``.
     """
 
@@ -197,11 +216,11 @@ class Applying(Protocol):
         """Return the table that is read, or the one with a number."""
         ...
 
-    def advance(self, projection: Projection[Any], position: int) -> None:
-        """Record that the log is applied up to a position."""
+    def advance(self, projection: Projection[Any], position: int, marker: str) -> None:
+        """Record that the log is applied up to a position, and which event is there."""
         ...
 
-    def switch(self, projection: Projection[Any], generation: int, position: int) -> int | None:
+    def switch(self, projection: Projection[Any], generation: int, position: int, marker: str) -> int | None:
         """Make another table the one that is read; return the number of the one before, if there was one."""
         ...
 
@@ -219,6 +238,14 @@ class ReadModelStore(Protocol):
 
     def prepare(self, projections: Iterable[Projection[Any]]) -> list[Projection[Any]]:
         """Create what the database lacks but the tables, and return the projections that have none."""
+        ...
+
+    def marker(self, projection: Projection[Any]) -> tuple[int, str]:
+        """Return up to where the log is applied to what is read, and which event is there."""
+        ...
+
+    def forget(self, projection: Projection[Any]) -> None:
+        """Leave a projection without a table that is read; the next rebuild drops it."""
         ...
 
     def begin_empty(self, projections: Sequence[Projection[Any]]) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any, ParamSpec, Self, TypeVar
 from uuid import UUID
 
@@ -18,24 +18,30 @@ from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConfigurationError,
     EventLogError,
+    ResourceNotFoundError,
     WaitTimeoutError,
 )
 from deployledger.domain.lifecycle import State
 from deployledger.domain.ports import Observation, OrchestratorClientInterface
 from deployledger.domain.schemas import (
     DeploymentHistoryEntry,
+    DeploymentPage,
     DeploymentRequest,
+    DeploymentStatus,
     DeploymentStatusResponse,
 )
-from deployledger.projections import status
-from deployledger.projections.directory import Directory
 from deployledger.projections.history import describe
+from deployledger.projections.projection import Consistency
+from deployledger.projections.read_models import ReadModels
+from deployledger.projections.status import DEPLOYMENT_STATUS
+from deployledger.projections.store import Condition
 from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.commands import Commands
 from deployledger.service.finding import find
 from deployledger.service.ids import new_id
+from deployledger.service.listing import Filters, Listing, answer, keys, list_page
 from deployledger.service.pipeline import Pipeline, local_path, next_step
-from deployledger.service.repository import Repository
+from deployledger.service.repository import Repository, check_id
 from deployledger.service.watchers import Watchers
 from deployledger.service.worker import Worker
 
@@ -55,7 +61,6 @@ _COMMAND_TOPICS = [
     )
 ]
 _FOLLOW_AGAIN_SECONDS = 1.0
-_LARGEST_PAGE = 1000
 _THREADS = 8
 
 _P = ParamSpec("_P")
@@ -72,6 +77,7 @@ class DeploymentService:
 
     Args:
         log: where events are stored.
+        read_models: what questions are answered from.
         clients: the outside; missing clients are simulated.
         workspace: a folder for what is being downloaded.
         actor: who gives the commands, recorded with each event.
@@ -86,6 +92,7 @@ class DeploymentService:
     def __init__(
         self,
         log: EventLog,
+        read_models: ReadModels,
         clients: Clients,
         *,
         workspace: Path,
@@ -100,7 +107,9 @@ class DeploymentService:
         self._clients = clients
         self._orchestrator: OrchestratorClientInterface = clients.orchestrator or SimulatedOrchestrator()
         self._repository = Repository(log)
-        self._directory = Directory(log)
+        self._models = read_models
+        self._following: Thread | None = None
+        self._closing = Event()
         self._pipeline = Pipeline(clients, self._orchestrator, workspace)
         self._run_jobs = run_jobs
         self._concurrent_jobs = concurrent_jobs
@@ -294,50 +303,103 @@ class DeploymentService:
 
     # Questions --------------------------------------------------------------------------------------
 
-    async def get_deployment_status(self, deployment_id: UUID) -> DeploymentStatusResponse:
+    async def get_deployment_status(
+        self, deployment_id: UUID, *, consistency: Consistency | str = Consistency.CURRENT
+    ) -> DeploymentStatusResponse:
         """Return everything there is to know about a deployment now.
+
+        Args:
+            consistency: ``current`` shows everything that was acknowledged before; ``eventual`` answers at
+                once from what is at hand, and says up to which ``position`` of the log that is true.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
-        return await self._blocking(self._status, deployment_id)
+        return await self._blocking(self._status, deployment_id, consistency)
 
-    def _status(self, deployment_id: UUID) -> DeploymentStatusResponse:
-        answer = status.respond(status.fold(self._repository.history(deployment_id)))
+    def _status(
+        self, deployment_id: UUID, consistency: Consistency | str = Consistency.CURRENT
+    ) -> DeploymentStatusResponse:
+        check_id(deployment_id)
+        found = self._models.find(DEPLOYMENT_STATUS, str(deployment_id), consistency)
+        if found.row is None:
+            raise ResourceNotFoundError("Deployment", deployment_id)
+        status = answer(self._models, found.row)
+        if consistency != Consistency.CURRENT:
+            status = status.model_copy(update={"position": found.position})
         step = self._worker.progress.get(deployment_id) if self._worker else None
-        if step is None or answer.progress is None:
-            return answer
-        progress = answer.progress.model_copy(
+        if step is None or status.progress is None:
+            return status
+        progress = status.progress.model_copy(
             update={"done": step.done, "total": step.total, "unit": step.unit}
         )
-        return answer.model_copy(update={"progress": progress})
+        return status.model_copy(update={"progress": progress})
 
     async def list_deployments(
-        self, limit: int = 100, offset: int = 0, *, include_deleted: bool = False
-    ) -> list[DeploymentStatusResponse]:
-        """Return deployments in the order in which they were requested.
+        self,
+        limit: int = 100,
+        offset: int = 0,
+        *,
+        status: DeploymentStatus | str | None = None,
+        name_contains: str | None = None,
+        tags: dict[str, Any] | None = None,
+        model_uri_prefix: str | None = None,
+        target_type: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        updated_after: datetime | None = None,
+        updated_before: datetime | None = None,
+        include_deleted: bool = False,
+        sort: str = "created_at",
+        descending: bool = False,
+        cursor: str | None = None,
+        consistency: Consistency | str = Consistency.CURRENT,
+    ) -> DeploymentPage:
+        """Return a page of deployments: a list, which also knows the total and the next page's cursor.
+
+        All filters must hold. The order is stable: equals are in the order in which they were requested.
 
         Args:
             limit: how many at most, 1 to 1000.
             offset: how many to pass over.
+            status: only those with this status.
+            name_contains: only those whose name has this in it, in upper or lower case.
+            tags: only those with these tags; a value of None means any value.
+            model_uri_prefix: only those whose model URI begins so.
+            target_type: only those with this type of target.
+            created_after: only those that were requested then or later; ``created_before``: earlier.
+            updated_after: only those whose last event was then or later; ``updated_before``: earlier.
             include_deleted: whether deployments that were deleted are in the list.
+            sort: ``created_at``, ``updated_at``, ``name`` or ``status``.
+            descending: the other way round.
+            cursor: the ``next_cursor`` of the page before, instead of an offset: nothing is passed over or
+                seen twice, whatever is requested or deleted in between.
+            consistency: as for `get_deployment_status`.
 
         Raises:
-            ConfigurationError: if limit or offset are out of range.
+            ConfigurationError: if a filter is malformed, filters contradict each other, limit or offset are
+                out of range, or the cursor is not one of this list.
         """
-        if not 1 <= limit <= _LARGEST_PAGE or offset < 0:
-            raise ConfigurationError(
-                f"limit={limit}, offset={offset} is out of range: "
-                f"limit is 1 to {_LARGEST_PAGE}, offset 0 or more."
-            )
-
-        def rows() -> list[DeploymentStatusResponse]:
-            listed = [
-                row for row in self._directory.rows() if include_deleted or row.state is not State.DELETED
-            ]
-            return [status.respond(row) for row in listed[offset : offset + limit]]
-
-        return await self._blocking(rows)
+        listing = Listing(
+            limit=limit,
+            offset=offset,
+            cursor=cursor,
+            sort=sort,
+            descending=descending,
+            filters=Filters(
+                status=status,
+                name_contains=name_contains,
+                tags=tags,
+                model_uri_prefix=model_uri_prefix,
+                target_type=target_type,
+                created_after=created_after,
+                created_before=created_before,
+                updated_after=updated_after,
+                updated_before=updated_before,
+                include_deleted=include_deleted,
+            ),
+        )
+        return await self._blocking(list_page, self._models, listing, consistency)
 
     async def find_deployment(self, reference: str) -> DeploymentStatusResponse:
         """Return the deployment that a name, an id or a unique prefix of an id means.
@@ -348,7 +410,7 @@ class DeploymentService:
             ResourceNotFoundError: if none is meant.
             ConfigurationError: if the prefix fits several.
         """
-        return await self._blocking(lambda: self._status(find(reference, self._repository, self._directory)))
+        return await self._blocking(lambda: self._status(find(reference, self._repository, self._models)))
 
     async def get_deployment_history(self, deployment_id: UUID) -> list[DeploymentHistoryEntry]:
         """Return every event of a deployment, oldest first.
@@ -447,16 +509,21 @@ class DeploymentService:
         """The event log: to read and follow, and to look after its schema. Its methods block."""
         return self._log
 
+    @property
+    def read_models(self) -> ReadModels:
+        """The read models: to read, follow, rebuild and verify. Their methods block."""
+        return self._models
+
     async def unfinished_deployments(self) -> list[UUID]:
         """Return the deployments that have work to do, whoever is doing it."""
         return await self._blocking(self._unfinished)
 
     def _unfinished(self) -> list[UUID]:
-        return [
-            row.deployment_id
-            for row in self._directory.rows()
-            if row.orchestrator == self._orchestrator.name and status.progress(row) is not None
-        ]
+        return [UUID(key) for key in keys(self._models, self._is_ours, Condition("in_progress", "=", True))]
+
+    @property
+    def _is_ours(self) -> Condition:
+        return Condition("orchestrator", "=", self._orchestrator.name)
 
     async def is_left(self, deployment_id: UUID) -> bool:
         """Return whether a deployment of our orchestrator has work to do, and no process is on it.
@@ -477,13 +544,22 @@ class DeploymentService:
     def _resume_all(self, worker: Worker) -> None:
         """Take up unfinished jobs, and make what runs what the log says; and go on so as commands come in."""
         position = self._log.position()
-        ours = [row for row in self._directory.rows() if row.orchestrator == self._orchestrator.name]
-        for row in ours:
-            if status.progress(row) is not None or (self._clients.orchestrator and row.is_serving):
-                worker.wake(row.deployment_id)
+        for deployment_id in self._unfinished():
+            worker.wake(deployment_id)
         if self._clients.orchestrator is not None:
+            for key in keys(self._models, self._is_ours, Condition("is_serving", "=", True)):
+                worker.wake(UUID(key))
             worker.run(self._wake_provisioned(worker))
         self._taking_up = worker.run(self._take_up(worker, position))
+        self._following = Thread(target=self._follow, name="deployledger-read-models", daemon=True)
+        self._following.start()
+
+    def _follow(self) -> None:
+        """Keep the read models up to date, so that questions find little left to apply."""
+        self._models.follow(
+            self._closing,
+            on_problem=lambda error: LOGGER.warning("The read models are not kept up to date: %s", error),
+        )
 
     async def _take_up(self, worker: Worker, after: int) -> None:
         """Work on what is commanded behind a position, by whichever process."""
@@ -573,5 +649,9 @@ class DeploymentService:
             self._taking_up.cancel()
         if self._worker is not None:
             self._worker.close()
+        self._closing.set()
+        if self._following is not None:
+            self._following.join()
         self._executor.shutdown()
+        self._models.store.close()
         self._log.close()

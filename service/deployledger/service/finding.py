@@ -3,13 +3,16 @@
 from uuid import UUID
 
 from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError
-from deployledger.projections.directory import Directory
+from deployledger.projections.read_models import ReadModels
+from deployledger.projections.store import Condition
+from deployledger.service.listing import begins, keys
 from deployledger.service.repository import Repository
 
 _SHORTEST_PREFIX = 4
+_SHOWN = 100
 
 
-def find(reference: str, repository: Repository, directory: Directory) -> UUID:
+def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
     """Return the id of the deployment that is meant.
 
     Raises:
@@ -23,17 +26,20 @@ def find(reference: str, repository: Repository, directory: Directory) -> UUID:
         return UUID(reference)
     except ValueError:
         pass
-    rows = directory.rows()
-    named = [row.deployment_id for row in rows if row.name == reference]
+    if "\0" in reference:
+        raise ResourceNotFoundError("Deployment", reference)
+    named = keys(models, Condition("name", "=", reference), newest_first=True, limit=1)
     if named:
-        return named[-1]
-    prefix = reference.lower()
-    begun = [row.deployment_id for row in rows if str(row.deployment_id).startswith(prefix)]
-    if len(prefix) < _SHORTEST_PREFIX or not begun:
+        return UUID(named[0])
+    if len(reference) < _SHORTEST_PREFIX:
+        raise ResourceNotFoundError("Deployment", reference)
+    begun = keys(models, *begins(reference.lower()), limit=_SHOWN)
+    if not begun:
         raise ResourceNotFoundError("Deployment", reference)
     if len(begun) > 1:
         raise ConfigurationError(
-            f"{len(begun)} deployments have an id that begins with {reference!r}.",
+            f"{len(begun)}{'' if len(begun) < _SHOWN else ' or more'} deployments have an id "
+            f"that begins with {reference!r}.",
             hint="Give more of the id.",
         )
-    return begun[0]
+    return UUID(begun[0])

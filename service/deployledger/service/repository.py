@@ -11,6 +11,19 @@ from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundE
 from deployledger.domain.names import NameEvent, NameReservation, reservation_id
 
 
+def check_id(deployment_id: object) -> None:
+    """Check that an id is one.
+
+    Raises:
+        ConfigurationError: if it is not.
+    """
+    if not isinstance(deployment_id, UUID):
+        raise ConfigurationError(
+            f"A deployment id is a uuid.UUID, not {type(deployment_id).__name__}: {deployment_id!r}.",
+            hint="uuid.UUID(text) makes one.",
+        )
+
+
 @dataclass(frozen=True)
 class Repository:
     """Deployments and reservations of names, in an event log. Methods block."""
@@ -23,11 +36,7 @@ class Repository:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
-        if not isinstance(deployment_id, UUID):
-            raise ConfigurationError(
-                f"A deployment id is a uuid.UUID, not {type(deployment_id).__name__}: {deployment_id!r}.",
-                hint="uuid.UUID(text) makes one.",
-            )
+        check_id(deployment_id)
         stream = self.log.stream(deployment_id)
         if not stream or not isinstance(stream[0], DeploymentEvent):
             raise ResourceNotFoundError("Deployment", deployment_id)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from deployledger.adapters.cli import log_commands
+from deployledger.adapters.cli import log_commands, projection_commands
 from deployledger.adapters.cli.session import (
     ExitCode,
     Interruptible,
@@ -25,7 +25,7 @@ from deployledger.adapters.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse
+    from deployledger.domain.schemas import DeploymentPage, DeploymentRequest, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(log_commands.database, name="db")
 app.add_typer(log_commands.log, name="log")
+app.add_typer(projection_commands.projections, name="projections")
 
 Reference = Annotated[
     str,
@@ -394,28 +395,115 @@ def status(
 
 @app.command("list")
 def list_(
+    status: Annotated[
+        Literal["creating", "updating", "active", "failed", "deleting", "delete_failed", "inactive"] | None,
+        typer.Option(help="Only those with this status.", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Only those with this in their name, in upper or lower case.", show_default=False),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY[=VALUE]", help="Only those with this tag; may be given again.", show_default=False
+        ),
+    ] = None,
+    model_uri: Annotated[
+        str | None,
+        typer.Option(metavar="PREFIX", help="Only those whose model URI begins so.", show_default=False),
+    ] = None,
+    type_: Annotated[
+        Literal["api_service", "batch_inference_job", "edge_device"] | None,
+        typer.Option("--type", help="Only those of this type.", show_default=False),
+    ] = None,
+    created_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only those requested then or later: a time with its zone, as in 2026-03-01T12:00Z, "
+            "or an age, as in 2h or 3d.",
+            show_default=False,
+        ),
+    ] = None,
+    created_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only those requested earlier.", show_default=False)
+    ] = None,
+    updated_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only those to which something happened then or later.", show_default=False
+        ),
+    ] = None,
+    updated_before: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only those to which nothing happened since.", show_default=False),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="Also those that were deleted.")] = False,
+    sort: Annotated[
+        Literal["created_at", "updated_at", "name", "status"], typer.Option(help="What to sort by.")
+    ] = "created_at",
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     limit: Annotated[int, typer.Option(help="How many at most.")] = 100,
     offset: Annotated[int, typer.Option(help="How many to pass over.")] = 0,
-    all_: Annotated[bool, typer.Option("--all", "-a", help="Also those that were deleted.")] = False,
+    cursor: Annotated[
+        str | None,
+        typer.Option(help="Go on behind a page: what was printed below it.", show_default=False),
+    ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """List deployments."""
+    """List deployments, the oldest first.
+
+    All filters must hold. If there are more, what gives the next page is printed below the table.
+    """
+    from deployledger.adapters.cli import listing
+
     session = session_for(output, verbose)
+    typed = {
+        "created_after": created_after,
+        "created_before": created_before,
+        "updated_after": updated_after,
+        "updated_before": updated_before,
+    }
+    moments = {key: listing.moment(text, _option(key)) for key, text in typed.items()}
+    filters: dict[str, Any] = {
+        "status": status,
+        "name_contains": name,
+        "tags": listing.tags(tag) or None,
+        "model_uri_prefix": model_uri,
+        "target_type": type_,
+        **moments,
+    }
 
-    async def question(service: "DeploymentService") -> "list[DeploymentStatusResponse]":
-        found = await service.list_deployments(limit, offset, include_deleted=all_)
-        for deployment in found:
+    async def question(service: "DeploymentService") -> "DeploymentPage":
+        page = await service.list_deployments(
+            limit,
+            offset,
+            **filters,
+            include_deleted=all_,
+            sort=sort,
+            descending=reverse,
+            cursor=cursor,
+        )
+        for deployment in page:
             await _resume_if_left(session, service, deployment)
-        return found
+        return page
 
-    deployments = session.run(question)
+    page = session.run(question)
     if session.is_json:
-        session.print_json(deployments)
-    elif deployments:
+        session.print_json(page)
+    elif page:
         from deployledger.adapters.cli.rendering import deployments_table
 
-        session.stdout.print(deployments_table(deployments))
+        session.stdout.print(deployments_table(page))
+        if page.next_cursor:
+            known = {_option(key): (typed[key], moments[key]) for key in typed}
+            session.stderr.print(escaped(listing.next_page(page, known)), highlight=False, soft_wrap=True)
+    elif page.total:
+        session.stderr.print(f"No more deployments: there are {page.total:,}.", highlight=False)
+    elif _given(filters):
+        session.stderr.print("There is no such deployment.")
     else:
         session.stderr.print("No deployments. `deployledger deploy MODEL_URI --name NAME` makes one.")
 
@@ -567,9 +655,16 @@ async def _resume_if_left(
     session: Session, service: "DeploymentService", deployment: "DeploymentStatusResponse"
 ) -> None:
     """If nobody is on an unfinished job, for example because its process was killed, start one that is."""
+    if deployment.progress is None:
+        return
     from deployledger.adapters.cli.background import resume_in_background
+    from deployledger.domain.exceptions import UndecodableEventError
 
-    if deployment.progress is None or not await service.is_left(deployment.deployment_id):
+    try:
+        is_left = await service.is_left(deployment.deployment_id)
+    except UndecodableEventError:  # nobody can go on with it, but what is known of it can be shown
+        is_left = False
+    if not is_left:
         return
     resume_in_background(deployment.deployment_id)
     session.stderr.print(
@@ -595,6 +690,10 @@ def _tags(pairs: list[str] | None) -> dict[str, str]:
             raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--tag")
         tags[key] = value
     return tags
+
+
+def _option(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

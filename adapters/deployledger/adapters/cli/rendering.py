@@ -1,5 +1,6 @@
 """Answers as people read them: tables of deployments, one deployment, its history, the lifecycle."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from deployledger.domain.event_log import RawEvent
     from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
+    from deployledger.projections.read_models import ReadModelStatus
+    from deployledger.projections.reports import Difference
+    from deployledger.projections.store import ParkedEvent
 
 _COLOURS = {
     "active": "green",
@@ -24,6 +29,9 @@ _COLOURS = {
 
 
 _LEAST_DETAILS = 22
+_MOST_DIFFERENCES = 100
+_LONGEST_VALUE = 60
+_LONGEST_ERROR = 200
 
 
 def age(moment: datetime) -> str:
@@ -162,3 +170,99 @@ def _short(digest: str) -> str:
 
 def _simulated(data: dict[str, Any]) -> str:
     return " (simulated)" if data.get("simulated") else ""
+
+
+def read_models_table(statuses: "Sequence[ReadModelStatus]") -> Table:
+    """Return a table with one row a read model."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("NAME", no_wrap=True)
+    for heading in ("VERSION", "POSITION", "LAG", "ROWS", "PARKED"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    table.add_column("REBUILT", overflow="fold")
+    table.add_column("FOLLOWED BY", overflow="fold")
+    for it in statuses:
+        table.add_row(
+            it.name,
+            f"{it.version}" if it.is_current else f"{it.version} (not read)",
+            f"{it.position:,}",
+            f"{it.lag_events:,} ({_seconds(it.lag_seconds)})" if it.lag_events else "0",
+            f"{it.rows:,}",
+            Text(f"{it.parked:,}", style="red" if it.parked else ""),
+            _rebuilt(it),
+            Text(it.follower or "-"),
+            style=None if it.is_current else "dim",
+        )
+    return table
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
+
+
+def _rebuilt(status: "ReadModelStatus") -> str:
+    if status.is_being_rebuilt:
+        return "being rebuilt or verified"
+    if status.rebuilt_at is None:
+        return "-"
+    if not status.rebuild_seconds or status.rebuild_events is None:
+        return f"{age(status.rebuilt_at)} ago"
+    return f"{age(status.rebuilt_at)} ago, {status.rebuild_events / status.rebuild_seconds:,.0f}/s"
+
+
+def differences_table(differences: "Sequence[Difference]") -> Table:
+    """Return a table with one row a difference, of the first hundred."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("KEY", "FIELD", "EXPECTED", "FOUND"):
+        table.add_column(heading, overflow="fold")
+    for it in differences[:_MOST_DIFFERENCES]:
+        nothing = "-" if it.field else "no row"
+        values = (_as_text(value, nothing) for value in (it.expected, it.found))
+        table.add_row(Text(it.key), it.field or "(the row)", *(Text(value) for value in values))
+    if len(differences) > _MOST_DIFFERENCES:
+        table.add_row(f"and {len(differences) - _MOST_DIFFERENCES:,} more", "", "", "")
+    return table
+
+
+def _as_text(value: Any, nothing: str) -> str:
+    if value is None:
+        return nothing
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return _shortened(text, _LONGEST_VALUE)
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def parked_table(parked: "Sequence[tuple[str, ParkedEvent]]") -> Table:
+    """Return a table with one row a parked event."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("POSITION", "PROJECTION", "KEY", "EVENT", "PARKED"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("ERROR", overflow="fold", min_width=_LEAST_DETAILS)
+    for name, it in parked:
+        why = _shortened(" ".join(_why(it).split()), _LONGEST_ERROR)
+        table.add_row(
+            f"{it.position}", name, Text(it.key), Text(it.topic), f"{age(it.parked_at)} ago", Text(why)
+        )
+    return table
+
+
+def parked_card(raw: "RawEvent", parked: "Sequence[tuple[str, ParkedEvent]]") -> Table:
+    """Return where a parked event is, and why it is parked."""
+    lines = [
+        ("Position", f"{raw.position}"),
+        ("Event", raw.topic),
+        ("Stream", f"{raw.stream_id}, version {raw.stream_version}"),
+        *((name, f"row {it.key}: {_why(it)}") for name, it in parked),
+    ]
+    card = Table(box=None, show_header=False, pad_edge=False)
+    card.add_column(style="bold")
+    card.add_column(overflow="fold")
+    for label, value in lines:
+        card.add_row(label, Text(value))
+    return card
+
+
+def _why(parked: "ParkedEvent") -> str:
+    return parked.error or "an earlier event of the row is parked"

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Condition, Lock, local
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from eventsourcing.persistence import (
@@ -17,9 +18,10 @@ from eventsourcing.persistence import (
 )
 
 from deployledger.adapters.event_log.commands import Command, Conflict, EventRow, Outcome, Repeated
+from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.following import LogFollower, Tail, TailWatch
 from deployledger.adapters.event_log.group_commit import BatchWriter, GroupCommit
-from deployledger.adapters.event_log.mapper import EventMapper, decode, known_topics
+from deployledger.adapters.event_log.mapper import EventMapper, known_topics
 from deployledger.domain.event_log import (
     CommandKey,
     EventBatch,
@@ -32,6 +34,9 @@ from deployledger.domain.event_log import (
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import ConcurrencyError, ConfigurationError, EventLogError
 from deployledger.domain.redaction import without_credentials
+
+if TYPE_CHECKING:
+    from deployledger.projections.store import ReadModelStore
 
 SCHEMA_VERSION = 2
 """The version of the database schema that this version of the software reads and writes."""
@@ -55,11 +60,13 @@ class DatabaseEventLog(ABC):
     """An event log in a database. The database is opened, and its schema checked, by the first use.
 
     Args:
+        url: the database's URL, as it was given.
         described_as: the database, for messages; without credentials.
         patience: how many seconds an append waits for a database that is away, before it fails.
     """
 
-    def __init__(self, described_as: str, *, patience: float) -> None:
+    def __init__(self, url: str, described_as: str, *, patience: float) -> None:
+        self.url = url
         self._described_as = described_as
         self._mapper = EventMapper()
         self._recorder_or_none: ApplicationRecorder | None = None
@@ -132,6 +139,10 @@ class DatabaseEventLog(ABC):
     @abstractmethod
     def _count(self) -> tuple[int, dict[str, int], int]:
         """Return the numbers of streams, of events by topic, and of bytes."""
+
+    @abstractmethod
+    def open_read_model_store(self) -> "ReadModelStore":
+        """Return the store of read models that belongs to this database."""
 
     @abstractmethod
     def ownership(self, stream_id: UUID) -> AbstractContextManager[bool]:
@@ -338,7 +349,7 @@ class DatabaseEventLog(ABC):
 
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class; see the port."""
-        return decode(raw)
+        return decode_deferring(raw)
 
     @contextmanager
     def watch(self) -> Iterator[TailWatch]:

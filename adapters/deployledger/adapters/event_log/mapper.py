@@ -15,6 +15,9 @@ from deployledger.domain.events import Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.names import NameReservation
 
+HAS_VERSION = b'{"class_version"'
+"""What a stored state begins with if it is not of the first version of its class."""
+
 AGGREGATES = (Deployment, NameReservation)
 
 
@@ -76,7 +79,7 @@ def decode(raw: RawEvent) -> Event:
     _, stream_id, version, topic, state = raw
     try:
         event_class, decode_json = _decoder(topic)
-        if event_class.class_version == 1 and not state.startswith(_HAS_VERSION):
+        if decode_json is not None and not state.startswith(HAS_VERSION):
             # What the database says is put last, where it wins over what the state may say.
             return decode_json(
                 b'%b,"originator_id":"%b","originator_version":%d}'
@@ -84,18 +87,23 @@ def decode(raw: RawEvent) -> Event:
             )
         return _upcast(event_class, raw)
     except (ValueError, TypeError, TopicError, AttributeError) as error:
-        raise UndecodableEventError(
-            f"Event {version} of stream {stream_id} with topic {topic!r} does not decode: {error}"
-        ) from error
+        raise undecodable(raw, error) from error
 
 
-_HAS_VERSION = b'{"class_version"'
+def undecodable(raw: RawEvent, problem: Exception) -> UndecodableEventError:
+    """Return the error for an event that cannot be read."""
+    return UndecodableEventError(
+        f"Event {raw.stream_version} of stream {raw.stream_id} with topic {raw.topic!r} "
+        f"does not decode: {problem}"
+    )
 
 
 @cache
-def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], Event]]:
+def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], Event] | None]:
+    """Return the class of a topic, and what decodes its JSON if there never was another version of it."""
     event_class = cast("type[Event]", resolve_topic(topic))
-    return event_class, event_class.__pydantic_validator__.validate_json
+    is_first = event_class.class_version == 1
+    return event_class, event_class.__pydantic_validator__.validate_json if is_first else None
 
 
 def _upcast(event_class: type[Event], raw: RawEvent) -> Event:

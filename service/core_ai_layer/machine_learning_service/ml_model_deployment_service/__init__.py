@@ -1,15 +1,18 @@
 """The deployment service of the Core AI Layer, composed of its parts."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.read_models import load_projections, open_read_models
 from deployledger.adapters.settings import Settings, load_settings
 from deployledger.domain.ports import (
     ContainerRegistryClientInterface,
     ModelRegistryClientInterface,
     OrchestratorClientInterface,
 )
+from deployledger.projections.projection import Projection
 from deployledger.service.clients import Clients
 from deployledger.service.deployment_service import DeploymentService
 
@@ -39,6 +42,9 @@ class MLModelDeploymentService(DeploymentService):
         run_jobs: whether this process does the work of deployments, or leaves that to others.
         resume: whether it also takes up what other processes leave: unfinished jobs, on opening, and the
             commands that they give later.
+        read_models_url: the database of the read models; the default is ``DEPLOYLEDGER_READ_MODELS_URL``,
+            else the one of the event log.
+        projections: further projections, besides those that ``DEPLOYLEDGER_PROJECTIONS`` names.
 
     Raises:
         ConfigurationError: if a setting or the database URL is malformed.
@@ -56,6 +62,8 @@ class MLModelDeploymentService(DeploymentService):
         create_schema: bool | None = None,
         run_jobs: bool = True,
         resume: bool = True,
+        read_models_url: str | None = None,
+        projections: Sequence[Projection[Any]] = (),
     ) -> None:
         settings = load_settings()
         folder = Path(home).expanduser().absolute() if home else settings.home
@@ -69,12 +77,21 @@ class MLModelDeploymentService(DeploymentService):
                 orchestrator_client,
                 LocalArtifactStore(folder / "artifacts"),
             )
+        log = open_event_log(
+            database_url or _database(settings, folder),
+            create=settings.create_schema if create_schema is None else create_schema,
+            pool_size=settings.pool_size,
+            patience=settings.database_patience,
+        )
+        given = settings.read_models_url.get_secret_value() if settings.read_models_url else None
         super().__init__(
-            open_event_log(
-                database_url or _database(settings, folder),
-                create=settings.create_schema if create_schema is None else create_schema,
+            log,
+            open_read_models(
+                log,
+                url=read_models_url or given or None,
+                projections=[*projections, *load_projections(settings.projections)],
+                largest_row=settings.largest_row_bytes,
                 pool_size=settings.pool_size,
-                patience=settings.database_patience,
             ),
             clients,
             workspace=folder / "downloads",
@@ -96,6 +113,8 @@ class MLModelDeploymentService(DeploymentService):
         create_schema: bool | None = None,
         run_jobs: bool = True,
         resume: bool = True,
+        read_models_url: str | None = None,
+        projections: Sequence[Projection[Any]] = (),
     ) -> Self:
         """Return a service that does the work on this machine.
 
@@ -124,6 +143,8 @@ class MLModelDeploymentService(DeploymentService):
             create_schema=create_schema,
             run_jobs=run_jobs,
             resume=resume,
+            read_models_url=read_models_url,
+            projections=projections,
         )
 
 

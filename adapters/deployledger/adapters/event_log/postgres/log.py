@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice, starmap
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -24,9 +24,12 @@ from deployledger.domain.event_log import CommandKey, RawEvent
 from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.redaction import without_credentials
 
+if TYPE_CHECKING:
+    from deployledger.projections.store import ReadModelStore
+
 _LONGEST_LOCK_SECONDS = 10
 _SENT_AT_ONCE = 500
-_SCANNED_AT_ONCE = 1_000
+_SCANNED_AT_ONCE = 200
 
 _T = TypeVar("_T")
 
@@ -44,7 +47,7 @@ class PostgresEventLog(DatabaseEventLog):
         self._lock_seconds = min(patience, _LONGEST_LOCK_SECONDS)
         self._create = create
         self._locks = AdvisoryLocks(self._session, described_as)
-        super().__init__(described_as, patience=patience)
+        super().__init__(database_url, described_as, patience=patience)
 
     def _writer_session(self) -> Session:
         """Return a new connection for the writer: what is acknowledged is on disk, and no wait is endless."""
@@ -209,6 +212,12 @@ class PostgresEventLog(DatabaseEventLog):
         )
         size = self._select("SELECT pg_total_relation_size(%s::regclass) AS n", (schema.EVENTS.channel,))
         return streams[0]["n"], {row["topic"]: row["n"] for row in topics}, size[0]["n"]
+
+    def open_read_model_store(self) -> "ReadModelStore":
+        """Return the store of read models in the same database, which uses the same pool."""
+        from deployledger.adapters.read_models.postgres.store import PostgresReadModels
+
+        return PostgresReadModels(self.database, events=schema.EVENTS.name)
 
     def ownership(self, stream_id: UUID) -> AbstractContextManager[bool]:
         """Try to become the one that works on a stream; see the port."""

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock, RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
@@ -25,11 +25,14 @@ from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
 from deployledger.domain.event_log import CommandKey, RawEvent
 from deployledger.domain.exceptions import EventLogError
 
+if TYPE_CHECKING:
+    from deployledger.projections.store import ReadModelStore
+
 _LOCK_TIMEOUT_SECONDS = 10
 _WRITER_CACHE_KIB = 65_536
 _MOST_PAGES_IN_LOG = 16_000
 _SWITCH_PAUSE_SECONDS = 0.005
-_SCANNED_AT_ONCE = 1_000
+_SCANNED_AT_ONCE = 200
 _SELECT_RAW = f"SELECT position, originator_id, originator_version, topic, state FROM {EVENTS_TABLE}"  # noqa: S608
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -67,7 +70,7 @@ class SQLiteEventLog(DatabaseEventLog):
         self._owned: set[UUID] = set()
         self._owned_lock = Lock()
         self._writer_timeout = min(_LOCK_TIMEOUT_SECONDS, patience)
-        super().__init__(str(self._path or "memory"), patience=patience)
+        super().__init__(f"sqlite:///{self._path or ''}", str(self._path or "memory"), patience=patience)
 
     def _connection(self, timeout: float = _LOCK_TIMEOUT_SECONDS) -> sqlite3.Connection:
         """Return a new connection, in autocommit mode, which waits for locks for ``timeout`` seconds."""
@@ -249,6 +252,12 @@ class SQLiteEventLog(DatabaseEventLog):
             topics = {row[0]: int(row[1]) for row in cursor.fetchall()}
             cursor.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
             return streams, topics, int(cursor.fetchone()[0])
+
+    def open_read_model_store(self) -> "ReadModelStore":
+        """Return the store of read models in the file beside the log's."""
+        from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
+
+        return SQLiteReadModels(self._path and self._path.with_name(f"{self._path.name}.read-models"))
 
     @contextmanager
     def ownership(self, stream_id: UUID) -> Iterator[bool]:

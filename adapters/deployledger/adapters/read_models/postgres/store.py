@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, TypeVar
 
 import psycopg
@@ -43,13 +44,18 @@ class PostgresReadModels:
     """The store of read models; see the port.
 
     Args:
-        database: the database, whose pool is open; somebody else closes it.
+        database: the database.
         events: the table of events, if it is in the same database: reads then see in the same statement
             how far the log is.
+        owns_database: whether the database's pool is opened and closed here; else somebody else does.
     """
 
-    def __init__(self, database: PostgresDatabase, *, events: Identifier | None) -> None:
+    def __init__(
+        self, database: PostgresDatabase, *, events: Identifier | None, owns_database: bool = False
+    ) -> None:
         self._database = database
+        self._owns_database = owns_database
+        self._opening = Lock()
         self._end: Composable = (
             SQL("(SELECT coalesce(max(position), 0) FROM {})").format(events)
             if events
@@ -96,6 +102,7 @@ class PostgresReadModels:
     def prepare(self, projections: Iterable[Projection[Any]]) -> list[Projection[Any]]:
         """Create what the database lacks but the tables, and return the projections that have none."""
         wanted = list(projections)
+        self._open()
         with self._errors(), self._database.pooled() as session:
             if not self._is_created:
                 self._create(session)
@@ -118,6 +125,13 @@ class PostgresReadModels:
                     missing.append(projection)
             return missing
 
+    def _open(self) -> None:
+        with self._opening:
+            if self._owns_database and not self._database.is_open:
+                with self._errors():
+                    self._database.session().close()  # says at once what is wrong; the pool tries for long
+                self._database.open()
+
     def _create(self, session: Session) -> None:
         exists = _one(session, "SELECT to_regclass(%s)", (f"{SCHEMA}.read_model_parked",))[0]
         if exists is None:
@@ -128,6 +142,27 @@ class PostgresReadModels:
                 for statement in _CREATE:
                     session.execute(statement)
         self._is_created = True
+
+    def marker(self, projection: Projection[Any]) -> tuple[int, str]:
+        """Return up to where the log is applied to what is read, and which event is there."""
+        with self._errors(), self._database.pooled() as session:
+            position, marker = _one(
+                session,
+                SQL("SELECT position, marker FROM {} WHERE name = %s AND version = %s").format(MODELS),
+                (projection.name, projection.version),
+            )
+            return position, marker
+
+    def forget(self, projection: Projection[Any]) -> None:
+        """Leave a projection without a table that is read; the next rebuild drops it."""
+        with self._transaction() as session:
+            session.execute(
+                SQL(
+                    "UPDATE {} SET generation = NULL, position = 0, marker = '' "
+                    "WHERE name = %s AND version = %s"
+                ).format(MODELS),
+                (projection.name, projection.version),
+            )
 
     def begin_empty(self, projections: Sequence[Projection[Any]]) -> None:
         """Give projections that have none an empty table to be read."""
@@ -146,7 +181,7 @@ class PostgresReadModels:
                         session.execute(statement)
                     session.execute(
                         SQL(
-                            "UPDATE {} SET generation = %s, position = 0, updated_at = now() "
+                            "UPDATE {} SET generation = %s, position = 0, marker = '', updated_at = now() "
                             "WHERE name = %s AND version = %s"
                         ).format(MODELS),
                         (table.generation, projection.name, projection.version),
@@ -178,10 +213,7 @@ class PostgresReadModels:
                 (projection.name, projection.version),
             )[0]
         if generation is None:
-            raise ReadModelError(
-                f"The read model {projection.label} is not there any more.",
-                hint="Open the service again: it is made when it is read.",
-            )
+            raise _gone(projection)
         table = self._live[projection.name] = RowTable(projection, generation)
         return table
 
@@ -258,6 +290,9 @@ class PostgresReadModels:
                         prepare=True,
                     )
                     records = {record[0]: (record[1], record[2]) for record in found}
+            for projection in projections:
+                if projection.name not in records:
+                    raise _gone(projection)
             yield _Applying(session, records)
 
     def build(self, projection: Projection[Any]) -> int:
@@ -400,7 +435,9 @@ class PostgresReadModels:
                 session.execute(SQL("DELETE FROM {} WHERE generation = %s").format(TABLES), (generation,))
 
     def close(self) -> None:
-        """Do nothing: whose the database is closes it."""
+        """Close every connection of the store's own."""
+        if self._owns_database:
+            self._database.close()
 
 
 class _Applying:
@@ -424,18 +461,19 @@ class _Applying:
         assert number is not None  # noqa: S101  # the caller asks for what is there
         return SessionTable(self._session, RowTable(projection, number))
 
-    def advance(self, projection: Projection[Any], position: int) -> None:
-        """Record that the log is applied up to a position."""
+    def advance(self, projection: Projection[Any], position: int, marker: str) -> None:
+        """Record that the log is applied up to a position, and which event is there."""
         self._session.execute(
             SQL(
-                "UPDATE {} SET position = %s, updated_at = clock_timestamp() WHERE name = %s AND version = %s"
+                "UPDATE {} SET position = %s, marker = %s, updated_at = clock_timestamp() "
+                "WHERE name = %s AND version = %s"
             ).format(MODELS),
-            (position, projection.name, projection.version),
+            (position, marker, projection.name, projection.version),
             prepare=True,
         )
         self._records[projection.name] = (self._records[projection.name][0], position)
 
-    def switch(self, projection: Projection[Any], generation: int, position: int) -> int | None:
+    def switch(self, projection: Projection[Any], generation: int, position: int, marker: str) -> int | None:
         """Make another table the one that is read; return the number of the one before, if there was one."""
         before = self._records[projection.name][0]
         self._session.execute(
@@ -443,7 +481,7 @@ class _Applying:
             (generation, projection.name, projection.version),
         )
         self._records[projection.name] = (generation, position)
-        self.advance(projection, position)
+        self.advance(projection, position, marker)
         return before
 
 
@@ -491,6 +529,13 @@ def _between(keys: tuple[str, str] | None) -> tuple[Composable, list[str]]:
     return SQL("key BETWEEN %s AND %s"), list(keys)
 
 
+def _gone(projection: Projection[Any]) -> ReadModelError:
+    return ReadModelError(
+        f"The read model {projection.label} is not there any more.",
+        hint="Open the service again: it is made when it is read.",
+    )
+
+
 def _one(session: Session, query: Any, values: Sequence[Any] = ()) -> tuple[Any, ...]:
     with session.cursor(row_factory=tuple_row) as cursor:
         record = cursor.execute(query, values).fetchone()
@@ -508,6 +553,7 @@ _CREATE = [
             shape text NOT NULL,
             generation bigint,
             position bigint NOT NULL DEFAULT 0,
+            marker text NOT NULL DEFAULT '',
             updated_at timestamptz,
             rebuilt_at timestamptz,
             rebuild_seconds double precision,

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 from uuid import UUID
 
 from psycopg.rows import tuple_row
@@ -11,7 +12,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from deployledger.adapters.postgres import SCHEMA, Session
 from deployledger.projections.projection import Projection
-from deployledger.projections.store import POSITIONS_PER_BLOCK, Changes, Selection, StoredRow
+from deployledger.projections.store import KEY, POSITIONS_PER_BLOCK, Changes, Selection, StoredRow
 
 MODELS = Identifier(SCHEMA, "read_models")
 TABLES = Identifier(SCHEMA, "read_model_tables")
@@ -19,7 +20,6 @@ PARKED = Identifier(SCHEMA, "read_model_parked")
 
 _TYPES = {str: "text", int: "bigint", float: "float8", bool: "boolean", datetime: "timestamptz", UUID: "uuid"}
 _OWN_COLUMNS = 5
-_NULL = "\\N"
 
 
 class RowTable:
@@ -36,6 +36,7 @@ class RowTable:
         own = [SQL(name) for name in ("key", "first_position", "position", "parked_from", "state")]
         self.all_columns = SQL(", ").join([*own, *self.columns])
         self._kinds = [_TYPES[kind] for kind in projection.column_types.values()]
+        self.copy_types = ["text", "int8", "int8", "int8", "text", *self._kinds]
 
     def create_statements(self) -> list[Composed | SQL]:
         """Return the statements that create the tables, without the indexes that can wait."""
@@ -109,7 +110,7 @@ class RowTable:
     @cached_property
     def copy(self) -> str:
         """The statement that loads rows in bulk."""
-        return SQL("COPY {} ({}) FROM STDIN").format(self.rows, self.all_columns).as_string()
+        return SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(self.rows, self.all_columns).as_string()
 
     def get_statement(self, end: Composable) -> str:
         """Return the statement that gets one row with the state of the read model, by name, version, key."""
@@ -146,13 +147,8 @@ class RowTable:
         position_values: list[Any] = []
         condition = where
         if selection.after is not None:
-            compare = SQL("<" if selection.descending else ">")
-            if selection.sort:
-                condition = SQL("{} AND ({}, first_position) {} (%s, %s)").format(where, sorting, compare)
-                position_values = list(selection.after)
-            else:
-                condition = SQL("{} AND first_position {} %s").format(where, compare)
-                position_values = [selection.after[1]]
+            is_behind, position_values = self._after(selection.sort, selection.descending, selection.after)
+            condition = SQL("{} AND {}").format(where, is_behind)
         is_plain = not selection.conditions and projection.counted is not None
         offset: Composable = SQL("%s")
         offset_values: list[Any] = [selection.offset]
@@ -235,6 +231,23 @@ class RowTable:
             values.append(it.value)
         return SQL(" AND ").join(conditions), values
 
+    def _after(
+        self, sort: str | None, descending: bool, after: tuple[Any, int]
+    ) -> tuple[Composable, list[Any]]:
+        """Return the condition of the rows behind one, and its values. NULL is the largest."""
+        compare = SQL("<" if descending else ">")
+        if sort is None:
+            return SQL("first_position {} %s").format(compare), [after[1]]
+        name = Identifier(column_name(sort))
+        if after[0] is None:
+            others = SQL("OR {} IS NOT NULL").format(name) if descending else SQL("")
+            return SQL("(({} IS NULL AND first_position {} %s) {})").format(name, compare, others), [after[1]]
+        condition = SQL("({}, first_position) {} (%s, %s)").format(name, compare)
+        field = self.projection.row_type.model_fields.get(sort)
+        if not descending and field is not None and NoneType in get_args(field.annotation):
+            return SQL("({} OR {} IS NULL)").format(condition, name), list(after)
+        return condition, list(after)
+
     def _total(
         self, selection: Selection, where: Composable, values: list[Any]
     ) -> tuple[Composable, list[Any]]:
@@ -264,8 +277,8 @@ class RowTable:
 
 
 def column_name(name: str) -> str:
-    """Return the column's name for a field."""
-    return f"c_{name}"
+    """Return the column's name for a field, or for the key."""
+    return "key" if name == KEY else f"c_{name}"
 
 
 def stored_row(record: Sequence[Any]) -> StoredRow | None:
@@ -305,9 +318,12 @@ class SessionTable:
             self._save_others(changes)
 
     def _copy(self, rows: Iterable[StoredRow]) -> None:
-        kinds = list(self._table.projection.column_types.values())
         with self._session.cursor() as cursor, cursor.copy(self._table.copy) as copy:
-            copy.write("".join([_copied(row, kinds) for row in rows]))
+            copy.set_types(self._table.copy_types)
+            write = copy.write_row
+            for key, first_position, position, parked_from, columns, state in rows:
+                text = state.decode() if isinstance(state, bytes) else state
+                write((key, first_position, position, parked_from, text, *columns))
 
     def _upsert(self, rows: Sequence[StoredRow]) -> None:
         if rows:
@@ -346,29 +362,3 @@ class SessionTable:
 
 
 _COPIED_FROM = 200
-
-
-def _copied(row: StoredRow, kinds: Sequence[type[Any]]) -> str:
-    """Return a row as a line of COPY's text format."""
-    state = row.state.decode() if isinstance(row.state, bytes) else row.state
-    line = (
-        f"{_escaped(row.key)}\t{row.first_position}\t{row.position}\t"
-        f"{_NULL if row.parked_from is None else row.parked_from}\t"
-        f"{_NULL if state is None else _escaped(state)}"
-    )
-    for value, kind in zip(row.columns, kinds, strict=True):
-        if value is None:
-            line += f"\t{_NULL}"
-        elif kind is str:
-            line += f"\t{_escaped(value)}"
-        else:
-            line += f"\t{value}"
-    return f"{line}\n"
-
-
-def _escaped(text: str) -> str:
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
-    if "\n" in text or "\r" in text or "\t" in text:
-        text = text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-    return text

@@ -1,0 +1,65 @@
+"""What ``deployledger list`` is asked for: filters as they are typed, and how to ask for the next page."""
+
+import re
+import shlex
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from deployledger.domain.schemas import DeploymentPage
+
+_AGE = re.compile(r"(\d+)([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_EXAMPLES = "as in 2026-03-01T12:00:00Z or 2026-03-01T12:00+01:00; or an age, as in 90s, 15m, 2h, 3d or 1w"
+
+
+def moment(text: str | None, option: str) -> datetime | None:
+    """Return the moment (UTC) that an ISO 8601 time or an age names; it has a zone, or is refused."""
+    if text is None:
+        return None
+    try:
+        if age := _AGE.fullmatch(text):
+            found = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+            return found.replace(microsecond=0)
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{text!r} is no time. Give one {_EXAMPLES}.", param_hint=option) from None
+    raise typer.BadParameter(f"{text!r} has no time zone. Give it one, {_EXAMPLES}.", param_hint=option)
+
+
+def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
+    """Return the tags that are given as ``KEY=VALUE``, or as ``KEY`` for any value."""
+    found: dict[str, str | None] = {}
+    for pair in wanted or []:
+        key, equals, value = pair.partition("=")
+        if not key:
+            raise typer.BadParameter(f"{pair!r} is not KEY or KEY=VALUE.", param_hint="--tag")
+        before = found.get(key)
+        if equals and before not in (None, value):
+            raise typer.BadParameter(
+                f"{key}={before} and {pair} contradict each other: a tag has one value.", param_hint="--tag"
+            )
+        found[key] = value if equals else before
+    return found
+
+
+def next_page(page: "DeploymentPage", moments: "Mapping[str, tuple[str | None, datetime | None]]") -> str:
+    """Return how many deployments of how many are on a page, and what to add for the next one.
+
+    Args:
+        moments: each option for a time, as it was typed and as it was understood. An age is another time
+            with each command, but the next page is one of the same list.
+    """
+    fixed = [
+        f"{option} {at.isoformat()}"
+        for option, (text, at) in moments.items()
+        if at and _AGE.fullmatch(text or "")
+    ]
+    options = " ".join([*fixed, f"--cursor {shlex.quote(page.next_cursor or '')}"])
+    return f"{len(page):,} of {page.total:,}. Next page: {options}"

@@ -1,0 +1,532 @@
+"""The commands that are about read models: following, rebuilding and verifying them, and what is parked."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+
+import typer
+
+from deployledger.adapters.cli.session import (
+    ExitCode,
+    Interruptible,
+    Output,
+    OutputOption,
+    Session,
+    VerboseOption,
+    escaped,
+    session_for,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from deployledger.domain.event_log import RawEvent
+    from deployledger.projections.read_models import ReadModels, ReadModelStatus
+    from deployledger.projections.reports import Rebuilt, Verified
+    from deployledger.projections.store import ParkedEvent
+    from deployledger.service.deployment_service import DeploymentService
+
+projections = typer.Typer(help="Look after the read models, which answer questions.", no_args_is_help=True)
+parked = typer.Typer(help="Look after events that could not be applied.", no_args_is_help=True)
+projections.add_typer(parked, name="parked")
+
+_T = TypeVar("_T")
+
+_ALL = 1 << 31
+_MOST_WORKERS = 64
+_SMALL_LOG = 20_000
+_SAID_EVERY_SECONDS = 5.0
+_SAID_AGAIN_SECONDS = 60.0
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="Which projections.", show_default=False)
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        help="How many processes do the work, 1 to 64.",
+        show_default="as many as there are cores; 1 if the log is small",
+    ),
+]
+DeploymentOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEPLOYMENT",
+        help="Only this one: a name, an id, or the beginning of an id.",
+        show_default=False,
+    ),
+]
+
+
+@projections.command()
+def status(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
+    """Show how every read model stands, those of other versions among them."""
+    session = session_for(output, verbose)
+    found = _do(session, lambda models, _: models.status())
+    if session.is_json:
+        _print_json(session, [{**vars(it), "rebuild_events_per_second": _rate(it)} for it in found])
+        return
+    from deployledger.adapters.cli.rendering import read_models_table
+
+    session.stdout.print(read_models_table(found))
+    for it in found:
+        _advise(session, it)
+
+
+@projections.command("run")
+def run_(names: Names = None, output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
+    """Keep read models up to date as events are added, until Ctrl-C or SIGTERM.
+
+    Reads are current without it; with it they find nothing left to apply. Any number of processes may run
+    it: one does the work, and another one goes on when it ends. Without names it is all projections.
+    """
+    session = session_for(output, verbose)
+    signals: list[int] = []
+    stopping = threading.Event()
+
+    def stop(number: int, _: object) -> None:
+        signals.append(number)
+        stopping.set()
+        signal.signal(number, signal.SIG_DFL)  # the second one ends it at once, which does no harm either
+
+    def follow(models: "ReadModels", _: str | None) -> None:
+        named = [models.projection(name) for name in names or models.projections]
+        together = [it.name for group in models.groups if not set(group).isdisjoint(named) for it in group]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        session.stderr.print(f"Following {', '.join(together)}. Ctrl-C ends it.", highlight=False)
+        models.follow(stopping, names=together, on_problem=_warn(session))
+
+    with Interruptible():
+        _do(session, follow)
+    if signal.SIGINT in signals:
+        raise SystemExit(128 + signal.SIGINT)
+
+
+@projections.command()
+def rebuild(
+    names: Names = None,
+    all_: Annotated[bool, typer.Option("--all", help="All projections.")] = False,
+    workers: WorkersOption = None,
+    deployment: DeploymentOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make read models anew from the log, beside those that are read, and switch when they are complete.
+
+    Readers and writers go on. If it is interrupted, what was read is read as before, and the next rebuild
+    starts clean. With --deployment only the rows of that one are made anew, where they are.
+    """
+    session = session_for(output, verbose)
+    if deployment is not None:
+        _refold(session, names, all_, deployment)
+        return
+
+    def work(models: "ReadModels", _: str | None) -> "list[Rebuilt]":
+        wanted = _chosen(models, names, all_)
+        with _Reading(session, "Rebuilding") as reading:
+            return models.rebuild(wanted, workers=_workers(models, workers), progress=reading)
+
+    try:
+        done = _do(session, work)
+    except KeyboardInterrupt:
+        session.stderr.print(
+            "Interrupted. What is not rebuilt is read as before; the next rebuild starts clean.",
+            highlight=False,
+        )
+        raise SystemExit(128 + signal.SIGINT) from None
+    if session.is_json:
+        _print_json(session, [vars(it) for it in done])
+        return
+    for it in done:
+        session.stdout.print(
+            f"{it.name}: rebuilt from {it.events:,} events in {it.seconds:.1f} s "
+            f"({it.events / max(it.seconds, 1e-9):,.0f}/s); it is at position {it.position:,}.",
+            highlight=False,
+        )
+
+
+@projections.command()
+def verify(
+    names: Names = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(help="Compare only about so many rows, chosen at random.", show_default="all rows"),
+    ] = None,
+    workers: WorkersOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make rows that differ anew, and verify those projections again.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compare what is read with what the log says, row by row, while everything goes on.
+
+    Exit code 1 if there are differences. With --repair it is what a second verification finds, of all rows
+    of the projections that had differences, also after a sample. Without names it is all projections.
+    """
+    session = session_for(output, verbose)
+
+    def work(models: "ReadModels", _: str | None) -> "tuple[list[Verified], dict[str, Verified]]":
+        wanted, number = names or list(models.projections), _workers(models, workers)
+        with _Reading(session, "Verifying") as reading:
+            found = models.verify(wanted, sample=sample, workers=number, progress=reading)
+        wrong = [it for it in found if it.differences]
+        if not repair or not wrong:
+            return found, {}
+        for it in wrong:
+            models.repair(it)
+        with _Reading(session, "Verifying again") as reading:
+            again = models.verify([it.name for it in wrong], workers=number, progress=reading)
+        return found, {it.name: it for it in again}
+
+    with Interruptible():
+        found, again = _do(session, work)
+    if session.is_json:
+        _print_json(
+            session,
+            [
+                {**_verified(it), "after_repair": _verified(again[it.name]) if it.name in again else None}
+                for it in found
+            ],
+        )
+    else:
+        for it in found:
+            _print_verified(session, it)
+        for it in again.values():
+            session.stdout.print(f"{it.name} after the repair:", highlight=False)
+            _print_verified(session, it)
+    if any(again.get(it.name, it).differences for it in found):
+        raise SystemExit(int(ExitCode.FAILED))
+
+
+@projections.command()
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The projection.", show_default=False)],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version.", show_default=False)],
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Remove the rows of another version, or of a projection that is no longer, when nobody reads them.
+
+    The log is not touched: software that reads that version builds it again.
+    """
+    session = session_for(output, verbose)
+
+    def work(models: "ReadModels", _: str | None) -> None:
+        from deployledger.domain.exceptions import ConflictError, ResourceNotFoundError
+
+        current = models.projections.get(name)
+        if current is not None and current.version == version:
+            raise ConflictError(
+                f"Version {version} of projection {name} is the one that this software reads.",
+                hint=f"`deployledger projections rebuild {name}` makes it anew.",
+            )
+        if (name, version) not in {(it.name, it.version) for it in models.status()}:
+            raise ResourceNotFoundError("Read model", f"{name} version {version}")
+        models.store.remove(name, version)
+
+    _do(session, work)
+    if session.is_json:
+        _print_json(session, {"name": name, "version": version, "removed": True})
+    else:
+        session.stdout.print(f"{escaped(name)} version {version} is removed.", highlight=False)
+
+
+# Parked events ------------------------------------------------------------------------------------------
+
+
+@parked.command("list")
+def list_parked(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Which projection.", show_default="all of them"),
+    ] = None,
+    deployment: DeploymentOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """List the events that are not applied: they could not be, or an earlier one of the row could not."""
+    session = session_for(output, verbose)
+
+    def work(models: "ReadModels", key: str | None) -> "list[tuple[str, ParkedEvent]]":
+        found = _parked(models, name)
+        return [it for it in found if key is None or it[1].stream_id == key]
+
+    found = _do(session, work, deployment)
+    if session.is_json:
+        _print_json(session, [{"projection": projection, **it._asdict()} for projection, it in found])
+    elif found:
+        from deployledger.adapters.cli.rendering import parked_table
+
+        session.stdout.print(parked_table(found))
+    else:
+        session.stderr.print("Nothing is parked.")
+
+
+@parked.command()
+def show(
+    position: Annotated[
+        int, typer.Argument(metavar="POSITION", help="The event's position in the log.", show_default=False)
+    ],
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show a parked event as it is stored, and why it is parked."""
+    session = session_for(output, verbose)
+
+    def work(models: "ReadModels", _: str | None) -> "tuple[RawEvent, list[tuple[str, ParkedEvent]]]":
+        from deployledger.domain.exceptions import ResourceNotFoundError
+
+        found = [it for it in _parked(models) if it[1].position == position]
+        if not found:
+            raise ResourceNotFoundError("Parked event at position", position)
+        return models.log.read_raw(after=position - 1, limit=1)[0], found
+
+    raw, found = _do(session, work)
+    try:
+        state: Any = json.loads(raw.state)
+        shown = json.dumps(state, indent=2, ensure_ascii=False)
+    except ValueError:
+        state = raw.state.decode(errors="backslashreplace")
+        shown = repr(raw.state)
+    if session.is_json:
+        reasons = [
+            {"projection": name, "key": it.key, "error": it.error, "parked_at": it.parked_at}
+            for name, it in found
+        ]
+        _print_json(session, {**raw._asdict(), "state": state, "parked": reasons})
+        return
+    from deployledger.adapters.cli.rendering import parked_card
+
+    session.stdout.print(parked_card(raw, found))
+    sys.stdout.write(shown + "\n")
+
+
+@parked.command()
+def retry(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which projection.", show_default=False)],
+    deployment: DeploymentOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Try parked events again; exit code 1 if some are parked afterwards."""
+    session = session_for(output, verbose)
+
+    def work(models: "ReadModels", key: str | None) -> int:
+        from deployledger.domain.exceptions import ConfigurationError
+
+        if key is not None and not models.projection(name).is_by_stream:
+            raise ConfigurationError(
+                f"Projection {name} makes its keys itself: one deployment's events are not tried alone.",
+                hint=f"Try it whole: `deployledger projections parked retry {name}`.",
+            )
+        return models.retry(name, key)
+
+    with Interruptible():
+        left = _do(session, work, deployment)
+    if session.is_json:
+        _print_json(session, {"projection": name, "parked": left})
+    elif left:
+        events = "1 event is" if left == 1 else f"{left:,} events are"
+        session.stdout.print(f"{name}: {events} still parked.", highlight=False)
+    else:
+        session.stdout.print(f"{name}: nothing is parked any more.", highlight=False)
+    if left:
+        raise SystemExit(int(ExitCode.FAILED))
+
+
+# What the commands share --------------------------------------------------------------------------------
+
+
+def _do(
+    session: Session, work: "Callable[[ReadModels, str | None], _T]", deployment: str | None = None
+) -> _T:
+    """Do work on the read models, with the id of a deployment if one is meant."""
+
+    async def question(service: "DeploymentService") -> _T:
+        key = None if deployment is None else await _id_of(service, deployment)
+        # The work blocks this thread, so that Ctrl-C ends it at once; asyncio's handler would wait for it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return work(service.read_models, key)
+
+    return session.run(question)
+
+
+async def _id_of(service: "DeploymentService", reference: str) -> str:
+    from uuid import UUID
+
+    from deployledger.domain.exceptions import ReadModelError
+
+    try:
+        return str((await service.find_deployment(reference)).deployment_id)
+    except ReadModelError:  # its row cannot be shown: an id is enough to mend that
+        try:
+            return str(UUID(reference))
+        except ValueError:
+            pass
+        raise
+
+
+def _chosen(models: "ReadModels", names: Sequence[str] | None, all_: bool) -> list[str]:
+    from deployledger.domain.exceptions import ConfigurationError
+
+    if bool(names) == all_:
+        raise ConfigurationError(
+            "Names and --all contradict each other." if names else "Which projections are to be rebuilt?",
+            hint=f"Name some of {', '.join(sorted(models.projections))}; or say --all.",
+        )
+    return list(names or models.projections)
+
+
+def _refold(session: Session, names: Sequence[str] | None, all_: bool, deployment: str) -> None:
+    def work(models: "ReadModels", key: str | None) -> list[dict[str, Any]]:
+        by_stream = [it.name for it in models.projections.values() if it.is_by_stream]
+        wanted = _chosen(models, names, all_) if names else by_stream
+        for name in wanted:
+            models.projection(name)
+        for name in wanted:
+            models.refold(name, [key] if key else [])
+        return [{"name": name, "key": key} for name in wanted]
+
+    with Interruptible():
+        done = _do(session, work, deployment)
+    if session.is_json:
+        _print_json(session, done)
+        return
+    for it in done:
+        session.stdout.print(f"{it['name']}: the row of {it['key']} is made anew.", highlight=False)
+
+
+def _workers(models: "ReadModels", wanted: int | None) -> int:
+    if wanted is not None:
+        return wanted
+    return min(os.cpu_count() or 1, _MOST_WORKERS) if models.log.position() >= _SMALL_LOG else 1
+
+
+def _parked(models: "ReadModels", name: str | None = None) -> "list[tuple[str, ParkedEvent]]":
+    """Return what is parked now: what the log has more is applied first."""
+    for projection in [models.projection(name)] if name else models.projections.values():
+        models.catch_up(projection)
+    return models.parked(name, limit=_ALL)
+
+
+def _warn(session: Session) -> Callable[[Exception], None]:
+    """Return what prints problems, each of them once a minute at most."""
+    said: dict[str, float] = {}
+
+    def warn(problem: Exception) -> None:
+        message, now = str(problem), time.monotonic()
+        if now - said.get(message, -_SAID_AGAIN_SECONDS) >= _SAID_AGAIN_SECONDS:
+            said[message] = now
+            session.stderr.print(f"[yellow]Warning:[/] {escaped(message)}", highlight=False, soft_wrap=True)
+
+    return warn
+
+
+def _advise(session: Session, status: "ReadModelStatus") -> None:
+    """Say in words what there is to do, if there is something."""
+    if status.parked and status.is_current:
+        events = "1 event is" if status.parked == 1 else f"{status.parked:,} events are"
+        advice = (
+            f"{status.name}: {events} parked. `deployledger projections parked list {status.name}` says why; "
+            f"when that is mended, `deployledger projections parked retry {status.name}` applies them."
+        )
+    elif not status.is_current:
+        advice = (
+            f"{status.name} version {status.version} is not read by this software. When nothing else reads "
+            f"it, `deployledger projections remove {status.name} {status.version}` removes its rows."
+        )
+    else:
+        return
+    session.stderr.print(advice, highlight=False, soft_wrap=True)
+
+
+def _rate(status: "ReadModelStatus") -> float | None:
+    if not status.rebuild_seconds or status.rebuild_events is None:
+        return None
+    return round(status.rebuild_events / status.rebuild_seconds, 1)
+
+
+def _verified(verified: "Verified") -> dict[str, Any]:
+    return {**vars(verified), "differences": [vars(it) for it in verified.differences]}
+
+
+def _print_verified(session: Session, verified: "Verified") -> None:
+    at = f"at position {verified.position:,} ({verified.seconds:.1f} s)"
+    rows = f"{verified.rows:,} {'row' if verified.rows == 1 else 'rows'}"
+    if not verified.differences:
+        equal = "equals" if verified.rows == 1 else "equal"
+        session.stdout.print(f"{verified.name}: {rows} {equal} the log {at}.", highlight=False)
+        return
+    from deployledger.adapters.cli.rendering import differences_table
+
+    number = len(verified.differences)
+    differences = "1 difference" if number == 1 else f"{number:,} differences"
+    session.stdout.print(f"{verified.name}: {differences} in {rows} {at}.", highlight=False)
+    session.stdout.print(differences_table(verified.differences))
+
+
+def _print_json(session: Session, answer: Any) -> None:
+    """Print an answer as JSON, in which rows may have values of any kind."""
+    session.print_json(json.loads(json.dumps(answer, default=_plain)))
+
+
+def _plain(value: Any) -> str:
+    from datetime import datetime
+
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+class _Reading:
+    """Shows how far the log is read: a bar on a terminal, else a line now and then; with JSON nothing."""
+
+    def __init__(self, session: Session, doing: str) -> None:
+        self._is_silent = session.is_json
+        self._console = session.stderr
+        self._doing = doing
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._begin = self._said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if not self._is_silent and self._console.is_terminal:
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:,} of {task.total:,} events"),
+                TextColumn("{task.fields[rate]:,.0f}/s"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(self._doing, total=0, rate=0.0)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show it; ``done`` of ``total`` events are read."""
+        now = time.monotonic()
+        rate = done / max(now - self._begin, 1e-9)
+        if self._bar and self._task is not None:
+            doing = self._doing if done < total else f"{self._doing}: completing"
+            self._bar.update(self._task, description=doing, completed=done, total=total, rate=rate)
+        elif not self._is_silent and now - self._said >= _SAID_EVERY_SECONDS:
+            self._said = now
+            left = f"{(total - done) / rate:,.0f} s left" if done else "just begun"
+            self._console.print(
+                f"{self._doing}: {done:,} of {total:,} events, {rate:,.0f}/s, {left}.", highlight=False
+            )

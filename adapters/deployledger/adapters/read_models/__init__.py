@@ -1,0 +1,114 @@
+"""Read models on SQLite and PostgreSQL; a database URL chooses, by default that of the event log.
+
+On PostgreSQL they are in the schema of the event log, in the same database or another one. On SQLite they are
+in a file of their own beside the log's, so that neither waits for the other's writers.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.redaction import without_credentials
+from deployledger.projections.deployment_list import DEPLOYMENT_LIST
+from deployledger.projections.folding import LARGEST_ROW_BYTES
+from deployledger.projections.projection import Projection
+from deployledger.projections.read_models import ReadModels
+from deployledger.projections.reports import Task
+from deployledger.projections.status import DEPLOYMENT_STATUS
+
+if TYPE_CHECKING:
+    from deployledger.adapters.event_log.log import DatabaseEventLog
+    from deployledger.projections.store import ReadModelStore
+
+BUILT_IN = (DEPLOYMENT_STATUS, DEPLOYMENT_LIST)
+"""What the service's questions are answered from; applied together."""
+
+_MEMORY = ("sqlite://", "sqlite://:memory:", "sqlite:///:memory:")
+
+
+def open_read_models(
+    log: "DatabaseEventLog",
+    *,
+    url: str | None = None,
+    projections: Sequence[Projection[Any]] = (),
+    largest_row: int = LARGEST_ROW_BYTES,
+    pool_size: int = 8,
+) -> ReadModels:
+    """Return the read models of an event log: those of the service, and of the projections that are given.
+
+    Args:
+        url: the database that they are in; None is the one of the log.
+        largest_row: how many bytes a row may take as JSON.
+        pool_size: how many connections read at the same time, at most (another PostgreSQL database).
+
+    Raises:
+        ConfigurationError: if the URL is of no kind that is known, or two projections have the same name.
+    """
+    for projection in projections:
+        if not isinstance(projection, Projection):
+            raise ConfigurationError(f"{projection!r} is no Projection.")
+        projection.check_storable()
+
+    def fill(models: ReadModels, tasks: Sequence[Task], progress: Callable[[int], None]) -> None:
+        from deployledger.adapters.read_models.workers import fill_with_workers
+
+        fill_with_workers(log.url, url)(models, tasks, progress)
+
+    return ReadModels(
+        log,
+        _open_store(log, url, pool_size),
+        [BUILT_IN, *((projection,) for projection in projections)],
+        process=f"{socket.gethostname()}:{os.getpid()}",
+        largest_row=largest_row,
+        fill=fill,
+    )
+
+
+def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "ReadModelStore":
+    if url is None or url == log.url:
+        return log.open_read_model_store()
+    if url.startswith(("postgresql://", "postgres://")):
+        from deployledger.adapters.postgres import PostgresDatabase
+        from deployledger.adapters.read_models.postgres.store import PostgresReadModels
+
+        return PostgresReadModels(PostgresDatabase(url, pool_size), events=None, owns_database=True)
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///") and url not in _MEMORY:
+        from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
+
+        return SQLiteReadModels(Path(url.removeprefix("sqlite:///")).expanduser().absolute())
+    if url in _MEMORY:
+        from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
+
+        return SQLiteReadModels(None)
+    raise ConfigurationError(
+        f"The database URL {without_credentials(url)!r} of the read models is of no kind that is known.",
+        hint="Use sqlite:///path/to/file.db, sqlite:// (memory) or postgresql://user@host/database.",
+    )
+
+
+def load_projections(references: str) -> list[Projection[Any]]:
+    """Return the projections that are named as ``package.module:NAME``, with commas between them.
+
+    Raises:
+        ConfigurationError: if one of them is not there.
+    """
+    found: list[Projection[Any]] = []
+    for reference in filter(None, (it.strip() for it in references.split(","))):
+        module, mark, name = reference.partition(":")
+        try:
+            projection = getattr(import_module(module), name) if mark and module else None
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigurationError(
+                f"The projection {reference!r} cannot be imported: {error}.",
+                hint="Name it package.module:NAME, in a package that Python finds.",
+            ) from error
+        if not isinstance(projection, Projection):
+            raise ConfigurationError(
+                f"{reference!r} names no projection.", hint="Name it package.module:NAME."
+            )
+        found.append(projection)
+    return found

@@ -1,0 +1,1 @@
+"""Read models in an SQLite file, or in memory."""

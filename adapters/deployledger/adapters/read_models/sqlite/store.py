@@ -1,0 +1,667 @@
+"""Read models in an SQLite file of their own, or in memory."""
+
+import fcntl
+import os
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deployledger.adapters.read_models.shapes import check_shape, shape_of
+from deployledger.adapters.read_models.sqlite.tables import (
+    MODELS,
+    PARKED,
+    TABLES,
+    Comparison,
+    ConnectionTable,
+    RowTable,
+    microseconds,
+    moment,
+    quoted,
+    table_label,
+)
+from deployledger.domain.exceptions import ReadModelError
+from deployledger.projections.projection import Projection
+from deployledger.projections.store import (
+    Changes,
+    Found,
+    ParkedEvent,
+    ReadModelRecord,
+    Selected,
+    SelectedRow,
+    Selection,
+    StoredRow,
+)
+
+SCHEMA_VERSION = 1
+"""The version of what is in a file; its ``user_version``."""
+
+_ATTEMPTS = 5
+_BUSY_SECONDS = 10
+_CACHE_KIB = 16_384
+_STATEMENTS_KEPT = 256
+_IDLE_CONNECTIONS = 8
+_SAVED_AT_ONCE = 2_000
+_DELETED_AT_ONCE = 5_000
+_DROPPED_AT_ONCE = 250_000
+
+
+class SQLiteReadModels:
+    """The store of read models; see the port.
+
+    Who writes, in whichever process, holds an flock on a file beside the database: those who wait for it
+    get it in turn, which those who wait for a lock of SQLite do not.
+
+    Args:
+        path: a file that has nothing else in it; None keeps the read models in memory until they are closed.
+        described_as: the database, for messages.
+    """
+
+    def __init__(self, path: Path | None, *, described_as: str | None = None) -> None:
+        self._path = path.expanduser().absolute() if path else None
+        self._described_as = described_as or str(self._path or "memory")
+        self._process = os.getpid()
+        self._is_closed = False
+        self._idle: list[tuple[tuple[int, int], sqlite3.Connection]] = []
+        self._memory: sqlite3.Connection | None = None
+        self._memory_lock = threading.RLock()
+        self._live: dict[tuple[str, int], RowTable] = {}
+
+    @property
+    def described_as(self) -> str:
+        """The database, for messages."""
+        return self._described_as
+
+    def close(self) -> None:
+        """Close every connection; those that are in use, when they no longer are."""
+        self._is_closed = True
+        if self._process != os.getpid():  # connections of another process are not touched
+            return
+        while idle := self._pop_idle():
+            idle[1].close()
+        with self._memory_lock:
+            if self._memory is not None:
+                self._memory.close()
+                self._memory = None
+
+    # Connections and transactions -------------------------------------------------------------------
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Enter with a connection that nobody else uses, in autocommit mode; errors are ours."""
+        if self._process != os.getpid():
+            raise ReadModelError(
+                f"The read models in {self.described_as} were opened before this process was forked.",
+                hint="Open the service in the new process: SQLite's connections do not survive a fork.",
+            )
+        try:
+            if self._is_closed:
+                raise sqlite3.ProgrammingError("they are closed")
+            if self._path is None:
+                with self._memory_lock:
+                    if self._memory is None:
+                        self._memory = self._connect(":memory:")
+                    yield self._memory
+                return
+            file, connection = self._of_file(self._path)
+            try:
+                yield connection
+            except BaseException:
+                connection.close()  # which also ends what it was about to do
+                raise
+            if self._is_closed or len(self._idle) >= _IDLE_CONNECTIONS:
+                connection.close()
+            else:
+                self._idle.append((file, connection))
+        except sqlite3.Error as error:
+            raise self._unusable(str(error)) from error
+
+    def _of_file(self, path: Path) -> tuple[tuple[int, int], sqlite3.Connection]:
+        """Return a connection to the file that is there now, and which file that is."""
+        now = _identity(path)
+        while idle := self._pop_idle():
+            if idle[0] == now:
+                return idle
+            idle[1].close()  # the file was removed, to be made again
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(f"the folder cannot be made: {error.strerror}") from error
+        connection = self._connect(str(path))
+        found = _identity(path)
+        if found is None:
+            connection.close()
+            raise self._unusable("the file was removed while it was opened")
+        return found, connection
+
+    def _pop_idle(self) -> tuple[tuple[int, int], sqlite3.Connection] | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _connect(self, name: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            name,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS_KEPT,
+        )
+        try:
+            # Rows can be had again from the log: a commit need not wait for the disk.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            # Nothing is deleted here that is not in the log: it need not be overwritten, which takes long.
+            connection.execute("PRAGMA secure_delete = OFF")
+            if self._found_version(connection) == 0:
+                self._create(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _found_version(self, connection: sqlite3.Connection) -> int:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA_VERSION:
+            raise ReadModelError(
+                f"The read models in {self.described_as} were made by a newer version of deployledger.",
+                hint="Upgrade deployledger, or remove the file: it is made again from the log.",
+            )
+        return version
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        with self._alone():
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            if self._found_version(connection) == 0:
+                for statement in _CREATE:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Enter when nobody else writes, in any process."""
+        if self._path is None:  # there is one connection, which one uses at a time
+            yield
+            return
+        try:
+            lock = _wait_for_flock(self._path.with_name(f"{self._path.name}.lock"))
+        except OSError as error:
+            raise self._unusable(f"the lock file beside it cannot be locked: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing does not unlock it if the process was forked meanwhile
+            os.close(lock)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Enter with a connection to read what there is at one moment."""
+        with self._connection() as connection:
+            with _transaction(connection, "BEGIN"):
+                yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Enter with a connection to write in one transaction."""
+        with self._connection() as connection, self._alone():
+            with _transaction(connection, "BEGIN IMMEDIATE"):
+                yield connection
+
+    def _unusable(self, reason: str) -> ReadModelError:
+        return ReadModelError(
+            f"The read models in {self.described_as} cannot be used: {reason}.",
+            hint="Check that it is an SQLite database of deployledger's read models, and that it and its "
+            "folder can be written.",
+        )
+
+    # Which tables there are -------------------------------------------------------------------------
+
+    def prepare(self, projections: Iterable[Projection[Any]]) -> list[Projection[Any]]:
+        """Create what the database lacks but the tables, and return the projections that have none."""
+        missing = []
+        for projection in projections:
+            shape = shape_of(projection)
+            with self._connection() as connection:
+                record = self._model(connection, projection)
+            if record is None:
+                with self._writing() as connection:
+                    connection.execute(
+                        f"INSERT OR IGNORE INTO {MODELS} (name, version, shape) VALUES (?, ?, ?)",  # noqa: S608
+                        (projection.name, projection.version, shape),
+                    )
+                    record = self._model(connection, projection)
+            if record is None:
+                raise _gone(projection)
+            generation, _, found = record
+            check_shape(projection, found, shape)
+            if generation is None:
+                missing.append(projection)
+        return missing
+
+    def _model(
+        self, connection: sqlite3.Connection, projection: Projection[Any]
+    ) -> tuple[int | None, int, str] | None:
+        """Return the number of the table that is read, the position, and the shape; None if not prepared."""
+        found: tuple[int | None, int, str] | None = connection.execute(
+            f"SELECT generation, position, shape FROM {MODELS} WHERE name = ? AND version = ?",  # noqa: S608
+            (projection.name, projection.version),
+        ).fetchone()
+        return found
+
+    def marker(self, projection: Projection[Any]) -> tuple[int, str]:
+        """Return up to where the log is applied to what is read, and which event is there."""
+        with self._connection() as connection:
+            position, marker = connection.execute(
+                f"SELECT position, marker FROM {MODELS} WHERE name = ? AND version = ?",  # noqa: S608
+                (projection.name, projection.version),
+            ).fetchone()
+            return position, marker
+
+    def forget(self, projection: Projection[Any]) -> None:
+        """Leave a projection without a table that is read; the next rebuild drops it."""
+        with self._writing() as connection:
+            connection.execute(
+                f"UPDATE {MODELS} SET generation = NULL, position = 0, marker = '' "  # noqa: S608
+                "WHERE name = ? AND version = ?",
+                (projection.name, projection.version),
+            )
+
+    def begin_empty(self, projections: Sequence[Projection[Any]]) -> None:
+        """Give projections that have none an empty table to be read."""
+        if not projections:
+            return
+        with self._writing() as connection:
+            for projection in projections:
+                record = self._model(connection, projection)
+                if record is None:
+                    raise _gone(projection)
+                if record[0] is None:
+                    table = self._make(connection, projection)
+                    for statement in table.complete_statements():
+                        connection.execute(statement)
+                    connection.execute(
+                        f"UPDATE {MODELS} SET generation = ?, position = 0, updated_at = ? "  # noqa: S608
+                        "WHERE name = ? AND version = ?",
+                        (table.generation, _now(), projection.name, projection.version),
+                    )
+
+    def _make(self, connection: sqlite3.Connection, projection: Projection[Any]) -> RowTable:
+        by = f"{socket.gethostname()}:{os.getpid()}"
+        generation = connection.execute(
+            f"INSERT INTO {TABLES} (name, version, begun_at, begun_by) VALUES (?, ?, ?, ?)",  # noqa: S608
+            (projection.name, projection.version, _now(), by),
+        ).lastrowid
+        assert generation is not None  # noqa: S101  # a row was inserted
+        table = RowTable(projection, generation)
+        for statement in table.create_statements():
+            connection.execute(statement)
+        return table
+
+    def _look_up(self, connection: sqlite3.Connection, projection: Projection[Any]) -> tuple[RowTable, int]:
+        """Return the table that is read, and up to where the log is applied."""
+        record = self._model(connection, projection)
+        if record is None or record[0] is None:
+            raise _gone(projection)
+        place = (projection.name, projection.version)
+        table = self._live.get(place)
+        if table is None or table.generation != record[0]:
+            table = self._live[place] = RowTable(projection, record[0])
+        return table, record[1]
+
+    # Reading ----------------------------------------------------------------------------------------
+
+    def get(self, projection: Projection[Any], key: str) -> Found:
+        """Return one row."""
+        place = (projection.name, projection.version)
+        with self._connection() as connection:
+            for _ in range(_ATTEMPTS):
+                table = self._live.get(place) or self._look_up(connection, projection)[0]
+                try:
+                    record = connection.execute(table.get, (key, *place)).fetchone()
+                except sqlite3.OperationalError as error:
+                    if not str(error).startswith("no such table"):
+                        raise
+                    record = None
+                if record is not None and record[0] == table.generation:
+                    return Found(table.stored_row(record[2:]), record[1], None)
+                self._look_up(connection, projection)  # another table has become the one that is read
+        raise ReadModelError(
+            f"The read models in {self.described_as} change all the time.", hint="Try again."
+        )
+
+    def select(self, projection: Projection[Any], selection: Selection, answer: Projection[Any]) -> Selected:
+        """Return rows of one read model that those of another one with the same keys select."""
+        with self._snapshot() as connection:
+            table, position = self._look_up(connection, projection)
+            other, other_position = self._look_up(connection, answer)
+            total = connection.execute(*table.total(selection)).fetchone()[0]
+            position = min(position, other_position)
+            start = None
+            if table.starts_at_block(selection):
+                start = connection.execute(*table.start(selection)).fetchone()
+                if start is None:  # there are not so many
+                    return Selected([], total, position, None)
+            records = connection.execute(*table.page(selection, other, start)).fetchall()
+        rows = [
+            SelectedRow(
+                table.decode(selection.sort, record[0]) if selection.sort else record[0], record[1], row
+            )
+            for record in records
+            if (row := other.stored_row(record[2:])) is not None
+        ]
+        return Selected(rows, total, position, None)
+
+    # Applying ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def applying(self, projections: Sequence[Projection[Any]]) -> Iterator["_Applying"]:
+        """Enter a transaction in which nobody else applies events to these read models."""
+        with self._writing() as connection:
+            records = {}
+            for projection in projections:
+                record = self._model(connection, projection)
+                if record is None:
+                    raise _gone(projection)
+                records[projection.name] = (record[0], record[1])
+            yield _Applying(connection, records)
+
+    def build(self, projection: Projection[Any]) -> int:
+        """Make a new table beside the one that is read, and return its number; drop unfinished ones."""
+        with self._connection() as connection:
+            left = connection.execute(
+                f"SELECT t.generation FROM {TABLES} t JOIN {MODELS} m USING (name, version) "  # noqa: S608
+                "WHERE name = ? AND version = ? AND m.generation IS NOT t.generation",
+                (projection.name, projection.version),
+            ).fetchall()
+        for (generation,) in left:
+            self.drop(projection, generation)
+        with self._writing() as connection:
+            return self._make(connection, projection).generation
+
+    @contextmanager
+    def building(self, projection: Projection[Any], generation: int) -> Iterator["_BuildingTable"]:
+        """Enter with a table that is being built; `Table.save` is made of short transactions."""
+        yield _BuildingTable(self, RowTable(projection, generation))
+
+    def complete(self, projection: Projection[Any], generation: int) -> None:
+        """Make the indexes of a table that was filled."""
+        for statement in RowTable(projection, generation).complete_statements():
+            with self._writing() as connection:
+                connection.execute(statement)
+
+    def record_rebuild(self, projection: Projection[Any], seconds: float, events: int) -> None:
+        """Record how a rebuild went."""
+        with self._writing() as connection:
+            connection.execute(
+                f"UPDATE {MODELS} SET rebuilt_at = ?, rebuild_seconds = ?, rebuild_events = ? "  # noqa: S608
+                "WHERE name = ? AND version = ?",
+                (_now(), seconds, events, projection.name, projection.version),
+            )
+
+    def drop(self, projection: Projection[Any], generation: int) -> None:
+        """Drop a table, unless it is read."""
+        self._drop(table_label(projection.name, projection.version, generation), generation)
+
+    def _drop(self, label: str, generation: int) -> None:
+        rows, counts = quoted(label), quoted(f"{label}_counts")
+        first, last = (f"(SELECT {it}(rowid) FROM {rows})" for it in ("min", "max"))  # noqa: S608
+        # A big table is dropped by parts, its indexes first: nobody waits for long to write.
+        while True:
+            with self._writing() as connection:
+                if _one(connection, f"SELECT 1 FROM {MODELS} WHERE generation = ?", generation):  # noqa: S608
+                    return
+                if index := _one(connection, _AN_INDEX, label):
+                    connection.execute(f"DROP INDEX {quoted(index[0])}")
+                    continue
+                is_there = _one(connection, "SELECT 1 FROM sqlite_master WHERE name = ?", label)
+                if is_there and _one(connection, f"SELECT 1 WHERE {last} - {first} > ?", _DROPPED_AT_ONCE):
+                    connection.execute(f"DELETE FROM {rows} WHERE rowid < {first} + ?", (_DELETED_AT_ONCE,))  # noqa: S608
+                    continue
+                connection.execute(f"DROP TABLE IF EXISTS {rows}")
+                connection.execute(f"DROP TABLE IF EXISTS {counts}")
+                connection.execute(f"DELETE FROM {PARKED} WHERE generation = ?", (generation,))  # noqa: S608
+                connection.execute(f"DELETE FROM {TABLES} WHERE generation = ?", (generation,))  # noqa: S608
+                return
+
+    # Comparing --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def compare(self, projection: Projection[Any], generation: int) -> Iterator[Comparison]:
+        """Enter with what compares the table that is read with another one, both as they are on entering."""
+        with self._snapshot() as connection:
+            live, position = self._look_up(connection, projection)
+            yield Comparison(connection, live, RowTable(projection, generation), position)
+
+    # What there is ----------------------------------------------------------------------------------
+
+    def records(self) -> list[ReadModelRecord]:
+        """Return what there is, of every version."""
+        query = (
+            "SELECT name, version, generation, position, updated_at, rebuilt_at, rebuild_seconds, "  # noqa: S608
+            f"rebuild_events, follower FROM {MODELS} WHERE generation IS NOT NULL ORDER BY name, version"
+        )
+        with self._snapshot() as connection:
+            records = []
+            for name, version, generation, *others in connection.execute(query).fetchall():
+                table = quoted(table_label(name, version, generation))
+                rows = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+                parked = connection.execute(
+                    f"SELECT count(*) FROM {PARKED} WHERE generation = ?",  # noqa: S608
+                    (generation,),
+                ).fetchone()[0]
+                position, updated_at, rebuilt_at, seconds, events, follower = others
+                records.append(
+                    ReadModelRecord(
+                        name=name,
+                        version=version,
+                        generation=generation,
+                        position=position,
+                        updated_at=moment(updated_at) if updated_at is not None else None,
+                        rebuilt_at=moment(rebuilt_at) if rebuilt_at is not None else None,
+                        rebuild_seconds=seconds,
+                        rebuild_events=events,
+                        follower=follower,
+                        rows=rows,
+                        parked=parked,
+                    )
+                )
+            return records
+
+    def parked(
+        self, projection: Projection[Any], key: str | None = None, limit: int = 1000
+    ) -> list[ParkedEvent]:
+        """Return parked events in the order of the log, of one row or of all."""
+        query = (
+            "SELECT key, p.position, stream_id, stream_version, topic, error, parked_at "  # noqa: S608
+            f"FROM {PARKED} p JOIN {MODELS} m USING (generation) WHERE name = ?1 AND version = ?2 "
+            "AND (?3 IS NULL OR key = ?3) ORDER BY p.position LIMIT ?4"
+        )
+        with self._connection() as connection:
+            found = connection.execute(query, (projection.name, projection.version, key, limit)).fetchall()
+        return [
+            ParkedEvent(key, position, stream, version, topic, error, moment(parked_at))
+            for key, position, stream, version, topic, error, parked_at in found
+        ]
+
+    def follow_as(self, projections: Sequence[Projection[Any]], who: str) -> None:
+        """Record who follows."""
+        with self._writing() as connection:
+            connection.executemany(
+                f"UPDATE {MODELS} SET follower = ? WHERE name = ? AND version = ?",  # noqa: S608
+                [(who, projection.name, projection.version) for projection in projections],
+            )
+
+    def remove(self, name: str, version: int) -> None:
+        """Remove a read model with everything that belongs to it."""
+        with self._writing() as connection:
+            connection.execute(f"DELETE FROM {MODELS} WHERE name = ? AND version = ?", (name, version))  # noqa: S608
+            found = connection.execute(
+                f"SELECT generation FROM {TABLES} WHERE name = ? AND version = ?",  # noqa: S608
+                (name, version),
+            ).fetchall()
+        for (generation,) in found:
+            self._drop(table_label(name, version, generation), generation)
+
+
+class _Applying:
+    """A transaction in which nobody else applies events; see the port."""
+
+    def __init__(self, connection: sqlite3.Connection, records: dict[str, tuple[int | None, int]]) -> None:
+        self._connection = connection
+        self._records = records
+
+    def is_there(self, projection: Projection[Any]) -> bool:
+        """Return whether there is a table that is read."""
+        return self._records[projection.name][0] is not None
+
+    def position(self, projection: Projection[Any]) -> int:
+        """Return up to where the log is applied; 0 if there is no table."""
+        return self._records[projection.name][1]
+
+    def table(self, projection: Projection[Any], generation: int | None = None) -> ConnectionTable:
+        """Return the table that is read, or the one with a number."""
+        number = self._records[projection.name][0] if generation is None else generation
+        assert number is not None  # noqa: S101  # the caller asks for what is there
+        return ConnectionTable(self._connection, RowTable(projection, number))
+
+    def advance(self, projection: Projection[Any], position: int, marker: str) -> None:
+        """Record that the log is applied up to a position, and which event is there."""
+        self._connection.execute(
+            f"UPDATE {MODELS} SET position = ?, marker = ?, updated_at = ? WHERE name = ? AND version = ?",  # noqa: S608
+            (position, marker, _now(), projection.name, projection.version),
+        )
+        self._records[projection.name] = (self._records[projection.name][0], position)
+
+    def switch(self, projection: Projection[Any], generation: int, position: int, marker: str) -> int | None:
+        """Make another table the one that is read; return the number of the one before, if there was one."""
+        before = self._records[projection.name][0]
+        self._connection.execute(
+            f"UPDATE {MODELS} SET generation = ? WHERE name = ? AND version = ?",  # noqa: S608
+            (generation, projection.name, projection.version),
+        )
+        self._records[projection.name] = (generation, position)
+        self.advance(projection, position, marker)
+        return before
+
+
+class _BuildingTable:
+    """A table that is being built: nobody reads it, so that much can be saved by parts."""
+
+    def __init__(self, store: SQLiteReadModels, table: RowTable) -> None:
+        self._store = store
+        self._table = table
+
+    def load(self, keys: Sequence[str]) -> list[StoredRow]:
+        """Return the rows that there are among those with these keys."""
+        with self._store._connection() as connection:
+            return ConnectionTable(connection, self._table).load(keys)
+
+    def parked_streams(self) -> list[str]:
+        """Return the keys of what is parked by stream, not by row."""
+        with self._store._connection() as connection:
+            return ConnectionTable(connection, self._table).parked_streams()
+
+    def save(self, changes: Changes) -> None:
+        """Make the changes, in transactions for which nobody waits for long."""
+        rows = [*changes.new, *changes.changed]
+        while len(rows) > _SAVED_AT_ONCE:
+            self._save(Changes(changed=rows[:_SAVED_AT_ONCE]))
+            del rows[:_SAVED_AT_ONCE]
+        self._save(replace(changes, new=[], changed=rows))
+
+    def _save(self, changes: Changes) -> None:
+        with self._store._writing() as connection:
+            ConnectionTable(connection, self._table).save(changes)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _wait_for_flock(path: Path) -> int:
+    """Return a locked descriptor of a file; one for each use, so that threads exclude each other too."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return which file is there."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # half as long as Path.stat
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _one(connection: sqlite3.Connection, query: str, value: int | str) -> tuple[Any, ...] | None:
+    record: tuple[Any, ...] | None = connection.execute(query, (value,)).fetchone()
+    return record
+
+
+def _now() -> int:
+    return microseconds(datetime.now(UTC))
+
+
+def _gone(projection: Projection[Any]) -> ReadModelError:
+    return ReadModelError(
+        f"The read model {projection.label} is not there any more.",
+        hint="Open the service again: it is made when it is read.",
+    )
+
+
+_AN_INDEX = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL LIMIT 1"
+_CREATE = [
+    f"""CREATE TABLE {MODELS} (
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        shape TEXT NOT NULL,
+        generation INTEGER,
+        position INTEGER NOT NULL DEFAULT 0,
+        marker TEXT NOT NULL DEFAULT '',
+        updated_at INTEGER,
+        rebuilt_at INTEGER,
+        rebuild_seconds REAL,
+        rebuild_events INTEGER,
+        follower TEXT,
+        PRIMARY KEY (name, version)
+    )""",
+    f"""CREATE TABLE {TABLES} (
+        generation INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        begun_at INTEGER NOT NULL,
+        begun_by TEXT NOT NULL
+    )""",
+    f"""CREATE TABLE {PARKED} (
+        generation INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        stream_id TEXT NOT NULL,
+        stream_version INTEGER NOT NULL,
+        topic TEXT NOT NULL,
+        error TEXT NOT NULL,
+        parked_at INTEGER NOT NULL,
+        PRIMARY KEY (generation, position)
+    )""",
+]

@@ -1,0 +1,366 @@
+"""The tables of one read model on SQLite, and the SQL about them."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from types import NoneType
+from typing import Any, get_args
+from uuid import UUID
+
+from deployledger.projections.projection import Projection
+from deployledger.projections.store import KEY, POSITIONS_PER_BLOCK, Changes, Selection, StoredRow
+
+MODELS = "read_models"
+TABLES = "read_model_tables"
+PARKED = "read_model_parked"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_OWN_COLUMNS = ("key", "first_position", "position", "parked_from", "state")
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a moment as it is stored: microseconds since 1970, UTC."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(stored: int) -> datetime:
+    """Return a stored moment (UTC)."""
+    return _EPOCH + timedelta(0, 0, stored)
+
+
+def _float(value: float) -> float | str:
+    # SQLite would make NULL of what is not a number. As text it comes after all numbers, as on PostgreSQL.
+    return value if value == value else "NaN"
+
+
+_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER", datetime: "INTEGER", UUID: "TEXT"}
+_ENCODE: dict[type, Callable[[Any], Any]] = {bool: int, datetime: microseconds, UUID: str, float: _float}
+_DECODE: dict[type, Callable[[Any], Any]] = {
+    bool: {0: False, 1: True}.__getitem__,
+    datetime: moment,
+    UUID: UUID,
+    float: float,
+}
+
+
+class RowTable:
+    """One generation of a projection's rows. Its statements are text, made once."""
+
+    def __init__(self, projection: Projection[Any], generation: int) -> None:
+        self.projection = projection
+        self.generation = generation
+        label = table_label(projection.name, projection.version, generation)
+        self.rows = quoted(label)
+        self.counts = quoted(f"{label}_counts")
+        self._label = label
+        # Names of columns of ours and of the projection are kept apart by a prefix.
+        self.all_columns = [*_OWN_COLUMNS, *(column_name(name) for name in projection.columns)]
+        kinds = list(enumerate(projection.column_types.values()))
+        self._encoders = [(at, _ENCODE[kind]) for at, kind in kinds if kind in _ENCODE]
+        self._decoders = [(at, _DECODE[kind]) for at, kind in kinds if kind in _DECODE]
+
+    # Values -----------------------------------------------------------------------------------------
+
+    def encode(self, column: str, value: Any) -> Any:
+        """Return a value of a column, or a key, as it is stored."""
+        kind = self.projection.column_types.get(column, str)
+        return _ENCODE[kind](value) if value is not None and kind in _ENCODE else value
+
+    def decode(self, column: str, stored: Any) -> Any:
+        """Return a stored value of a column, or a key."""
+        kind = self.projection.column_types.get(column, str)
+        return _DECODE[kind](stored) if stored is not None and kind in _DECODE else stored
+
+    def record(self, row: StoredRow) -> list[Any]:
+        """Return a row as it is stored."""
+        state = row.state.decode() if isinstance(row.state, bytes) else row.state
+        columns = list(row.columns)
+        for at, encode in self._encoders:
+            if columns[at] is not None:
+                columns[at] = encode(columns[at])
+        return [row.key, row.first_position, row.position, row.parked_from, state, *columns]
+
+    def stored_row(self, record: Sequence[Any]) -> StoredRow | None:
+        """Return the row in a record of all columns; None if it is an empty one of a join."""
+        if record[0] is None:
+            return None
+        columns = list(record[5:])
+        for at, decode in self._decoders:
+            stored = columns[at]
+            if stored is not None:
+                try:
+                    columns[at] = decode(stored)
+                except (ValueError, TypeError, LookupError, OverflowError):
+                    # What somebody wrote there by hand is given as it is: it is found to be different.
+                    columns[at] = stored
+        return StoredRow(record[0], record[1], record[2], record[3], tuple(columns), record[4])
+
+    # Statements -------------------------------------------------------------------------------------
+
+    def create_statements(self) -> list[str]:
+        """Return the statements that create the tables, without the indexes that can wait."""
+        columns = [
+            f", {column_name(name)} {_TYPES[kind]}" for name, kind in self.projection.column_types.items()
+        ]
+        statements = [
+            f"CREATE TABLE {self.rows} (key TEXT PRIMARY KEY NOT NULL, first_position INTEGER NOT NULL, "
+            f"position INTEGER NOT NULL, parked_from INTEGER, state TEXT{''.join(columns)})"
+        ]
+        if self.projection.counted:
+            statements.append(
+                f"CREATE TABLE {self.counts} (block INTEGER, value INTEGER, rows INTEGER NOT NULL, "
+                "PRIMARY KEY (block, value)) WITHOUT ROWID"
+            )
+        return statements
+
+    def complete_statements(self) -> list[str]:
+        """Return the statements that make the indexes of a filled table."""
+        groups = [(), *self.projection.indexes]
+        return [
+            f"CREATE INDEX {quoted(f'{self._label}_index_{number}')} ON {self.rows} "
+            f"({', '.join([*(column_name(name) for name in names), 'first_position'])})"
+            for number, names in enumerate(groups)
+        ]
+
+    @cached_property
+    def select_by_keys(self) -> str:
+        """The statement that selects rows by a JSON array of keys."""
+        columns = ", ".join(self.all_columns)
+        return f"SELECT {columns} FROM {self.rows} WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
+
+    @cached_property
+    def upsert(self) -> str:
+        """The statement that stores a row."""
+        columns = ", ".join(self.all_columns)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in self.all_columns[1:])
+        values = ", ".join("?" * len(self.all_columns))
+        return (
+            f"INSERT INTO {self.rows} ({columns}) VALUES ({values}) ON CONFLICT (key) DO UPDATE SET {changes}"  # noqa: S608
+        )
+
+    @cached_property
+    def get(self) -> str:
+        """The statement that gets one row with the state of the read model, by key, name and version."""
+        return (
+            f"SELECT m.generation, m.position, {self.columns_of('r')} FROM {MODELS} m "  # noqa: S608
+            f"LEFT JOIN {self.rows} r ON r.key = ? WHERE m.name = ? AND m.version = ?"
+        )
+
+    def columns_of(self, alias: str) -> str:
+        """Return the names of all columns of a table with an alias, in the order of `stored_row`."""
+        return ", ".join(f"{alias}.{name}" for name in self.all_columns)
+
+    def where(self, selection: Selection) -> tuple[str, list[Any]]:
+        """Return the condition of a selection, without its place in the order, and its values."""
+        conditions, values = ["state IS NOT NULL"], list[Any]()
+        if selection.counted is not None and self.projection.counted:
+            conditions.append(f"{column_name(self.projection.counted)} = ?")
+            values.append(int(selection.counted))
+        for it in selection.conditions:
+            name, value = column_name(it.column), self.encode(it.column, it.value)
+            values.append(value)
+            match it.operator:
+                case "contains":
+                    conditions.append(f"instr(lower({name}), lower(?)) > 0")
+                case "has":
+                    conditions.append(f"instr({name}, ?) > 0")
+                case "begins":
+                    conditions.append(f"substr({name}, 1, length(?)) = ?")
+                    values.append(value)
+                case "=" | ">=" | "<":
+                    conditions.append(f"{name} {it.operator} ?")
+                case other:
+                    raise ValueError(f"There is no operator {other!r}.")
+        return " AND ".join(conditions), values
+
+    def total(self, selection: Selection) -> tuple[str, list[Any]]:
+        """Return the statement that tells how many rows are selected in all, and its values."""
+        if selection.conditions or not self.projection.counted:
+            where, values = self.where(selection)
+            return f"SELECT count(*) FROM {self.rows} WHERE {where}", values  # noqa: S608
+        where, values = _counted(selection)
+        return f"SELECT coalesce(sum(rows), 0) FROM {self.counts} WHERE {where}", values  # noqa: S608
+
+    def starts_at_block(self, selection: Selection) -> bool:
+        """Return whether the counts tell where the rows after the offset begin."""
+        is_plain = not selection.conditions and selection.sort is None and selection.after is None
+        return is_plain and selection.offset > 0 and self.projection.counted is not None
+
+    def start(self, selection: Selection) -> tuple[str, list[Any]]:
+        """Return the statement of the block with the row after the offset, and how many are before it."""
+        direction = "DESC" if selection.descending else "ASC"
+        where, values = _counted(selection)
+        return (
+            "SELECT block, until - rows FROM (SELECT block, rows, "  # noqa: S608
+            f"sum(rows) OVER (ORDER BY block {direction}) AS until FROM "
+            f"(SELECT block, sum(rows) AS rows FROM {self.counts} WHERE {where} GROUP BY block)) "
+            f"WHERE until > ? ORDER BY block {direction} LIMIT 1",
+            [*values, selection.offset],
+        )
+
+    def page(
+        self, selection: Selection, answer: "RowTable", start: tuple[int, int] | None
+    ) -> tuple[str, list[Any]]:
+        """Return the statement that selects rows, and its values.
+
+        Args:
+            start: the block with the row after the offset, and how many are before it, if that is known.
+        """
+        where, values = self.where(selection)
+        offset = selection.offset
+        if start is not None:
+            block, before = start
+            offset -= before
+            if selection.descending:
+                where += " AND first_position < ?"
+                block += 1
+            else:
+                where += " AND first_position >= ?"
+            values.append(block * POSITIONS_PER_BLOCK)
+        if selection.after is not None:
+            condition, of_condition = self._after(selection.sort, selection.descending, selection.after)
+            where += f" AND {condition}"
+            values += of_condition
+        # NULL is the largest, as on PostgreSQL; SQLite takes it for the smallest unless it is told.
+        way = "DESC NULLS FIRST" if selection.descending else "ASC NULLS LAST"
+        by_position = "DESC" if selection.descending else "ASC"
+        sorting = column_name(selection.sort) if selection.sort else "first_position"
+        order = (
+            f"{sorting} {way}, first_position {by_position}" if selection.sort else f"{sorting} {by_position}"
+        )
+        return (
+            f"SELECT p.sorted_by, p.first_position, {answer.columns_of('a')} FROM "  # noqa: S608
+            f"(SELECT {sorting} AS sorted_by, first_position, key FROM {self.rows} WHERE {where} "
+            f"ORDER BY {order} LIMIT ? OFFSET ?) AS p CROSS JOIN {answer.rows} a ON a.key = p.key "
+            f"ORDER BY p.sorted_by {way}, p.first_position {by_position}",
+            [*values, selection.limit, offset],
+        )
+
+    def _after(self, sort: str | None, descending: bool, after: tuple[Any, int]) -> tuple[str, list[Any]]:
+        """Return the condition of the rows behind one, and its values."""
+        compare = "<" if descending else ">"
+        if sort is None:
+            return f"first_position {compare} ?", [after[1]]
+        name = column_name(sort)
+        if after[0] is None:
+            others = f"OR {name} IS NOT NULL" if descending else ""
+            return f"(({name} IS NULL AND first_position {compare} ?) {others})", [after[1]]
+        condition = f"({name}, first_position) {compare} (?, ?)"
+        field = self.projection.row_type.model_fields.get(sort)
+        if not descending and field is not None and NoneType in get_args(field.annotation):
+            condition = f"({condition} OR {name} IS NULL)"
+        return condition, [self.encode(sort, after[0]), after[1]]
+
+
+def _counted(selection: Selection) -> tuple[str, list[Any]]:
+    """Return the condition of the counts of a selection, and its values."""
+    return ("TRUE", []) if selection.counted is None else ("value = ?", [int(selection.counted)])
+
+
+def table_label(name: str, version: int, generation: int) -> str:
+    """Return the name of a table of rows, as it is in the database."""
+    return f"{name}_v{version}_{generation}"
+
+
+def column_name(name: str) -> str:
+    """Return the column's name for a field, or for the key."""
+    return "key" if name == KEY else quoted(f"c_{name}")
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL has it."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+class ConnectionTable:
+    """A table as one connection sees and changes it, in a transaction that somebody else ends."""
+
+    def __init__(self, connection: sqlite3.Connection, table: RowTable) -> None:
+        self._connection = connection
+        self._table = table
+
+    def load(self, keys: Sequence[str]) -> list[StoredRow]:
+        """Return the rows that there are among those with these keys."""
+        found = self._connection.execute(self._table.select_by_keys, (_json(keys),))
+        return [row for record in found if (row := self._table.stored_row(record)) is not None]
+
+    def parked_streams(self) -> list[str]:
+        """Return the keys of what is parked by stream, not by row."""
+        query = f"SELECT DISTINCT key FROM {PARKED} WHERE generation = ? AND substr(key, 1, 7) = 'stream:'"  # noqa: S608
+        return [record[0] for record in self._connection.execute(query, (self._table.generation,))]
+
+    def save(self, changes: Changes) -> None:
+        """Make the changes."""
+        connection, table = self._connection, self._table
+        for rows in (changes.new, changes.changed):
+            connection.executemany(table.upsert, map(table.record, rows))
+        connection.executemany(
+            f"DELETE FROM {table.rows} WHERE key = ?",  # noqa: S608
+            [(key,) for key in changes.removed],
+        )
+        connection.execute(
+            f"DELETE FROM {PARKED} WHERE generation = ? AND key IN (SELECT value FROM json_each(?))",  # noqa: S608
+            (table.generation, _json(changes.unparked)),
+        )
+        connection.executemany(
+            f"INSERT INTO {PARKED} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            [(table.generation, *it[:-1], microseconds(it.parked_at)) for it in changes.parked],
+        )
+        if counts := {place: change for place, change in changes.counts.items() if change}:
+            connection.executemany(
+                f"INSERT INTO {table.counts} VALUES (?, ?, ?) "  # noqa: S608
+                "ON CONFLICT (block, value) DO UPDATE SET rows = rows + excluded.rows",
+                [(block, int(value), change) for (block, value), change in sorted(counts.items())],
+            )
+
+
+def _json(keys: Sequence[str]) -> str:
+    return json.dumps(keys, ensure_ascii=False)
+
+
+class Comparison:
+    """Two tables in one snapshot; see the port."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, found: RowTable, expected: RowTable, position: int
+    ) -> None:
+        self._connection = connection
+        self._found = found
+        self._expected = expected
+        self.position = position
+
+    def differences(
+        self, keys: tuple[str, str] | None = None
+    ) -> Iterator[tuple[StoredRow | None, StoredRow | None]]:
+        """Yield the expected and the found row wherever they are not the same."""
+        found, expected = self._found, self._expected
+        width = len(expected.all_columns)
+        is_different = " OR ".join(f"e.{name} IS NOT f.{name}" for name in expected.all_columns)
+        where, values = _between("e", keys)
+        for record in self._connection.execute(
+            f"SELECT {expected.columns_of('e')}, {found.columns_of('f')} FROM {expected.rows} e "  # noqa: S608
+            f"LEFT JOIN {found.rows} f ON f.key = e.key WHERE {where} AND ({is_different})",
+            values,
+        ):
+            yield expected.stored_row(record[:width]), found.stored_row(record[width:])
+        where, values = _between("f", keys)
+        for record in self._connection.execute(
+            f"SELECT {found.columns_of('f')} FROM {found.rows} f WHERE {where} "  # noqa: S608
+            f"AND NOT EXISTS (SELECT 1 FROM {expected.rows} e WHERE e.key = f.key)",
+            values,
+        ):
+            yield None, found.stored_row(record)
+
+    def rows(self, keys: tuple[str, str] | None = None) -> int:
+        """Return how many rows the table that is read has."""
+        where, values = _between("f", keys)
+        query = f"SELECT count(*) FROM {self._found.rows} f WHERE {where}"  # noqa: S608
+        return int(self._connection.execute(query, values).fetchone()[0])
+
+
+def _between(alias: str, keys: tuple[str, str] | None) -> tuple[str, tuple[str, ...]]:
+    return ("TRUE", ()) if keys is None else (f"{alias}.key BETWEEN ? AND ?", keys)

@@ -1,0 +1,232 @@
+"""Lists of deployments: what callers ask for, as a selection of rows; and back."""
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.schemas import DeploymentPage, DeploymentStatus, DeploymentStatusResponse
+from deployledger.projections import status
+from deployledger.projections.deployment_list import DEPLOYMENT_LIST, tag_pattern
+from deployledger.projections.projection import Consistency
+from deployledger.projections.read_models import ReadModels
+from deployledger.projections.status import DEPLOYMENT_STATUS
+from deployledger.projections.store import KEY, Condition, Selected, Selection, StoredRow
+
+LARGEST_PAGE = 1000
+_TARGET_TYPES = ("api_service", "batch_inference_job", "edge_device")
+_SORTS = {"created_at": None, "updated_at": "updated_at", "name": "name", "status": "status"}
+_AFTER_HEX = "g"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which deployments a list has; all of the filters must hold. See ``list_deployments``."""
+
+    status: DeploymentStatus | str | None = None
+    name_contains: str | None = None
+    tags: dict[str, Any] | None = None
+    model_uri_prefix: str | None = None
+    target_type: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    updated_after: datetime | None = None
+    updated_before: datetime | None = None
+    include_deleted: bool = False
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Return what the rows must be.
+
+        Raises:
+            ConfigurationError: if a filter is malformed, or two of them contradict each other.
+        """
+        found: list[Condition] = []
+        if self.status is not None:
+            found.append(Condition("status", "=", _one_of("status", self.status, list(DeploymentStatus))))
+        if self.name_contains is not None:
+            found.append(Condition("name", "contains", _text("name_contains", self.name_contains)))
+        for name, value in (self.tags or {}).items():
+            found.append(Condition("tags", "has", tag_pattern(_text("tags", name), value)))
+        if self.model_uri_prefix is not None:
+            prefix = _text("model_uri_prefix", self.model_uri_prefix)
+            found.append(Condition("model_uri", "begins", prefix))
+        if self.target_type is not None:
+            found.append(
+                Condition("target_type", "=", _one_of("target_type", self.target_type, _TARGET_TYPES))
+            )
+        for name in ("created", "updated"):
+            after, before = getattr(self, f"{name}_after"), getattr(self, f"{name}_before")
+            for label, operator, moment in (("after", ">=", after), ("before", "<", before)):
+                if moment is not None:
+                    _check_moment(f"{name}_{label}", moment)
+                    found.append(Condition(f"{name}_at", operator, moment))
+            if after is not None and before is not None and after >= before:
+                raise ConfigurationError(
+                    f"{name}_after={after.isoformat()} is not before {name}_before={before.isoformat()}: "
+                    "no deployment can be in between."
+                )
+        return tuple(found)
+
+    def fingerprint(self, sort: str, descending: bool) -> str:
+        """Return a digest of the filters and the order, by which a cursor knows its list."""
+        told = json.dumps([vars(self), sort, descending], sort_keys=True, default=str)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ConfigurationError(f"{name}={value!r} is not a text to look for.")
+    return value
+
+
+def _one_of(name: str, value: Any, known: Any) -> str:
+    if value not in known:
+        raise ConfigurationError(f"There is no {name} {value!r}.", hint=f"It is one of {', '.join(known)}.")
+    return str(value)
+
+
+def _check_moment(name: str, moment: Any) -> None:
+    if not isinstance(moment, datetime):
+        raise ConfigurationError(f"{name}={moment!r} is not a datetime.")
+    if moment.tzinfo is None:
+        raise ConfigurationError(
+            f"{name}={moment.isoformat()} has no time zone.",
+            hint="Give it one, as in datetime(2026, 3, 1, tzinfo=UTC).",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """One page of a list of deployments, as it is asked for. See ``list_deployments``.
+
+    Raises:
+        ConfigurationError: if a part of it is malformed or out of range.
+    """
+
+    limit: int = 100
+    offset: int = 0
+    cursor: str | None = None
+    sort: str = "created_at"
+    descending: bool = False
+    filters: Filters = field(default_factory=Filters)
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.limit) or not 1 <= self.limit <= LARGEST_PAGE:
+            raise ConfigurationError(f"limit={self.limit!r} is out of range: limit is 1 to {LARGEST_PAGE}.")
+        if not _is_number(self.offset) or not 0 <= self.offset < 1 << 63:
+            raise ConfigurationError(f"offset={self.offset!r} is out of range: offset is 0 or more.")
+        if self.sort not in _SORTS:
+            raise ConfigurationError(
+                f"There is no order by {self.sort!r}.", hint=f"It is one of {', '.join(_SORTS)}."
+            )
+        if self.cursor is not None and self.offset:
+            raise ConfigurationError(
+                f"offset={self.offset} and a cursor contradict each other: a cursor says where to go on."
+            )
+
+    @property
+    def _fingerprint(self) -> str:
+        return self.filters.fingerprint(self.sort, self.descending)
+
+    def selection(self) -> Selection:
+        """Return the rows that the page is made of, and one more, which tells whether it is the last."""
+        return Selection(
+            conditions=self.filters.conditions(),
+            counted=None if self.filters.include_deleted else False,
+            sort=_SORTS[self.sort],
+            descending=self.descending,
+            after=self._after(self.cursor) if self.cursor is not None else None,
+            offset=self.offset,
+            limit=self.limit + 1,
+        )
+
+    def _after(self, cursor: str) -> tuple[Any, int]:
+        try:
+            value: Any
+            fingerprint, value, position = json.loads(base64.b64decode(cursor.encode(), b"-_", validate=True))
+            if not _is_number(position) or not isinstance(value, str | None):
+                raise ValueError
+            if self.sort == "updated_at":
+                value = datetime.fromisoformat(value or "")
+                _check_moment("cursor", value)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise ConfigurationError(
+                f"{cursor!r} is no cursor of a list of deployments.",
+                hint="Use the next_cursor of the page before, as it is.",
+            ) from None
+        if fingerprint != self._fingerprint:
+            raise ConfigurationError(
+                "The cursor belongs to a list with other filters or another order.",
+                hint="Ask with the same filters and the same order that gave it.",
+            )
+        return value, position
+
+    def page(self, models: ReadModels, selected: Selected) -> DeploymentPage:
+        """Return the selected rows as a page."""
+        rows = selected.rows[: self.limit]
+        cursor = None
+        if len(selected.rows) > self.limit:
+            last = rows[-1]
+            value = last.sorted_by if _SORTS[self.sort] else None
+            told = json.dumps([self._fingerprint, value, last.first_position], default=datetime.isoformat)
+            cursor = base64.b64encode(told.encode(), b"-_").decode()
+        return DeploymentPage(
+            [answer(models, selected_row.row) for selected_row in rows],
+            total=selected.total,
+            next_cursor=cursor,
+            position=selected.position,
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def list_page(models: ReadModels, listing: Listing, consistency: Consistency | str) -> DeploymentPage:
+    """Return one page of a list of deployments."""
+    selected = models.select(
+        DEPLOYMENT_LIST, listing.selection(), answer=DEPLOYMENT_STATUS, consistency=consistency
+    )
+    return listing.page(models, selected)
+
+
+def answer(models: ReadModels, stored: StoredRow) -> DeploymentStatusResponse:
+    """Return a stored row as what the service answers; it says so if events could not be applied."""
+    found = status.respond(models.row_of(DEPLOYMENT_STATUS, stored))
+    if stored.parked_from is None:
+        return found
+    parked = models.store.parked(DEPLOYMENT_STATUS, stored.key)
+    message = (
+        f"{found.message} {len(parked)} later event{'s' if len(parked) != 1 else ''} could not be applied, "
+        f"from position {stored.parked_from} on: {parked[0].error if parked else 'why is not known'}"
+    )
+    return found.model_copy(update={"message": message, "parked_events": len(parked)})
+
+
+def keys(
+    models: ReadModels, *conditions: Condition, newest_first: bool = False, limit: int | None = None
+) -> list[str]:
+    """Return the ids of all deployments of which the conditions hold, deleted ones among them."""
+    found: list[str] = []
+    after: tuple[Any, int] | None = None
+    while limit is None or len(found) < limit:
+        selection = Selection(
+            conditions=conditions,
+            descending=newest_first,
+            after=after,
+            limit=LARGEST_PAGE if limit is None else limit - len(found),
+        )
+        rows = models.select(DEPLOYMENT_LIST, selection).rows
+        if not rows:
+            break
+        found += [it.row.key for it in rows]
+        after = (None, rows[-1].first_position)
+    return found
+
+
+def begins(prefix: str) -> tuple[Condition, Condition]:
+    """Return the conditions for ids that begin so."""
+    return Condition(KEY, ">=", prefix), Condition(KEY, "<", prefix + _AFTER_HEX)
