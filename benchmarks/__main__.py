@@ -2,7 +2,8 @@
 
     python -m benchmarks                 everything
     python -m benchmarks --rounds 3      fewer rounds
-    python -m benchmarks --skip-million  without the log of a million events
+    python -m benchmarks --skip-million  with logs of a hundred thousand events instead of a million
+    python -m benchmarks --only projecting  only the read models; or only the event log: appending
 
 Every figure is the median of the rounds; within a round, ours and the baseline's take turns. A PostgreSQL
 server is started for it, with fsync on; DEPLOYLEDGER_BENCH_POSTGRES_URL names another one.
@@ -16,6 +17,7 @@ import platform
 from benchmarks.appending import accepted_rates, heartbeat, latencies, million
 from benchmarks.databases import databases
 from benchmarks.following import visibility
+from benchmarks.projecting import following, reading, rebuilding
 from benchmarks.report import Report
 
 
@@ -25,19 +27,26 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-million", action="store_true")
+    parser.add_argument("--only", choices=["appending", "projecting"])
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     report = Report()
     with databases() as found:
         print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {found.postgres_version},")
         print(f"SQLite {found.sqlite_version}\n")
+        size = 100_000 if options.skip_million else 1_000_000
         for database in found.all:
-            accepted_rates(report, database, options.rounds)
-            latencies(report, database, options.rounds)
-            visibility(report, database, options.rounds)
-            heartbeat(report, database, options.rounds)
-            if not options.skip_million:
-                million(report, database, options.rounds)
+            if options.only != "projecting":
+                accepted_rates(report, database, options.rounds)
+                latencies(report, database, options.rounds)
+                visibility(report, database, options.rounds)
+                heartbeat(report, database, options.rounds)
+                if not options.skip_million:
+                    million(report, database, options.rounds)
+            if options.only != "appending":
+                rebuilding(report, database, options.rounds, size)
+                following(report, database, options.rounds)
+                reading(report, database, options.rounds, size)
     report.print()
 
 

@@ -12,11 +12,10 @@ from eventsourcing.application import Application
 
 from benchmarks.baselines import library_append
 from benchmarks.databases import Database
+from benchmarks.filling import fill
 from benchmarks.report import Report
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentRequest, DeploymentTargetConfig
-from deployledger.adapters.event_log import open_event_log
-from deployledger.adapters.event_log.commands import Command, EventRow
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def million(report: Report, database: Database, rounds: int) -> None:
     """How fast a log of a million events grows, compared with one of ten thousand."""
     urls = {size: database.fresh() for size in (10_000, 1_000_000)}
     for size, url in urls.items():
-        _fill(url, size)
+        fill(url, size // 4)
     rates: dict[int, list[float]] = {size: [] for size in urls}
     for _ in range(rounds):
         for size, url in urls.items():
@@ -183,25 +182,3 @@ def million(report: Report, database: Database, rounds: int) -> None:
         baseline=rates[10_000],
         at_least=0.85,
     )
-
-
-def _fill(url: str, size: int) -> None:
-    """Fill a log with deployments of four events each, by the writer that every append goes through."""
-    log = open_event_log(url, create=True)
-    log.position()
-    commits = log._commits  # the benchmark fills logs below the service, which would take minutes
-    state = b'{"' + b"x" * 420 + b'":1}'
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(commits.store, (_filling(state) for _ in range(size // 64))))
-    log.close()
-
-
-def _filling(state: bytes) -> Command:
-    rows = []
-    for _ in range(16):
-        stream = uuid4()
-        rows += [
-            EventRow(stream, version, "deployment.filling", state, uuid4(), "bench", None, None)
-            for version in range(1, 5)
-        ]
-    return Command(rows)

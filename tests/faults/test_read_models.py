@@ -265,6 +265,7 @@ async def test_what_one_process_was_told_another_one_sees_at_once(database_url: 
     async with MLModelDeploymentService(database_url=database_url, run_jobs=False, resume=False) as service:
         await service.list_deployments()
         process = start(reading.answer, database_url, there)
+        there.close()  # so that the end of the other process is the end of the conversation
         with running(process):
             assert await asyncio.to_thread(here.recv) == process.pid
             known: list[Any] = []

@@ -30,7 +30,7 @@ from tests.projections.examples import (
 )
 
 SETTINGS = settings(
-    max_examples=times(25, 1000),
+    max_examples=times(12, 1000),
     deadline=None,
     phases=(Phase.explicit, Phase.generate),  # to shrink takes minutes with a real database
     database=None,

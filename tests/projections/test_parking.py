@@ -208,6 +208,7 @@ def test_a_row_that_is_too_large_is_parked_at_the_event_that_made_it_so(
     batches: int, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployledger.projections.read_models._APPLIED_AT_ONCE", batches)
+    monkeypatch.setattr("deployledger.projections.rebuilding._ROWS_AT_HAND", batches // 2)
     one, other = uuid4(), uuid4()
     large = {"note": "x" * 30_000}
     with opened(database_url, *EXAMPLES, largest_row=20_000) as models:
@@ -227,6 +228,24 @@ def test_a_row_that_is_too_large_is_parked_at_the_event_that_made_it_so(
     with opened(database_url, *EXAMPLES, largest_row=40_000) as models:
         assert models.retry("deployment_status") == 0
         assert models.get("deployment_status", str(one)).version == 6
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize(
+    "first",
+    [{"tags": {"note": "x" * 30_000}}, {"name": "a\0b"}, {"model_uri": "a\0b"}],
+    ids=lambda it: next(iter(it)),
+)
+def test_a_row_that_could_not_be_stored_for_a_moment_is_parked_however_it_is_made(
+    batches: int, first: dict[str, Any], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployledger.projections.read_models._APPLIED_AT_ONCE", batches)
+    with opened(database_url, *EXAMPLES, largest_row=20_000) as models:
+        models.log.append(history(requested(**first), update_requested(), stream=uuid4()))
+        catch_all_up(models)
+        assert_folded(models, 20_000)
+        models.rebuild(list(models.projections))
+        assert_folded(models, 20_000)
 
 
 class Tricky(BaseModel):

@@ -21,7 +21,9 @@ from tests.projections.examples import (
     tables,
 )
 
-STREAMS = [UUID(int=(number << 120) | (number << 60)) for number in range(1, 9)]
+STREAMS = [UUID(int=number << 125 | 5 << 120) for number in range(8)]
+"""Ids that are spread over all that there are, as those of deployments are."""
+
 ONE = str(STREAMS[2])
 
 

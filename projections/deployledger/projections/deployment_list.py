@@ -89,8 +89,8 @@ def apply(row: ListRow | None, event: DeploymentEvent) -> ListRow:
 
 def _specified(event: events.Requested | events.UpdateRequested) -> dict[str, Any]:
     return {
-        "name": event.name,
-        "model_uri": event.model_uri,
+        "name": _stored(event.name),
+        "model_uri": _stored(event.model_uri),
         "target_type": event.target.type,
         "tags": _tags(event.tags),
     }
@@ -105,8 +105,11 @@ def _tags(tags: dict[str, Any]) -> str:
 
 def _pair(name: str, value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-    # No database stores NUL in text, and what separates tags may not be in one.
-    return f"{name}={text}".replace("\0", "\ufffd").replace(_BETWEEN_TAGS, "\ufffd")
+    return _stored(f"{name}={text}").replace(_BETWEEN_TAGS, "\ufffd")  # which separates them
+
+
+def _stored(text: str) -> str:
+    return text.replace("\0", "\ufffd")  # no database stores NUL in text
 
 
 def tag_pattern(name: str, value: Any = None) -> str:

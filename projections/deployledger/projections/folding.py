@@ -23,7 +23,7 @@ DecodedEvent = tuple[RawEvent, Event | None, str]
 class _Entry:
     """A row while events are applied to it."""
 
-    __slots__ = ("first_position", "is_changed", "parked_from", "position", "row", "stored")
+    __slots__ = ("first_position", "is_changed", "parked_from", "position", "row", "size", "stored")
 
     def __init__(self, first_position: int, stored: StoredRow | None = None) -> None:
         self.row: Any = None
@@ -32,6 +32,7 @@ class _Entry:
         self.parked_from: int | None = None
         self.stored = stored
         self.is_changed = False
+        self.size = len(stored.state) if stored is not None and stored.state is not None else 0
 
 
 def decode_all(
@@ -93,6 +94,7 @@ class Folding:
         by_key = self._by_key(decoded)
         self._load(by_key)
         entries, apply = self._entries, self._projection.apply
+        suspicious = self._largest_row // 2  # bytes of events; a row seldom takes more than they do
         for key, events in by_key.items():
             entry = entries.get(key)
             if entry is None:
@@ -102,8 +104,11 @@ class Folding:
                 if event is None or entry.parked_from is not None:
                     self._park(key, entry, raw, error)
                     continue
+                entry.size += len(raw[4])
                 try:
                     after = apply(row, event)
+                    if entry.size > suspicious and after is not None:
+                        self._encode(after)
                 except Exception as problem:  # a fold raises what it likes; other rows go on
                     self._park(key, entry, raw, _described(problem))
                     continue
@@ -149,11 +154,22 @@ class Folding:
         """Have at hand every row that the events belong to."""
         entries = self._entries
         needed = [key for key in by_key if key not in entries]
-        if self._is_new and self._projection.key is None:
+        if self._projection.key is None:  # a stream that begins has no row
             needed = [key for key in needed if by_key[key][0][0][2] > 1]
-        if not needed:
-            return
-        for stored in self._table.load(needed):
+        if needed:
+            self._load_rows(needed)
+
+    def load(self, raws: Sequence[RawEvent]) -> None:
+        """Have at hand the rows of all streams that go on in these events, with one look at the table."""
+        if self._projection.key is None:
+            begun = {raw[1] for raw in raws if raw[2] == 1}
+            streams = {raw[1] for raw in raws if self._projection.reads(raw[3])}
+            if needed := streams - begun - self._entries.keys():
+                self._load_rows(list(needed))
+
+    def _load_rows(self, keys: list[str]) -> None:
+        entries = self._entries
+        for stored in self._table.load(keys):
             entry = _Entry(stored.first_position, stored)
             entry.position = stored.position
             entry.parked_from = stored.parked_from

@@ -155,8 +155,6 @@ class Projection(Generic[Row]):
                 if "\0" in value:
                     raise ValueError(f"{value!r} has a NUL character, which no database stores in a column")
                 if not value.isascii():
-                    value.encode()  # half a surrogate pair is no text
-                if not value.isascii():
                     value.encode()  # half a surrogate pair is a ValueError: no database stores that either
             elif kind is datetime:
                 if value.tzinfo is None:

@@ -1,8 +1,10 @@
 """Read models: rows that are always current when they are read, kept so by whoever reads or follows."""
 
+import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -11,6 +13,7 @@ from uuid import UUID, uuid5
 from deployledger.domain.event_log import EventLog, RawEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,
+    ConflictError,
     EventLogError,
     ReadModelError,
     ResourceNotFoundError,
@@ -19,7 +22,7 @@ from deployledger.projections import rebuilding
 from deployledger.projections.folding import LARGEST_ROW_BYTES, Folding, decode_all, read_by
 from deployledger.projections.projection import Consistency, Projection
 from deployledger.projections.rebuilding import fill_here
-from deployledger.projections.reports import Progress, Rebuilt, Task, Verified
+from deployledger.projections.reports import COUNTS, Progress, Rebuilt, Task, Verified
 from deployledger.projections.store import (
     Applying,
     Found,
@@ -33,7 +36,8 @@ from deployledger.projections.store import (
 LOGGER = logging.getLogger("ml_model_deployment_service.read_models")
 
 _NAMESPACE = UUID("a3c1f5f0-5b0a-5d52-8d0d-1b9a5f5a7c21")
-_APPLIED_AT_ONCE = 2_000
+_APPLIED_AT_ONCE = 4_000
+_DECODED_AT_ONCE = 200
 _ALL = 1 << 31
 _BUILT_FROM = 20_000
 """From so many events on, a read model that is not there is built as a rebuild builds it."""
@@ -264,11 +268,17 @@ class ReadModels:
     ) -> None:
         """Apply events to the tables that are read, in a transaction."""
         behind = [projection for projection in group if applying.position(projection) < reached]
-        decoded = decode_all(raws, behind, self.log.decode)
+        work = []
         for projection in behind:
             table = applying.table(projection)
             folding = self.folding(projection, table)
-            folding.apply(read_by(projection, decoded, after=applying.position(projection)))
+            folding.load(raws)
+            work.append((projection, applying.position(projection), table, folding))
+        for some in _parts(raws):
+            decoded = decode_all(some, behind, self.log.decode)
+            for projection, position, _, folding in work:
+                folding.apply(read_by(projection, decoded, after=position))
+        for projection, _, table, folding in work:
             table.save(folding.changes())
             applying.advance(projection, reached, marker(raws[-1]))
 
@@ -285,10 +295,13 @@ class ReadModels:
             end = self.log.position()  # this opens the log's database, which may be that of the rows
             missing = self.store.prepare(group)
             missing += self._of_another_log([it for it in group if it not in missing])
-            if missing and end >= _BUILT_FROM:
-                self.rebuild([projection.name for projection in missing])
-            else:
-                self.store.begin_empty(missing)
+            while missing and end >= _BUILT_FROM:
+                try:
+                    self.rebuild([projection.name for projection in missing])
+                except ConflictError:  # another process is at it: wait for that
+                    time.sleep(_LOOK_AGAIN_SECONDS)
+                missing = self.store.prepare(group)
+            self.store.begin_empty(missing)
             self._prepared.update(it.name for it in group)
 
     def _of_another_log(self, projections: Sequence[Projection[Any]]) -> list[Projection[Any]]:
@@ -368,7 +381,10 @@ class ReadModels:
 
     def _lock(self, purpose: str, projection: Projection[Any]) -> UUID:
         """Return the name of a lock among all processes that use the same database of read models."""
-        label = f"{purpose} {projection.name} {projection.version} {self.store.described_as}"
+        place = self.store.described_as
+        if not place.startswith("postgresql:"):  # a file of this machine, or memory of this process
+            place = f"{self.process if place == 'memory' else self.process.partition(':')[0]} {place}"
+        label = f"{purpose} {projection.name} {projection.version} {place}"
         return uuid5(_NAMESPACE, label)
 
     def exclusively(self, projection: Projection[Any]) -> Any:
@@ -515,17 +531,27 @@ class ReadModels:
         return rebuilding.verify(self, names, sample, workers, progress)
 
     def repair(self, verified: Verified) -> None:
-        """Make the rows anew that a verification found to be different."""
-        keys = list(dict.fromkeys(it.key for it in verified.differences))
-        if self.projection(verified.name).is_by_stream:
-            self.refold(verified.name, keys)
+        """Make the rows anew that a verification found to be different, and the counts."""
+        projection = self.projection(verified.name)
+        keys = [it.key for it in verified.differences if not it.key.startswith(COUNTS)]
+        if projection.is_by_stream:
+            self.refold(verified.name, list(dict.fromkeys(keys)))
         elif keys:
             self.rebuild([verified.name])
+        if verified.differences and projection.counted:
+            with self.store.applying([projection]) as applying:
+                applying.table(projection).recount()
+
+
+def _parts(raws: Sequence[RawEvent]) -> Iterator[Sequence[RawEvent]]:
+    """Yield a few events at a time: what is decoded is soon done with, and takes no room in the meantime."""
+    for start in range(0, len(raws), _DECODED_AT_ONCE):
+        yield raws[start : start + _DECODED_AT_ONCE]
 
 
 def marker(raw: RawEvent) -> str:
     """Return what tells an event of one log from one of another log at the same position."""
-    return f"{raw.stream_id}:{raw.stream_version}"
+    return f"{raw.stream_id}:{raw.stream_version}:{hashlib.sha256(raw.state).hexdigest()}"
 
 
 def _consistency(given: Consistency | str) -> Consistency:

@@ -12,7 +12,7 @@ from uuid import UUID
 from deployledger.domain.exceptions import ConfigurationError, ConflictError
 from deployledger.projections.folding import decode_all, read_by
 from deployledger.projections.projection import Projection
-from deployledger.projections.reports import Difference, Progress, Rebuilt, Task, Verified
+from deployledger.projections.reports import COUNTS, Difference, Progress, Rebuilt, Task, Verified
 from deployledger.projections.store import Applying, Changes, StoredRow, Table
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ class _Buffered:
         self._rows += len(changes.new) + len(changes.changed)
         if self._rows >= _WRITTEN_AT_ONCE or changes.removed or changes.unparked:
             self.flush()
+
+    def recount(self) -> None:
+        """Make the counts anew, from the rows."""
+        self.flush()
+        self._table.recount()
 
     def flush(self) -> None:
         """Write what was not yet written."""
@@ -315,6 +320,12 @@ def _compare(
             differences: list[Difference] = []
             for expected, found in comparison.differences(keys):
                 differences += _fields(projection, expected, found)
+            for block, value, expected_rows, found_rows in comparison.miscounted():
+                differences.append(
+                    Difference(
+                        f"{COUNTS} {block}", f"{projection.counted}={value}", expected_rows, found_rows
+                    )
+                )
             rows = comparison.rows(keys)
         seconds = time.monotonic() - begin
         return Verified(projection.name, reached, reached, rows, tuple(differences), seconds)

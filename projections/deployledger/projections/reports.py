@@ -7,6 +7,9 @@ from uuid import UUID
 
 from deployledger.projections.projection import Projection
 
+COUNTS = "#counts"
+"""What the key of a difference begins with that is not of a row, but of the number of rows in a block."""
+
 
 class Task(NamedTuple):
     """Tables to fill from the log.

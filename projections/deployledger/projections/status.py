@@ -226,10 +226,18 @@ def progress(row: StatusRow) -> Progress | None:
     if not is_in_progress(row.state, row.is_batch_job):
         return None
     if row.state is State.DELETING:
-        return Progress(step=Step.DELETE, steps_done=0, steps_total=1)
-    steps = [Step.FETCH, Step.PACKAGE, Step.PROVISION, *([Step.RUN] if row.is_batch_job else [])]
+        return _DELETING
     done = _PIPELINE.index(row.state) if row.state in _PIPELINE else len(_PIPELINE)
-    return Progress(step=steps[done], steps_done=done, steps_total=len(steps))
+    return (_OF_BATCH_JOB if row.is_batch_job else _OF_SERVICE)[done]
+
+
+def _progresses(*steps: Step) -> list[Progress]:
+    return [Progress(step=it, steps_done=done, steps_total=len(steps)) for done, it in enumerate(steps)]
+
+
+_OF_SERVICE = _progresses(Step.FETCH, Step.PACKAGE, Step.PROVISION)
+_OF_BATCH_JOB = _progresses(Step.FETCH, Step.PACKAGE, Step.PROVISION, Step.RUN)
+_DELETING = _progresses(Step.DELETE)[0]
 
 
 def message(row: StatusRow) -> str:
@@ -274,28 +282,32 @@ def _what_happens(row: StatusRow) -> str:
 
 def respond(row: StatusRow) -> DeploymentStatusResponse:
     """Return the row as what the service answers."""
-    return DeploymentStatusResponse(
-        deployment_id=row.deployment_id,
-        deployment_name=row.name,
-        model_uri=row.model_uri,
-        status=status(row.state, row.has_served),
-        endpoint_url=row.endpoint_url,
-        message=message(row),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        deployed_model_version=row.deployed_model_version,
-        revision=row.revision,
-        serving_revision=row.serving_revision,
-        state=row.state,
-        version=row.version,
-        progress=progress(row),
-        deployment_target_config=row.target,
-        resource_allocation=row.resources,
-        tags=row.tags,
-        artifact_digest=row.artifact.digest if row.artifact else None,
-        image_digest=row.image.digest if row.image else None,
-        failure=row.failure,
-        simulated=bool(row.simulated_steps),
+    artifact, image = row.artifact, row.image
+    return new_row(
+        DeploymentStatusResponse,
+        {
+            "deployment_id": row.deployment_id,
+            "deployment_name": row.name,
+            "model_uri": row.model_uri,
+            "status": status(row.state, row.has_served),
+            "endpoint_url": row.endpoint_url,
+            "message": message(row),
+            "created_at": row.created_at,
+            "updated_at": row.updated_at,
+            "deployed_model_version": row.deployed_model_version,
+            "revision": row.revision,
+            "serving_revision": row.serving_revision,
+            "state": row.state,
+            "version": row.version,
+            "progress": progress(row),
+            "deployment_target_config": row.target,
+            "resource_allocation": row.resources,
+            "tags": row.tags,
+            "artifact_digest": artifact.digest if artifact else None,
+            "image_digest": image.digest if image else None,
+            "failure": row.failure,
+            "simulated": bool(row.simulated_steps),
+        },
     )
 
 

@@ -11,7 +11,7 @@ from deployledger.projections.projection import Projection
 KEY = "#key"
 """In the place of a column's name: the key of the row."""
 
-POSITIONS_PER_BLOCK = 4096
+POSITIONS_PER_BLOCK = 1024
 """Rows are counted by blocks: those whose first event is among so many positions of the log."""
 
 
@@ -200,6 +200,10 @@ class Table(Protocol):
         """Make the changes."""
         ...
 
+    def recount(self) -> None:
+        """Make the counts anew, from the rows; only of a projection that has some."""
+        ...
+
 
 class Applying(Protocol):
     """A transaction in which nobody else applies events to the same read models."""
@@ -331,4 +335,8 @@ class Comparison(Protocol):
 
     def rows(self, keys: tuple[str, str] | None = None) -> int:
         """Return how many rows the table that is read has."""
+        ...
+
+    def miscounted(self) -> list[tuple[int, bool, int, int]]:
+        """Return block, value, the expected number of rows, and the one kept at hand, where they differ."""
         ...

@@ -48,8 +48,8 @@ class Filters:
             found.append(Condition("status", "=", _one_of("status", self.status, list(DeploymentStatus))))
         if self.name_contains is not None:
             found.append(Condition("name", "contains", _text("name_contains", self.name_contains)))
-        for name, value in (self.tags or {}).items():
-            found.append(Condition("tags", "has", tag_pattern(_text("tags", name), value)))
+        for name, value in _tags(self.tags):
+            found.append(Condition("tags", "has", tag_pattern(name, value)))
         if self.model_uri_prefix is not None:
             prefix = _text("model_uri_prefix", self.model_uri_prefix)
             found.append(Condition("model_uri", "begins", prefix))
@@ -74,6 +74,18 @@ class Filters:
         """Return a digest of the filters and the order, by which a cursor knows its list."""
         told = json.dumps([vars(self), sort, descending], sort_keys=True, default=str)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _tags(tags: Any) -> list[tuple[str, Any]]:
+    if tags is None:
+        return []
+    if not isinstance(tags, dict):
+        raise ConfigurationError(f"tags={tags!r} is not a dict of tags and their values.")
+    try:
+        json.dumps(tags, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"tags={tags!r} is not what tags can be: {error}.") from None
+    return [(_text("tags", name), value) for name, value in tags.items()]
 
 
 def _text(name: str, value: Any) -> str:

@@ -32,7 +32,12 @@ from deployledger.domain.event_log import (
     SchemaState,
 )
 from deployledger.domain.events import Event
-from deployledger.domain.exceptions import ConcurrencyError, ConfigurationError, EventLogError
+from deployledger.domain.exceptions import (
+    ConcurrencyError,
+    ConfigurationError,
+    EventLogError,
+    UndecodableEventError,
+)
 from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
@@ -240,7 +245,7 @@ class DatabaseEventLog(ABC):
         try:
             yield
         except MapperDeserialisationError as error:
-            raise EventLogError(
+            raise UndecodableEventError(
                 str(error), hint="Upgrade deployledger, or restore the database from a backup."
             ) from error
         except PersistenceError as error:

@@ -1,9 +1,9 @@
 """The event log in a PostgreSQL database, in a schema of its own."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import islice, starmap
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 import psycopg
@@ -178,13 +178,17 @@ class PostgresEventLog(DatabaseEventLog):
             "WHERE {} ORDER BY position"
         ).format(schema.EVENTS.name, SQL(" AND ").join(conditions))
         with self._session() as session, self._translated_driver_errors():
-            # In the order of the log the table's pages come one after the other; by stream they would not.
-            session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
+            if streams is None or streams[0] != streams[1]:
+                # In the order of the log the table's pages are read one after the other.
+                session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
             with session.cursor(binary=True, row_factory=tuple_row) as cursor:
                 # Rows are sent while earlier ones are worked on; a server-side cursor would wait in between.
-                rows = starmap(RawEvent, cursor.stream(query, values, size=_SENT_AT_ONCE))
-                while page := list(islice(rows, _SCANNED_AT_ONCE)):
-                    yield page
+                # It has the connection's lock until it is closed, without which nothing could be rolled back.
+                stream = cursor.stream(query, values, size=_SENT_AT_ONCE)
+                with closing(cast("Generator[Any, None, None]", stream)) as sent:
+                    rows = starmap(RawEvent, sent)
+                    while page := list(islice(rows, _SCANNED_AT_ONCE)):
+                        yield page
 
     @contextmanager
     def _translated_driver_errors(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -333,12 +333,12 @@ class PostgresReadModels:
             )
 
     def drop(self, projection: Projection[Any], generation: int) -> None:
-        """Drop a table, unless it is read."""
+        """Drop a table, unless it is read; one that somebody still has open is left to the next rebuild."""
         table = RowTable(projection, generation)
         with self._own_session() as session:
             # Who still reads it is not cut off, and those who wait for this do not wait for long.
             session.execute(SQL("SET lock_timeout = {}").format(Literal(f"{_DROP_SECONDS}s")))
-            with session.transaction():
+            with suppress(psycopg.errors.LockNotAvailable), session.transaction():
                 is_read = _one(
                     session,
                     SQL("SELECT count(*) FROM {} WHERE generation = %s").format(MODELS),
@@ -521,6 +521,18 @@ class _Comparison:
         where, values = _between(keys)
         query = SQL("SELECT count(*) FROM {} WHERE {}").format(self._found.rows, where)
         return int(_one(self._session, query, values)[0])
+
+    def miscounted(self) -> list[tuple[int, bool, int, int]]:
+        """Return block, value, the expected number of rows, and the one kept at hand, where they differ."""
+        if self._found.projection.counted is None:
+            return []
+        query = SQL(
+            "SELECT block, value, coalesce(r.rows, 0), coalesce(c.rows, 0) FROM ({recounted}) r "
+            "FULL JOIN {counts} c USING (block, value) WHERE coalesce(r.rows, 0) <> coalesce(c.rows, 0) "
+            "ORDER BY block, value"
+        ).format(recounted=self._expected.recounted(), counts=self._found.counts)
+        with self._session.cursor(row_factory=tuple_row) as cursor:
+            return cursor.execute(query).fetchall()
 
 
 def _between(keys: tuple[str, str] | None) -> tuple[Composable, list[str]]:

@@ -31,6 +31,7 @@ class RowTable:
         label = f"{projection.name}_v{projection.version}_{generation}"
         self.rows = Identifier(SCHEMA, label)
         self.counts = Identifier(SCHEMA, f"{label}_counts")
+        self._statements: dict[tuple[Any, ...], str] = {}
         # Names of columns of ours and of the projection are kept apart by a prefix.
         self.columns = [Identifier(column_name(name)) for name in projection.columns]
         own = [SQL(name) for name in ("key", "first_position", "position", "parked_from", "state")]
@@ -82,6 +83,18 @@ class RowTable:
             SQL("DELETE FROM {} WHERE generation = {}").format(PARKED, Literal(self.generation)),
             SQL("DELETE FROM {} WHERE generation = {}").format(TABLES, Literal(self.generation)),
         ]
+
+    def recounted(self) -> Composed:
+        """Return the query that counts the rows by block and value."""
+        assert self.projection.counted is not None  # noqa: S101  # the caller looked
+        return SQL(
+            "SELECT first_position / {size} AS block, {value} AS value, count(*) AS rows FROM {rows} "
+            "WHERE state IS NOT NULL GROUP BY 1, 2"
+        ).format(
+            size=Literal(POSITIONS_PER_BLOCK),
+            value=Identifier(column_name(self.projection.counted)),
+            rows=self.rows,
+        )
 
     @cached_property
     def select_by_key(self) -> str:
@@ -140,28 +153,40 @@ class RowTable:
         self, selection: Selection, answer: "RowTable", end: Composable
     ) -> tuple[str, list[Any]]:
         """Return the statement that selects rows with the state of both read models, and its values."""
-        projection = self.projection
-        where, values = self._where(selection)
+        shape = (
+            answer.generation,
+            selection.counted is None,
+            tuple((it.column, it.operator) for it in selection.conditions),
+            selection.sort,
+            selection.descending,
+            selection.after is None or selection.after[0] is None,
+            selection.after is None,
+            self._uses_counts(selection),
+        )
+        statement = self._statements.get(shape)
+        if statement is None:
+            statement = self._statements[shape] = self._select(selection, answer, end)
+        return statement, self._values(selection)
+
+    def _uses_counts(self, selection: Selection) -> bool:
+        """Return whether the counts say where the page begins."""
+        is_filtered = bool(selection.conditions) or self.projection.counted is None
+        return not is_filtered and selection.offset > 0 and not selection.sort and selection.after is None
+
+    def _select(self, selection: Selection, answer: "RowTable", end: Composable) -> str:
         sorting = Identifier(column_name(selection.sort)) if selection.sort else SQL("first_position")
         direction = SQL("DESC" if selection.descending else "ASC")
-        position_values: list[Any] = []
-        condition = where
-        if selection.after is not None:
-            is_behind, position_values = self._after(selection.sort, selection.descending, selection.after)
-            condition = SQL("{} AND {}").format(where, is_behind)
-        is_plain = not selection.conditions and projection.counted is not None
+        condition = where = self._where(selection)
         offset: Composable = SQL("%s")
-        offset_values: list[Any] = [selection.offset]
-        start: Composable = SQL("")
-        if is_plain and selection.offset and not selection.sort and selection.after is None:
-            start = self._start(selection)
-            compare = SQL("<" if selection.descending else ">=")
+        if selection.after is not None:
+            condition = SQL("{} AND {}").format(where, self._after(selection))
+        if self._uses_counts(selection):
             edge = SQL("(start.block + 1)" if selection.descending else "start.block")
+            compare = SQL("<" if selection.descending else ">=")
             condition = SQL("{} AND first_position {} {} * {}").format(
                 where, compare, edge, Literal(POSITIONS_PER_BLOCK)
             )
             offset = SQL("%s - start.before")
-        row_columns = SQL(", ").join(SQL("a.{}").format(it) for it in answer.row_columns())
         page = SQL(
             "SELECT {sorting} AS sorted_by, first_position, key FROM {rows} WHERE {condition} "
             "ORDER BY {order} LIMIT %s OFFSET {offset}"
@@ -174,47 +199,56 @@ class RowTable:
             else SQL("first_position {}").format(direction),
             offset=offset,
         )
-        total, total_values = self._total(selection, where, values)
-        if start.as_string():
-            source = SQL("({start}) AS start CROSS JOIN LATERAL ({page}) AS p").format(start=start, page=page)
-            start_values: list[Any] = self._start_values(selection)
-        else:
-            source, start_values = SQL("({}) AS p").format(page), []
-        statement = SQL(
-            "SELECT m.generation, o.generation, m.position, o.position, {end}, {total}, "
-            "p.sorted_by, p.first_position, {columns} "
-            "FROM {models} m JOIN {models} o ON o.name = {answer} AND o.version = {answer_version} "
-            "LEFT JOIN ({source} JOIN {answers} a ON a.key = p.key) ON TRUE "
-            "WHERE m.name = {name} AND m.version = {version} ORDER BY {order}"
-        ).format(
-            end=end,
-            total=total,
-            columns=row_columns,
-            models=MODELS,
-            answer=Literal(answer.projection.name),
-            answer_version=Literal(answer.projection.version),
-            source=source,
-            answers=answer.rows,
-            name=Literal(projection.name),
-            version=Literal(projection.version),
-            order=SQL("p.sorted_by {0}, p.first_position {0}").format(direction),
+        source = SQL("({}) AS p").format(page)
+        if self._uses_counts(selection):
+            source = SQL("({}) AS start CROSS JOIN LATERAL {}").format(self._start(selection), source)
+        return (
+            SQL(
+                "SELECT m.generation, o.generation, m.position, o.position, {end}, {total}, "
+                "p.sorted_by, p.first_position, {columns} "
+                "FROM {models} m JOIN {models} o ON o.name = {answer} AND o.version = {answer_version} "
+                "LEFT JOIN ({source} JOIN {answers} a ON a.key = p.key) ON TRUE "
+                "WHERE m.name = {name} AND m.version = {version} ORDER BY {order}"
+            )
+            .format(
+                end=end,
+                total=self._total(selection, where),
+                columns=SQL(", ").join(SQL("a.{}").format(it) for it in answer.row_columns()),
+                models=MODELS,
+                answer=Literal(answer.projection.name),
+                answer_version=Literal(answer.projection.version),
+                source=source,
+                answers=answer.rows,
+                name=Literal(self.projection.name),
+                version=Literal(self.projection.version),
+                order=SQL("p.sorted_by {0}, p.first_position {0}").format(direction),
+            )
+            .as_string()
         )
-        ordered = [
-            *total_values,
-            *start_values,
-            *values,
-            *position_values,
-            selection.limit,
-            *offset_values,
-        ]
-        return statement.as_string(), ordered
 
-    def _where(self, selection: Selection) -> tuple[Composable, list[Any]]:
+    def _values(self, selection: Selection) -> list[Any]:
+        """Return the values of a statement, in the order in which it has places for them."""
+        is_counted = selection.counted is not None and self.projection.counted is not None
+        counted = [selection.counted] if is_counted else []
+        where = [*counted, *(it.value for it in selection.conditions)]
+        is_counted_at_hand = not selection.conditions and self.projection.counted is not None
+        after: list[Any] = []
+        if selection.after is not None:
+            value, position = selection.after
+            after = [value, position] if selection.sort and value is not None else [position]
+        return [
+            *(counted if is_counted_at_hand else where),
+            *([*counted, selection.offset] if self._uses_counts(selection) else []),
+            *where,
+            *after,
+            selection.limit,
+            selection.offset,
+        ]
+
+    def _where(self, selection: Selection) -> Composable:
         conditions: list[Composable] = [SQL("state IS NOT NULL")]
-        values: list[Any] = []
         if selection.counted is not None and self.projection.counted:
             conditions.append(SQL("{} = %s").format(Identifier(column_name(self.projection.counted))))
-            values.append(selection.counted)
         for it in selection.conditions:
             name = Identifier(column_name(it.column))
             match it.operator:
@@ -228,52 +262,43 @@ class RowTable:
                     conditions.append(SQL("{} {} %s").format(name, SQL(it.operator)))
                 case other:
                     raise ValueError(f"There is no operator {other!r}.")
-            values.append(it.value)
-        return SQL(" AND ").join(conditions), values
+        return SQL(" AND ").join(conditions)
 
-    def _after(
-        self, sort: str | None, descending: bool, after: tuple[Any, int]
-    ) -> tuple[Composable, list[Any]]:
-        """Return the condition of the rows behind one, and its values. NULL is the largest."""
-        compare = SQL("<" if descending else ">")
-        if sort is None:
-            return SQL("first_position {} %s").format(compare), [after[1]]
-        name = Identifier(column_name(sort))
-        if after[0] is None:
-            others = SQL("OR {} IS NOT NULL").format(name) if descending else SQL("")
-            return SQL("(({} IS NULL AND first_position {} %s) {})").format(name, compare, others), [after[1]]
+    def _after(self, selection: Selection) -> Composable:
+        """Return the condition of the rows behind one. NULL is the largest."""
+        assert selection.after is not None  # noqa: S101  # the caller looked
+        compare = SQL("<" if selection.descending else ">")
+        if selection.sort is None:
+            return SQL("first_position {} %s").format(compare)
+        name = Identifier(column_name(selection.sort))
+        if selection.after[0] is None:
+            others = SQL("OR {} IS NOT NULL").format(name) if selection.descending else SQL("")
+            return SQL("(({} IS NULL AND first_position {} %s) {})").format(name, compare, others)
         condition = SQL("({}, first_position) {} (%s, %s)").format(name, compare)
-        field = self.projection.row_type.model_fields.get(sort)
-        if not descending and field is not None and NoneType in get_args(field.annotation):
-            return SQL("({} OR {} IS NULL)").format(condition, name), list(after)
-        return condition, list(after)
+        field = self.projection.row_type.model_fields.get(selection.sort)
+        if not selection.descending and field is not None and NoneType in get_args(field.annotation):
+            return SQL("({} OR {} IS NULL)").format(condition, name)
+        return condition
 
-    def _total(
-        self, selection: Selection, where: Composable, values: list[Any]
-    ) -> tuple[Composable, list[Any]]:
+    def _total(self, selection: Selection, where: Composable) -> Composable:
         if selection.conditions or not self.projection.counted:
-            return SQL("(SELECT count(*) FROM {} WHERE {})").format(self.rows, where), values
+            return SQL("(SELECT count(*) FROM {} WHERE {})").format(self.rows, where)
+        counts = SQL("SELECT coalesce(sum(rows), 0)::bigint FROM {}").format(self.counts)
         if selection.counted is None:
-            return SQL("(SELECT coalesce(sum(rows), 0)::bigint FROM {})").format(self.counts), []
-        total = SQL("(SELECT coalesce(sum(rows), 0)::bigint FROM {} WHERE value = %s)").format(self.counts)
-        return total, [selection.counted]
+            return SQL("({})").format(counts)
+        return SQL("({} WHERE value = %s)").format(counts)
 
     def _start(self, selection: Selection) -> Composable:
         """Return the query of the block in which the row after the offset is, and how many are before it."""
-        condition = SQL("TRUE") if selection.counted is None else SQL("value = %s")
+        blocks = SQL("SELECT block, sum(rows)::bigint AS rows FROM {} GROUP BY block").format(self.counts)
+        if selection.counted is not None:
+            blocks = SQL("SELECT block, rows FROM {} WHERE value = %s").format(self.counts)
         return SQL(
-            "SELECT block, before FROM (SELECT block, sum(rows) OVER (ORDER BY block {direction}) AS until, "
-            "sum(rows) OVER (ORDER BY block {direction}) - rows AS before FROM "
-            "(SELECT block, sum(rows) AS rows FROM {counts} WHERE {condition} GROUP BY block) AS blocks"
-            ") AS sums WHERE until > %s ORDER BY block {direction} LIMIT 1"
-        ).format(
-            direction=SQL("DESC" if selection.descending else "ASC"),
-            counts=self.counts,
-            condition=condition,
-        )
-
-    def _start_values(self, selection: Selection) -> list[Any]:
-        return [*([] if selection.counted is None else [selection.counted]), selection.offset]
+            "SELECT block, (until - rows)::bigint AS before FROM "
+            "(SELECT block, rows, sum(rows) OVER "
+            "(ORDER BY block {direction} ROWS UNBOUNDED PRECEDING) AS until "
+            "FROM ({blocks}) AS blocks) AS sums WHERE until > %s ORDER BY block {direction} LIMIT 1"
+        ).format(direction=SQL("DESC" if selection.descending else "ASC"), blocks=blocks)
 
 
 def column_name(name: str) -> str:
@@ -316,6 +341,15 @@ class SessionTable:
             else:
                 self._upsert([*changes.new, *changes.changed])
             self._save_others(changes)
+
+    def recount(self) -> None:
+        """Make the counts anew, from the rows."""
+        table = self._table
+        with self._session.transaction():
+            self._session.execute(SQL("DELETE FROM {}").format(table.counts))
+            self._session.execute(
+                SQL("INSERT INTO {} (block, value, rows) {}").format(table.counts, table.recounted())
+            )
 
     def _copy(self, rows: Iterable[StoredRow]) -> None:
         with self._session.cursor() as cursor, cursor.copy(self._table.copy) as copy:

@@ -569,6 +569,11 @@ class _BuildingTable:
         with self._store._connection() as connection:
             return ConnectionTable(connection, self._table).parked_streams()
 
+    def recount(self) -> None:
+        """Make the counts anew, from the rows."""
+        with self._store._writing() as connection:
+            ConnectionTable(connection, self._table).recount()
+
     def save(self, changes: Changes) -> None:
         """Make the changes, in transactions for which nobody waits for long."""
         rows = [*changes.new, *changes.changed]

@@ -149,6 +149,14 @@ class RowTable:
             f"LEFT JOIN {self.rows} r ON r.key = ? WHERE m.name = ? AND m.version = ?"
         )
 
+    def recounted(self) -> str:
+        """Return the query that counts the rows by block and value."""
+        value = column_name(str(self.projection.counted))
+        return (
+            f"SELECT first_position / {POSITIONS_PER_BLOCK} AS block, {value} AS value, count(*) AS rows "  # noqa: S608
+            f"FROM {self.rows} WHERE state IS NOT NULL GROUP BY 1, 2"
+        )
+
     def columns_of(self, alias: str) -> str:
         """Return the names of all columns of a table with an alias, in the order of `stored_row`."""
         return ", ".join(f"{alias}.{name}" for name in self.all_columns)
@@ -293,6 +301,12 @@ class ConnectionTable:
         query = f"SELECT DISTINCT key FROM {PARKED} WHERE generation = ? AND substr(key, 1, 7) = 'stream:'"  # noqa: S608
         return [record[0] for record in self._connection.execute(query, (self._table.generation,))]
 
+    def recount(self) -> None:
+        """Make the counts anew, from the rows."""
+        counts = self._table.counts
+        self._connection.execute(f"DELETE FROM {counts}")  # noqa: S608
+        self._connection.execute(f"INSERT INTO {counts} (block, value, rows) {self._table.recounted()}")
+
     def save(self, changes: Changes) -> None:
         """Make the changes."""
         connection, table = self._connection, self._table
@@ -354,6 +368,21 @@ class Comparison:
             values,
         ):
             yield None, found.stored_row(record)
+
+    def miscounted(self) -> list[tuple[int, bool, int, int]]:
+        """Return block, value, the expected number of rows, and the one kept at hand, where they differ."""
+        if self._found.projection.counted is None:
+            return []
+        query = (
+            "SELECT block, value, sum(rows), sum(kept) FROM ("  # noqa: S608
+            f"SELECT block, value, rows, 0 AS kept FROM ({self._expected.recounted()}) "
+            f"UNION ALL SELECT block, value, 0, rows FROM {self._found.counts}"
+            ") GROUP BY block, value HAVING sum(rows) <> sum(kept) ORDER BY block, value"
+        )
+        return [
+            (block, bool(value), rows, kept)
+            for block, value, rows, kept in self._connection.execute(query).fetchall()
+        ]
 
     def rows(self, keys: tuple[str, str] | None = None) -> int:
         """Return how many rows the table that is read has."""

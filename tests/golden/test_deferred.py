@@ -1,0 +1,85 @@
+"""What folds are given decodes to the same events, though some fields are read later."""
+
+import json
+
+import pytest
+
+from deployledger.adapters.event_log.deferred import decode_deferring
+from deployledger.adapters.event_log.mapper import EventMapper, decode
+from deployledger.domain.event_log import RawEvent
+from deployledger.domain.events import Event
+from deployledger.domain.exceptions import UndecodableEventError
+from tests.golden.examples import EXAMPLES, example
+
+DEFERRED = ("originator_id", "event_id", "actor", "correlation_id", "causation_id")
+all_events = pytest.mark.parametrize("event", [example(it) for it in EXAMPLES], ids=lambda it: it.TOPIC)
+
+
+def raw(event: Event) -> RawEvent:
+    state = EventMapper().encode(event)
+    return RawEvent(7, str(event.originator_id), event.originator_version, event.TOPIC, state)
+
+
+@all_events
+def test_it_is_the_same_event(event: Event) -> None:
+    assert decode(raw(event)) == event
+    assert isinstance(decode_deferring(raw(event)), type(event))
+    assert decode_deferring(raw(event)) == event
+    assert event == decode_deferring(raw(event))
+    assert hash(decode_deferring(raw(event))) == hash(decode_deferring(raw(event)))
+    assert repr(decode_deferring(raw(event))).replace("TzInfo(0)", "datetime.timezone.utc") == repr(event)
+
+
+@all_events
+def test_every_field_can_be_asked_for_first(event: Event) -> None:
+    for name in type(event).model_fields:
+        assert getattr(decode_deferring(raw(event)), name) == getattr(event, name)
+    assert decode_deferring(raw(event)).model_dump() == event.model_dump()
+    assert decode_deferring(raw(event)).model_dump_json() == event.model_dump_json()
+    assert decode_deferring(raw(event)).model_copy(update={"actor": "bob"}).actor == "bob"
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        decode_deferring(raw(event)).nothing_of_the_kind  # noqa: B018
+
+
+@all_events
+def test_what_was_not_stored_has_its_default(event: Event) -> None:
+    stored = json.loads(raw(event).state)
+    for name in stored:
+        if not type(event).model_fields[name].is_required():
+            less = {key: value for key, value in stored.items() if key != name}
+            without = raw(event)._replace(state=json.dumps(less).encode())
+            assert getattr(decode_deferring(without), name) == getattr(decode(without), name)
+
+
+@all_events
+def test_what_the_database_says_of_stream_and_version_wins(event: Event) -> None:
+    stored = json.loads(raw(event).state) | {"originator_version": 99, "originator_id": str(event.event_id)}
+    odd = raw(event)._replace(state=json.dumps(stored).encode())
+    for decoded in (decode(odd), decode_deferring(odd)):
+        assert (decoded.originator_id, decoded.originator_version) == (
+            event.originator_id,
+            event.originator_version,
+        )
+
+
+@pytest.mark.parametrize("state", [b"", b"{", b"{}", b"[]", b"null", b'{"timestamp": "yesterday"}', b"\xff"])
+@all_events
+def test_what_cannot_be_read_is_an_error(event: Event, state: bytes) -> None:
+    for of in (decode, decode_deferring):
+        with pytest.raises(UndecodableEventError, match="does not decode"):
+            of(raw(event)._replace(state=state))
+
+
+def test_a_topic_that_is_not_known_is_an_error() -> None:
+    for of in (decode, decode_deferring):
+        with pytest.raises(UndecodableEventError, match=r"deployment\.dreamt"):
+            of(raw(example(next(iter(EXAMPLES))))._replace(topic="deployment.dreamt"))
+
+
+@all_events
+def test_what_is_read_later_may_turn_out_to_be_unreadable(event: Event) -> None:
+    stored = json.loads(raw(event).state) | {"actor": 5}
+    odd = decode_deferring(raw(event)._replace(state=json.dumps(stored).encode()))
+    assert odd.timestamp == event.timestamp
+    with pytest.raises(UndecodableEventError):
+        odd.actor  # noqa: B018
