@@ -62,7 +62,7 @@ class PostgresReadModels:
             else SQL("NULL::bigint")
         )
         self._live: dict[str, RowTable] = {}
-        self._get_statements: dict[int, str] = {}
+        self._get_statements: dict[int, bytes] = {}
         self._is_created = False
 
     @property
@@ -387,7 +387,7 @@ class PostgresReadModels:
                         SQL("SELECT count(*) FROM {} WHERE generation = %s").format(PARKED),
                         (record[2],),
                     )[0]
-                    records.append(ReadModelRecord(*(*record, rows, parked)))
+                    records.append(_record(record, rows, parked))
                 return records
 
     def parked(
@@ -533,6 +533,13 @@ class _Comparison:
         ).format(recounted=self._expected.recounted(), counts=self._found.counts)
         with self._session.cursor(row_factory=tuple_row) as cursor:
             return cursor.execute(query).fetchall()
+
+
+def _record(record: Sequence[Any], rows: int, parked: int) -> ReadModelRecord:
+    name, version, generation, position, updated_at, rebuilt_at, seconds, events, follower = record
+    return ReadModelRecord(
+        name, version, generation, position, updated_at, rebuilt_at, seconds, events, follower, rows, parked
+    )
 
 
 def _between(keys: tuple[str, str] | None) -> tuple[Composable, list[str]]:

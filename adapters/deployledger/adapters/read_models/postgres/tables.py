@@ -18,7 +18,14 @@ MODELS = Identifier(SCHEMA, "read_models")
 TABLES = Identifier(SCHEMA, "read_model_tables")
 PARKED = Identifier(SCHEMA, "read_model_parked")
 
-_TYPES = {str: "text", int: "bigint", float: "float8", bool: "boolean", datetime: "timestamptz", UUID: "uuid"}
+_TYPES = {
+    str: SQL("text"),
+    int: SQL("bigint"),
+    float: SQL("float8"),
+    bool: SQL("boolean"),
+    datetime: SQL("timestamptz"),
+    UUID: SQL("uuid"),
+}
 _OWN_COLUMNS = 5
 
 
@@ -31,18 +38,19 @@ class RowTable:
         label = f"{projection.name}_v{projection.version}_{generation}"
         self.rows = Identifier(SCHEMA, label)
         self.counts = Identifier(SCHEMA, f"{label}_counts")
-        self._statements: dict[tuple[Any, ...], str] = {}
+        self._statements: dict[tuple[Any, ...], bytes] = {}
         # Names of columns of ours and of the projection are kept apart by a prefix.
         self.columns = [Identifier(column_name(name)) for name in projection.columns]
         own = [SQL(name) for name in ("key", "first_position", "position", "parked_from", "state")]
         self.all_columns = SQL(", ").join([*own, *self.columns])
         self._kinds = [_TYPES[kind] for kind in projection.column_types.values()]
-        self.copy_types = ["text", "int8", "int8", "int8", "text", *self._kinds]
+        kinds = [kind.as_string() for kind in self._kinds]
+        self.copy_types = ["text", "int8", "int8", "int8", "text", *kinds]
 
     def create_statements(self) -> list[Composed | SQL]:
         """Return the statements that create the tables, without the indexes that can wait."""
         columns = [
-            SQL(", {} {}").format(name, SQL(kind + (' COLLATE "C"' if kind == "text" else "")))
+            SQL(", {} {}{}").format(name, kind, SQL(' COLLATE "C"') if kind == _TYPES[str] else SQL(""))
             for name, kind in zip(self.columns, self._kinds, strict=True)
         ]
         statements: list[Composed | SQL] = [
@@ -97,14 +105,14 @@ class RowTable:
         )
 
     @cached_property
-    def select_by_key(self) -> str:
+    def select_by_key(self) -> bytes:
         """The statement that selects rows by an array of keys."""
-        return SQL("SELECT {} FROM {} WHERE key = ANY(%s)").format(self.all_columns, self.rows).as_string()
+        return SQL("SELECT {} FROM {} WHERE key = ANY(%s)").format(self.all_columns, self.rows).as_bytes()
 
     @cached_property
-    def upsert(self) -> str:
+    def upsert(self) -> bytes:
         """The statement that stores rows, given as one array a column."""
-        kinds = ["text", "bigint", "bigint", "bigint", "text", *self._kinds]
+        own = [SQL(kind) for kind in ("text", "bigint", "bigint", "bigint", "text")]
         names = [SQL("first_position"), SQL("position"), SQL("parked_from"), SQL("state"), *self.columns]
         return (
             SQL(
@@ -114,18 +122,18 @@ class RowTable:
             .format(
                 rows=self.rows,
                 columns=self.all_columns,
-                arrays=SQL(", ").join(SQL(f"%s::{kind}[]") for kind in kinds),
+                arrays=SQL(", ").join(SQL("%s::{}[]").format(kind) for kind in [*own, *self._kinds]),
                 changes=SQL(", ").join(SQL("{0} = excluded.{0}").format(name) for name in names),
             )
-            .as_string()
+            .as_bytes()
         )
 
     @cached_property
-    def copy(self) -> str:
+    def copy(self) -> bytes:
         """The statement that loads rows in bulk."""
-        return SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(self.rows, self.all_columns).as_string()
+        return SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(self.rows, self.all_columns).as_bytes()
 
-    def get_statement(self, end: Composable) -> str:
+    def get_statement(self, end: Composable) -> bytes:
         """Return the statement that gets one row with the state of the read model, by name, version, key."""
         own = SQL(", ").join(SQL("r.{}").format(it) for it in self.row_columns())
         return (
@@ -141,7 +149,7 @@ class RowTable:
                 name=Literal(self.projection.name),
                 version=Literal(self.projection.version),
             )
-            .as_string()
+            .as_bytes()
         )
 
     def row_columns(self) -> list[Composable]:
@@ -151,7 +159,7 @@ class RowTable:
 
     def select_statement(
         self, selection: Selection, answer: "RowTable", end: Composable
-    ) -> tuple[str, list[Any]]:
+    ) -> tuple[bytes, list[Any]]:
         """Return the statement that selects rows with the state of both read models, and its values."""
         shape = (
             answer.generation,
@@ -173,7 +181,7 @@ class RowTable:
         is_filtered = bool(selection.conditions) or self.projection.counted is None
         return not is_filtered and selection.offset > 0 and not selection.sort and selection.after is None
 
-    def _select(self, selection: Selection, answer: "RowTable", end: Composable) -> str:
+    def _select(self, selection: Selection, answer: "RowTable", end: Composable) -> bytes:
         sorting = Identifier(column_name(selection.sort)) if selection.sort else SQL("first_position")
         direction = SQL("DESC" if selection.descending else "ASC")
         condition = where = self._where(selection)
@@ -223,7 +231,7 @@ class RowTable:
                 version=Literal(self.projection.version),
                 order=SQL("p.sorted_by {0}, p.first_position {0}").format(direction),
             )
-            .as_string()
+            .as_bytes()
         )
 
     def _values(self, selection: Selection) -> list[Any]:
