@@ -12,6 +12,7 @@ from core_ai_layer.machine_learning_service.ml_service_exceptions import (
     ConfigurationError,
     ConflictError,
     DeploymentError,
+    ModelRegistryError,
 )
 from deployledger.domain.lifecycle import IN_PROGRESS, State
 from tests.domain.given import BATCH_JOB, request
@@ -433,3 +434,28 @@ async def test_closing_does_not_wait_for_a_step_that_hangs(
     await provisioning(held, cluster)
     async with asyncio.timeout(5):
         await held.close()
+
+
+class _WakesWhileItFails:
+    """A registry whose step ends at the moment at which the job is told to look at the log again."""
+
+    def __init__(self) -> None:
+        self.service: MLModelDeploymentService | None = None
+
+    async def download_artifacts(self, **_: object) -> str:
+        await asyncio.sleep(0.05)  # until the job waits for that
+        service = self.service
+        if service is not None and service._worker is not None:
+            for deployment_id in list(service._worker._jobs):
+                service._worker.wake(deployment_id)
+            await asyncio.sleep(0)
+        raise ModelRegistryError("there is none")
+
+
+async def test_a_step_that_ends_while_its_job_is_woken_is_recorded(open_service: OpenService) -> None:
+    registry = _WakesWhileItFails()
+    service = registry.service = open_service(registry)
+    for number in range(5):
+        answer = await service.deploy_model(request(deployment_name=f"iris-{number}"))
+        failed = await service.wait_for_deployment(answer.deployment_id, timeout=10)
+        assert failed.status == "failed"

@@ -274,10 +274,11 @@ class ReadModels:
             folding = self.folding(projection, table)
             folding.load(raws)
             work.append((projection, applying.position(projection), table, folding))
+        alike = len({(projection.topics, position) for projection, position, *_ in work}) == 1
         for some in _parts(raws):
             decoded = decode_all(some, behind, self.log.decode)
             for projection, position, _, folding in work:
-                folding.apply(read_by(projection, decoded, after=position))
+                folding.apply(decoded if alike else read_by(projection, decoded, after=position))
         for projection, _, table, folding in work:
             table.save(folding.changes())
             applying.advance(projection, reached, marker(raws[-1]))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from random import randrange
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -100,20 +101,34 @@ class _Buffered:
 
 def fill_here(models: "ReadModels", tasks: Sequence[Task], progress: Callable[[int], None]) -> None:
     """Do tasks in this process, one after the other."""
-    with rare_collections():
+    with rare_collections:
         for task in tasks:
             fill(models, task, progress)
 
 
-@contextmanager
-def rare_collections() -> Iterator[None]:
-    """Make the search for garbage in cycles rare: rows and events make none, and it took half the time."""
-    before = gc.get_threshold()
-    gc.set_threshold(_ALLOCATIONS_BEFORE_COLLECTION, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
+class _RareCollections:
+    """Makes the search for garbage in cycles rare: rows and events make none, and it took half the time."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._before = gc.get_threshold()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before = gc.get_threshold()
+                gc.set_threshold(_ALLOCATIONS_BEFORE_COLLECTION, *self._before[1:])
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                gc.set_threshold(*self._before)
+
+
+rare_collections = _RareCollections()
 
 
 def ranges(number: int) -> list[tuple[UUID, UUID]]:

@@ -37,7 +37,10 @@ class Watchers:
 
         async def changed() -> None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), _LOOK_AGAIN_SECONDS)
+                async with asyncio.timeout(
+                    _LOOK_AGAIN_SECONDS
+                ):  # not wait_for, which may miss being cancelled
+                    await event.wait()
             event.clear()
 
         try:

@@ -243,7 +243,9 @@ class Worker:
                 LOGGER.warning("%s: the event log cannot be read: %s", deployment, error)
             woken.clear()
             try:
-                await asyncio.wait_for(woken.wait(), _LOOK_AGAIN_SECONDS)
+                # Not wait_for: where the event comes at the moment of being cancelled, it goes on.
+                async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
+                    await woken.wait()
             except TimeoutError:
                 continue
 

@@ -39,7 +39,7 @@ def main() -> None:
             _write(untold)
             untold = 0
 
-    with rare_collections():
+    with rare_collections:
         fill(models, Task(tables, task["until"], streams), tell)
     _write(untold)
     models.store.close()

@@ -122,7 +122,7 @@ class RowTable:
             .format(
                 rows=self.rows,
                 columns=self.all_columns,
-                arrays=SQL(", ").join(SQL("%s::{}[]").format(kind) for kind in [*own, *self._kinds]),
+                arrays=SQL(", ").join(SQL("%b::{}[]").format(kind) for kind in [*own, *self._kinds]),
                 changes=SQL(", ").join(SQL("{0} = excluded.{0}").format(name) for name in names),
             )
             .as_bytes()
