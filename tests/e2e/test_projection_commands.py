@@ -145,9 +145,9 @@ def test_status_says_how_read_models_stand(log: CommandLine) -> None:
         assert it["is_being_rebuilt"] is False
     table = log.run("projections", "status")
     assert table.stdout.split("\n")[1].split() == [
-        *("NAME", "VERSION", "POSITION", "LAG", "ROWS", "PARKED", "REBUILT", "FOLLOWED", "BY")
+        *("NAME", "VERSION", "POSITION", "LAG", "ROWS", "PARKED", "REBUILT")
     ]
-    assert "deployment_list 1 7 0 3 0 - -" in said(table)
+    assert "deployment_list 1 7 0 3 0 -" in said(table)
     assert table.stderr == ""
 
 
@@ -158,7 +158,7 @@ def test_rows_of_another_version_are_marked_and_can_be_removed(users: CommandLin
     found = statuses(users)
     assert [found["counted", version]["is_current"] for version in (1, 2)] == [False, True]
     status = users.run("projections", "status")
-    assert "counted 1 (not read)" in said(status)
+    assert "counted version 1 is not read by this software." in said(status)
     assert "`deployledger projections remove counted 1`" in status.stderr
 
     refused = users.run("projections", "remove", "counted", "2")
@@ -207,7 +207,7 @@ def test_rebuild_says_what_it_did(log: CommandLine) -> None:
     for it in log.json("projections", "status"):
         assert (it["rows"], it["rebuild_events"]) == (ROWS, EVENTS)
         assert it["rebuild_events_per_second"] > 0
-    assert "s ago," in log.run("projections", "status").stdout
+    assert "s ago" in log.run("projections", "status").stdout
 
 
 def test_the_rows_of_one_deployment_are_made_anew(users: CommandLine) -> None:
@@ -234,7 +234,7 @@ def test_ctrl_c_of_a_rebuild_and_a_second_one(users: CommandLine) -> None:
     try:
         until((marks / "begun").exists)
         assert statuses(users)["counted", 1]["is_being_rebuilt"] is True
-        assert "being rebuilt" in users.run("projections", "status").stdout
+        assert "is being rebuilt or verified" in users.run("projections", "status").stderr
         for command in ("rebuild", "verify"):
             second = users.run("projections", command, "counted")
             assert second.returncode == 4
@@ -349,7 +349,7 @@ def test_an_event_that_does_not_decode_is_parked(log: CommandLine) -> None:
     assert len(log.json("projections", "parked", "list", "--deployment", "iris")) == 2
     assert log.json("projections", "parked", "list", "--deployment", "rose") == []
     table = log.run("projections", "parked", "list", "deployment_list")
-    assert f"8 deployment_list {iris} deployment.packaged" in said(table)
+    assert f"8 deployment_list {iris[:8]} packaged," in said(table)
 
     shown = log.json("projections", "parked", "show", "8")
     assert (shown["topic"], shown["stream_id"], shown["stream_version"]) == ("deployment.packaged", iris, 2)

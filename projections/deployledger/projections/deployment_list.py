@@ -125,7 +125,7 @@ DEPLOYMENT_LIST = Projection(
     row_type=ListRow,
     apply=apply,
     columns=tuple(ListRow.model_fields),
-    indexes=(("name",), ("status",), ("updated_at",), ("model_uri",)),
+    indexes=(("name",), ("status",), ("updated_at",)),
     counted="deleted",
 )
 """One row a deployment: what lists select and sort by."""

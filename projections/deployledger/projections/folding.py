@@ -109,7 +109,7 @@ class Folding:
                     after = apply(row, event)
                     if entry.size > suspicious and after is not None:
                         self._encode(after)
-                except Exception as problem:  # a fold raises what it likes; other rows go on
+                except (Exception, SystemExit) as problem:  # a fold raises what it likes; other rows go on
                     self._park(key, entry, raw, _described(problem))
                     continue
                 if row is None:
@@ -145,7 +145,7 @@ class Folding:
                     raise ValueError(f"{key!r} is not a key: a text of 1 to {_LONGEST_KEY} characters")
                 key.encode()  # half a surrogate pair is no text
                 return key, event, error
-            except Exception as problem:  # as above
+            except (Exception, SystemExit) as problem:  # as above
                 error = _described(problem)
         self._blocked_streams.add(stream)
         return stream, None, error
@@ -216,7 +216,7 @@ class Folding:
                     row = self._projection.apply(entry.row, event)
                     if row is not None:
                         self._encode(row)
-                except Exception as problem:  # as above
+                except (Exception, SystemExit) as problem:  # as above
                     error = _described(problem)
                 else:
                     if entry.row is None:
@@ -332,5 +332,5 @@ def _stream_of(key: str) -> UUID | None:
         return None
 
 
-def _described(problem: Exception) -> str:
+def _described(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {problem}"

@@ -22,6 +22,9 @@ _NAME = re.compile(r"(?!sqlite_)[a-z][a-z0-9_]{0,39}")  # SQLite keeps that pref
 _COLUMN_TYPES = (str, int, float, bool, datetime, UUID)
 _OF_DEPLOYMENTS = "deployment."
 
+LONGEST_INDEXED_TEXT = 600
+"""How many characters a text may have that is in an index: PostgreSQL takes 2,704 bytes for an entry."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Projection(Generic[Row]):
@@ -55,6 +58,7 @@ class Projection(Generic[Row]):
     indexes: tuple[tuple[str, ...], ...] = ()
     counted: str | None = None
     column_types: dict[str, type[Any]] = field(init=False, repr=False)
+    _indexed_text: tuple[int, ...] = field(init=False, repr=False, default=())
     _storable: set[tuple[type[Any], ...]] = field(init=False, repr=False, default_factory=set)
 
     def __post_init__(self) -> None:
@@ -75,6 +79,9 @@ class Projection(Generic[Row]):
         for name in (*(name for names in self.indexes for name in names), *filter(None, [self.counted])):
             if name not in types:
                 raise ConfigurationError(f"Projection {self.name} has no column {name!r}.")
+        indexed = {name for names in self.indexes for name in names if types[name] is str}
+        places = tuple(place for place, name in enumerate(self.columns) if name in indexed)
+        object.__setattr__(self, "_indexed_text", places)
         if self.counted is not None and types[self.counted] is not bool:
             raise ConfigurationError(f"Column {self.counted!r} of projection {self.name} is not a bool.")
 
@@ -128,11 +135,19 @@ class Projection(Generic[Row]):
         return topic in self.topics
 
     def encode(self, row: Row) -> tuple[tuple[Any, ...], bytes]:
-        """Return the values of the columns, and the other fields as JSON."""
+        """Return the values of the columns, and the other fields as JSON.
+
+        Raises:
+            ValueError: if it is not a row of this projection.
+        """
+        if not isinstance(row, self.row_type):
+            raise ValueError(f"it returned {type(row).__name__}, not {self.row_type.__name__}")
         if not self.columns:
             return (), row.__pydantic_serializer__.to_json(row)
         values = row.__dict__
         columns = tuple([values[name] for name in self.columns])
+        if float in self.column_types.values():
+            columns = tuple(map(_as_stored, columns, self.column_types.values()))
         exclude = _columns(self)
         if len(exclude) == len(values):
             return columns, b"{}"
@@ -144,6 +159,12 @@ class Projection(Generic[Row]):
         Raises:
             ValueError: if it cannot.
         """
+        for place in self._indexed_text:
+            if columns[place] is not None and len(columns[place]) > LONGEST_INDEXED_TEXT:
+                raise ValueError(
+                    f"column {self.columns[place]!r} has {len(columns[place]):,} characters; "
+                    f"{LONGEST_INDEXED_TEXT:,} is the most for one with an index"
+                )
         types = tuple(map(type, columns))
         if types not in self._storable:
             self._check_types(columns)
@@ -164,8 +185,8 @@ class Projection(Generic[Row]):
 
     def _check_types(self, columns: tuple[Any, ...]) -> None:
         for (name, kind), value in zip(self.column_types.items(), columns, strict=True):
-            is_number = kind is float and isinstance(value, int)
-            if value is not None and not isinstance(value, kind) and not is_number:
+            is_wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+            if value is not None and is_wrong:
                 raise ValueError(f"column {name!r} is {value!r}, not {kind.__name__}")
 
     def decode(self, columns: tuple[Any, ...], state: str | bytes) -> Row:
@@ -175,6 +196,11 @@ class Projection(Generic[Row]):
         fields: dict[str, Any] = pydantic_core.from_json(state)
         fields.update(zip(self.columns, columns, strict=True))
         return self.row_type.model_validate(fields)
+
+
+def _as_stored(value: Any, kind: type[Any]) -> Any:
+    """Return an integer in a column of floats as one of them, as pydantic lets it be."""
+    return float(value) if kind is float and type(value) is int else value
 
 
 @cache

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from deployledger.domain.event_log import EventLog, RawEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,
-    EventLogError,
+    MachineLearningServiceError,
     ReadModelError,
     ResourceNotFoundError,
 )
@@ -31,13 +32,17 @@ from deployledger.projections.store import (
     Selected,
     Selection,
     Table,
+    check_selection,
 )
 
 LOGGER = logging.getLogger("ml_model_deployment_service.read_models")
 
 _NAMESPACE = UUID("a3c1f5f0-5b0a-5d52-8d0d-1b9a5f5a7c21")
 _APPLIED_AT_ONCE = 4_000
-_DECODED_AT_ONCE = 200
+_DECODED_AT_ONCE = 100
+_LONGEST_TURN_SECONDS = 0.2
+_LOOKS = 3
+_LOOK_PAUSE_SECONDS = 0.02
 _ALL = 1 << 31
 _BUILT_FROM = 20_000
 """From so many events on, a read model that is not there is built as a rebuild builds it."""
@@ -208,7 +213,12 @@ class ReadModels:
         answer: Projection[Any] | None = None,
         consistency: Consistency | str = Consistency.CURRENT,
     ) -> Selected:
-        """Return the rows that are selected; of another read model, if there is an ``answer``."""
+        """Return the rows that are selected; of another read model, if there is an ``answer``.
+
+        Raises:
+            ConfigurationError: if the selection asks for what the projection has not.
+        """
+        check_selection(projection, selection)
         answer = answer or projection
         return self._read(
             projection, _consistency(consistency), lambda: self.store.select(projection, selection, answer)
@@ -247,27 +257,33 @@ class ReadModels:
             return reached
 
     def _apply_some(self, group: Sequence[Projection[Any]], end: int) -> int:
+        # Read before the transaction: who is in one takes no second connection, for which others may wait.
+        after = min(self.store.marker(projection)[0] for projection in group)
+        raws = self.log.read_raw(after=after, limit=_APPLIED_AT_ONCE) if after < end else []
         with self.store.applying(group) as applying:
             reached = min(applying.position(projection) for projection in group)
-            if reached >= end:
+            if reached < after:  # they were made anew in between
                 return reached
-            raws = self.log.read_raw(after=reached, limit=_APPLIED_AT_ONCE)
-            if raws:
-                reached = raws[-1].position
-                self.apply(applying, group, raws, reached)
-        return reached
+            raws = raws[reached - after :]
+            return self.apply(applying, group, raws) if raws else reached
 
     def apply_until(self, applying: Applying, group: Sequence[Projection[Any]], until: int) -> None:
         """Apply events up to a position to the tables that are read, in a transaction."""
         while (reached := min(applying.position(projection) for projection in group)) < until:
-            raws = self.log.read_raw(after=reached, limit=min(_APPLIED_AT_ONCE, until - reached))
-            self.apply(applying, group, raws, raws[-1].position)
+            self.apply(applying, group, self.raws(reached, min(until, reached + _APPLIED_AT_ONCE)))
 
-    def apply(
-        self, applying: Applying, group: Sequence[Projection[Any]], raws: Sequence[RawEvent], reached: int
-    ) -> None:
-        """Apply events to the tables that are read, in a transaction."""
-        behind = [projection for projection in group if applying.position(projection) < reached]
+    def raws(self, after: int, until: int) -> list[RawEvent]:
+        """Return the events behind a position and up to another one, read on a connection of its own."""
+        return [raw for page in self.log.scan(after=after, until=until) for raw in page]
+
+    def apply(self, applying: Applying, group: Sequence[Projection[Any]], raws: Sequence[RawEvent]) -> int:
+        """Apply events to the tables that are read, in a transaction; return up to where.
+
+        That may not be all of them: nobody is to wait for long because a fold takes its time.
+        """
+        behind = [projection for projection in group if applying.position(projection) < raws[-1].position]
+        latest = time.monotonic() + _LONGEST_TURN_SECONDS
+        last = raws[-1]
         work = []
         for projection in behind:
             table = applying.table(projection)
@@ -279,9 +295,14 @@ class ReadModels:
             decoded = decode_all(some, behind, self.log.decode)
             for projection, position, _, folding in work:
                 folding.apply(decoded if alike else read_by(projection, decoded, after=position))
-        for projection, _, table, folding in work:
+            last = some[-1]
+            if time.monotonic() > latest:
+                break
+        for projection, position, table, folding in work:
             table.save(folding.changes())
-            applying.advance(projection, reached, marker(raws[-1]))
+            if position < last.position:
+                applying.advance(projection, last.position, marker(last))
+        return last.position
 
     def folding(self, projection: Projection[Any], table: Table, *, is_new: bool = False) -> Folding:
         """Return what applies events to the rows of a table."""
@@ -323,7 +344,7 @@ class ReadModels:
 
     def marker_at(self, position: int) -> str:
         """Return which event is at a position of the log; an empty text if there is none."""
-        raws = self.log.read_raw(after=position - 1, limit=1) if position else []
+        raws = self.raws(position - 1, position) if position else []
         return marker(raws[0]) if raws else ""
 
     # Following --------------------------------------------------------------------------------------
@@ -368,7 +389,7 @@ class ReadModels:
                     if is_follower:
                         self._follow_now(group, stopping)
                 stopping.wait(_STANDBY_SECONDS)
-            except (EventLogError, ReadModelError) as error:
+            except MachineLearningServiceError as error:
                 on_problem(error)
                 stopping.wait(_AGAIN_SECONDS)
 
@@ -388,9 +409,15 @@ class ReadModels:
         label = f"{purpose} {projection.name} {projection.version} {place}"
         return uuid5(_NAMESPACE, label)
 
-    def exclusively(self, projection: Projection[Any]) -> Any:
+    @contextmanager
+    def exclusively(self, projection: Projection[Any]) -> Iterator[bool]:
         """Enter with whether nobody else rebuilds this projection."""
-        return self.log.ownership(self._lock("rebuild", projection))
+        lock = self._lock("rebuild", projection)
+        if self._is_held(lock):
+            yield False
+            return
+        with self.log.ownership(lock) as is_free:
+            yield is_free
 
     # What there is ----------------------------------------------------------------------------------
 
@@ -409,10 +436,9 @@ class ReadModels:
             follower, is_being_rebuilt = None, False
             if projection is not None and is_current:
                 first = self._groups[name][0]
-                with self.log.ownership(self._lock("follow", first)) as is_free:
-                    follower = None if is_free or record is None else record.follower
-                with self.exclusively(projection) as is_free:
-                    is_being_rebuilt = not is_free
+                is_followed = self._is_held(self._lock("follow", first))
+                follower = record.follower if is_followed and record is not None else None
+                is_being_rebuilt = self._is_held(self._lock("rebuild", projection))
             found.append(
                 ReadModelStatus(
                     name=name,
@@ -431,6 +457,15 @@ class ReadModels:
                 )
             )
         return found
+
+    def _is_held(self, lock: UUID) -> bool:
+        """Return whether a lock is held by who works, not by somebody who looks at it as we do."""
+        for _ in range(_LOOKS):
+            with self.log.ownership(lock) as is_free:
+                if is_free:
+                    return False
+            time.sleep(_LOOK_PAUSE_SECONDS)
+        return True
 
     def _lag_seconds(self, position: int, end: int) -> float:
         if position >= end:
@@ -493,7 +528,7 @@ class ReadModels:
                 table.save(folding.changes())
 
     def rebuild(
-        self, names: Sequence[str], *, workers: int = 1, progress: Progress = lambda done, total: None
+        self, names: str | Sequence[str], *, workers: int = 1, progress: Progress = lambda done, total: None
     ) -> list[Rebuilt]:
         """Rebuild read models from the log, into new tables, and switch to them when they are complete.
 
@@ -508,11 +543,11 @@ class ReadModels:
             ConfigurationError: if there is no such projection, or the number of workers is out of range.
             ConflictError: if one of them is being rebuilt or verified.
         """
-        return rebuilding.rebuild(self, names, workers, progress)
+        return rebuilding.rebuild(self, [names] if isinstance(names, str) else names, workers, progress)
 
     def verify(
         self,
-        names: Sequence[str],
+        names: str | Sequence[str],
         *,
         sample: int | None = None,
         workers: int = 1,
@@ -529,7 +564,8 @@ class ReadModels:
                 a projection that makes its keys itself is to be sampled.
             ConflictError: if one of them is being rebuilt or verified.
         """
-        return rebuilding.verify(self, names, sample, workers, progress)
+        wanted = [names] if isinstance(names, str) else names
+        return rebuilding.verify(self, wanted, sample, workers, progress)
 
     def repair(self, verified: Verified) -> None:
         """Make the rows anew that a verification found to be different, and the counts."""

@@ -219,10 +219,15 @@ def _fill_all(
 ) -> int:
     """Fill the tables up to the end of the log, and return that position."""
     until = models.log.position()
-    by_stream = tuple(it for it in tables if it[0].is_by_stream)
+    # One group is not given what another one may have changed, and is as independent as when it follows.
+    by_stream = [
+        found
+        for group in models.groups
+        if (found := tuple(it for it in tables if it[0] in group and it[0].is_by_stream))
+    ]
     by_key = [it for it in tables if not it[0].is_by_stream]
     parts = [streams] if streams else (ranges(workers) if workers > 1 else [None])
-    total = until * (bool(by_stream) + len(by_key))
+    total = until * (len(by_stream) + len(by_key))
     done = 0
 
     def count(events: int) -> None:
@@ -231,8 +236,8 @@ def _fill_all(
         progress(min(done, total), total)
 
     progress(0, total)
-    if by_stream:
-        models.fill(models, [Task(by_stream, until, part) for part in parts], count)
+    for some in by_stream:
+        models.fill(models, [Task(some, until, part) for part in parts], count)
     for it in by_key:  # the events of one row are in many streams: they are read in the order of the log
         models.fill(models, [Task((it,), until)], count)
     progress(total, total)
@@ -247,7 +252,7 @@ def _catch_up(
     until: int,
 ) -> int:
     """Apply some events to tables that are being built, and return up to where."""
-    raws = models.log.read_raw(after=after, limit=min(_CAUGHT_UP_AT_ONCE, until - after))
+    raws = models.raws(after, min(until, after + _CAUGHT_UP_AT_ONCE))
     decoded = decode_all(raws, [projection for projection, _ in tables], models.log.decode)
     for projection, generation in tables:
         table = applying.table(projection, generation)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from deployledger.domain.exceptions import ConfigurationError
 from deployledger.projections.projection import Projection
 
 KEY = "#key"
@@ -139,6 +140,41 @@ class Selection:
     after: tuple[Any, int] | None = None
     offset: int = 0
     limit: int = 100
+
+
+OPERATORS = ("=", ">=", "<", "contains", "has", "begins")
+
+
+def check_selection(projection: Projection[Any], selection: Selection) -> None:
+    """Check that a selection asks for what there is.
+
+    Raises:
+        ConfigurationError: if it does not.
+    """
+    known = f"Its columns are {', '.join(projection.columns) or 'none'}."
+    for name in (*(it.column for it in selection.conditions), *filter(None, [selection.sort])):
+        if name != KEY and name not in projection.column_types:
+            raise ConfigurationError(f"Projection {projection.name} has no column {name!r}.", hint=known)
+    for it in selection.conditions:
+        if it.operator not in OPERATORS:
+            raise ConfigurationError(
+                f"There is no operator {it.operator!r}.", hint=f"It is one of {', '.join(OPERATORS)}."
+            )
+        kind = str if it.column == KEY else projection.column_types[it.column]
+        if it.operator in ("contains", "has", "begins") and kind is not str:
+            raise ConfigurationError(f"Column {it.column!r} is not text: nothing {it.operator} in it.")
+        is_number = kind is float and isinstance(it.value, int)
+        if not isinstance(it.value, kind) and not is_number:
+            raise ConfigurationError(
+                f"Column {it.column!r} is compared with {it.value!r}, no {kind.__name__}."
+            )
+    if selection.limit < 1 or selection.offset < 0:
+        raise ConfigurationError(
+            f"limit={selection.limit}, offset={selection.offset} is out of range: limit is 1 or more, "
+            "offset 0 or more."
+        )
+    if selection.counted is not None and projection.counted is None:
+        raise ConfigurationError(f"Projection {projection.name} has no counted column.")
 
 
 class SelectedRow(NamedTuple):

@@ -5,7 +5,7 @@ from uuid import UUID
 from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.store import Condition
-from deployledger.service.listing import begins, keys
+from deployledger.service.listing import begins, is_text, keys
 from deployledger.service.repository import Repository
 
 _SHORTEST_PREFIX = 4
@@ -19,6 +19,8 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
         ResourceNotFoundError: if none is.
         ConfigurationError: if several ids begin so.
     """
+    if not is_text(reference):
+        raise ResourceNotFoundError("Deployment", reference)
     holder = repository.reservation(reference).holder
     if holder is not None:
         return holder
@@ -26,8 +28,6 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
         return UUID(reference)
     except ValueError:
         pass
-    if "\0" in reference:
-        raise ResourceNotFoundError("Deployment", reference)
     named = keys(models, Condition("name", "=", reference), newest_first=True, limit=1)
     if named:
         return UUID(named[0])

@@ -84,14 +84,23 @@ def _tags(tags: Any) -> list[tuple[str, Any]]:
     try:
         json.dumps(tags, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"tags={tags!r} is not what tags can be: {error}.") from None
+        raise ConfigurationError(f"tags are not what tags can be: {error}.") from None
     return [(_text("tags", name), value) for name, value in tags.items()]
 
 
 def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value or not is_text(value):
         raise ConfigurationError(f"{name}={value!r} is not a text to look for.")
     return value
+
+
+def is_text(value: str) -> bool:
+    """Return whether a database can compare something with it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return "\0" not in value
 
 
 def _one_of(name: str, value: Any, known: Any) -> str:
@@ -130,7 +139,7 @@ class Listing:
             raise ConfigurationError(f"limit={self.limit!r} is out of range: limit is 1 to {LARGEST_PAGE}.")
         if not _is_number(self.offset) or not 0 <= self.offset < 1 << 63:
             raise ConfigurationError(f"offset={self.offset!r} is out of range: offset is 0 or more.")
-        if self.sort not in _SORTS:
+        if not isinstance(self.sort, str) or self.sort not in _SORTS:
             raise ConfigurationError(
                 f"There is no order by {self.sort!r}.", hint=f"It is one of {', '.join(_SORTS)}."
             )
@@ -159,7 +168,9 @@ class Listing:
         try:
             value: Any
             fingerprint, value, position = json.loads(base64.b64decode(cursor.encode(), b"-_", validate=True))
-            if not _is_number(position) or not isinstance(value, str | None):
+            if not _is_number(position) or not 0 <= position < 1 << 63:
+                raise ValueError
+            if not isinstance(value, str | None) or not is_text(value or ""):
                 raise ValueError
             if self.sort == "updated_at":
                 value = datetime.fromisoformat(value or "")

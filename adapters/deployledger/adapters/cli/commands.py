@@ -497,13 +497,15 @@ def list_(
         from deployledger.adapters.cli.rendering import deployments_table
 
         session.stdout.print(deployments_table(page))
-        if page.next_cursor:
-            known = {_option(key): (typed[key], moments[key]) for key in typed}
-            session.stderr.print(escaped(listing.next_page(page, known)), highlight=False, soft_wrap=True)
-    elif page.total:
+    if page.next_cursor:
+        known = {_option(key): (typed[key], moments[key]) for key in typed}
+        session.stderr.print(escaped(listing.next_page(page, known)), highlight=False, soft_wrap=True)
+    if page or session.is_json:
+        return
+    if page.total:
         session.stderr.print(f"No more deployments: there are {page.total:,}.", highlight=False)
     elif _given(filters):
-        session.stderr.print("There is no such deployment.")
+        session.stderr.print("No deployment matches.")
     else:
         session.stderr.print("No deployments. `deployledger deploy MODEL_URI --name NAME` makes one.")
 

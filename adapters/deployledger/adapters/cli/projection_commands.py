@@ -128,13 +128,14 @@ def rebuild(
         _refold(session, names, all_, deployment)
         return
 
-    def work(models: "ReadModels", _: str | None) -> "list[Rebuilt]":
+    def work(models: "ReadModels", _: str | None) -> "tuple[list[Rebuilt], list[ReadModelStatus]]":
         wanted = _chosen(models, names, all_)
         with _Reading(session, "Rebuilding") as reading:
-            return models.rebuild(wanted, workers=_workers(models, workers), progress=reading)
+            done = models.rebuild(wanted, workers=_workers(models, workers), progress=reading)
+        return done, _with_parked(models, wanted)
 
     try:
-        done = _do(session, work)
+        done, parked = _do(session, work)
     except KeyboardInterrupt:
         session.stderr.print(
             "Interrupted. What is not rebuilt is read as before; the next rebuild starts clean.",
@@ -150,6 +151,8 @@ def rebuild(
             f"({it.events / max(it.seconds, 1e-9):,.0f}/s); it is at position {it.position:,}.",
             highlight=False,
         )
+    for status in parked:
+        _advise(session, status)
 
 
 @projections.command()
@@ -173,10 +176,13 @@ def verify(
     """
     session = session_for(output, verbose)
 
+    parked: list[ReadModelStatus] = []
+
     def work(models: "ReadModels", _: str | None) -> "tuple[list[Verified], dict[str, Verified]]":
         wanted, number = names or list(models.projections), _workers(models, workers)
         with _Reading(session, "Verifying") as reading:
             found = models.verify(wanted, sample=sample, workers=number, progress=reading)
+        parked.extend(_with_parked(models, wanted))
         wrong = [it for it in found if it.differences]
         if not repair or not wrong:
             return found, {}
@@ -202,6 +208,8 @@ def verify(
         for it in again.values():
             session.stdout.print(f"{it.name} after the repair:", highlight=False)
             _print_verified(session, it)
+        for status in parked:
+            _advise(session, status)
     if any(again.get(it.name, it).differences for it in found):
         raise SystemExit(int(ExitCode.FAILED))
 
@@ -430,6 +438,11 @@ def _warn(session: Session) -> Callable[[Exception], None]:
     return warn
 
 
+def _with_parked(models: "ReadModels", names: "Sequence[str]") -> "list[ReadModelStatus]":
+    """Return how those of the projections stand that have parked events."""
+    return [it for it in models.status() if it.name in names and it.is_current and it.parked]
+
+
 def _advise(session: Session, status: "ReadModelStatus") -> None:
     """Say in words what there is to do, if there is something."""
     if status.parked and status.is_current:
@@ -438,6 +451,10 @@ def _advise(session: Session, status: "ReadModelStatus") -> None:
             f"{status.name}: {events} parked. `deployledger projections parked list {status.name}` says why; "
             f"when that is mended, `deployledger projections parked retry {status.name}` applies them."
         )
+    elif status.is_being_rebuilt:
+        advice = f"{status.name} is being rebuilt or verified."
+    elif status.follower:
+        advice = f"{status.name} is followed by {status.follower}."
     elif not status.is_current:
         advice = (
             f"{status.name} version {status.version} is not read by this software. When nothing else reads "

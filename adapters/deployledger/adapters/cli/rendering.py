@@ -176,20 +176,18 @@ def read_models_table(statuses: "Sequence[ReadModelStatus]") -> Table:
     """Return a table with one row a read model."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("NAME", no_wrap=True)
-    for heading in ("VERSION", "POSITION", "LAG", "ROWS", "PARKED"):
+    for heading in ("VERSION", "POSITION", "LAG", "ROWS", "PARKED", "REBUILT"):
         table.add_column(heading, no_wrap=True, justify="right")
-    table.add_column("REBUILT", overflow="fold")
-    table.add_column("FOLLOWED BY", overflow="fold")
     for it in statuses:
+        lag = f"{it.lag_events:,} ({_seconds(it.lag_seconds)})" if it.lag_events else "0"
         table.add_row(
             it.name,
-            f"{it.version}" if it.is_current else f"{it.version} (not read)",
+            f"{it.version}",
             f"{it.position:,}",
-            f"{it.lag_events:,} ({_seconds(it.lag_seconds)})" if it.lag_events else "0",
+            lag,
             f"{it.rows:,}",
             Text(f"{it.parked:,}", style="red" if it.parked else ""),
-            _rebuilt(it),
-            Text(it.follower or "-"),
+            "now" if it.is_being_rebuilt else f"{age(it.rebuilt_at)} ago" if it.rebuilt_at else "-",
             style=None if it.is_current else "dim",
         )
     return table
@@ -197,16 +195,6 @@ def read_models_table(statuses: "Sequence[ReadModelStatus]") -> Table:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
-
-
-def _rebuilt(status: "ReadModelStatus") -> str:
-    if status.is_being_rebuilt:
-        return "being rebuilt or verified"
-    if status.rebuilt_at is None:
-        return "-"
-    if not status.rebuild_seconds or status.rebuild_events is None:
-        return f"{age(status.rebuilt_at)} ago"
-    return f"{age(status.rebuilt_at)} ago, {status.rebuild_events / status.rebuild_seconds:,.0f}/s"
 
 
 def differences_table(differences: "Sequence[Difference]") -> Table:
@@ -237,14 +225,14 @@ def _shortened(text: str, longest: int) -> str:
 def parked_table(parked: "Sequence[tuple[str, ParkedEvent]]") -> Table:
     """Return a table with one row a parked event."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("POSITION", "PROJECTION", "KEY", "EVENT", "PARKED"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("POSITION", "PROJECTION", "KEY", "EVENT"):
+        table.add_column(heading, no_wrap=heading != "EVENT", overflow="fold")
     table.add_column("ERROR", overflow="fold", min_width=_LEAST_DETAILS)
     for name, it in parked:
         why = _shortened(" ".join(_why(it).split()), _LONGEST_ERROR)
-        table.add_row(
-            f"{it.position}", name, Text(it.key), Text(it.topic), f"{age(it.parked_at)} ago", Text(why)
-        )
+        key = it.key[:8] if it.key == it.stream_id else it.key
+        event = f"{it.topic.rpartition('.')[2]}, {age(it.parked_at)} ago"
+        table.add_row(f"{it.position}", name, Text(key), Text(event), Text(why))
     return table
 
 

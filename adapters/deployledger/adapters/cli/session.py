@@ -103,6 +103,8 @@ class Session:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         else:
             logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
+            # What was made anew without being asked for, users are told.
+            logging.getLogger("ml_model_deployment_service.read_models").addHandler(logging.StreamHandler())
 
         async def opened() -> _T:
             async with self.open_service() as service:

@@ -4,10 +4,12 @@ import json
 import os
 import sys
 import threading
+from typing import Any, TextIO
 from uuid import UUID
 
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.read_models import BUILT_IN, load_projections, open_read_models
+from deployledger.adapters.read_models.workers import DONE, FAILED
 from deployledger.domain.exceptions import MachineLearningServiceError
 from deployledger.projections.rebuilding import fill, rare_collections
 from deployledger.projections.reports import Task
@@ -17,7 +19,17 @@ _TOLD_EVERY = 10_000
 
 def main() -> None:
     """Do the task on standard input."""
-    task = json.loads(sys.stdin.readline())
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a fold prints is no answer of ours
+    try:
+        _work(json.loads(sys.stdin.readline()), answers)
+        _write(answers, DONE)
+    except MachineLearningServiceError as error:
+        _write(answers, FAILED + " ".join(error.message.split()))
+        sys.exit(1)
+
+
+def _work(task: dict[str, Any], answers: TextIO) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     built_in = {projection.name: projection for projection in BUILT_IN}
     given = [load_projections(name)[0] for name, _ in task["tables"] if name not in built_in]
@@ -36,19 +48,19 @@ def main() -> None:
         nonlocal untold
         untold += events
         if untold >= _TOLD_EVERY:
-            _write(untold)
+            _write(answers, str(untold))
             untold = 0
 
     with rare_collections:
         fill(models, Task(tables, task["until"], streams), tell)
-    _write(untold)
+    _write(answers, str(untold))
     models.store.close()
     log.close()
 
 
-def _write(events: int) -> None:
-    sys.stdout.write(f"{events}\n")
-    sys.stdout.flush()
+def _write(answers: TextIO, line: str) -> None:
+    answers.write(f"{line}\n")
+    answers.flush()
 
 
 def _end_with_parent() -> None:
@@ -57,8 +69,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except MachineLearningServiceError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(1)
+    main()

@@ -5,11 +5,12 @@ it has no lock or connection of this one, and unlike a spawned one it does not r
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import IO, Any
+from typing import Any
 
 from deployledger.adapters.read_models import BUILT_IN
 from deployledger.domain.exceptions import ConfigurationError, ReadModelError
@@ -20,6 +21,10 @@ from deployledger.projections.reports import Task
 
 _WORKER = "deployledger.adapters.read_models.worker"
 _END_SECONDS = 5
+
+DONE = "done"
+FAILED = "failed: "
+"""What a worker's last line is, or begins with."""
 
 
 def fill_with_workers(log_url: str, read_models_url: str | None) -> Fill:
@@ -78,8 +83,8 @@ def _start(told: str) -> "subprocess.Popen[str]":
         [sys.executable, "-m", _WORKER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert worker.stdin is not None  # noqa: S101  # it is a pipe
     worker.stdin.write(told + "\n")
@@ -91,25 +96,32 @@ def _wait(workers: "Sequence[subprocess.Popen[str]]", progress: Callable[[int], 
     turn = threading.Lock()
     errors: list[str] = []
 
-    def read(worker: "subprocess.Popen[str]", lines: IO[str], complaints: IO[str]) -> None:
-        for line in lines:
-            with turn:
-                progress(int(line))
-        told = complaints.read().strip()
-        if worker.wait() != 0:
-            errors.append(told.splitlines()[-1] if told else f"it ended with {worker.returncode}")
+    def read(worker: "subprocess.Popen[str]") -> None:
+        last = ""
+        try:
+            assert worker.stdout is not None  # noqa: S101  # it is a pipe
+            for line in worker.stdout:
+                last = line.strip()
+                if last.isdigit():
+                    with turn:
+                        progress(int(last))
+        except Exception as error:  # whoever is told of the progress raises what it likes
+            errors.append(f"{type(error).__name__}: {error}")
+        if last != DONE:  # nothing but its own word says that it did all
+            errors.append(last.removeprefix(FAILED) if last.startswith(FAILED) else "it ended too early")
+        if errors:
             for other in workers:
                 other.terminate()
 
-    threads = [
-        threading.Thread(target=read, args=(worker, worker.stdout, worker.stderr)) for worker in workers
-    ]
+    threads = [threading.Thread(target=read, args=(worker,)) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if errors:
-        raise ReadModelError(f"A worker failed: {errors[0]}", hint="What is read has not changed. Try again.")
+        raise ReadModelError(
+            f"A worker failed: {errors[0]}.", hint="What is read has not changed. Try again."
+        )
 
 
 def _end(worker: "subprocess.Popen[str]") -> None:
@@ -119,6 +131,6 @@ def _end(worker: "subprocess.Popen[str]") -> None:
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()
-    for stream in (worker.stdin, worker.stdout, worker.stderr):
+    for stream in (worker.stdin, worker.stdout):
         if stream is not None:
             stream.close()

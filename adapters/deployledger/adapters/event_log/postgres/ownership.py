@@ -38,15 +38,22 @@ class AdvisoryLocks:
                     self._release(key)
 
     def _try(self, key: int) -> bool:
-        if self._session is None or self._session.closed:
-            self._session = self._connect()
+        if self._session is not None and not self._session.closed:
+            try:
+                return self._is_granted(self._session, key)
+            except psycopg.Error:  # it broke while it was idle, and its locks went with it
+                self._session.close()
+        self._session = self._connect()
         try:
-            row = self._session.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
+            return self._is_granted(self._session, key)
         except psycopg.Error as error:
             self._session.close()
             raise EventLogError(
                 f"The database {self._described_as} cannot be reached.", hint="Check that the server is up."
             ) from error
+
+    def _is_granted(self, session: Session, key: int) -> bool:
+        row = session.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
         return bool(row and row[0])
 
     def _release(self, key: int) -> None:

@@ -109,21 +109,25 @@ class PostgresReadModels:
             missing = []
             for projection in wanted:
                 shape = shape_of(projection)
-                session.execute(
-                    SQL(
-                        "INSERT INTO {} (name, version, shape) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
-                    ).format(MODELS),
-                    (projection.name, projection.version, shape),
-                )
-                generation, found = _one(
-                    session,
-                    SQL("SELECT generation, shape FROM {} WHERE name = %s AND version = %s").format(MODELS),
-                    (projection.name, projection.version),
-                )
+                generation, found = self._known(session, projection) or (None, None)
+                if found is None:
+                    session.execute(
+                        SQL(
+                            "INSERT INTO {} (name, version, shape) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+                        ).format(MODELS),
+                        (projection.name, projection.version, shape),
+                    )
+                    generation, found = self._known(session, projection) or (None, shape)
                 check_shape(projection, found, shape)
                 if generation is None:
                     missing.append(projection)
             return missing
+
+    def _known(self, session: Session, projection: Projection[Any]) -> tuple[int | None, str] | None:
+        """Return the number of the table that is read, and the shape of its rows, if it was ever prepared."""
+        query = SQL("SELECT generation, shape FROM {} WHERE name = %s AND version = %s").format(MODELS)
+        with session.cursor(row_factory=tuple_row) as cursor:
+            return cursor.execute(query, (projection.name, projection.version)).fetchone()
 
     def _open(self) -> None:
         with self._opening:
@@ -221,6 +225,8 @@ class PostgresReadModels:
 
     def _read(self, read: Callable[[Session], _T | None], *projections: Projection[Any]) -> _T:
         """Read; again, if another table has become the one that is read."""
+        for projection in projections:  # not while the session is held that reads: it may be the only one
+            self._live_table(projection)
         for _ in range(_ATTEMPTS):
             with self._errors():
                 try:
@@ -232,7 +238,8 @@ class PostgresReadModels:
             for projection in projections:
                 self._look_up(projection)
         raise ReadModelError(
-            f"The read models in {self.described_as} change all the time.", hint="Try again."
+            f"The tables of the read models in {self.described_as} are gone, or change all the time.",
+            hint="Try again; if they were removed, `deployledger projections rebuild --all` makes them anew.",
         )
 
     def get(self, projection: Projection[Any], key: str) -> Found:

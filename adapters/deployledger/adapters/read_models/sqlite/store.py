@@ -218,8 +218,8 @@ class SQLiteReadModels:
     def _unusable(self, reason: str) -> ReadModelError:
         return ReadModelError(
             f"The read models in {self.described_as} cannot be used: {reason}.",
-            hint="Check that it is an SQLite database of deployledger's read models, and that it and its "
-            "folder can be written.",
+            hint="Check that it and its folder can be written. If it is damaged, remove it: it is made again "
+            "from the log.",
         )
 
     # Which tables there are -------------------------------------------------------------------------
