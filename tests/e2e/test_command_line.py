@@ -242,7 +242,7 @@ def test_pages_of_a_list(several: CommandLine) -> None:
 
 def test_a_list_with_nothing_in_it_says_so(several: CommandLine, tmp_path: Path) -> None:
     assert "`deployledger deploy" in CommandLine(tmp_path / "empty").run("list").stderr
-    assert several.run("list", "--name", "zinnia").stderr == "There is no such deployment.\n"
+    assert several.run("list", "--name", "zinnia").stderr == "No deployment matches.\n"
     assert several.run("list", "--offset", "9").stderr == "No more deployments: there are 5.\n"
 
 
