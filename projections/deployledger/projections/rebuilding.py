@@ -1,17 +1,16 @@
 """Rebuilds read models beside those that are read, and verifies that what is read is what the log says."""
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from random import randrange
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from deployledger.domain.exceptions import ConfigurationError, ConflictError
 from deployledger.projections.folding import decode_all, read_by
+from deployledger.projections.garbage import rare_collections
 from deployledger.projections.projection import Projection
 from deployledger.projections.reports import COUNTS, Difference, Progress, Rebuilt, Task, Verified
 from deployledger.projections.store import Applying, Changes, StoredRow, Table
@@ -23,7 +22,6 @@ _LARGEST_ID = (1 << 128) - 1
 _ROWS_AT_HAND = 300
 _MOST_ROWS_AT_HAND = 4_000
 _WRITTEN_AT_ONCE = 4_000
-_ALLOCATIONS_BEFORE_COLLECTION = 200_000
 _CAUGHT_UP_AT_ONCE = 2_000
 _NEAR = 500
 _TRIES = 200
@@ -104,31 +102,6 @@ def fill_here(models: "ReadModels", tasks: Sequence[Task], progress: Callable[[i
     with rare_collections:
         for task in tasks:
             fill(models, task, progress)
-
-
-class _RareCollections:
-    """Makes the search for garbage in cycles rare: rows and events make none, and it took half the time."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._users = 0
-        self._before = gc.get_threshold()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._before = gc.get_threshold()
-                gc.set_threshold(_ALLOCATIONS_BEFORE_COLLECTION, *self._before[1:])
-            self._users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                gc.set_threshold(*self._before)
-
-
-rare_collections = _RareCollections()
 
 
 def ranges(number: int) -> list[tuple[UUID, UUID]]:

@@ -11,7 +11,8 @@ from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.read_models import BUILT_IN, load_projections, open_read_models
 from deployledger.adapters.read_models.workers import DONE, FAILED
 from deployledger.domain.exceptions import MachineLearningServiceError
-from deployledger.projections.rebuilding import fill, rare_collections
+from deployledger.projections.garbage import rare_collections
+from deployledger.projections.rebuilding import fill
 from deployledger.projections.reports import Task
 
 _TOLD_EVERY = 10_000
