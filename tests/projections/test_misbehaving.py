@@ -170,3 +170,10 @@ def test_asking_for_the_status_does_not_disturb_a_rebuild(database_url: str) -> 
             for thread in asking:
                 thread.join()
         assert False in seen
+
+
+def test_a_sample_of_rows_that_are_right_has_no_differences(database_url: str) -> None:
+    with opened(database_url) as (log, models):
+        filled(log, 60)
+        for _ in range(5):
+            assert not any(it.differences for it in models.verify(OURS, sample=10))

@@ -313,7 +313,7 @@ def _compare(
             differences: list[Difference] = []
             for expected, found in comparison.differences(keys):
                 differences += _fields(projection, expected, found)
-            for block, value, expected_rows, found_rows in comparison.miscounted():
+            for block, value, expected_rows, found_rows in comparison.miscounted() if keys is None else ():
                 differences.append(
                     Difference(
                         f"{COUNTS} {block}", f"{projection.counted}={value}", expected_rows, found_rows
