@@ -9,7 +9,7 @@ from deployledger.domain.event_log import EventLog, RawEvent
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.projections.projection import Projection
-from deployledger.projections.store import POSITIONS_PER_BLOCK, Changes, ParkedEvent, StoredRow, Table
+from deployledger.projections.store import POSITIONS_PER_BLOCK, Changes, ParkedEvent, Rows, StoredRow
 
 LARGEST_ROW_BYTES = 1 << 20
 _LONGEST_ERROR = 500
@@ -70,7 +70,7 @@ class Folding:
     def __init__(
         self,
         projection: Projection[Any],
-        table: Table,
+        table: Rows,
         log: EventLog,
         *,
         largest_row: int = LARGEST_ROW_BYTES,
@@ -321,7 +321,7 @@ def _count(counts: dict[tuple[int, bool], int], row: StoredRow | None, column: i
 def _key_of(projection: Projection[Any], event: Event | None) -> str | None:
     try:
         return projection.key(event) if projection.key is not None and event is not None else None
-    except Exception:  # as above
+    except (Exception, SystemExit):  # as above
         return None
 
 

@@ -30,9 +30,9 @@ from deployledger.projections.store import (
     Found,
     ParkedEvent,
     ReadModelStore,
+    Rows,
     Selected,
     Selection,
-    Table,
     check_selection,
 )
 
@@ -239,7 +239,7 @@ class ReadModels:
                 end = self.log.position() if found.end is None else found.end
             if found.position >= end:
                 return found
-            self.catch_up(projection, end)
+            self._catch_up(projection, end, found.position)
 
     # Applying ---------------------------------------------------------------------------------------
 
@@ -250,20 +250,24 @@ class ReadModels:
             until: what is behind this position may be left to others; None means the end of the log.
         """
         self._prepare(projection)
-        group = self.group(projection)
         end = self.log.position() if until is None else until
-        with self._turns[group[0].name]:  # others in this process wait here, and find the work done
-            while (reached := self._apply_some(group, end)) < end:
-                pass
-            return reached
+        return self._catch_up(projection, end, self.store.marker(projection)[0])
 
-    def _apply_some(self, group: Sequence[Projection[Any]], end: int) -> int:
+    def _catch_up(self, projection: Projection[Any], end: int, reached: int) -> int:
+        """Apply what is missing up to a position, from where the rows were when they were looked at."""
+        group = self.group(projection)
+        with self._turns[group[0].name]:  # others in this process wait here, and find the work done
+            while True:
+                reached = self._apply_some(group, end, reached)
+                if reached >= end:
+                    return reached
+
+    def _apply_some(self, group: Sequence[Projection[Any]], end: int, after: int) -> int:
         # Read before the transaction: who is in one takes no second connection, for which others may wait.
-        after = min(self.store.marker(projection)[0] for projection in group)
         raws = self.log.read_raw(after=after, limit=_APPLIED_AT_ONCE) if after < end else []
         with self.store.applying(group) as applying:
             reached = min(applying.position(projection) for projection in group)
-            if reached < after:  # they were made anew in between
+            if reached < after:  # others of the group are further behind, or they were made anew meanwhile
                 return reached
             raws = raws[reached - after :]
             with rare_collections:
@@ -306,7 +310,7 @@ class ReadModels:
                 applying.advance(projection, last.position, marker(last))
         return last.position
 
-    def folding(self, projection: Projection[Any], table: Table, *, is_new: bool = False) -> Folding:
+    def folding(self, projection: Projection[Any], table: Rows, *, is_new: bool = False) -> Folding:
         """Return what applies events to the rows of a table."""
         return Folding(projection, table, self.log, largest_row=self.largest_row, is_new=is_new)
 

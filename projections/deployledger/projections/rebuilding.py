@@ -13,7 +13,7 @@ from deployledger.projections.folding import decode_all, read_by
 from deployledger.projections.garbage import rare_collections
 from deployledger.projections.projection import Projection
 from deployledger.projections.reports import COUNTS, Difference, Progress, Rebuilt, Task, Verified
-from deployledger.projections.store import Applying, Changes, StoredRow, Table
+from deployledger.projections.store import Applying, Changes, Rows, StoredRow
 
 if TYPE_CHECKING:
     from deployledger.projections.read_models import ReadModels
@@ -61,7 +61,7 @@ class _Buffered:
     so that they stay in the processor's cache.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Rows) -> None:
         self._table = table
         self._changes = Changes()
         self._rows = 0
@@ -84,11 +84,6 @@ class _Buffered:
         self._rows += len(changes.new) + len(changes.changed)
         if self._rows >= _WRITTEN_AT_ONCE or changes.removed or changes.unparked:
             self.flush()
-
-    def recount(self) -> None:
-        """Make the counts anew, from the rows."""
-        self.flush()
-        self._table.recount()
 
     def flush(self) -> None:
         """Write what was not yet written."""
@@ -267,8 +262,9 @@ def _switch(
     old: list[tuple[Projection[Any], int]] = []
 
     def switch(applying: Applying, position: int) -> None:
+        marker = models.marker_at(position)
         for projection, generation in tables:
-            before = applying.switch(projection, generation, position, models.marker_at(position))
+            before = applying.switch(projection, generation, position, marker)
             if before is not None:
                 old.append((projection, before))
 

@@ -221,8 +221,8 @@ class ReadModelRecord:
     parked: int
 
 
-class Table(Protocol):
-    """One table of rows: the one that is read, or one that is being built."""
+class Rows(Protocol):
+    """The rows of one table: of the one that is read, or of one that is being built."""
 
     def load(self, keys: Sequence[str]) -> list[StoredRow]:
         """Return the rows that there are among those with these keys."""
@@ -235,6 +235,10 @@ class Table(Protocol):
     def save(self, changes: Changes) -> None:
         """Make the changes."""
         ...
+
+
+class Table(Rows, Protocol):
+    """A table in a transaction in which nobody else applies events to it."""
 
     def recount(self) -> None:
         """Make the counts anew, from the rows; only of a projection that has some."""
@@ -308,8 +312,8 @@ class ReadModelStore(Protocol):
         """Make a new table beside the one that is read, and return its number; drop unfinished ones."""
         ...
 
-    def building(self, projection: Projection[Any], generation: int) -> AbstractContextManager[Table]:
-        """Enter with a table that is being built; each `Table.save` is a transaction."""
+    def building(self, projection: Projection[Any], generation: int) -> AbstractContextManager[Rows]:
+        """Enter with a table that is being built; each `Rows.save` is a transaction."""
         ...
 
     def complete(self, projection: Projection[Any], generation: int) -> None:

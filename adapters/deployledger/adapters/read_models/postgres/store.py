@@ -318,7 +318,7 @@ class PostgresReadModels:
 
     @contextmanager
     def building(self, projection: Projection[Any], generation: int) -> Iterator[SessionTable]:
-        """Enter with a table that is being built; each `Table.save` is a transaction."""
+        """Enter with a table that is being built; each `Rows.save` is a transaction."""
         with self._own_session() as session:
             yield SessionTable(session, RowTable(projection, generation))
 

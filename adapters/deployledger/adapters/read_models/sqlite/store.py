@@ -388,7 +388,7 @@ class SQLiteReadModels:
 
     @contextmanager
     def building(self, projection: Projection[Any], generation: int) -> Iterator["_BuildingTable"]:
-        """Enter with a table that is being built; `Table.save` is made of short transactions."""
+        """Enter with a table that is being built; `Rows.save` is made of short transactions."""
         yield _BuildingTable(self, RowTable(projection, generation))
 
     def complete(self, projection: Projection[Any], generation: int) -> None:
@@ -568,11 +568,6 @@ class _BuildingTable:
         """Return the keys of what is parked by stream, not by row."""
         with self._store._connection() as connection:
             return ConnectionTable(connection, self._table).parked_streams()
-
-    def recount(self) -> None:
-        """Make the counts anew, from the rows."""
-        with self._store._writing() as connection:
-            ConnectionTable(connection, self._table).recount()
 
     def save(self, changes: Changes) -> None:
         """Make the changes, in transactions for which nobody waits for long."""
