@@ -43,6 +43,7 @@ _APPLIED_AT_ONCE = 8_000
 _DECODED_AT_ONCE = 100
 _LONGEST_TURN_SECONDS = 0.2
 _LOOKS = 3
+_TRIES = 20
 _LOOK_PAUSE_SECONDS = 0.02
 _ALL = 1 << 31
 _BUILT_FROM = 20_000
@@ -419,11 +420,13 @@ class ReadModels:
     def exclusively(self, projection: Projection[Any]) -> Iterator[bool]:
         """Enter with whether nobody else rebuilds this projection."""
         lock = self._lock("rebuild", projection)
-        if self._is_held(lock):
-            yield False
-            return
-        with self.log.ownership(lock) as is_free:
-            yield is_free
+        for _ in range(_TRIES):  # who only looks at it has it for a moment
+            with self.log.ownership(lock) as is_free:
+                if is_free:
+                    yield True
+                    return
+            time.sleep(_LOOK_PAUSE_SECONDS)
+        yield False
 
     # What there is ----------------------------------------------------------------------------------
 
