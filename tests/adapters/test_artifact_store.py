@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from deployledger.adapters.artifacts import LocalArtifactStore
 from deployledger.adapters.artifacts.listing import FileEntry, decode_listing, encode_listing, tree_digest
 from deployledger.domain.exceptions import ModelRegistryError
-from deployledger.domain.values import Artifact, FailureReason
+from deployledger.domain.reasons import FailureReason
+from deployledger.domain.values import Artifact
 
 FILES = {
     "MLmodel": b"flavors: {}\n",

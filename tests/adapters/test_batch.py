@@ -23,8 +23,9 @@ from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.locations import local_path
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError
 from deployledger.domain.ports import ProvisionRequest
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig
-from deployledger.domain.values import FailureReason, Image
+from deployledger.domain.values import Image
 
 
 def save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> Path:

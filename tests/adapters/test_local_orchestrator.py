@@ -33,8 +33,9 @@ from deployledger.domain.exceptions import (
     ExternalServiceError,
 )
 from deployledger.domain.ports import OrchestratorClientInterface, ProvisionRequest
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
-from deployledger.domain.values import FailureReason, Image
+from deployledger.domain.values import Image
 
 ASK = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [0]}]}
 

@@ -23,7 +23,7 @@ from deployledger.adapters.mlflow.references import (
 )
 from deployledger.domain.exceptions import ConfigurationError, ModelRegistryError
 from deployledger.domain.ports import ModelRegistryClientInterface, ResolvesModelVersions
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 LONGEST_ACCEPTABLE_SECONDS = 10
 

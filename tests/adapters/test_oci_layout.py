@@ -22,8 +22,9 @@ from deployledger.adapters.oci.documents import MODEL, MODEL_CONFIG, MODEL_WEIGH
 from deployledger.adapters.oci.layers import MAX_OWN_LAYERS, OWN_LAYER_BYTES, ModelFile, layers_of
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.ports import PackageRequest
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig
-from deployledger.domain.values import Artifact, FailureReason, Image
+from deployledger.domain.values import Artifact, Image
 
 LONG = "x" * 120 + "/" + "ü" * 90 + ".json"
 FILES = {

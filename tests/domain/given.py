@@ -16,8 +16,9 @@ from deployledger.domain import events
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import CommandContext, DeploymentEvent
 from deployledger.domain.exceptions import MachineLearningServiceError
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
-from deployledger.domain.values import Artifact, Failure, FailureReason, Image, Step
+from deployledger.domain.values import Artifact, Failure, Image, Step
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 DEPLOYMENT_ID = UUID("d0000000-0000-4000-8000-000000000001")

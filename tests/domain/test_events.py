@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.domain import events, names
 from deployledger.domain.events import DeploymentEvent, Event
-from deployledger.domain.values import FailureReason, Step
+from deployledger.domain.reasons import FailureReason
+from deployledger.domain.values import Step
 from tests.domain.arbitrary import FIELDS, NAME_EVENTS, of_class
 from tests.domain.given import SERVING, deletion_requested, history
 

@@ -42,6 +42,34 @@ class RawEvent(NamedTuple):
     state: bytes
 
 
+class EventRecord(NamedTuple):
+    """An event with everything that the log keeps of it, as it is stored.
+
+    Attributes:
+        position: its place in the order of the whole log.
+        stream_id: the id of its stream, 16 bytes.
+        stream_version: its place in that stream, counted from 1.
+        topic: which event it is.
+        state: its fields, as JSON.
+        event_id: unique to the event, 16 bytes.
+        recorded_at: when the log stored it, in microseconds since 1970-01-01 UTC.
+        actor: who caused it.
+        correlation_id: shared by everything that one command set off, 16 bytes.
+        causation_id: the event that caused it, if one did, 16 bytes.
+    """
+
+    position: int
+    stream_id: bytes
+    stream_version: int
+    topic: str
+    state: bytes
+    event_id: bytes
+    recorded_at: int
+    actor: str | None
+    correlation_id: bytes | None
+    causation_id: bytes | None
+
+
 class Watch(Protocol):
     """Tells when a log was added to, from its beginning on."""
 
@@ -203,6 +231,13 @@ class EventLog(Protocol):
 
         Args:
             streams: only those of streams whose ids are from the first to the second one, both included.
+        """
+        ...
+
+    def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+        """Yield all events behind ``after`` and up to ``until`` with their metadata, a page at a time.
+
+        It reads on a connection of its own, and holds no more than a page in memory.
         """
         ...
 

@@ -6,7 +6,7 @@ fits it, and where there is something to do, a ``hint`` that says what.
 
 from uuid import UUID
 
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 
 class MachineLearningServiceError(Exception):

@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployledger.domain.reasons import FailureReason
+
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -26,33 +28,6 @@ class Step(StrEnum):
     PROVISION = "provision"
     RUN = "run"
     DELETE = "delete"
-
-
-class FailureReason(StrEnum):
-    """Why a job failed. Stored in events: a value may be added, never changed or removed."""
-
-    INVALID_CONFIGURATION = "invalid_configuration"
-    NOT_FOUND = "not_found"
-    CONFLICT = "conflict"
-    MODEL_NOT_FOUND = "model_not_found"
-    MODEL_EMPTY = "model_empty"
-    MODEL_UNREADABLE = "model_unreadable"
-    MODEL_UNSAFE = "model_unsafe"
-    MODEL_INVALID = "model_invalid"
-    MODEL_CHANGED = "model_changed"
-    UNSUPPORTED_FORMAT = "unsupported_format"
-    RUNTIME_MISSING = "runtime_missing"
-    REGISTRY_UNAVAILABLE = "registry_unavailable"
-    PACKAGING_FAILED = "packaging_failed"
-    PORT_IN_USE = "port_in_use"
-    SERVER_EXITED = "server_exited"
-    SERVER_NOT_READY = "server_not_ready"
-    BATCH_INPUT_INVALID = "batch_input_invalid"
-    BATCH_FAILED = "batch_failed"
-    DEADLINE_EXCEEDED = "deadline_exceeded"
-    STORAGE_FAILED = "storage_failed"
-    EXTERNAL_SERVICE_FAILED = "external_service_failed"
-    INTERNAL_ERROR = "internal_error"
 
 
 class Artifact(Value):

@@ -25,8 +25,9 @@ from deployledger.domain.ports import (
     ResolvedModel,
     ResolvesModelVersions,
 )
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import without_credentials
-from deployledger.domain.values import Artifact, FailureReason, Image, Step
+from deployledger.domain.values import Artifact, Image, Step
 from deployledger.service.clients import Clients, simulated_artifact, simulated_image
 
 Record = Callable[[Deployment, CommandContext], None]

@@ -27,8 +27,9 @@ from deployledger.domain.exceptions import (
     ResourceNotFoundError,
 )
 from deployledger.domain.lifecycle import IN_PROGRESS, State
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import storable
-from deployledger.domain.values import Failure, FailureReason, Step
+from deployledger.domain.values import Failure, Step
 from deployledger.service.pipeline import Pipeline, Record, next_step
 from deployledger.service.repository import Repository
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deployledger.domain.exceptions import ModelRegistryError
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 
 def refused(reason: FailureReason, message: str, *, hint: str) -> ModelRegistryError:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deployledger.adapters.artifacts.refusals import changed, refused, unreadable
 from deployledger.domain.exceptions import ModelRegistryError
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 CHUNK_BYTES = 1024 * 1024
 MAX_ENTRIES = 100_000

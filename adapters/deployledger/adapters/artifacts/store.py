@@ -13,7 +13,8 @@ from deployledger.adapters.artifacts.refusals import changed, damaged, refused, 
 from deployledger.adapters.artifacts.source import SourceFile, scan
 from deployledger.adapters.artifacts.staging import locked, publish, staging_folder, sweep, sync_folder
 from deployledger.domain.exceptions import ModelRegistryError
-from deployledger.domain.values import Artifact, FailureReason
+from deployledger.domain.reasons import FailureReason
+from deployledger.domain.values import Artifact
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 

@@ -25,6 +25,7 @@ from deployledger.adapters.event_log.mapper import EventMapper, known_topics
 from deployledger.domain.event_log import (
     CommandKey,
     EventBatch,
+    EventRecord,
     LogStatistics,
     RawEvent,
     RecordedEvent,
@@ -136,6 +137,10 @@ class DatabaseEventLog(ABC):
         self, after: int, until: int, streams: tuple[UUID, UUID] | None
     ) -> Iterator[Sequence[RawEvent]]:
         """Yield pages of events, read on a connection of its own."""
+
+    @abstractmethod
+    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+        """Yield pages of events with their metadata, read on a connection of its own."""
 
     @abstractmethod
     def _find_command(self, key: str) -> CommandKey | None:
@@ -351,6 +356,12 @@ class DatabaseEventLog(ABC):
         with self._use():
             _ = self._recorder
         return self._scan(after, until, streams)
+
+    def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+        """Yield all events behind ``after`` and up to ``until`` with their metadata; see the port."""
+        with self._use():
+            _ = self._recorder
+        return self._records(after, until)
 
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class; see the port."""

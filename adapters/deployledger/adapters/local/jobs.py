@@ -16,7 +16,7 @@ from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import runtime_of
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError, ExternalServiceError
 from deployledger.domain.ports import JobResult, Observation, ProvisionRequest, ReportProgress
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 _POLL_SECONDS = 0.1
 _KILL_SECONDS = 10.0

@@ -23,7 +23,7 @@ from deployledger.domain.ports import (
     ProvisionRequest,
     ReportProgress,
 )
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 
 class LocalProcessOrchestrator:

@@ -9,7 +9,7 @@ from pathlib import Path
 from deployledger.adapters.local.gateway.messages import PARENT_FD, PORT
 from deployledger.adapters.local.processes import python_command
 from deployledger.domain.exceptions import DeploymentError
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 MODEL_REFUSED_STATUS = 65
 """The exit status with which the ONNX server says that the model is invalid (EX_DATAERR of sysexits.h)."""

@@ -22,7 +22,7 @@ from deployledger.domain.exceptions import (
     MachineLearningServiceError,
 )
 from deployledger.domain.ports import Observation, ProvisionRequest, ReportProgress
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 # A gateway that has not answered this long after a start's own time limit is not going to.
 _MARGIN_SECONDS = 30.0

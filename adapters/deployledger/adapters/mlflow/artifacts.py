@@ -11,7 +11,7 @@ from typing import Any
 from deployledger.adapters.mlflow.connection import Server
 from deployledger.adapters.mlflow.references import LoggedModel, ModelReference, RegisteredModel, RunArtifact
 from deployledger.adapters.mlflow.versions import pin_version
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 _MOST_NAMES_SHOWN = 8
 _NO_SUCH_ENDPOINT = "ENDPOINT_NOT_FOUND"

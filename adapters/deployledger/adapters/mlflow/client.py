@@ -18,7 +18,7 @@ from deployledger.adapters.mlflow.references import (
 from deployledger.adapters.mlflow.versions import pin
 from deployledger.domain.exceptions import ConfigurationError, ModelRegistryError
 from deployledger.domain.ports import ResolvedModel
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 
 class MlflowModelRegistryClient:

@@ -14,7 +14,7 @@ from typing import Any
 
 from deployledger.adapters.mlflow.failures import Reporter
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 PROBE_TIMEOUT_SECONDS = 4
 """For connecting, and again for the answer; MLflow takes whole seconds only."""

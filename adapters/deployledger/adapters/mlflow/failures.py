@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from deployledger.adapters.mlflow.redaction import redacted, secrets_of, shown
 from deployledger.domain.exceptions import ConfigurationError, MachineLearningServiceError, ModelRegistryError
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 # An unknown alias, and a name that cannot exist, are invalid parameters to MLflow.
 _NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})

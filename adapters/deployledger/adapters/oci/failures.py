@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deployledger.domain.exceptions import ExternalServiceError
-from deployledger.domain.values import FailureReason
+from deployledger.domain.reasons import FailureReason
 
 FETCH_AGAIN = "Deploy the model again, so that it is fetched anew."
 

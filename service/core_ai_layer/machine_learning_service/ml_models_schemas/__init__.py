@@ -1,5 +1,6 @@
 """The request and response schemas of the deployment service."""
 
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import (
     DeploymentHistoryEntry,
     DeploymentRequest,
@@ -8,7 +9,7 @@ from deployledger.domain.schemas import (
     DeploymentTargetConfig,
     ResourceConfig,
 )
-from deployledger.domain.values import Failure, FailureReason, Progress, Step
+from deployledger.domain.values import Failure, Progress, Step
 
 __all__ = [
     "DeploymentHistoryEntry",

@@ -20,7 +20,7 @@ from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecord
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
 from deployledger.adapters.postgres import PostgresDatabase, Session
-from deployledger.domain.event_log import CommandKey, RawEvent
+from deployledger.domain.event_log import CommandKey, EventRecord, RawEvent
 from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.redaction import without_credentials
 
@@ -177,18 +177,35 @@ class PostgresEventLog(DatabaseEventLog):
             "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
             "WHERE {} ORDER BY position"
         ).format(schema.EVENTS.name, SQL(" AND ").join(conditions))
+        # In the order of the log the table's pages are read one after the other.
+        is_in_order = streams is None or streams[0] != streams[1]
+        yield from self._streamed(query, values, RawEvent, is_in_order=is_in_order)
+
+    def _streamed(
+        self, query: Any, values: Sequence[Any], make: Callable[..., _T], *, is_in_order: bool = True
+    ) -> Iterator[list[_T]]:
+        """Yield pages of rows, which are sent while earlier ones are worked on."""
         with self._session() as session, self._translated_driver_errors():
-            if streams is None or streams[0] != streams[1]:
-                # In the order of the log the table's pages are read one after the other.
+            if is_in_order:
                 session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
             with session.cursor(binary=True, row_factory=tuple_row) as cursor:
-                # Rows are sent while earlier ones are worked on; a server-side cursor would wait in between.
-                # It has the connection's lock until it is closed, without which nothing could be rolled back.
+                # A server-side cursor would wait between the pages. This one has the connection's lock until
+                # it is closed, without which nothing could be rolled back.
                 stream = cursor.stream(query, values, size=_SENT_AT_ONCE)
                 with closing(cast("Generator[Any, None, None]", stream)) as sent:
-                    rows = starmap(RawEvent, sent)
+                    rows = starmap(make, sent)
                     while page := list(islice(rows, _SCANNED_AT_ONCE)):
                         yield page
+
+    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+        # A float has room for the microseconds of the next 200 years, and numeric takes its time.
+        query = SQL(
+            "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
+            "uuid_send(event_id), round(date_part('epoch', recorded_at) * 1000000)::bigint, actor, "
+            "uuid_send(correlation_id), uuid_send(causation_id) FROM {} "
+            "WHERE position > %s AND position <= %s ORDER BY position"
+        ).format(schema.EVENTS.name)
+        yield from self._streamed(query, (after, until), EventRecord)
 
     @contextmanager
     def _translated_driver_errors(self) -> Iterator[None]:

@@ -22,8 +22,8 @@ from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
 from deployledger.adapters.event_log.sqlite.schema import create, found_version, upgrade
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
-from deployledger.domain.event_log import CommandKey, RawEvent
-from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.event_log import CommandKey, EventRecord, RawEvent
+from deployledger.domain.exceptions import EventLogError, UndecodableEventError
 
 if TYPE_CHECKING:
     from deployledger.projections.store import ReadModelStore
@@ -229,6 +229,22 @@ class SQLiteEventLog(DatabaseEventLog):
             after = page[-1].position
             yield [raw for raw in page if streams is None or streams[0] <= UUID(raw.stream_id) <= streams[1]]
 
+    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+        query = (
+            "SELECT position, originator_id, originator_version, topic, state, event_id, recorded_at, actor, "  # noqa: S608
+            f"correlation_id, causation_id FROM {EVENTS_TABLE} WHERE position > ? AND position <= ? "
+            "ORDER BY position"
+        )
+        if self._path is None:  # as above
+            while rows := self._select(f"{query} LIMIT {_SCANNED_AT_ONCE}", after, until):
+                after = rows[-1][0]
+                yield [_record(row) for row in rows]
+            return
+        with self._session() as connection:
+            cursor = connection.execute(query, (after, until))
+            while rows := cursor.fetchmany(_SCANNED_AT_ONCE):
+                yield [_record(row) for row in rows]
+
     def _select(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
         assert self._datastore is not None  # noqa: S101  # opened by the caller
         with self._datastore.transaction(commit=False) as cursor:
@@ -290,6 +306,27 @@ class SQLiteEventLog(DatabaseEventLog):
         finally:
             (folder / str(stream_id)).unlink(missing_ok=True)
             os.close(lock)
+
+
+def _record(row: tuple[Any, ...]) -> EventRecord:
+    position, stream, version, topic, state, event_id, recorded_at, actor, correlation, causation = row
+    try:
+        return EventRecord(
+            position,
+            bytes.fromhex(stream),
+            version,
+            topic,
+            state,
+            bytes.fromhex(event_id),
+            recorded_at,
+            actor,
+            bytes.fromhex(correlation) if correlation else None,
+            bytes.fromhex(causation) if causation else None,
+        )
+    except (ValueError, TypeError) as error:  # SQLite lets anything be in a column
+        raise UndecodableEventError(
+            f"Event {position} of the log is damaged: its ids are no ids ({error})."
+        ) from error
 
 
 def _dashed(stream: str) -> str:

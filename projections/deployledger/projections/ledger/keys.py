@@ -1,0 +1,235 @@
+"""Ed25519 keys, as the signed notes of C2SP have them: a name, and a key of its own.
+
+https://c2sp.org/signed-note says how the keys are written. Signing needs the extra ``audit``.
+"""
+
+import base64
+import binascii
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from deployledger.domain.exceptions import ConfigurationError
+
+_ED25519 = b"\x01"
+_PRIVATE = "PRIVATE+KEY+"
+_LONGEST_KEY_FILE = 4096
+_KEY_BYTES = 32
+
+
+def _ed25519() -> Any:
+    try:
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ImportError as error:
+        raise ConfigurationError(
+            "Signing and verifying need the package cryptography, which is not installed.",
+            hint="Install it: pip install 'deployledger[audit]'.",
+        ) from error
+    return ed25519
+
+
+def _key_id(name: str, public: bytes) -> bytes:
+    return sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
+
+
+def check_name(name: str) -> str:
+    """Check that a key can have this name, and return it.
+
+    Raises:
+        ConfigurationError: if it cannot.
+    """
+    is_text = isinstance(name, str) and name.isprintable() and len(name) <= 200
+    if not name or not is_text or "+" in name or any(character.isspace() for character in name):
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a key.",
+            hint="Use a name without spaces and plus signs, like that of the service: "
+            "example.com/deployments.",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A public key, and the name of whose it is.
+
+    Attributes:
+        name: whose key it is; the origin of the checkpoints that it signs.
+        public: the key, 32 bytes.
+    """
+
+    name: str
+    public: bytes
+
+    @property
+    def key_id(self) -> bytes:
+        """Four bytes that tell keys with the same name apart."""
+        return _key_id(self.name, self.public)
+
+    def __str__(self) -> str:
+        encoded = base64.b64encode(_ED25519 + self.public).decode()
+        return f"{self.name}+{self.key_id.hex()}+{encoded}"
+
+    def is_signed(self, signature: bytes, text: bytes) -> bool:
+        """Return whether a signature is this key's for a text."""
+        from cryptography.exceptions import InvalidSignature
+
+        try:
+            _ed25519().Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text)
+        except InvalidSignature:
+            return False
+        return True
+
+    @classmethod
+    def parse(cls, text: str) -> "Verifier":
+        """Return the public key that is written so: ``name+id+key``.
+
+        Raises:
+            ConfigurationError: if it is none.
+        """
+        name, key_id, public = _parts(text.strip(), "public")
+        verifier = cls(check_name(name), public)
+        if verifier.key_id != key_id:
+            raise ConfigurationError(
+                f"The public key of {name!r} is damaged: its parts do not fit each other."
+            )
+        _ed25519()  # who cannot verify learns it now
+        return verifier
+
+    @classmethod
+    def load(cls, path: Path) -> "Verifier":
+        """Return the public key in a file.
+
+        Raises:
+            ConfigurationError: if there is none.
+        """
+        return cls.parse(_read(path, "public"))
+
+
+@dataclass(frozen=True)
+class Signer:
+    """What signs: a key in this process, or anything that signs with it elsewhere.
+
+    Attributes:
+        verifier: the public key that its signatures are verified with.
+        sign: returns the Ed25519 signature, 64 bytes, of a text.
+    """
+
+    verifier: Verifier
+    sign: Callable[[bytes], bytes] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Whose key it is; the origin of the checkpoints that it signs."""
+        return self.verifier.name
+
+    @classmethod
+    def parse(cls, text: str) -> "Signer":
+        """Return what signs with the private key that is written so: ``PRIVATE+KEY+name+id+key``.
+
+        Raises:
+            ConfigurationError: if it is none.
+        """
+        text = text.strip()
+        if not text.startswith(_PRIVATE):
+            raise ConfigurationError("That is no private key.", hint="`deployledger audit keygen` makes one.")
+        name, key_id, secret = _parts(text.removeprefix(_PRIVATE), "private")
+        signer = _signer(check_name(name), secret)
+        if signer.verifier.key_id != key_id:
+            raise ConfigurationError(
+                f"The private key of {name!r} is damaged: its parts do not fit each other."
+            )
+        return signer
+
+    @classmethod
+    def load(cls, path: Path) -> "Signer":
+        """Return what signs with the private key in a file that nobody else may read.
+
+        Raises:
+            ConfigurationError: if there is none, or others may read it.
+        """
+        text = _read(path, "private")
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigurationError(
+                f"The private key {path} can be read or written by others (mode {mode:04o}).",
+                hint=f"Take that away: chmod 600 {path}. If others may have read it, make a new one.",
+            )
+        return cls.parse(text)
+
+
+def _signer(name: str, secret: bytes) -> Signer:
+    key = _ed25519().Ed25519PrivateKey.from_private_bytes(secret)
+    return Signer(Verifier(name, key.public_key().public_bytes_raw()), key.sign)
+
+
+def _parts(text: str, kind: str) -> tuple[str, bytes, bytes]:
+    try:
+        name, key_id, encoded = text.split("+", 2)
+        key = base64.b64decode(encoded, validate=True)
+        if len(key_id) != 8 or key[:1] != _ED25519 or len(key) != 1 + _KEY_BYTES:
+            raise ValueError
+        return name, bytes.fromhex(key_id), key[1:]
+    except (ValueError, binascii.Error):
+        raise ConfigurationError(
+            f"That is no {kind} key of Ed25519 as signed notes have them.",
+            hint="It is one line: name+id+key. `deployledger audit keygen` makes a pair.",
+        ) from None
+
+
+def _read(path: Path, kind: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LONGEST_KEY_FILE).decode()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The {kind} key {path} cannot be read: {error.strerror}.",
+            hint="`deployledger audit keygen` makes a pair.",
+        ) from error
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"The file {path} has no {kind} key in it.") from None
+
+
+def generate(name: str) -> tuple[str, str]:
+    """Return a new pair of keys, as they are written: the private one, and the public one.
+
+    Raises:
+        ConfigurationError: if no key can have this name.
+    """
+    check_name(name)
+    secret = os.urandom(_KEY_BYTES)
+    verifier = _signer(name, secret).verifier
+    encoded = base64.b64encode(_ED25519 + secret).decode()
+    return f"{_PRIVATE}{name}+{verifier.key_id.hex()}+{encoded}", str(verifier)
+
+
+def write_pair(name: str, path: Path) -> Verifier:
+    """Make a pair of keys: the private one at a path, for its owner alone, the public one at ``path.pub``.
+
+    Raises:
+        ConfigurationError: if either is there already, or cannot be written, or no key can have the name.
+    """
+    private, public = generate(name)
+    public_path = path.with_name(f"{path.name}.pub")
+    for target, text, mode in ((path, private, 0o600), (public_path, public, 0o644)):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            if target is public_path:
+                path.unlink()
+            raise ConfigurationError(
+                f"{target} is there already; a key is never overwritten.", hint="Choose another path."
+            ) from None
+        except OSError as error:
+            if target is public_path:
+                path.unlink()
+            raise ConfigurationError(f"The key {target} cannot be written: {error.strerror}.") from error
+    return Verifier.parse(public)

@@ -1,0 +1,61 @@
+"""What a leaf of the ledger is made of: one event of the log, encoded in one way only.
+
+docs/ledger.md has the encoding with test vectors.
+"""
+
+from functools import lru_cache
+from hashlib import sha256
+from struct import Struct
+
+ENCODING = 1
+"""The version of the encoding; it is the first byte of each leaf."""
+
+_FIXED = Struct(">BQ16sQq16s32s")
+_LONGEST_TOPIC = 0xFFFF
+
+
+def encode_leaf(
+    position: int,
+    stream_id: bytes,
+    stream_version: int,
+    topic: str,
+    state: bytes,
+    event_id: bytes,
+    recorded_at: int,
+    actor: str | None,
+    correlation_id: bytes | None,
+    causation_id: bytes | None,
+) -> bytes:
+    """Return an event as the leaf of the ledger at its position.
+
+    Args:
+        position: its place in the log, from 1; the leaf's index in the tree is one less.
+        stream_id: 16 bytes; so are ``event_id``, ``correlation_id`` and ``causation_id``.
+        state: its fields as they are stored; the leaf has their SHA-256.
+        recorded_at: microseconds since 1970-01-01, UTC.
+    """
+    return (
+        _FIXED.pack(
+            ENCODING, position, stream_id, stream_version, recorded_at, event_id, sha256(state).digest()
+        )
+        + _topic(topic)
+        + _text(actor)
+        + (b"\x00" if correlation_id is None else b"\x01" + correlation_id)
+        + (b"\x00" if causation_id is None else b"\x01" + causation_id)
+    )
+
+
+@lru_cache(1024)
+def _topic(topic: str) -> bytes:
+    encoded = topic.encode()
+    if len(encoded) > _LONGEST_TOPIC:
+        raise ValueError(f"a topic of {len(encoded):,} bytes is too long")
+    return len(encoded).to_bytes(2, "big") + encoded
+
+
+@lru_cache(1024)
+def _text(text: str | None) -> bytes:
+    if text is None:
+        return b"\x00"
+    encoded = text.encode()
+    return b"\x01" + len(encoded).to_bytes(4, "big") + encoded
