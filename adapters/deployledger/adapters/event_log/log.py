@@ -144,7 +144,7 @@ class DatabaseEventLog(ABC):
         """Yield pages of events, read on a connection of its own."""
 
     @abstractmethod
-    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+    def _records(self, after: int, until: int, stream_id: UUID | None) -> Iterator[Sequence[EventRecord]]:
         """Yield pages of events with their metadata, read on a connection of its own."""
 
     @abstractmethod
@@ -362,11 +362,13 @@ class DatabaseEventLog(ABC):
             _ = self._recorder
         return self._scan(after, until, streams)
 
-    def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+    def records(
+        self, *, after: int, until: int, stream_id: UUID | None = None
+    ) -> Iterator[Sequence[EventRecord]]:
         """Yield all events behind ``after`` and up to ``until`` with their metadata; see the port."""
         with self._use():
             _ = self._recorder
-        return self._records(after, until)
+        return self._records(after, until, stream_id)
 
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class; see the port."""

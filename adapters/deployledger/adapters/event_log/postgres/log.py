@@ -217,15 +217,19 @@ class PostgresEventLog(DatabaseEventLog):
                     while page := list(islice(rows, _SCANNED_AT_ONCE)):
                         yield page
 
-    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+    def _records(self, after: int, until: int, stream_id: UUID | None) -> Iterator[Sequence[EventRecord]]:
+        conditions, values = [SQL("position > %s AND position <= %s")], list[Any]([after, until])
+        if stream_id is not None:
+            conditions.append(SQL("originator_id = %s"))
+            values.append(stream_id)
         # A float has room for the microseconds of the next 200 years, and numeric takes its time.
         query = SQL(
             "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
             "uuid_send(event_id), round(date_part('epoch', recorded_at) * 1000000)::bigint, actor, "
             "uuid_send(correlation_id), uuid_send(causation_id) FROM {} "
-            "WHERE position > %s AND position <= %s ORDER BY position"
-        ).format(schema.EVENTS.name)
-        yield from self._streamed(query, (after, until), EventRecord)
+            "WHERE {} ORDER BY position"
+        ).format(schema.EVENTS.name, SQL(" AND ").join(conditions))
+        yield from self._streamed(query, values, EventRecord, is_in_order=stream_id is None)
 
     @contextmanager
     def _translated_driver_errors(self) -> Iterator[None]:

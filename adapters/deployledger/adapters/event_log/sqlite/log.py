@@ -243,19 +243,20 @@ class SQLiteEventLog(DatabaseEventLog):
             after = page[-1].position
             yield [raw for raw in page if streams is None or streams[0] <= UUID(raw.stream_id) <= streams[1]]
 
-    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+    def _records(self, after: int, until: int, stream_id: UUID | None) -> Iterator[Sequence[EventRecord]]:
+        condition, only = ("", []) if stream_id is None else ("AND originator_id = ?", [stream_id.hex])
         query = (
             "SELECT position, originator_id, originator_version, topic, state, event_id, recorded_at, actor, "  # noqa: S608
             f"correlation_id, causation_id FROM {EVENTS_TABLE} WHERE position > ? AND position <= ? "
-            "ORDER BY position"
+            f"{condition} ORDER BY position"
         )
         if self._path is None:  # as above
-            while rows := self._select(f"{query} LIMIT {_SCANNED_AT_ONCE}", after, until):
+            while rows := self._select(f"{query} LIMIT {_SCANNED_AT_ONCE}", after, until, *only):
                 after = rows[-1][0]
                 yield [_record(row) for row in rows]
             return
         with self._session() as connection:
-            cursor = connection.execute(query, (after, until))
+            cursor = connection.execute(query, (after, until, *only))
             while rows := cursor.fetchmany(_SCANNED_AT_ONCE):
                 yield [_record(row) for row in rows]
 
