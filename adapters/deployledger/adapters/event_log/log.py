@@ -42,6 +42,7 @@ from deployledger.domain.exceptions import (
 from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
+    from deployledger.projections.ledger.store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
 SCHEMA_VERSION = 2
@@ -153,6 +154,10 @@ class DatabaseEventLog(ABC):
     @abstractmethod
     def open_read_model_store(self) -> "ReadModelStore":
         """Return the store of read models that belongs to this database."""
+
+    @abstractmethod
+    def open_ledger_store(self) -> "LedgerStore":
+        """Return the store of the ledger that belongs to this database."""
 
     @abstractmethod
     def ownership(self, stream_id: UUID) -> AbstractContextManager[bool]:
