@@ -187,3 +187,7 @@ class ReadModelError(ExternalServiceError):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__("read models", message, hint=hint)
+
+
+class LedgerError(MachineLearningServiceError):
+    """The event log is not the one that its ledger or its checkpoints are of."""

@@ -43,6 +43,7 @@ from deployledger.domain.moments import check_time
 from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
+    from deployledger.projections.ledger.store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
 SCHEMA_VERSION = 2
@@ -158,6 +159,10 @@ class DatabaseEventLog(ABC):
     @abstractmethod
     def open_read_model_store(self) -> "ReadModelStore":
         """Return the store of read models that belongs to this database."""
+
+    @abstractmethod
+    def open_ledger_store(self) -> "LedgerStore":
+        """Return the store of the ledger that belongs to this database."""
 
     @abstractmethod
     def ownership(self, stream_id: UUID) -> AbstractContextManager[bool]:

@@ -26,6 +26,7 @@ from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
+    from deployledger.projections.ledger.store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
 _LONGEST_LOCK_SECONDS = 10
@@ -229,6 +230,10 @@ class PostgresEventLog(DatabaseEventLog):
             "uuid_send(correlation_id), uuid_send(causation_id) FROM {} "
             "WHERE {} ORDER BY position"
         ).format(schema.EVENTS.name, SQL(" AND ").join(conditions))
+        if until - after <= _SCANNED_AT_ONCE:  # not worth a connection of its own
+            if page := list(starmap(EventRecord, self._select_tuples(query, values))):
+                yield page
+            return
         yield from self._streamed(query, values, EventRecord, is_in_order=stream_id is None)
 
     @contextmanager
@@ -263,6 +268,12 @@ class PostgresEventLog(DatabaseEventLog):
         from deployledger.adapters.read_models.postgres.store import PostgresReadModels
 
         return PostgresReadModels(self.database, events=schema.EVENTS.name)
+
+    def open_ledger_store(self) -> "LedgerStore":
+        """Return the store of the ledger in the same database, which uses the same pool."""
+        from deployledger.adapters.ledger.postgres import PostgresLedgerStore
+
+        return PostgresLedgerStore(self.database)
 
     def ownership(self, stream_id: UUID) -> AbstractContextManager[bool]:
         """Try to become the one that works on a stream; see the port."""

@@ -26,6 +26,7 @@ from deployledger.domain.event_log import CommandKey, EventRecord, RawEvent
 from deployledger.domain.exceptions import EventLogError, UndecodableEventError
 
 if TYPE_CHECKING:
+    from deployledger.projections.ledger.store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
 _LOCK_TIMEOUT_SECONDS = 10
@@ -289,6 +290,12 @@ class SQLiteEventLog(DatabaseEventLog):
         from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
 
         return SQLiteReadModels(self._path and self._path.with_name(f"{self._path.name}.read-models"))
+
+    def open_ledger_store(self) -> "LedgerStore":
+        """Return the store of the ledger in the file beside the log's."""
+        from deployledger.adapters.ledger.sqlite import SQLiteLedgerStore
+
+        return SQLiteLedgerStore(self._path and self._path.with_name(f"{self._path.name}.ledger"))
 
     @contextmanager
     def ownership(self, stream_id: UUID) -> Iterator[bool]:

@@ -1,0 +1,124 @@
+"""The ledger in the PostgreSQL database of its event log."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg.sql import SQL, Identifier
+
+from deployledger.adapters.postgres import SCHEMA, PostgresDatabase, Session
+from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.redaction import without_credentials
+from deployledger.projections.ledger.store import StoredCheckpoint
+
+_SIZE = Identifier(SCHEMA, "ledger")
+_TILES = Identifier(SCHEMA, "ledger_tiles")
+_CHECKPOINTS = Identifier(SCHEMA, "ledger_checkpoints")
+
+
+class PostgresLedgerStore:
+    """The store of a ledger; see the port.
+
+    Args:
+        database: the database of the event log, which is open.
+    """
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+        self._is_created = False
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        try:
+            with self._database.pooled() as session:
+                if not self._is_created:
+                    self._create(session)
+                yield session
+        except psycopg.Error as error:
+            raise EventLogError(
+                f"The ledger in {self._database.described_as} cannot be used: "
+                f"{without_credentials(str(error)).strip()}.",
+                hint="Check that the database is there, reachable and writable, and try again.",
+            ) from error
+
+    def _create(self, session: Session) -> None:
+        with session.cursor(row_factory=tuple_row) as cursor:
+            row = cursor.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.ledger_checkpoints",)).fetchone()
+        if row is None or row[0] is None:
+            with session.transaction():
+                session.execute("SELECT pg_advisory_xact_lock(hashtextextended('deployledger ledger', 0))")
+                session.execute(
+                    SQL(
+                        "CREATE TABLE IF NOT EXISTS {} (only_row boolean PRIMARY KEY DEFAULT true "
+                        "CHECK (only_row), size bigint NOT NULL)"
+                    ).format(_SIZE)
+                )
+                session.execute(SQL("INSERT INTO {} (size) VALUES (0) ON CONFLICT DO NOTHING").format(_SIZE))
+                session.execute(
+                    SQL(
+                        "CREATE TABLE IF NOT EXISTS {} (level smallint, number bigint, "
+                        "hashes bytea NOT NULL, PRIMARY KEY (level, number))"
+                    ).format(_TILES)
+                )
+                # Hashes cannot be compressed: looking whether they can takes time.
+                session.execute(SQL("ALTER TABLE {} ALTER COLUMN hashes SET STORAGE EXTERNAL").format(_TILES))
+                session.execute(
+                    SQL(
+                        "CREATE TABLE IF NOT EXISTS {} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
+                        "size bigint NOT NULL, root bytea NOT NULL, note text NOT NULL, "
+                        "created_at timestamptz NOT NULL)"
+                    ).format(_CHECKPOINTS)
+                )
+        self._is_created = True
+
+    def size(self) -> int:
+        """Return how many leaves the tree has."""
+        with self._session() as session, session.cursor(row_factory=tuple_row) as cursor:
+            row = cursor.execute(SQL("SELECT size FROM {}").format(_SIZE), prepare=True).fetchone()
+            return int(row[0]) if row else 0
+
+    def tiles(self, level: int, first: int, last: int) -> dict[int, bytes]:
+        """Return the tiles of a level, by number, from the first to the last one, as far as there are any."""
+        query = SQL("SELECT number, hashes FROM {} WHERE level = %s AND number BETWEEN %s AND %s").format(
+            _TILES
+        )
+        with self._session() as session, session.cursor(binary=True, row_factory=tuple_row) as cursor:
+            return dict(cursor.execute(query, (level, first, last), prepare=True).fetchall())
+
+    def extend(self, before: int, after: int, tiles: Mapping[tuple[int, int], bytes]) -> bool:
+        """Store tiles, by level and number, of a tree that grew; False if it had not the size before."""
+        with self._session() as session, session.transaction():
+            grown = session.execute(
+                SQL("UPDATE {} SET size = %s WHERE size = %s").format(_SIZE), (after, before)
+            )
+            if grown.rowcount != 1:
+                return False
+            with session.cursor() as cursor:
+                cursor.executemany(
+                    SQL(
+                        "INSERT INTO {} VALUES (%b, %b, %b) "
+                        "ON CONFLICT (level, number) DO UPDATE SET hashes = excluded.hashes"
+                    ).format(_TILES),
+                    [(level, number, hashes) for (level, number), hashes in tiles.items()],
+                )
+            return True
+
+    def checkpoints(self) -> list[StoredCheckpoint]:
+        """Return all checkpoints, the smallest first."""
+        query = SQL("SELECT size, root, note, created_at FROM {} ORDER BY size, id").format(_CHECKPOINTS)
+        with self._session() as session, session.cursor(binary=True, row_factory=tuple_row) as cursor:
+            return [StoredCheckpoint(*row) for row in cursor.execute(query).fetchall()]
+
+    def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
+        """Store a checkpoint."""
+        with self._session() as session:
+            session.execute(
+                SQL("INSERT INTO {} (size, root, note, created_at) VALUES (%s, %s, %s, %s)").format(
+                    _CHECKPOINTS
+                ),
+                (checkpoint.size, checkpoint.root, checkpoint.note, checkpoint.created_at),
+            )
+
+    def close(self) -> None:
+        """Do nothing: the event log closes its database."""

@@ -1,0 +1,146 @@
+"""The ledger in an SQLite file of its own beside the event log's, or in memory."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from deployledger.domain.exceptions import EventLogError
+from deployledger.projections.ledger.store import StoredCheckpoint
+
+SCHEMA_VERSION = 1
+"""The version of what is in a file; its ``user_version``."""
+
+_BUSY_SECONDS = 10
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TABLES = (
+    "CREATE TABLE ledger (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), size INTEGER NOT NULL)",
+    "INSERT INTO ledger VALUES (1, 0)",
+    "CREATE TABLE ledger_tiles (level INTEGER, number INTEGER, hashes BLOB NOT NULL, "
+    "PRIMARY KEY (level, number)) WITHOUT ROWID",
+    "CREATE TABLE ledger_checkpoints (id INTEGER PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, "
+    "note TEXT NOT NULL, created_at INTEGER NOT NULL)",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+
+class SQLiteLedgerStore:
+    """The store of a ledger; see the port.
+
+    Args:
+        path: a file that has nothing else in it; None keeps the ledger in memory until it is closed.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._memory: sqlite3.Connection | None = None
+        self._memory_lock = threading.RLock()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Enter with a connection in autocommit mode; errors are ours."""
+        try:
+            if self._path is None:
+                with self._memory_lock:
+                    if self._memory is None:
+                        self._memory = self._connect(":memory:")
+                    yield self._memory
+            else:
+                with closing(self._connect(str(self._path))) as connection:
+                    yield connection
+        except sqlite3.Error as error:
+            raise EventLogError(
+                f"The ledger in {self._path or 'memory'} cannot be used: {error}.",
+                hint="Check that it is an SQLite database of deployledger, and that it can be written.",
+            ) from error
+
+    def _connect(self, name: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            name, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            if found > SCHEMA_VERSION:
+                raise EventLogError(
+                    f"The ledger in {name} has version {found}; this version of deployledger knows "
+                    f"version {SCHEMA_VERSION}.",
+                    hint="Upgrade deployledger.",
+                )
+            if found == 0:
+                with _transaction(connection):
+                    if not int(connection.execute("PRAGMA user_version").fetchone()[0]):
+                        for statement in _TABLES:
+                            connection.execute(statement)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def size(self) -> int:
+        """Return how many leaves the tree has."""
+        with self._connection() as connection:
+            row = connection.execute("SELECT size FROM ledger").fetchone()
+            return int(row[0]) if row else 0
+
+    def tiles(self, level: int, first: int, last: int) -> dict[int, bytes]:
+        """Return the tiles of a level, by number, from the first to the last one, as far as there are any."""
+        with self._connection() as connection:
+            return dict(
+                connection.execute(
+                    "SELECT number, hashes FROM ledger_tiles WHERE level = ? AND number BETWEEN ? AND ?",
+                    (level, first, last),
+                )
+            )
+
+    def extend(self, before: int, after: int, tiles: Mapping[tuple[int, int], bytes]) -> bool:
+        """Store tiles, by level and number, of a tree that grew; False if it had not the size before."""
+        with self._connection() as connection, _transaction(connection):
+            grown = connection.execute("UPDATE ledger SET size = ? WHERE size = ?", (after, before))
+            if grown.rowcount != 1:
+                return False
+            connection.executemany(
+                "INSERT OR REPLACE INTO ledger_tiles VALUES (?, ?, ?)",
+                [(level, number, hashes) for (level, number), hashes in tiles.items()],
+            )
+            return True
+
+    def checkpoints(self) -> list[StoredCheckpoint]:
+        """Return all checkpoints, the smallest first."""
+        with self._connection() as connection:
+            rows = connection.execute(
+                "SELECT size, root, note, created_at FROM ledger_checkpoints ORDER BY size, id"
+            ).fetchall()
+        return [
+            StoredCheckpoint(size, root, note, _EPOCH + timedelta(microseconds=created_at))
+            for size, root, note, created_at in rows
+        ]
+
+    def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
+        """Store a checkpoint."""
+        created_at = (checkpoint.created_at - _EPOCH) // timedelta(microseconds=1)
+        with self._connection() as connection:
+            connection.execute(
+                "INSERT INTO ledger_checkpoints (size, root, note, created_at) VALUES (?, ?, ?, ?)",
+                (checkpoint.size, checkpoint.root, checkpoint.note, created_at),
+            )
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._memory_lock:
+            if self._memory is not None:
+                self._memory.close()
+                self._memory = None
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

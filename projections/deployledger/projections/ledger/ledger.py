@@ -1,0 +1,326 @@
+"""The ledger of an event log: a Merkle tree over all events, in the order of the log."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.exceptions import ConfigurationError, LedgerError
+from deployledger.projections.ledger import merkle
+from deployledger.projections.ledger.keys import Signer
+from deployledger.projections.ledger.leaf import encode_leaf
+from deployledger.projections.ledger.merkle import HASH_BYTES
+from deployledger.projections.ledger.notes import Checkpoint
+from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH, LedgerStore, StoredCheckpoint
+
+_INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
+_AGAIN_SECONDS = 0.05
+_TRIES = 100
+_HASHES_KEPT = 65_536
+
+Publish = Callable[[StoredCheckpoint], object]
+"""Takes a checkpoint to where who can change the database cannot change it."""
+
+
+@dataclass(frozen=True)
+class InclusionProof:
+    """That an event is in the log whose root a checkpoint signed (RFC 6962, 2.1.1).
+
+    Attributes:
+        position: the event's position in the log; the index of its leaf is one less.
+        leaf: the event's leaf, as docs/ledger.md encodes it.
+        size: how many leaves the tree has.
+        root: its root, 32 bytes.
+        path: the hashes from the leaf to the root.
+    """
+
+    position: int
+    leaf: bytes
+    size: int
+    root: bytes
+    path: tuple[bytes, ...]
+
+    def holds(self) -> bool:
+        """Return whether the path leads from the leaf to the root."""
+        leaf = merkle.leaf_hash(self.leaf)
+        try:
+            return merkle.root_from_inclusion(self.position - 1, self.size, leaf, self.path) == self.root
+        except ValueError:
+            return False
+
+
+class Ledger:
+    """The tree over an event log, its checkpoints, and proofs. Methods block; any thread may call them.
+
+    The tree grows when it is asked for something: appending to the log does not wait for it.
+
+    Args:
+        log: the events.
+        store: where the tree and the checkpoints are kept.
+        signer: what signs checkpoints, where none is given.
+        publish: takes each new checkpoint somewhere else.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        store: LedgerStore,
+        *,
+        signer: Signer | None = None,
+        publish: Publish | None = None,
+    ) -> None:
+        self.log = log
+        self.store = store
+        self.signer = signer
+        self._publish = publish
+        self._turn = threading.Lock()
+
+    def integrate(self) -> int:
+        """Add every event of the log that the tree has not, and return how many leaves it has then.
+
+        Raises:
+            LedgerError: if the log is not the one that the tree was made of: it was truncated, or changed.
+        """
+        end = self.log.position()
+        with self._turn:
+            for _ in range(_TRIES):
+                size = self.store.size()
+                self._check_is_of_log(size, end)
+                if size >= end or self._extend(size, end):
+                    return max(size, end)
+                time.sleep(_AGAIN_SECONDS)  # another process is at it
+        raise LedgerError("Other processes make the ledger grow all the time.", hint="Try again.")
+
+    def _check_is_of_log(self, size: int, end: int) -> None:
+        if size > end and size > self.log.position():
+            raise LedgerError(
+                f"The event log ends at position {end}, and its ledger at {size}: the log was truncated, "
+                "or another one was put in its place.",
+                hint=_VERIFY,
+            )
+        if size:
+            page = next(iter(self.log.records(after=size - 1, until=size)), ())
+            number = size - 1
+            tile = self.store.tiles(0, number // TILE_WIDTH, number // TILE_WIDTH)
+            expected = _hash_in(tile.get(number // TILE_WIDTH, b""), number % TILE_WIDTH)
+            if not page or merkle.leaf_hash(encode_leaf(*page[0])) != expected:
+                raise LedgerError(
+                    f"Event {size} of the log is not the one that the ledger has there: the log was changed, "
+                    "or another one was put in its place.",
+                    hint=_VERIFY,
+                )
+
+    def _extend(self, size: int, end: int) -> bool:
+        """Add leaves from one size to another; False if somebody else did so meanwhile."""
+        tiles = _Growing(self.store, size)
+        before, expected = size, size
+        for page in self.log.records(after=size, until=end):
+            for record in page:
+                expected += 1
+                if record[0] != expected:
+                    raise LedgerError(
+                        f"Event {expected} is missing in the log: the next one has position {record[0]}.",
+                        hint=_VERIFY,
+                    )
+                tiles.add(merkle.leaf_hash(encode_leaf(*record)))
+            if expected - before >= _INTEGRATED_AT_ONCE:
+                if not self.store.extend(before, expected, tiles.changed()):
+                    return False
+                before = expected
+        if expected != end:
+            raise LedgerError(f"Event {expected + 1} is missing in the log.", hint=_VERIFY)
+        return self.store.extend(before, end, tiles.changed())
+
+    def size(self) -> int:
+        """Return how many leaves the tree has, without making it grow."""
+        self.log.position()  # this opens the log's database, which may be that of the ledger
+        return self.store.size()
+
+    def root(self, size: int | None = None) -> bytes:
+        """Return the root of the tree over all events up to a position; of all there are without one.
+
+        Raises:
+            ConfigurationError: if the log has no such position.
+            LedgerError: as for `integrate`.
+        """
+        size = self._checked(size)
+        return _Tree(self.store).hash_of(0, size) if size else merkle.EMPTY_ROOT
+
+    def prove(self, position: int, size: int | None = None) -> InclusionProof:
+        """Return the proof that an event is in the tree over all events up to another position.
+
+        Raises:
+            ConfigurationError: if the log has no such position, or the event comes behind it.
+            LedgerError: as for `integrate`; and if the event is not the one that the tree has.
+        """
+        size = self._checked(size)
+        if isinstance(position, bool) or not isinstance(position, int) or not 1 <= position <= size:
+            raise ConfigurationError(
+                f"There is no event {position!r} among the first {size:,}.",
+                hint=f"Positions are 1 to {size:,}.",
+            )
+        tree = _Tree(self.store)
+        path = tuple(merkle.inclusion_proof(position - 1, size, tree.hash_of))
+        page = next(iter(self.log.records(after=position - 1, until=position)), ())
+        if not page:
+            raise LedgerError(f"Event {position} is missing in the log.", hint=_VERIFY)
+        proof = InclusionProof(position, encode_leaf(*page[0]), size, tree.hash_of(0, size), path)
+        if not proof.holds():
+            raise LedgerError(
+                f"Event {position} of the log is not the one that the ledger has there: it was changed.",
+                hint=_VERIFY,
+            )
+        return proof
+
+    def paths(self, size: int) -> Callable[[int], list[bytes]]:
+        """Return what gives the path of any position in the tree of a size: quick for many, read only once.
+
+        Raises:
+            ConfigurationError: if the log has no such position.
+            LedgerError: as for `integrate`.
+        """
+        size = self._checked(size)
+        hash_of = lru_cache(_HASHES_KEPT)(_Tree(self.store).hash_of)
+        return lambda position: merkle.inclusion_proof(position - 1, size, hash_of)
+
+    def consistency(self, first: int, second: int | None = None) -> list[bytes]:
+        """Return the proof that the tree up to one position only adds to that up to an earlier one.
+
+        Raises:
+            ConfigurationError: if the log has no such positions.
+            LedgerError: as for `integrate`.
+        """
+        second = self._checked(second)
+        if isinstance(first, bool) or not isinstance(first, int) or not 1 <= first <= second:
+            raise ConfigurationError(f"There is no tree of {first!r} events among the first {second:,}.")
+        return merkle.consistency_proof(first, second, _Tree(self.store).hash_of)
+
+    def _checked(self, size: int | None) -> int:
+        end = self.integrate()
+        if size is None:
+            return end
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= end:
+            raise ConfigurationError(
+                f"There is no tree of {size!r} events: the log has {end:,}.",
+                hint=f"A size is 0 to {end:,}.",
+            )
+        return size
+
+    def checkpoint(self, signer: Signer | None = None) -> StoredCheckpoint:
+        """Sign the state of the log as it is now, store that, and publish it.
+
+        If nothing was added since the last checkpoint of this key, that one is returned, and published again.
+
+        Raises:
+            ConfigurationError: if there is no key to sign with.
+            LedgerError: as for `integrate`; and if the last checkpoint does not fit: the log was rewritten.
+        """
+        signer = signer or self.signer
+        if signer is None:
+            raise ConfigurationError(
+                "There is no key to sign checkpoints with.",
+                hint="`deployledger audit keygen` makes one; --key or DEPLOYLEDGER_AUDIT_KEY names it.",
+            )
+        size = self.integrate()
+        tree = _Tree(self.store)
+        own = [it for it in self.checkpoints() if Checkpoint.parse(it.note).origin == signer.name]
+        last = own[-1] if own else None
+        if last is not None and (last.size > size or _root(tree, last.size) != last.root):
+            raise LedgerError(
+                f"The log is not the one whose first {last.size:,} events the last checkpoint signed: "
+                "it was rewritten, or another one was put in its place.",
+                hint=_VERIFY,
+            )
+        if last is None or last.size != size:
+            checkpoint = Checkpoint(signer.name, size, _root(tree, size))
+            last = StoredCheckpoint(size, checkpoint.root, checkpoint.signed(signer), datetime.now(UTC))
+            self.store.add_checkpoint(last)
+        if self._publish is not None:
+            self._publish(last)
+        return last
+
+    def checkpoints(self) -> list[StoredCheckpoint]:
+        """Return the checkpoints that are in the database, the smallest first."""
+        self.log.position()  # as above
+        return self.store.checkpoints()
+
+
+_VERIFY = "`deployledger audit verify` says what is wrong with which event."
+
+
+def _root(tree: "_Tree", size: int) -> bytes:
+    return tree.hash_of(0, size) if size else merkle.EMPTY_ROOT
+
+
+def _hash_in(tile: bytes, number: int) -> bytes:
+    return tile[number * HASH_BYTES : (number + 1) * HASH_BYTES]
+
+
+class _Growing:
+    """The tiles at the right edge of a tree, to which leaves are added."""
+
+    def __init__(self, store: LedgerStore, size: int) -> None:
+        self._edges: list[tuple[int, list[bytes]]] = []  # of each level: the tile's number, and its hashes
+        self._full: dict[tuple[int, int], bytes] = {}
+        level, width = 0, size
+        while width:
+            number, count = divmod(width, TILE_WIDTH)
+            tile = store.tiles(level, number, number).get(number, b"") if count else b""
+            self._edges.append((number, [_hash_in(tile, it) for it in range(count)]))
+            level, width = level + 1, number
+
+    def add(self, leaf: bytes) -> None:
+        """Add a leaf by its hash."""
+        level = 0
+        while True:
+            if level == len(self._edges):
+                self._edges.append((0, []))
+            number, hashes = self._edges[level]
+            hashes.append(leaf)
+            if len(hashes) < TILE_WIDTH:
+                return
+            self._full[level, number] = b"".join(hashes)
+            self._edges[level] = (number + 1, [])
+            leaf, level = merkle.root_of(hashes), level + 1
+
+    def changed(self) -> dict[tuple[int, int], bytes]:
+        """Return the tiles that were changed since the last time, by level and number."""
+        changed, self._full = self._full, {}
+        for level, (number, hashes) in enumerate(self._edges):
+            if hashes:
+                changed[level, number] = b"".join(hashes)
+        return changed
+
+
+class _Tree:
+    """The hashes of a tree, read from its tiles."""
+
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
+        self._tiles: dict[tuple[int, int], bytes] = {}
+
+    def hash_of(self, first: int, last: int) -> bytes:
+        """Return the root of the leaves from the first number up to, and without, the last one."""
+        count = last - first
+        if count & (count - 1) == 0 and first % count == 0:
+            return self._node(count.bit_length() - 1, first // count)
+        middle = first + merkle.split(count)
+        return merkle.node_hash(self.hash_of(first, middle), self.hash_of(middle, last))
+
+    def _node(self, height: int, number: int) -> bytes:
+        """Return the root of a complete subtree."""
+        level, above = divmod(height, TILE_HEIGHT)
+        first = number << above
+        tile, begin = divmod(first, TILE_WIDTH)
+        end = begin + (1 << above)
+        if (level, tile) not in self._tiles:
+            self._tiles[level, tile] = self._store.tiles(level, tile, tile).get(tile, b"")
+        found = self._tiles[level, tile]
+        if len(found) < end * HASH_BYTES:
+            raise LedgerError(
+                f"The ledger lacks a part of its tree (level {level}, tile {tile}).", hint=_VERIFY
+            )
+        return merkle.root_of([_hash_in(found, it) for it in range(begin, end)])

@@ -1,0 +1,136 @@
+"""The ledger of a log: its roots, its proofs and its checkpoints, however it grew."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from uuid import UUID
+
+import pytest
+
+from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
+from deployledger.adapters.ledger import open_ledger
+from deployledger.domain.exceptions import ConfigurationError, LedgerError
+from deployledger.projections.ledger import keys, merkle
+from deployledger.projections.ledger.keys import Signer
+from deployledger.projections.ledger.leaf import encode_leaf
+from deployledger.projections.ledger.ledger import Ledger
+from deployledger.projections.ledger.notes import open_checkpoint
+from deployledger.projections.ledger.store import StoredCheckpoint
+from tests.domain.given import fetched, requested
+
+
+def add(log: DatabaseEventLog, streams: int, first: int = 1) -> None:
+    """Add so many streams of two events to a log."""
+    ids = [UUID(int=number) for number in range(first, first + streams)]
+    log.append([requested()(stream, 1) for stream in ids])
+    log.append([fetched()(stream, 2) for stream in ids])
+
+
+def leaves(log: DatabaseEventLog, size: int) -> list[bytes]:
+    return [encode_leaf(*record) for page in log.records(after=0, until=size) for record in page]
+
+
+@pytest.mark.parametrize("streams", [1, 127, 128, 129, 400])
+def test_the_root_is_that_of_all_leaves_in_order(log: DatabaseEventLog, ledger: Ledger, streams: int) -> None:
+    assert ledger.root() == merkle.EMPTY_ROOT
+    add(log, 3)
+    assert ledger.root() == merkle.root_of([merkle.leaf_hash(it) for it in leaves(log, 6)])
+    add(log, streams, first=10)
+    hashes = [merkle.leaf_hash(it) for it in leaves(log, log.position())]
+    for size in {0, 1, 5, 6, 7, len(hashes) // 2, len(hashes) - 1, len(hashes)}:
+        assert ledger.root(size) == merkle.root_of(hashes[:size])
+    assert ledger.size() == len(hashes) == 6 + 2 * streams
+
+
+def test_a_tree_of_three_levels_of_tiles(log: DatabaseEventLog, ledger: Ledger) -> None:
+    add(log, 20)
+    for number in range(16):
+        add(log, 2_080, first=1_000 + number * 10_000)
+        if number % 5 == 0:
+            ledger.integrate()
+    hashes = [merkle.leaf_hash(it) for it in leaves(log, log.position())]
+    assert len(hashes) > 65_536
+    assert ledger.root() == merkle.root_of(hashes)
+    assert ledger.root(65_535) == merkle.root_of(hashes[:65_535])
+    for position in (1, 256, 257, 65_536, 65_537, len(hashes)):
+        proof = ledger.prove(position)
+        assert proof.holds()
+        assert (proof.root, merkle.leaf_hash(proof.leaf)) == (ledger.root(), hashes[position - 1])
+
+
+def test_proofs_hold_in_the_tree_of_any_later_size(log: DatabaseEventLog, ledger: Ledger) -> None:
+    add(log, 150)
+    for size in (1, 2, 255, 256, 257, 300):
+        root = ledger.root(size)
+        for position in {1, size // 2 + 1, size}:
+            proof = ledger.prove(position, size)
+            assert proof.holds()
+            assert (proof.root, proof.size) == (root, size)
+        path = ledger.consistency(size)
+        assert merkle.is_consistent(size, root, 300, ledger.root(), path)
+
+
+def test_several_processes_make_the_same_tree(log: DatabaseEventLog, database_url: str) -> None:
+    add(log, 300)
+    logs = [open_event_log(database_url, pool_size=size) for size in (3, 4, 5)]
+    ledgers = [open_ledger(it) for it in logs]
+    with ThreadPoolExecutor() as pool:
+        roots = set(pool.map(lambda it: it.root(600), ledgers))
+    assert roots == {merkle.root_of([merkle.leaf_hash(it) for it in leaves(log, 600)])}
+    for it in logs:
+        it.close()
+
+
+def test_a_checkpoint_signs_the_state_of_the_log(
+    log: DatabaseEventLog, ledger: Ledger, signer: Signer
+) -> None:
+    published: list[StoredCheckpoint] = []
+    ledger = Ledger(log, ledger.store, signer=signer, publish=published.append)
+    add(log, 2)
+    first = ledger.checkpoint()
+    assert ledger.checkpoint() == first
+    add(log, 2, first=5)
+    second = ledger.checkpoint()
+    assert [it.size for it in ledger.checkpoints()] == [4, 8]
+    assert published == [first, first, second]
+    opened = open_checkpoint(second.note, [signer.verifier])
+    assert (opened.size, opened.root) == (8, ledger.root()) == (second.size, second.root)
+
+
+def test_another_key_has_checkpoints_of_its_own(
+    log: DatabaseEventLog, ledger: Ledger, signer: Signer
+) -> None:
+    add(log, 2)
+    other = Signer.parse(keys.generate("example.com/other")[0])
+    notes = [ledger.checkpoint(signer).note, ledger.checkpoint(other).note]
+    assert [it.note for it in ledger.checkpoints()] == notes
+
+
+def test_without_a_key_there_is_no_checkpoint(log: DatabaseEventLog, ledger: Ledger) -> None:
+    with pytest.raises(ConfigurationError, match="no key"):
+        ledger.checkpoint()
+
+
+@pytest.mark.parametrize("size", [-1, 5, True, "3", 1 << 70])
+def test_sizes_that_there_are_not(log: DatabaseEventLog, ledger: Ledger, size: object) -> None:
+    add(log, 2)
+    with pytest.raises(ConfigurationError, match="no tree of"):
+        ledger.root(size)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="There is no"):
+        ledger.prove(size, 4)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="no tree of"):
+        ledger.consistency(size)  # type: ignore[arg-type]
+
+
+def test_a_log_that_is_shorter_than_its_ledger_is_refused(
+    log: DatabaseEventLog, ledger: Ledger, signer: Signer
+) -> None:
+    add(log, 2)
+    with closing(open_event_log("sqlite://")) as other:
+        add(other, 1)
+        on_other = Ledger(other, ledger.store)
+        ledger.checkpoint(signer)
+        with pytest.raises(LedgerError, match="ends at position 2, and its ledger at 4"):
+            on_other.integrate()
+        add(other, 3, first=50)
+        with pytest.raises(LedgerError, match="Event 4 of the log is not the one"):
+            on_other.checkpoint(signer)
