@@ -1,0 +1,203 @@
+"""Events as CloudEvents 1.0, in one encoding only: https://github.com/cloudevents/spec, the JSON format.
+
+An event is one line. Whoever has the line can make the event's leaf of the ledger from it, and whoever has
+the event can make the line: two lines that say the same differ in no byte.
+"""
+
+import base64
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from urllib.parse import quote
+from uuid import UUID
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_NUMBER = re.compile(r"[1-9][0-9]{0,18}")
+_REQUIRED = ("id", "source", "type", "subject", "time", "position", "streamversion", "storedstate")
+_KNOWN = {
+    *_REQUIRED,
+    "specversion",
+    "datacontenttype",
+    "actor",
+    "correlationid",
+    "causationid",
+    "data",
+    "data_base64",
+}
+
+
+class Recorded(NamedTuple):
+    """An event with everything that a leaf is made of.
+
+    It has the fields of ``deployledger.domain.event_log.EventRecord`` in their order, and needs no more than
+    the standard library.
+    """
+
+    position: int
+    stream_id: bytes
+    stream_version: int
+    topic: str
+    state: bytes
+    event_id: bytes
+    recorded_at: int
+    actor: str | None
+    correlation_id: bytes | None
+    causation_id: bytes | None
+
+    @property
+    def time(self) -> datetime:
+        """When it was recorded (UTC)."""
+        return _EPOCH + timedelta(microseconds=self.recorded_at)
+
+    @property
+    def data(self) -> Any:
+        """Its fields; None if its state is no JSON."""
+        text = _as_json(self.state)
+        return None if text is None else json.loads(text)
+
+
+class NotCanonicalError(ValueError):
+    """A line is no event, or not the one encoding of it."""
+
+
+def written(moment: datetime) -> str:
+    """Return a time in UTC as RFC 3339 has it, with microseconds."""
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def read_time(text: str) -> datetime:
+    """Return the time that `written` wrote.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not _TIME.fullmatch(text):
+        raise ValueError(f"{text!r} is no time")
+    return datetime.fromisoformat(text)
+
+
+def source(origin: str) -> str:
+    """Return what a CloudEvent says of where it is from: a URI reference."""
+    return "/" + quote(origin, safe="/-._~!$&'()*,;=:@")
+
+
+def encode(event: Recorded, origin: str) -> bytes:
+    """Return an event as a line, without the line break.
+
+    Raises:
+        OverflowError: if its time is none that a calendar has.
+    """
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": str(UUID(bytes=event.event_id)),
+        "source": source(origin),
+        "type": event.topic,
+        "subject": str(UUID(bytes=event.stream_id)),
+        "time": written(event.time),
+        "position": str(event.position),
+        "streamversion": str(event.stream_version),
+    }
+    if event.actor is not None:
+        attributes["actor"] = event.actor
+    if event.correlation_id is not None:
+        attributes["correlationid"] = str(UUID(bytes=event.correlation_id))
+    if event.causation_id is not None:
+        attributes["causationid"] = str(UUID(bytes=event.causation_id))
+    stored = base64.b64encode(event.state).decode()
+    attributes["storedstate"] = stored
+    data = _as_json(event.state)
+    if data is None:  # the event is damaged; evidence of it is evidence all the same
+        attributes |= {"datacontenttype": "application/octet-stream", "data_base64": stored}
+        return _dumped(attributes).encode()
+    attributes["datacontenttype"] = "application/json"
+    return f'{_dumped(attributes)[:-1]},"data":{data}}}'.encode()
+
+
+def decode(line: bytes, origin: str) -> Recorded:
+    """Return the event of a line.
+
+    Raises:
+        NotCanonicalError: if it is none, or says something that its stored state does not.
+    """
+    found = _attributes(line)
+    try:
+        event = Recorded(
+            position=_number(found["position"]),
+            stream_id=UUID(found["subject"]).bytes,
+            stream_version=_number(found["streamversion"]),
+            topic=found["type"],
+            state=base64.b64decode(found["storedstate"], validate=True),
+            event_id=UUID(found["id"]).bytes,
+            recorded_at=(read_time(found["time"]) - _EPOCH) // timedelta(microseconds=1),
+            actor=found.get("actor"),
+            correlation_id=_id(found.get("correlationid")),
+            causation_id=_id(found.get("causationid")),
+        )
+        expected = encode(event, origin)
+    except (ValueError, OverflowError) as error:
+        raise NotCanonicalError(f"an attribute of the event is not what it should be: {error}") from error
+    if expected != line:
+        other = _attributes(expected)
+        names = sorted(it for it in found.keys() | other.keys() if _differ(it, found, other))
+        what = f"its {' and '.join(names)} differ" if names else "it is written in another way"
+        raise NotCanonicalError(f"the event is not what its stored state and its attributes say: {what}")
+    return event
+
+
+def _attributes(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        raise NotCanonicalError("the line is no JSON") from None
+    if not isinstance(found, dict):
+        raise NotCanonicalError("the line is no JSON object")
+    for name in _REQUIRED:
+        if name not in found:
+            raise NotCanonicalError(f"the event has no {name}")
+    for name, value in found.items():
+        if name not in _KNOWN:
+            raise NotCanonicalError(f"the event has an attribute that none has: {name[:40]!r}")
+        if name != "data" and not isinstance(value, str):
+            raise NotCanonicalError(f"the event's {name} is no text")
+    return found
+
+
+def _differ(name: str, found: dict[str, Any], other: dict[str, Any]) -> bool:
+    if (name in found) != (name in other):
+        return True
+    return _dumped(found[name]) != _dumped(other[name])  # as text: in Python, True equals 1 and 1.0
+
+
+def _as_json(state: bytes) -> str | None:
+    """Return a state as JSON in one form only; None if it is none."""
+    try:
+        return _dumped(json.loads(state, object_pairs_hook=_object, parse_constant=_refuse))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _number(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is no number")
+    return int(text)
+
+
+def _id(text: str | None) -> bytes | None:
+    return None if text is None else UUID(text).bytes
