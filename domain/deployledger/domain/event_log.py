@@ -259,6 +259,14 @@ class EventLog(Protocol):
         """Return when the event at a position was recorded (UTC); None if there is none."""
         ...
 
+    def position_at(self, moment: datetime) -> int:
+        """Return the position of the last event that was recorded at a time or before; 0 if there is none.
+
+        Raises:
+            ConfigurationError: if the time has no time zone.
+        """
+        ...
+
     def follow(
         self, after: int = 0, *, topics: Sequence[str] = (), stream_id: UUID | None = None
     ) -> Follower:

@@ -39,6 +39,7 @@ from deployledger.domain.exceptions import (
     EventLogError,
     UndecodableEventError,
 )
+from deployledger.domain.moments import check_time
 from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
@@ -128,6 +129,10 @@ class DatabaseEventLog(ABC):
         self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
     ) -> Iterable[StoredRow]:
         """Return the rows behind a position, in the order of the log."""
+
+    @abstractmethod
+    def _position_at(self, moment: datetime) -> int:
+        """Return the last position recorded by a time, found by halving: times never fall."""
 
     @abstractmethod
     def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
@@ -387,6 +392,13 @@ class DatabaseEventLog(ABC):
             _ = self._recorder
             rows = self._rows(after=position - 1, until=position, limit=1, topics=(), stream_id=None)
             return next((row.recorded_at for row in rows), None)
+
+    def position_at(self, moment: datetime) -> int:
+        """Return the position of the last event that was recorded at a time or before; see the port."""
+        moment = check_time(moment)
+        with self._use():
+            _ = self._recorder
+            return self._position_at(moment)
 
     def follow(
         self, after: int = 0, *, topics: Sequence[str] = (), stream_id: UUID | None = None

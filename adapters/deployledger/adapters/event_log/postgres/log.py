@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from datetime import datetime
 from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
@@ -159,6 +160,25 @@ class PostgresEventLog(DatabaseEventLog):
                     row["originator_id"], row["originator_version"], row["topic"], bytes(row["state"])
                 ),
             )
+
+    def _position_at(self, moment: datetime) -> int:
+        query = SQL(
+            """
+            WITH RECURSIVE search (low, high) AS (
+                SELECT 0::bigint, coalesce(max(position), 0) FROM {table}
+                UNION ALL
+                SELECT CASE WHEN recorded_at <= %(moment)s THEN (low + high + 1) / 2 ELSE low END,
+                       CASE WHEN recorded_at <= %(moment)s THEN high ELSE (low + high + 1) / 2 - 1 END
+                FROM search LEFT JOIN {table} ON position = (low + high + 1) / 2
+                WHERE low < high
+            )
+            SELECT low FROM search WHERE low = high"""
+        ).format(table=schema.EVENTS.name)
+        # A plan that is kept may have been made while the table was empty.
+        rows = self._read(
+            lambda session: session.execute(query, {"moment": moment}, prepare=False).fetchall()
+        )
+        return int(rows[0]["low"])
 
     def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
         query = SQL(

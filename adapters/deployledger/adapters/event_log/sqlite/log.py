@@ -198,6 +198,20 @@ class SQLiteEventLog(DatabaseEventLog):
                 StoredEvent(UUID(originator_id), version, topic, state),
             )
 
+    def _position_at(self, moment: datetime) -> int:
+        query = f"""
+            WITH RECURSIVE search (low, high) AS (
+                SELECT 0, coalesce(max(position), 0) FROM {EVENTS_TABLE}
+                UNION ALL
+                SELECT CASE WHEN recorded_at <= ?1 THEN (low + high + 1) / 2 ELSE low END,
+                       CASE WHEN recorded_at <= ?1 THEN high ELSE (low + high + 1) / 2 - 1 END
+                FROM search LEFT JOIN {EVENTS_TABLE} ON position = (low + high + 1) / 2
+                WHERE low < high
+            )
+            SELECT low FROM search WHERE low = high"""  # noqa: S608  # a name of ours
+        microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
+        return int(self._select(query, microseconds)[0][0])
+
     def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
         query = f"{_SELECT_RAW} WHERE position > ? ORDER BY position LIMIT ?"
         return [
