@@ -145,7 +145,7 @@ class Ledger:
             LedgerError: as for `integrate`.
         """
         size = self._checked(size)
-        return _Tree(self.store).hash_of(0, size) if size else merkle.EMPTY_ROOT
+        return Tree(self.store).root(size)
 
     def prove(self, position: int, size: int | None = None) -> InclusionProof:
         """Return the proof that an event is in the tree over all events up to another position.
@@ -160,7 +160,7 @@ class Ledger:
                 f"There is no event {position!r} among the first {size:,}.",
                 hint=f"Positions are 1 to {size:,}.",
             )
-        tree = _Tree(self.store)
+        tree = Tree(self.store)
         path = tuple(merkle.inclusion_proof(position - 1, size, tree.hash_of))
         page = next(iter(self.log.records(after=position - 1, until=position)), ())
         if not page:
@@ -183,7 +183,7 @@ class Ledger:
         second = self._checked(second)
         if isinstance(first, bool) or not isinstance(first, int) or not 1 <= first <= second:
             raise ConfigurationError(f"There is no tree of {first!r} events among the first {second:,}.")
-        return merkle.consistency_proof(first, second, _Tree(self.store).hash_of)
+        return merkle.consistency_proof(first, second, Tree(self.store).hash_of)
 
     def _checked(self, size: int | None) -> int:
         end = self.integrate()
@@ -212,17 +212,17 @@ class Ledger:
                 hint="`deployledger audit keygen` makes one; --key or DEPLOYLEDGER_AUDIT_KEY names it.",
             )
         size = self.integrate()
-        tree = _Tree(self.store)
+        tree = Tree(self.store)
         own = [it for it in self.checkpoints() if Checkpoint.parse(it.note).origin == signer.name]
         last = own[-1] if own else None
-        if last is not None and (last.size > size or _root(tree, last.size) != last.root):
+        if last is not None and (last.size > size or tree.root(last.size) != last.root):
             raise LedgerError(
                 f"The log is not the one whose first {last.size:,} events the last checkpoint signed: "
                 "it was rewritten, or another one was put in its place.",
                 hint=_VERIFY,
             )
         if last is None or last.size != size:
-            checkpoint = Checkpoint(signer.name, size, _root(tree, size))
+            checkpoint = Checkpoint(signer.name, size, tree.root(size))
             last = StoredCheckpoint(size, checkpoint.root, checkpoint.signed(signer), datetime.now(UTC))
             self.store.add_checkpoint(last)
         if self._publish is not None:
@@ -236,10 +236,6 @@ class Ledger:
 
 
 _VERIFY = "`deployledger audit verify` says what is wrong with which event."
-
-
-def _root(tree: "_Tree", size: int) -> bytes:
-    return tree.hash_of(0, size) if size else merkle.EMPTY_ROOT
 
 
 def _hash_in(tile: bytes, number: int) -> bytes:
@@ -282,12 +278,20 @@ class _Growing:
         return changed
 
 
-class _Tree:
-    """The hashes of a tree, read from its tiles."""
+class Tree:
+    """The hashes of a tree, read from its tiles.
+
+    Raises:
+        LedgerError: if a tile is not there, or too small.
+    """
 
     def __init__(self, store: LedgerStore) -> None:
         self._store = store
         self._tiles: dict[tuple[int, int], bytes] = {}
+
+    def root(self, size: int) -> bytes:
+        """Return the root of the first so many leaves."""
+        return self.hash_of(0, size) if size else merkle.EMPTY_ROOT
 
     def hash_of(self, first: int, last: int) -> bytes:
         """Return the root of the leaves from the first number up to, and without, the last one."""
