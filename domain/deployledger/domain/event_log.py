@@ -234,15 +234,14 @@ class EventLog(Protocol):
         """
         ...
 
-    def records(
-        self, *, after: int, until: int, stream_id: UUID | None = None
-    ) -> Iterator[Sequence[EventRecord]]:
+    def read_streams(self, stream_ids: Sequence[UUID], *, until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position, in the order of the log, as they are stored."""
+        ...
+
+    def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield all events behind ``after`` and up to ``until`` with their metadata, a page at a time.
 
         It reads on a connection of its own, and holds no more than a page in memory.
-
-        Args:
-            stream_id: only those of this stream.
         """
         ...
 

@@ -145,7 +145,11 @@ class DatabaseEventLog(ABC):
         """Yield pages of events, read on a connection of its own."""
 
     @abstractmethod
-    def _records(self, after: int, until: int, stream_id: UUID | None) -> Iterator[Sequence[EventRecord]]:
+    def _events_of(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position."""
+
+    @abstractmethod
+    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield pages of events with their metadata, read on a connection of its own."""
 
     @abstractmethod
@@ -367,13 +371,17 @@ class DatabaseEventLog(ABC):
             _ = self._recorder
         return self._scan(after, until, streams)
 
-    def records(
-        self, *, after: int, until: int, stream_id: UUID | None = None
-    ) -> Iterator[Sequence[EventRecord]]:
+    def read_streams(self, stream_ids: Sequence[UUID], *, until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position, in the order of the log; see the port."""
+        with self._use():
+            _ = self._recorder
+            return self._events_of(stream_ids, until)
+
+    def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield all events behind ``after`` and up to ``until`` with their metadata; see the port."""
         with self._use():
             _ = self._recorder
-        return self._records(after, until, stream_id)
+        return self._records(after, until)
 
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class; see the port."""

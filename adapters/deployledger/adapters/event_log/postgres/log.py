@@ -218,23 +218,26 @@ class PostgresEventLog(DatabaseEventLog):
                     while page := list(islice(rows, _SCANNED_AT_ONCE)):
                         yield page
 
-    def _records(self, after: int, until: int, stream_id: UUID | None) -> Iterator[Sequence[EventRecord]]:
-        conditions, values = [SQL("position > %s AND position <= %s")], list[Any]([after, until])
-        if stream_id is not None:
-            conditions.append(SQL("originator_id = %s"))
-            values.append(stream_id)
+    def _events_of(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        query = SQL(
+            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
+            "WHERE originator_id = ANY(%s) AND position <= %s ORDER BY position"
+        ).format(schema.EVENTS.name)
+        return list(starmap(RawEvent, self._select_tuples(query, (list(stream_ids), until))))
+
+    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         # A float has room for the microseconds of the next 200 years, and numeric takes its time.
         query = SQL(
             "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
             "uuid_send(event_id), round(date_part('epoch', recorded_at) * 1000000)::bigint, actor, "
             "uuid_send(correlation_id), uuid_send(causation_id) FROM {} "
-            "WHERE {} ORDER BY position"
-        ).format(schema.EVENTS.name, SQL(" AND ").join(conditions))
+            "WHERE position > %s AND position <= %s ORDER BY position"
+        ).format(schema.EVENTS.name)
         if until - after <= _SCANNED_AT_ONCE:  # not worth a connection of its own
-            if page := list(starmap(EventRecord, self._select_tuples(query, values))):
+            if page := list(starmap(EventRecord, self._select_tuples(query, (after, until)))):
                 yield page
             return
-        yield from self._streamed(query, values, EventRecord, is_in_order=stream_id is None)
+        yield from self._streamed(query, (after, until), EventRecord)
 
     @contextmanager
     def _translated_driver_errors(self) -> Iterator[None]:

@@ -1,0 +1,111 @@
+"""Does tasks in several processes at once.
+
+Each is a program of its own (``worker.py``), told what to do on its standard input: unlike a forked process
+it has no lock or connection of this one, and unlike a spawned one it does not run the caller's main module.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from deployledger.domain.exceptions import MachineLearningServiceError
+
+_WORKER = "deployledger.adapters.worker"
+_END_SECONDS = 5
+
+DONE = "done: "
+FAILED = "failed: "
+"""What a worker's last line begins with; its result as JSON, or what went wrong, follows."""
+
+
+def run_in_workers(
+    function: str, tasks: Sequence[dict[str, Any]], progress: Callable[[int], None]
+) -> list[Any]:
+    """Do each task in a process of its own, and return the results in the order of the tasks.
+
+    If one fails, the others are ended.
+
+    Args:
+        function: what does a task, as ``package.module:name``. It is called with the task and with a
+            function to tell how many more events were read; it returns the result.
+        tasks: JSON values, as are the results; give bytes as base64.
+        progress: is told how many more events were read.
+
+    Raises:
+        MachineLearningServiceError: if a task failed, or a process ended before it was done.
+    """
+    workers: list[subprocess.Popen[str]] = []
+    try:
+        for task in tasks:
+            workers.append(_start(json.dumps({"function": function, "task": task})))
+        return _results(workers, progress)
+    finally:
+        for worker in workers:
+            _end(worker)
+
+
+def _start(told: str) -> "subprocess.Popen[str]":
+    worker = subprocess.Popen(
+        [sys.executable, "-m", _WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert worker.stdin is not None  # noqa: S101  # it is a pipe
+    # URLs may have passwords: they are on no command line.
+    worker.stdin.write(told + "\n")
+    worker.stdin.flush()  # it stays open: a worker ends when it is closed, as when this process dies
+    return worker
+
+
+def _results(workers: "Sequence[subprocess.Popen[str]]", progress: Callable[[int], None]) -> list[Any]:
+    turn = threading.Lock()
+    errors: list[str] = []
+    results: list[Any] = [None] * len(workers)
+
+    def read(number: int, worker: "subprocess.Popen[str]") -> None:
+        last = ""
+        try:
+            assert worker.stdout is not None  # noqa: S101  # it is a pipe
+            for line in worker.stdout:
+                last = line.strip()
+                if last.isdigit():
+                    with turn:
+                        progress(int(last))
+        except Exception as error:  # whoever is told of the progress raises what it likes
+            errors.append(f"{type(error).__name__}: {error}")
+        try:  # nothing but its own word says that it did all
+            results[number] = json.loads(last.removeprefix(DONE)) if last.startswith(DONE) else None
+        except ValueError:  # it ended in the middle of that word
+            last = ""
+        if not last.startswith(DONE):
+            errors.append(last.removeprefix(FAILED) if last.startswith(FAILED) else "it ended too early")
+        if errors:
+            for other in workers:
+                other.terminate()
+
+    threads = [threading.Thread(target=read, args=it) for it in enumerate(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise MachineLearningServiceError(f"A worker failed: {errors[0].rstrip('.')}.", hint="Try again.")
+    return results
+
+
+def _end(worker: "subprocess.Popen[str]") -> None:
+    worker.terminate()
+    try:
+        worker.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+    for stream in (worker.stdin, worker.stdout):
+        if stream is not None:
+            stream.close()
