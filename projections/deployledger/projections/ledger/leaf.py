@@ -45,6 +45,18 @@ def encode_leaf(
     )
 
 
+def read_head(leaf: bytes) -> tuple[int, int]:
+    """Return the position of the event that a leaf is of, and when it was recorded, in microseconds.
+
+    Raises:
+        ValueError: if it is no leaf, or one in an encoding that is not known.
+    """
+    if len(leaf) < _FIXED.size or leaf[0] != ENCODING:
+        raise ValueError("it is no leaf of a ledger")
+    _, position, _, _, recorded_at, _, _ = _FIXED.unpack_from(leaf)
+    return position, recorded_at
+
+
 @lru_cache(1024)
 def _topic(topic: str) -> bytes:
     encoded = topic.encode()

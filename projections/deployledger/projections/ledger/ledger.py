@@ -196,7 +196,7 @@ class Ledger:
             LedgerError: as for `integrate`.
         """
         size = self._checked(size)
-        hash_of = lru_cache(_HASHES_KEPT)(_Tree(self.store).hash_of)
+        hash_of = lru_cache(_HASHES_KEPT)(Tree(self.store).hash_of)
         return lambda position: merkle.inclusion_proof(position - 1, size, hash_of)
 
     def consistency(self, first: int, second: int | None = None) -> list[bytes]:

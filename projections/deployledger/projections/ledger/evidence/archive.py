@@ -6,7 +6,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -74,22 +73,28 @@ class Archive:
         """
         infos = self._file.infolist()
         if len(infos) > MOST_MEMBERS:
-            raise _unreadable(self._path, f"it has {len(infos):,} files in it, and {MOST_MEMBERS} are the most")
+            raise _unreadable(
+                self._path, f"it has {len(infos):,} files in it, and {MOST_MEMBERS} are the most"
+            )
         total = sum(it.file_size for it in infos)
         if total > most_bytes:
             raise UnreadableEvidenceError(
-                f"{self._path} is not looked at: unpacked it has {total:,} bytes, and {most_bytes:,} are allowed.",
+                f"{self._path} is not looked at: unpacked it has {total:,} bytes, "
+                f"and {most_bytes:,} are allowed.",
                 hint="If you trust it, allow more: --most-bytes.",
             )
         for info in infos:
             if info.flag_bits & _ENCRYPTED:
                 raise _unreadable(self._path, f"{info.filename!r} in it is encrypted")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise _unreadable(self._path, f"{info.filename!r} in it is compressed in a way that is not known")
+                raise _unreadable(
+                    self._path, f"{info.filename!r} in it is compressed in a way that is not known"
+                )
             if is_dense(info.file_size, info.compress_size):
                 raise _unreadable(
                     self._path,
-                    f"{info.filename!r} in it would grow to {info.file_size:,} bytes from {info.compress_size:,}",
+                    f"{info.filename!r} in it would grow from {info.compress_size:,} "
+                    f"to {info.file_size:,} bytes",
                 )
 
     def open(self, name: str) -> "MemberReader":
@@ -206,7 +211,7 @@ def _problems(info: zipfile.ZipInfo) -> Iterator[str]:
 
 
 def _hidden(file: zipfile.ZipFile, raw: IO[bytes]) -> list[tuple[str, str]]:
-    """Return what different programs would see differently: ZIP files may have room for more than is listed."""
+    """Return what other programs may see otherwise: a ZIP file has room for more than is listed."""
     problems, place, listed = [], 0, 0
     for info in sorted(file.infolist(), key=lambda it: it.header_offset):
         raw.seek(info.header_offset)
@@ -219,7 +224,9 @@ def _hidden(file: zipfile.ZipFile, raw: IO[bytes]) -> list[tuple[str, str]]:
         if info.header_offset != place:
             problems.append((info.filename, "has something before it that is not listed"))
         place = info.header_offset + _LOCAL.size + header[9] + header[10] + info.compress_size
-        listed += _CENTRAL_BYTES + len(info.orig_filename.encode(encoding)) + len(info.extra) + len(info.comment)
+        listed += (
+            _CENTRAL_BYTES + len(info.orig_filename.encode(encoding)) + len(info.extra) + len(info.comment)
+        )
     raw.seek(0, 2)
     if place != file.start_dir or raw.tell() != file.start_dir + listed + _END_BYTES:
         problems.append(("", "there is something in the file that is not listed"))

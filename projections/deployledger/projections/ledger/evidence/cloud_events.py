@@ -49,7 +49,7 @@ class Recorded(NamedTuple):
     @property
     def time(self) -> datetime:
         """When it was recorded (UTC)."""
-        return _EPOCH + timedelta(microseconds=self.recorded_at)
+        return moment(self.recorded_at)
 
     @property
     def data(self) -> Any:
@@ -62,9 +62,18 @@ class NotCanonicalError(ValueError):
     """A line is no event, or not the one encoding of it."""
 
 
-def written(moment: datetime) -> str:
-    """Return a time in UTC as RFC 3339 has it, with microseconds."""
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+def moment(microseconds: int) -> datetime:
+    """Return the time so many microseconds after the beginning of 1970, UTC.
+
+    Raises:
+        OverflowError: if it is none that a calendar has.
+    """
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def written(time: datetime) -> str:
+    """Return a time as RFC 3339 has it, in UTC, with microseconds."""
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def read_time(text: str) -> datetime:

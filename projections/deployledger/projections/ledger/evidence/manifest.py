@@ -170,7 +170,11 @@ def _parsed(lines: list[str]) -> Manifest:
 
 
 def _numbers(words: list[str], name: str, count: int) -> list[int]:
-    if words[0] != name or len(words) != count + 1 or not all(re.fullmatch("[0-9]{1,19}", it) for it in words[1:]):
+    if (
+        words[0] != name
+        or len(words) != count + 1
+        or not all(re.fullmatch("[0-9]{1,19}", it) for it in words[1:])
+    ):
         raise ValueError(f"it has no {name}")
     return [int(it) for it in words[1:]]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from deployledger.projections.ledger import merkle
@@ -16,7 +17,7 @@ from deployledger.projections.ledger.evidence.archive import (
     MemberReader,
     UnreadableEvidenceError,
 )
-from deployledger.projections.ledger.evidence.cloud_events import NotCanonicalError, Recorded, written
+from deployledger.projections.ledger.evidence.cloud_events import Recorded, written
 from deployledger.projections.ledger.evidence.manifest import (
     BOUNDS,
     CHECKPOINT,
@@ -81,6 +82,13 @@ class Check:
         """Whether it was checked, and nothing is wrong."""
         return self.is_done and not self.problem_count
 
+    @property
+    def state(self) -> str:
+        """``passed``, ``failed`` or ``not checked``."""
+        if self.is_passed:
+            return "passed"
+        return "failed" if self.problem_count else "not checked"
+
     def add(self, member: str, message: str, line: int | None = None) -> None:
         """Add a problem."""
         self.problem_count += 1
@@ -117,19 +125,23 @@ class EvidenceReport:
         return [problem for check in self.checks for problem in check.problems]
 
 
+_OUTSIDE_OF_RANGE = (
+    "It shows nothing outside of the range. Where the range goes on to the checkpoint, that nothing was "
+    "recorded between its last event and its end is said by who exported it."
+)
+_OF_DEPLOYMENT = (
+    "The deployment's events have no gap up to the last one shown. That no later one was left out cannot be "
+    "seen here: evidence of a range of time, or the whole log, shows that."
+)
+
+
 def limits(selection: Selection | None) -> tuple[str, ...]:
     """Return what evidence does not show, a sentence each."""
     return (
         "It shows nothing that was recorded after the checkpoint.",
-        *(
-            ("It shows nothing outside of the range.",)
-            if selection is None or selection.is_range
-            else (
-                "The deployment's events have no gap up to the last one shown, but that no later one was left "
-                "out cannot be seen here: evidence of a range of time, or the whole log, shows that.",
-            )
-        ),
-        "It shows what was recorded, and that it was not changed since; not that it was true when it was recorded.",
+        _OUTSIDE_OF_RANGE if selection is None or selection.is_range else _OF_DEPLOYMENT,
+        "It shows what was recorded, and that it was not changed since; not that it was true when it was "
+        "recorded.",
         "It shows that the owner of the key signed this state of the log; whether it continues what you were "
         "given earlier shows `deployledger audit verify --checkpoint` with the earlier checkpoints.",
         "The report is made from the events by who exported them, and is signed with them; where it matters, "
@@ -289,8 +301,8 @@ class _Verification:
             place = next(proofs, None)
             try:
                 event = cloud_events.decode(line, said.origin)
-                leaf = _leaf(event)
-            except (NotCanonicalError, ValueError, OverflowError) as error:
+                leaf = encode_leaf(*event)
+            except ValueError as error:  # one that is not canonical, or could be no leaf
                 self.events.add(EVENTS, str(error), number)
                 order.skip()
                 continue
@@ -333,7 +345,8 @@ class _Verification:
             if root != checkpoint.root:
                 check.add(
                     member,
-                    f"the event at position {position} is not in the tree of the checkpoint, or its proof was changed",
+                    f"the event at position {position} is not in the tree of the checkpoint, "
+                    "or its proof was changed",
                     line,
                 )
             check.count += 1
@@ -348,7 +361,9 @@ class _Verification:
         expected = [it for it in (selection.first - 1, selection.last + 1) if 1 <= it <= said.size]
         bounds = list(_bounds(self._lines(BOUNDS, self.proven)))
         if len(bounds) != len(expected):
-            self.ordered.add(BOUNDS, f"it has {len(bounds)} events beside the range, and there are {len(expected)}")
+            self.ordered.add(
+                BOUNDS, f"it has {len(bounds)} events beside the range, and there are {len(expected)}"
+            )
             return True
         for line, (position, bound) in enumerate(zip(expected, bounds, strict=True), start=1):
             if isinstance(bound, str):
@@ -414,23 +429,20 @@ def _hash(text: str) -> bytes:
 
 def _problem_of_bound(leaf: bytes, position: int, selection: Selection) -> str:
     try:
-        found, recorded_at = read_head(leaf)
-    except ValueError as error:
+        found, microseconds = read_head(leaf)
+        recorded_at = cloud_events.moment(microseconds)
+    except (ValueError, OverflowError) as error:
         return str(error)
-    event = Recorded(found, b"", 1, "", b"", b"", recorded_at, None, None, None)
     if found != position:
         return f"the event beside the range is that at position {found}, not at {position}"
-    is_inside = _is_in(event.time, selection)
-    return f"the event at position {position} was recorded in the range, and is not shown" if is_inside else ""
+    if _is_in(recorded_at, selection):
+        return f"the event at position {position} was recorded in the range, and is not shown"
+    return ""
 
 
 def _is_in(moment: datetime, selection: Selection) -> bool:
     since, until = selection.since, selection.until
     return (since is None or since <= moment) and (until is None or moment < until)
-
-
-def _leaf(event: Recorded) -> bytes:
-    return encode_leaf(*event)
 
 
 def _text_of(note: bytes) -> str:
@@ -507,6 +519,34 @@ class _Order:
         if not selection.is_range and not self._version:
             add(EVENTS, "it has no event of the deployment")
         if selection.is_range and said.events != selection.last - selection.first + 1:
-            add(MANIFEST, f"it says {said.events} events at the positions {selection.first} to {selection.last}")
+            add(
+                MANIFEST,
+                f"it says {said.events} events at the positions {selection.first} to {selection.last}",
+            )
         if selection.last > said.size:
             add(MANIFEST, "it has positions behind the checkpoint")
+
+
+def as_json(found: EvidenceReport) -> dict[str, Any]:
+    """Return what came of verifying evidence as a JSON value."""
+    said = found.manifest
+    return {
+        "file": str(found.path),
+        "verified": found.is_verified,
+        "key": str(found.key),
+        "origin": said.origin if said else None,
+        "selection": str(said.selection) if said else None,
+        "events": said.events if said else None,
+        "checkpoint_size": said.size if said else None,
+        "checks": [
+            {
+                "what": it.what,
+                "state": it.state,
+                "checked": it.count,
+                "problems": [vars(problem) for problem in it.problems],
+                "problem_count": it.problem_count,
+            }
+            for it in found.checks
+        ],
+        "limits": list(found.limits),
+    }

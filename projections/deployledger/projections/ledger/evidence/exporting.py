@@ -1,0 +1,348 @@
+"""Taking evidence out of a log: the events, a proof for each, and what people read."""
+
+import base64
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID
+
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.exceptions import ConfigurationError, LedgerError, ResourceNotFoundError
+from deployledger.domain.moments import check_time
+from deployledger.domain.names import reservation_id
+from deployledger.projections.ledger import merkle
+from deployledger.projections.ledger.evidence import cloud_events, pages, report
+from deployledger.projections.ledger.evidence.archive import MOST_BYTES, is_dense
+from deployledger.projections.ledger.evidence.cloud_events import Recorded
+from deployledger.projections.ledger.evidence.manifest import (
+    BOUNDS,
+    CHECKPOINT,
+    EVENTS,
+    KEY,
+    MANIFEST,
+    MAPPING,
+    PROOFS,
+    README,
+    REPORT,
+    Manifest,
+    Member,
+    Selection,
+)
+from deployledger.projections.ledger.evidence.story import Story
+from deployledger.projections.ledger.evidence.verifying import limits
+from deployledger.projections.ledger.keys import Signer
+from deployledger.projections.ledger.leaf import encode_leaf
+from deployledger.projections.ledger.ledger import Ledger
+from deployledger.projections.ledger.notes import sign
+from deployledger.projections.ledger.store import StoredCheckpoint
+
+MOST_EVENTS = 250_000
+"""How many events evidence can have."""
+
+Progress = Callable[[int, int], object]
+"""Takes how many events are written, of how many."""
+
+_TICK = timedelta(microseconds=1)
+_OLDEST = (1980, 1, 1, 0, 0, 0)
+_TOLD_EVERY = 500
+_VERIFY = "`deployledger audit verify` says what is wrong with which event."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Evidence that was written.
+
+    Attributes:
+        path: the file.
+        selection: which events.
+        events: how many.
+        size_bytes: how large the file is.
+        checkpoint: the checkpoint that it is of.
+    """
+
+    path: Path
+    selection: Selection
+    events: int
+    size_bytes: int
+    checkpoint: StoredCheckpoint
+
+
+def export_evidence(
+    log: EventLog,
+    ledger: Ledger,
+    signer: Signer,
+    path: Path,
+    *,
+    deployment_id: UUID | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write evidence of a deployment, or of everything in a range of time, as a ZIP file.
+
+    A checkpoint of the log as it is now is signed, and kept and published as others are. The file appears
+    once it is complete.
+
+    Args:
+        signer: the private key, that of the ledger.
+        deployment_id: the deployment.
+        since: the begin of the range (recorded time); without it, the beginning of the log.
+        until: the end of the range, which is not in it; without it, the checkpoint.
+        force: replace a file that is there.
+
+    Raises:
+        ConfigurationError: if the selection is none, is too large, or the file cannot be written.
+        ResourceNotFoundError: if there is no such deployment.
+        LedgerError: if the log is not the one that the ledger is of.
+    """
+    _check(deployment_id, since, until)
+    if path.exists() and not force:
+        raise ConfigurationError(f"{path} is there already.", hint="Choose another path, or say --force.")
+    checkpoint = ledger.checkpoint(signer)
+    if not checkpoint.size:
+        raise ConfigurationError("The event log is empty: there is nothing to be evidence of.")
+    chosen = (
+        _of_deployment(log, deployment_id, checkpoint.size)
+        if deployment_id is not None
+        else _of_range(log, since, until, checkpoint.size)
+    )
+    if chosen.count > MOST_EVENTS:
+        raise ConfigurationError(
+            f"These are {chosen.count:,} events, and evidence has {MOST_EVENTS:,} at most.",
+            hint="Choose a shorter range, and export several.",
+        )
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        _write(partial, chosen, log, ledger, signer, checkpoint, progress)
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"The evidence {path} cannot be written: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return Exported(path, chosen.selection, chosen.count, path.stat().st_size, checkpoint)
+
+
+# Which events -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The events that were chosen; reading them again gives the same ones."""
+
+    selection: Selection
+    count: int
+    events: Callable[[], Iterable[Recorded]]
+
+
+def _check(deployment_id: UUID | None, since: datetime | None, until: datetime | None) -> None:
+    is_range = since is not None or until is not None
+    if is_range == (deployment_id is not None):
+        raise ConfigurationError(
+            "Evidence is of a deployment or of a range of time, not of both."
+            if is_range
+            else "What is the evidence to be of?",
+            hint="Name a deployment, or give the begin and the end of a range.",
+        )
+    if since is not None:
+        since = check_time(since)
+    if until is not None:
+        until = check_time(until)
+        if until > datetime.now(UTC):
+            raise ConfigurationError(
+                f"The end of the range, {cloud_events.written(until)}, lies in the future.",
+                hint="Leave it out for everything up to now.",
+            )
+        if since is not None and since >= until:
+            raise ConfigurationError(
+                f"The range ends at {cloud_events.written(until)}, which is not after its begin, "
+                f"{cloud_events.written(since)}."
+            )
+
+
+def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
+    own = [it.position for it in log.read_streams([deployment_id], until=size)]
+    events = [_event_at(log, position) for position in own]
+    if not events or not events[0].topic.startswith("deployment."):
+        raise ResourceNotFoundError("Deployment", deployment_id)
+    told = [it.data for it in events]
+    names = [it["name"] for it in told if isinstance(it, dict) and isinstance(it.get("name"), str)]
+    reservations = [reservation_id(it) for it in dict.fromkeys(names)]
+    for raw in log.read_streams(reservations, until=size):
+        event = _event_at(log, raw.position)
+        data = event.data
+        if isinstance(data, dict) and data.get("deployment_id") == str(deployment_id):
+            events.append(event)
+    events.sort()
+    selection = Selection(events[0].position, events[-1].position, deployment_id, names[-1] if names else "")
+    return _Chosen(selection, len(events), lambda: events)
+
+
+def _event_at(log: EventLog, position: int) -> Recorded:
+    for page in log.records(after=position - 1, until=position):
+        return Recorded(*page[0])
+    raise LedgerError(f"Event {position} is missing in the log.", hint=_VERIFY)
+
+
+def _of_range(log: EventLog, since: datetime | None, until: datetime | None, size: int) -> _Chosen:
+    after = _position_before(log, since, size) if since is not None else 0
+    last = _position_before(log, until, size) if until is not None else size
+    selection = Selection(after + 1, last, since=since, until=until)
+    return _Chosen(selection, last - after, lambda: _in_range(log, after, last))
+
+
+def _position_before(log: EventLog, moment: datetime, size: int) -> int:
+    """Return the position of the last event that was recorded before a moment."""
+    moment = check_time(moment)
+    if moment == datetime.min.replace(tzinfo=UTC):
+        return 0
+    return min(size, log.position_at(moment - _TICK))
+
+
+def _in_range(log: EventLog, after: int, last: int) -> Iterator[Recorded]:
+    position = after
+    for page in log.records(after=after, until=last):
+        for record in page:
+            position += 1
+            if record.position != position:
+                break
+            yield Recorded(*record)
+    if position != last:
+        raise LedgerError(f"Event {position} is missing in the log.", hint=_VERIFY)
+
+
+# Writing ------------------------------------------------------------------------------------------------
+
+
+def _write(
+    path: Path,
+    chosen: _Chosen,
+    log: EventLog,
+    ledger: Ledger,
+    signer: Signer,
+    checkpoint: StoredCheckpoint,
+    progress: Progress | None,
+) -> None:
+    for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
+        with path.open("wb") as raw:
+            with zipfile.ZipFile(raw, "w", compression) as file:
+                writing = _Writing(file, chosen, log, ledger, signer, checkpoint, progress)
+                writing.write()
+            raw.flush()
+            os.fsync(raw.fileno())
+        if not any(is_dense(it.file_size, it.compress_size) for it in file.infolist()):
+            return  # else it would look like a bomb, and is written as it is
+
+
+@dataclass
+class _Writing:
+    """One run through the events that are written."""
+
+    file: zipfile.ZipFile
+    chosen: _Chosen
+    log: EventLog
+    ledger: Ledger
+    signer: Signer
+    checkpoint: StoredCheckpoint
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        self._members: dict[str, Member] = {}
+        self._size = 0
+        self._story = Story()
+        self._leaves: list[tuple[int, bytes]] = []
+        self._path_of = self.ledger.paths(self.checkpoint.size)
+
+    def write(self) -> None:
+        """Write all files; the one that has the digests of the others is the last."""
+        selection, verifier = self.chosen.selection, self.signer.verifier
+        self._add(EVENTS, self._events())
+        self._add(PROOFS, self._proofs())
+        if selection.is_range:
+            self._add(BOUNDS, self._bounds())
+        self._add(CHECKPOINT, [self.checkpoint.note.encode()])
+        self._add(KEY, [f"{verifier}\n".encode()])
+        self._add(REPORT, [report.render(self._story, selection, self.checkpoint, verifier)])
+        self._add(README, [pages.readme(selection, verifier.name, limits(selection)).encode()])
+        self._add(MAPPING, [pages.mapping().encode()])
+        manifest = Manifest(
+            verifier.name,
+            self.checkpoint.size,
+            self.checkpoint.root,
+            selection,
+            len(self._leaves),
+            tuple(self._members[it] for it in selection.members if it != MANIFEST),
+        )
+        self._add(MANIFEST, [sign(str(manifest), self.signer).encode()])
+
+    def _add(self, name: str, pieces: Iterable[bytes]) -> None:
+        info = zipfile.ZipInfo(name, _OLDEST)
+        info.create_system, info.external_attr = 3, 0o100644 << 16
+        info.compress_type = self.file.compression
+        digest, size = sha256(), 0
+        with self.file.open(info, "w") as member:
+            for piece in pieces:
+                member.write(piece)
+                digest.update(piece)
+                size += len(piece)
+                self._size += len(piece)
+                if self._size > MOST_BYTES:
+                    raise ConfigurationError(
+                        f"The evidence would have more than {MOST_BYTES:,} bytes.",
+                        hint="Choose a shorter range, and export several.",
+                    )
+        self._members[name] = Member(digest.hexdigest(), size, name)
+
+    def _events(self) -> Iterator[bytes]:
+        for event in self.chosen.events():
+            try:
+                line = cloud_events.encode(event, self.signer.name)
+                leaf = encode_leaf(*event)
+            except (ValueError, OverflowError) as error:
+                raise LedgerError(f"Event {event.position} of the log is damaged: {error}.") from error
+            self._leaves.append((event.position, merkle.leaf_hash(leaf)))
+            self._story.add(event)
+            self._tell(len(self._leaves))
+            yield line + b"\n"
+
+    def _proofs(self) -> Iterator[bytes]:
+        for number, (position, leaf) in enumerate(self._leaves, start=1):
+            yield _line(position, leaf, self._path(position, leaf))
+            self._tell(len(self._leaves) + number)
+
+    def _bounds(self) -> Iterator[bytes]:
+        selection = self.chosen.selection
+        for position in (selection.first - 1, selection.last + 1):
+            if 1 <= position <= self.checkpoint.size:
+                leaf = encode_leaf(*_event_at(self.log, position))
+                yield _line(position, leaf, self._path(position, merkle.leaf_hash(leaf)))
+
+    def _path(self, position: int, leaf: bytes) -> list[bytes]:
+        path = self._path_of(position)
+        if merkle.root_from_inclusion(position - 1, self.checkpoint.size, leaf, path) != self.checkpoint.root:
+            raise LedgerError(
+                f"Event {position} of the log is not the one that the ledger has there: it was changed.",
+                hint=_VERIFY,
+            )
+        return path
+
+    def _tell(self, done: int) -> None:
+        """Tell how far it is; of each event there are the event and its proof to be written."""
+        if self.progress is not None and done % _TOLD_EVERY == 0:
+            self.progress(done // 2, self.chosen.count)
+
+
+def _line(position: int, leaf: bytes, path: list[bytes]) -> bytes:
+    fields = {"position": position, "leaf": _base64(leaf), "path": [_base64(it) for it in path]}
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

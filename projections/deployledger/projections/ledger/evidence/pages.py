@@ -1,0 +1,43 @@
+"""The texts that go with evidence: what it is, how it is verified, and what it supports."""
+
+from pathlib import Path
+from string import Template
+
+from deployledger.projections.ledger.evidence.manifest import BOUNDS, Selection
+
+COMMANDS = """python -m pip install cryptography
+python -m pip install --no-deps deployledger
+deployledger-verify-evidence EVIDENCE.zip --key OWNER.pub
+"""
+"""How an auditor verifies evidence, with nothing else of the service installed."""
+
+_BOUNDS = (
+    f"| `{BOUNDS}` | the events right before and behind the range, without their contents: they show that "
+    "none was left out at its ends |\n"
+)
+
+
+def text(name: str) -> str:
+    """Return one of the texts that are kept as files."""
+    return Path(__file__).with_name("texts").joinpath(name).read_text(encoding="utf-8")
+
+
+def readme(selection: Selection, origin: str, limits: tuple[str, ...]) -> str:
+    """Return what the evidence is, and how it is verified."""
+    what = (
+        f"Every event that was recorded about deployment `{selection.deployment_id}`, up to the checkpoint."
+        if selection.deployment_id is not None
+        else f"Every event that was recorded in a range of time: {selection}."
+    )
+    return Template(text("README.md")).substitute(
+        origin=origin,
+        what=what,
+        bounds=_BOUNDS if selection.is_range else "",
+        commands=COMMANDS,
+        limits="\n".join(f"- {it}" for it in limits),
+    )
+
+
+def mapping() -> str:
+    """Return what of the evidence supports which requirement."""
+    return text("MAPPING.md")

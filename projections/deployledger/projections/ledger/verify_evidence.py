@@ -1,0 +1,70 @@
+"""Verifies a file of evidence from the command line, with nothing but the standard library and cryptography.
+
+python -m deployledger.projections.ledger.verify_evidence EVIDENCE.zip --key OWNER.pub
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from deployledger.domain.exceptions import MachineLearningServiceError
+from deployledger.projections.ledger.evidence.archive import MOST_BYTES
+from deployledger.projections.ledger.evidence.verifying import EvidenceReport, as_json, verify_evidence
+from deployledger.projections.ledger.keys import Verifier
+
+_VERIFIED, _NOT_VERIFIED, _UNREADABLE = range(3)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Verify evidence; return 0 if it is verified, 1 if it is not, 2 if it cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="deployledger-verify-evidence",
+        description="Verify a file of evidence. Exit code 0: verified; 1: not; 2: it cannot be read.",
+    )
+    parser.add_argument("file", type=Path, metavar="EVIDENCE.zip")
+    parser.add_argument(
+        "--key",
+        type=Path,
+        required=True,
+        metavar="OWNER.pub",
+        help="the owner's public key, as you were given it",
+    )
+    parser.add_argument(
+        "--most-bytes",
+        type=int,
+        default=MOST_BYTES,
+        metavar="BYTES",
+        help="how many bytes it may have when unpacked (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    chosen = parser.parse_args(arguments)
+    try:
+        verifier = Verifier.load(chosen.key)
+        found = verify_evidence(chosen.file, verifier, most_bytes=chosen.most_bytes)
+    except MachineLearningServiceError as error:
+        sys.stderr.write(f"{error}\n")
+        return _UNREADABLE
+    lines = json.dumps(as_json(found), indent=2) if chosen.json else "\n".join(_lines(found))
+    sys.stdout.write(lines + "\n")
+    return _VERIFIED if found.is_verified else _NOT_VERIFIED
+
+
+def _lines(found: EvidenceReport) -> list[str]:
+    lines = []
+    if found.manifest is not None:
+        lines.append(ascii(f"Evidence of {found.manifest.selection}")[1:-1])
+    for check in found.checks:
+        lines.append(f"{check.state.upper():<11}  {check.what} ({check.count:,} checked)")
+        lines += [f"{'':<13}{ascii(str(it))[1:-1]}" for it in check.problems]
+        if check.problem_count > len(check.problems):
+            lines.append(f"{'':<13}and {check.problem_count - len(check.problems):,} more")
+    lines.append("VERIFIED" if found.is_verified else "NOT VERIFIED")
+    lines.append("What it does not show:")
+    lines += [f"- {it}" for it in found.limits]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
