@@ -12,6 +12,7 @@ from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.schemas import Change, DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.domain.values import Step
+from deployledger.projections.folding import LONGEST_ERROR
 from deployledger.projections.status import DEPLOYMENT_STATUS, StatusRow, respond
 
 _OWN_FIELDS = {"timestamp", "actor", "revision", "event_id", "correlation_id", "causation_id"}
@@ -86,7 +87,7 @@ def apply_all(
             is_parked, error = True, problem.message
         except Exception as problem:  # what it refuses, and how, is the fold's own
             is_parked, error = True, f"{type(problem).__name__}: {problem}"
-        yield Applied(record, event, row, is_parked, error)
+        yield Applied(record, event, row, is_parked, error[:LONGEST_ERROR])
 
 
 def _check_size(row: StatusRow | None, largest: int) -> None:
