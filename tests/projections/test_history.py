@@ -45,10 +45,10 @@ def records(past: Sequence[DeploymentEvent]) -> list[RawRecord]:
                 EventMapper().encode(event),
             ),
             NOON + timedelta(seconds=number / 2),
-            event.event_id,
+            str(event.event_id),
             event.actor,
-            event.correlation_id,
-            event.causation_id,
+            str(event.correlation_id),
+            str(event.causation_id) if event.causation_id else None,
         )
         for number, event in enumerate(past)
     ]
@@ -171,7 +171,8 @@ def test_an_event_that_does_not_decode_is_shown_as_far_as_the_log_knows_it() -> 
     bad = found[2]
     assert (bad.event, bad.version, bad.position) == ("Packaged", 3, 5)
     assert (bad.timestamp, bad.actor, bad.revision, bad.data) == (stored[2].recorded_at, "ann", 1, {})
-    assert bad.event_id == stored[2].event_id
+    assert str(bad.event_id) == stored[2].event_id
+    assert str(bad.correlation_id) == stored[2].correlation_id
     assert "does not decode" in bad.error
     assert bad.changes == []
     assert [it.error for it in found[3:]] == ["An earlier event could not be applied."] * 2
@@ -191,10 +192,10 @@ def test_an_event_that_nobody_knows_and_a_beginning_that_is_damaged() -> None:
 def test_ids_that_cannot_be_read_are_those_that_the_log_keeps() -> None:
     stored = records(history(*SERVING))
     raw = stored[1].raw
-    event_id = str(stored[1].event_id).encode()
+    event_id = stored[1].event_id.encode()
     stored[1] = stored[1]._replace(raw=raw._replace(state=raw.state.replace(event_id, b"?")))
     found = told(stored)[1]
-    assert found.event_id == stored[1].event_id
+    assert str(found.event_id) == stored[1].event_id
     assert "does not decode" in found.error
 
 

@@ -43,7 +43,7 @@ class RawEvent(NamedTuple):
 
 
 class RawRecord(NamedTuple):
-    """An event as it is stored, with what the log keeps beside it.
+    """An event as it is stored, with what the log keeps beside it. Ids are text, with or without dashes.
 
     Attributes:
         raw: the event, not yet decoded.
@@ -56,10 +56,10 @@ class RawRecord(NamedTuple):
 
     raw: RawEvent
     recorded_at: datetime
-    event_id: UUID
+    event_id: str
     actor: str | None
-    correlation_id: UUID | None
-    causation_id: UUID | None
+    correlation_id: str | None
+    causation_id: str | None
 
 
 class Watch(Protocol):

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-from uuid import UUID
 
 from deployledger.domain import events
 from deployledger.domain.event_log import RawEvent, RawRecord
@@ -160,7 +159,7 @@ def _comparable(answer: DeploymentStatusResponse | None) -> dict[str, Any]:
 def entries(past: Iterable[Applied]) -> list[DeploymentHistoryEntry]:
     """Return the events of one deployment as the entries of its history."""
     found: list[DeploymentHistoryEntry] = []
-    versions: dict[UUID, int] = {}
+    versions: dict[str, int] = {}
     status: DeploymentStatusResponse | None = None
     attempt, began_at = 1, None
     for it in past:

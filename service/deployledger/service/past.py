@@ -29,7 +29,7 @@ from deployledger.service.repository import check_id
 _NOW = "now"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Past:
     """The past of deployments, read from the event log alone. Methods block.
 
@@ -41,6 +41,7 @@ class Past:
     log: EventLog
     largest_row: int
     now: Callable[[], datetime]
+    _end: int = 0
 
     def status(self, deployment_id: UUID, as_of: AsOf | str) -> DeploymentStatusResponse:
         """Return a deployment as it was. See ``DeploymentService.get_deployment_status``."""
@@ -143,11 +144,13 @@ class Past:
                         f"it is {moments.describe(now)} now.",
                         hint="Without a moment, the answer is how things are now.",
                     )
-        elif isinstance(moment, int) and moment > reached and moment > (end := self.log.position()):
-            raise ConfigurationError(
-                f"There is no position {moment} in the event log: it ends at position {end}.",
-                hint="`deployledger log tail` shows the last positions.",
-            )
+        elif isinstance(moment, int) and moment > max(reached, self._end):
+            self._end = self.log.position()  # it only rises, so it is not looked up again for what is before
+            if moment > self._end:
+                raise ConfigurationError(
+                    f"There is no position {moment} in the event log: it ends at position {self._end}.",
+                    hint="`deployledger log tail` shows the last positions.",
+                )
 
     def _not_there(self, deployment_id: UUID, moment: AsOf) -> ResourceNotFoundError:
         first = self.log.stream_records(deployment_id, limit=1)

@@ -194,8 +194,9 @@ class PostgresEventLog(DatabaseEventLog):
             condition = SQL("AND position <= %s" if isinstance(until, int) else "AND recorded_at <= %s")
             values.append(until)
         query = SQL(
-            "SELECT position, originator_id::text, originator_version, topic, state, recorded_at, event_id, "
-            "actor, correlation_id, causation_id FROM {} WHERE originator_id = %s {} "
+            "SELECT position, originator_id::text, originator_version, topic, state, recorded_at, "
+            "event_id::text, actor, correlation_id::text, causation_id::text "
+            "FROM {} WHERE originator_id = %s {} "
             "ORDER BY originator_version LIMIT %s"
         ).format(schema.EVENTS.name, condition)
         return [

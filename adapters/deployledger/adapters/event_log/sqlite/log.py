@@ -230,14 +230,12 @@ class SQLiteEventLog(DatabaseEventLog):
             f"WHERE originator_id = ? {condition} ORDER BY originator_version LIMIT ?"
         )
         rows = self._select(query, *values, -1 if limit is None else limit)
+        name = str(stream_id)
         return [
             RawRecord(
-                RawEvent(row[0], str(stream_id), row[1], row[2], row[3]),
+                RawEvent(row[0], name, row[1], row[2], row[3]),
                 _EPOCH + timedelta(microseconds=row[4]),
-                UUID(row[5]),
-                row[6],
-                row[7] and UUID(row[7]),
-                row[8] and UUID(row[8]),
+                *row[5:],
             )
             for row in rows
         ]
