@@ -46,7 +46,7 @@ class Past:
     def status(self, deployment_id: UUID, as_of: AsOf | str) -> DeploymentStatusResponse:
         """Return a deployment as it was. See ``DeploymentService.get_deployment_status``."""
         check_id(deployment_id)
-        moment = moments.check(as_of)
+        moment = self._checked(as_of)
         until = None if isinstance(moment, AtRevision) else moment
         applied = self._applied(self.log.stream_records(deployment_id, until=until))
         return self._status(deployment_id, applied, moment)
@@ -59,8 +59,8 @@ class Past:
         self, deployment_id: UUID, before: AsOf | str | None, after: AsOf | str | None
     ) -> DeploymentDifference:
         """Return what differs between two moments. See ``DeploymentService.diff_deployment``."""
-        second = None if after is None else moments.check(after)
-        first = None if before is None else moments.check(before)
+        second = None if after is None else self._checked(after)
+        first = None if before is None else self._checked(before)
         past = self._whole(deployment_id)
         latest = self._status(deployment_id, past, past[-1].record.raw.position if second is None else second)
         if first is None:
@@ -107,7 +107,6 @@ class Past:
         self, deployment_id: UUID, applied: Sequence[Applied], moment: AsOf
     ) -> DeploymentStatusResponse:
         past = _by(applied, moment)
-        self._check_is_past(moment, past[-1].record.raw.position if past else 0)
         if not past:
             raise self._not_there(deployment_id, moment)
         if isinstance(moment, AtRevision):
@@ -128,12 +127,9 @@ class Past:
             )
         return answer
 
-    def _check_is_past(self, moment: AsOf, reached: int) -> None:
-        """Check that a moment has come.
-
-        Args:
-            reached: a position that is known to be in the log.
-        """
+    def _checked(self, as_of: AsOf | str) -> AsOf:
+        """Return a moment that has come; what is read of it afterwards is all that there is."""
+        moment = moments.check(as_of)
         if isinstance(moment, datetime):
             now = self.now()
             if moment > now:  # but times are the log's, whose clock may be ahead of ours
@@ -144,13 +140,14 @@ class Past:
                         f"it is {moments.describe(now)} now.",
                         hint="Without a moment, the answer is how things are now.",
                     )
-        elif isinstance(moment, int) and moment > max(reached, self._end):
+        elif isinstance(moment, int) and moment > self._end:
             self._end = self.log.position()  # it only rises, so it is not looked up again for what is before
             if moment > self._end:
                 raise ConfigurationError(
                     f"There is no position {moment} in the event log: it ends at position {self._end}.",
                     hint="`deployledger log tail` shows the last positions.",
                 )
+        return moment
 
     def _not_there(self, deployment_id: UUID, moment: AsOf) -> ResourceNotFoundError:
         first = self.log.stream_records(deployment_id, limit=1)
