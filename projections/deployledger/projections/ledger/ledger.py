@@ -2,18 +2,23 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConfigurationError, LedgerError
 from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.keys import Signer
+from deployledger.projections.ledger.checking import CheckParts, check_here
+from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.merkle import HASH_BYTES
 from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH, LedgerStore, StoredCheckpoint
+
+if TYPE_CHECKING:
+    from deployledger.projections.ledger.verifying import Audited, Progress
 
 _INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
 _AGAIN_SECONDS = 0.05
@@ -41,13 +46,18 @@ class InclusionProof:
     root: bytes
     path: tuple[bytes, ...]
 
+    @property
+    def leaf_hash(self) -> bytes:
+        """The hash of the leaf, 32 bytes."""
+        return merkle.leaf_hash(self.leaf)
+
     def holds(self) -> bool:
         """Return whether the path leads from the leaf to the root."""
-        leaf = merkle.leaf_hash(self.leaf)
         try:
-            return merkle.root_from_inclusion(self.position - 1, self.size, leaf, self.path) == self.root
+            found = merkle.root_from_inclusion(self.position - 1, self.size, self.leaf_hash, self.path)
         except ValueError:
             return False
+        return found == self.root
 
 
 class Ledger:
@@ -59,7 +69,8 @@ class Ledger:
         log: the events.
         store: where the tree and the checkpoints are kept.
         signer: what signs checkpoints, where none is given.
-        publish: takes each new checkpoint somewhere else.
+        publish: takes each new checkpoint to where who can change the database cannot change it.
+        check: reads and checks parts of the log, by several workers at once if it can.
     """
 
     def __init__(
@@ -69,11 +80,13 @@ class Ledger:
         *,
         signer: Signer | None = None,
         publish: Publish | None = None,
+        check: CheckParts = check_here,
     ) -> None:
         self.log = log
         self.store = store
         self.signer = signer
         self._publish = publish
+        self._check = check
         self._turn = threading.Lock()
 
     def integrate(self) -> int:
@@ -244,6 +257,41 @@ class Ledger:
         """Return the checkpoints that are in the database, the smallest first."""
         self.log.position()  # as above
         return self.store.checkpoints()
+
+    def verify(
+        self,
+        verifiers: Sequence[Verifier],
+        checkpoints: Sequence[tuple[str, str | bytes]] = (),
+        *,
+        since: str | bytes | None = None,
+        workers: int = 1,
+        progress: "Progress" = lambda done, total: None,
+    ) -> "Audited":
+        """Read the log, and verify everything about it that can be; docs/ledger.md says what that is.
+
+        Args:
+            verifiers: the public keys whose signatures count.
+            checkpoints: where each is from, and the signed note; those in the database are checked as well.
+            since: a checkpoint up to which the log was verified before: only what came behind it is read.
+            workers: how many processes do the work; with one it is done in this process.
+            progress: is told how many events were read, of how many.
+
+        Raises:
+            ConfigurationError: if ``since`` is no checkpoint of these keys, there are checkpoints and no key
+                to verify them with, or the number of workers is out of range.
+            LedgerError: if the stored tree does not lead to the checkpoint ``since``.
+        """
+        from deployledger.projections.ledger.verifying import verify
+
+        return verify(
+            self,
+            verifiers,
+            checkpoints,
+            since=since,
+            workers=workers,
+            check=self._check,
+            progress=progress,
+        )
 
 
 _VERIFY = "`deployledger audit verify` says what is wrong with which event."

@@ -14,7 +14,6 @@ from deployledger.projections.ledger.checking import (
     Checked,
     CheckParts,
     Part,
-    check_here,
     check_part,
     follow,
 )
@@ -129,26 +128,12 @@ def verify(
     verifiers: Sequence[Verifier],
     checkpoints: Sequence[tuple[str, str | bytes]] = (),
     *,
-    since: str | bytes | None = None,
-    workers: int = 1,
-    check: CheckParts = check_here,
-    progress: Progress = lambda done, total: None,
+    since: str | bytes | None,
+    workers: int,
+    check: CheckParts,
+    progress: Progress,
 ) -> Audited:
-    """Read the log, and verify everything about it that can be; docs/ledger.md says what that is.
-
-    Args:
-        verifiers: the public keys whose signatures count.
-        checkpoints: where each is from, and the signed note; those in the database are checked as well.
-        since: a checkpoint up to which the log was verified before: only what came behind it is read.
-        workers: how many parts are checked at the same time, if ``check`` can.
-        check: checks parts.
-        progress: is told how many events were read, of how many.
-
-    Raises:
-        ConfigurationError: if ``since`` is no checkpoint of these keys, there are checkpoints and no key to
-            verify them with, or the number of workers is out of range.
-        LedgerError: if the stored tree does not lead to the checkpoint ``since``.
-    """
+    """Verify a log; see `Ledger.verify`."""
     if not 1 <= workers <= 64:
         raise ConfigurationError(f"{workers} workers are out of range: 1 to 64.")
     started = time.monotonic()
