@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from deployledger.projections.ledger.checking import CheckParts, check_here
 from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.merkle import HASH_BYTES
-from deployledger.projections.ledger.notes import Checkpoint
+from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH, LedgerStore, StoredCheckpoint
 
 if TYPE_CHECKING:
@@ -239,8 +239,7 @@ class Ledger:
             )
         size = self.integrate()
         tree = Tree(self.store)
-        own = [it for it in self.checkpoints() if Checkpoint.parse(it.note).origin == signer.name]
-        last = own[-1] if own else None
+        last = self._last_checkpoint(signer)
         if last is not None and (last.size > size or tree.root(last.size) != last.root):
             raise LedgerError(
                 f"The log is not the one whose first {last.size:,} events the last checkpoint signed: "
@@ -253,6 +252,18 @@ class Ledger:
             self.store.add_checkpoint(last)
         if self._publish is not None:
             self._publish(last)
+        return last
+
+    def _last_checkpoint(self, signer: Signer) -> StoredCheckpoint | None:
+        """Return the largest checkpoint that a key signed, with the size and root that it signed."""
+        last: StoredCheckpoint | None = None
+        for it in self.checkpoints():
+            try:
+                signed = open_checkpoint(it.note, [signer.verifier])
+            except NoteError:  # it is another key's, or was changed, which verifying tells
+                continue
+            if last is None or signed.size >= last.size:
+                last = replace(it, size=signed.size, root=signed.root)
         return last
 
     def checkpoints(self) -> list[StoredCheckpoint]:

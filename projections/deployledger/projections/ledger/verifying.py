@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 _LEAST_OF_A_PART = 64 * TILE_WIDTH
 _STREAMS_AT_ONCE = 500
-_BEFORE_ALL = -(1 << 62)
+_BEFORE_ALL = -(1 << 63)
 
 
 DATABASE = "database"
