@@ -10,7 +10,13 @@ from uuid import UUID
 
 import typer
 
-from deployledger.adapters.cli import audit_commands, log_commands, past_commands, projection_commands
+from deployledger.adapters.cli import (
+    audit_commands,
+    evidence_commands,
+    log_commands,
+    past_commands,
+    projection_commands,
+)
 from deployledger.adapters.cli.past_commands import AsOfOption
 from deployledger.adapters.cli.session import (
     ExitCode,
@@ -41,6 +47,8 @@ app = typer.Typer(
 app.add_typer(log_commands.database, name="db")
 app.add_typer(log_commands.log, name="log")
 app.add_typer(projection_commands.projections, name="projections")
+audit_commands.audit.command()(evidence_commands.export)
+audit_commands.audit.command()(evidence_commands.verify_evidence)
 app.add_typer(audit_commands.audit, name="audit")
 
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the work is done.")]

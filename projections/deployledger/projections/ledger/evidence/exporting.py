@@ -76,7 +76,7 @@ class Exported:
 def export_evidence(
     log: EventLog,
     ledger: Ledger,
-    signer: Signer,
+    signer: Signer | None,
     path: Path,
     *,
     deployment_id: UUID | None = None,
@@ -91,7 +91,7 @@ def export_evidence(
     once it is complete.
 
     Args:
-        signer: the private key, that of the ledger.
+        signer: the private key; None means that of the ledger.
         deployment_id: the deployment.
         since: the begin of the range (recorded time); without it, the beginning of the log.
         until: the end of the range, which is not in it; without it, the checkpoint.
@@ -105,7 +105,9 @@ def export_evidence(
     _check(deployment_id, since, until)
     if path.exists() and not force:
         raise ConfigurationError(f"{path} is there already.", hint="Choose another path, or say --force.")
+    signer = signer or ledger.signer
     checkpoint = ledger.checkpoint(signer)
+    assert signer is not None  # noqa: S101  # the checkpoint was signed
     if not checkpoint.size:
         raise ConfigurationError("The event log is empty: there is nothing to be evidence of.")
     chosen = (

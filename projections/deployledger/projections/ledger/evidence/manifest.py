@@ -72,8 +72,9 @@ class Selection:
     def __str__(self) -> str:
         if self.deployment_id is not None:
             return f"deployment {self.name or _NOTHING} ({self.deployment_id})"
-        since = f"since {written(self.since)}" if self.since else "since the beginning"
-        return f"{since}, until {written(self.until) if self.until else 'the checkpoint'}"
+        since = f"since {written(self.since)}" if self.since else "from the beginning on"
+        until = f"before {written(self.until)}" if self.until else "up to the checkpoint"
+        return f"everything that was recorded {since}, {until}"
 
 
 class MalformedManifestError(ValueError):

@@ -27,7 +27,7 @@ def readme(selection: Selection, origin: str, limits: tuple[str, ...]) -> str:
     what = (
         f"Every event that was recorded about deployment `{selection.deployment_id}`, up to the checkpoint."
         if selection.deployment_id is not None
-        else f"Every event that was recorded in a range of time: {selection}."
+        else f"This is {selection}."
     )
     return Template(text("README.md")).substitute(
         origin=origin,

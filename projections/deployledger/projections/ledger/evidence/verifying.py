@@ -209,6 +209,8 @@ class _Verification:
             return None
         try:
             text, _ = opened_note(note, [self.verifier])
+            if note.count(b"\n") != text.count("\n") + 2:  # a blank line, and a signature
+                check.add(MANIFEST, "it has more in it than a text and one signature")
         except NoteError as error:
             check.add(MANIFEST, str(error))
             text = _text_of(note)  # what is in it tells where else to look

@@ -1,0 +1,191 @@
+"""The commands that take evidence out of the log, and that verify it without the database."""
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployledger.adapters.cli.audit_commands import KeyOption
+from deployledger.adapters.cli.reading import Reading
+from deployledger.adapters.cli.session import (
+    ExitCode,
+    Interruptible,
+    Output,
+    OutputOption,
+    Session,
+    VerboseOption,
+    escaped,
+    session_for,
+)
+
+if TYPE_CHECKING:
+    from deployledger.projections.ledger.evidence.exporting import Exported
+    from deployledger.projections.ledger.evidence.verifying import Check, EvidenceReport
+    from deployledger.service.deployment_service import DeploymentService
+
+_MOST_SHOWN = 20
+_MARKS = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "not checked": "[yellow]?[/]"}
+
+
+def export(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.zip", help="Where it is written.", show_default=False)
+    ],
+    deployment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEPLOYMENT",
+            help="Of this one: a name, an id, or the beginning of an id.",
+            show_default=False,
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Of everything that was recorded from this time on, as in 2026-03-01T00:00Z.",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Of everything that was recorded before this time.", show_default=False
+        ),
+    ] = None,
+    key: KeyOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write evidence of a deployment, or of a range of time, that others verify without the database.
+
+    It is a ZIP file with the events, a proof for each, a signed checkpoint, and a report for people.
+    """
+    session = session_for(output, verbose)
+
+    async def work(service: "DeploymentService") -> "Exported":
+        from deployledger.projections.ledger.evidence.exporting import export_evidence
+        from deployledger.projections.ledger.keys import Signer
+
+        found = await service.find_deployment(deployment) if deployment is not None else None
+        with Reading(session, "Exporting") as reading:
+            return await asyncio.to_thread(
+                export_evidence,
+                service.event_log,
+                service.ledger,
+                Signer.load(key) if key is not None else None,
+                file,
+                deployment_id=found.deployment_id if found is not None else None,
+                since=_time(since),
+                until=_time(until),
+                force=force,
+                progress=reading,
+            )
+
+    with Interruptible():
+        made = session.run(work)
+    if session.is_json:
+        session.print_json(
+            {
+                "file": str(made.path),
+                "selection": str(made.selection),
+                "events": made.events,
+                "size_bytes": made.size_bytes,
+                "checkpoint_size": made.checkpoint.size,
+            }
+        )
+        return
+    events = "1 event" if made.events == 1 else f"{made.events:,} events"
+    session.stdout.print(
+        f"{escaped(made.path)}: {events} ({escaped(made.selection)}), proven in the checkpoint of "
+        f"{made.checkpoint.size:,}; {made.size_bytes:,} bytes.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    session.stderr.print(
+        f"`deployledger audit verify-evidence {escaped(made.path)} --key OWNER.pub` verifies it, "
+        "with the public key.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def verify_evidence(
+    file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="The evidence.", show_default=False)],
+    key: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="The owner's public key, as the owner gave it to you.", show_default=False
+        ),
+    ],
+    most_bytes: Annotated[
+        int, typer.Option(min=1, metavar="BYTES", help="How many bytes it may have when unpacked.")
+    ] = 1 << 30,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Verify evidence, without any database.
+
+    Exit code 0 if everything was checked and nothing is wrong, 1 if not, 2 if it cannot be read.
+    """
+    session = session_for(output)
+    with session.errors(), Interruptible():
+        from deployledger.projections.ledger.evidence.verifying import as_json
+        from deployledger.projections.ledger.evidence.verifying import verify_evidence as verify
+        from deployledger.projections.ledger.keys import Verifier
+
+        found = verify(file, Verifier.load(key), most_bytes=most_bytes)
+    if session.is_json:
+        session.print_json(as_json(found))
+    else:
+        _print(session, found)
+    if not found.is_verified:
+        raise SystemExit(int(ExitCode.FAILED))
+
+
+def _print(session: Session, found: "EvidenceReport") -> None:
+    def say(text: str) -> None:
+        session.stdout.print(text, highlight=False, soft_wrap=True)
+
+    if found.manifest is not None:
+        said = found.manifest
+        say(f"Evidence of {escaped(said.selection)}")
+        say(f"of the ledger {escaped(said.origin)}, in the checkpoint of {said.size:,} events.")
+    for check in found.checks:
+        _print_check(session, check)
+    if found.is_verified:
+        say("[bold green]Verified[/]")
+    else:
+        say("[bold red]Not verified[/]")
+    for limit in found.limits:
+        say(f"[dim]–[/] {escaped(limit)}")
+
+
+def _print_check(session: Session, check: "Check") -> None:
+    def say(text: str) -> None:
+        session.stdout.print(text, highlight=False, soft_wrap=True)
+
+    how = f"{check.count:,} checked" if check.count else check.state
+    say(f"{_MARKS[check.state]} {escaped(check.what)} ({how})")
+    for problem in check.problems[:_MOST_SHOWN]:
+        shown = "".join(it if it.isprintable() else ascii(it)[1:-1] for it in str(problem))
+        say(f"  [red]{escaped(shown)}[/]")
+    if check.problem_count > _MOST_SHOWN:
+        say(f"  [red]… and {check.problem_count - _MOST_SHOWN:,} more[/]")
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    from deployledger.domain import moments
+    from deployledger.domain.exceptions import ConfigurationError
+
+    found = moments.parse(text)
+    if not isinstance(found, datetime):
+        raise ConfigurationError(
+            f"A range begins and ends at a time, and {text!r} is none.",
+            hint="Give a time with its zone, as in 2026-03-01T00:00Z.",
+        )
+    return found
