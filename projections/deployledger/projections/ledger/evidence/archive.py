@@ -202,7 +202,7 @@ def _problems(info: zipfile.ZipInfo) -> Iterator[str]:
     if path.is_absolute() or ".." in path.parts or ":" in info.filename:
         yield "would be unpacked outside of the folder"
     kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG) or info.is_dir():
+    if kind not in (0, stat.S_IFREG) or info.filename.endswith("/"):
         yield "is a link" if kind == stat.S_IFLNK else "is no file"
     if info.orig_filename != info.filename:
         yield "has a name with a null byte"

@@ -54,8 +54,10 @@ class Recorded(NamedTuple):
     @property
     def data(self) -> Any:
         """Its fields; None if its state is no JSON."""
-        text = _as_json(self.state)
-        return None if text is None else json.loads(text)
+        try:
+            return _parsed(self.state)
+        except (ValueError, RecursionError):
+            return None
 
 
 class NotCanonicalError(ValueError):
@@ -182,9 +184,13 @@ def _differ(name: str, found: dict[str, Any], other: dict[str, Any]) -> bool:
 def _as_json(state: bytes) -> str | None:
     """Return a state as JSON in one form only; None if it is none."""
     try:
-        return _dumped(json.loads(state, object_pairs_hook=_object, parse_constant=_refuse))
+        return _dumped(_parsed(state))
     except (ValueError, RecursionError):
         return None
+
+
+def _parsed(state: bytes) -> Any:
+    return json.loads(state, object_pairs_hook=_object, parse_constant=_refuse)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

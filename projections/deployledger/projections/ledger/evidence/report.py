@@ -33,8 +33,9 @@ def render(story: Story, selection: Selection, checkpoint: StoredCheckpoint, ver
         *_revisions(story, selection),
         "<h2>4. Every event</h2>",
         *_timeline(story, selection),
-        "<h2>5. How to verify</h2>",
+        '<div class="together"><h2>5. How to verify</h2>',
         *_verifying(verifier),
+        "</div>",
         "<h2>6. What this shows, and what it does not</h2>",
         *_limits(selection),
     ]
