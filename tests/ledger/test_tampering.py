@@ -16,13 +16,12 @@ from psycopg import sql
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.domain.event_log import EventLog, EventRecord
-from deployledger.domain.exceptions import ConfigurationError, LedgerError
-from deployledger.projections.ledger import keys, notes, verifying
+from deployledger.domain.exceptions import LedgerError
+from deployledger.projections.ledger import verifying
 from deployledger.projections.ledger.checking import Checked, Part, check_here, check_part
 from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.ledger.ledger import Ledger
-from deployledger.projections.ledger.notes import Checkpoint, open_checkpoint
-from deployledger.projections.ledger.store import LedgerStore, StoredCheckpoint
+from deployledger.projections.ledger.store import LedgerStore
 from deployledger.projections.ledger.verifying import Audited, verify
 from tests.domain.given import SERVING
 from tests.ledger.tampering import Attacker
@@ -239,7 +238,10 @@ PLACES = (1, 256, 257, 400, 512, 513, EVENTS)
 """The ends, and both sides of the borders of tiles and parts."""
 
 CASES = [
-    *(edit("a byte of the state", it, lambda it: {"state": flipped(it.state, 40)}, in_order=True) for it in PLACES),
+    *(
+        edit("a byte of the state", it, lambda it: {"state": flipped(it.state, 40)}, in_order=True)
+        for it in PLACES
+    ),
     edit("the last byte of the state", 400, lambda it: {"state": it.state + b" "}, in_order=True),
     edit("the topic", 400, lambda _: {"topic": "deployment.provisioned"}),
     edit("the topic, to one that is legal", 400, lambda _: {"topic": "deployment.cancelled"}),
@@ -317,9 +319,11 @@ CASES = [
     *(
         Case(
             f"inserted at {it}",
-            lambda attacker, it=it: attacker.insert(attacker.record(1)._replace(
-                position=it, stream_id=stream(9_999).bytes, event_id=uuid4().bytes
-            )),
+            lambda attacker, it=it: attacker.insert(
+                attacker.record(1)._replace(
+                    position=it, stream_id=stream(9_999).bytes, event_id=uuid4().bytes
+                )
+            ),
             it,
             "order",
             f"An event has position {it}; the first one is 1.",
@@ -328,9 +332,9 @@ CASES = [
     ),
     Case(
         "added behind the end, illegally",
-        lambda it: it.insert(it.record(EVENTS)._replace(
-            position=EVENTS + 1, stream_version=5, event_id=uuid4().bytes
-        )),
+        lambda it: it.insert(
+            it.record(EVENTS)._replace(position=EVENTS + 1, stream_version=5, event_id=uuid4().bytes)
+        ),
         EVENTS + 1,
         "illegal",
         "(deployment.provisioned, number 5 of stream d0000000-0000-0000-0000-0000000000ae) cannot follow "
@@ -345,9 +349,11 @@ CASES = [
     ),
     Case(
         "added behind the end, with a gap",
-        lambda it: it.insert(it.record(1)._replace(
-            position=EVENTS + 3, stream_id=stream(9_999).bytes, recorded_at=it.record(EVENTS).recorded_at
-        )),
+        lambda it: it.insert(
+            it.record(1)._replace(
+                position=EVENTS + 3, stream_id=stream(9_999).bytes, recorded_at=it.record(EVENTS).recorded_at
+            )
+        ),
         EVENTS + 1,
         "missing",
         f"Events {EVENTS + 1} to {EVENTS + 2} are missing.",
