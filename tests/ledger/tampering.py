@@ -150,10 +150,10 @@ class Attacker:
         """Remove the stored checkpoints of more than so many events."""
         self.execute("DELETE FROM ledger_checkpoints WHERE size > ?", above)
 
-    def change_checkpoint(self, size: int, **columns: Any) -> None:
+    def change_checkpoint(self, place: int, **columns: Any) -> None:
         """Change some columns of the stored checkpoint of so many events."""
         names = ", ".join(f"{name} = ?" for name in columns)
-        self.execute(f"UPDATE ledger_checkpoints SET {names} WHERE size = ?", *columns.values(), size)
+        self.execute(f"UPDATE ledger_checkpoints SET {names} WHERE size = ?", *columns.values(), place)
 
     def add_checkpoints(self, checkpoints: Sequence[StoredCheckpoint]) -> None:
         """Store checkpoints beside those that there are."""
