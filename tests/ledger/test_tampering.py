@@ -12,9 +12,12 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from hypothesis import Phase, settings
+from hypothesis import given as for_all
+from hypothesis import strategies as st
 from psycopg import sql
 
-from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.domain.event_log import EventLog, EventRecord
 from deployledger.domain.exceptions import ConfigurationError, LedgerError
@@ -25,8 +28,8 @@ from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.ledger.notes import Checkpoint, open_checkpoint
 from deployledger.projections.ledger.store import LedgerStore
 from deployledger.projections.ledger.verifying import Audited
-from tests.domain.given import SERVING
-from tests.ledger.tampering import Attacker
+from tests.domain.given import RUNNING_JOB, SERVING, Happening, deletion_requested, failed, history
+from tests.ledger.tampering import COLUMNS, Attacker
 
 STREAMS = 175
 EVENTS = 4 * STREAMS
@@ -762,3 +765,73 @@ def test_a_number_that_no_leaf_has_is_damaged(victim: Victim, version: int) -> N
         audited = victim.audit(*SIZES, workers=workers)
         assert not audited.is_verified
         assert "Event 400 cannot be hashed" in message(audited, 400, "damaged")
+
+
+# Any edit ---------------------------------------------------------------------------------------------------
+
+texts = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+ids = st.binary(min_size=16, max_size=16)
+EDITS: dict[str, st.SearchStrategy[Any]] = {
+    "originator_id": ids,
+    "originator_version": st.integers(1_000, 2**63 - 1) | st.integers(-(2**63), 0),
+    "topic": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    "state": st.binary(max_size=300),
+    "event_id": ids,
+    "recorded_at": st.integers(0, 2**51),
+    "actor": texts,
+    "correlation_id": st.none() | ids,
+    "causation_id": st.none() | ids,
+}
+LIVES = (SERVING, SERVING[:3], RUNNING_JOB, (*SERVING[:2], failed()), (*SERVING, deletion_requested()))
+
+
+def test_no_edit_of_any_column_goes_unseen(
+    log: DatabaseEventLog, ledger: Ledger, database_url: str, signer: Signer
+) -> None:
+    attacker = Attacker(database_url, log)
+    in_parts = Ledger(log, ledger.store, check=check_elsewhere)
+
+    def grow(lives: list[tuple[Happening, ...]]) -> None:
+        left = [list(reversed(history(*life, stream=uuid4()))) for life in lives]
+        while some := [it.pop() for it in left if it]:
+            log.append(some)
+
+    grow([SERVING] * 60)  # so that most edits are not in the last tile
+
+    # The log only grows, so that no example can be tried again in a smaller way.
+    @settings(max_examples=30, deadline=None, phases=[Phase.generate])
+    @for_all(
+        lives=st.lists(st.sampled_from(LIVES), min_size=1, max_size=8),
+        share=st.floats(0, 1),
+        edit=st.sampled_from(sorted(EDITS)).flatmap(lambda it: st.tuples(st.just(it), EDITS[it])),
+        in_the_tree=st.booleans(),
+    )
+    def no_edit_goes_unseen(
+        lives: list[tuple[Happening, ...]], share: float, edit: tuple[str, Any], in_the_tree: bool
+    ) -> None:
+        grow(lives)
+        kept = [("kept", ledger.checkpoint(signer).note)]
+        assert ledger.verify([signer.verifier], kept).is_verified
+        place = 1 + round(share * (log.position() - 1))
+        column, after = edit
+        before = dict(zip(COLUMNS, attacker.record(place), strict=True))[column]
+        if after == before:
+            return
+        attacker.change(place, **{column: after})
+        if in_the_tree:
+            attacker.remove_checkpoints()
+            with suppress(ValueError):  # some numbers are in no leaf
+                attacker.make_tree_again()
+        for it, workers in ((ledger, 1), (in_parts, 2)):
+            audited = it.verify([signer.verifier], kept, workers=workers)
+            assert not audited.is_verified
+            first = audited.problems[0]
+            assert first.position is not None
+            assert first.position <= place
+            if not in_the_tree:
+                assert first.position == place
+                assert (place, "changed") in found(audited)
+        attacker.change(place, **{column: before})
+        attacker.make_tree_again()
+
+    no_edit_goes_unseen()
