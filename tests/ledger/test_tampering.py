@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -158,11 +159,6 @@ Found = tuple[int | None, str]
 
 def found(audited: Audited) -> list[Found]:
     return [(it.position, it.kind) for it in audited.problems]
-
-
-def first_found(audited: Audited) -> set[Found]:
-    """Return everything that is wrong at the first position."""
-    return {it for it in found(audited) if it[0] == audited.problems[0].position}
 
 
 def message(audited: Audited, position: int | None, kind: str) -> str:
@@ -332,7 +328,7 @@ CASES = [
             "order",
             f"An event has position {it}; the first one is 1.",
         )
-        for it in (0, -1, -(2**63) + 1)
+        for it in (0, -1, -(2**62), -(2**63))
     ),
     Case(
         "added behind the end, illegally",
@@ -363,6 +359,17 @@ CASES = [
         f"Events {EVENTS + 1} to {EVENTS + 2} are missing.",
     ),
     Case(
+        "added far behind the end",
+        lambda it: it.insert(
+            it.record(1)._replace(
+                position=2**40, stream_id=stream(9_999).bytes, recorded_at=it.record(EVENTS).recorded_at
+            )
+        ),
+        EVENTS + 1,
+        "missing",
+        f"Events {EVENTS + 1} to {2**40 - 1} are missing.",
+    ),
+    Case(
         "added behind the end, with an earlier time",
         lambda it: it.insert(it.record(1)._replace(position=EVENTS + 1, stream_id=stream(9_999).bytes)),
         EVENTS + 1,
@@ -388,7 +395,7 @@ def test_a_change_of_the_log_is_found(victim: Victim, case: Case) -> None:
     assert not audited.is_verified
     assert audited.problems[0].position == case.at
     assert case.says in message(audited, case.at, case.kind)
-    assert first_found(victim.audit(*SIZES, workers=3)) == first_found(audited)
+    assert found(victim.audit(*SIZES, workers=3)) == found(audited)
     for since in (300, 512):
         later = victim.audit(*SIZES, since=since, workers=2)
         if case.at > since:
@@ -403,7 +410,7 @@ def test_a_change_of_the_log_is_found(victim: Victim, case: Case) -> None:
     alone = victim.audit()
     assert not alone.is_verified
     assert alone.problems[0].position == case.at
-    assert first_found(victim.audit(workers=3)) == first_found(alone)
+    assert found(victim.audit(workers=3)) == found(alone)
     assert (alone.covered, alone.covered_by_database) == (0, 0)
     assert any(it.startswith("Edits of events 1 to") for it in alone.limits)
 
@@ -683,6 +690,28 @@ def test_a_changed_tree_is_told_apart_from_a_changed_log(victim: Victim, place: 
         victim.ledger.prove((place - 1 ^ 1) + 1)
 
 
+DAMAGED_TREES: dict[str, tuple[Callable[[Attacker], None], int | None]] = {
+    "a tile is shorter": (lambda it: it.set_tile(0, 1, it.tile(0, 1)[:-32]), 512),
+    "a tile is empty": (lambda it: it.set_tile(0, 1, b""), 257),
+    "a tile is gone": (lambda it: it.execute("DELETE FROM ledger_tiles WHERE level = 0 AND number = 2"), 513),
+    "all are gone": (lambda it: it.execute("DELETE FROM ledger_tiles"), 1),
+    "an upper tile is another one": (lambda it: it.set_tile(1, 0, flipped(it.tile(1, 0), 3)), None),
+    "an upper tile is shorter": (lambda it: it.set_tile(1, 0, it.tile(1, 0)[:-32]), None),
+    "an upper tile is gone": (lambda it: it.execute("DELETE FROM ledger_tiles WHERE level = 1"), None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_TREES)
+def test_a_damaged_tree_is_told_though_the_log_is_proved(victim: Victim, name: str) -> None:
+    damage, place = DAMAGED_TREES[name]
+    damage(victim.attacker)
+    for workers in (1, 3):
+        audited = victim.audit(*SIZES, workers=workers)
+        assert not audited.is_verified
+        assert found(audited) == [(place, "tree")]
+        assert audited.covered == EVENTS
+
+
 def test_a_changed_tree_is_no_place_to_begin(victim: Victim) -> None:
     tile = victim.attacker.tile(1, 0)
     victim.attacker.set_tile(1, 0, flipped(tile, 3))
@@ -756,6 +785,7 @@ def test_what_is_not_stored_as_it_was_is_damaged(victim: Victim, name: str) -> N
         assert not audited.is_verified
         assert audited.problems[0].position == 400
         assert "Event 400" in message(audited, 400, "damaged")
+        assert {it for _, it in found(audited)} <= {"damaged", "changed", "unknown", "version", "checkpoint"}
 
 
 @pytest.mark.parametrize("version", [-1, -(2**63)])
@@ -765,6 +795,46 @@ def test_a_number_that_no_leaf_has_is_damaged(victim: Victim, version: int) -> N
         audited = victim.audit(*SIZES, workers=workers)
         assert not audited.is_verified
         assert "Event 400 cannot be hashed" in message(audited, 400, "damaged")
+
+
+@pytest.mark.parametrize("victim", ["postgres"], indirect=True)
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "0044-03-15 12:00:00 BC", "9999-12-31"])
+def test_a_time_that_is_none_is_damaged(victim: Victim, time: str) -> None:
+    victim.attacker.execute(f"UPDATE events SET recorded_at = '{time}' WHERE position = 400")
+    for workers in (1, 3):
+        audited = victim.audit(*SIZES, workers=workers)
+        assert not audited.is_verified
+        assert audited.problems[0].position == 400
+        assert (400, "changed") in found(audited)
+
+
+@pytest.mark.parametrize("victim", ["postgres"], indirect=True)
+@pytest.mark.parametrize("end", [512, EVENTS])
+def test_what_no_constraint_keeps_from_being_there_twice(victim: Victim, end: int) -> None:
+    victim.attacker.execute("ALTER TABLE events DROP CONSTRAINT events_pkey")
+    victim.attacker.execute("ALTER TABLE events DROP CONSTRAINT events_originator_id_originator_version_key")
+    victim.attacker.delete(end + 1, EVENTS)
+    kept = [it for it in SIZES if it <= end]
+    first, last = victim.attacker.record(1), victim.attacker.record(end)
+    victim.attacker.insert(first._replace(position=400, recorded_at=victim.attacker.record(400).recorded_at))
+    for workers in (1, 3):
+        audited = victim.audit(*kept, workers=workers)
+        assert not audited.is_verified
+        assert audited.problems[0].position == 400
+        assert "Event 400 is there twice." in message(audited, 400, "order")
+
+    victim.attacker.execute(
+        "UPDATE events SET position = ? WHERE position = 400 AND topic = ?", -1, first.topic
+    )
+    victim.attacker.execute(
+        "UPDATE events SET position = ?, recorded_at = ? WHERE position = -1",
+        end + 1,
+        datetime.fromtimestamp(last.recorded_at / 1e6 + 1, UTC),
+    )
+    for workers in (1, 3):
+        audited = victim.audit(*kept, workers=workers)
+        assert not audited.is_verified
+        assert (end + 1, "version") in found(audited)
 
 
 # Any edit ---------------------------------------------------------------------------------------------------
