@@ -25,6 +25,9 @@ _INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
 _AGAIN_SECONDS = 0.05
 _TRIES = 100
 _HASHES_KEPT = 65_536
+"""How many hashes of a tree are kept while many paths are asked for."""
+_LOOKED_BACK = 100
+"""Among how many checkpoints, of all keys, the last one of a key is looked for."""
 
 Publish = Callable[[StoredCheckpoint], object]
 """Takes a checkpoint to where who can change the database cannot change it."""
@@ -256,15 +259,13 @@ class Ledger:
 
     def _last_checkpoint(self, signer: Signer) -> StoredCheckpoint | None:
         """Return the largest checkpoint that a key signed, with the size and root that it signed."""
-        last: StoredCheckpoint | None = None
-        for it in self.checkpoints():
+        for it in reversed(self.store.checkpoints(limit=_LOOKED_BACK)):
             try:
                 signed = open_checkpoint(it.note, [signer.verifier])
             except NoteError:  # it is another key's, or was changed, which verifying tells
                 continue
-            if last is None or signed.size >= last.size:
-                last = replace(it, size=signed.size, root=signed.root)
-        return last
+            return replace(it, size=signed.size, root=signed.root)
+        return None
 
     def checkpoints(self) -> list[StoredCheckpoint]:
         """Return the checkpoints that are in the database, the smallest first."""

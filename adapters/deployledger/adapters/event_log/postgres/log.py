@@ -246,15 +246,16 @@ class PostgresEventLog(DatabaseEventLog):
         # A float has room for the microseconds of the next 200 years, and numeric takes its time.
         query = SQL(
             "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
-            "uuid_send(event_id), round(date_part('epoch', recorded_at) * 1000000)::bigint, actor, "
+            "uuid_send(event_id), CASE WHEN isfinite(recorded_at) "
+            "THEN round(date_part('epoch', recorded_at) * 1000000)::bigint END, actor, "
             "uuid_send(correlation_id), uuid_send(causation_id) FROM {} "
-            "WHERE position > %s AND position <= %s ORDER BY position"
+            "WHERE position >= %s AND position <= %s ORDER BY position"
         ).format(schema.EVENTS.name)
         if until - after <= _SCANNED_AT_ONCE:  # not worth a connection of its own
-            if page := list(starmap(EventRecord, self._select_tuples(query, (after, until)))):
+            if page := list(starmap(EventRecord, self._select_tuples(query, (after + 1, until)))):
                 yield page
             return
-        yield from self._streamed(query, (after, until), EventRecord)
+        yield from self._streamed(query, (after + 1, until), EventRecord)
 
     @contextmanager
     def _translated_driver_errors(self) -> Iterator[None]:

@@ -283,16 +283,16 @@ class SQLiteEventLog(DatabaseEventLog):
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         query = (
             "SELECT position, originator_id, originator_version, topic, state, event_id, recorded_at, actor, "  # noqa: S608
-            f"correlation_id, causation_id FROM {EVENTS_TABLE} WHERE position > ? AND position <= ? "
+            f"correlation_id, causation_id FROM {EVENTS_TABLE} WHERE position >= ? AND position <= ? "
             "ORDER BY position"
         )
         if self._path is None:  # as above
-            while rows := self._select(f"{query} LIMIT {_SCANNED_AT_ONCE}", after, until):
+            while rows := self._select(f"{query} LIMIT {_SCANNED_AT_ONCE}", after + 1, until):
                 after = rows[-1][0]
                 yield from _record_pages(rows)
             return
         with self._session() as connection:
-            cursor = connection.execute(query, (after, until))
+            cursor = connection.execute(query, (after + 1, until))
             while rows := cursor.fetchmany(_SCANNED_AT_ONCE):
                 yield from _record_pages(rows)
 
