@@ -134,3 +134,13 @@ def test_a_log_that_is_shorter_than_its_ledger_is_refused(
         add(other, 3, first=50)
         with pytest.raises(LedgerError, match="Event 4 of the log is not the one"):
             on_other.checkpoint(signer)
+
+
+def test_the_paths_of_many_events_are_those_of_their_proofs(log: DatabaseEventLog, ledger: Ledger) -> None:
+    add(log, 150)
+    for size in (1, 257, 300):
+        path_of = ledger.paths(size)
+        for position in range(1, size + 1, 16):
+            assert tuple(path_of(position)) == ledger.prove(position, size).path
+    with pytest.raises(ConfigurationError):
+        ledger.paths(301)
