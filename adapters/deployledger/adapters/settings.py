@@ -28,6 +28,10 @@ class Settings(BaseSettings):
         projections: further projections, as ``package.module:NAME``, with commas between them.
         largest_row_bytes: how many bytes a row of a read model may take as JSON.
         actor: who gives the commands; none is the operating system's user, marked as such.
+        audit_key: the private key that signs checkpoints; none makes none.
+        checkpoints: where checkpoints are published: a folder, or a URI; none is the database alone.
+        checkpoint_events: a checkpoint is made as soon as so many events have none.
+        checkpoint_seconds: or as soon as an event has had none for so many seconds.
         serving_host: the address that local endpoints listen on.
         ready_timeout: how many seconds a local server may take to become ready.
     """
@@ -45,6 +49,10 @@ class Settings(BaseSettings):
     projections: str = ""
     largest_row_bytes: int = Field(default=1 << 20, ge=1024)
     actor: str | None = None
+    audit_key: Annotated[Path, AfterValidator(_absolute)] | None = None
+    checkpoints: str = ""
+    checkpoint_events: int = Field(default=1000, ge=1)
+    checkpoint_seconds: float = Field(default=60.0, gt=0)
     serving_host: str = "127.0.0.1"
     ready_timeout: float = Field(default=120.0, gt=0)
 

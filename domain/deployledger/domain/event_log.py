@@ -309,6 +309,10 @@ class EventLog(Protocol):
         """
         ...
 
+    def read_streams(self, stream_ids: Sequence[UUID], *, until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position, in the order of the log, as they are stored."""
+        ...
+
     def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield all events behind ``after`` and up to ``until`` with their metadata, a page at a time.
 

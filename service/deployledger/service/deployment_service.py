@@ -31,6 +31,8 @@ from deployledger.domain.schemas import (
     DeploymentStatusResponse,
 )
 from deployledger.projections.history import describe
+from deployledger.projections.ledger.keeping import keep_checkpoints
+from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
@@ -79,6 +81,9 @@ class DeploymentService:
         log: where events are stored.
         read_models: what questions are answered from.
         clients: the outside; missing clients are simulated.
+        ledger: proves that the log was not edited.
+        checkpoint_every: so many events, or seconds, after which a process that resumes makes a checkpoint,
+            if the ledger has a key.
         workspace: a folder for what is being downloaded.
         actor: who gives the commands, recorded with each event.
         run_jobs: whether this process does the work of deployments, or leaves that to others.
@@ -95,6 +100,8 @@ class DeploymentService:
         read_models: ReadModels,
         clients: Clients,
         *,
+        ledger: Ledger,
+        checkpoint_every: tuple[int, float] = (1000, 60.0),
         workspace: Path,
         actor: str,
         run_jobs: bool = True,
@@ -108,7 +115,9 @@ class DeploymentService:
         self._orchestrator: OrchestratorClientInterface = clients.orchestrator or SimulatedOrchestrator()
         self._repository = Repository(log)
         self._models = read_models
-        self._following: Thread | None = None
+        self._ledger = ledger
+        self._checkpoint_every = checkpoint_every
+        self._following: list[Thread] = []
         self._closing = Event()
         self._pipeline = Pipeline(clients, self._orchestrator, workspace)
         self._run_jobs = run_jobs
@@ -514,6 +523,11 @@ class DeploymentService:
         """The read models: to read, follow, rebuild and verify. Their methods block."""
         return self._models
 
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger: checkpoints, proofs, and verifying the log. Its methods block."""
+        return self._ledger
+
     async def unfinished_deployments(self) -> list[UUID]:
         """Return the deployments that have work to do, whoever is doing it."""
         return await self._blocking(self._unfinished)
@@ -551,14 +565,29 @@ class DeploymentService:
                 worker.wake(UUID(key))
             worker.run(self._wake_provisioned(worker))
         self._taking_up = worker.run(self._take_up(worker, position))
-        self._following = Thread(target=self._follow, name="deployledger-read-models", daemon=True)
-        self._following.start()
+        self._following.append(Thread(target=self._follow, name="deployledger-read-models", daemon=True))
+        if self._ledger.signer is not None:
+            keep = Thread(target=self._keep_checkpoints, name="deployledger-checkpoints", daemon=True)
+            self._following.append(keep)
+        for thread in self._following:
+            thread.start()
 
     def _follow(self) -> None:
         """Keep the read models up to date, so that questions find little left to apply."""
         self._models.follow(
             self._closing,
             on_problem=lambda error: LOGGER.warning("The read models are not kept up to date: %s", error),
+        )
+
+    def _keep_checkpoints(self) -> None:
+        """Make checkpoints as events are added."""
+        events_between, seconds_between = self._checkpoint_every
+        keep_checkpoints(
+            self._ledger,
+            self._closing,
+            every_events=events_between,
+            every_seconds=seconds_between,
+            on_problem=lambda error: LOGGER.warning("A checkpoint waits: %s", error),
         )
 
     async def _take_up(self, worker: Worker, after: int) -> None:
@@ -650,8 +679,9 @@ class DeploymentService:
         if self._worker is not None:
             self._worker.close()
         self._closing.set()
-        if self._following is not None:
-            self._following.join()
+        for thread in self._following:
+            thread.join()
         self._executor.shutdown()
         self._models.store.close()
+        self._ledger.store.close()
         self._log.close()

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from deployledger.adapters.cli import log_commands, projection_commands
+from deployledger.adapters.cli import audit_commands, log_commands, projection_commands
 from deployledger.adapters.cli.session import (
     ExitCode,
     Interruptible,
@@ -39,6 +39,7 @@ app = typer.Typer(
 app.add_typer(log_commands.database, name="db")
 app.add_typer(log_commands.log, name="log")
 app.add_typer(projection_commands.projections, name="projections")
+app.add_typer(audit_commands.audit, name="audit")
 
 Reference = Annotated[
     str,

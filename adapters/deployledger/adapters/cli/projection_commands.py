@@ -1,16 +1,16 @@
 """The commands that are about read models: following, rebuilding and verifying them, and what is parked."""
 
 import json
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
     ExitCode,
     Interruptible,
@@ -23,9 +23,6 @@ from deployledger.adapters.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
-
     from deployledger.domain.event_log import RawEvent
     from deployledger.projections.read_models import ReadModels, ReadModelStatus
     from deployledger.projections.reports import Rebuilt, Verified
@@ -39,20 +36,10 @@ projections.add_typer(parked, name="parked")
 _T = TypeVar("_T")
 
 _ALL = 1 << 31
-_MOST_WORKERS = 64
-_SMALL_LOG = 20_000
-_SAID_EVERY_SECONDS = 5.0
 _SAID_AGAIN_SECONDS = 60.0
 
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Which projections.", show_default=False)
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        help="How many processes do the work, 1 to 64.",
-        show_default="as many as there are cores; 1 if the log is small",
-    ),
 ]
 DeploymentOption = Annotated[
     str | None,
@@ -130,8 +117,8 @@ def rebuild(
 
     def work(models: "ReadModels", _: str | None) -> "tuple[list[Rebuilt], list[ReadModelStatus]]":
         wanted = _chosen(models, names, all_)
-        with _Reading(session, "Rebuilding") as reading:
-            done = models.rebuild(wanted, workers=_workers(models, workers), progress=reading)
+        with Reading(session, "Rebuilding") as reading:
+            done = models.rebuild(wanted, workers=workers_for(models.log, workers), progress=reading)
         return done, _with_parked(models, wanted)
 
     try:
@@ -179,8 +166,8 @@ def verify(
     parked: list[ReadModelStatus] = []
 
     def work(models: "ReadModels", _: str | None) -> "tuple[list[Verified], dict[str, Verified]]":
-        wanted, number = names or list(models.projections), _workers(models, workers)
-        with _Reading(session, "Verifying") as reading:
+        wanted, number = names or list(models.projections), workers_for(models.log, workers)
+        with Reading(session, "Verifying") as reading:
             found = models.verify(wanted, sample=sample, workers=number, progress=reading)
         parked.extend(_with_parked(models, wanted))
         wrong = [it for it in found if it.differences]
@@ -188,7 +175,7 @@ def verify(
             return found, {}
         for it in wrong:
             models.repair(it)
-        with _Reading(session, "Verifying again") as reading:
+        with Reading(session, "Verifying again") as reading:
             again = models.verify([it.name for it in wrong], workers=number, progress=reading)
         return found, {it.name: it for it in again}
 
@@ -412,12 +399,6 @@ def _refold(session: Session, names: Sequence[str] | None, all_: bool, deploymen
         session.stdout.print(f"{it['name']}: the row of {it['key']} is made anew.", highlight=False)
 
 
-def _workers(models: "ReadModels", wanted: int | None) -> int:
-    if wanted is not None:
-        return wanted
-    return min(os.cpu_count() or 1, _MOST_WORKERS) if models.log.position() >= _SMALL_LOG else 1
-
-
 def _parked(models: "ReadModels", name: str | None = None) -> "list[tuple[str, ParkedEvent]]":
     """Return what is parked now: what the log has more is applied first."""
     for projection in [models.projection(name)] if name else models.projections.values():
@@ -499,51 +480,3 @@ def _plain(value: Any) -> str:
     from datetime import datetime
 
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-class _Reading:
-    """Shows how far the log is read: a bar on a terminal, else a line now and then; with JSON nothing."""
-
-    def __init__(self, session: Session, doing: str) -> None:
-        self._is_silent = session.is_json
-        self._console = session.stderr
-        self._doing = doing
-        self._bar: Bar | None = None
-        self._task: TaskID | None = None
-        self._begin = self._said = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if not self._is_silent and self._console.is_terminal:
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.completed:,} of {task.total:,} events"),
-                TextColumn("{task.fields[rate]:,.0f}/s"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._bar.add_task(self._doing, total=0, rate=0.0)
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show it; ``done`` of ``total`` events are read."""
-        now = time.monotonic()
-        rate = done / max(now - self._begin, 1e-9)
-        if self._bar and self._task is not None:
-            doing = self._doing if done < total else f"{self._doing}: completing"
-            self._bar.update(self._task, description=doing, completed=done, total=total, rate=rate)
-        elif not self._is_silent and now - self._said >= _SAID_EVERY_SECONDS:
-            self._said = now
-            left = f"{(total - done) / rate:,.0f} s left" if done else "just begun"
-            self._console.print(
-                f"{self._doing}: {done:,} of {total:,} events, {rate:,.0f}/s, {left}.", highlight=False
-            )

@@ -6,7 +6,8 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -97,8 +98,6 @@ class Session:
 
     def run(self, use: "Callable[[DeploymentService], Awaitable[_T]]") -> _T:
         """Open the service, use it, close it; errors of the service end the command with their exit code."""
-        from deployledger.domain.exceptions import MachineLearningServiceError
-
         if self.verbose:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         else:
@@ -110,8 +109,16 @@ class Session:
             async with self.open_service() as service:
                 return await use(service)
 
-        try:
+        with self.errors():
             return asyncio.run(opened())
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Let errors end the command with their exit code, where no service is needed."""
+        from deployledger.domain.exceptions import MachineLearningServiceError
+
+        try:
+            yield
         except MachineLearningServiceError as error:
             self.fail_with(error)
 

@@ -150,6 +150,10 @@ class DatabaseEventLog(ABC):
         """Yield pages of events, read on a connection of its own."""
 
     @abstractmethod
+    def _events_of(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position."""
+
+    @abstractmethod
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield pages of events with their metadata, read on a connection of its own."""
 
@@ -379,6 +383,12 @@ class DatabaseEventLog(ABC):
         with self._use():
             _ = self._recorder
         return self._scan(after, until, streams)
+
+    def read_streams(self, stream_ids: Sequence[UUID], *, until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position, in the order of the log; see the port."""
+        with self._use():
+            _ = self._recorder
+            return self._events_of(stream_ids, until)
 
     def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield all events behind ``after`` and up to ``until`` with their metadata; see the port."""

@@ -1,12 +1,16 @@
 """Ledgers of event logs on SQLite and PostgreSQL: in the database of the log, or in a file beside its own."""
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from deployledger.projections.ledger.checking import Checked, Part
 from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.ledger.ledger import Ledger, Publish
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.log import DatabaseEventLog
+    from deployledger.domain.event_log import EventLog
+    from deployledger.projections.ledger.store import LedgerStore
 
 
 def open_ledger(
@@ -16,6 +20,15 @@ def open_ledger(
 
     Args:
         signer: what signs checkpoints.
-        publish: takes each new checkpoint to where who can change the database cannot change it.
+        publish: takes each new checkpoint to where who can change the database cannot change it, as
+            ``publishing.publish_to`` returns it.
     """
-    return Ledger(log, log.open_ledger_store(), signer=signer, publish=publish)
+
+    def check(
+        of_log: "EventLog", store: "LedgerStore", parts: Sequence[Part], progress: Callable[[int], None]
+    ) -> list[Checked]:
+        from deployledger.adapters.ledger.workers import check_with_workers
+
+        return check_with_workers(log.url)(of_log, store, parts, progress)
+
+    return Ledger(log, log.open_ledger_store(), signer=signer, publish=publish, check=check)

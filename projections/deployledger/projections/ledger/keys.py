@@ -90,6 +90,11 @@ class Verifier:
         Raises:
             ConfigurationError: if it is none.
         """
+        if text.strip().startswith(_PRIVATE):
+            raise ConfigurationError(
+                "That is a private key, and the public one is asked for.",
+                hint="It is in the file beside it, whose name ends with .pub.",
+            )
         name, key_id, public = _parts(text.strip(), "public")
         verifier = cls(check_name(name), public)
         if verifier.key_id != key_id:

@@ -2,18 +2,23 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConfigurationError, LedgerError
 from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.keys import Signer
+from deployledger.projections.ledger.checking import CheckParts, check_here
+from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.merkle import HASH_BYTES
 from deployledger.projections.ledger.notes import Checkpoint
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH, LedgerStore, StoredCheckpoint
+
+if TYPE_CHECKING:
+    from deployledger.projections.ledger.verifying import Audited, Progress
 
 _INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
 _AGAIN_SECONDS = 0.05
@@ -41,13 +46,18 @@ class InclusionProof:
     root: bytes
     path: tuple[bytes, ...]
 
+    @property
+    def leaf_hash(self) -> bytes:
+        """The hash of the leaf, 32 bytes."""
+        return merkle.leaf_hash(self.leaf)
+
     def holds(self) -> bool:
         """Return whether the path leads from the leaf to the root."""
-        leaf = merkle.leaf_hash(self.leaf)
         try:
-            return merkle.root_from_inclusion(self.position - 1, self.size, leaf, self.path) == self.root
+            found = merkle.root_from_inclusion(self.position - 1, self.size, self.leaf_hash, self.path)
         except ValueError:
             return False
+        return found == self.root
 
 
 class Ledger:
@@ -59,7 +69,8 @@ class Ledger:
         log: the events.
         store: where the tree and the checkpoints are kept.
         signer: what signs checkpoints, where none is given.
-        publish: takes each new checkpoint somewhere else.
+        publish: takes each new checkpoint to where who can change the database cannot change it.
+        check: reads and checks parts of the log, by several workers at once if it can.
     """
 
     def __init__(
@@ -69,11 +80,13 @@ class Ledger:
         *,
         signer: Signer | None = None,
         publish: Publish | None = None,
+        check: CheckParts = check_here,
     ) -> None:
         self.log = log
         self.store = store
         self.signer = signer
         self._publish = publish
+        self._check = check
         self._turn = threading.Lock()
 
     def integrate(self) -> int:
@@ -145,7 +158,7 @@ class Ledger:
             LedgerError: as for `integrate`.
         """
         size = self._checked(size)
-        return _Tree(self.store).hash_of(0, size) if size else merkle.EMPTY_ROOT
+        return Tree(self.store).root(size)
 
     def prove(self, position: int, size: int | None = None) -> InclusionProof:
         """Return the proof that an event is in the tree over all events up to another position.
@@ -160,7 +173,7 @@ class Ledger:
                 f"There is no event {position!r} among the first {size:,}.",
                 hint=f"Positions are 1 to {size:,}.",
             )
-        tree = _Tree(self.store)
+        tree = Tree(self.store)
         path = tuple(merkle.inclusion_proof(position - 1, size, tree.hash_of))
         page = next(iter(self.log.records(after=position - 1, until=position)), ())
         if not page:
@@ -183,7 +196,7 @@ class Ledger:
         second = self._checked(second)
         if isinstance(first, bool) or not isinstance(first, int) or not 1 <= first <= second:
             raise ConfigurationError(f"There is no tree of {first!r} events among the first {second:,}.")
-        return merkle.consistency_proof(first, second, _Tree(self.store).hash_of)
+        return merkle.consistency_proof(first, second, Tree(self.store).hash_of)
 
     def _checked(self, size: int | None) -> int:
         end = self.integrate()
@@ -212,17 +225,17 @@ class Ledger:
                 hint="`deployledger audit keygen` makes one; --key or DEPLOYLEDGER_AUDIT_KEY names it.",
             )
         size = self.integrate()
-        tree = _Tree(self.store)
+        tree = Tree(self.store)
         own = [it for it in self.checkpoints() if Checkpoint.parse(it.note).origin == signer.name]
         last = own[-1] if own else None
-        if last is not None and (last.size > size or _root(tree, last.size) != last.root):
+        if last is not None and (last.size > size or tree.root(last.size) != last.root):
             raise LedgerError(
                 f"The log is not the one whose first {last.size:,} events the last checkpoint signed: "
                 "it was rewritten, or another one was put in its place.",
                 hint=_VERIFY,
             )
         if last is None or last.size != size:
-            checkpoint = Checkpoint(signer.name, size, _root(tree, size))
+            checkpoint = Checkpoint(signer.name, size, tree.root(size))
             last = StoredCheckpoint(size, checkpoint.root, checkpoint.signed(signer), datetime.now(UTC))
             self.store.add_checkpoint(last)
         if self._publish is not None:
@@ -234,12 +247,43 @@ class Ledger:
         self.log.position()  # as above
         return self.store.checkpoints()
 
+    def verify(
+        self,
+        verifiers: Sequence[Verifier],
+        checkpoints: Sequence[tuple[str, str | bytes]] = (),
+        *,
+        since: str | bytes | None = None,
+        workers: int = 1,
+        progress: "Progress" = lambda done, total: None,
+    ) -> "Audited":
+        """Read the log, and verify everything about it that can be; docs/ledger.md says what that is.
+
+        Args:
+            verifiers: the public keys whose signatures count.
+            checkpoints: where each is from, and the signed note; those in the database are checked as well.
+            since: a checkpoint up to which the log was verified before: only what came behind it is read.
+            workers: how many processes do the work; with one it is done in this process.
+            progress: is told how many events were read, of how many.
+
+        Raises:
+            ConfigurationError: if ``since`` is no checkpoint of these keys, there are checkpoints and no key
+                to verify them with, or the number of workers is out of range.
+            LedgerError: if the stored tree does not lead to the checkpoint ``since``.
+        """
+        from deployledger.projections.ledger.verifying import verify
+
+        return verify(
+            self,
+            verifiers,
+            checkpoints,
+            since=since,
+            workers=workers,
+            check=self._check,
+            progress=progress,
+        )
+
 
 _VERIFY = "`deployledger audit verify` says what is wrong with which event."
-
-
-def _root(tree: "_Tree", size: int) -> bytes:
-    return tree.hash_of(0, size) if size else merkle.EMPTY_ROOT
 
 
 def _hash_in(tile: bytes, number: int) -> bytes:
@@ -282,12 +326,20 @@ class _Growing:
         return changed
 
 
-class _Tree:
-    """The hashes of a tree, read from its tiles."""
+class Tree:
+    """The hashes of a tree, read from its tiles.
+
+    Raises:
+        LedgerError: if a tile is not there, or too small.
+    """
 
     def __init__(self, store: LedgerStore) -> None:
         self._store = store
         self._tiles: dict[tuple[int, int], bytes] = {}
+
+    def root(self, size: int) -> bytes:
+        """Return the root of the first so many leaves."""
+        return self.hash_of(0, size) if size else merkle.EMPTY_ROOT
 
     def hash_of(self, first: int, last: int) -> bytes:
         """Return the root of the leaves from the first number up to, and without, the last one."""

@@ -136,3 +136,9 @@ def open_checkpoint(note: str | bytes, verifiers: Sequence[Verifier]) -> Checkpo
             f"The checkpoint is of another origin: of {checkpoint.origin}, not of {verifier.name}."
         )
     return checkpoint
+
+
+def signed_by(note: str) -> str:
+    """Return the ids of the keys that claim to have signed a note, in hexadecimal digits."""
+    _, lines = _split(note)
+    return "-".join(base64.b64decode(line.rpartition(" ")[2])[:4].hex() for line in lines)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.publishing import publish_to
 from deployledger.adapters.read_models import load_projections, open_read_models
 from deployledger.adapters.settings import Settings, load_settings
 from deployledger.domain.ports import (
@@ -12,6 +14,7 @@ from deployledger.domain.ports import (
     ModelRegistryClientInterface,
     OrchestratorClientInterface,
 )
+from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.projection import Projection
 from deployledger.service.clients import Clients
 from deployledger.service.deployment_service import DeploymentService
@@ -45,6 +48,8 @@ class MLModelDeploymentService(DeploymentService):
         read_models_url: the database of the read models; the default is ``DEPLOYLEDGER_READ_MODELS_URL``,
             else the one of the event log.
         projections: further projections, besides those that ``DEPLOYLEDGER_PROJECTIONS`` names.
+        signer: what signs checkpoints of the log; the default is the key that ``DEPLOYLEDGER_AUDIT_KEY``
+            names. With it, checkpoints are made while events are added.
 
     Raises:
         ConfigurationError: if a setting or the database URL is malformed.
@@ -64,6 +69,7 @@ class MLModelDeploymentService(DeploymentService):
         resume: bool = True,
         read_models_url: str | None = None,
         projections: Sequence[Projection[Any]] = (),
+        signer: Signer | None = None,
     ) -> None:
         settings = load_settings()
         folder = Path(home).expanduser().absolute() if home else settings.home
@@ -94,6 +100,12 @@ class MLModelDeploymentService(DeploymentService):
                 pool_size=settings.pool_size,
             ),
             clients,
+            ledger=open_ledger(
+                log,
+                signer=signer or (Signer.load(settings.audit_key) if settings.audit_key else None),
+                publish=publish_to(settings.checkpoints) if settings.checkpoints else None,
+            ),
+            checkpoint_every=(settings.checkpoint_events, settings.checkpoint_seconds),
             workspace=folder / "downloads",
             actor=actor or settings.acting,
             run_jobs=run_jobs,
@@ -115,6 +127,7 @@ class MLModelDeploymentService(DeploymentService):
         resume: bool = True,
         read_models_url: str | None = None,
         projections: Sequence[Projection[Any]] = (),
+        signer: Signer | None = None,
     ) -> Self:
         """Return a service that does the work on this machine.
 
@@ -145,6 +158,7 @@ class MLModelDeploymentService(DeploymentService):
             resume=resume,
             read_models_url=read_models_url,
             projections=projections,
+            signer=signer,
         )
 
 

@@ -220,6 +220,13 @@ class PostgresEventLog(DatabaseEventLog):
                     while page := list(islice(rows, _SCANNED_AT_ONCE)):
                         yield page
 
+    def _events_of(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        query = SQL(
+            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
+            "WHERE originator_id = ANY(%s) AND position <= %s ORDER BY position"
+        ).format(schema.EVENTS.name)
+        return list(starmap(RawEvent, self._select_tuples(query, (list(stream_ids), until))))
+
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         yield from self._records_of(schema.EVENTS, after, until)
 

@@ -1,0 +1,347 @@
+"""The commands that prove that the record was not edited: keys, checkpoints, proofs, verifying."""
+
+import asyncio
+import base64
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
+from deployledger.adapters.cli.session import (
+    ExitCode,
+    Interruptible,
+    Output,
+    OutputOption,
+    Session,
+    VerboseOption,
+    escaped,
+    session_for,
+)
+
+if TYPE_CHECKING:
+    from deployledger.projections.ledger.keys import Signer, Verifier
+    from deployledger.projections.ledger.ledger import Ledger
+    from deployledger.projections.ledger.verifying import Audited
+    from deployledger.service.deployment_service import DeploymentService
+
+audit = typer.Typer(help="Prove that the record was not edited.", no_args_is_help=True)
+
+_T = TypeVar("_T")
+_MOST_SHOWN = 20
+
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", help="The private key that signs.", show_default="DEPLOYLEDGER_AUDIT_KEY", metavar="FILE"
+    ),
+]
+PublicKeysOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="A public key whose signatures count; may be given again.",
+        show_default="the one beside DEPLOYLEDGER_AUDIT_KEY",
+    ),
+]
+
+
+@audit.command()
+def keygen(
+    name: Annotated[
+        str,
+        typer.Option(
+            help="Whose key it is, like example.com/deployments: the origin of its checkpoints.",
+            show_default=False,
+        ),
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="Where the private key is written; the public one is FILE.pub.",
+            show_default="DEPLOYLEDGER_AUDIT_KEY",
+        ),
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make a pair of keys: the private one signs checkpoints, with the public one anybody verifies them.
+
+    Keep the private key where who can change the database cannot read it, and give the public one away.
+    """
+    session = session_for(output)
+    with session.errors():
+        from deployledger.adapters.settings import load_settings
+        from deployledger.domain.exceptions import ConfigurationError
+        from deployledger.projections.ledger.keys import write_pair
+
+        path = file or load_settings().audit_key
+        if path is None:
+            raise ConfigurationError(
+                "There is no place for the key.", hint="Name a file, or set DEPLOYLEDGER_AUDIT_KEY."
+            )
+        verifier = write_pair(name, path.expanduser().absolute())
+    public = f"{path}.pub"
+    if session.is_json:
+        session.print_json({"private_key": str(path), "public_key": public, "verifier": str(verifier)})
+        return
+    session.stdout.print(f"Private key  {escaped(path)}  (for your eyes alone)", highlight=False)
+    session.stdout.print(f"Public key   {escaped(public)}", highlight=False)
+    session.stdout.print(escaped(verifier), highlight=False, soft_wrap=True)
+    session.stderr.print(
+        f"`export DEPLOYLEDGER_AUDIT_KEY={escaped(path)}` makes the service sign checkpoints with it.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@audit.command()
+def checkpoint(
+    key: KeyOption = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="A folder or URI to publish it in as well.",
+            show_default="DEPLOYLEDGER_CHECKPOINTS",
+        ),
+    ] = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Sign the state of the log as it is now, and print the signed note.
+
+    It is kept in the database. Publish it where who can change the database cannot change it: what comes
+    behind the last checkpoint that was published could be edited unseen.
+    """
+    session = session_for(output, verbose)
+
+    def work(ledger: "Ledger") -> Any:
+        from deployledger.adapters.ledger.publishing import publish_to
+
+        made = ledger.checkpoint(_signer(key))
+        if to is not None:
+            publish_to(to)(made)
+        return made
+
+    made = _of_ledger(session, work)
+    if session.is_json:
+        session.print_json(
+            {
+                "size": made.size,
+                "root": _base64(made.root),
+                "created_at": made.created_at.isoformat(),
+                "note": made.note,
+            }
+        )
+    else:
+        sys.stdout.write(made.note)
+
+
+@audit.command()
+def root(
+    size: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="POSITION", help="Up to this event.", show_default="the last one"),
+    ] = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Print the root of the Merkle tree over the log: it stands for every event up to a position."""
+    session = session_for(output, verbose)
+
+    def work(ledger: "Ledger") -> tuple[int, bytes]:
+        wanted = ledger.integrate() if size is None else size
+        return wanted, ledger.root(wanted)
+
+    found, digest = _of_ledger(session, work)
+    if session.is_json:
+        session.print_json({"size": found, "root": _base64(digest), "root_hex": digest.hex()})
+    else:
+        sys.stdout.write(f"{found} {_base64(digest)}\n")
+
+
+@audit.command()
+def prove(
+    position: Annotated[
+        int, typer.Argument(metavar="POSITION", help="The event's position in the log.", show_default=False)
+    ],
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="POSITION",
+            help="In the tree up to this event, as that of a checkpoint.",
+            show_default="the last one",
+        ),
+    ] = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Print the proof (RFC 6962) that an event is in the log: its leaf, and the hashes up to the root."""
+    session = session_for(output, verbose)
+    proof = _of_ledger(session, lambda ledger: ledger.prove(position, size))
+    if session.is_json:
+        session.print_json(
+            {
+                "position": proof.position,
+                "leaf_index": proof.position - 1,
+                "leaf": _base64(proof.leaf),
+                "leaf_hash": _base64(proof.leaf_hash),
+                "size": proof.size,
+                "root": _base64(proof.root),
+                "path": [_base64(it) for it in proof.path],
+            }
+        )
+        return
+    sys.stdout.write(f"event      {proof.position}\n")
+    sys.stdout.write(f"leaf hash  {_base64(proof.leaf_hash)}\n")
+    for number, it in enumerate(proof.path):
+        sys.stdout.write(f"{'path' if number == 0 else '':<10} {_base64(it)}\n")
+    sys.stdout.write(f"root       {_base64(proof.root)}  of {proof.size} events\n")
+
+
+@audit.command()
+def verify(
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLACE",
+            help="A checkpoint that was kept elsewhere, or a folder or URI with some; may be given again.",
+            show_default="DEPLOYLEDGER_CHECKPOINTS",
+        ),
+    ] = None,
+    key: PublicKeysOption = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A checkpoint up to which it was verified before: only what came behind it is read.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: WorkersOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Verify the event log: that nothing in it was changed, removed, moved or put in between.
+
+    Every event is read and hashed; the tree is compared with every checkpoint, given or in the database;
+    order, versions of streams and the lifecycle are checked. Exit code 0 if all is well and a checkpoint
+    proves it, 1 if not, 2 if it could not be tried. What cannot be seen is said below.
+    """
+    session = session_for(output, verbose)
+
+    def work(ledger: "Ledger") -> "Audited":
+        from deployledger.adapters.ledger.publishing import read_checkpoints
+        from deployledger.adapters.settings import load_settings
+
+        places = checkpoint if checkpoint is not None else [*filter(None, [load_settings().checkpoints])]
+        notes = [it for place in places for it in read_checkpoints(place)]
+        before = read_checkpoints(since)[-1][1] if since is not None else None
+        with Reading(session, "Verifying") as reading:
+            return ledger.verify(
+                _verifiers(key),
+                notes,
+                since=before,
+                workers=workers_for(ledger.log, workers),
+                progress=reading,
+            )
+
+    with Interruptible():
+        found = _of_ledger(session, work)
+    if session.is_json:
+        session.print_json(_told(found))
+    else:
+        _print(session, found)
+    if not found.is_verified:
+        raise SystemExit(int(ExitCode.FAILED))
+
+
+def _print(session: Session, found: "Audited") -> None:
+    def say(text: str) -> None:
+        session.stdout.print(text, highlight=False, soft_wrap=True)
+
+    read = found.size - found.after
+    say(
+        f"Read {read:,} events of {found.streams:,} streams up to position {found.size:,}, "
+        f"in {found.seconds:.1f} s."
+    )
+    if found.root is not None:
+        say(f"Root {_base64(found.root)}")
+    holding = [it for it in found.checkpoints if it.holds]
+    for it in sorted(holding, key=lambda it: (it.is_from_outside, it.size))[-_MOST_SHOWN:]:
+        say(
+            f"[green]✓[/] Checkpoint of {it.size:,} events holds ({escaped(it.origin)}; {escaped(it.source)})"
+        )
+    if len(holding) > _MOST_SHOWN:
+        say(f"[green]✓[/] … and {len(holding) - _MOST_SHOWN:,} more checkpoints")
+    if not found.problems:
+        say("[green]✓[/] Positions, times and versions of streams are in order, without gaps")
+        say("[green]✓[/] Every history is legal under the lifecycle")
+    for problem in found.problems[:_MOST_SHOWN]:
+        say(f"[red]✗[/] {escaped(problem.message)}")
+    if len(found.problems) > _MOST_SHOWN:
+        say(f"[red]✗[/] … and {len(found.problems) - _MOST_SHOWN:,} more")
+    for limit in found.limits:
+        say(f"[dim]–[/] {escaped(limit)}")
+    if found.is_verified:
+        say(f"[bold green]Verified[/] up to position {found.covered_by_database:,}.")
+    elif found.problems:
+        say("[bold red]Not verified:[/] the log is not what it was.")
+    else:
+        say(
+            "[bold yellow]Not verified:[/] nothing is wrong, but no checkpoint proves it. "
+            "`deployledger audit checkpoint` makes one."
+        )
+
+
+def _told(found: "Audited") -> dict[str, Any]:
+    return {
+        "verified": found.is_verified,
+        "after": found.after,
+        "size": found.size,
+        "root": None if found.root is None else _base64(found.root),
+        "streams": found.streams,
+        "covered": found.covered,
+        "covered_by_database": found.covered_by_database,
+        "checkpoints": [{**vars(it), "holds": it.holds} for it in found.checkpoints],
+        "problems": [it._asdict() for it in found.problems],
+        "limits": list(found.limits),
+        "seconds": found.seconds,
+    }
+
+
+def _signer(path: Path | None) -> "Signer | None":
+    """Return what signs with a key that was given; None leaves it to the settings."""
+    if path is None:
+        return None
+    from deployledger.projections.ledger.keys import Signer
+
+    return Signer.load(path)
+
+
+def _verifiers(paths: list[Path] | None) -> "list[Verifier]":
+    """Return the public keys that were given, or the one beside the private key of the settings."""
+    from deployledger.adapters.settings import load_settings
+    from deployledger.projections.ledger.keys import Verifier
+
+    if not paths:
+        private = load_settings().audit_key
+        public = private.with_name(f"{private.name}.pub") if private else None
+        paths = [public] if public is not None and public.exists() else []
+    return [Verifier.load(path) for path in paths]
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+def _of_ledger(session: Session, question: "Callable[[Ledger], _T]") -> _T:
+    async def ask(service: "DeploymentService") -> _T:
+        return await asyncio.to_thread(question, service.ledger)
+
+    return session.run(ask)

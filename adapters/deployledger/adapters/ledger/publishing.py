@@ -1,0 +1,161 @@
+"""Takes checkpoints out of the database: to a folder, or to any place that fsspec writes to."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
+from deployledger.domain.redaction import without_credentials
+
+if TYPE_CHECKING:
+    from deployledger.projections.ledger.ledger import Publish
+    from deployledger.projections.ledger.store import StoredCheckpoint
+
+_SUFFIX = ".checkpoint"
+_LARGEST_BYTES = 1 << 20
+_MOST_FILES = 1_000_000
+
+
+def publish_to(place: str) -> "Publish":
+    """Return what writes each checkpoint to a file of its own in a folder, or at a URI that fsspec knows.
+
+    A file is named by the size of the checkpoint and the key that signed it, and never changed.
+
+    Args:
+        place: a path, ``file://…``, or ``s3://…`` and the like, which need the extra ``storage``.
+    """
+    folder = _folder(place)
+    if folder is not None:
+        return lambda checkpoint: _write_file(folder, checkpoint)
+    return lambda checkpoint: _write_remote(place, checkpoint)
+
+
+def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
+    """Return the checkpoints in a file, a folder, or at a URI: where each is from, and the signed note.
+
+    Raises:
+        ConfigurationError: if there is nothing to be read.
+    """
+    folder = _folder(place)
+    if folder is None:
+        return _read_remote(place)
+    try:
+        if folder.is_dir():
+            files = sorted(it for it in folder.iterdir() if it.suffix == _SUFFIX and it.is_file())
+            if not files:
+                raise ConfigurationError(f"There is no checkpoint in {folder}: no file ends with {_SUFFIX}.")
+        else:
+            files = [folder]
+        return [(str(it), _read_file(it)) for it in files[:_MOST_FILES]]
+    except OSError as error:
+        raise ConfigurationError(f"The checkpoint {folder} cannot be read: {error.strerror}.") from error
+
+
+def _folder(place: str) -> Path | None:
+    """Return the path that a place is, or None if it is a URI of another kind."""
+    if place.startswith("file://"):
+        return Path(unquote(urlsplit(place).path))
+    if "://" in place:
+        return None
+    return Path(place).expanduser().absolute()
+
+
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LARGEST_BYTES + 1)
+
+
+def _name(checkpoint: "StoredCheckpoint") -> str:
+    from deployledger.projections.ledger.notes import signed_by
+
+    return f"{checkpoint.size:012d}-{signed_by(checkpoint.note)}{_SUFFIX}"
+
+
+def _write_file(folder: Path, checkpoint: "StoredCheckpoint") -> None:
+    path, note = folder / _name(checkpoint), checkpoint.note.encode()
+    try:
+        if path.exists():
+            _check_same(str(path), path.read_bytes(), note)
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".partial")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(note)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            os.link(temporary, path)  # which does not replace what somebody else put there meanwhile
+        except FileExistsError:
+            _check_same(str(path), path.read_bytes(), note)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise ExternalServiceError(
+            "checkpoints",
+            f"The checkpoint of {checkpoint.size:,} events cannot be written to {folder}: {error.strerror}.",
+            hint="It is in the database, and is written again with the next one.",
+        ) from error
+
+
+def _check_same(place: str, found: bytes, note: bytes) -> None:
+    if found != note:
+        raise ExternalServiceError(
+            "checkpoints",
+            f"{place} is there already, and is another checkpoint of the same size: one of the two logs that "
+            "it and this one are of was rewritten, or they share a key.",
+            hint="`deployledger audit verify` with that file says which.",
+        )
+
+
+def _fsspec(place: str) -> Any:
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(place)
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(
+            f"Checkpoints cannot be kept at {without_credentials(place)}: {error}.",
+            hint="Folders need nothing more; URIs need: pip install 'deployledger[storage]', and for s3:// "
+            "also s3fs, for gs:// gcsfs, for az:// adlfs.",
+        ) from error
+
+
+def _write_remote(place: str, checkpoint: "StoredCheckpoint") -> None:
+    files, root = _fsspec(place)
+    path, note = f"{root.rstrip('/')}/{_name(checkpoint)}", checkpoint.note.encode()
+    try:
+        if files.exists(path):
+            _check_same(f"{without_credentials(place)}/{_name(checkpoint)}", files.cat_file(path), note)
+        else:
+            files.makedirs(root, exist_ok=True)
+            files.pipe_file(path, note)
+    except ExternalServiceError:
+        raise
+    except Exception as error:  # every file system has errors of its own
+        raise ExternalServiceError(
+            "checkpoints",
+            f"The checkpoint of {checkpoint.size:,} events cannot be written to "
+            f"{without_credentials(place)}: {without_credentials(str(error))}.",
+            hint="It is in the database, and is written again with the next one.",
+        ) from error
+
+
+def _read_remote(place: str) -> list[tuple[str, bytes]]:
+    files, root = _fsspec(place)
+    shown = without_credentials(place)
+    try:
+        if files.isdir(root):
+            paths = sorted(it for it in files.ls(root, detail=False) if it.endswith(_SUFFIX))
+        else:
+            paths = [root]
+        found = [(f"{shown} {path}", files.cat_file(path, end=_LARGEST_BYTES + 1)) for path in paths]
+    except Exception as error:  # as above
+        raise ConfigurationError(
+            f"The checkpoints at {shown} cannot be read: {without_credentials(str(error))}."
+        ) from error
+    if not found:
+        raise ConfigurationError(f"There is no checkpoint at {shown}: no file ends with {_SUFFIX}.")
+    return found

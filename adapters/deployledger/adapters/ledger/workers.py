@@ -1,0 +1,45 @@
+"""Checks parts of a log in several processes at once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.workers import run_in_workers
+from deployledger.domain.event_log import EventLog
+from deployledger.projections.garbage import rare_collections
+from deployledger.projections.ledger import checking
+from deployledger.projections.ledger.checking import Checked, CheckParts, Part
+from deployledger.projections.ledger.store import LedgerStore
+
+_CHECK = f"{__name__}:check_part"
+
+
+def check_with_workers(log_url: str) -> CheckParts:
+    """Return what checks parts in processes of their own, if there are several.
+
+    Args:
+        log_url: the database of the event log.
+    """
+
+    def check(
+        log: EventLog, store: LedgerStore, parts: Sequence[Part], progress: Callable[[int], None]
+    ) -> list[Checked]:
+        if len(parts) == 1 or log_url == "sqlite://":  # no other process sees memory
+            return checking.check_here(log, store, parts, progress)
+        tasks = [{"log_url": log_url, "part": list(part)} for part in parts]
+        return [Checked.from_json(it) for it in run_in_workers(_CHECK, tasks, progress)]
+
+    return check
+
+
+def check_part(task: dict[str, Any], tell: Callable[[int], None]) -> dict[str, Any]:
+    """Check a part, as a worker."""
+    log = open_event_log(task["log_url"])
+    store = log.open_ledger_store()
+    log.position()  # this opens the database
+    after, until, sizes = task["part"]
+    with rare_collections:
+        checked = checking.check_part(log, store, Part(after, until, tuple(sizes)), tell)
+    store.close()
+    log.close()
+    return checked.to_json()

@@ -1,0 +1,448 @@
+"""Verifies an event log: against its checkpoints, its stored tree, its own order, and the lifecycle."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from deployledger.domain.exceptions import ConfigurationError, LedgerError
+from deployledger.projections.garbage import rare_collections
+from deployledger.projections.ledger import merkle
+from deployledger.projections.ledger.checking import (
+    MOST_PROBLEMS,
+    AuditProblem,
+    Checked,
+    CheckParts,
+    Part,
+    check_part,
+    follow,
+)
+from deployledger.projections.ledger.keys import Verifier
+from deployledger.projections.ledger.ledger import Ledger, Tree
+from deployledger.projections.ledger.legality import ILLEGAL, UNKNOWN, legality
+from deployledger.projections.ledger.merkle import HASH_BYTES
+from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
+from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH
+
+Progress = Callable[[int, int], None]
+"""Is told how many events were read, of how many."""
+
+_LEAST_OF_A_PART = 64 * TILE_WIDTH
+_STREAMS_AT_ONCE = 500
+_BEFORE_ALL = -(1 << 62)
+
+
+DATABASE = "database"
+"""Where a checkpoint is from that was not given."""
+
+
+@dataclass(frozen=True)
+class CheckpointResult:
+    """What came of a checkpoint.
+
+    Attributes:
+        source: where it is from: a file, or ``database``.
+        origin: which ledger it is of; empty if it cannot be read.
+        size: how many events it covers.
+        error: why it does not hold; empty if it does.
+    """
+
+    source: str
+    origin: str
+    size: int
+    error: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is signed by a key that was given, and the log is what it says."""
+        return not self.error
+
+    @property
+    def is_from_outside(self) -> bool:
+        """Whether it was kept where who can change the database cannot change it."""
+        return self.source != DATABASE
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What a verification found.
+
+    Attributes:
+        after: the position behind which events were read; those before were not looked at.
+        size: the position of the last event.
+        root: the root of the tree over all events; None if it could not be had.
+        streams: how many streams had events among those that were read.
+        checkpoints: what came of each checkpoint.
+        problems: what is wrong, the first position first.
+        seconds: how long it took.
+    """
+
+    after: int
+    size: int
+    root: bytes | None
+    streams: int
+    checkpoints: tuple[CheckpointResult, ...]
+    problems: tuple[AuditProblem, ...]
+    seconds: float
+
+    @property
+    def covered(self) -> int:
+        """Up to which position checkpoints that were kept outside the database prove the log."""
+        return max((it.size for it in self.checkpoints if it.holds and it.is_from_outside), default=0)
+
+    @property
+    def covered_by_database(self) -> int:
+        """Up to which position any checkpoints prove it, also those that could be removed with the events."""
+        return max((it.size for it in self.checkpoints if it.holds), default=0)
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether nothing is wrong, and at least one checkpoint proves it."""
+        return not self.problems and self.covered_by_database > 0
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What this does not show, in sentences."""
+        found: list[str] = []
+        if self.after:
+            found.append(
+                f"Events 1 to {self.after:,} were not read again: that they were verified once is assumed."
+            )
+        if self.size > self.covered_by_database:
+            found.append(
+                f"Edits of events {self.covered_by_database + 1:,} to {self.size:,} cannot be seen: "
+                "no checkpoint covers them."
+            )
+        if self.covered_by_database > self.covered:
+            found.append(
+                f"Events {self.covered + 1:,} to {self.covered_by_database:,} are covered by checkpoints in "
+                "the database alone: who can remove those together with the events is not found out. "
+                "Give checkpoints that were kept elsewhere."
+            )
+        found.append("That what was recorded is true cannot be seen from the record.")
+        return tuple(found)
+
+
+def verify(
+    ledger: Ledger,
+    verifiers: Sequence[Verifier],
+    checkpoints: Sequence[tuple[str, str | bytes]] = (),
+    *,
+    since: str | bytes | None,
+    workers: int,
+    check: CheckParts,
+    progress: Progress,
+) -> Audited:
+    """Verify a log; see `Ledger.verify`."""
+    if not 1 <= workers <= 64:
+        raise ConfigurationError(f"{workers} workers are out of range: 1 to 64.")
+    started = time.monotonic()
+    end = ledger.log.position()
+    notes = [*checkpoints, *((DATABASE, it.note) for it in ledger.checkpoints())]
+    if notes and not verifiers:
+        raise ConfigurationError(
+            "There are checkpoints, and no public key to verify their signatures with.",
+            hint="Name it: --key FILE.pub, or DEPLOYLEDGER_AUDIT_KEY.",
+        )
+    signed = [_Signed.opened(source, note, verifiers) for source, note in notes]
+    start = _start(ledger, open_checkpoint(since, verifiers) if since is not None else None, end)
+    sizes = sorted({it.size for it in signed if start.size <= it.size <= end} | {end})
+    sizes = [size for size in sizes if size]
+    done = 0
+
+    def tell(events: int) -> None:
+        nonlocal done
+        done += events
+        progress(min(done, end - start.size), end - start.size)
+
+    progress(0, end - start.size)
+    with rare_collections:
+        if start.behind:
+            only = Part(start.size, end, tuple(sizes))
+            checked = [check_part(ledger.log, ledger.store, only, tell, start.behind)]
+        else:
+            checked = check(ledger.log, ledger.store, _parts(start.size, end, sizes, workers), tell)
+        problems = [*_outside(ledger), *(it for part in checked for it in part.problems)]
+        problems += _across(ledger, checked, start.size)
+    progress(end - start.size, end - start.size)
+    roots = _roots(start, checked, sizes)
+    results = [_result(ledger, it, roots, start, end) for it in signed]
+    changed = next((it.changed for it in checked if it.changed is not None), None)
+    problems += _disagreements(ledger, signed, results, changed, end)
+    problems.sort(key=lambda it: (it.position is None, it.position))
+    streams = {stream for part in checked for stream in (*part.begun, *part.continued)}
+    return Audited(
+        after=start.size,
+        size=end,
+        root=roots.get(end, merkle.EMPTY_ROOT if not end else None),
+        streams=len(streams),
+        checkpoints=tuple(results),
+        problems=tuple(problems[:MOST_PROBLEMS]),
+        seconds=time.monotonic() - started,
+    )
+
+
+# Where to begin, and in which parts --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The tree that reading begins with.
+
+    Attributes:
+        size: how many leaves it has.
+        complete: height and root of its complete subtrees up to its last whole tile, the largest first.
+        behind: the hashes of the leaves behind that tile.
+        root: its root.
+    """
+
+    size: int = 0
+    complete: tuple[tuple[int, bytes], ...] = ()
+    behind: tuple[bytes, ...] = ()
+    root: bytes = merkle.EMPTY_ROOT
+
+
+def _start(ledger: Ledger, since: Checkpoint | None, end: int) -> _Start:
+    """Return the tree of a checkpoint, from what is stored: it counts because it leads to that root."""
+    if since is None or since.size == 0:
+        return _Start()
+    if since.size > end:
+        raise LedgerError(_too_new(since.size, end))
+    tree = Tree(ledger.store)
+    if since.size > ledger.store.size() or tree.root(since.size) != since.root:
+        raise LedgerError(
+            f"The stored tree does not lead to the checkpoint of {since.size:,} events: it, or the log, "
+            "was changed, or is another one.",
+            hint="Verify the whole log: leave out --since.",
+        )
+    complete: list[tuple[int, bytes]] = []
+    reached, whole = 0, since.size - since.size % TILE_WIDTH
+    while reached < whole:
+        height = (whole - reached).bit_length() - 1
+        complete.append((height, tree.hash_of(reached, reached + (1 << height))))
+        reached += 1 << height
+    behind = tuple(tree.hash_of(it, it + 1) for it in range(whole, since.size))
+    return _Start(since.size, tuple(complete), behind, since.root)
+
+
+def _parts(after: int, end: int, sizes: Sequence[int], workers: int) -> list[Part]:
+    """Return the positions in parts of whole tiles."""
+    tiles = -(-max(_LEAST_OF_A_PART, -(-(end - after) // workers)) // TILE_WIDTH)
+    width = tiles * TILE_WIDTH
+    parts: list[Part] = []
+    while after < end or not parts:
+        until = min(after + width, end)
+        parts.append(Part(after, until, tuple(it for it in sizes if after < it <= until)))
+        after = until
+    return parts
+
+
+# What the parts show together ----------------------------------------------------------------------------
+
+
+def _outside(ledger: Ledger) -> list[AuditProblem]:
+    """Return events that are not among those with positions, where readers do not see them."""
+    return [
+        AuditProblem(
+            record.position, "order", f"An event has position {record.position}; the first one is 1."
+        )
+        for page in ledger.log.records(after=_BEFORE_ALL, until=0)
+        for record in page
+    ]
+
+
+def _across(ledger: Ledger, parts: Sequence[Checked], after: int) -> list[AuditProblem]:
+    """Follow the streams from one part to the next, and return what is wrong there."""
+    found = Checked()
+    standings: dict[bytes, tuple[int, int]] = {}
+    last_time: int | None = None
+    position = after
+    for part in parts:
+        if last_time is not None and part.first_time is not None and part.first_time < last_time:
+            found.problems.append(
+                AuditProblem(
+                    position + 1,
+                    "order",
+                    f"Event {position + 1} was recorded before the one in front of it.",
+                )
+            )
+        last_time = part.last_time if part.last_time is not None else last_time
+        if after:
+            standings.update(_before(ledger, [it for it in part.continued if it not in standings], after))
+        for stream, events in part.continued.items():
+            standing = standings.get(stream, (0, UNKNOWN))
+            for event in events:
+                standing = (max(event[1], standing[0]), follow(found, stream, standing, event))
+            standings[stream] = standing
+        for stream in part.begun.keys() & standings.keys():
+            found.problems.append(
+                AuditProblem(None, "version", f"Stream {UUID(bytes=stream)} begins more than once.")
+            )
+        if part is not parts[-1]:
+            standings.update(part.begun)
+        position += len(part.roots) * TILE_WIDTH
+    return found.problems
+
+
+def _before(ledger: Ledger, streams: Sequence[bytes], until: int) -> dict[bytes, tuple[int, int]]:
+    """Return the standings of streams at a position up to which their events were verified before."""
+    table = legality()
+    standings: dict[bytes, tuple[int, int]] = {}
+    for begin in range(0, len(streams), _STREAMS_AT_ONCE):
+        ids = [UUID(bytes=it) for it in streams[begin : begin + _STREAMS_AT_ONCE]]
+        for raw in ledger.log.read_streams(ids, until=until):
+            stream = UUID(raw.stream_id).bytes
+            try:
+                symbol = table.symbol(raw.topic, raw.state)
+            except (KeyError, ValueError):
+                symbol = UNKNOWN
+            standing = standings.get(stream)
+            if symbol < 0 or (standing is not None and standing[1] < 0):
+                after = UNKNOWN
+            else:
+                after = table.begin[symbol] if standing is None else table.next[standing[1]][symbol]
+            standings[stream] = (raw.stream_version, UNKNOWN if after == ILLEGAL else after)
+    return standings
+
+
+def _roots(start: _Start, parts: Sequence[Checked], sizes: Sequence[int]) -> dict[int, bytes]:
+    """Return the root of the tree at each of the sizes."""
+    peaks = merkle.Peaks()
+    for height, root in start.complete:
+        peaks.add(root, height)
+    behind = {size: hashes for part in parts for size, hashes in part.behind.items()}
+    tiles = [root for part in parts for root in part.roots]
+    found = {start.size: start.root}
+    wanted = iter(sorted(set(sizes) & behind.keys()))
+    size = next(wanted, None)
+    for tile in [*tiles, b""]:
+        while size is not None and size <= peaks.size + TILE_WIDTH:
+            hashes = behind[size]
+            found[size] = peaks.root(
+                [hashes[it : it + HASH_BYTES] for it in range(0, len(hashes), HASH_BYTES)]
+            )
+            size = next(wanted, None)
+        if tile:
+            peaks.add(tile, TILE_HEIGHT)
+    return found
+
+
+# Checkpoints ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """A checkpoint, or why it is none."""
+
+    source: str
+    checkpoint: Checkpoint | None
+    error: str = ""
+
+    @classmethod
+    def opened(cls, source: str, note: str | bytes, verifiers: Sequence[Verifier]) -> "_Signed":
+        try:
+            return cls(source, open_checkpoint(note, verifiers))
+        except NoteError as error:
+            return cls(source, None, error.message)
+
+    @property
+    def size(self) -> int:
+        return self.checkpoint.size if self.checkpoint else -1
+
+
+def _result(
+    ledger: Ledger, signed: _Signed, roots: dict[int, bytes], start: _Start, end: int
+) -> CheckpointResult:
+    checkpoint = signed.checkpoint
+    if checkpoint is None:
+        return CheckpointResult(signed.source, "", 0, signed.error)
+    if checkpoint.size > end:
+        error = _too_new(checkpoint.size, end)
+    elif checkpoint.size < start.size:
+        error = "" if _is_before(ledger, checkpoint, start) else "It does not fit the checkpoint --since."
+    else:
+        fits = checkpoint.size == 0 or roots.get(checkpoint.size) == checkpoint.root
+        error = "" if fits else f"The first {checkpoint.size:,} events are not those that it signed."
+    return CheckpointResult(signed.source, checkpoint.origin, checkpoint.size, error)
+
+
+def _too_new(size: int, end: int) -> str:
+    return f"It covers {size:,} events, and the log has {end:,}: the log was truncated, or is another one."
+
+
+def _is_before(ledger: Ledger, checkpoint: Checkpoint, start: _Start) -> bool:
+    if checkpoint.size == 0:
+        return True
+    proof = merkle.consistency_proof(checkpoint.size, start.size, Tree(ledger.store).hash_of)
+    return merkle.is_consistent(checkpoint.size, checkpoint.root, start.size, start.root, proof)
+
+
+def _disagreements(
+    ledger: Ledger,
+    signed: Sequence[_Signed],
+    results: Sequence[CheckpointResult],
+    changed: int | None,
+    end: int,
+) -> list[AuditProblem]:
+    """Return where log, stored tree and checkpoints do not agree, and which of them is wrong."""
+    problems: list[AuditProblem] = []
+    covered = max((it.size for it in results if it.holds), default=0)
+    failing = [it for it, result in zip(signed, results, strict=True) if it.checkpoint and result.error]
+    for it, result in zip(signed, results, strict=True):
+        if result.error:
+            position = end + 1 if it.size > end else None
+            kind = "checkpoint" if it.size <= end else "truncated"
+            where = "in the database" if it.source == DATABASE else it.source
+            told = f"of {it.size:,} events" if it.checkpoint else "that cannot be read"
+            problems.append(
+                AuditProblem(position, kind, f"The checkpoint {told} ({where}) does not hold: {result.error}")
+            )
+    broken = sorted((it for it in failing if it.size <= end), key=lambda it: it.size)
+    if broken and broken[0].checkpoint is not None:
+        first = broken[0].checkpoint
+        if changed is not None and changed <= first.size and _leads_to(ledger, first):
+            problems.append(
+                AuditProblem(
+                    changed, "changed", f"Event {changed} is not the one that was signed: {_CHANGED}."
+                )
+            )
+            changed = None
+        elif changed is None or changed > first.size:
+            lower = max((it.size for it in results if it.holds and it.size < first.size), default=0)
+            problems.append(
+                AuditProblem(
+                    lower + 1,
+                    "changed",
+                    f"One of the events {lower + 1:,} to {first.size:,} or more are not those that were "
+                    "signed; the stored tree was changed with them, so that which cannot be told.",
+                )
+            )
+    if changed is not None:
+        if changed <= covered:
+            message = (
+                f"The stored tree has another event {changed} than the log, and checkpoints prove the log: "
+                "the tree was changed."
+            )
+            problems.append(AuditProblem(changed, "tree", message))
+        else:
+            message = f"Event {changed} is not the one that the ledger took in: {_CHANGED}, or the tree was."
+            problems.append(AuditProblem(changed, "changed", message))
+    size = ledger.store.size()
+    if size > end:
+        message = f"The log ends at position {end}, and its ledger at {size}: it was truncated at the end."
+        problems.append(AuditProblem(end + 1, "truncated", message))
+    return problems
+
+
+_CHANGED = "its state, topic, place or metadata was changed"
+
+
+def _leads_to(ledger: Ledger, checkpoint: Checkpoint) -> bool:
+    """Return whether the stored tree has the root that a checkpoint signed: then it has the true leaves."""
+    try:
+        return (
+            ledger.store.size() >= checkpoint.size
+            and Tree(ledger.store).root(checkpoint.size) == checkpoint.root
+        )
+    except LedgerError:
+        return False
