@@ -76,7 +76,7 @@ def header_line(header: Header, exported_at: datetime, software: str) -> str:
             "version": FORMAT_VERSION,
             "export_id": str(header.export_id),
             "until": header.until,
-            "exported_at": exported_at.isoformat(),
+            "exported_at": exported_at.isoformat().replace("+00:00", "Z"),
             "software": software,
         }
     )
