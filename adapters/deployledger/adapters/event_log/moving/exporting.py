@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from deployledger.adapters.event_log.moving.gzip_lines import blocks
 from deployledger.adapters.event_log.moving.lines import (
-    BadLineError,
+    BadFileError,
     Header,
     Trailer,
     event_line,
@@ -221,7 +221,7 @@ def _begun(file: BinaryIO) -> _Begun | None:
     begun: _Begun | None = None
     header: Header | None = None
     events, last_event, keys, last_key = 0, b"", 0, ""
-    with suppress(BadLineError):  # the end of it was not written any more
+    with suppress(BadFileError):  # the end of it was not written any more
         for lines, end in blocks(file):
             for line in lines:
                 if header is None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple, Self
 
-from deployledger.adapters.event_log.moving.lines import LONGEST_LINE, BadLineError
+from deployledger.adapters.event_log.moving.lines import LONGEST_LINE, BadFileError
 
 _READ_BYTES = 1 << 18
 _UNPACKED_BYTES = 1 << 20
@@ -28,30 +28,35 @@ def blocks(file: BinaryIO) -> Iterator[Block]:
     """Yield the lines of a file that consists of gzip members.
 
     Raises:
-        BadLineError: if it is compressed in no such way, is damaged, or ends too early.
+        BadFileError: if it is compressed in no such way, is damaged, or ends too early.
     """
     unpacker = zlib.decompressobj(_WITH_GZIP_HEADER)
-    packed, rest, taken = b"", b"", 0
+    packed, taken = b"", 0
+    rest: list[bytes] = []  # pieces of a line that goes on
     is_begun, is_within = False, False
     while packed or (packed := file.read(_READ_BYTES)):
         try:
             unpacked = unpacker.decompress(packed, _UNPACKED_BYTES)
         except zlib.error as error:
             what = "the compressed data is damaged" if is_begun else "it is not compressed with gzip"
-            raise BadLineError(f"{what} ({error})") from error
+            raise BadFileError(f"{what} ({error})") from error
         left = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
         taken += len(packed) - len(left)
         packed, is_begun, is_within = left, True, not unpacker.eof
-        *lines, rest = (rest + unpacked).split(b"\n")
-        if len(rest) > LONGEST_LINE:
-            raise BadLineError(f"it is longer than {LONGEST_LINE:,} bytes")
-        is_end = unpacker.eof and not rest
+        rest.append(unpacked)
+        lines: list[bytes] = []
+        if b"\n" in unpacked:
+            *lines, last = b"".join(rest).split(b"\n")
+            rest = [last]
+        if sum(map(len, rest)) > LONGEST_LINE:
+            raise BadFileError(f"a line is longer than {LONGEST_LINE:,} bytes")
+        is_end = unpacker.eof and not any(rest)
         if lines or is_end:
             yield Block(lines, taken if is_end else None)
         if unpacker.eof:
             unpacker = zlib.decompressobj(_WITH_GZIP_HEADER)
-    if is_within or rest or not is_begun:
-        raise BadLineError("the file ends here, and is not complete")
+    if is_within or any(rest) or not is_begun:
+        raise BadFileError("the file ends here, and is not complete")
 
 
 class NumberedLines:
@@ -77,7 +82,10 @@ class NumberedLines:
         return self
 
     def __next__(self) -> bytes:
-        line = next(self._lines)
+        try:
+            line = next(self._lines)
+        except BadFileError as error:
+            raise BadFileError(f"behind line {self.number} {error}") from error
         self.number += 1
         return line
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from deployledger.adapters.event_log.moving.gzip_lines import NumberedLines
 from deployledger.adapters.event_log.moving.lines import (
+    BadFileError,
     BadLineError,
     Header,
     Trailer,
@@ -105,14 +106,19 @@ class _Import:
             return staged, self._add_keys(lines, header, staged)
         except BadLineError as error:
             raise self._bad_file(f"line {lines.number} is wrong: {error}") from error
+        except BadFileError as error:
+            raise self._bad_file(str(error)) from error
         finally:
             lines.close()
 
     def _header(self, lines: NumberedLines) -> Header:
         try:
-            return header_of(next(lines))
+            line = next(lines, None)
+            if line is not None:
+                return header_of(line)
         except BadLineError as error:
             raise self._bad_file(str(error)) from error
+        raise self._incomplete("it has no line")
 
     def _add_events(self, lines: NumberedLines, header: Header, staged: Staged) -> None:
         if staged.events:

@@ -41,8 +41,12 @@ _KEY = frozenset(("key", "fingerprint", "deployment_id", "version", "recorded_at
 _TRAILER = frozenset(("events", "keys", "root"))
 
 
-class BadLineError(ValueError):
-    """A line is not what has to be there."""
+class BadFileError(ValueError):
+    """What is in a file cannot be imported; the message says what, and where it is."""
+
+
+class BadLineError(BadFileError):
+    """The line that was read last is not what has to be there; the message says only why."""
 
 
 class Header(NamedTuple):

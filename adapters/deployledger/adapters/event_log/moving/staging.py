@@ -20,7 +20,7 @@ class Staged(NamedTuple):
 class Staging(ABC):
     """The tables beside those of the log, and a note of what is in them, which is always true.
 
-    ``add_events`` and ``add_keys`` raise `BadLineError` for what is there already.
+    ``add_events`` and ``add_keys`` raise `BadFileError` for what is there already.
     """
 
     @abstractmethod

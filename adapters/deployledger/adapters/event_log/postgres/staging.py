@@ -10,7 +10,7 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
-from deployledger.adapters.event_log.moving.lines import BadLineError
+from deployledger.adapters.event_log.moving.lines import BadFileError
 from deployledger.adapters.event_log.moving.staging import Staged, Staging, log_is_filled
 from deployledger.adapters.event_log.postgres import schema
 from deployledger.adapters.event_log.postgres.recorders import EventTable
@@ -123,9 +123,9 @@ class PostgresStaging(Staging):
                         SQL("UPDATE {} SET {count} = {count} + {}").format(_STAGED, added, count=count)
                     )
         except psycopg.errors.UniqueViolation as error:
-            raise BadLineError(f"something is there twice ({error.diag.message_detail})") from error
+            raise BadFileError(f"an idempotency key is there twice: {error.diag.message_detail}") from error
         except psycopg.DataError as error:
-            raise BadLineError(f"the database refuses it or a line before it ({error})") from error
+            raise BadFileError(f"the database refuses what is in it: {error}") from error
         return added
 
     def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:

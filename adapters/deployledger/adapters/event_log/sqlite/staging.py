@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
-from deployledger.adapters.event_log.moving.lines import BadLineError
+from deployledger.adapters.event_log.moving.lines import BadFileError
 from deployledger.adapters.event_log.moving.staging import Staged, Staging, log_is_filled
 from deployledger.adapters.event_log.sqlite import schema
 from deployledger.adapters.event_log.sqlite.recorders import create_statements
@@ -17,6 +17,8 @@ EVENTS = "import_events"
 KEYS = "import_keys"
 _STAGED = "import_staged"
 
+_EVENT_COLUMNS = 10
+_KEY_COLUMNS = 5
 _CACHE_KIB = 65_536
 _PAGES_IN_LOG = 16_000
 
@@ -66,11 +68,11 @@ class SQLiteStaging(Staging):
 
     def add_events(self, records: Iterable[EventRecord]) -> int:
         """Add events behind the last one, all or none of them, and return how many they were."""
-        return self._add("events", EVENTS, 10, map(_event_row, records))
+        return self._add("events", EVENTS, _EVENT_COLUMNS, map(_event_row, records))
 
     def add_keys(self, records: Iterable[KeyRecord]) -> int:
         """Add idempotency keys, all or none of them, and return how many they were."""
-        return self._add("keys", KEYS, 5, map(_key_row, records))
+        return self._add("keys", KEYS, _KEY_COLUMNS, map(_key_row, records))
 
     def _add(self, counted: str, table: str, columns: int, rows: Iterator[tuple[Any, ...]]) -> int:
         statement = f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608  # a name of ours
@@ -83,8 +85,21 @@ class SQLiteStaging(Staging):
                 connection.executemany(statement, made)
                 connection.execute(f"UPDATE {_STAGED} SET {counted} = {counted} + ?", (len(made),))  # noqa: S608
         except sqlite3.IntegrityError as error:
-            raise BadLineError(f"something before it is there twice ({error})") from error
+            raise BadFileError(f"{self._first_refused(statement, made)} is there twice") from error
         return len(made)
+
+    def _first_refused(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> str:
+        """Return what the first row is that cannot be added."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for row in rows:
+                try:
+                    self._connection.execute(statement, row)
+                except sqlite3.IntegrityError:
+                    return _described(row)
+        finally:
+            self._connection.execute("ROLLBACK")
+        return "something"
 
     def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield events that were added, a page at a time."""
@@ -181,6 +196,11 @@ def _event_row(record: EventRecord) -> tuple[Any, ...]:
         None if correlation_id is None else correlation_id.hex(),
         None if causation_id is None else causation_id.hex(),
     )
+
+
+def _described(row: tuple[Any, ...]) -> str:
+    is_key = len(row) == _KEY_COLUMNS
+    return f"the idempotency key {row[0]!r}" if is_key else f"the version of the event at position {row[0]}"
 
 
 def _key_row(record: KeyRecord) -> tuple[Any, ...]:
