@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from tests.contracts.version_1 import Database
 from tests.domain.given import SERVING, fetched, history, requested
 from tests.domain.given import request as wanted
 from tests.moving.conftest import NewUrl, OpenLog
-from tests.moving.examples import fill, keys, lines, records, serving
+from tests.moving.examples import fill, keys, lines, records, serving, write
 
+REPOSITORY = Path(__file__).parents[2]
 STAGED = ("import_events", "import_keys", "import_staged", "deployledger_import")
 
 
@@ -339,6 +341,16 @@ def test_lines_are_what_they_are_documented_to_be(new_url: NewUrl, open_log: Ope
     assert [it["state_base64"] for it in events if "state" not in it] == ["//4AIG5vIHRleHQ="]
     assert list(key) == ["key", "fingerprint", "deployment_id", "version", "recorded_at"]
     assert list(trailer) == ["events", "keys", "root"]
+
+
+def test_the_example_in_the_documentation_is_one(target: str, open_log: OpenLog, tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "moving.md").read_text()
+    example = re.search(r"```json\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    log = open_log(target)
+    imported = log.import_from(write(tmp_path / "log.gz", example[1].encode().splitlines()))
+    assert (imported.events, imported.keys) == (2, 1)
+    assert [record.state for record in records(log)] == [b'{"name":"iris"}', b"\xff"]
 
 
 def test_an_export_of_several_members_is_one_log(
