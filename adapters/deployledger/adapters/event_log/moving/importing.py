@@ -28,8 +28,8 @@ from deployledger.domain.exceptions import ConfigurationError, ConflictError, Ev
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.log import DatabaseEventLog
 
-_EVENTS_AT_ONCE = 20_000
-_BYTES_AT_ONCE = 32 << 20
+_EVENTS_AT_ONCE = 50_000
+_BYTES_AT_ONCE = 64 << 20
 _KEYS_AT_ONCE = 10_000
 _TOLD_EVERY = 1_000
 _IMPORT = UUID("6d1b7b1e-70c4-4f0e-9f2d-0b0f6a1f2c53")

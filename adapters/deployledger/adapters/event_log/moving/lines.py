@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,6 +19,7 @@ LONGEST_LINE = 64 << 20
 _LONGEST_NAME = 0xFFFF
 _LARGEST_INTEGER = (1 << 63) - 1
 _HASH_BYTES = 32
+_decode = json.JSONDecoder().raw_decode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -156,8 +158,13 @@ def _dashed_or_null(id_: bytes | None) -> str:
 
 
 def _written(microseconds: int) -> str:
-    moment = _EPOCH + timedelta(microseconds=microseconds)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, fraction = divmod(microseconds, 1_000_000)
+    return f"{_second(seconds)}.{fraction:06d}Z"
+
+
+@lru_cache(1024)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 # Reading --------------------------------------------------------------------------------------------
@@ -226,9 +233,12 @@ def key_or_trailer_of(line: bytes) -> KeyRecord | Trailer:
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(str(line, "utf-8"))
+        text = str(line, "utf-8")
+        fields, end = _decode(text)
     except (ValueError, RecursionError) as error:
         raise BadLineError(f"it is no JSON ({error})") from error
+    if end != len(text):
+        raise BadLineError("it is no JSON (something comes behind it)")
     if not isinstance(fields, dict):
         raise BadLineError("it is no JSON object")
     return fields

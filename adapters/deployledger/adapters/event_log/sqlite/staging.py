@@ -19,8 +19,8 @@ _STAGED = "import_staged"
 
 _EVENT_COLUMNS = 10
 _KEY_COLUMNS = 5
-_CACHE_KIB = 65_536
-_PAGES_IN_LOG = 16_000
+_CACHE_KIB = 131_072
+_PAGES_IN_LOG = 64_000
 
 
 class SQLiteStaging(Staging):
@@ -41,8 +41,9 @@ class SQLiteStaging(Staging):
         self._connection = connection
         self._read_records = read_records
         self._described_as = described_as
-        # A stream is written all over the index of streams, which is kept in memory for that. What a crash
-        # of the machine undoes is imported again; the last commit waits for the disk.
+        # Streams come in no order, so their index is written all over: it is kept in memory, and written to
+        # the file seldom. What a crash of the machine undoes is imported again; the last commit waits for
+        # the disk.
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_IN_LOG}")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -76,30 +77,22 @@ class SQLiteStaging(Staging):
 
     def _add(self, counted: str, table: str, columns: int, rows: Iterator[tuple[Any, ...]]) -> int:
         statement = f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608  # a name of ours
-        # They are made before the lock is taken, for which others may wait.
-        made = list(rows)
-        if not made:
-            return 0
+        added, last = 0, tuple[Any, ...]()
+
+        def counted_rows() -> Iterator[tuple[Any, ...]]:
+            nonlocal added, last
+            for row in rows:
+                last = row
+                yield row
+                added += 1
+
         try:
             with self._transaction() as connection:
-                connection.executemany(statement, made)
-                connection.execute(f"UPDATE {_STAGED} SET {counted} = {counted} + ?", (len(made),))  # noqa: S608
+                connection.executemany(statement, counted_rows())
+                connection.execute(f"UPDATE {_STAGED} SET {counted} = {counted} + ?", (added,))  # noqa: S608
         except sqlite3.IntegrityError as error:
-            raise BadFileError(f"{self._first_refused(statement, made)} is there twice") from error
-        return len(made)
-
-    def _first_refused(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> str:
-        """Return what the first row is that cannot be added."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            for row in rows:
-                try:
-                    self._connection.execute(statement, row)
-                except sqlite3.IntegrityError:
-                    return _described(row)
-        finally:
-            self._connection.execute("ROLLBACK")
-        return "something"
+            raise BadFileError(f"{_described(last)} is there twice") from error
+        return added
 
     def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield events that were added, a page at a time."""
