@@ -47,14 +47,14 @@ def import_until(url: str, file: Path, place: str, events: int) -> None:
         if doing == place and done >= events:
             die()
 
-    def die_in(staging: Any) -> None:
+    def die_in(staging: Any, expected: Any) -> None:
         if place == "the transaction":
             for inner in ("discard", "_drop"):  # the last thing but COMMIT
                 setattr(type(staging), inner, lambda _: die())
-            published(staging)
+            published(staging, expected)
         elif place == "before it":
             die()
-        published(staging)
+        published(staging, expected)
         die()
 
     if place in ("before it", "the transaction", "behind it"):

@@ -308,5 +308,8 @@ def test_a_log_that_has_impossible_values_is_not_exported(
 def test_where_nothing_can_be_written_nothing_is_exported(
     new_url: NewUrl, open_log: OpenLog, tmp_path: Path
 ) -> None:
+    log = open_log(new_url("sqlite"))
     with pytest.raises(ConfigurationError, match="cannot be written: No such file or directory"):
-        open_log(new_url("sqlite")).export_to(tmp_path / "none" / "log.gz")
+        log.export_to(tmp_path / "none" / "log.gz")
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        log.export_to(tmp_path, replace=True)

@@ -15,7 +15,7 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.event_log.moving import exporting, importing
 from deployledger.domain.event_log import CommandKey, RepeatedCommandError
-from deployledger.domain.exceptions import ConcurrencyError, ConflictError
+from deployledger.domain.exceptions import ConcurrencyError, ConflictError, EventLogError
 from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.merkle import EMPTY_ROOT, leaf_hash, root_of
 from tests.contracts.version_1 import Database
@@ -290,6 +290,25 @@ def test_of_two_imports_the_second_is_refused(
     second.close()
     assert refused
     assert records(other) == records(log)
+
+
+def test_what_was_not_checked_is_not_imported(
+    target: str, new_url: NewUrl, open_log: OpenLog, tmp_path: Path
+) -> None:
+    """As if the lock of the first import were lost, and another one had begun."""
+    log, other = open_log(new_url("sqlite")), open_log(target)
+    fill(log, 3)
+    log.export_to(tmp_path / "log.gz")
+
+    def begin_another(doing: str, done: int, total: int, /) -> None:
+        if doing == "Checking" and done == total:
+            with other.staging() as staging:
+                staging.begin(uuid4())
+
+    with pytest.raises(EventLogError, match="changed by somebody else"):
+        other.import_from(tmp_path / "log.gz", progress=begin_another)
+    assert other.position() == 0
+    assert other.import_from(tmp_path / "log.gz").events == log.position()
 
 
 # The file -------------------------------------------------------------------------------------------

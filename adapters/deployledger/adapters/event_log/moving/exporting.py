@@ -266,6 +266,8 @@ def _partial_path(target: Path) -> Path:
 
 
 def _check_is_free(target: Path, replace: bool) -> None:
+    if target.is_dir():
+        raise ConfigurationError(f"{target} is a folder.", hint="Name a file in it.")
     if target.exists() and not replace:
         raise ConflictError(
             f"There is a file {target} already.", hint="Choose another name, or write over it with --force."

@@ -53,7 +53,7 @@ def import_log(
             try:
                 import_ = _Import(source, opened, staging, progress or _tell_nobody)
                 staged, trailer = import_.run()
-                staging.publish()
+                staging.publish(staged._replace(events=trailer.events, keys=trailer.keys))
             except (ConfigurationError, ConflictError):
                 staging.discard()  # it leads nowhere; what was merely interrupted is kept
                 raise

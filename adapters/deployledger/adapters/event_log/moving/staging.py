@@ -6,7 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from deployledger.domain.event_log import EventRecord, KeyRecord
-from deployledger.domain.exceptions import ConflictError
+from deployledger.domain.exceptions import ConflictError, EventLogError
 
 
 class Staged(NamedTuple):
@@ -52,16 +52,28 @@ class Staging(ABC):
         """Make what is still missing to the tables of a log, once all is added."""
 
     @abstractmethod
-    def publish(self) -> None:
+    def publish(self, expected: Staged) -> None:
         """Put the tables in the place of those of the log, in one transaction.
+
+        Args:
+            expected: what was checked, and must be there still.
 
         Raises:
             ConflictError: if the log has events.
+            EventLogError: if something else is there by now.
         """
 
     @abstractmethod
     def discard(self) -> None:
         """Remove everything that was added."""
+
+
+def is_something_else(database: str) -> EventLogError:
+    """Return the error for what is not any more what was checked."""
+    return EventLogError(
+        f"What was to be imported into the event log in {database} was changed by somebody else meanwhile.",
+        hint="Nothing was imported. Let nobody else import, and try again.",
+    )
 
 
 def log_is_filled(database: str, events: int) -> ConflictError:

@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.event_log.moving.lines import BadFileError
-from deployledger.adapters.event_log.moving.staging import Staged, Staging, log_is_filled
+from deployledger.adapters.event_log.moving.staging import Staged, Staging, is_something_else, log_is_filled
 from deployledger.adapters.event_log.postgres import schema
 from deployledger.adapters.event_log.postgres.recorders import EventTable
 from deployledger.adapters.postgres import SCHEMA, Session
@@ -155,13 +155,18 @@ class PostgresStaging(Staging):
         for table in (EVENTS.name, KEYS):
             self._session.execute(SQL("ANALYZE {}").format(table))
 
-    def publish(self) -> None:
-        """Put the tables in the place of those of the log, in one transaction."""
+    def publish(self, expected: Staged) -> None:
+        """Put the tables in the place of those of the log, in one transaction; see the base class."""
         real, real_keys = schema.EVENTS.name, schema.KEYS
         with self._session.transaction():
             self._session.execute("SET LOCAL synchronous_commit TO on")
             self._session.execute(schema.EVENTS.lock)
-            self._session.execute(SQL("LOCK TABLE {}, {} IN ACCESS EXCLUSIVE MODE").format(real, real_keys))
+            for tables in ((EVENTS.name, KEYS, _STAGED), (real, real_keys)):
+                self._session.execute(
+                    SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(SQL(", ").join(tables))
+                )
+            if self.staged() != expected:
+                raise is_something_else(self._described_as)
             count = self._row(SQL("SELECT max(position) FROM {}").format(real))
             if count and count[0]:
                 raise log_is_filled(self._described_as, count[0])

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.event_log.moving.lines import BadFileError
-from deployledger.adapters.event_log.moving.staging import Staged, Staging, log_is_filled
+from deployledger.adapters.event_log.moving.staging import Staged, Staging, is_something_else, log_is_filled
 from deployledger.adapters.event_log.sqlite import schema
 from deployledger.adapters.event_log.sqlite.recorders import create_statements
 from deployledger.domain.event_log import EventRecord, KeyRecord
@@ -111,10 +111,12 @@ class SQLiteStaging(Staging):
     def complete(self) -> None:
         """Do nothing: the index is made with the table, or could not have the name that it has in a log."""
 
-    def publish(self) -> None:
-        """Put the tables in the place of those of the log, in one transaction."""
+    def publish(self, expected: Staged) -> None:
+        """Put the tables in the place of those of the log, in one transaction; see the base class."""
         self._connection.execute("PRAGMA synchronous = FULL")
         with self._transaction() as connection:
+            if self.staged() != expected:
+                raise is_something_else(self._described_as)
             events = connection.execute(f"SELECT max(position) FROM {EVENTS_TABLE}").fetchone()[0]  # noqa: S608
             if events:
                 raise log_is_filled(self._described_as, events)
