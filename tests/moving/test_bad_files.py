@@ -305,6 +305,18 @@ def test_a_log_that_has_impossible_values_is_not_exported(
         log.export_to(tmp_path / "log.gz")
 
 
+@pytest.mark.parametrize("damage", ["deployment_id = 'iris'", "recorded_at = 'noon'", "version = x'00'"])
+def test_a_log_that_has_an_impossible_key_is_not_exported(
+    damage: str, new_url: NewUrl, open_log: OpenLog, tmp_path: Path
+) -> None:
+    url = new_url("sqlite")
+    log = open_log(url)
+    fill(log, 2)
+    Database(url).execute(f"UPDATE idempotency_keys SET {damage} WHERE key = 'key 1 ü'")
+    with pytest.raises(EventLogError, match="The idempotency key 'key 1 ü' is damaged"):
+        log.export_to(tmp_path / "log.gz")
+
+
 def test_where_nothing_can_be_written_nothing_is_exported(
     new_url: NewUrl, open_log: OpenLog, tmp_path: Path
 ) -> None:

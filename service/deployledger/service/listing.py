@@ -11,6 +11,7 @@ from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.schemas import DeploymentPage, DeploymentStatus, DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST, tag_pattern
+from deployledger.projections.history import with_parked
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
@@ -222,10 +223,8 @@ def answer(models: ReadModels, stored: StoredRow) -> DeploymentStatusResponse:
     if stored.parked_from is None:
         return found
     parked = models.store.parked(DEPLOYMENT_STATUS, stored.key)
-    message = (
-        f"{found.message} {len(parked)} later event{'s' if len(parked) != 1 else ''} could not be applied, "
-        f"from position {stored.parked_from} on: {parked[0].error if parked else 'why is not known'}"
-    )
+    error = parked[0].error if parked else "why is not known"
+    message = with_parked(found.message, len(parked), stored.parked_from, error)
     return found.model_copy(update={"message": message, "parked_events": len(parked)})
 
 

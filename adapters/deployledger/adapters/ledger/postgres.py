@@ -70,6 +70,7 @@ class PostgresLedgerStore:
                         "created_at timestamptz NOT NULL)"
                     ).format(_CHECKPOINTS)
                 )
+                session.execute(SQL("CREATE INDEX ON {} (size, id)").format(_CHECKPOINTS))
         self._is_created = True
 
     def size(self) -> int:
@@ -104,11 +105,13 @@ class PostgresLedgerStore:
                 )
             return True
 
-    def checkpoints(self) -> list[StoredCheckpoint]:
-        """Return all checkpoints, the smallest first."""
-        query = SQL("SELECT size, root, note, created_at FROM {} ORDER BY size, id").format(_CHECKPOINTS)
+    def checkpoints(self, limit: int | None = None) -> list[StoredCheckpoint]:
+        """Return the checkpoints, the smallest first; with a limit, only so many of the largest."""
+        query = SQL(
+            "SELECT size, root, note, created_at FROM {} ORDER BY size DESC, id DESC LIMIT %s"
+        ).format(_CHECKPOINTS)
         with self._session() as session, session.cursor(binary=True, row_factory=tuple_row) as cursor:
-            return [StoredCheckpoint(*row) for row in cursor.execute(query).fetchall()]
+            return [StoredCheckpoint(*row) for row in cursor.execute(query, (limit,)).fetchall()][::-1]
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         """Store a checkpoint."""

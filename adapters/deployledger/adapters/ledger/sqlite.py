@@ -22,6 +22,7 @@ _TABLES = (
     "PRIMARY KEY (level, number)) WITHOUT ROWID",
     "CREATE TABLE ledger_checkpoints (id INTEGER PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, "
     "note TEXT NOT NULL, created_at INTEGER NOT NULL)",
+    "CREATE INDEX ledger_checkpoints_by_size ON ledger_checkpoints (size, id)",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 
@@ -87,12 +88,12 @@ class SQLiteLedgerStore:
     def tiles(self, level: int, first: int, last: int) -> dict[int, bytes]:
         """Return the tiles of a level, by number, from the first to the last one, as far as there are any."""
         with self._connection() as connection:
-            return dict(
-                connection.execute(
-                    "SELECT number, hashes FROM ledger_tiles WHERE level = ? AND number BETWEEN ? AND ?",
-                    (level, first, last),
-                )
+            found = connection.execute(
+                "SELECT number, hashes FROM ledger_tiles WHERE level = ? AND number BETWEEN ? AND ?",
+                (level, first, last),
             )
+            # SQLite lets anything be in a column; what is no hashes is as good as missing.
+            return {number: hashes for number, hashes in found if isinstance(hashes, bytes)}
 
     def extend(self, before: int, after: int, tiles: Mapping[tuple[int, int], bytes]) -> bool:
         """Store tiles, by level and number, of a tree that grew; False if it had not the size before."""
@@ -106,16 +107,24 @@ class SQLiteLedgerStore:
             )
             return True
 
-    def checkpoints(self) -> list[StoredCheckpoint]:
-        """Return all checkpoints, the smallest first."""
+    def checkpoints(self, limit: int | None = None) -> list[StoredCheckpoint]:
+        """Return the checkpoints, the smallest first; with a limit, only so many of the largest."""
         with self._connection() as connection:
             rows = connection.execute(
-                "SELECT size, root, note, created_at FROM ledger_checkpoints ORDER BY size, id"
+                "SELECT size, root, note, created_at FROM ledger_checkpoints "
+                "ORDER BY size DESC, id DESC LIMIT ?",
+                (-1 if limit is None else limit,),
             ).fetchall()
-        return [
-            StoredCheckpoint(size, root, note, _EPOCH + timedelta(microseconds=created_at))
-            for size, root, note, created_at in rows
-        ]
+        try:
+            return [
+                StoredCheckpoint(size, root, note, _EPOCH + timedelta(microseconds=created_at))
+                for size, root, note, created_at in reversed(rows)
+            ]
+        except (TypeError, OverflowError) as error:
+            raise EventLogError(
+                f"A checkpoint in {self._path or 'memory'} is damaged: {error}.",
+                hint="Remove it; those that were published are not lost.",
+            ) from error
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         """Store a checkpoint."""

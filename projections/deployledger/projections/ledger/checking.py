@@ -11,7 +11,7 @@ from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.legality import ILLEGAL, UNKNOWN, legality
+from deployledger.projections.ledger.legality import ILLEGAL, SPECIFYING, UNKNOWN, legality
 from deployledger.projections.ledger.merkle import HASH_BYTES
 from deployledger.projections.ledger.store import TILE_WIDTH, LedgerStore
 
@@ -20,6 +20,8 @@ MOST_PROBLEMS = 1000
 
 _TILES_AT_ONCE = 64
 _MISSING = b"\0" * HASH_BYTES
+_MOST_FILLED = 64 * TILE_WIDTH
+_LONG_AGO = -(1 << 63)
 
 
 class AuditProblem(NamedTuple):
@@ -57,7 +59,9 @@ class Checked:
         behind: by size that was asked for, the hashes of the leaves in the last tile up to it.
         begun: the streams that begin in it: how far they are, and their standing.
         continued: the streams that go on in it: position, version and symbol of each event.
-        problems: what is wrong.
+        missing: events that are not there, from one position to another.
+        problems: what else is wrong.
+        lacking: the first position whose leaf the stored tree lacks, though its size says that it has it.
         changed: the first position at which the log is not what the stored tree has.
         last_time: when the last event was recorded, in microseconds.
         first_time: when the first one was.
@@ -67,7 +71,9 @@ class Checked:
     behind: dict[int, bytes] = field(default_factory=dict)
     begun: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     continued: dict[bytes, list[tuple[int, int, int]]] = field(default_factory=dict)
+    missing: list[tuple[int, int]] = field(default_factory=list)
     problems: list[AuditProblem] = field(default_factory=list)
+    lacking: int | None = None
     changed: int | None = None
     first_time: int | None = None
     last_time: int | None = None
@@ -84,7 +90,9 @@ class Checked:
                 )
             ),
             "continued": {stream.hex(): events for stream, events in self.continued.items()},
+            "missing": self.missing,
             "problems": self.problems,
+            "lacking": self.lacking,
             "changed": self.changed,
             "times": [self.first_time, self.last_time],
         }
@@ -105,7 +113,9 @@ class Checked:
                 bytes.fromhex(stream): [(it[0], it[1], it[2]) for it in events]
                 for stream, events in told["continued"].items()
             },
+            missing=[(it[0], it[1]) for it in told["missing"]],
             problems=[AuditProblem(*it) for it in told["problems"]],
+            lacking=told["lacking"],
             changed=told["changed"],
             first_time=told["times"][0],
             last_time=told["times"][1],
@@ -141,61 +151,81 @@ def check_part(
     """
     checked = Checked()
     tiles = _Tiles(store, checked, part, hashes)
+    reached = part.after
+    while reached < part.until and len(checked.problems) < MOST_PROBLEMS:
+        try:
+            reached = _check_from(log, reached, part.until, checked, tiles, progress)
+        except UndecodableEventError as error:  # what is in its columns is not even of their types
+            reached = tiles.next_position
+            checked.problems.append(AuditProblem(reached, "damaged", error.message))
+            tiles.add(_MISSING)
+            progress(1)
+    tiles.finish()
+    return checked
+
+
+def _check_from(
+    log: EventLog,
+    after: int,
+    until: int,
+    checked: Checked,
+    tiles: "_Tiles",
+    progress: Callable[[int], None],
+) -> int:
+    """Check the events from a position on, and return how far that went."""
     table = legality()
     symbols, symbol_of, begin, following = table.symbols, table.symbol, table.begin, table.next
-    begun, continued = checked.begun, checked.continued
-    specifying = {topic for topic in symbols if topic.endswith("requested")}
-    expected, time = part.after, 0
-    begun_get, add_leaf, symbol_get = begun.get, tiles.hashes.append, symbols.get
-    try:
-        for page in log.records(after=part.after, until=part.until):
-            for record in page:
-                position, stream, version, topic, state, _, recorded_at, _, _, _ = record
-                expected += 1
-                if position != expected:
-                    tiles.miss(expected, position)
-                    expected = position
+    begun, continued, hashes = checked.begun, checked.continued, tiles.hashes
+    begun_get, add_leaf, symbol_get = begun.get, hashes.append, symbols.get
+    expected, time = after, checked.last_time if checked.last_time is not None else _LONG_AGO
+    for page in log.records(after=after, until=until):
+        for record in page:
+            position, stream, version, topic, state, _, recorded_at, _, _, _ = record
+            expected += 1
+            if position != expected:
+                if position < expected:
+                    _add(checked, position, "order", "is there twice")
+                    expected -= 1
+                    continue
+                tiles.miss(expected, position - 1)
+                expected = position
+            try:
+                add_leaf(sha256(b"\x00" + encode_leaf(*record)).digest())
                 if recorded_at < time:
                     _add(checked, position, "order", "was recorded before the one in front of it")
                 time = recorded_at
-                try:
-                    add_leaf(sha256(b"\x00" + encode_leaf(*record)).digest())
-                    symbol = symbol_of(topic, state) if topic in specifying else symbol_get(topic, UNKNOWN)
-                except (ValueError, TypeError, AttributeError, OverflowError) as error:
-                    symbol = _damaged(checked, tiles, record, error)
-                if len(tiles.hashes) == TILE_WIDTH:
-                    tiles.complete()
-                standing = begun_get(stream)
-                if standing is None:
-                    if version == 1:
-                        after = begin[symbol] if symbol >= 0 else UNKNOWN
-                        if after == ILLEGAL:
-                            _add(checked, position, "illegal", f"({topic}) cannot begin a history")
-                            after = UNKNOWN
-                        begun[stream] = (1, after)
-                    elif stream in continued:
-                        continued[stream].append((position, version, symbol))
-                    else:
-                        continued[stream] = [(position, version, symbol)]
-                elif version == standing[0] + 1 and standing[1] >= 0 and symbol >= 0:
-                    after = following[standing[1]][symbol]
-                    if after == ILLEGAL:
-                        after = follow(checked, stream, standing, (position, version, symbol))
-                    begun[stream] = (version, after)
-                else:
-                    after = follow(checked, stream, standing, (position, version, symbol))
-                    begun[stream] = (max(version, standing[0]), after)
-                if symbol == UNKNOWN and topic not in symbols:
-                    _add(checked, position, "unknown", f"has the topic {topic!r}, which is not known here")
-            checked.first_time = page[0][6] if checked.first_time is None else checked.first_time
-            progress(len(page))
-    except UndecodableEventError as error:  # what is in its columns is not even of their types
-        checked.problems.append(AuditProblem(expected + 1, "damaged", error.message))
-    checked.last_time = time if checked.first_time is not None else None
-    if expected < part.until:
-        tiles.miss(expected + 1, part.until + 1)
-    tiles.finish()
-    return checked
+                symbol = symbol_of(topic, state) if topic in SPECIFYING else symbol_get(topic, UNKNOWN)
+            except (ValueError, TypeError, AttributeError, OverflowError) as error:
+                symbol = _damaged(checked, tiles, record, error)
+            if len(hashes) == TILE_WIDTH:
+                tiles.complete()
+            if symbol == UNKNOWN and topic not in symbols:
+                _add(checked, position, "unknown", f"has the topic {topic!r}, which is not known here")
+            standing = begun_get(stream)
+            if standing is None:
+                if version != 1:
+                    continued.setdefault(stream, []).append((position, version, symbol))
+                    continue
+                after_it = begin[symbol] if symbol >= 0 else UNKNOWN
+                if after_it == ILLEGAL:
+                    _add(checked, position, "illegal", f"({topic}) cannot begin a history")
+                    after_it = UNKNOWN
+                begun[stream] = (1, after_it)
+            elif version == standing[0] + 1 and standing[1] >= 0 and symbol >= 0:
+                after_it = following[standing[1]][symbol]
+                if after_it == ILLEGAL:
+                    after_it = follow(checked, stream, standing, (position, version, symbol))
+                begun[stream] = (version, after_it)
+            else:
+                after_it = follow(checked, stream, standing, (position, version, symbol))
+                begun[stream] = (max(version, standing[0]), after_it)
+        if checked.first_time is None:
+            checked.first_time = page[0].recorded_at
+        checked.last_time = time
+        progress(len(page))
+    if expected < until:
+        tiles.miss(expected + 1, until)
+    return until
 
 
 def follow(checked: Checked, stream: bytes, standing: tuple[int, int], event: tuple[int, int, int]) -> int:
@@ -255,6 +285,7 @@ class _Tiles:
             self._sizes.setdefault((size - 1) // TILE_WIDTH, []).append(size)
         self._stored: dict[int, bytes] = {}
         self._last = max(0, part.until - 1) // TILE_WIDTH
+        self._size = store.size()
         self.hashes = [*hashes]
 
     @property
@@ -262,41 +293,40 @@ class _Tiles:
         """The position of the leaf that comes next."""
         return self._number * TILE_WIDTH + len(self.hashes) + 1
 
-    def miss(self, first: int, found: int) -> None:
-        """Go on behind events that are not there."""
-        if found < first:
-            _add(self._checked, found, "order", "is there twice")
-            return
-        message = (
-            f"Event {first} is missing."
-            if found == first + 1
-            else (f"Events {first} to {found - 1} are missing.")
-        )
-        self._checked.problems.append(AuditProblem(first, "missing", message))
-        for _ in range(found - first):
-            self.hashes.append(_MISSING)
-            if len(self.hashes) == TILE_WIDTH:
-                self.complete()
+    def add(self, leaf: bytes) -> None:
+        """Add a leaf by its hash."""
+        self.hashes.append(leaf)
+        if len(self.hashes) == TILE_WIDTH:
+            self.complete()
+
+    def miss(self, first: int, last: int) -> None:
+        """Go on behind events that are not there; behind very many, the tree is no longer that of the log."""
+        self._checked.missing.append((first, last))
+        for _ in range(min(last - first + 1, _MOST_FILLED)):
+            self.add(_MISSING)
 
     def complete(self) -> None:
-        """Do with a tile what is to be done."""
-        hashes = self.hashes
-        if self._number not in self._stored:
-            last = min(self._last, self._number + _TILES_AT_ONCE - 1)
-            found = self._store.tiles(0, self._number, last)
-            self._stored = {it: found.get(it, b"") for it in range(self._number, last + 1)}
-        joined = b"".join(hashes)
-        stored = self._stored[self._number]
-        if self._checked.changed is None and not joined.startswith(stored):
+        """Compare a tile with what is stored, and keep what the tree needs of it."""
+        hashes, number = self.hashes, self._number
+        if number not in self._stored:
+            last = max(number, min(self._last, number + _TILES_AT_ONCE - 1))
+            found = self._store.tiles(0, number, last)
+            self._stored = {it: found.get(it, b"") for it in range(number, last + 1)}
+        joined, stored = b"".join(hashes), self._stored[number]
+        checked, before = self._checked, number * TILE_WIDTH
+        if checked.changed is None and not joined.startswith(stored):
             for place in range(min(len(hashes), len(stored) // HASH_BYTES)):
                 begin = place * HASH_BYTES
                 if joined[begin : begin + HASH_BYTES] != stored[begin : begin + HASH_BYTES]:
-                    self._checked.changed = self._number * TILE_WIDTH + place + 1
+                    checked.changed = before + place + 1
                     break
-        for size in self._sizes.get(self._number, ()):
-            self._checked.behind[size] = joined[: (size - self._number * TILE_WIDTH) * HASH_BYTES]
+        has = len(stored) // HASH_BYTES
+        if checked.lacking is None and has < min(len(hashes), self._size - before):
+            checked.lacking = before + has + 1
+        for size in self._sizes.get(number, ()):
+            checked.behind[size] = joined[: (size - before) * HASH_BYTES]
         if len(hashes) == TILE_WIDTH:
-            self._checked.roots.append(merkle.root_of(hashes))
+            checked.roots.append(merkle.root_of(hashes))
         self._number += 1
         hashes.clear()
 

@@ -219,9 +219,12 @@ def write_pair(name: str, path: Path) -> Verifier:
     """
     private, public = generate(name)
     public_path = path.with_name(f"{path.name}.pub")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"The key {path} cannot be written: {error.strerror}.") from error
     for target, text, mode in ((path, private, 0o600), (public_path, public, 0o644)):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "w") as file:
                 file.write(text + "\n")

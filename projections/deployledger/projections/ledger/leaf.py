@@ -5,7 +5,7 @@ docs/ledger.md has the encoding with test vectors.
 
 from functools import lru_cache
 from hashlib import sha256
-from struct import Struct
+from struct import Struct, error
 
 ENCODING = 1
 """The version of the encoding; it is the first byte of each leaf."""
@@ -33,11 +33,19 @@ def encode_leaf(
         stream_id: 16 bytes; so are ``event_id``, ``correlation_id`` and ``causation_id``.
         state: its fields as they are stored; the leaf has their SHA-256.
         recorded_at: microseconds since 1970-01-01, UTC.
+
+    Raises:
+        ValueError: if a number or a text is none that a leaf has room for.
+        TypeError: if something is of another type.
     """
-    return (
-        _FIXED.pack(
+    try:
+        fixed = _FIXED.pack(
             ENCODING, position, stream_id, stream_version, recorded_at, event_id, sha256(state).digest()
         )
+    except error as reason:  # which is no ValueError
+        raise ValueError(str(reason)) from reason
+    return (
+        fixed
         + _topic(topic)
         + _text(actor)
         + (b"\x00" if correlation_id is None else b"\x01" + correlation_id)

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from deployledger.projections.ledger.checking import CheckParts, check_here
 from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.merkle import HASH_BYTES
-from deployledger.projections.ledger.notes import Checkpoint
+from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH, LedgerStore, StoredCheckpoint
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
 _AGAIN_SECONDS = 0.05
 _TRIES = 100
+_LOOKED_BACK = 100
+"""Among how many checkpoints, of all keys, the last one of a key is looked for."""
 
 Publish = Callable[[StoredCheckpoint], object]
 """Takes a checkpoint to where who can change the database cannot change it."""
@@ -226,8 +228,7 @@ class Ledger:
             )
         size = self.integrate()
         tree = Tree(self.store)
-        own = [it for it in self.checkpoints() if Checkpoint.parse(it.note).origin == signer.name]
-        last = own[-1] if own else None
+        last = self._last_checkpoint(signer)
         if last is not None and (last.size > size or tree.root(last.size) != last.root):
             raise LedgerError(
                 f"The log is not the one whose first {last.size:,} events the last checkpoint signed: "
@@ -241,6 +242,16 @@ class Ledger:
         if self._publish is not None:
             self._publish(last)
         return last
+
+    def _last_checkpoint(self, signer: Signer) -> StoredCheckpoint | None:
+        """Return the largest checkpoint that a key signed, with the size and root that it signed."""
+        for it in reversed(self.store.checkpoints(limit=_LOOKED_BACK)):
+            try:
+                signed = open_checkpoint(it.note, [signer.verifier])
+            except NoteError:  # it is another key's, or was changed, which verifying tells
+                continue
+            return replace(it, size=signed.size, root=signed.root)
+        return None
 
     def checkpoints(self) -> list[StoredCheckpoint]:
         """Return the checkpoints that are in the database, the smallest first."""

@@ -23,7 +23,8 @@ UNKNOWN = -2
 """A standing after which anything is taken for legal: what led to it was not."""
 
 _TYPES = ("api_service", "batch_inference_job")
-_SPECIFYING = (events.Requested.TOPIC, events.UpdateRequested.TOPIC)
+SPECIFYING = frozenset({events.Requested.TOPIC, events.UpdateRequested.TOPIC})
+"""The topics of events that say what a deployment is to be."""
 
 
 class Legality:
@@ -42,7 +43,7 @@ class Legality:
         samples: list[DeploymentEvent] = []
         for event_class in _classes(DeploymentEvent):
             self.symbols[event_class.TOPIC] = len(samples)
-            for kind in _TYPES if event_class.TOPIC in _SPECIFYING else _TYPES[:1]:
+            for kind in _TYPES if event_class.TOPIC in SPECIFYING else _TYPES[:1]:
                 samples.append(_sample(event_class, kind))
         self.names: list[str] = []
         self.next: list[list[int]] = []
@@ -91,7 +92,7 @@ class Legality:
             ValueError: if the state does not decode.
         """
         symbol = self.symbols[topic]
-        if topic in _SPECIFYING:
+        if topic in SPECIFYING:
             fields = pydantic_core.from_json(state)
             try:
                 symbol += fields["target"]["type"] == _TYPES[1]

@@ -45,8 +45,8 @@ class LedgerStore(Protocol):
         """Store tiles, by level and number, of a tree that grew; False if it had not the size before."""
         ...
 
-    def checkpoints(self) -> list[StoredCheckpoint]:
-        """Return all checkpoints, the smallest first."""
+    def checkpoints(self, limit: int | None = None) -> list[StoredCheckpoint]:
+        """Return the checkpoints, the smallest first; with a limit, only so many of the largest."""
         ...
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:

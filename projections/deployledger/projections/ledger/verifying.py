@@ -14,6 +14,7 @@ from deployledger.projections.ledger.checking import (
     Checked,
     CheckParts,
     Part,
+    check_here,
     check_part,
     follow,
 )
@@ -29,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 _LEAST_OF_A_PART = 64 * TILE_WIDTH
 _STREAMS_AT_ONCE = 500
-_BEFORE_ALL = -(1 << 62)
+_BEFORE_ALL = -(1 << 63) - 1
 
 
 DATABASE = "database"
@@ -128,17 +129,19 @@ def verify(
     verifiers: Sequence[Verifier],
     checkpoints: Sequence[tuple[str, str | bytes]] = (),
     *,
-    since: str | bytes | None,
-    workers: int,
-    check: CheckParts,
-    progress: Progress,
+    since: str | bytes | None = None,
+    workers: int = 1,
+    check: CheckParts = check_here,
+    progress: Progress = lambda done, total: None,
 ) -> Audited:
     """Verify a log; see `Ledger.verify`."""
     if not 1 <= workers <= 64:
         raise ConfigurationError(f"{workers} workers are out of range: 1 to 64.")
     started = time.monotonic()
-    end = ledger.log.position()
+    # In this order: what is added meanwhile is behind all that is looked at.
     notes = [*checkpoints, *((DATABASE, it.note) for it in ledger.checkpoints())]
+    stored = ledger.store.size()
+    end = ledger.log.position()
     if notes and not verifiers:
         raise ConfigurationError(
             "There are checkpoints, and no public key to verify their signatures with.",
@@ -162,13 +165,18 @@ def verify(
             checked = [check_part(ledger.log, ledger.store, only, tell, start.behind)]
         else:
             checked = check(ledger.log, ledger.store, _parts(start.size, end, sizes, workers), tell)
-        problems = [*_outside(ledger), *(it for part in checked for it in part.problems)]
-        problems += _across(ledger, checked, start.size)
+        problems = [*_outside(ledger), *_missing(checked), *(it for part in checked for it in part.problems)]
+        problems += _across(ledger, checked, start.size, end)
     progress(end - start.size, end - start.size)
     roots = _roots(start, checked, sizes)
     results = [_result(ledger, it, roots, start, end) for it in signed]
     changed = next((it.changed for it in checked if it.changed is not None), None)
     problems += _disagreements(ledger, signed, results, changed, end)
+    if stored > end:
+        message = f"The log ends at position {end}, and its ledger at {stored}: it was truncated at the end."
+        problems.append(AuditProblem(end + 1, "truncated", message))
+    elif changed is None and not any(it.missing for it in checked):
+        problems += _lacking(ledger, checked, start, stored)
     problems.sort(key=lambda it: (it.position is None, it.position))
     streams = {stream for part in checked for stream in (*part.begun, *part.continued)}
     return Audited(
@@ -251,7 +259,49 @@ def _outside(ledger: Ledger) -> list[AuditProblem]:
     ]
 
 
-def _across(ledger: Ledger, parts: Sequence[Checked], after: int) -> list[AuditProblem]:
+def _missing(parts: Sequence[Checked]) -> list[AuditProblem]:
+    """Return which events are not there."""
+    ranges: list[tuple[int, int]] = []
+    for first, last in (it for part in parts for it in part.missing):
+        if ranges and ranges[-1][1] + 1 == first:
+            ranges[-1] = (ranges[-1][0], last)
+        else:
+            ranges.append((first, last))
+    return [
+        AuditProblem(
+            first,
+            "missing",
+            f"Event {first} is missing." if first == last else f"Events {first} to {last} are missing.",
+        )
+        for first, last in ranges
+    ]
+
+
+def _lacking(ledger: Ledger, parts: Sequence[Checked], start: _Start, stored: int) -> list[AuditProblem]:
+    """Return what the stored tree lacks, or has otherwise above its leaves, though the log may be right."""
+    lacking = next((part.lacking for part in parts if part.lacking is not None), None)
+    if lacking is not None:
+        return [AuditProblem(lacking, "tree", f"The stored tree lacks the leaf of event {lacking}: {_TREE}.")]
+    if start.size:  # its upper levels led to the checkpoint
+        return []
+    hashes = [root for part in parts for root in part.roots][: stored // TILE_WIDTH]
+    level = 1
+    while hashes:
+        tiles = [hashes[it : it + TILE_WIDTH] for it in range(0, len(hashes), TILE_WIDTH)]
+        for number, tile in enumerate(tiles):
+            found = ledger.store.tiles(level, number, number).get(number, b"")
+            if not found.startswith(b"".join(tile)):
+                message = f"The stored tree is not that of the log in level {level}, tile {number}: {_TREE}."
+                return [AuditProblem(None, "tree", message)]
+        hashes = [merkle.root_of(tile) for tile in tiles if len(tile) == TILE_WIDTH]
+        level += 1
+    return []
+
+
+_TREE = "it was changed"
+
+
+def _across(ledger: Ledger, parts: Sequence[Checked], after: int, end: int) -> list[AuditProblem]:
     """Follow the streams from one part to the next, and return what is wrong there."""
     found = Checked()
     standings: dict[bytes, tuple[int, int]] = {}
@@ -275,9 +325,10 @@ def _across(ledger: Ledger, parts: Sequence[Checked], after: int) -> list[AuditP
                 standing = (max(event[1], standing[0]), follow(found, stream, standing, event))
             standings[stream] = standing
         for stream in part.begun.keys() & standings.keys():
-            found.problems.append(
-                AuditProblem(None, "version", f"Stream {UUID(bytes=stream)} begins more than once.")
-            )
+            again = ledger.log.read_streams([UUID(bytes=stream)], until=end)
+            begins = [it.position for it in again if it.stream_version == 1][1:]
+            message = f"Stream {UUID(bytes=stream)} begins more than once."
+            found.problems.append(AuditProblem(next(iter(begins), None), "version", message))
         if part is not parts[-1]:
             standings.update(part.begun)
         position += len(part.roots) * TILE_WIDTH
@@ -427,10 +478,6 @@ def _disagreements(
         else:
             message = f"Event {changed} is not the one that the ledger took in: {_CHANGED}, or the tree was."
             problems.append(AuditProblem(changed, "changed", message))
-    size = ledger.store.size()
-    if size > end:
-        message = f"The log ends at position {end}, and its ledger at {size}: it was truncated at the end."
-        problems.append(AuditProblem(end + 1, "truncated", message))
     return problems
 
 

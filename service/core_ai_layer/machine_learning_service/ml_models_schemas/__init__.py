@@ -2,16 +2,21 @@
 
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import (
+    Change,
+    DeploymentDifference,
     DeploymentHistoryEntry,
     DeploymentRequest,
     DeploymentStatus,
     DeploymentStatusResponse,
     DeploymentTargetConfig,
+    PastMoment,
     ResourceConfig,
 )
 from deployledger.domain.values import Failure, Progress, Step
 
 __all__ = [
+    "Change",
+    "DeploymentDifference",
     "DeploymentHistoryEntry",
     "DeploymentRequest",
     "DeploymentStatus",
@@ -19,6 +24,7 @@ __all__ = [
     "DeploymentTargetConfig",
     "Failure",
     "FailureReason",
+    "PastMoment",
     "Progress",
     "ResourceConfig",
     "Step",

@@ -23,7 +23,7 @@ from deployledger.adapters.event_log.postgres.staging import PostgresStaging
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
 from deployledger.adapters.postgres import PostgresDatabase, Session
-from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent
+from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.redaction import without_credentials
 
@@ -189,6 +189,23 @@ class PostgresEventLog(DatabaseEventLog):
         ).format(schema.EVENTS.name)
         return list(starmap(RawEvent, self._select_tuples(query, (after, limit))))
 
+    def _stream_records(
+        self, stream_id: UUID, until: datetime | int | None, limit: int | None
+    ) -> list[RawRecord]:
+        condition, values = SQL(""), list[Any]([stream_id])
+        if until is not None:
+            condition = SQL("AND position <= %s" if isinstance(until, int) else "AND recorded_at <= %s")
+            values.append(until)
+        query = SQL(
+            "SELECT position, originator_id::text, originator_version, topic, state, recorded_at, "
+            "event_id::text, actor, correlation_id::text, causation_id::text "
+            "FROM {} WHERE originator_id = %s {} "
+            "ORDER BY originator_version LIMIT %s"
+        ).format(schema.EVENTS.name, condition)
+        return [
+            RawRecord(RawEvent(*row[:5]), *row[5:]) for row in self._select_tuples(query, (*values, limit))
+        ]
+
     def _scan(
         self, after: int, until: int, streams: tuple[UUID, UUID] | None
     ) -> Iterator[Sequence[RawEvent]]:
@@ -234,15 +251,16 @@ class PostgresEventLog(DatabaseEventLog):
         # A float has room for the microseconds of the next 200 years, and numeric takes its time.
         query = SQL(
             "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
-            "uuid_send(event_id), round(date_part('epoch', recorded_at) * 1000000)::bigint, actor, "
+            "uuid_send(event_id), CASE WHEN isfinite(recorded_at) "
+            "THEN round(date_part('epoch', recorded_at) * 1000000)::bigint END, actor, "
             "uuid_send(correlation_id), uuid_send(causation_id) FROM {} "
-            "WHERE position > %s AND position <= %s ORDER BY position"
+            "WHERE position >= %s AND position <= %s ORDER BY position"
         ).format(table.name)
         if until - after <= _SCANNED_AT_ONCE:  # not worth a connection of its own
-            if page := list(starmap(EventRecord, self._select_tuples(query, (after, until)))):
+            if page := list(starmap(EventRecord, self._select_tuples(query, (after + 1, until)))):
                 yield page
             return
-        yield from self._streamed(query, (after, until), EventRecord)
+        yield from self._streamed(query, (after + 1, until), EventRecord)
 
     def _keys(self, until: int, after: str) -> Iterator[Sequence[KeyRecord]]:
         # A key is stored with the events of its command, one of which it names.

@@ -24,7 +24,7 @@ from deployledger.adapters.event_log.sqlite.schema import create, found_version,
 from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
-from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent
+from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError, UndecodableEventError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ _SCANNED_AT_ONCE = 200
 _COMPARED_AT_ONCE = 500
 """How many values a query compares with at most (SQLite's own limit was 999 for long)."""
 _SELECT_RAW = f"SELECT position, originator_id, originator_version, topic, state FROM {EVENTS_TABLE}"  # noqa: S608
+_ID_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -213,14 +214,36 @@ class SQLiteEventLog(DatabaseEventLog):
                 WHERE low < high
             )
             SELECT low FROM search WHERE low = high"""  # noqa: S608  # a name of ours
-        microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
-        return int(self._select(query, microseconds)[0][0])
+        return int(self._select(query, _microseconds(moment))[0][0])
 
     def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
         query = f"{_SELECT_RAW} WHERE position > ? ORDER BY position LIMIT ?"
         return [
             RawEvent(position, _dashed(stream), version, topic, state)
             for position, stream, version, topic, state in self._select(query, after, limit)
+        ]
+
+    def _stream_records(
+        self, stream_id: UUID, until: datetime | int | None, limit: int | None
+    ) -> list[RawRecord]:
+        condition, values = "", list[int | str]([stream_id.hex])
+        if until is not None:
+            condition = f"AND {'position' if isinstance(until, int) else 'recorded_at'} <= ?"
+            values.append(until if isinstance(until, int) else _microseconds(until))
+        query = (
+            "SELECT position, originator_version, topic, state, recorded_at, event_id, actor, "  # noqa: S608
+            f"correlation_id, causation_id FROM {EVENTS_TABLE} "
+            f"WHERE originator_id = ? {condition} ORDER BY originator_version LIMIT ?"
+        )
+        rows = self._select(query, *values, -1 if limit is None else limit)
+        name = str(stream_id)
+        return [
+            RawRecord(
+                RawEvent(row[0], name, row[1], row[2], row[3]),
+                _EPOCH + timedelta(microseconds=row[4]),
+                *row[5:],
+            )
+            for row in rows
         ]
 
     def _scan(
@@ -265,18 +288,18 @@ class SQLiteEventLog(DatabaseEventLog):
     def _records_of(self, table: str, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         query = (
             "SELECT position, originator_id, originator_version, topic, state, event_id, recorded_at, actor, "  # noqa: S608
-            f"correlation_id, causation_id FROM {table} WHERE position > ? AND position <= ? "
+            f"correlation_id, causation_id FROM {table} WHERE position >= ? AND position <= ? "
             "ORDER BY position"
         )
         if self._path is None:  # as above
-            while rows := self._select(f"{query} LIMIT {_SCANNED_AT_ONCE}", after, until):
+            while rows := self._select(f"{query} LIMIT {_SCANNED_AT_ONCE}", after + 1, until):
                 after = rows[-1][0]
-                yield [_record(row) for row in rows]
+                yield from _record_pages(rows)
             return
         with self._session() as connection:
-            cursor = connection.execute(query, (after, until))
+            cursor = connection.execute(query, (after + 1, until))
             while rows := cursor.fetchmany(_SCANNED_AT_ONCE):
-                yield [_record(row) for row in rows]
+                yield from _record_pages(rows)
 
     def _keys(self, until: int, after: str) -> Iterator[Sequence[KeyRecord]]:
         # A key is stored with the events of its command, one of which it names.
@@ -288,7 +311,7 @@ class SQLiteEventLog(DatabaseEventLog):
         )
         while rows := self._select(query, after, until):
             after = rows[-1][0]
-            yield [KeyRecord(row[0], row[1], bytes.fromhex(row[2]), row[3], row[4]) for row in rows]
+            yield [_key_record(row) for row in rows]
 
     @contextmanager
     def staging(self) -> Iterator[Staging]:
@@ -365,25 +388,63 @@ class SQLiteEventLog(DatabaseEventLog):
             os.close(lock)
 
 
+def _record_pages(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[EventRecord]]:
+    """Yield the events of a page; those in front of a damaged one before that is told."""
+    records: list[EventRecord] = []
+    try:
+        for row in rows:
+            records.append(_record(row))
+    except UndecodableEventError:
+        if records:
+            yield records
+        raise
+    yield records
+
+
+def _key_record(row: tuple[Any, ...]) -> KeyRecord:
+    key, fingerprint, deployment, version, recorded_at = row
+    try:
+        if type(version) is not int or type(recorded_at) is not int:
+            raise TypeError("its version or its time is no number")
+        return KeyRecord(key, fingerprint, _id(deployment), version, recorded_at)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EventLogError(
+            f"The idempotency key {key!r} is damaged: {error}.", hint="Restore the log from a backup."
+        ) from error
+
+
 def _record(row: tuple[Any, ...]) -> EventRecord:
     position, stream, version, topic, state, event_id, recorded_at, actor, correlation, causation = row
     try:
+        # SQLite lets anything be in a column.
+        if type(version) is not int or type(recorded_at) is not int:
+            raise TypeError("its version or its time is no number")
         return EventRecord(
             position,
-            bytes.fromhex(stream),
+            _id(stream),
             version,
             topic,
             state,
-            bytes.fromhex(event_id),
+            _id(event_id),
             recorded_at,
             actor,
-            bytes.fromhex(correlation) if correlation else None,
-            bytes.fromhex(causation) if causation else None,
+            None if correlation is None else _id(correlation),
+            None if causation is None else _id(causation),
         )
-    except (ValueError, TypeError) as error:  # SQLite lets anything be in a column
-        raise UndecodableEventError(
-            f"Event {position} of the log is damaged: its ids are no ids ({error})."
-        ) from error
+    except (ValueError, TypeError) as error:
+        raise UndecodableEventError(f"Event {position} of the log is damaged: {error}.") from error
+
+
+def _id(stored: str) -> bytes:
+    """Return an id that is written in the one way in which streams are looked for."""
+    found = bytes.fromhex(stored)
+    if len(found) != _ID_BYTES or found.hex() != stored:
+        raise ValueError(f"{stored!r} is no id")
+    return found
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _dashed(stream: str) -> str:
