@@ -36,7 +36,7 @@ def measured(latencies: list[float], seconds: float) -> Measured:
     )
 
 
-async def _deploy(url: str, callers: int, each: int) -> Measured:
+async def deploy(url: str, callers: int, each: int) -> Measured:
     """``deploy_model`` by so many callers at once: validation, name reservation, two streams, append."""
     latencies: list[float] = []
     async with MLModelDeploymentService(database_url=url, create_schema=True, run_jobs=False) as service:
@@ -62,7 +62,7 @@ async def _deploy(url: str, callers: int, each: int) -> Measured:
 
 
 def ours(url: str, callers: int, total: int) -> Measured:
-    return asyncio.run(_deploy(url, callers, max(1, total // callers)))
+    return asyncio.run(deploy(url, callers, max(1, total // callers)))
 
 
 def library(database: Database, threads: int, total: int) -> Measured:

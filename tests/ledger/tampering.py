@@ -15,7 +15,7 @@ from deployledger.domain.event_log import EventRecord
 from deployledger.projections.ledger.store import StoredCheckpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_COLUMNS = (
+COLUMNS = (
     "position",
     "originator_id",
     "originator_version",
@@ -27,6 +27,8 @@ _COLUMNS = (
     "correlation_id",
     "causation_id",
 )
+"""The columns of an event, as the fields of `EventRecord` come."""
+
 _IDS = ("originator_id", "event_id", "correlation_id", "causation_id")
 _SQLITE_TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
 
@@ -104,10 +106,10 @@ class Attacker:
 
     def insert(self, *records: EventRecord) -> None:
         """Add events at the positions that they say."""
-        names, marks = ", ".join(_COLUMNS), ", ".join("?" * len(_COLUMNS))
+        names, marks = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
         with self._session() as execute:
             for record in records:
-                values = [self._stored(*it) for it in zip(_COLUMNS, record, strict=True)]
+                values = [self._stored(*it) for it in zip(COLUMNS, record, strict=True)]
                 execute(f"INSERT INTO events ({names}) VALUES ({marks})", *values)
 
     def rewrite(self, rewritten: Rewrite) -> None:
@@ -150,10 +152,10 @@ class Attacker:
         """Remove the stored checkpoints of more than so many events."""
         self.execute("DELETE FROM ledger_checkpoints WHERE size > ?", above)
 
-    def change_checkpoint(self, size: int, **columns: Any) -> None:
+    def change_checkpoint(self, place: int, **columns: Any) -> None:
         """Change some columns of the stored checkpoint of so many events."""
         names = ", ".join(f"{name} = ?" for name in columns)
-        self.execute(f"UPDATE ledger_checkpoints SET {names} WHERE size = ?", *columns.values(), size)
+        self.execute(f"UPDATE ledger_checkpoints SET {names} WHERE size = ?", *columns.values(), place)
 
     def add_checkpoints(self, checkpoints: Sequence[StoredCheckpoint]) -> None:
         """Store checkpoints beside those that there are."""

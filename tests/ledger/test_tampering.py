@@ -4,27 +4,33 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from hypothesis import Phase, settings
+from hypothesis import given as for_all
+from hypothesis import strategies as st
 from psycopg import sql
 
-from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.domain.event_log import EventLog, EventRecord
-from deployledger.domain.exceptions import LedgerError
-from deployledger.projections.ledger import verifying
-from deployledger.projections.ledger.checking import Checked, Part, check_here, check_part
-from deployledger.projections.ledger.keys import Signer
+from deployledger.domain.exceptions import ConfigurationError, LedgerError
+from deployledger.projections.ledger import keys, notes, verifying
+from deployledger.projections.ledger.checking import Checked, Part, check_part
+from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.ledger import Ledger
+from deployledger.projections.ledger.notes import Checkpoint, open_checkpoint
 from deployledger.projections.ledger.store import LedgerStore
-from deployledger.projections.ledger.verifying import Audited, verify
-from tests.domain.given import SERVING
-from tests.ledger.tampering import Attacker
+from deployledger.projections.ledger.verifying import Audited
+from tests.domain.given import RUNNING_JOB, SERVING, Happening, deletion_requested, failed, history
+from tests.ledger.tampering import COLUMNS, Attacker
 
 STREAMS = 175
 EVENTS = 4 * STREAMS
@@ -76,13 +82,12 @@ class Victim:
     ) -> Audited:
         """Verify with the checkpoints of these sizes, or other ones; with several workers in parts."""
         given = [(f"kept-{it}" if isinstance(it, int) else "given", self._note(it)) for it in outside]
-        return verify(
-            self.ledger,
+        ledger = Ledger(self._log, self.ledger.store, check=check_elsewhere) if workers > 1 else self.ledger
+        return ledger.verify(
             [it.verifier for it in keys or [self.signer]],
             given,
             since=None if since is None else self.kept[since],
             workers=workers,
-            check=check_here if workers == 1 else check_elsewhere,
         )
 
     def _note(self, note: int | str) -> str:
@@ -154,11 +159,6 @@ Found = tuple[int | None, str]
 
 def found(audited: Audited) -> list[Found]:
     return [(it.position, it.kind) for it in audited.problems]
-
-
-def first_found(audited: Audited) -> set[Found]:
-    """Return everything that is wrong at the first position."""
-    return {it for it in found(audited) if it[0] == audited.problems[0].position}
 
 
 def message(audited: Audited, position: int | None, kind: str) -> str:
@@ -328,7 +328,7 @@ CASES = [
             "order",
             f"An event has position {it}; the first one is 1.",
         )
-        for it in (0, -1, -(2**62), -(2**63) + 1)
+        for it in (0, -1, -(2**62), -(2**63))
     ),
     Case(
         "added behind the end, illegally",
@@ -359,6 +359,17 @@ CASES = [
         f"Events {EVENTS + 1} to {EVENTS + 2} are missing.",
     ),
     Case(
+        "added far behind the end",
+        lambda it: it.insert(
+            it.record(1)._replace(
+                position=2**40, stream_id=stream(9_999).bytes, recorded_at=it.record(EVENTS).recorded_at
+            )
+        ),
+        EVENTS + 1,
+        "missing",
+        f"Events {EVENTS + 1} to {2**40 - 1} are missing.",
+    ),
+    Case(
         "added behind the end, with an earlier time",
         lambda it: it.insert(it.record(1)._replace(position=EVENTS + 1, stream_id=stream(9_999).bytes)),
         EVENTS + 1,
@@ -384,7 +395,7 @@ def test_a_change_of_the_log_is_found(victim: Victim, case: Case) -> None:
     assert not audited.is_verified
     assert audited.problems[0].position == case.at
     assert case.says in message(audited, case.at, case.kind)
-    assert first_found(victim.audit(*SIZES, workers=3)) == first_found(audited)
+    assert found(victim.audit(*SIZES, workers=3)) == found(audited)
     for since in (300, 512):
         later = victim.audit(*SIZES, since=since, workers=2)
         if case.at > since:
@@ -399,7 +410,7 @@ def test_a_change_of_the_log_is_found(victim: Victim, case: Case) -> None:
     alone = victim.audit()
     assert not alone.is_verified
     assert alone.problems[0].position == case.at
-    assert first_found(victim.audit(workers=3)) == first_found(alone)
+    assert found(victim.audit(workers=3)) == found(alone)
     assert (alone.covered, alone.covered_by_database) == (0, 0)
     assert any(it.startswith("Edits of events 1 to") for it in alone.limits)
 
@@ -413,3 +424,484 @@ def test_a_change_of_the_log_is_found(victim: Victim, case: Case) -> None:
     assert not audited.is_verified
     assert audited.problems[0].position is not None
     assert audited.problems[0].position <= case.at
+
+
+def test_an_untouched_log_is_verified(victim: Victim) -> None:
+    for workers in (1, 2, 3):
+        audited = victim.audit(*SIZES, workers=workers)
+        assert audited.is_verified
+        assert (audited.covered, audited.size, audited.streams) == (EVENTS, EVENTS, STREAMS)
+        assert audited.root == victim.ledger.root()
+        assert len(audited.limits) == 1
+        for since in SIZES:
+            audited = victim.audit(*SIZES, since=since, workers=workers)
+            assert audited.is_verified
+            assert (audited.after, audited.root) == (since, victim.ledger.root())
+
+
+def test_the_first_changed_event_is_named_wherever_it_is(victim: Victim) -> None:
+    for place in (1, 2, 255, 256, 257, 299, 300, 301, 511, 512, 513, 514, EVENTS - 1, EVENTS):
+        actor = victim.attacker.record(place).actor
+        victim.attacker.change(place, actor="mallory")
+        for workers in (1, 3):
+            audited = victim.audit(*SIZES, workers=workers)
+            assert found(audited)[0] == (place, "changed")
+            proved = [it.size for it in audited.checkpoints if it.holds and it.is_from_outside]
+            assert proved == [it for it in SIZES if it < place]
+            assert audited.covered == max(proved, default=0)
+        victim.attacker.change(place, actor=actor)
+    assert victim.audit(*SIZES).is_verified
+
+
+def test_an_event_behind_the_last_checkpoint_is_said_to_be_unproved(victim: Victim) -> None:
+    a_new_stream(victim.attacker, EVENTS + 1)
+    audited = victim.audit(*SIZES)
+    assert audited.problems == ()
+    assert audited.limits[0] == (
+        f"Edits of events {EVENTS + 1} to {EVENTS + 1} cannot be seen: no checkpoint covers them."
+    )
+
+
+# The whole log, made anew ----------------------------------------------------------------------------------
+
+
+def made_anew(victim: Victim) -> None:
+    victim.attacker.rewrite(lambda record: record._replace(actor="mallory"))
+    victim.attacker.make_tree_again()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_log_that_was_made_anew_with_its_tree_is_found_by_the_stored_checkpoints(
+    victim: Victim, workers: int
+) -> None:
+    made_anew(victim)
+    audited = victim.audit(workers=workers)
+    assert not audited.is_verified
+    assert "One of the events 1 to 300 or more are not those that were signed" in message(
+        audited, 1, "changed"
+    )
+    with pytest.raises(LedgerError, match="is not the one whose first 700 events"):
+        victim.ledger.checkpoint()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_log_that_was_made_anew_with_all_that_is_stored_is_found_by_what_was_kept_elsewhere(
+    victim: Victim, workers: int
+) -> None:
+    made_anew(victim)
+    victim.attacker.remove_checkpoints()
+    audited = victim.audit(workers=workers)
+    assert audited.problems == ()
+    assert not audited.is_verified
+    assert audited.limits[0] == f"Edits of events 1 to {EVENTS} cannot be seen: no checkpoint covers them."
+
+    audited = victim.audit(512, workers=workers)
+    assert not audited.is_verified
+    assert "One of the events 1 to 512 or more" in message(audited, 1, "changed")
+    assert "(kept-512) does not hold: The first 512 events are not those" in message(
+        audited, None, "checkpoint"
+    )
+    with pytest.raises(LedgerError, match="does not lead to the checkpoint of 300"):
+        victim.audit(since=300, workers=workers)
+
+
+def test_a_log_that_was_made_anew_and_signed_by_another_key_is_found(victim: Victim) -> None:
+    made_anew(victim)
+    victim.attacker.remove_checkpoints()
+    forger = Signer.parse(keys.generate(victim.signer.name)[0])
+    victim.ledger.checkpoint(forger)
+    audited = victim.audit(300)
+    assert not audited.is_verified
+    assert audited.covered_by_database == 0
+    assert {it.error for it in audited.checkpoints if not it.is_from_outside} == {
+        f"It is not signed by {victim.signer.name} ({victim.signer.verifier.key_id.hex()}), "
+        f"but by {victim.signer.name}."
+    }
+
+
+# Checkpoints -----------------------------------------------------------------------------------------------
+
+
+def forged(victim: Victim, size: int) -> str:
+    forger = Signer.parse(keys.generate(victim.signer.name)[0])
+    return Checkpoint(forger.name, size, victim.ledger.root(size)).signed(forger)
+
+
+def same_key_other_name(victim: Victim, size: int) -> str:
+    name = "example.com/other"
+    other = Signer(Verifier(name, victim.signer.verifier.public), victim.signer.sign)
+    return Checkpoint(name, size, victim.ledger.root(size)).signed(other)
+
+
+def other_origin(victim: Victim, size: int) -> str:
+    text = str(Checkpoint("example.com/other", size, victim.ledger.root(size)))
+    return notes.sign(text, victim.signer)
+
+
+def with_other_line(number: int, line: str) -> Callable[[Victim, int], str]:
+    def changed(victim: Victim, size: int) -> str:
+        lines = victim.kept[size].split("\n")
+        assert lines[number] != line
+        return "\n".join([*lines[:number], line, *lines[number + 1 :]])
+
+    return changed
+
+
+def other_signature(victim: Victim, size: int) -> str:
+    """Return the text of one checkpoint with the signature of another."""
+    text = victim.kept[size].partition("\n\n")[0]
+    return f"{text}\n\n{victim.kept[512].partition(chr(10) * 2)[2]}"
+
+
+NOTES = {
+    "by another key": (forged, "It is not signed by"),
+    "by the same key under another name": (same_key_other_name, "but by example.com/other."),
+    "of another origin": (other_origin, "of another origin: of example.com/other, not of"),
+    "with another size": (with_other_line(1, "301"), "changed since, or forged"),
+    "with another root": (with_other_line(2, "A" * 43 + "="), "changed since, or forged"),
+    "with another origin": (with_other_line(0, "example.com/other"), "changed since, or forged"),
+    "with the signature of another one": (other_signature, "changed since, or forged"),
+    "without a signature": (lambda it, size: it.kept[size].partition("—")[0], "no signed note"),
+    "that is cut off": (lambda it, size: it.kept[size][:-9], "no signed note"),
+    "that is none": (lambda *_: "nonsense", "no signed note"),
+    "that is empty": (lambda *_: "", "no signed note"),
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_a_checkpoint_that_was_changed_does_not_hold(victim: Victim, name: str) -> None:
+    make, says = NOTES[name]
+    bad = make(victim, 300)
+
+    given = victim.audit(bad)
+    assert not given.is_verified
+    assert says in message(given, None, "checkpoint")
+    assert "(given) does not hold" in message(given, None, "checkpoint")
+    assert (given.covered, given.covered_by_database) == (0, EVENTS)
+
+    with pytest.raises(ConfigurationError):
+        victim.ledger.verify([victim.signer.verifier], since=bad)
+
+    victim.attacker.change_checkpoint(300, note=bad)
+    stored = victim.audit(512)
+    assert not stored.is_verified
+    assert "(in the database) does not hold" in message(stored, None, "checkpoint")
+    assert says in message(stored, None, "checkpoint")
+
+    # Where it is the last one it is not taken for one: there is a new one, which holds.
+    victim.attacker.remove_checkpoints(above=300)
+    new = victim.ledger.checkpoint()
+    assert open_checkpoint(new.note, [victim.signer.verifier]).size == EVENTS
+
+
+def test_what_is_stored_beside_a_note_counts_for_nothing(victim: Victim) -> None:
+    victim.attacker.change_checkpoint(EVENTS, size=1 << 40, root=bytes(32))
+    assert victim.audit(EVENTS).is_verified
+    assert victim.ledger.checkpoint().size == EVENTS
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_checkpoint_of_a_longer_log_tells_that_this_one_was_truncated(
+    victim: Victim, outside: bool
+) -> None:
+    victim.attacker.delete(512, EVENTS)
+    if outside:
+        victim.attacker.remove_checkpoints()
+        victim.attacker.make_tree_again()
+    audited = victim.audit(*SIZES) if outside else victim.audit()
+    assert not audited.is_verified
+    assert "It covers 700 events, and the log has 511: the log was truncated, or is another one." in (
+        " ".join(it.message for it in audited.problems if (it.position, it.kind) == (512, "truncated"))
+    )
+    assert audited.covered_by_database == 300
+    with pytest.raises(LedgerError, match="It covers 512 events, and the log has 511: the log was truncated"):
+        victim.audit(since=512)
+
+
+def test_a_tail_that_went_with_its_checkpoints_is_found_by_one_that_was_kept(victim: Victim) -> None:
+    victim.attacker.delete(513, EVENTS)
+    victim.attacker.remove_checkpoints(above=512)
+    victim.attacker.make_tree_again()
+    audited = victim.audit()
+    assert audited.problems == ()  # nothing that is there shows it: that is said
+    assert any(
+        "who can remove those together with the events is not found out" in it for it in audited.limits
+    )
+    audited = victim.audit(EVENTS)
+    assert not audited.is_verified
+    assert found(audited) == [(513, "truncated")]
+
+
+def test_removed_checkpoints_prove_nothing_and_the_answer_says_so(victim: Victim) -> None:
+    victim.attacker.remove_checkpoints(above=300)
+    audited = victim.audit()
+    assert (audited.covered, audited.covered_by_database) == (0, 300)
+    assert audited.limits[:2] == (
+        "Edits of events 301 to 700 cannot be seen: no checkpoint covers them.",
+        "Events 1 to 300 are covered by checkpoints in the database alone: who can remove those together "
+        "with the events is not found out. Give checkpoints that were kept elsewhere.",
+    )
+    victim.attacker.remove_checkpoints()
+    audited = victim.audit()
+    assert not audited.is_verified
+    assert audited.limits[0] == "Edits of events 1 to 700 cannot be seen: no checkpoint covers them."
+    audited = victim.audit(300)
+    assert audited.is_verified
+    assert (audited.covered, audited.covered_by_database) == (300, 300)
+    assert audited.limits[0] == "Edits of events 301 to 700 cannot be seen: no checkpoint covers them."
+
+
+def test_without_a_key_checkpoints_are_not_passed_over(victim: Victim) -> None:
+    with pytest.raises(ConfigurationError, match="no public key to verify their signatures with"):
+        victim.ledger.verify([])
+    victim.attacker.remove_checkpoints()
+    with pytest.raises(ConfigurationError, match="no public key to verify their signatures with"):
+        victim.ledger.verify([], [("kept", victim.kept[300])])
+    assert not victim.ledger.verify([]).is_verified
+
+
+def test_with_another_key_no_checkpoint_counts(victim: Victim) -> None:
+    audited = victim.audit(*SIZES, keys=[Signer.parse(keys.generate("example.com/other")[0])])
+    assert not audited.is_verified
+    assert (audited.covered, audited.covered_by_database) == (0, 0)
+    assert found(audited) == [(None, "checkpoint")] * 6
+
+
+# The stored tree, and proofs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [1, 256, 257, 400, EVENTS])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_changed_tree_is_told_apart_from_a_changed_log(victim: Victim, place: int, workers: int) -> None:
+    number, index = divmod(place - 1, 256)
+    tile = victim.attacker.tile(0, number)
+    victim.attacker.set_tile(0, number, flipped(tile, index * 32 + 5))
+    audited = victim.audit(*SIZES, workers=workers)
+    assert not audited.is_verified
+    assert found(audited) == [(place, "tree")]
+    assert "checkpoints prove the log: the tree was changed" in message(audited, place, "tree")
+    assert audited.covered == EVENTS
+
+    victim.attacker.remove_checkpoints()
+    audited = victim.audit(workers=workers)  # then nobody can tell which of them it was
+    assert not audited.is_verified
+    assert message(audited, place, "changed").endswith(", or the tree was.")
+    with pytest.raises(LedgerError):  # its neighbour's proof needs it
+        victim.ledger.prove((place - 1 ^ 1) + 1)
+
+
+DAMAGED_TREES: dict[str, tuple[Callable[[Attacker], None], int | None]] = {
+    "a tile is shorter": (lambda it: it.set_tile(0, 1, it.tile(0, 1)[:-32]), 512),
+    "a tile is empty": (lambda it: it.set_tile(0, 1, b""), 257),
+    "a tile is gone": (lambda it: it.execute("DELETE FROM ledger_tiles WHERE level = 0 AND number = 2"), 513),
+    "all are gone": (lambda it: it.execute("DELETE FROM ledger_tiles"), 1),
+    "an upper tile is another one": (lambda it: it.set_tile(1, 0, flipped(it.tile(1, 0), 3)), None),
+    "an upper tile is shorter": (lambda it: it.set_tile(1, 0, it.tile(1, 0)[:-32]), None),
+    "an upper tile is gone": (lambda it: it.execute("DELETE FROM ledger_tiles WHERE level = 1"), None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_TREES)
+def test_a_damaged_tree_is_told_though_the_log_is_proved(victim: Victim, name: str) -> None:
+    damage, place = DAMAGED_TREES[name]
+    damage(victim.attacker)
+    for workers in (1, 3):
+        audited = victim.audit(*SIZES, workers=workers)
+        assert not audited.is_verified
+        assert found(audited) == [(place, "tree")]
+        assert audited.covered == EVENTS
+
+
+def test_a_changed_tree_is_no_place_to_begin(victim: Victim) -> None:
+    tile = victim.attacker.tile(1, 0)
+    victim.attacker.set_tile(1, 0, flipped(tile, 3))
+    with pytest.raises(LedgerError, match="The stored tree does not lead to the checkpoint of 300 events"):
+        victim.audit(since=300)
+    assert victim.audit(*SIZES).covered == EVENTS
+    with pytest.raises(LedgerError):
+        victim.ledger.checkpoint()
+
+
+def test_a_changed_proof_does_not_hold(victim: Victim) -> None:
+    for position in (1, 256, 257, 400, EVENTS):
+        proof = victim.ledger.prove(position)
+        assert proof.holds()
+        changes: list[dict[str, Any]] = [
+            {"position": position % EVENTS + 1},
+            {"position": 0},
+            {"position": EVENTS + 1},
+            {"size": 1 << 20},
+            {"size": position - 1},
+            {"root": flipped(proof.root, 0)},
+            {"leaf": flipped(proof.leaf, 1)},
+            {"leaf": proof.leaf + b"\0"},
+            {"path": proof.path[:-1]},
+            {"path": proof.path[1:]},
+            {"path": (*proof.path, proof.root)},
+            {"path": proof.path[::-1]},
+            *(
+                {"path": (*proof.path[:it], flipped(proof.path[it], 31), *proof.path[it + 1 :])}
+                for it in range(len(proof.path))
+            ),
+        ]
+        for change in changes:
+            assert not replace(proof, **change).holds(), change
+
+
+def test_there_is_no_proof_of_an_event_that_was_changed(victim: Victim) -> None:
+    victim.attacker.change(400, actor="mallory")
+    with pytest.raises(LedgerError, match="Event 400 of the log is not the one that the ledger has there"):
+        victim.ledger.prove(400)
+    assert victim.ledger.prove(401).holds()
+    victim.attacker.change(EVENTS, actor="mallory")
+    with pytest.raises(LedgerError, match="Event 700 of the log is not the one that the ledger has there"):
+        victim.ledger.checkpoint()
+
+
+# What databases let be stored ------------------------------------------------------------------------------
+
+DAMAGES = {
+    "an id in capital letters": "originator_id = upper(originator_id)",
+    "an id with spaces": "originator_id = substr(originator_id, 1, 16) || ' ' || substr(originator_id, 17)",
+    "a shorter id": "originator_id = substr(originator_id, 1, 30)",
+    "an event id with a line break": "event_id = event_id || char(10)",
+    "an empty correlation id": "correlation_id = ''",
+    "no id": "causation_id = 'nonsense'",
+    "a time that is text": "recorded_at = 'soon'",
+    "a time with a fraction": "recorded_at = recorded_at + 0.5",
+    "a version that is text": "originator_version = 'three'",
+    "an actor that is no text": "actor = x'616e6e'",
+    "a topic that is no text": "topic = CAST(topic AS BLOB)",
+    "a state that is text": "state = CAST(state AS TEXT)",
+}
+
+
+@pytest.mark.parametrize("victim", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_is_not_stored_as_it_was_is_damaged(victim: Victim, name: str) -> None:
+    victim.attacker.execute(f"UPDATE events SET {DAMAGES[name]} WHERE position = 400")
+    for workers in (1, 3):
+        audited = victim.audit(*SIZES, workers=workers)
+        assert not audited.is_verified
+        assert audited.problems[0].position == 400
+        assert "Event 400" in message(audited, 400, "damaged")
+        assert {it for _, it in found(audited)} <= {"damaged", "changed", "unknown", "version", "checkpoint"}
+
+
+@pytest.mark.parametrize("version", [-1, -(2**63)])
+def test_a_number_that_no_leaf_has_is_damaged(victim: Victim, version: int) -> None:
+    victim.attacker.change(400, originator_version=version)
+    for workers in (1, 3):
+        audited = victim.audit(*SIZES, workers=workers)
+        assert not audited.is_verified
+        assert "Event 400 cannot be hashed" in message(audited, 400, "damaged")
+
+
+@pytest.mark.parametrize("victim", ["postgres"], indirect=True)
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "0044-03-15 12:00:00 BC", "9999-12-31"])
+def test_a_time_that_is_none_is_damaged(victim: Victim, time: str) -> None:
+    victim.attacker.execute(f"UPDATE events SET recorded_at = '{time}' WHERE position = 400")
+    for workers in (1, 3):
+        audited = victim.audit(*SIZES, workers=workers)
+        assert not audited.is_verified
+        assert audited.problems[0].position == 400
+        assert (400, "changed") in found(audited)
+
+
+@pytest.mark.parametrize("victim", ["postgres"], indirect=True)
+@pytest.mark.parametrize("end", [512, EVENTS])
+def test_what_no_constraint_keeps_from_being_there_twice(victim: Victim, end: int) -> None:
+    victim.attacker.execute("ALTER TABLE events DROP CONSTRAINT events_pkey")
+    victim.attacker.execute("ALTER TABLE events DROP CONSTRAINT events_originator_id_originator_version_key")
+    victim.attacker.delete(end + 1, EVENTS)
+    kept = [it for it in SIZES if it <= end]
+    first, last = victim.attacker.record(1), victim.attacker.record(end)
+    victim.attacker.insert(first._replace(position=400, recorded_at=victim.attacker.record(400).recorded_at))
+    for workers in (1, 3):
+        audited = victim.audit(*kept, workers=workers)
+        assert not audited.is_verified
+        assert audited.problems[0].position == 400
+        assert "Event 400 is there twice." in message(audited, 400, "order")
+
+    victim.attacker.execute(
+        "UPDATE events SET position = ? WHERE position = 400 AND topic = ?", -1, first.topic
+    )
+    victim.attacker.execute(
+        "UPDATE events SET position = ?, recorded_at = ? WHERE position = -1",
+        end + 1,
+        datetime.fromtimestamp(last.recorded_at / 1e6 + 1, UTC),
+    )
+    for workers in (1, 3):
+        audited = victim.audit(*kept, workers=workers)
+        assert not audited.is_verified
+        assert (end + 1, "version") in found(audited)
+
+
+# Any edit ---------------------------------------------------------------------------------------------------
+
+texts = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+ids = st.binary(min_size=16, max_size=16)
+EDITS: dict[str, st.SearchStrategy[Any]] = {
+    "originator_id": ids,
+    "originator_version": st.integers(1_000, 2**63 - 1) | st.integers(-(2**63), 0),
+    "topic": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    "state": st.binary(max_size=300),
+    "event_id": ids,
+    "recorded_at": st.integers(0, 2**51),
+    "actor": texts,
+    "correlation_id": st.none() | ids,
+    "causation_id": st.none() | ids,
+}
+LIVES = (SERVING, SERVING[:3], RUNNING_JOB, (*SERVING[:2], failed()), (*SERVING, deletion_requested()))
+
+
+def test_no_edit_of_any_column_goes_unseen(
+    log: DatabaseEventLog, ledger: Ledger, database_url: str, signer: Signer
+) -> None:
+    attacker = Attacker(database_url, log)
+    in_parts = Ledger(log, ledger.store, check=check_elsewhere)
+
+    def grow(lives: list[tuple[Happening, ...]]) -> None:
+        left = [list(reversed(history(*life, stream=uuid4()))) for life in lives]
+        while some := [it.pop() for it in left if it]:
+            log.append(some)
+
+    grow([SERVING] * 60)  # so that most edits are not in the last tile
+
+    # The log only grows, so that no example can be tried again in a smaller way.
+    @settings(max_examples=30, deadline=None, phases=[Phase.generate])
+    @for_all(
+        lives=st.lists(st.sampled_from(LIVES), min_size=1, max_size=8),
+        share=st.floats(0, 1),
+        edit=st.sampled_from(sorted(EDITS)).flatmap(lambda it: st.tuples(st.just(it), EDITS[it])),
+        in_the_tree=st.booleans(),
+    )
+    def no_edit_goes_unseen(
+        lives: list[tuple[Happening, ...]], share: float, edit: tuple[str, Any], in_the_tree: bool
+    ) -> None:
+        grow(lives)
+        kept = [("kept", ledger.checkpoint(signer).note)]
+        assert ledger.verify([signer.verifier], kept).is_verified
+        place = 1 + round(share * (log.position() - 1))
+        column, after = edit
+        before = dict(zip(COLUMNS, attacker.record(place), strict=True))[column]
+        if after == before:
+            return
+        attacker.change(place, **{column: after})
+        if in_the_tree:
+            attacker.remove_checkpoints()
+            with suppress(ValueError):  # some numbers are in no leaf
+                attacker.make_tree_again()
+        for it, workers in ((ledger, 1), (in_parts, 2)):
+            audited = it.verify([signer.verifier], kept, workers=workers)
+            assert not audited.is_verified
+            first = audited.problems[0]
+            assert first.position is not None
+            assert first.position <= place
+            if not in_the_tree:
+                assert first.position == place
+                assert (place, "changed") in found(audited)
+        attacker.change(place, **{column: before})
+        attacker.make_tree_again()
+
+    no_edit_goes_unseen()

@@ -289,7 +289,8 @@ def _print(session: Session, found: "Audited") -> None:
     for limit in found.limits:
         say(f"[dim]–[/] {escaped(limit)}")
     if found.is_verified:
-        say(f"[bold green]Verified[/] up to position {found.covered_by_database:,}.")
+        since = f"from position {found.after + 1:,} " if found.after else ""
+        say(f"[bold green]Verified[/] {since}up to position {found.covered_by_database:,}.")
     elif found.problems:
         say("[bold red]Not verified:[/] the log is not what it was.")
     else:

@@ -41,18 +41,19 @@ def keep_checkpoints(
             f"A checkpoint every {every_events} events or {every_seconds:g} seconds is out of range.",
             hint="Use 1 event or more, and more than 0 seconds.",
         )
-    while True:
+    stops = False
+    while not stops:
+        stops = stopping.is_set()  # after which it is tried once more
+        again_after = _STANDBY_SECONDS
         try:
             with ledger.log.ownership(_KEEPER) as is_keeper:
                 if is_keeper:
                     _keep(ledger, stopping, every_events, every_seconds)
                     return
-            if stopping.wait(_STANDBY_SECONDS):
-                return
         except MachineLearningServiceError as error:
             on_problem(error)
-            if stopping.wait(_AGAIN_SECONDS):
-                return
+            again_after = _AGAIN_SECONDS
+        stopping.wait(again_after)
 
 
 def _keep(ledger: Ledger, stopping: threading.Event, every_events: int, every_seconds: float) -> None:

@@ -318,7 +318,8 @@ def _across(ledger: Ledger, parts: Sequence[Checked], after: int, end: int) -> l
             )
         last_time = part.last_time if part.last_time is not None else last_time
         if after:
-            standings.update(_before(ledger, [it for it in part.continued if it not in standings], after))
+            earlier = {*part.continued, *part.begun} - standings.keys()
+            standings.update(_before(ledger, sorted(earlier), after))
         for stream, events in part.continued.items():
             standing = standings.get(stream, (0, UNKNOWN))
             for event in events:
