@@ -121,9 +121,8 @@ class _Import:
         raise self._incomplete("it has no line")
 
     def _add_events(self, lines: NumberedLines, header: Header, staged: Staged) -> None:
-        if staged.events:
-            self._check_last(lines, staged.events)
-        until, last = header.until, 0
+        until = header.until
+        last = self._check_last(lines, staged.events).recorded_at if staged.events else 0
 
         def events() -> Iterator[EventRecord]:
             nonlocal last
@@ -142,14 +141,16 @@ class _Import:
         if done < until:
             raise self._incomplete(f"it ends behind event {done:,} of {until:,}")
 
-    def _check_last(self, lines: NumberedLines, staged: int) -> None:
-        """Check that the last event that is there already is the one that the file has."""
+    def _check_last(self, lines: NumberedLines, staged: int) -> EventRecord:
+        """Return the last event that is there already; it must be the one that the file has."""
         found = [record for page in self._staging.records(after=staged - 1, until=staged) for record in page]
         line = next(islice(lines, staged - 1, None), None)
         if line is None:
             raise self._incomplete(f"it ends before event {staged:,}, up to which it was imported before")
-        if found != [event_of(line, staged)]:
+        expected = event_of(line, staged)
+        if found != [expected]:
             raise _StagedOtherwiseError
+        return expected
 
     def _add_keys(self, lines: NumberedLines, header: Header, staged: Staged) -> Trailer:
         trailer: Trailer | None = None
