@@ -1,14 +1,19 @@
 """The commands that are about the event log and its database."""
 
 import asyncio
+import base64
 import json
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 
+from deployledger.adapters.cli.reading import Reading
 from deployledger.adapters.cli.session import (
     ExitCode,
     Interruptible,
@@ -24,11 +29,13 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from deployledger.domain.event_log import EventLog, RecordedEvent, SchemaState
+    from deployledger.domain.event_log import EventLog, Exported, Imported, RecordedEvent, SchemaState
     from deployledger.service.deployment_service import DeploymentService
 
+_T = TypeVar("_T")
+
 database = typer.Typer(help="Look after the database of the event log.", no_args_is_help=True)
-log = typer.Typer(help="Look at the event log itself.", no_args_is_help=True)
+log = typer.Typer(help="Look at the event log itself, and move it.", no_args_is_help=True)
 
 _LAST = 20
 _LOOK_BACK = 10_000
@@ -116,6 +123,121 @@ def stats(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
         session.stdout.print(f"[bold]{escaped(label):<31}[/] {escaped(value)}", highlight=False)
 
 
+@log.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write the whole log into a file, for another database or as a backup.
+
+    The log may be used meanwhile. If it is interrupted, the same command goes on where it was.
+    """
+    session = session_for(output, verbose)
+
+    def work(log: "EventLog") -> "Exported":
+        with _Moving(session) as moving:
+            return log.export_to(file, replace=force, progress=moving)
+
+    with Interruptible():
+        done = _of_log_here(session, work)
+    if session.is_json:
+        _print_moved(session, done)
+        return
+    _print_lines(
+        session,
+        f"Exported {_counted(done)} from {done.database} ({done.seconds:.1f} s).",
+        f"File  {done.file} ({done.size_bytes:,} bytes)",
+        f"Root  {_base64(done.root)}",
+    )
+    _say(session, done, "`deployledger log import FILE` reads it into a database that has no events.")
+
+
+@log.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `log export` wrote.", show_default=False)
+    ],
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Read an exported log into this database, which must have no events.
+
+    Nothing is visible until all is there and has the root that the file says. If it is interrupted, the same
+    command goes on where it was.
+    """
+    session = session_for(output, verbose)
+
+    def work(log: "EventLog") -> "Imported":
+        with _Moving(session) as moving:
+            return log.import_from(file, progress=moving)
+
+    with Interruptible():
+        done = _of_log_here(session, work)
+    if session.is_json:
+        _print_moved(session, done)
+        return
+    _print_lines(
+        session,
+        f"Imported {_counted(done)} into {done.database} ({done.seconds:.1f} s).",
+        f"Root  {_base64(done.root)} (that of the log which was exported)",
+    )
+    _say(
+        session,
+        done,
+        "Set DEPLOYLEDGER_DATABASE_URL to this database for everything that used the other one, and use "
+        "the other one no more: what is added there now is not here.",
+    )
+
+
+class _Moving:
+    """Shows how far moving a log has come, with a bar for each thing that is done one after the other."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._doing = ""
+        self._bars = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.close()
+
+    def __call__(self, doing: str, done: int, total: int, /) -> None:
+        if doing != self._doing:
+            self._bars.close()
+            self._doing, self._bar = doing, self._bars.enter_context(Reading(self._session, doing))
+        self._bar(done, total)
+
+
+def _counted(moved: "Exported | Imported") -> str:
+    events = "1 event" if moved.events == 1 else f"{moved.events:,} events"
+    keys = "1 idempotency key" if moved.keys == 1 else f"{moved.keys:,} idempotency keys"
+    return f"{events} and {keys}"
+
+
+def _base64(root: bytes) -> str:
+    return base64.b64encode(root).decode()
+
+
+def _print_moved(session: Session, moved: "Exported | Imported") -> None:
+    session.print_json({**vars(moved), "root": _base64(moved.root), "seconds": round(moved.seconds, 3)})
+
+
+def _print_lines(session: Session, *lines: str) -> None:
+    for line in lines:
+        session.stdout.print(escaped(line), highlight=False, soft_wrap=True)
+
+
+def _say(session: Session, moved: "Exported | Imported", advice: str) -> None:
+    """Say what there is to know beside the answer."""
+    if moved.resumed_at:
+        session.stderr.print(f"It went on behind event {moved.resumed_at:,}.", highlight=False)
+    session.stderr.print(escaped(advice), highlight=False, soft_wrap=True)
+
+
 def _moment(moment: "datetime | None") -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "-"
 
@@ -125,6 +247,16 @@ def _of_log(session: Session, question: "Callable[[EventLog], Any]") -> Any:
         return await asyncio.to_thread(question, service.event_log)
 
     return session.run(ask)
+
+
+def _of_log_here(session: Session, work: "Callable[[EventLog], _T]") -> _T:
+    """Do work that takes long in this thread, so that Ctrl-C ends it at once."""
+
+    async def use(service: "DeploymentService") -> _T:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return work(service.event_log)
+
+    return session.run(use)
 
 
 async def _tail(

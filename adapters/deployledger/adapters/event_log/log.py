@@ -26,7 +26,11 @@ from deployledger.domain.event_log import (
     CommandKey,
     EventBatch,
     EventRecord,
+    Exported,
+    Imported,
+    KeyRecord,
     LogStatistics,
+    MovingProgress,
     RawEvent,
     RawRecord,
     RecordedEvent,
@@ -44,6 +48,7 @@ from deployledger.domain.moments import check_time
 from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
+    from deployledger.adapters.event_log.moving.staging import Staging
     from deployledger.projections.ledger.store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
@@ -158,6 +163,14 @@ class DatabaseEventLog(ABC):
     @abstractmethod
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield pages of events with their metadata, read on a connection of its own."""
+
+    @abstractmethod
+    def _keys(self, until: int, after: str) -> Iterator[Sequence[KeyRecord]]:
+        """Yield pages of idempotency keys, in the order of their bytes."""
+
+    @abstractmethod
+    def staging(self) -> "AbstractContextManager[Staging]":
+        """Enter with the place beside the log where an import is prepared."""
 
     @abstractmethod
     def _find_command(self, key: str) -> CommandKey | None:
@@ -398,6 +411,12 @@ class DatabaseEventLog(ABC):
             _ = self._recorder
         return self._records(after, until)
 
+    def keys(self, *, until: int, after: str = "") -> Iterator[Sequence[KeyRecord]]:
+        """Yield the idempotency keys of commands up to a position; see the port."""
+        with self._use():
+            _ = self._recorder
+        return self._keys(until, after)
+
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class; see the port."""
         return decode_deferring(raw)
@@ -467,6 +486,26 @@ class DatabaseEventLog(ABC):
             topics=topics,
             size_bytes=size,
         )
+
+    # Moving -----------------------------------------------------------------------------------------
+
+    def export_to(
+        self, file: str | os.PathLike[str], *, replace: bool = False, progress: MovingProgress | None = None
+    ) -> Exported:
+        """Write the whole log into a file; see the port."""
+        from deployledger.adapters.event_log.moving import export_log
+
+        return export_log(self, file, replace=replace, progress=progress)
+
+    def import_from(
+        self, file: str | os.PathLike[str], *, progress: MovingProgress | None = None
+    ) -> Imported:
+        """Fill this log, which has no events, with all of another one; see the port."""
+        from deployledger.adapters.event_log.moving import import_log
+
+        return import_log(self, file, progress=progress)
+
+    # Sharing and closing ----------------------------------------------------------------------------
 
     def share(self) -> bool:
         """Count one more user, each of whom closes the log; False if it is closed already."""

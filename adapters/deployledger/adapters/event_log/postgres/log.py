@@ -15,13 +15,15 @@ from psycopg.sql import SQL
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.log import EVENTS_TABLE, DatabaseEventLog, StoredRow
+from deployledger.adapters.event_log.moving.staging import Staging
 from deployledger.adapters.event_log.postgres import schema
 from deployledger.adapters.event_log.postgres.ownership import AdvisoryLocks
-from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecorder
+from deployledger.adapters.event_log.postgres.recorders import EventTable, PostgresLogRecorder
+from deployledger.adapters.event_log.postgres.staging import PostgresStaging
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
 from deployledger.adapters.postgres import PostgresDatabase, Session
-from deployledger.domain.event_log import CommandKey, EventRecord, RawEvent, RawRecord
+from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.redaction import without_credentials
 
@@ -243,6 +245,9 @@ class PostgresEventLog(DatabaseEventLog):
         return list(starmap(RawEvent, self._select_tuples(query, (list(stream_ids), until))))
 
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+        yield from self._records_of(schema.EVENTS, after, until)
+
+    def _records_of(self, table: EventTable, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         # A float has room for the microseconds of the next 200 years, and numeric takes its time.
         query = SQL(
             "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
@@ -250,12 +255,28 @@ class PostgresEventLog(DatabaseEventLog):
             "THEN round(date_part('epoch', recorded_at) * 1000000)::bigint END, actor, "
             "uuid_send(correlation_id), uuid_send(causation_id) FROM {} "
             "WHERE position >= %s AND position <= %s ORDER BY position"
-        ).format(schema.EVENTS.name)
+        ).format(table.name)
         if until - after <= _SCANNED_AT_ONCE:  # not worth a connection of its own
             if page := list(starmap(EventRecord, self._select_tuples(query, (after + 1, until)))):
                 yield page
             return
         yield from self._streamed(query, (after + 1, until), EventRecord)
+
+    def _keys(self, until: int, after: str) -> Iterator[Sequence[KeyRecord]]:
+        # A key is stored with the events of its command, one of which it names.
+        query = SQL(
+            "SELECT key, fingerprint, uuid_send(deployment_id), version, "
+            "round(date_part('epoch', keys.recorded_at) * 1000000)::bigint FROM {} AS keys "
+            "LEFT JOIN {} ON originator_id = deployment_id AND originator_version = version "
+            'WHERE key COLLATE "C" > %s AND coalesce(position, 0) <= %s ORDER BY key COLLATE "C"'
+        ).format(schema.KEYS, schema.EVENTS.name)
+        yield from self._streamed(query, (after, until), KeyRecord, is_in_order=False)
+
+    @contextmanager
+    def staging(self) -> Iterator[Staging]:
+        """Enter with the place beside the log where an import is prepared."""
+        with self._session() as session, self._translated_driver_errors():
+            yield PostgresStaging(session, self._records_of, self._described_as)
 
     @contextmanager
     def _translated_driver_errors(self) -> Iterator[None]:

@@ -28,6 +28,9 @@ _ARGUMENT_TYPES = [*_COLUMN_TYPES, SQL("uuid"), SQL("bigint")]
 """Those of the append function: the columns, and which streams must have reached which versions."""
 
 
+_TABLE_KEYS = ("PRIMARY KEY (position)", "UNIQUE (originator_id, originator_version)")
+
+
 class EventTable:
     """The SQL of one table of events.
 
@@ -43,6 +46,7 @@ class EventTable:
         self.lock = SQL("SELECT pg_advisory_xact_lock({})").format(self._lock_number)
         self.notify = SQL("NOTIFY {}").format(Identifier(self.channel))
         self.append_function = Identifier(schema, f"{table}_append")
+        self._refuse_function = Identifier(schema, f"{table}_refuse_change")
         self.insert = self._insert([SQL("%s")] * len(_COLUMN_TYPES))
 
     def _insert(self, values: Sequence[Composable]) -> Composed:
@@ -118,12 +122,20 @@ class EventTable:
 
     def create_statements(self) -> list[Composed]:
         """Return the statements that create the table, which can only be added to."""
-        schema, table = self.channel.split(".", 1)
-        refuse = Identifier(schema, f"{table}_refuse_change")
         return [
+            self.create_table(),
             SQL(
-                """CREATE TABLE IF NOT EXISTS {table} (
-                    position bigint PRIMARY KEY,
+                """CREATE OR REPLACE FUNCTION {refuse}() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN RAISE EXCEPTION 'events are only ever added: % is refused', TG_OP; END $$"""
+            ).format(refuse=self._refuse_function),
+            self.create_trigger(self.name),
+        ]
+
+    def create_table(self, *, with_keys: bool = True) -> Composed:
+        """Return the statement that creates the table alone; without keys it has no index."""
+        return SQL(
+            """CREATE TABLE IF NOT EXISTS {table} (
+                    position bigint NOT NULL,
                     originator_id uuid NOT NULL,
                     originator_version bigint NOT NULL,
                     topic text NOT NULL,
@@ -132,20 +144,21 @@ class EventTable:
                     recorded_at timestamptz NOT NULL,
                     actor text,
                     correlation_id uuid,
-                    causation_id uuid,
-                    UNIQUE (originator_id, originator_version)
+                    causation_id uuid{keys}
                 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.1,
                         autovacuum_analyze_scale_factor = 0.05)"""
-            ).format(table=self.name),
-            SQL(
-                """CREATE OR REPLACE FUNCTION {refuse}() RETURNS trigger LANGUAGE plpgsql AS $$
-                BEGIN RAISE EXCEPTION 'events are only ever added: % is refused', TG_OP; END $$"""
-            ).format(refuse=refuse),
-            SQL(
-                "CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
-                "FOR EACH STATEMENT EXECUTE FUNCTION {refuse}()"
-            ).format(table=self.name, refuse=refuse),
-        ]
+        ).format(table=self.name, keys=SQL(f", {', '.join(_TABLE_KEYS)}" if with_keys else ""))
+
+    def add_keys(self) -> Composed:
+        """Return the statement that adds the keys to a table that was created without them."""
+        return SQL("ALTER TABLE {} {}").format(self.name, SQL(", ".join(f"ADD {key}" for key in _TABLE_KEYS)))
+
+    def create_trigger(self, table: Identifier) -> Composed:
+        """Return the statement that makes a table one that can only be added to."""
+        return SQL(
+            "CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION {refuse}()"
+        ).format(table=table, refuse=self._refuse_function)
 
 
 def _argument(number: int) -> Composable:

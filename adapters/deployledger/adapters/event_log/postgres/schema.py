@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, SCHEMA_VERSION
 from deployledger.adapters.event_log.postgres.recorders import EventTable
@@ -74,17 +74,20 @@ def upgrade(session: Session) -> None:
 def _create_tables(session: Session) -> None:
     for statement in (*EVENTS.create_statements(), EVENTS.create_append_function()):
         session.execute(statement)
-    session.execute(
-        SQL(
-            """CREATE TABLE {} (
-                key text PRIMARY KEY,
-                fingerprint text NOT NULL,
-                deployment_id uuid NOT NULL,
-                version bigint NOT NULL,
-                recorded_at timestamptz NOT NULL
-            )"""
-        ).format(KEYS)
-    )
+    session.execute(create_keys_table(KEYS))
+
+
+def create_keys_table(table: Identifier) -> Composed:
+    """Return the statement that creates the table of idempotency keys, under a name."""
+    return SQL(
+        """CREATE TABLE {} (
+            key text PRIMARY KEY,
+            fingerprint text NOT NULL,
+            deployment_id uuid NOT NULL,
+            version bigint NOT NULL,
+            recorded_at timestamptz NOT NULL
+        )"""
+    ).format(table)
 
 
 @contextmanager

@@ -17,12 +17,14 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteDatastore
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter, DatabaseLostError
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, DatabaseEventLog, StoredRow
+from deployledger.adapters.event_log.moving.staging import Staging
 from deployledger.adapters.event_log.sqlite.ownership import try_flock
 from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
 from deployledger.adapters.event_log.sqlite.schema import create, found_version, upgrade
+from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
-from deployledger.domain.event_log import CommandKey, EventRecord, RawEvent, RawRecord
+from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError, UndecodableEventError
 
 if TYPE_CHECKING:
@@ -281,9 +283,12 @@ class SQLiteEventLog(DatabaseEventLog):
         return sorted(found)
 
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
+        yield from self._records_of(EVENTS_TABLE, after, until)
+
+    def _records_of(self, table: str, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         query = (
             "SELECT position, originator_id, originator_version, topic, state, event_id, recorded_at, actor, "  # noqa: S608
-            f"correlation_id, causation_id FROM {EVENTS_TABLE} WHERE position >= ? AND position <= ? "
+            f"correlation_id, causation_id FROM {table} WHERE position >= ? AND position <= ? "
             "ORDER BY position"
         )
         if self._path is None:  # as above
@@ -295,6 +300,24 @@ class SQLiteEventLog(DatabaseEventLog):
             cursor = connection.execute(query, (after + 1, until))
             while rows := cursor.fetchmany(_SCANNED_AT_ONCE):
                 yield from _record_pages(rows)
+
+    def _keys(self, until: int, after: str) -> Iterator[Sequence[KeyRecord]]:
+        # A key is stored with the events of its command, one of which it names.
+        query = (
+            "SELECT key, fingerprint, deployment_id, version, k.recorded_at "  # noqa: S608
+            f"FROM {KEYS_TABLE} AS k LEFT JOIN {EVENTS_TABLE} ON originator_id = deployment_id "
+            "AND originator_version = version WHERE key > ? AND coalesce(position, 0) <= ? "
+            f"ORDER BY key LIMIT {_SCANNED_AT_ONCE}"
+        )
+        while rows := self._select(query, after, until):
+            after = rows[-1][0]
+            yield [_key_record(row) for row in rows]
+
+    @contextmanager
+    def staging(self) -> Iterator[Staging]:
+        """Enter with the place beside the log where an import is prepared."""
+        with self._session() as connection:
+            yield SQLiteStaging(connection, self._records_of, self._described_as)
 
     def _select(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
         assert self._datastore is not None  # noqa: S101  # opened by the caller
@@ -376,6 +399,18 @@ def _record_pages(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[EventRec
             yield records
         raise
     yield records
+
+
+def _key_record(row: tuple[Any, ...]) -> KeyRecord:
+    key, fingerprint, deployment, version, recorded_at = row
+    try:
+        if type(version) is not int or type(recorded_at) is not int:
+            raise TypeError("its version or its time is no number")
+        return KeyRecord(key, fingerprint, _id(deployment), version, recorded_at)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EventLogError(
+            f"The idempotency key {key!r} is damaged: {error}.", hint="Restore the log from a backup."
+        ) from error
 
 
 def _record(row: tuple[Any, ...]) -> EventRecord:

@@ -47,16 +47,19 @@ def upgrade(connection: sqlite3.Connection) -> None:
 def _create_tables(connection: sqlite3.Connection) -> None:
     for statement in create_statements(EVENTS_TABLE):
         connection.execute(statement)
-    connection.execute(
-        f"""CREATE TABLE {KEYS_TABLE} (
+    connection.execute(create_keys_table(KEYS_TABLE))
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def create_keys_table(table: str) -> str:
+    """Return the statement that creates the table of idempotency keys, under a name."""
+    return f"""CREATE TABLE {table} (
             key TEXT PRIMARY KEY,
             fingerprint TEXT NOT NULL,
             deployment_id TEXT NOT NULL,
             version INTEGER NOT NULL,
             recorded_at INTEGER NOT NULL
         ) WITHOUT ROWID"""
-    )
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _version_2_rows(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
