@@ -273,7 +273,14 @@ def label(models: ReadModels, name: str) -> str:
 def read_tables(models: ReadModels) -> set[str]:
     """Return the names of the tables that are read, of all versions."""
     labels = {f"{it.name}_v{it.version}_{it.generation}" for it in models.store.records()}
-    return labels | {f"{it}_counts" for it in labels if it.startswith("deployment_list_")}
+    beside = {"deployment_list": ("_counts",), "deployment_timeline": ("_counts", "_past", "_turns")}
+    return labels | {
+        f"{label}{suffix}"
+        for label in labels
+        for name, suffixes in beside.items()
+        if label.startswith(f"{name}_v")
+        for suffix in suffixes
+    }
 
 
 Rows = dict[str, tuple[Any, ...]]
