@@ -206,6 +206,10 @@ class EventLog(Protocol):
         """
         ...
 
+    def read_streams(self, stream_ids: Sequence[UUID], *, until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position, in the order of the log, as they are stored."""
+        ...
+
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from deployledger.domain.event_log import EventLog, RawEvent
@@ -373,6 +373,46 @@ class Folding:
             entry.first_position = entry.position = entry.parked_from
             columns = (None,) * len(self._projection.columns)
         return StoredRow(key, entry.first_position, entry.position, entry.parked_from, columns, state)
+
+
+class Folded(NamedTuple):
+    """A row that events make, or None, and those of them that were not applied."""
+
+    row: Any
+    parked: list[ParkedEvent]
+
+
+class _NoRows:
+    """A table that has nothing."""
+
+    def load(self, keys: Sequence[str]) -> list[StoredRow]:
+        return []
+
+    def parked_streams(self) -> list[str]:
+        return []
+
+    def past(self, key: str) -> list[PastRow]:
+        return []
+
+    def save(self, changes: Changes) -> None:
+        raise NotImplementedError
+
+
+def fold_streams(
+    projection: Projection[Any], log: EventLog, raws: Sequence[RawEvent], *, largest_row: int
+) -> dict[str, Folded]:
+    """Return the rows that the events of some streams make, from the first one on, as they are read anywhere.
+
+    Args:
+        projection: one in which each stream has a row of its own.
+        raws: the events, in the order of the log.
+    """
+    folding = Folding(projection, _NoRows(), log, largest_row=largest_row, is_new=True)
+    folding.apply(read_by(projection, decode_all(raws, [projection], log.decode)))
+    parked: dict[str, list[ParkedEvent]] = {}
+    for it in folding._parked:
+        parked.setdefault(it.key, []).append(it)
+    return {key: Folded(entry.row, parked.get(key, [])) for key, entry in folding._entries.items()}
 
 
 def _count(counts: dict[tuple[int, bool], int], row: StoredRow | None, column: int, change: int) -> None:

@@ -242,7 +242,10 @@ class ReadModels:
             if found.position >= as_of:
                 return found
             if as_of > (end := self.log.position()):
-                raise ConfigurationError(f"There is no position {as_of} yet: the event log ends at {end}.")
+                raise ConfigurationError(
+                    f"There is no position {as_of} in the event log: it ends at position {end}.",
+                    hint="`deployledger log tail` shows the last positions.",
+                )
             self._catch_up(projection, as_of, found.position)
 
     def _read(

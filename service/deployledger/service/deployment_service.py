@@ -22,6 +22,7 @@ from deployledger.domain.exceptions import (
     WaitTimeoutError,
 )
 from deployledger.domain.lifecycle import State
+from deployledger.domain.moments import AsOf
 from deployledger.domain.ports import Observation, OrchestratorClientInterface
 from deployledger.domain.schemas import (
     DeploymentHistoryEntry,
@@ -38,6 +39,7 @@ from deployledger.projections.store import Condition
 from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.commands import Commands
 from deployledger.service.finding import find
+from deployledger.service.fleet import page_as_of
 from deployledger.service.ids import new_id
 from deployledger.service.listing import Filters, Listing, answer, keys, list_page
 from deployledger.service.pipeline import Pipeline, local_path, next_step
@@ -354,6 +356,7 @@ class DeploymentService:
         descending: bool = False,
         cursor: str | None = None,
         consistency: Consistency | str = Consistency.CURRENT,
+        as_of: AsOf | str | None = None,
     ) -> DeploymentPage:
         """Return a page of deployments: a list, which also knows the total and the next page's cursor.
 
@@ -375,10 +378,13 @@ class DeploymentService:
             cursor: the ``next_cursor`` of the page before, instead of an offset: nothing is passed over or
                 seen twice, whatever is requested or deleted in between.
             consistency: as for `get_deployment_status`.
+            as_of: a moment of the past: a datetime with its zone, a position of the event log, or either of
+                them as a text. The list is then as it was: what it has, in which order, and what is said of
+                each. Filters and orders are by what was so then; ``position`` says which position it was.
 
         Raises:
             ConfigurationError: if a filter is malformed, filters contradict each other, limit or offset are
-                out of range, or the cursor is not one of this list.
+                out of range, the cursor is not one of this list, or ``as_of`` is no moment of the past.
         """
         listing = Listing(
             limit=limit,
@@ -399,7 +405,14 @@ class DeploymentService:
                 include_deleted=include_deleted,
             ),
         )
-        return await self._blocking(list_page, self._models, listing, consistency)
+        if as_of is None:
+            return await self._blocking(list_page, self._models, listing, consistency)
+        if consistency != Consistency.CURRENT:
+            raise ConfigurationError(
+                f"consistency={str(consistency)!r} and as_of contradict each other: the past is as it was.",
+                hint="Leave consistency out.",
+            )
+        return await self._blocking(page_as_of, self._models, listing, as_of, self._now)
 
     async def find_deployment(self, reference: str) -> DeploymentStatusResponse:
         """Return the deployment that a name, an id or a unique prefix of an id means.

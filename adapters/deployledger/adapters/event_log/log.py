@@ -137,6 +137,10 @@ class DatabaseEventLog(ABC):
         """Return the next events behind a position."""
 
     @abstractmethod
+    def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position, in the order of the log."""
+
+    @abstractmethod
     def _scan(
         self, after: int, until: int, streams: tuple[UUID, UUID] | None
     ) -> Iterator[Sequence[RawEvent]]:
@@ -356,6 +360,12 @@ class DatabaseEventLog(ABC):
         with self._use():
             _ = self._recorder
         return self._scan(after, until, streams)
+
+    def read_streams(self, stream_ids: Sequence[UUID], *, until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position, in the order of the log, as they are stored."""
+        with self._use():
+            _ = self._recorder
+            return self._events_of_streams(stream_ids, until)
 
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class; see the port."""

@@ -186,6 +186,13 @@ class PostgresEventLog(DatabaseEventLog):
         ).format(schema.EVENTS.name)
         return list(starmap(RawEvent, self._select_tuples(query, (after, limit))))
 
+    def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        query = SQL(
+            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
+            "WHERE originator_id = ANY(%s) AND position <= %s ORDER BY position"
+        ).format(schema.EVENTS.name)
+        return list(starmap(RawEvent, self._select_tuples(query, (list(stream_ids), until))))
+
     def _scan(
         self, after: int, until: int, streams: tuple[UUID, UUID] | None
     ) -> Iterator[Sequence[RawEvent]]:

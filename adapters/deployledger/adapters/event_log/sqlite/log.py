@@ -1,5 +1,6 @@
 """The event log in an SQLite file, or in memory."""
 
+import json
 import os
 import sqlite3
 import time
@@ -216,6 +217,18 @@ class SQLiteEventLog(DatabaseEventLog):
         return [
             RawEvent(position, _dashed(stream), version, topic, state)
             for position, stream, version, topic, state in self._select(query, after, limit)
+        ]
+
+    def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        query = (
+            f"{_SELECT_RAW} WHERE originator_id IN (SELECT value FROM json_each(?)) "  # noqa: S608
+            "AND +position <= ? "
+            "ORDER BY position"
+        )
+        ids = json.dumps([stream_id.hex for stream_id in stream_ids])
+        return [
+            RawEvent(position, _dashed(stream), version, topic, state)
+            for position, stream, version, topic, state in self._select(query, ids, until)
         ]
 
     def _scan(
