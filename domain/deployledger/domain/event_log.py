@@ -42,6 +42,26 @@ class RawEvent(NamedTuple):
     state: bytes
 
 
+class RawRecord(NamedTuple):
+    """An event as it is stored, with what the log keeps beside it. Ids are text, with or without dashes.
+
+    Attributes:
+        raw: the event, not yet decoded.
+        recorded_at: when the log stored it (UTC).
+        event_id: unique to the event.
+        actor: who caused it.
+        correlation_id: shared by everything that one command set off.
+        causation_id: the event that caused it, if one did.
+    """
+
+    raw: RawEvent
+    recorded_at: datetime
+    event_id: str
+    actor: str | None
+    correlation_id: str | None
+    causation_id: str | None
+
+
 class Watch(Protocol):
     """Tells when a log was added to, from its beginning on."""
 
@@ -174,6 +194,17 @@ class EventLog(Protocol):
 
     def stream(self, stream_id: UUID) -> list[Event]:
         """Return the events of one stream in order; none if there is no such stream."""
+        ...
+
+    def stream_records(
+        self, stream_id: UUID, *, until: datetime | int | None = None, limit: int | None = None
+    ) -> list[RawRecord]:
+        """Return the events of one stream in order, as they are stored.
+
+        Args:
+            until: only those that were recorded at this time or before, or up to this position.
+            limit: no more than this many, the first ones.
+        """
         ...
 
     def version(self, stream_id: UUID) -> int:

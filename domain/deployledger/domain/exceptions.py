@@ -4,6 +4,7 @@ Each exception says in one sentence what happened to which deployment, carries t
 fits it, and where there is something to do, a ``hint`` that says what.
 """
 
+from datetime import datetime
 from uuid import UUID
 
 from deployledger.domain.values import FailureReason
@@ -122,6 +123,24 @@ class RevisionNotFoundError(ResourceNotFoundError):
     def __init__(self, deployment_name: str, revision: int, *, newest: int) -> None:
         super().__init__("Revision", revision)
         self.message = f"Deployment {deployment_name!r} has no revision {revision}: it has 1 to {newest}."
+
+
+class NotYetRequestedError(ResourceNotFoundError):
+    """The deployment did not exist yet at the moment of the past that was asked for.
+
+    Attributes:
+        began_at: when the deployment's first event was recorded (UTC).
+        position: the position of that event.
+    """
+
+    def __init__(self, deployment_id: UUID, moment: str, *, began_at: datetime, position: int) -> None:
+        super().__init__("Deployment", deployment_id)
+        self.message = (
+            f"Deployment {deployment_id} did not exist at {moment}: "
+            f"it began at {began_at:%Y-%m-%dT%H:%M:%S.%fZ}, position {position}."
+        )
+        self.began_at = began_at
+        self.position = position
 
 
 class DeploymentError(MachineLearningServiceError):

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.values import Digest, Failure, Progress
+from deployledger.domain.values import Digest, Failure, Progress, Step
 
 DEPLOYMENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
@@ -194,7 +194,8 @@ class DeploymentStatusResponse(BaseModel):
         failure: why the last job failed, if it did.
         simulated: whether any step of the newest revision was simulated.
         parked_events: how many of its events could not be applied, so that this is the state before them.
-        position: up to which position of the event log this is true, where it was asked for as it is.
+        position: up to which position of the event log this is true, where it was asked for as it is; of a
+            moment of the past that is no position, that of the deployment's last event by then.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -247,6 +248,22 @@ class DeploymentPage(list[DeploymentStatusResponse]):
         self.position = position
 
 
+class Change(BaseModel):
+    """What differs between two answers of ``get_deployment_status``, in one field.
+
+    Attributes:
+        field: the field's name; a field within a field is written ``tags.team``.
+        before: its value before, as a JSON value; None if it had none.
+        after: its value after.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    before: Any = None
+    after: Any = None
+
+
 class DeploymentHistoryEntry(BaseModel):
     """One event of a deployment's history.
 
@@ -261,6 +278,15 @@ class DeploymentHistoryEntry(BaseModel):
         correlation_id: shared by everything that one command set off.
         causation_id: the event that caused it, if one did.
         data: what else the event says, as JSON values.
+        position: its place in the order of the whole log.
+        recorded_at: when the log stored it (UTC).
+        step: the step of the job that ended with it, if one did.
+        attempt: how often the job of the revision was started by then.
+        duration: seconds from the event that began the step to this one.
+        cause: the version of the event of this history that caused it; None for commands.
+        changes: what differs between the deployment's status before and after it.
+        error: why it could not be applied, so that what it changed is not known; else empty. An event that
+            does not decode has no data, and is of the revision that was the newest one before it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -272,6 +298,52 @@ class DeploymentHistoryEntry(BaseModel):
     actor: str
     revision: int
     event_id: UUID
-    correlation_id: UUID
+    correlation_id: UUID | None
     causation_id: UUID | None = None
     data: dict[str, Any] = Field(default_factory=dict)
+    position: int
+    recorded_at: datetime
+    step: Step | None = None
+    attempt: int = 1
+    duration: float | None = None
+    cause: int | None = None
+    changes: list[Change] = Field(default_factory=list)
+    error: str = ""
+
+
+class PastMoment(BaseModel):
+    """A moment of a deployment's past.
+
+    Attributes:
+        asked_for: the moment in words: a time, a position, a revision, or ``now``.
+        position: the position that it means, as in the status.
+        recorded_at: when the deployment's last event by then was recorded (UTC).
+        revision: the newest revision then.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    asked_for: str
+    position: int
+    recorded_at: datetime
+    revision: int
+
+
+class DeploymentDifference(BaseModel):
+    """What differs in a deployment between two moments.
+
+    Attributes:
+        deployment_id: the deployment's id.
+        deployment_name: its name at the second moment.
+        before: the first moment.
+        after: the second one.
+        changes: what differs; empty if nothing does.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    deployment_id: UUID
+    deployment_name: str
+    before: PastMoment
+    after: PastMoment
+    changes: list[Change]

@@ -19,7 +19,7 @@ from deployledger.projections.store import (
 )
 
 LARGEST_ROW_BYTES = 1 << 20
-_LONGEST_ERROR = 500
+LONGEST_ERROR = 500
 _LONGEST_KEY = 500
 _STREAM = "stream:"
 
@@ -221,7 +221,7 @@ class Folding:
                 raw.stream_id,
                 raw.stream_version,
                 raw.topic,
-                error[:_LONGEST_ERROR].replace("\0", "\ufffd"),
+                error[:LONGEST_ERROR].replace("\0", "\ufffd"),
                 datetime.now(UTC),
             )
         )

@@ -1,22 +1,233 @@
-"""A deployment's events as the entries of its history."""
+"""A deployment's events, one after the other: what each changed, how long it took, and what it led to."""
 
-from deployledger.domain.events import DeploymentEvent
-from deployledger.domain.schemas import DeploymentHistoryEntry
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from deployledger.domain import events
+from deployledger.domain.event_log import RawEvent, RawRecord
+from deployledger.domain.events import DeploymentEvent, Event
+from deployledger.domain.exceptions import UndecodableEventError
+from deployledger.domain.schemas import Change, DeploymentHistoryEntry, DeploymentStatusResponse
+from deployledger.domain.values import Step
+from deployledger.projections.folding import LONGEST_ERROR
+from deployledger.projections.status import DEPLOYMENT_STATUS, StatusRow, respond
 
 _OWN_FIELDS = {"timestamp", "actor", "revision", "event_id", "correlation_id", "causation_id"}
+_NOT_COMPARED = {
+    "deployment_id",
+    "created_at",
+    "updated_at",
+    "version",
+    "progress",
+    "message",
+    "parked_events",
+    "position",
+}
+_TAKEN_APART = {"deployment_target_config", "resource_allocation", "tags"}
+_ENDED = {
+    events.ArtifactsFetched.TOPIC: Step.FETCH,
+    events.Packaged.TOPIC: Step.PACKAGE,
+    events.Provisioned.TOPIC: Step.PROVISION,
+    events.Completed.TOPIC: Step.RUN,
+    events.Deleted.TOPIC: Step.DELETE,
+}
+_COMMANDS = {
+    events.Requested.TOPIC,
+    events.UpdateRequested.TOPIC,
+    events.RetryRequested.TOPIC,
+    events.DeletionRequested.TOPIC,
+}
+_AFTER_ANOTHER = "An earlier event could not be applied."
 
 
-def describe(event: DeploymentEvent) -> DeploymentHistoryEntry:
-    """Return one event as an entry of its deployment's history."""
-    return DeploymentHistoryEntry(
-        version=event.originator_version,
-        event=type(event).__name__,
-        topic=event.TOPIC,
-        timestamp=event.timestamp,
-        actor=event.actor,
-        revision=event.revision,
-        event_id=event.event_id,
-        correlation_id=event.correlation_id,
-        causation_id=event.causation_id,
-        data=event.model_dump(mode="json", exclude=_OWN_FIELDS),
+@dataclass(frozen=True)
+class Applied:
+    """An event of a deployment, and what it made of the status.
+
+    Attributes:
+        record: the event as it is stored.
+        event: the event, or None if it does not decode.
+        row: the row after it; as it was before if the event, or an earlier one, could not be applied.
+        is_parked: whether that is so.
+        error: why this very event could not be applied, if it could not.
+    """
+
+    record: RawRecord
+    event: DeploymentEvent | None
+    row: StatusRow | None
+    is_parked: bool
+    error: str = ""
+
+
+def apply_all(
+    records: Iterable[RawRecord], decode: Callable[[RawEvent], Event], *, largest_row: int
+) -> Iterator[Applied]:
+    """Apply the events of one deployment, as the read model of the status does.
+
+    Args:
+        largest_row: how many bytes a row may take as JSON; an event that makes a larger one is refused.
+    """
+    row: StatusRow | None = None
+    is_parked, size = False, 0
+    for record in records:
+        event: DeploymentEvent | None = None
+        error = ""
+        size += len(record.raw.state)
+        try:
+            event = cast("DeploymentEvent", decode(record.raw))
+            if not is_parked:
+                after = DEPLOYMENT_STATUS.apply(row, event)
+                if size > largest_row // 2:  # a row seldom takes more than its events do
+                    _check_size(after, largest_row)
+                row = after
+        except UndecodableEventError as problem:
+            is_parked, error = True, problem.message
+        except Exception as problem:  # what it refuses, and how, is the fold's own
+            is_parked, error = True, f"{type(problem).__name__}: {problem}"
+        yield Applied(record, event, row, is_parked, error[:LONGEST_ERROR])
+
+
+def _check_size(row: StatusRow | None, largest: int) -> None:
+    size = len(DEPLOYMENT_STATUS.encode(row)[1]) if row is not None else 0
+    if size > largest:
+        raise ValueError(f"the row takes {size:,} bytes as JSON; {largest:,} is the most")
+
+
+def past_status(past: Sequence[Applied], position: int) -> DeploymentStatusResponse | None:
+    """Return the status after some events; None if the first one could not be applied.
+
+    Args:
+        position: the position that is meant.
+    """
+    row = past[-1].row
+    if row is None:
+        return None
+    answer = respond(row)
+    changes: dict[str, Any] = {"position": position}
+    parked = [it for it in past if it.is_parked]
+    if parked:
+        changes["parked_events"] = len(parked)
+        changes["message"] = with_parked(
+            answer.message, len(parked), parked[0].record.raw.position, parked[0].error
+        )
+    return answer.model_copy(update=changes)
+
+
+def with_parked(message: str, count: int, position: int, error: str) -> str:
+    """Return the message of a status that does not have the deployment's last events in it.
+
+    Args:
+        position: that of the first of these events, which could not be applied for the ``error``.
+    """
+    return (
+        f"{message} {count} later event{'s' if count != 1 else ''} could not be applied, "
+        f"from position {position} on: {error}"
     )
+
+
+def differences(
+    before: DeploymentStatusResponse | None, after: DeploymentStatusResponse | None
+) -> list[Change]:
+    """Return what differs between two answers, but for what differs always: times, versions, messages."""
+    one, other = _comparable(before), _comparable(after)
+    found: list[Change] = []
+    for name in {**one, **other}:
+        old, new = one.get(name), other.get(name)
+        if name in _TAKEN_APART:
+            old, new = old or {}, new or {}
+            found += [
+                Change(field=f"{name}.{key}", before=old.get(key), after=new.get(key))
+                for key in {**old, **new}
+                if _differ(old.get(key), new.get(key))
+            ]
+        elif _differ(old, new):
+            found.append(Change(field=name, before=old, after=new))
+    return found
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Return whether two JSON values differ; 1 and true are the same to Python, and not in JSON."""
+    return one != other or json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True)
+
+
+def _comparable(answer: DeploymentStatusResponse | None) -> dict[str, Any]:
+    return answer.model_dump(mode="json", exclude=_NOT_COMPARED) if answer is not None else {}
+
+
+def entries(past: Iterable[Applied]) -> list[DeploymentHistoryEntry]:
+    """Return the events of one deployment as the entries of its history."""
+    found: list[DeploymentHistoryEntry] = []
+    versions: dict[str, int] = {}
+    status: DeploymentStatusResponse | None = None
+    attempt, began_at = 1, None
+    for it in past:
+        record, raw = it.record, it.record.raw
+        if isinstance(it.event, events.Requested | events.UpdateRequested):
+            attempt = 1
+        elif isinstance(it.event, events.RetryRequested):
+            attempt = it.event.attempt
+        before, status = status, respond(it.row) if it.row is not None else None
+        duration = None
+        if began_at is not None and raw.topic not in _COMMANDS:
+            duration = (record.recorded_at - began_at).total_seconds()
+        found.append(
+            DeploymentHistoryEntry(
+                **_told(it),
+                version=raw.stream_version,
+                topic=raw.topic,
+                position=raw.position,
+                recorded_at=record.recorded_at,
+                step=_step(it.event),
+                attempt=attempt,
+                duration=duration,
+                cause=versions.get(record.causation_id) if record.causation_id is not None else None,
+                changes=[] if it.is_parked else differences(before, status),
+            )
+        )
+        versions[record.event_id] = raw.stream_version
+        began_at = record.recorded_at
+    return found
+
+
+def _told(it: Applied) -> dict[str, Any]:
+    """Return what an event says itself; of one that does not decode, what the log keeps beside it."""
+    event, error = it.event, it.error or (_AFTER_ANOTHER if it.is_parked else "")
+    if event is not None:
+        try:
+            return {
+                "event": type(event).__name__,
+                "data": event.model_dump(mode="json", exclude=_OWN_FIELDS),
+                "timestamp": event.timestamp,
+                "actor": event.actor,
+                "revision": event.revision,
+                "event_id": event.event_id,
+                "correlation_id": event.correlation_id,
+                "causation_id": event.causation_id,
+                "error": error,
+            }
+        except UndecodableEventError as problem:  # ids and actors are read late
+            error = problem.message
+    record = it.record
+    return {
+        "event": _named(record.raw.topic),
+        "timestamp": record.recorded_at,
+        "actor": record.actor or "",
+        "revision": it.row.revision if it.row is not None else 1,
+        "event_id": record.event_id,
+        "correlation_id": record.correlation_id,
+        "causation_id": record.causation_id,
+        "error": error,
+    }
+
+
+def _step(event: DeploymentEvent | None) -> Step | None:
+    if isinstance(event, events.Failed | events.DeletionFailed):
+        return event.failure.step
+    return _ENDED.get(event.TOPIC) if event is not None else None
+
+
+def _named(topic: str) -> str:
+    """Return what the class of an event would be called that may be nobody's."""
+    return "".join(part.capitalize() for part in topic.rpartition(".")[2].split("_"))

@@ -82,7 +82,9 @@ class Commands:
         self._new_id = new_id
         self._blocking = blocking
 
-    async def deploy(self, request: DeploymentRequest, key: str | None) -> DeploymentStatusResponse:
+    async def deploy(
+        self, request: DeploymentRequest, key: str | None, actor: str | None
+    ) -> DeploymentStatusResponse:
         """Request a new deployment, or an update if the name is in use and the request says so."""
         name = request.deployment_name
 
@@ -102,17 +104,24 @@ class Commands:
             look_and_decide,
             key,
             lambda: fingerprint("deploy", request=request),
+            actor,
             without_looking=lambda by: decide(by, NameReservation(name)),
         )
 
     async def update(
-        self, deployment_id: UUID, request: DeploymentRequest, key: str | None, expected_version: int | None
+        self,
+        deployment_id: UUID,
+        request: DeploymentRequest,
+        key: str | None,
+        expected_version: int | None,
+        actor: str | None,
     ) -> DeploymentStatusResponse:
         """Request a new revision; another name renames the deployment."""
         return await self._give(
             lambda by: self._update(deployment_id, request, by, expected_version),
             key,
             lambda: fingerprint("update", deployment_id, request=request, expected_version=expected_version),
+            actor,
         )
 
     async def on(
@@ -122,6 +131,7 @@ class Commands:
         command: Callable[[Deployment, CommandContext], None],
         key: str | None,
         expected_version: int | None,
+        actor: str | None,
         **body: int | None,
     ) -> DeploymentStatusResponse:
         """Give a command that concerns the deployment alone; ``name`` and ``body`` tell it from others."""
@@ -132,7 +142,10 @@ class Commands:
             return Decision(deployment, history)
 
         return await self._give(
-            decide, key, lambda: fingerprint(name, deployment_id, expected_version=expected_version, **body)
+            decide,
+            key,
+            lambda: fingerprint(name, deployment_id, expected_version=expected_version, **body),
+            actor,
         )
 
     def load(
@@ -179,19 +192,19 @@ class Commands:
         decide: Decide,
         key: str | None,
         digest_of: Callable[[], str],
+        actor: str | None,
         *,
         without_looking: Decide | None = None,
     ) -> DeploymentStatusResponse:
         """Decide and store, again if somebody else changed the same stream meanwhile."""
+        actor = self._actor if actor is None else _checked_actor(actor)
         digest = ""
         if key is not None:
             digest = digest_of()
             first = await self._blocking(self._repository.log.command, checked_key(key))
             if first is not None:
                 return await self._first_answer(first, digest)
-        by = CommandContext(
-            actor=self._actor, at=self._now(), new_id=self._new_id, correlation_id=self._new_id()
-        )
+        by = CommandContext(actor=actor, at=self._now(), new_id=self._new_id, correlation_id=self._new_id())
         attempts_left = _MOST_ATTEMPTS
         while True:
             try:

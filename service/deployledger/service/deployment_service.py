@@ -25,13 +25,13 @@ from deployledger.domain.lifecycle import State
 from deployledger.domain.moments import AsOf
 from deployledger.domain.ports import Observation, OrchestratorClientInterface
 from deployledger.domain.schemas import (
+    DeploymentDifference,
     DeploymentHistoryEntry,
     DeploymentPage,
     DeploymentRequest,
     DeploymentStatus,
     DeploymentStatusResponse,
 )
-from deployledger.projections.history import describe
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
@@ -41,7 +41,8 @@ from deployledger.service.commands import Commands
 from deployledger.service.finding import find
 from deployledger.service.fleet import page_as_of
 from deployledger.service.ids import new_id
-from deployledger.service.listing import Filters, Listing, answer, keys, list_page
+from deployledger.service.listing import Filters, Listing, answer, is_text, keys, list_page
+from deployledger.service.past import Past
 from deployledger.service.pipeline import Pipeline, local_path, next_step
 from deployledger.service.repository import Repository, check_id
 from deployledger.service.watchers import Watchers
@@ -110,6 +111,7 @@ class DeploymentService:
         self._orchestrator: OrchestratorClientInterface = clients.orchestrator or SimulatedOrchestrator()
         self._repository = Repository(log)
         self._models = read_models
+        self._past = Past(log, read_models.largest_row, now)
         self._following: Thread | None = None
         self._closing = Event()
         self._pipeline = Pipeline(clients, self._orchestrator, workspace)
@@ -142,7 +144,7 @@ class DeploymentService:
     # Commands ---------------------------------------------------------------------------------------
 
     async def deploy_model(
-        self, request: DeploymentRequest, *, idempotency_key: str | None = None
+        self, request: DeploymentRequest, *, idempotency_key: str | None = None, actor: str | None = None
     ) -> DeploymentStatusResponse:
         """Deploy a model under a new name; returns at once, with status ``creating``.
 
@@ -151,13 +153,15 @@ class DeploymentService:
         Args:
             idempotency_key: a name for this command, 1 to 255 characters; repeated with the same body it
                 takes effect once and gives the first answer. All commands take one.
+            actor: who gives this command, recorded with its events; the default is the service's actor. For
+                servers that act for many users. All commands take one.
 
         Raises:
             ConfigurationError: if the request is not one that this service can serve.
             NameInUseError: if another deployment has the name.
             IdempotencyKeyReusedError: if the key came before, with another body.
         """
-        return await self._command(self._commands.deploy(self._checked(request), idempotency_key))
+        return await self._command(self._commands.deploy(self._checked(request), idempotency_key, actor))
 
     async def update_deployment(
         self,
@@ -166,6 +170,7 @@ class DeploymentService:
         *,
         idempotency_key: str | None = None,
         expected_version: int | None = None,
+        actor: str | None = None,
     ) -> DeploymentStatusResponse:
         """Make a new revision of a deployment; returns at once, typically with status ``updating``.
 
@@ -183,7 +188,9 @@ class DeploymentService:
             StaleVersionError: if it is not at the expected version.
         """
         return await self._command(
-            self._commands.update(deployment_id, self._checked(request), idempotency_key, expected_version)
+            self._commands.update(
+                deployment_id, self._checked(request), idempotency_key, expected_version, actor
+            )
         )
 
     async def rollback_deployment(
@@ -193,6 +200,7 @@ class DeploymentService:
         *,
         idempotency_key: str | None = None,
         expected_version: int | None = None,
+        actor: str | None = None,
     ) -> DeploymentStatusResponse:
         """Make a new revision that repeats an earlier one, from the very same bytes.
 
@@ -207,12 +215,18 @@ class DeploymentService:
                 lambda deployment, by: deployment.request_rollback(to_revision, by=by),
                 idempotency_key,
                 expected_version,
+                actor,
                 to_revision=to_revision,
             )
         )
 
     async def retry_deployment(
-        self, deployment_id: UUID, *, idempotency_key: str | None = None, expected_version: int | None = None
+        self,
+        deployment_id: UUID,
+        *,
+        idempotency_key: str | None = None,
+        expected_version: int | None = None,
+        actor: str | None = None,
     ) -> DeploymentStatusResponse:
         """Try the newest revision again after it failed or was cancelled.
 
@@ -227,11 +241,17 @@ class DeploymentService:
                 lambda deployment, by: deployment.retry(by=by),
                 idempotency_key,
                 expected_version,
+                actor,
             )
         )
 
     async def cancel_deployment(
-        self, deployment_id: UUID, *, idempotency_key: str | None = None, expected_version: int | None = None
+        self,
+        deployment_id: UUID,
+        *,
+        idempotency_key: str | None = None,
+        expected_version: int | None = None,
+        actor: str | None = None,
     ) -> DeploymentStatusResponse:
         """Call off a deployment or an update in progress; what served before goes on serving.
 
@@ -246,11 +266,17 @@ class DeploymentService:
                 lambda deployment, by: deployment.cancel(by=by),
                 idempotency_key,
                 expected_version,
+                actor,
             )
         )
 
     async def delete_deployment(
-        self, deployment_id: UUID, *, idempotency_key: str | None = None, expected_version: int | None = None
+        self,
+        deployment_id: UUID,
+        *,
+        idempotency_key: str | None = None,
+        expected_version: int | None = None,
+        actor: str | None = None,
     ) -> DeploymentStatusResponse:
         """Stop a deployment and delete it; returns at once, with status ``deleting``.
 
@@ -265,6 +291,7 @@ class DeploymentService:
                 lambda deployment, by: deployment.request_deletion(by=by),
                 idempotency_key,
                 expected_version,
+                actor,
             )
         )
 
@@ -306,22 +333,41 @@ class DeploymentService:
     # Questions --------------------------------------------------------------------------------------
 
     async def get_deployment_status(
-        self, deployment_id: UUID, *, consistency: Consistency | str = Consistency.CURRENT
+        self,
+        deployment_id: UUID,
+        *,
+        consistency: Consistency | str = Consistency.CURRENT,
+        as_of: AsOf | str | None = None,
     ) -> DeploymentStatusResponse:
-        """Return everything there is to know about a deployment now.
+        """Return everything there is to know about a deployment now, or at a moment of the past.
 
         Args:
             consistency: ``current`` shows everything that was acknowledged before; ``eventual`` answers at
                 once from what is at hand, and says up to which ``position`` of the log that is true.
+            as_of: the moment: a time with its zone, to which all events belong that the log recorded then
+                or before; a position of the log; or ``AtRevision(n)``, the last moment at which that was
+                the newest revision. A text is read as `deployledger.domain.moments.parse` says.
 
         Raises:
-            ResourceNotFoundError: if there is no such deployment.
+            ResourceNotFoundError: if there is no such deployment; NotYetRequestedError if it did not exist
+                at that moment; RevisionNotFoundError if it has no such revision.
+            ConfigurationError: if the moment is none, has no time zone, or has not come yet.
         """
-        return await self._blocking(self._status, deployment_id, consistency)
+        return await self._blocking(self._status, deployment_id, consistency, as_of)
 
     def _status(
-        self, deployment_id: UUID, consistency: Consistency | str = Consistency.CURRENT
+        self,
+        deployment_id: UUID,
+        consistency: Consistency | str = Consistency.CURRENT,
+        as_of: AsOf | str | None = None,
     ) -> DeploymentStatusResponse:
+        if as_of is not None:
+            if consistency != Consistency.CURRENT:
+                raise ConfigurationError(
+                    f"consistency={str(consistency)!r} and a moment of the past contradict each other: "
+                    "what was does not change."
+                )
+            return self._past.status(deployment_id, as_of)
         check_id(deployment_id)
         found = self._models.find(DEPLOYMENT_STATUS, str(deployment_id), consistency)
         if found.row is None:
@@ -414,26 +460,66 @@ class DeploymentService:
             )
         return await self._blocking(page_as_of, self._models, listing, as_of, self._now)
 
-    async def find_deployment(self, reference: str) -> DeploymentStatusResponse:
+    async def find_deployment(
+        self, reference: str, *, as_of: AsOf | str | None = None
+    ) -> DeploymentStatusResponse:
         """Return the deployment that a name, an id or a unique prefix of an id means.
 
         A name that is free again means the deployment that had it last.
+
+        Args:
+            as_of: a moment of the past, as for `get_deployment_status`. A name means the deployment that
+                had it then; if none had it by then, the one that it means now.
+
+        Raises:
+            ResourceNotFoundError: if none is meant, or it did not exist at that moment.
+            ConfigurationError: if the prefix fits several, or the moment is none.
+        """
+
+        def find_and_look() -> DeploymentStatusResponse:
+            then = self._past.holder(reference, as_of) if as_of is not None and is_text(reference) else None
+            found = then or find(reference, self._repository, self._models)
+            return self._status(found, as_of=as_of)
+
+        return await self._blocking(find_and_look)
+
+    async def find_deployment_id(self, reference: str) -> UUID:
+        """Return the id of the deployment that a name, an id or a unique prefix of an id means.
+
+        Unlike `find_deployment` it looks at nothing else, so it finds one whose status cannot be shown. An
+        id is taken as it is, also if no deployment has it.
 
         Raises:
             ResourceNotFoundError: if none is meant.
             ConfigurationError: if the prefix fits several.
         """
-        return await self._blocking(lambda: self._status(find(reference, self._repository, self._models)))
+        return await self._blocking(find, reference, self._repository, self._models)
 
     async def get_deployment_history(self, deployment_id: UUID) -> list[DeploymentHistoryEntry]:
-        """Return every event of a deployment, oldest first.
+        """Return every event of a deployment, oldest first, with what it changed and how long it took.
+
+        An event that does not decode, or that the lifecycle does not allow, is among them and says so.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
-        return await self._blocking(
-            lambda: [describe(event) for event in self._repository.history(deployment_id)]
-        )
+        return await self._blocking(self._past.history, deployment_id)
+
+    async def diff_deployment(
+        self, deployment_id: UUID, from_: AsOf | str | None = None, to: AsOf | str | None = None
+    ) -> DeploymentDifference:
+        """Return what differs in a deployment between two moments.
+
+        Args:
+            from_: the first moment, as for `get_deployment_status`; the default is the revision before the
+                one that is the newest at the second moment.
+            to: the second moment; the default is now.
+
+        Raises:
+            ResourceNotFoundError: as `get_deployment_status`.
+            ConfigurationError: as `get_deployment_status`, or if there is no revision before.
+        """
+        return await self._blocking(self._past.difference, deployment_id, from_, to)
 
     async def watch_deployment(self, deployment_id: UUID) -> AsyncIterator[DeploymentStatusResponse]:
         """Yield the status now, and again whenever it changes, until the deployment is deleted.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from deployledger.domain import moments
@@ -13,9 +14,10 @@ from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
 from deployledger.projections.folding import fold_streams
 from deployledger.projections.garbage import rare_collections
+from deployledger.projections.history import with_parked
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS, respond
-from deployledger.service.listing import Listing, with_parked
+from deployledger.service.listing import Listing
 
 
 def page_as_of(
@@ -75,7 +77,9 @@ def _answers(models: ReadModels, keys: Sequence[str], position: int) -> list[Dep
                 hint="Upgrade deployledger, or restore the database from a backup.",
             )
         found = respond(row)
+        changes: dict[str, Any] = {"position": position}
         if parked:
-            found = with_parked(found, len(parked), parked[0].position, parked[0].error)
-        answers.append(found.model_copy(update={"position": position}))
+            changes["parked_events"] = len(parked)
+            changes["message"] = with_parked(found.message, len(parked), parked[0].position, parked[0].error)
+        answers.append(found.model_copy(update=changes))
     return answers

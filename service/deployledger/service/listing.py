@@ -12,6 +12,7 @@ from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.schemas import DeploymentPage, DeploymentStatus, DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST, tag_pattern
+from deployledger.projections.history import with_parked
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
@@ -241,18 +242,9 @@ def answer(models: ReadModels, stored: StoredRow) -> DeploymentStatusResponse:
     if stored.parked_from is None:
         return found
     parked = models.store.parked(DEPLOYMENT_STATUS, stored.key)
-    return with_parked(found, len(parked), stored.parked_from, parked[0].error if parked else "")
-
-
-def with_parked(
-    found: DeploymentStatusResponse, count: int, position: int, error: str
-) -> DeploymentStatusResponse:
-    """Return an answer that says how many events could not be applied, from which position on, and why."""
-    message = (
-        f"{found.message} {count} later event{'s' if count != 1 else ''} could not be applied, "
-        f"from position {position} on: {error or 'why is not known'}"
-    )
-    return found.model_copy(update={"message": message, "parked_events": count})
+    error = parked[0].error if parked else "why is not known"
+    message = with_parked(found.message, len(parked), stored.parked_from, error)
+    return found.model_copy(update={"message": message, "parked_events": len(parked)})
 
 
 def keys(

@@ -10,13 +10,15 @@ from uuid import UUID
 
 import typer
 
-from deployledger.adapters.cli import log_commands, projection_commands
+from deployledger.adapters.cli import log_commands, past_commands, projection_commands
+from deployledger.adapters.cli.past_commands import AsOfOption
 from deployledger.adapters.cli.session import (
     ExitCode,
     Interruptible,
     OpenService,
     Output,
     OutputOption,
+    Reference,
     Session,
     VerboseOption,
     escaped,
@@ -40,12 +42,6 @@ app.add_typer(log_commands.database, name="db")
 app.add_typer(log_commands.log, name="log")
 app.add_typer(projection_commands.projections, name="projections")
 
-Reference = Annotated[
-    str,
-    typer.Argument(
-        metavar="DEPLOYMENT", help="A name, an id, or the beginning of an id.", show_default=False
-    ),
-]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the work is done.")]
 TimeoutOption = Annotated[
     float | None,
@@ -353,15 +349,25 @@ def resume(
 def status(
     deployment: Reference,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Print it again whenever it changes.")] = False,
+    as_of: AsOfOption = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show everything there is to know about a deployment now."""
+    """Show everything there is to know about a deployment, now or at a moment of the past."""
     session = session_for(output, verbose)
+    if as_of is not None and watch:
+        raise typer.BadParameter("What was does not change: there is nothing to watch.", param_hint="--as-of")
 
     async def question(service: "DeploymentService") -> None:
         from deployledger.adapters.cli.rendering import deployment_card
 
+        if as_of is not None:
+            then = await service.find_deployment(deployment, as_of=as_of)
+            if session.is_json:
+                session.print_json({**then.model_dump(mode="json"), "observation": None})
+            else:
+                session.stdout.print(deployment_card(then, as_of=f"{as_of} (position {then.position})"))
+            return
         found = await service.find_deployment(deployment)
         await _resume_if_left(session, service, found)
         if not watch:
@@ -510,24 +516,8 @@ def list_(
         session.stderr.print("No deployments. `deployledger deploy MODEL_URI --name NAME` makes one.")
 
 
-@app.command()
-def history(
-    deployment: Reference, output: OutputOption = Output.TABLE, verbose: VerboseOption = False
-) -> None:
-    """Show everything that ever happened to a deployment."""
-    session = session_for(output, verbose)
-
-    async def question(service: "DeploymentService") -> Any:
-        found = await service.find_deployment(deployment)
-        return await service.get_deployment_history(found.deployment_id)
-
-    entries = session.run(question)
-    if session.is_json:
-        session.print_json(entries)
-    else:
-        from deployledger.adapters.cli.rendering import history_table
-
-        session.stdout.print(history_table(entries))
+app.command()(past_commands.history)
+app.command()(past_commands.diff)
 
 
 @app.command()
@@ -611,8 +601,6 @@ def _command(
 
     async def give(service: "DeploymentService") -> "DeploymentStatusResponse":
         answer = await command(service)
-        if wait:  # a command that is repeated answers as it did first, and may be done long since
-            answer = await service.get_deployment_status(answer.deployment_id)
         accepted.append(answer)
         if not wait:
             return answer

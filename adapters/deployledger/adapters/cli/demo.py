@@ -44,7 +44,8 @@ def run_demo(session: Session, *, keep: bool) -> None:
 
 
 async def _demonstrate(session: Session, service: "DeploymentService", *, keep: bool) -> None:
-    from deployledger.adapters.cli.rendering import deployments_table, history_table
+    from deployledger.adapters.cli.rendering import deployments_table
+    from deployledger.adapters.cli.timeline import timeline
 
     say = _Narrator(session)
     say.title("Deploying version 1 of a model that tells irises apart")
@@ -65,7 +66,7 @@ async def _demonstrate(session: Session, service: "DeploymentService", *, keep: 
     say.title("What is deployed")
     session.stdout.print(deployments_table(await service.list_deployments()))
     say.title("How it came to be")
-    session.stdout.print(history_table(await service.get_deployment_history(first.deployment_id)))
+    session.stdout.print(timeline(await service.get_deployment_history(first.deployment_id)))
     if not keep:
         say.title("Deleting it")
         await _done(session, service, await service.delete_deployment(first.deployment_id))

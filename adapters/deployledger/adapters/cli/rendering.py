@@ -12,7 +12,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from deployledger.domain.event_log import RawEvent
     from deployledger.domain.ports import Observation
-    from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
+    from deployledger.domain.schemas import DeploymentStatusResponse
     from deployledger.projections.read_models import ReadModelStatus
     from deployledger.projections.reports import Difference
     from deployledger.projections.store import ParkedEvent
@@ -68,14 +68,22 @@ def deployments_table(deployments: "Sequence[DeploymentStatusResponse]") -> Tabl
 
 
 def deployment_card(
-    deployment: "DeploymentStatusResponse", observation: "Observation | None" = None
+    deployment: "DeploymentStatusResponse",
+    observation: "Observation | None" = None,
+    *,
+    as_of: str | None = None,
 ) -> Table:
-    """Return everything about one deployment, a line each; what is not known is left out."""
+    """Return everything about one deployment, a line each; what is not known is left out.
+
+    Args:
+        as_of: the moment of the past, in words, if it is not how things are now.
+    """
     target = deployment.deployment_target_config
     resources = deployment.resource_allocation
     lines: list[tuple[str, Any]] = [
         ("Name", deployment.deployment_name),
         ("Id", deployment.deployment_id),
+        ("As of", as_of),
         ("Status", coloured(deployment.status)),
         ("Message", deployment.message),
         ("Running", _running(observation)),
@@ -121,55 +129,6 @@ def _revision(deployment: "DeploymentStatusResponse") -> str:
     if serving is not None and serving != deployment.revision:
         return f"{deployment.revision} (revision {serving} serves)"
     return str(deployment.revision)
-
-
-def history_table(history: "Sequence[DeploymentHistoryEntry]") -> Table:
-    """Return a table with one row an event, oldest first."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("#", "TIME (UTC)", "EVENT", "REV"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("ACTOR", overflow="fold")
-    table.add_column("DETAILS", overflow="fold", min_width=_LEAST_DETAILS)
-    for entry in history:
-        table.add_row(
-            str(entry.version),
-            f"{entry.timestamp:%Y-%m-%d %H:%M}",
-            entry.event,
-            str(entry.revision),
-            Text(entry.actor),
-            Text(_details(entry.data)),
-        )
-    return table
-
-
-def _details(data: dict[str, Any]) -> str:
-    match data:
-        case {"failure": {"step": step, "reason": reason, "message": message}}:
-            return f"{step}: {reason}: {message}"
-        case {"artifact": {"digest": digest, "resolved_uri": uri, "size_bytes": size}}:
-            return f"{_short(digest)} {uri} ({size:,} bytes){_simulated(data)}"
-        case {"image": {"digest": digest, "size_bytes": size}}:
-            return f"{_short(digest)} ({size:,} bytes){_simulated(data)}"
-        case {"model_uri": uri, "rollback_to": int(rollback_to)}:
-            return f"back to revision {rollback_to}: {uri}"
-        case {"model_uri": uri, "name": name}:
-            return f"{name}: {uri}"
-        case {"endpoint_url": str(endpoint_url)}:
-            return f"{endpoint_url}{_simulated(data)}"
-        case {"output_uri": output_uri, "rows": rows}:
-            return f"{rows} rows into {output_uri}{_simulated(data)}"
-        case {"attempt": attempt}:
-            return f"attempt {attempt}"
-        case _:
-            return _simulated(data).strip()
-
-
-def _short(digest: str) -> str:
-    return digest[: len("sha256:") + 12]
-
-
-def _simulated(data: dict[str, Any]) -> str:
-    return " (simulated)" if data.get("simulated") else ""
 
 
 def read_models_table(statuses: "Sequence[ReadModelStatus]") -> Table:

@@ -40,6 +40,12 @@ class Output(enum.StrEnum):
     JSON = "json"
 
 
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="DEPLOYMENT", help="A name, an id, or the beginning of an id.", show_default=False
+    ),
+]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens on standard error.")]
 

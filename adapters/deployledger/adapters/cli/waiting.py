@@ -1,5 +1,6 @@
 """Waiting for a deployment's job, with its steps shown live on standard error."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deployledger.adapters.cli.session import ExitCode, Session, escaped
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
     from rich.progress import TaskID
 
-    from deployledger.domain.schemas import DeploymentStatusResponse
+    from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 _DOING = {
@@ -26,7 +27,6 @@ _DONE = {
     "run": "Scored",
     "delete": "Deleted",
 }
-_STEPS = list(_DOING)
 
 
 async def wait(
@@ -34,9 +34,11 @@ async def wait(
 ) -> "DeploymentStatusResponse":
     """Show the job's steps, from the answer to a command on, and return the status when none is left."""
     current = accepted
-    with Steps(session) as steps:
-        steps.show(accepted)
+    with Steps(session, accepted) as steps:
         async for current in service.watch_deployment(accepted.deployment_id):
+            # Several steps may be done between two looks; the history has them all.
+            if steps.is_behind(current):
+                steps.finish(await service.get_deployment_history(accepted.deployment_id))
             steps.show(current)
             if current.progress is None:
                 break
@@ -55,12 +57,14 @@ class Steps:
     On a terminal they are live, elsewhere each is a line as it is done; with JSON output nothing is shown.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, accepted: "DeploymentStatusResponse") -> None:
         self._silent = session.is_json
         self._console: Console = session.stderr
         self._bar: ProgressBar | None = None
         self._task: TaskID | None = None
         self._step: str | None = None
+        self._accepted = accepted.version
+        self._seen = accepted.version
 
     def __enter__(self) -> "Steps":
         if not self._silent and self._console.is_terminal:
@@ -89,41 +93,42 @@ class Steps:
         if self._bar:
             self._bar.stop()
 
+    def is_behind(self, deployment: "DeploymentStatusResponse") -> bool:
+        """Return whether there is more in the deployment's history than was shown."""
+        return not self._silent and deployment.version > self._seen
+
+    def finish(self, history: "Sequence[DeploymentHistoryEntry]") -> None:
+        """Show the steps that are done, of the job that the command set off and not yet shown."""
+        command = next(it.correlation_id for it in history if it.version == self._accepted)
+        for entry in history:
+            if entry.version > self._seen and entry.correlation_id == command and entry.step:
+                has_failed = "failure" in entry.data
+                mark = "[red]✗[/]" if has_failed else "[green]✓[/]"
+                what = _DOING[entry.step] if has_failed else _DONE[entry.step]
+                self._console.print(f"{mark} {what}{_detail(entry)}", highlight=False)
+        self._seen = history[-1].version
+
     def show(self, deployment: "DeploymentStatusResponse") -> None:
-        """Show how far the job is."""
+        """Show how far the step is that is being done."""
         progress = deployment.progress
         step = progress.step if progress else None
+        if self._bar is None:
+            return
         if step != self._step:
-            self._finish(deployment, step)
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(_DOING[step], total=None) if step else None
             self._step = step
-            if self._bar and step:
-                self._task = self._bar.add_task(_DOING[step], total=None)
-        if self._bar and self._task is not None and progress:
+        if self._task is not None and progress:
             self._bar.update(self._task, completed=progress.done or 0, total=progress.total)
 
-    def _finish(self, deployment: "DeploymentStatusResponse", following: str | None) -> None:
-        if self._bar and self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
-        if self._silent or self._step is None:
-            return
-        if following is None and deployment.failure is not None:
-            step = deployment.failure.step if deployment.failure else self._step
-            self._console.print(f"[red]✗[/] {_DOING[step]}", highlight=False)
-            return
-        last = _STEPS.index(following) if following else _STEPS.index(self._step) + 1
-        for step in _STEPS[_STEPS.index(self._step) : max(last, _STEPS.index(self._step) + 1)]:
-            self._console.print(f"[green]✓[/] {_DONE[step]}{_detail(step, deployment)}", highlight=False)
 
-
-def _detail(step: str, deployment: "DeploymentStatusResponse") -> str:
-    match step:
-        case "fetch":
-            detail = deployment.artifact_digest
-        case "package":
-            detail = deployment.image_digest
-        case "provision":
-            detail = deployment.endpoint_url
+def _detail(entry: "DeploymentHistoryEntry") -> str:
+    match entry.data:
+        case {"artifact": {"digest": detail}} | {"image": {"digest": detail}}:
+            pass
+        case {"endpoint_url": str(detail)}:
+            pass
         case _:
-            detail = None
-    return f" [dim]{escaped(detail)}[/]" if detail else ""
+            return ""
+    return f" [dim]{escaped(detail)}[/]"

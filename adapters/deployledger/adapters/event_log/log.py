@@ -27,6 +27,7 @@ from deployledger.domain.event_log import (
     EventBatch,
     LogStatistics,
     RawEvent,
+    RawRecord,
     RecordedEvent,
     RepeatedCommandError,
     SchemaState,
@@ -139,6 +140,12 @@ class DatabaseEventLog(ABC):
     @abstractmethod
     def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
         """Return the events of some streams up to a position, in the order of the log."""
+
+    @abstractmethod
+    def _stream_records(
+        self, stream_id: UUID, until: datetime | int | None, limit: int | None
+    ) -> list[RawRecord]:
+        """Return the events of one stream in order, as they are stored."""
 
     @abstractmethod
     def _scan(
@@ -316,6 +323,14 @@ class DatabaseEventLog(ABC):
             return [
                 self._mapper.to_domain_event(stored) for stored in self._recorder.select_events(stream_id)
             ]
+
+    def stream_records(
+        self, stream_id: UUID, *, until: datetime | int | None = None, limit: int | None = None
+    ) -> list[RawRecord]:
+        """Return the events of one stream in order, as they are stored; see the port."""
+        with self._use():
+            _ = self._recorder
+            return self._stream_records(stream_id, until, limit)
 
     def version(self, stream_id: UUID) -> int:
         """Return the version of the stream's last event; 0 if there is no such stream."""

@@ -1,16 +1,21 @@
 """The request and response schemas of the deployment service."""
 
 from deployledger.domain.schemas import (
+    Change,
+    DeploymentDifference,
     DeploymentHistoryEntry,
     DeploymentRequest,
     DeploymentStatus,
     DeploymentStatusResponse,
     DeploymentTargetConfig,
+    PastMoment,
     ResourceConfig,
 )
 from deployledger.domain.values import Failure, FailureReason, Progress, Step
 
 __all__ = [
+    "Change",
+    "DeploymentDifference",
     "DeploymentHistoryEntry",
     "DeploymentRequest",
     "DeploymentStatus",
@@ -18,6 +23,7 @@ __all__ = [
     "DeploymentTargetConfig",
     "Failure",
     "FailureReason",
+    "PastMoment",
     "Progress",
     "ResourceConfig",
     "Step",

@@ -21,7 +21,7 @@ from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecord
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
 from deployledger.adapters.postgres import PostgresDatabase, Session
-from deployledger.domain.event_log import CommandKey, RawEvent
+from deployledger.domain.event_log import CommandKey, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.redaction import without_credentials
 
@@ -192,6 +192,23 @@ class PostgresEventLog(DatabaseEventLog):
             "WHERE originator_id = ANY(%s) AND position <= %s ORDER BY position"
         ).format(schema.EVENTS.name)
         return list(starmap(RawEvent, self._select_tuples(query, (list(stream_ids), until))))
+
+    def _stream_records(
+        self, stream_id: UUID, until: datetime | int | None, limit: int | None
+    ) -> list[RawRecord]:
+        condition, values = SQL(""), list[Any]([stream_id])
+        if until is not None:
+            condition = SQL("AND position <= %s" if isinstance(until, int) else "AND recorded_at <= %s")
+            values.append(until)
+        query = SQL(
+            "SELECT position, originator_id::text, originator_version, topic, state, recorded_at, "
+            "event_id::text, actor, correlation_id::text, causation_id::text "
+            "FROM {} WHERE originator_id = %s {} "
+            "ORDER BY originator_version LIMIT %s"
+        ).format(schema.EVENTS.name, condition)
+        return [
+            RawRecord(RawEvent(*row[:5]), *row[5:]) for row in self._select_tuples(query, (*values, limit))
+        ]
 
     def _scan(
         self, after: int, until: int, streams: tuple[UUID, UUID] | None

@@ -23,7 +23,7 @@ from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
 from deployledger.adapters.event_log.sqlite.schema import create, found_version, upgrade
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
-from deployledger.domain.event_log import CommandKey, RawEvent
+from deployledger.domain.event_log import CommandKey, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError
 
 if TYPE_CHECKING:
@@ -209,8 +209,7 @@ class SQLiteEventLog(DatabaseEventLog):
                 WHERE low < high
             )
             SELECT low FROM search WHERE low = high"""  # noqa: S608  # a name of ours
-        microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
-        return int(self._select(query, microseconds)[0][0])
+        return int(self._select(query, _microseconds(moment))[0][0])
 
     def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
         query = f"{_SELECT_RAW} WHERE position > ? ORDER BY position LIMIT ?"
@@ -229,6 +228,29 @@ class SQLiteEventLog(DatabaseEventLog):
         return [
             RawEvent(position, _dashed(stream), version, topic, state)
             for position, stream, version, topic, state in self._select(query, ids, until)
+        ]
+
+    def _stream_records(
+        self, stream_id: UUID, until: datetime | int | None, limit: int | None
+    ) -> list[RawRecord]:
+        condition, values = "", list[int | str]([stream_id.hex])
+        if until is not None:
+            condition = f"AND {'position' if isinstance(until, int) else 'recorded_at'} <= ?"
+            values.append(until if isinstance(until, int) else _microseconds(until))
+        query = (
+            "SELECT position, originator_version, topic, state, recorded_at, event_id, actor, "  # noqa: S608
+            f"correlation_id, causation_id FROM {EVENTS_TABLE} "
+            f"WHERE originator_id = ? {condition} ORDER BY originator_version LIMIT ?"
+        )
+        rows = self._select(query, *values, -1 if limit is None else limit)
+        name = str(stream_id)
+        return [
+            RawRecord(
+                RawEvent(row[0], name, row[1], row[2], row[3]),
+                _EPOCH + timedelta(microseconds=row[4]),
+                *row[5:],
+            )
+            for row in rows
         ]
 
     def _scan(
@@ -317,6 +339,10 @@ class SQLiteEventLog(DatabaseEventLog):
         finally:
             (folder / str(stream_id)).unlink(missing_ok=True)
             os.close(lock)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _dashed(stream: str) -> str:

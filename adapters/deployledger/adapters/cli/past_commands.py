@@ -1,0 +1,78 @@
+"""The commands that look back: ``history`` and ``diff``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployledger.adapters.cli.session import (
+    Output,
+    OutputOption,
+    Reference,
+    VerboseOption,
+    session_for,
+)
+
+if TYPE_CHECKING:
+    from deployledger.domain.schemas import DeploymentDifference, DeploymentHistoryEntry
+    from deployledger.service.deployment_service import DeploymentService
+
+_MOMENT = "a time with its zone (2026-03-03T12:00Z), a position of the log (1234) or a revision (r2)"
+
+AsOfOption = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="WHEN", help=f"As it was then: {_MOMENT}.", show_default="now"),
+]
+
+
+def history(
+    deployment: Reference, output: OutputOption = Output.TABLE, verbose: VerboseOption = False
+) -> None:
+    """Show everything that ever happened to a deployment: when, who, and what it changed.
+
+    TOOK is the time since the step began. Events that one command set off are together.
+    """
+    session = session_for(output, verbose)
+
+    async def question(service: "DeploymentService") -> "list[DeploymentHistoryEntry]":
+        return await service.get_deployment_history(await service.find_deployment_id(deployment))
+
+    entries = session.run(question)
+    if session.is_json:
+        session.print_json(entries)
+    else:
+        from deployledger.adapters.cli.timeline import timeline
+
+        session.stdout.print(timeline(entries))
+
+
+def diff(
+    deployment: Reference,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="WHEN", help=f"The first moment: {_MOMENT}.", show_default="the revision before"
+        ),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="WHEN", help="The second moment.", show_default="now")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show what differs in a deployment between two moments."""
+    session = session_for(output, verbose)
+
+    async def question(service: "DeploymentService") -> "DeploymentDifference":
+        return await service.diff_deployment(await service.find_deployment_id(deployment), from_, to)
+
+    found = session.run(question)
+    if session.is_json:
+        session.print_json(found)
+        return
+    from deployledger.adapters.cli.timeline import changes_table, difference_title
+
+    session.stdout.print(difference_title(found), markup=False, highlight=False, soft_wrap=True)
+    if found.changes:
+        session.stdout.print(changes_table(found.changes))
+    else:
+        session.stdout.print("No difference.")

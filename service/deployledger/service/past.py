@@ -1,0 +1,196 @@
+"""What a deployment was at a moment of the past: a fold of its events up to there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from deployledger.domain import moments
+from deployledger.domain.event_log import EventLog, RawRecord
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    EventLogError,
+    NotYetRequestedError,
+    ResourceNotFoundError,
+    RevisionNotFoundError,
+)
+from deployledger.domain.moments import AsOf, AtRevision
+from deployledger.domain.names import NameEvent, reservation_id
+from deployledger.domain.schemas import (
+    DeploymentDifference,
+    DeploymentHistoryEntry,
+    DeploymentStatusResponse,
+    PastMoment,
+)
+from deployledger.projections.history import Applied, apply_all, differences, entries, past_status
+from deployledger.projections.status import DEPLOYMENT_STATUS
+from deployledger.service.repository import check_id
+
+_NOW = "now"
+
+
+@dataclass
+class Past:
+    """The past of deployments, read from the event log alone. Methods block.
+
+    Args:
+        largest_row: how many bytes the status of a deployment may take, as in the read models.
+        now: the clock; returns aware datetimes in UTC.
+    """
+
+    log: EventLog
+    largest_row: int
+    now: Callable[[], datetime]
+    _end: int = 0
+
+    def status(self, deployment_id: UUID, as_of: AsOf | str) -> DeploymentStatusResponse:
+        """Return a deployment as it was. See ``DeploymentService.get_deployment_status``."""
+        check_id(deployment_id)
+        moment = moments.check(as_of)
+        until = None if isinstance(moment, AtRevision) else moment
+        applied = self._applied(self.log.stream_records(deployment_id, until=until))
+        return self._status(deployment_id, applied, moment)
+
+    def history(self, deployment_id: UUID) -> list[DeploymentHistoryEntry]:
+        """Return every event of a deployment. See ``DeploymentService.get_deployment_history``."""
+        return entries(self._whole(deployment_id))
+
+    def difference(
+        self, deployment_id: UUID, before: AsOf | str | None, after: AsOf | str | None
+    ) -> DeploymentDifference:
+        """Return what differs between two moments. See ``DeploymentService.diff_deployment``."""
+        second = None if after is None else moments.check(after)
+        first = None if before is None else moments.check(before)
+        past = self._whole(deployment_id)
+        latest = self._status(deployment_id, past, past[-1].record.raw.position if second is None else second)
+        if first is None:
+            if latest.revision == 1:
+                raise ConfigurationError(
+                    f"Deployment {latest.deployment_name!r} has no revision before revision 1 "
+                    "to compare with.",
+                    hint="Give the first moment: a time, a position or a revision (--from).",
+                )
+            first = AtRevision(latest.revision - 1)
+        earliest = self._status(deployment_id, past, first)
+        return DeploymentDifference(
+            deployment_id=deployment_id,
+            deployment_name=latest.deployment_name,
+            before=_past_moment(past, earliest, moments.describe(first)),
+            after=_past_moment(past, latest, _NOW if second is None else moments.describe(second)),
+            changes=differences(earliest, latest),
+        )
+
+    def holder(self, name: str, as_of: AsOf | str) -> UUID | None:
+        """Return which deployment had a name at a moment, or had it last by then; None if none had."""
+        moment = moments.check(as_of)
+        if isinstance(moment, AtRevision):
+            return None
+        records = self.log.stream_records(reservation_id(name), until=moment)
+        if not records:
+            return None
+        event = self.log.decode(records[-1].raw)
+        return event.deployment_id if isinstance(event, NameEvent) else None
+
+    def _whole(self, deployment_id: UUID) -> list[Applied]:
+        check_id(deployment_id)
+        past = self._applied(self.log.stream_records(deployment_id))
+        if not past:
+            raise ResourceNotFoundError("Deployment", deployment_id)
+        return past
+
+    def _applied(self, records: Sequence[RawRecord]) -> list[Applied]:
+        if not records or not DEPLOYMENT_STATUS.reads(records[0].raw.topic):  # or it is a name's stream
+            return []
+        return list(apply_all(records, self.log.decode, largest_row=self.largest_row))
+
+    def _status(
+        self, deployment_id: UUID, applied: Sequence[Applied], moment: AsOf
+    ) -> DeploymentStatusResponse:
+        past = _by(applied, moment)
+        self._check_is_past(moment, past[-1].record.raw.position if past else 0)
+        if not past:
+            raise self._not_there(deployment_id, moment)
+        if isinstance(moment, AtRevision):
+            newest = max(_revision(it) for it in applied)
+            if moment.number > newest:
+                row = past[-1].row
+                raise RevisionNotFoundError(
+                    row.name if row else str(deployment_id), moment.number, newest=newest
+                )
+        position = moment if isinstance(moment, int) else past[-1].record.raw.position
+        answer = past_status(past, position)
+        if answer is None:
+            first = past[0]
+            raise EventLogError(
+                f"Deployment {deployment_id} cannot be shown: event {first.record.raw.position} of the log, "
+                f"its first one, cannot be applied ({first.error}).",
+                hint="Upgrade deployledger, or restore the database from a backup.",
+            )
+        return answer
+
+    def _check_is_past(self, moment: AsOf, reached: int) -> None:
+        """Check that a moment has come.
+
+        Args:
+            reached: a position that is known to be in the log.
+        """
+        if isinstance(moment, datetime):
+            now = self.now()
+            if moment > now:  # but times are the log's, whose clock may be ahead of ours
+                last = self.log.recorded_at(self.log.position())
+                if last is None or moment > last:
+                    raise ConfigurationError(
+                        f"The time {moments.describe(moment)} is in the future: "
+                        f"it is {moments.describe(now)} now.",
+                        hint="Without a moment, the answer is how things are now.",
+                    )
+        elif isinstance(moment, int) and moment > max(reached, self._end):
+            self._end = self.log.position()  # it only rises, so it is not looked up again for what is before
+            if moment > self._end:
+                raise ConfigurationError(
+                    f"There is no position {moment} in the event log: it ends at position {self._end}.",
+                    hint="`deployledger log tail` shows the last positions.",
+                )
+
+    def _not_there(self, deployment_id: UUID, moment: AsOf) -> ResourceNotFoundError:
+        first = self.log.stream_records(deployment_id, limit=1)
+        if not first or not DEPLOYMENT_STATUS.reads(first[0].raw.topic):
+            return ResourceNotFoundError("Deployment", deployment_id)
+        return NotYetRequestedError(
+            deployment_id,
+            moments.describe(moment),
+            began_at=first[0].recorded_at,
+            position=first[0].raw.position,
+        )
+
+
+def _by(applied: Sequence[Applied], moment: AsOf) -> list[Applied]:
+    """Return the events that were recorded by a moment."""
+    found: list[Applied] = []
+    for it in applied:
+        match moment:
+            case datetime():
+                is_later = it.record.recorded_at > moment
+            case AtRevision():
+                is_later = _revision(it) > moment.number
+            case _:
+                is_later = it.record.raw.position > moment
+        if is_later:
+            break
+        found.append(it)
+    return found
+
+
+def _revision(it: Applied) -> int:
+    """Return the revision that an event is about; none is known of an event that does not decode."""
+    return it.event.revision if it.event is not None else 0
+
+
+def _past_moment(past: Sequence[Applied], answer: DeploymentStatusResponse, asked_for: str) -> PastMoment:
+    position = answer.position or 0
+    return PastMoment(
+        asked_for=asked_for,
+        position=position,
+        recorded_at=max(it.record.recorded_at for it in past if it.record.raw.position <= position),
+        revision=answer.revision,
+    )

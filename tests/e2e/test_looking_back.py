@@ -1,0 +1,159 @@
+"""Looking back from the command line: history, status at a moment of the past, and differences."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from tests.domain.given import request
+from tests.e2e.conftest import CommandLine
+
+WAIT = 10
+SECRET = "s3cr3t-Value-7"
+ESCAPE = "\x1b[31mred\nline"
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """A command line with one deployment that was updated, and one after it. Tests only read it."""
+    command_line = CommandLine(tmp_path_factory.mktemp("past") / "home")
+
+    async def fill() -> None:
+        database = f"sqlite:///{command_line.home / 'deployledger.db'}"
+        async with MLModelDeploymentService(
+            home=command_line.home, database_url=database, actor="ann"
+        ) as service:
+            first = await service.deploy_model(
+                request(model_uri=f"https://ann:{SECRET}@models.example/iris.onnx", tags={"note": ESCAPE})
+            )
+            await service.wait_for_deployment(first.deployment_id, timeout=WAIT)
+            new = request(model_uri="models:/iris/2", tags={"team": "fauna"})
+            await service.update_deployment(first.deployment_id, new, actor="ben")
+            await service.wait_for_deployment(first.deployment_id, timeout=WAIT)
+            rose = await service.deploy_model(request(deployment_name="rose"))
+            await service.wait_for_deployment(rose.deployment_id, timeout=WAIT)
+
+    asyncio.run(fill())
+    return command_line
+
+
+@pytest.fixture(scope="module")
+def history(cli: CommandLine) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = cli.json("history", "iris")
+    return entries
+
+
+def test_the_history_as_json_has_everything(history: list[dict[str, Any]]) -> None:
+    job = ["ArtifactsFetched", "Packaged", "Provisioned"]
+    assert [it["event"] for it in history] == ["Requested", *job, "UpdateRequested", *job]
+    assert [it["actor"] for it in history[::4]] == ["ann", "ben"]
+    assert [it["step"] for it in history] == [None, "fetch", "package", "provision"] * 2
+    assert [it["cause"] for it in history] == [None, 1, 2, 3, None, 5, 6, 7]
+    assert [it["duration"] is None for it in history] == [True, False, False, False] * 2
+    assert len({it["correlation_id"] for it in history}) == 2
+    assert {"field": "tags.team", "before": None, "after": "fauna"} in history[4]["changes"]
+    assert history[1]["data"]["artifact"]["digest"] in json.dumps(history[1]["changes"])
+    assert SECRET not in json.dumps(history)
+
+
+def test_the_history_as_a_timeline(cli: CommandLine, history: list[dict[str, Any]]) -> None:
+    done = cli.run("history", "iris")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["#", "POSITION", "TIME", "(UTC)", "EVENT", "REV", "TOOK", "ACTOR"]
+    commands = [it["correlation_id"][:8] for it in history[::4]]
+    assert [line.split()[-1] for line in lines if "  command " in line] == commands
+    fetched = next(line for line in lines if "ArtifactsFetched" in line).split()
+    assert fetched[:2] == ["2", str(history[1]["position"])]
+    assert fetched[-2].startswith("+")
+    assert fetched[-1] == "deployledger"
+    assert "      state: active -> requested" in lines
+    assert "      tags.team: - -> fauna" in lines
+    digest = history[1]["data"]["artifact"]["digest"]
+    assert digest[:19] in done.stdout
+    assert digest not in done.stdout
+    assert SECRET not in done.stdout
+    assert "\x1b" not in done.stdout  # neither colours nor what a tag would do to a terminal
+    assert r"\u001b[31mred\nline" in done.stdout
+
+
+@pytest.mark.parametrize("when", ["r1", "revision:1", "position", "time"])
+def test_the_status_at_a_moment(cli: CommandLine, history: list[dict[str, Any]], when: str) -> None:
+    fourth = history[3]
+    moment = {"position": str(fourth["position"]), "time": fourth["recorded_at"]}.get(when, when)
+    found = cli.json("status", "iris", "--as-of", moment)
+    assert (found["status"], found["revision"], found["version"]) == ("active", 1, 4)
+    assert (found["position"], found["observation"]) == (fourth["position"], None)
+
+
+def test_the_card_says_of_which_moment_it_is(cli: CommandLine, history: list[dict[str, Any]]) -> None:
+    card = cli.run("status", "iris", "--as-of", "r1")
+    assert f"r1 (position {history[3]['position']})" in card.stdout
+    assert "Running" not in card.stdout
+    assert card.stderr == ""
+
+
+def test_a_job_of_the_past_is_not_taken_up(cli: CommandLine, history: list[dict[str, Any]]) -> None:
+    done = cli.run("status", "iris", "--as-of", str(history[1]["position"]))
+    assert "Packaging the model." in done.stdout
+    assert done.stderr == ""
+
+
+def test_two_revisions_are_compared(cli: CommandLine, history: list[dict[str, Any]]) -> None:
+    found = cli.json("diff", "iris")
+    assert found["before"]["asked_for"] == "revision 1"
+    assert (found["after"]["asked_for"], found["after"]["position"]) == ("now", history[-1]["position"])
+    assert {"field": "revision", "before": 1, "after": 2} in found["changes"]
+    table = cli.run("diff", "iris", "--from", "r1", "--to", "r2").stdout
+    assert table.startswith(f"iris: revision 1 (position {history[3]['position']}, last event 20")
+    assert ["revision", "1", "2"] in [line.split() for line in table.splitlines()]
+
+
+def test_no_difference_is_said(cli: CommandLine) -> None:
+    same = cli.run("diff", "iris", "--from", "r2")
+    assert (same.returncode, same.stdout.splitlines()[-1]) == (0, "No difference.")
+    assert cli.json("diff", "iris", "--from", "r2")["changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (["status", "iris", "--as-of", "2026-03-03T12:00"], 2, "give it as 2026-03-03T12:00Z."),
+        (["status", "iris", "--as-of", "last week"], 2, "'last week'"),
+        (["status", "iris", "--as-of", "0"], 2, "There is no moment '0'"),
+        (["status", "iris", "--as-of", "99999999999999999999"], 2, "a position of the event log, as in 1234"),
+        (["status", "iris", "--as-of", "1000"], 2, "it ends at position"),
+        (["status", "iris", "--as-of", "2999-01-01T00:00Z"], 2, "is in the future"),
+        (["status", "iris", "--as-of", "r3"], 3, "has no revision 3: it has 1 to 2"),
+        (
+            ["status", "iris", "--as-of", "2001-01-01T00:00Z"],
+            3,
+            "did not exist at 2001-01-01T00:00Z: it began at",
+        ),
+        (["status", "rose", "--as-of", "1"], 3, "did not exist at position 1: it began at"),
+        (["status", "nobody", "--as-of", "1"], 3, "'nobody' was not found"),
+        (["status", "iris", "--as-of", "1", "--watch"], 2, "there is nothing to watch"),
+        (["diff", "rose"], 2, "no revision before revision 1"),
+        (["diff", "iris", "--from", "r9"], 3, "no revision 9"),
+        (["diff", "iris", "--to", "2026-03-03"], 2, "has no time zone"),
+        (["diff", "nobody"], 3, "'nobody' was not found"),
+        (["history", "00000000-0000-4000-8000-000000000000"], 3, "was not found"),
+    ],
+    ids=lambda it: " ".join(it) if isinstance(it, list) else None,
+)
+def test_what_cannot_be_looked_at(cli: CommandLine, arguments: list[str], exit_code: int, said: str) -> None:
+    done = cli.run(*arguments)
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_who_commands_is_recorded(tmp_path: Path) -> None:
+    named = CommandLine(tmp_path / "named", {"DEPLOYLEDGER_ACTOR": "cy@example.org"})
+    marked = CommandLine(tmp_path / "marked")
+    for cli in (named, marked):
+        cli.run("deploy", "/does/not/exist", "--name", "iris")
+    assert named.json("history", "iris")[0]["actor"] == "cy@example.org"
+    assert "cy@example.org" in named.run("history", "iris").stdout
+    assert marked.json("history", "iris")[0]["actor"].startswith("os:")
