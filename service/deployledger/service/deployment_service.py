@@ -458,7 +458,7 @@ class DeploymentService:
                 f"consistency={str(consistency)!r} and as_of contradict each other: the past is as it was.",
                 hint="Leave consistency out.",
             )
-        return await self._blocking(page_as_of, self._models, listing, as_of, self._now)
+        return await self._blocking(page_as_of, self._models, self._past, listing, as_of)
 
     async def find_deployment(
         self, reference: str, *, as_of: AsOf | str | None = None

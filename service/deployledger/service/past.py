@@ -80,6 +80,22 @@ class Past:
             changes=differences(earliest, latest),
         )
 
+    def position(self, as_of: AsOf | str) -> tuple[int, datetime | None]:
+        """Return the position that a moment means to all deployments, and its time.
+
+        The position is 0 before the first event. A position has the time at which its event was recorded.
+        """
+        moment = moments.check(as_of)
+        if isinstance(moment, AtRevision):
+            raise ConfigurationError(
+                f"There is no {moments.describe(moment)} of all deployments: each has its own.",
+                hint="Give a time with its zone, as in 2026-03-03T12:00Z, or a position of the event log.",
+            )
+        self._check_is_past(moment, 0)
+        if isinstance(moment, datetime):
+            return self.log.position_at(moment), moment
+        return moment, self.log.recorded_at(moment)
+
     def holder(self, name: str, as_of: AsOf | str) -> UUID | None:
         """Return which deployment had a name at a moment, or had it last by then; None if none had."""
         moment = moments.check(as_of)

@@ -456,6 +456,15 @@ def list_(
         str | None,
         typer.Option(help="Go on behind a page: what was printed below it.", show_default=False),
     ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="The list as it was: a time with its zone, as in 2026-03-01T12:00Z, or a position of the "
+            "event log.",
+            show_default=False,
+        ),
+    ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
@@ -491,9 +500,11 @@ def list_(
             sort=sort,
             descending=reverse,
             cursor=cursor,
+            as_of=as_of,
         )
-        for deployment in page:
-            await _resume_if_left(session, service, deployment)
+        if as_of is None:
+            for deployment in page:
+                await _resume_if_left(session, service, deployment)
         return page
 
     page = session.run(question)
@@ -502,16 +513,21 @@ def list_(
     elif page:
         from deployledger.adapters.cli.rendering import deployments_table
 
-        session.stdout.print(deployments_table(page))
+        session.stdout.print(deployments_table(page, page.as_of))
+    if as_of is not None:
+        session.stderr.print(listing.as_of(page), highlight=False)
     if page.next_cursor:
         known = {_option(key): (typed[key], moments[key]) for key in typed}
-        session.stderr.print(escaped(listing.next_page(page, known)), highlight=False, soft_wrap=True)
+        next_page = listing.next_page(page, known, is_past=as_of is not None)
+        session.stderr.print(escaped(next_page), highlight=False, soft_wrap=True)
     if page or session.is_json:
         return
     if page.total:
         session.stderr.print(f"No more deployments: there are {page.total:,}.", highlight=False)
     elif _given(filters):
         session.stderr.print("No deployment matches.")
+    elif as_of is not None:
+        session.stderr.print("There were no deployments.")
     else:
         session.stderr.print("No deployments. `deployledger deploy MODEL_URI --name NAME` makes one.")
 

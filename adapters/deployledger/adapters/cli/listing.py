@@ -49,17 +49,33 @@ def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
     return found
 
 
-def next_page(page: "DeploymentPage", moments: "Mapping[str, tuple[str | None, datetime | None]]") -> str:
+def as_of(page: "DeploymentPage") -> str:
+    """Return the moment of the past that a page is of."""
+    from deployledger.domain.moments import describe
+
+    time = f"{describe(page.as_of)} " if page.as_of is not None else ""
+    return f"As of {time}(position {page.position})."
+
+
+def next_page(
+    page: "DeploymentPage",
+    moments: "Mapping[str, tuple[str | None, datetime | None]]",
+    *,
+    is_past: bool = False,
+) -> str:
     """Return how many deployments of how many are on a page, and what to add for the next one.
 
     Args:
         moments: each option for a time, as it was typed and as it was understood. An age is another time
             with each command, but the next page is one of the same list.
+        is_past: whether the page is of a moment of the past.
     """
     fixed = [
         f"{option} {at.isoformat()}"
         for option, (text, at) in moments.items()
         if at and _AGE.fullmatch(text or "")
     ]
+    if is_past:
+        fixed.append(f"--as-of {page.position}")
     options = " ".join([*fixed, f"--cursor {shlex.quote(page.next_cursor or '')}"])
     return f"{len(page):,} of {page.total:,}. Next page: {options}"
