@@ -3,7 +3,8 @@
     python -m benchmarks                 everything
     python -m benchmarks --rounds 3      fewer rounds
     python -m benchmarks --skip-million  with logs of a hundred thousand events instead of a million
-    python -m benchmarks --only projecting  only the read models; or only the event log: appending
+    python -m benchmarks --only projecting  only the read models; or only the event log: appending; or only
+                                            moments of the past: past
 
 Every figure is the median of the rounds; within a round, ours and the baseline's take turns. A PostgreSQL
 server is started for it, with fsync on; DEPLOYLEDGER_BENCH_POSTGRES_URL names another one.
@@ -15,6 +16,7 @@ import os
 import platform
 
 from benchmarks.appending import accepted_rates, heartbeat, latencies, million
+from benchmarks.as_of import looking_back
 from benchmarks.databases import databases
 from benchmarks.following import visibility
 from benchmarks.projecting import following, reading, rebuilding
@@ -27,7 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-million", action="store_true")
-    parser.add_argument("--only", choices=["appending", "projecting"])
+    parser.add_argument("--only", choices=["appending", "projecting", "past"])
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     report = Report()
@@ -36,17 +38,19 @@ def main() -> None:
         print(f"SQLite {found.sqlite_version}\n")
         size = 100_000 if options.skip_million else 1_000_000
         for database in found.all:
-            if options.only != "projecting":
+            if options.only in (None, "appending"):
                 accepted_rates(report, database, options.rounds)
                 latencies(report, database, options.rounds)
                 visibility(report, database, options.rounds)
                 heartbeat(report, database, options.rounds)
                 if not options.skip_million:
                     million(report, database, options.rounds)
-            if options.only != "appending":
+            if options.only in (None, "projecting"):
                 rebuilding(report, database, options.rounds, size)
                 following(report, database, options.rounds)
                 reading(report, database, options.rounds, size)
+            if options.only in (None, "past"):
+                looking_back(report, database, options.rounds, size)
     report.print()
 
 

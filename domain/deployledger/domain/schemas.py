@@ -232,7 +232,6 @@ class DeploymentPage(list[DeploymentStatusResponse]):
         total: how many deployments there are on all pages.
         next_cursor: what gives the page after this one, or None after the last one.
         position: up to which position of the event log the page is true.
-        as_of: the time of the past that the page is of (UTC); None if it is of now.
     """
 
     def __init__(
@@ -242,13 +241,11 @@ class DeploymentPage(list[DeploymentStatusResponse]):
         total: int = 0,
         next_cursor: str | None = None,
         position: int = 0,
-        as_of: datetime | None = None,
     ) -> None:
         super().__init__(deployments)
         self.total = total
         self.next_cursor = next_cursor
         self.position = position
-        self.as_of = as_of
 
 
 class Change(BaseModel):

@@ -12,6 +12,7 @@ from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
 from deployledger.projections.folding import fold_streams
 from deployledger.projections.garbage import rare_collections
 from deployledger.projections.history import with_parked
+from deployledger.projections.projection import changed_row
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS, respond
 from deployledger.service.listing import Listing
@@ -24,13 +25,11 @@ def page_as_of(models: ReadModels, past: Past, listing: Listing, as_of: AsOf | s
     Raises:
         ConfigurationError: if it is no moment of the past of all deployments.
     """
-    position, time = past.position(as_of)
+    position = past.position(as_of)
     listing = replace(listing, as_of=position)
     selected = models.select_as_of(DEPLOYMENT_TIMELINE, listing.selection(), position)
     keys = [it.row.key for it in selected.rows[: listing.limit]]
-    page = listing.page(selected._replace(position=position), _answers(models, keys, position))
-    page.as_of = time
-    return page
+    return listing.page(selected._replace(position=position), _answers(models, keys, position))
 
 
 def _answers(models: ReadModels, keys: Sequence[str], position: int) -> list[DeploymentStatusResponse]:
@@ -52,5 +51,5 @@ def _answers(models: ReadModels, keys: Sequence[str], position: int) -> list[Dep
         if parked:
             changes["parked_events"] = len(parked)
             changes["message"] = with_parked(found.message, len(parked), parked[0].position, parked[0].error)
-        answers.append(found.model_copy(update=changes))
+        answers.append(changed_row(found, changes))
     return answers

@@ -80,11 +80,8 @@ class Past:
             changes=differences(earliest, latest),
         )
 
-    def position(self, as_of: AsOf | str) -> tuple[int, datetime | None]:
-        """Return the position that a moment means to all deployments, and its time.
-
-        The position is 0 before the first event. A position has the time at which its event was recorded.
-        """
+    def position(self, as_of: AsOf | str) -> int:
+        """Return the position that a moment means to all deployments; 0 if it was before the first event."""
         moment = moments.check(as_of)
         if isinstance(moment, AtRevision):
             raise ConfigurationError(
@@ -93,8 +90,8 @@ class Past:
             )
         self._check_is_past(moment, 0)
         if isinstance(moment, datetime):
-            return self.log.position_at(moment), moment
-        return moment, self.log.recorded_at(moment)
+            return self.log.position_at(moment)
+        return moment
 
     def holder(self, name: str, as_of: AsOf | str) -> UUID | None:
         """Return which deployment had a name at a moment, or had it last by then; None if none had."""

@@ -27,6 +27,8 @@ from deployledger.adapters.cli.session import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from deployledger.domain.schemas import DeploymentPage, DeploymentRequest, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
@@ -491,7 +493,7 @@ def list_(
         **moments,
     }
 
-    async def question(service: "DeploymentService") -> "DeploymentPage":
+    async def question(service: "DeploymentService") -> "tuple[DeploymentPage, datetime | None]":
         page = await service.list_deployments(
             limit,
             offset,
@@ -505,17 +507,18 @@ def list_(
         if as_of is None:
             for deployment in page:
                 await _resume_if_left(session, service, deployment)
-        return page
+            return page, None
+        return page, await listing.time_of(as_of, page, service)
 
-    page = session.run(question)
+    page, then = session.run(question)
     if session.is_json:
         session.print_json(page)
     elif page:
         from deployledger.adapters.cli.rendering import deployments_table
 
-        session.stdout.print(deployments_table(page, page.as_of))
+        session.stdout.print(deployments_table(page, then))
     if as_of is not None:
-        session.stderr.print(listing.as_of(page), highlight=False)
+        session.stderr.print(listing.as_of(page, then), highlight=False)
     if page.next_cursor:
         known = {_option(key): (typed[key], moments[key]) for key in typed}
         next_page = listing.next_page(page, known, is_past=as_of is not None)

@@ -1,5 +1,6 @@
 """What ``deployledger list`` is asked for: filters as they are typed, and how to ask for the next page."""
 
+import asyncio
 import re
 import shlex
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from deployledger.domain.schemas import DeploymentPage
+    from deployledger.service.deployment_service import DeploymentService
 
 _AGE = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -49,12 +51,23 @@ def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
     return found
 
 
-def as_of(page: "DeploymentPage") -> str:
+async def time_of(as_of: str, page: "DeploymentPage", service: "DeploymentService") -> datetime | None:
+    """Return the time of the past that was asked for, or at which the event at the position was recorded."""
+    from deployledger.domain.moments import check
+
+    moment = check(as_of)
+    if isinstance(moment, datetime):
+        return moment
+    return await asyncio.to_thread(service.event_log.recorded_at, page.position)
+
+
+def as_of(page: "DeploymentPage", time: datetime | None) -> str:
     """Return the moment of the past that a page is of."""
     from deployledger.domain.moments import describe
 
-    time = f"{describe(page.as_of)} " if page.as_of is not None else ""
-    return f"As of {time}(position {page.position})."
+    return (
+        f"As of {describe(time)} (position {page.position})." if time else f"As of position {page.position}."
+    )
 
 
 def next_page(
