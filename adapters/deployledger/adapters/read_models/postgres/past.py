@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
@@ -195,7 +195,7 @@ class PastTable:
             ),
         ]
 
-    def _others(self, alias: str, as_of: int | None = None) -> Composable:
+    def _others(self, alias: LiteralString, as_of: int | None = None) -> Composable:
         """Return the columns behind key and first position, in the order of `stored_row`."""
         parked_from: Composable = SQL("NULL::bigint AS parked_from")  # who is parked is not superseded
         if as_of is not None:
