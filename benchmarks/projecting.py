@@ -20,10 +20,12 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.event_log.log import DatabaseEventLog
 from deployledger.adapters.event_log.postgres.log import PostgresEventLog
-from deployledger.adapters.read_models import BUILT_IN, open_read_models
+from deployledger.adapters.read_models import open_read_models
+from deployledger.projections.deployment_list import DEPLOYMENT_LIST
 from deployledger.projections.read_models import ReadModels
+from deployledger.projections.status import DEPLOYMENT_STATUS
 
-NAMES = [projection.name for projection in BUILT_IN]
+NAMES = [DEPLOYMENT_STATUS.name, DEPLOYMENT_LIST.name]
 CORES = os.cpu_count() or 1
 _FOLLOWED = 100_000
 _LIBRARY_DEPLOYMENTS = 1_000
@@ -175,9 +177,9 @@ def following(report: Report, database: Database, rounds: int) -> None:
             library.append(library_rate(database))
         url = database.fresh()
         log, models = _opened(url)
-        models.catch_up(BUILT_IN[0])  # the tables are there, and empty
+        models.catch_up(DEPLOYMENT_STATUS)  # the tables are there, and empty
         fill(url, _FOLLOWED // 4)
-        ours.append(_FOLLOWED / _timed(lambda models=models: models.catch_up(BUILT_IN[0])))
+        ours.append(_FOLLOWED / _timed(lambda models=models: models.catch_up(DEPLOYMENT_STATUS)))
         _closed(log, models)
     report.add(
         f"{database.kind}: following (library: ProjectionRunner)",

@@ -131,6 +131,21 @@ def test_the_log_is_read_page_by_page(log: EventLog) -> None:
 # All or none, and conflicts -------------------------------------------------------------------------
 
 
+def test_the_events_of_some_streams_are_read_up_to_a_position(log: EventLog) -> None:
+    one, other, third = uuid4(), uuid4(), uuid4()
+    for stream in (one, other, third):
+        log.append(history(*SERVING[:2], stream=stream))
+    log.append(history(*SERVING, stream=one)[2:])
+    everything = log.read_raw(after=0, limit=100)
+    for until in range(9):
+        found = log.read_streams([third, one, uuid4()], until=until)
+        wanted = [it for it in everything if it.position <= until and it.stream_id != str(other)]
+        assert found == wanted
+    assert log.read_streams([], until=8) == []
+    many = [uuid4() for _ in range(2_000)]
+    assert len(log.read_streams([*many, other], until=8)) == 2
+
+
 def test_a_version_that_is_taken_is_a_conflict(log: EventLog) -> None:
     stream = uuid4()
     log.append(begun(stream))

@@ -244,7 +244,7 @@ def test_a_rebuild_that_is_killed_leaves_the_old_rows_and_no_others(
                 models.catch_up(projection)
             assert_folded(models)
         assert unfinished, "no rebuild was killed halfway"
-        assert len(models.rebuild(list(models.projections))) == 3
+        assert len(models.rebuild(list(models.projections))) == 4
         assert tables(database_url) == read_tables(models)
         assert not any(it.differences for it in models.verify(list(models.projections)))
         assert_folded(models)

@@ -5,6 +5,7 @@ import sqlite3
 import warnings
 from collections.abc import Container, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -126,6 +127,38 @@ BY_REVISION = Projection(
 """Has keys of its own, removes rows, and raises on some events, for the key or for the row."""
 
 EXAMPLES = (COUNTS, FRAGILE, BY_REVISION)
+
+
+class Mark(BaseModel):
+    """A note in columns, which not every text fits."""
+
+    model_config = ConfigDict(frozen=True)
+
+    note: str
+    events: int
+    is_even: bool
+
+
+def _mark(row: Mark | None, event: DeploymentEvent) -> Mark | None:
+    note = _note(Note(events=row.events, note=row.note) if row else None, event)
+    return note and Mark(note=note.note, events=note.events, is_even=note.events % 2 == 0)
+
+
+MARKS = Projection(
+    name="marks",
+    version=1,
+    row_type=Mark,
+    apply=_mark,
+    columns=("note", "events", "is_even"),
+    counted="is_even",
+    temporal=True,
+)
+"""Removes rows, raises on some events, and keeps what was."""
+
+PAST_REVISIONS = replace(BY_REVISION, name="past_revisions", temporal=True)
+"""Has keys of its own, and keeps what was."""
+
+TEMPORAL = (MARKS, PAST_REVISIONS)
 
 # Histories ------------------------------------------------------------------------------------------
 
@@ -273,7 +306,19 @@ def label(models: ReadModels, name: str) -> str:
 def read_tables(models: ReadModels) -> set[str]:
     """Return the names of the tables that are read, of all versions."""
     labels = {f"{it.name}_v{it.version}_{it.generation}" for it in models.store.records()}
-    return labels | {f"{it}_counts" for it in labels if it.startswith("deployment_list_")}
+    beside = {
+        "deployment_list": ("_counts",),
+        "deployment_timeline": ("_counts", "_past", "_turns"),
+        "marks": ("_counts", "_past", "_turns"),
+        "past_revisions": ("_past",),
+    }
+    return labels | {
+        f"{label}{suffix}"
+        for label in labels
+        for name, suffixes in beside.items()
+        if label.startswith(f"{name}_v")
+        for suffix in suffixes
+    }
 
 
 Rows = dict[str, tuple[Any, ...]]
@@ -294,13 +339,16 @@ def _comparable(projection: Projection[Any], row: StoredRow) -> tuple[Any, ...]:
 
 
 def folded(
-    projection: Projection[Any], models: ReadModels, largest_row: int = LARGEST_ROW_BYTES
+    projection: Projection[Any],
+    models: ReadModels,
+    largest_row: int = LARGEST_ROW_BYTES,
+    until: int = 1_000_000,
 ) -> tuple[Rows, list[tuple[str, int]]]:
     """Return the rows and the parked events that a log makes, one event at a time, in the simplest way."""
     rows: dict[str, tuple[Any, ...]] = {}
     parked: list[tuple[str, int]] = []
     blocked = set[str]()
-    for raw in models.log.read_raw(after=0, limit=1_000_000):
+    for raw in models.log.read_raw(after=0, limit=until):
         if not projection.reads(raw.topic):
             continue
         key, event = raw.stream_id, None

@@ -27,7 +27,7 @@ from tests.projections.examples import (
     opened,
 )
 
-BOTH = ["deployment_status", "deployment_list"]
+OURS = ["deployment_status", "deployment_list", "deployment_timeline"]
 
 
 def parked_at(models: ReadModels, name: str | None = None) -> list[tuple[str, int]]:
@@ -71,14 +71,14 @@ def test_only_the_deployment_of_an_undecodable_event_waits(
             assert models.get("deployment_status", str(other), consistency).version == 4
         catch_all_up(models)
         assert_folded(models)
-        for name in BOTH:
+        for name in OURS:
             assert parked_at(models, name) == [(name, it) for it in (3, 4, 5, 9)]
-        (_, first), (_, second) = models.parked(BOTH[0], str(one))[:2]
+        (_, first), (_, second) = models.parked(OURS[0], str(one))[:2]
         assert "Nobody knows it." in first.error
         assert second.error == ""
         assert (first.stream_id, first.stream_version, first.topic) == (str(one), 2, fetched()(one, 2).TOPIC)
         parked = {it.name: it.parked for it in models.status()}
-        assert parked == {**dict.fromkeys(BOTH, 4), "counts": 4, "fragile": 4, "by_revision": 0}
+        assert parked == {**dict.fromkeys(OURS, 4), "counts": 4, "fragile": 4, "by_revision": 0}
         found = models.find(models.projection("deployment_status"), str(one)).row
         assert found is not None
         told = answer(models, found)
@@ -222,7 +222,7 @@ def test_a_row_that_is_too_large_is_parked_at_the_event_that_made_it_so(
         assert [(it.key, it.position) for _, it in models.parked("fragile")] == status[2:]
         models.rebuild(list(models.projections))
         assert_folded(models, 20_000)
-        models.rebuild(BOTH, workers=2)
+        models.rebuild(OURS, workers=2)
         assert_folded(models, 20_000)
         assert models.get("deployment_status", str(one)).version == 4
     with opened(database_url, *EXAMPLES, largest_row=40_000) as models:

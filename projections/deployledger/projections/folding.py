@@ -2,14 +2,21 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from deployledger.domain.event_log import EventLog, RawEvent
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.projections.projection import Projection
-from deployledger.projections.store import POSITIONS_PER_BLOCK, Changes, ParkedEvent, Rows, StoredRow
+from deployledger.projections.store import (
+    POSITIONS_PER_BLOCK,
+    Changes,
+    ParkedEvent,
+    PastRow,
+    Rows,
+    StoredRow,
+)
 
 LARGEST_ROW_BYTES = 1 << 20
 LONGEST_ERROR = 500
@@ -23,10 +30,20 @@ DecodedEvent = tuple[RawEvent, Event | None, str]
 class _Entry:
     """A row while events are applied to it."""
 
-    __slots__ = ("first_position", "is_changed", "parked_from", "position", "row", "size", "stored")
+    __slots__ = (
+        "encoded",
+        "first_position",
+        "is_changed",
+        "parked_from",
+        "position",
+        "row",
+        "size",
+        "stored",
+    )
 
     def __init__(self, first_position: int, stored: StoredRow | None = None) -> None:
         self.row: Any = None
+        self.encoded: tuple[tuple[Any, ...], str | bytes] | None = None  # of a temporal projection only
         self.first_position = first_position
         self.position = first_position
         self.parked_from: int | None = None
@@ -83,6 +100,11 @@ class Folding:
         self._entries: dict[str, _Entry] = {}
         self._parked: list[ParkedEvent] = []
         self._unparked: list[str] = []
+        self._past: list[PastRow] = []
+        self._forgotten: list[str] = []
+        self._turns: dict[tuple[int, bool], int] = {}
+        counted = projection.counted
+        self._counted_at = projection.columns.index(counted) if counted else None
         self._is_new = is_new
         self._blocked_streams = set[str]() if is_new else set(table.parked_streams())
 
@@ -95,6 +117,7 @@ class Folding:
         self._load(by_key)
         entries, apply = self._entries, self._projection.apply
         suspicious = self._largest_row // 2  # bytes of events; a row seldom takes more than they do
+        is_temporal = self._projection.temporal
         for key, events in by_key.items():
             entry = entries.get(key)
             if entry is None:
@@ -107,7 +130,9 @@ class Folding:
                 entry.size += len(raw[4])
                 try:
                     after = apply(row, event)
-                    if entry.size > suspicious and after is not None:
+                    if is_temporal:
+                        self._supersede(key, entry, after, raw[0])
+                    elif entry.size > suspicious and after is not None:
                         self._encode(after)
                 except (Exception, SystemExit) as problem:  # a fold raises what it likes; other rows go on
                     self._park(key, entry, raw, _described(problem))
@@ -174,12 +199,16 @@ class Folding:
             entry.position = stored.position
             entry.parked_from = stored.parked_from
             if stored.state is not None:
+                if self._projection.temporal:
+                    entry.encoded = (stored.columns, stored.state)
                 try:
                     entry.row = self._projection.decode(stored.columns, stored.state)
                 except ValueError:  # somebody made it unreadable: the log still knows what was in it
                     entry.parked_from = None
                     self._apply_checked(stored.key, entry, stored.position)
                     entry.parked_from = entry.parked_from or stored.parked_from
+                    if entry.encoded is not None:
+                        entry.encoded = self._encode(entry.row) if entry.row is not None else None
             entries[stored.key] = entry
 
     def _park(self, key: str, entry: _Entry, raw: RawEvent, error: str) -> None:
@@ -197,24 +226,54 @@ class Folding:
             )
         )
 
+    def _supersede(self, key: str, entry: _Entry, after: Any, position: int) -> None:
+        """Keep the row of a temporal projection that an event puts another one in the place of."""
+        encoded = self._encode(after) if after is not None else None
+        if entry.encoded is not None:
+            self._past.append(
+                PastRow(key, entry.first_position, entry.position, position, after is None, *entry.encoded)
+            )
+            self._turn(position, entry.encoded[0], -1)
+        if encoded is not None:
+            self._turn(position, encoded[0], 1)
+        entry.encoded = encoded
+
+    def _turn(self, position: int, columns: tuple[Any, ...], change: int) -> None:
+        if self._counted_at is not None:
+            place = (position // POSITIONS_PER_BLOCK, bool(columns[self._counted_at]))
+            self._turns[place] = self._turns.get(place, 0) + change
+
+    def _forget(self, key: str, stored: StoredRow | None) -> None:
+        """Have what is kept of a row of a temporal projection removed, so that it can be made anew."""
+        self._forgotten.append(key)
+        for past in self._table.past(key):
+            self._turn(past.position, past.columns, -1)
+            self._turn(past.until, past.columns, 1)
+        if stored is not None and stored.state is not None:
+            self._turn(stored.position, stored.columns, -1)
+
     def refold(self, key: str, until: int) -> None:
         """Make the row of a stream anew, from all its events up to a position."""
         stored = self._table.load([key])
         entry = _Entry(0, stored[0] if stored else None)
+        if self._projection.temporal:
+            self._forget(key, entry.stored)
         self._entries[key] = entry
         self._unparked.append(key)
         self._parked = [it for it in self._parked if it.key != key]
-        self._apply_checked(key, entry, until)
+        self._apply_checked(key, entry, until, keeps_past=self._projection.temporal)
         entry.is_changed = True
 
-    def _apply_checked(self, key: str, entry: _Entry, until: int) -> None:
+    def _apply_checked(self, key: str, entry: _Entry, until: int, *, keeps_past: bool = False) -> None:
         """Apply all events of a row up to a position, and look at what each of them makes of it."""
         for raw, event, error in self._events_of(key, until):
             entry.first_position = entry.first_position or raw.position
             if entry.parked_from is None and event is not None:
                 try:
                     row = self._projection.apply(entry.row, event)
-                    if row is not None:
+                    if keeps_past:
+                        self._supersede(key, entry, row, raw.position)
+                    elif row is not None:
                         self._encode(row)
                 except (Exception, SystemExit) as problem:  # as above
                     error = _described(problem)
@@ -266,8 +325,7 @@ class Folding:
             for key in leaving:
                 del self._entries[key]
         changes = Changes()
-        counted = self._projection.counted
-        counted_at = self._projection.columns.index(counted) if counted else None
+        counted_at = self._counted_at
         for key, entry in leaving.items():
             if entry.is_changed:
                 row = self._stored(key, entry)
@@ -285,12 +343,17 @@ class Folding:
         changes.parked = [it for it in self._parked if it.key not in self._entries]
         self._parked = [it for it in self._parked if it.key in self._entries]
         changes.unparked, self._unparked = self._unparked, []
+        changes.past, self._past = self._past, []
+        changes.forgotten, self._forgotten = self._forgotten, []
+        changes.turns, self._turns = self._turns, {}
         return changes
 
     def _stored(self, key: str, entry: _Entry) -> StoredRow | None:
         columns: tuple[Any, ...] = ()
-        state: bytes | None = None
-        if entry.row is not None:
+        state: str | bytes | None = None
+        if entry.encoded is not None:  # it was looked at when it was made
+            columns, state = entry.encoded
+        elif entry.row is not None:
             try:
                 columns, state = self._encode(entry.row)
             except Exception:  # a row that cannot be stored: which event made it so?
@@ -310,6 +373,46 @@ class Folding:
             entry.first_position = entry.position = entry.parked_from
             columns = (None,) * len(self._projection.columns)
         return StoredRow(key, entry.first_position, entry.position, entry.parked_from, columns, state)
+
+
+class Folded(NamedTuple):
+    """A row that events make, or None, and those of them that were not applied."""
+
+    row: Any
+    parked: list[ParkedEvent]
+
+
+class _NoRows:
+    """A table that has nothing."""
+
+    def load(self, keys: Sequence[str]) -> list[StoredRow]:
+        return []
+
+    def parked_streams(self) -> list[str]:
+        return []
+
+    def past(self, key: str) -> list[PastRow]:
+        return []
+
+    def save(self, changes: Changes) -> None:
+        raise NotImplementedError
+
+
+def fold_streams(
+    projection: Projection[Any], log: EventLog, raws: Sequence[RawEvent], *, largest_row: int
+) -> dict[str, Folded]:
+    """Return the rows that the events of some streams make, from the first one on, as they are read anywhere.
+
+    Args:
+        projection: one in which each stream has a row of its own.
+        raws: the events, in the order of the log.
+    """
+    folding = Folding(projection, _NoRows(), log, largest_row=largest_row, is_new=True)
+    folding.apply(read_by(projection, decode_all(raws, [projection], log.decode)))
+    parked: dict[str, list[ParkedEvent]] = {}
+    for it in folding._parked:
+        parked.setdefault(it.key, []).append(it)
+    return {key: Folded(entry.row, parked.get(key, [])) for key, entry in folding._entries.items()}
 
 
 def _count(counts: dict[tuple[int, bool], int], row: StoredRow | None, column: int, change: int) -> None:

@@ -46,6 +46,8 @@ class Projection(Generic[Row]):
         indexes: groups of columns that are often selected or sorted by.
         counted: a column of truth values; how many rows have each of them is kept at hand, so that any
             page is found as quickly as the first.
+        temporal: whether the rows that were superseded are kept, each with the positions between which it
+            held, so that rows can be selected as they were at any position.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Projection(Generic[Row]):
     columns: tuple[str, ...] = ()
     indexes: tuple[tuple[str, ...], ...] = ()
     counted: str | None = None
+    temporal: bool = False
     column_types: dict[str, type[Any]] = field(init=False, repr=False)
     _indexed_text: tuple[int, ...] = field(init=False, repr=False, default=())
     _storable: set[tuple[type[Any], ...]] = field(init=False, repr=False, default_factory=set)

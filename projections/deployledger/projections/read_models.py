@@ -226,6 +226,28 @@ class ReadModels:
             projection, _consistency(consistency), lambda: self.store.select(projection, selection, answer)
         )
 
+    def select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
+        """Return the rows of a temporal projection that are selected, as they were at a position.
+
+        Raises:
+            ConfigurationError: if the projection keeps no past rows, there is no such position yet, or the
+                selection asks for what the projection has not.
+        """
+        check_selection(projection, selection)
+        if not projection.temporal:
+            raise ConfigurationError(f"Projection {projection.name} keeps no rows of the past.")
+        self._prepare(projection)
+        while True:
+            found = self.store.select_as_of(projection, selection, as_of)
+            if found.position >= as_of:
+                return found
+            if as_of > (end := self.log.position()):
+                raise ConfigurationError(
+                    f"There is no position {as_of} in the event log: it ends at position {end}.",
+                    hint="`deployledger log tail` shows the last positions.",
+                )
+            self._catch_up(projection, as_of, found.position)
+
     def _read(
         self, projection: Projection[Any], consistency: Consistency, read: Callable[[], _Read]
     ) -> _Read:

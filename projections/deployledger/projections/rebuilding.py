@@ -13,7 +13,7 @@ from deployledger.projections.folding import decode_all, read_by
 from deployledger.projections.garbage import rare_collections
 from deployledger.projections.projection import Projection
 from deployledger.projections.reports import COUNTS, Difference, Progress, Rebuilt, Task, Verified
-from deployledger.projections.store import Applying, Changes, Rows, StoredRow
+from deployledger.projections.store import Applying, Changes, Comparison, PastRow, Rows, StoredRow
 
 if TYPE_CHECKING:
     from deployledger.projections.read_models import ReadModels
@@ -25,6 +25,7 @@ _WRITTEN_AT_ONCE = 4_000
 _CAUGHT_UP_AT_ONCE = 2_000
 _NEAR = 500
 _TRIES = 200
+_FROM = "past from"
 
 
 def fill(models: "ReadModels", task: Task, progress: Callable[[int], None]) -> None:
@@ -76,12 +77,17 @@ class _Buffered:
         self.flush()
         return self._table.parked_streams()
 
+    def past(self, key: str) -> list[PastRow]:
+        """Return the past rows with a key, in order."""
+        self.flush()
+        return self._table.past(key)
+
     def save(self, changes: Changes) -> None:
         """Make the changes, sooner or later."""
         if changes.removed or changes.unparked:  # their order matters
             self.flush()
         self._changes.add(changes)
-        self._rows += len(changes.new) + len(changes.changed)
+        self._rows += len(changes.new) + len(changes.changed) + len(changes.past)
         if self._rows >= _WRITTEN_AT_ONCE or changes.removed or changes.unparked:
             self.flush()
 
@@ -315,6 +321,8 @@ def _compare(
                         f"{COUNTS} {block}", f"{projection.counted}={value}", expected_rows, found_rows
                     )
                 )
+            if projection.temporal:
+                differences += _of_the_past(projection, comparison, keys)
             rows = comparison.rows(keys)
         seconds = time.monotonic() - begin
         return Verified(projection.name, reached, reached, rows, tuple(differences), seconds)
@@ -322,6 +330,26 @@ def _compare(
         f"Projection {projection.name} is changed too quickly to be compared at one position.",
         hint="Try again when less is written.",
     )
+
+
+def _of_the_past(
+    projection: Projection[Any], comparison: Comparison, keys: tuple[str, str] | None
+) -> Iterator[Difference]:
+    """Yield what is different in the past rows of a temporal projection, and in the changes of its counts."""
+    for expected, found in comparison.past_differences(keys):
+        row = expected or found
+        assert row is not None  # noqa: S101  # one of them is there
+        before, after = _as_past_fields(projection, expected), _as_past_fields(projection, found)
+        if expected is None or found is None:
+            yield Difference(row.key, f"{_FROM} {row.position}", before or None, after or None)
+            continue
+        for name in dict.fromkeys([*before, *after]):
+            if before.get(name) != after.get(name):
+                label = f"{_FROM} {row.position}: {name}"
+                yield Difference(row.key, label, before.get(name), after.get(name))
+    for block, value, expected_change, found_change in comparison.misturned() if keys is None else ():
+        label = f"change of {projection.counted}={value}"
+        yield Difference(f"{COUNTS} {block}", label, expected_change, found_change)
 
 
 def _fields(
@@ -350,11 +378,20 @@ def _as_fields(projection: Projection[Any], row: StoredRow) -> dict[str, Any]:
         "position": row.position,
         "parked_from": row.parked_from,
     }
-    if row.state is None:
-        return places
+    return places if row.state is None else {**_decoded(projection, row.columns, row.state), **places}
+
+
+def _as_past_fields(projection: Projection[Any], row: PastRow | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    places = {"first_position": row.first_position, "until": row.until, "was_removed": row.was_removed}
+    return {**_decoded(projection, row.columns, row.state), **places}
+
+
+def _decoded(projection: Projection[Any], columns: tuple[Any, ...], state: str | bytes) -> dict[str, Any]:
     try:
-        fields = projection.decode(row.columns, row.state).model_dump(mode="json")
+        fields: dict[str, Any] = projection.decode(columns, state).model_dump(mode="json")
+        return fields
     except ValueError:  # somebody made it unreadable
-        fields = {"state": bytes(row.state).decode() if isinstance(row.state, bytes) else row.state}
-        fields |= dict(zip(projection.columns, row.columns, strict=True))
-    return {**fields, **places}
+        text = state.decode() if isinstance(state, bytes) else state
+        return {"state": text, **dict(zip(projection.columns, columns, strict=True))}

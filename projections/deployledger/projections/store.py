@@ -13,7 +13,10 @@ KEY = "#key"
 """In the place of a column's name: the key of the row."""
 
 POSITIONS_PER_BLOCK = 1024
-"""Rows are counted by blocks: those whose first event is among so many positions of the log."""
+"""Rows are counted by blocks: those whose first event is among so many positions of the log.
+
+Changes of these counts are counted by blocks too: those that are made by events at so many positions.
+"""
 
 
 class StoredRow(NamedTuple):
@@ -34,6 +37,28 @@ class StoredRow(NamedTuple):
     parked_from: int | None
     columns: tuple[Any, ...]
     state: str | bytes | None
+
+
+class PastRow(NamedTuple):
+    """A row of a temporal read model that was superseded, or removed.
+
+    Attributes:
+        key: which row it was.
+        first_position: the position of its first event.
+        position: the position of the event that made it so: it held from there on.
+        until: the position of the event that superseded or removed it: it did not hold there any more.
+        was_removed: whether that event removed it.
+        columns: the values of the fields that are columns.
+        state: the other fields, as JSON.
+    """
+
+    key: str
+    first_position: int
+    position: int
+    until: int
+    was_removed: bool
+    columns: tuple[Any, ...]
+    state: str | bytes
 
 
 class ParkedEvent(NamedTuple):
@@ -69,6 +94,10 @@ class Changes:
         parked: events that are parked.
         unparked: keys whose parked events are no longer, before others are parked.
         counts: how much the counts change, by block and value of the counted column.
+        past: rows that were superseded, of a temporal read model.
+        forgotten: keys whose past rows are no longer, before others are kept.
+        turns: how many rows more or less have a value of the counted column after the events of a block,
+            by block and value, of a temporal read model.
     """
 
     new: list[StoredRow] = field(default_factory=list)
@@ -77,6 +106,9 @@ class Changes:
     parked: list[ParkedEvent] = field(default_factory=list)
     unparked: list[str] = field(default_factory=list)
     counts: dict[tuple[int, bool], int] = field(default_factory=dict)
+    past: list[PastRow] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    turns: dict[tuple[int, bool], int] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -92,6 +124,10 @@ class Changes:
         self.unparked += later.unparked
         for place, change in later.counts.items():
             self.counts[place] = self.counts.get(place, 0) + change
+        self.past += later.past
+        self.forgotten += later.forgotten
+        for place, change in later.turns.items():
+            self.turns[place] = self.turns.get(place, 0) + change
 
 
 class Found(NamedTuple):
@@ -232,6 +268,10 @@ class Rows(Protocol):
         """Return the keys of what is parked by stream, not by row."""
         ...
 
+    def past(self, key: str) -> list[PastRow]:
+        """Return the past rows with a key, in order; only of a temporal projection."""
+        ...
+
     def save(self, changes: Changes) -> None:
         """Make the changes."""
         ...
@@ -302,6 +342,10 @@ class ReadModelStore(Protocol):
 
     def select(self, projection: Projection[Any], selection: Selection, answer: Projection[Any]) -> Selected:
         """Return rows of one read model that those of another one with the same keys select."""
+        ...
+
+    def select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
+        """Return rows of a temporal read model as they were at a position, which it has reached."""
         ...
 
     def applying(self, projections: Sequence[Projection[Any]]) -> AbstractContextManager[Applying]:
@@ -379,4 +423,14 @@ class Comparison(Protocol):
 
     def miscounted(self) -> list[tuple[int, bool, int, int]]:
         """Return block, value, the expected number of rows, and the one kept at hand, where they differ."""
+        ...
+
+    def past_differences(
+        self, keys: tuple[str, str] | None = None
+    ) -> Iterator[tuple[PastRow | None, PastRow | None]]:
+        """Yield the expected and the found past row wherever they are not the same."""
+        ...
+
+    def misturned(self) -> list[tuple[int, bool, int, int]]:
+        """Return block, value, the expected change of the count, and the one at hand, where they differ."""
         ...

@@ -41,6 +41,7 @@ from deployledger.projections.store import Condition
 from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.commands import Commands
 from deployledger.service.finding import find
+from deployledger.service.fleet import page_as_of
 from deployledger.service.ids import new_id
 from deployledger.service.listing import Filters, Listing, answer, is_text, keys, list_page
 from deployledger.service.past import Past
@@ -410,6 +411,7 @@ class DeploymentService:
         descending: bool = False,
         cursor: str | None = None,
         consistency: Consistency | str = Consistency.CURRENT,
+        as_of: AsOf | str | None = None,
     ) -> DeploymentPage:
         """Return a page of deployments: a list, which also knows the total and the next page's cursor.
 
@@ -431,10 +433,13 @@ class DeploymentService:
             cursor: the ``next_cursor`` of the page before, instead of an offset: nothing is passed over or
                 seen twice, whatever is requested or deleted in between.
             consistency: as for `get_deployment_status`.
+            as_of: a moment of the past: a datetime with its zone, a position of the event log, or either of
+                them as a text. The list is then as it was: what it has, in which order, and what is said of
+                each. Filters and orders are by what was so then; ``position`` says which position it was.
 
         Raises:
             ConfigurationError: if a filter is malformed, filters contradict each other, limit or offset are
-                out of range, or the cursor is not one of this list.
+                out of range, the cursor is not one of this list, or ``as_of`` is no moment of the past.
         """
         listing = Listing(
             limit=limit,
@@ -455,7 +460,14 @@ class DeploymentService:
                 include_deleted=include_deleted,
             ),
         )
-        return await self._blocking(list_page, self._models, listing, consistency)
+        if as_of is None:
+            return await self._blocking(list_page, self._models, listing, consistency)
+        if consistency != Consistency.CURRENT:
+            raise ConfigurationError(
+                f"consistency={str(consistency)!r} and as_of contradict each other: the past is as it was.",
+                hint="Leave consistency out.",
+            )
+        return await self._blocking(page_as_of, self._models, self._past, listing, as_of)
 
     async def find_deployment(
         self, reference: str, *, as_of: AsOf | str | None = None

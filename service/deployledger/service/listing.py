@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -134,6 +135,7 @@ class Listing:
     sort: str = "created_at"
     descending: bool = False
     filters: Filters = field(default_factory=Filters)
+    as_of: int | None = None
 
     def __post_init__(self) -> None:
         if not _is_number(self.limit) or not 1 <= self.limit <= LARGEST_PAGE:
@@ -168,7 +170,10 @@ class Listing:
     def _after(self, cursor: str) -> tuple[Any, int]:
         try:
             value: Any
-            fingerprint, value, position = json.loads(base64.b64decode(cursor.encode(), b"-_", validate=True))
+            told = json.loads(base64.b64decode(cursor.encode(), b"-_", validate=True))
+            fingerprint, value, position, *of_moment = told
+            if not all(map(_is_number, of_moment)) or len(of_moment) > 1:
+                raise ValueError
             if not _is_number(position) or not 0 <= position < 1 << 63:
                 raise ValueError
             if not isinstance(value, str | None) or not is_text(value or ""):
@@ -186,23 +191,37 @@ class Listing:
                 "The cursor belongs to a list with other filters or another order.",
                 hint="Ask with the same filters and the same order that gave it.",
             )
+        as_of = of_moment[0] if of_moment else None
+        if as_of != self.as_of:
+            raise ConfigurationError(
+                f"The cursor belongs to the list {_moment(as_of)}, not to the one {_moment(self.as_of)}.",
+                hint=f"Ask with as_of={as_of} to go on." if as_of else "Ask without as_of to go on.",
+            )
         return value, position
 
-    def page(self, models: ReadModels, selected: Selected) -> DeploymentPage:
-        """Return the selected rows as a page."""
-        rows = selected.rows[: self.limit]
+    def page(self, selected: Selected, answers: Iterable[DeploymentStatusResponse]) -> DeploymentPage:
+        """Return the selected rows as a page.
+
+        Args:
+            answers: what is answered for each of them, but for the one row more.
+        """
         cursor = None
         if len(selected.rows) > self.limit:
-            last = rows[-1]
+            last = selected.rows[self.limit - 1]
             value = last.sorted_by if _SORTS[self.sort] else None
-            told = json.dumps([self._fingerprint, value, last.first_position], default=datetime.isoformat)
-            cursor = base64.b64encode(told.encode(), b"-_").decode()
+            of_moment = [] if self.as_of is None else [self.as_of]
+            told = [self._fingerprint, value, last.first_position, *of_moment]
+            cursor = base64.b64encode(json.dumps(told, default=datetime.isoformat).encode(), b"-_").decode()
         return DeploymentPage(
-            [answer(models, selected_row.row) for selected_row in rows],
+            answers,
             total=selected.total,
             next_cursor=cursor,
             position=selected.position,
         )
+
+
+def _moment(as_of: int | None) -> str:
+    return "as it is now" if as_of is None else f"as of position {as_of}"
 
 
 def _is_number(value: Any) -> bool:
@@ -214,7 +233,7 @@ def list_page(models: ReadModels, listing: Listing, consistency: Consistency | s
     selected = models.select(
         DEPLOYMENT_LIST, listing.selection(), answer=DEPLOYMENT_STATUS, consistency=consistency
     )
-    return listing.page(models, selected)
+    return listing.page(selected, [answer(models, it.row) for it in selected.rows[: listing.limit]])
 
 
 def answer(models: ReadModels, stored: StoredRow) -> DeploymentStatusResponse:

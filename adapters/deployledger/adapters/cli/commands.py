@@ -33,6 +33,8 @@ from deployledger.adapters.cli.session import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from deployledger.domain.schemas import DeploymentPage, DeploymentRequest, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
@@ -465,6 +467,15 @@ def list_(
         str | None,
         typer.Option(help="Go on behind a page: what was printed below it.", show_default=False),
     ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="The list as it was: a time with its zone, as in 2026-03-01T12:00Z, or a position of the "
+            "event log.",
+            show_default=False,
+        ),
+    ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
@@ -491,7 +502,7 @@ def list_(
         **moments,
     }
 
-    async def question(service: "DeploymentService") -> "DeploymentPage":
+    async def question(service: "DeploymentService") -> "tuple[DeploymentPage, datetime | None]":
         page = await service.list_deployments(
             limit,
             offset,
@@ -500,27 +511,35 @@ def list_(
             sort=sort,
             descending=reverse,
             cursor=cursor,
+            as_of=as_of,
         )
-        for deployment in page:
-            await _resume_if_left(session, service, deployment)
-        return page
+        if as_of is None:
+            for deployment in page:
+                await _resume_if_left(session, service, deployment)
+            return page, None
+        return page, await listing.time_of(as_of, page, service)
 
-    page = session.run(question)
+    page, then = session.run(question)
     if session.is_json:
         session.print_json(page)
     elif page:
         from deployledger.adapters.cli.rendering import deployments_table
 
-        session.stdout.print(deployments_table(page))
+        session.stdout.print(deployments_table(page, then))
+    if as_of is not None:
+        session.stderr.print(listing.as_of(page, then), highlight=False)
     if page.next_cursor:
         known = {_option(key): (typed[key], moments[key]) for key in typed}
-        session.stderr.print(escaped(listing.next_page(page, known)), highlight=False, soft_wrap=True)
+        next_page = listing.next_page(page, known, is_past=as_of is not None)
+        session.stderr.print(escaped(next_page), highlight=False, soft_wrap=True)
     if page or session.is_json:
         return
     if page.total:
         session.stderr.print(f"No more deployments: there are {page.total:,}.", highlight=False)
     elif _given(filters):
         session.stderr.print("No deployment matches.")
+    elif as_of is not None:
+        session.stderr.print("There were no deployments.")
     else:
         session.stderr.print("No deployments. `deployledger deploy MODEL_URI --name NAME` makes one.")
 

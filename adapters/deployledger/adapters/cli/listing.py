@@ -1,5 +1,6 @@
 """What ``deployledger list`` is asked for: filters as they are typed, and how to ask for the next page."""
 
+import asyncio
 import re
 import shlex
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from deployledger.domain.schemas import DeploymentPage
+    from deployledger.service.deployment_service import DeploymentService
 
 _AGE = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -49,17 +51,44 @@ def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
     return found
 
 
-def next_page(page: "DeploymentPage", moments: "Mapping[str, tuple[str | None, datetime | None]]") -> str:
+async def time_of(as_of: str, page: "DeploymentPage", service: "DeploymentService") -> datetime | None:
+    """Return the time of the past that was asked for, or at which the event at the position was recorded."""
+    from deployledger.domain.moments import check
+
+    moment = check(as_of)
+    if isinstance(moment, datetime):
+        return moment
+    return await asyncio.to_thread(service.event_log.recorded_at, page.position)
+
+
+def as_of(page: "DeploymentPage", time: datetime | None) -> str:
+    """Return the moment of the past that a page is of."""
+    from deployledger.domain.moments import describe
+
+    return (
+        f"As of {describe(time)} (position {page.position})." if time else f"As of position {page.position}."
+    )
+
+
+def next_page(
+    page: "DeploymentPage",
+    moments: "Mapping[str, tuple[str | None, datetime | None]]",
+    *,
+    is_past: bool = False,
+) -> str:
     """Return how many deployments of how many are on a page, and what to add for the next one.
 
     Args:
         moments: each option for a time, as it was typed and as it was understood. An age is another time
             with each command, but the next page is one of the same list.
+        is_past: whether the page is of a moment of the past.
     """
     fixed = [
         f"{option} {at.isoformat()}"
         for option, (text, at) in moments.items()
         if at and _AGE.fullmatch(text or "")
     ]
+    if is_past:
+        fixed.append(f"--as-of {page.position}")
     options = " ".join([*fixed, f"--cursor {shlex.quote(page.next_cursor or '')}"])
     return f"{len(page):,} of {page.total:,}. Next page: {options}"

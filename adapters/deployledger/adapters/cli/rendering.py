@@ -34,9 +34,9 @@ _LONGEST_VALUE = 60
 _LONGEST_ERROR = 200
 
 
-def age(moment: datetime) -> str:
+def age(moment: datetime, now: datetime | None = None) -> str:
     """Return how long ago a moment was, as kubectl says it: ``5s``, ``12m``, ``3h``, ``8d``."""
-    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    seconds = max(0, int(((now or datetime.now(UTC)) - moment).total_seconds()))
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= 2 * size or (unit == "d" and seconds >= size):
             return f"{seconds // size}{unit}"
@@ -48,8 +48,14 @@ def coloured(status: str) -> Text:
     return Text(status, style=_COLOURS.get(status, ""))
 
 
-def deployments_table(deployments: "Sequence[DeploymentStatusResponse]") -> Table:
-    """Return a table with one row a deployment."""
+def deployments_table(
+    deployments: "Sequence[DeploymentStatusResponse]", as_of: datetime | None = None
+) -> Table:
+    """Return a table with one row a deployment.
+
+    Args:
+        as_of: the moment that ages are of; None means now.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("NAME", "STATUS", "REV", "ENDPOINT", "AGE", "ID"):
         table.add_column(heading, no_wrap=True)
@@ -60,7 +66,7 @@ def deployments_table(deployments: "Sequence[DeploymentStatusResponse]") -> Tabl
             coloured(deployment.status),
             str(deployment.revision),
             Text(deployment.endpoint_url or "-"),
-            age(deployment.created_at),
+            age(deployment.created_at, as_of),
             str(deployment.deployment_id)[:8],
             Text(deployment.model_uri),
         )

@@ -145,6 +145,10 @@ class DatabaseEventLog(ABC):
         """Return the next events behind a position."""
 
     @abstractmethod
+    def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        """Return the events of some streams up to a position, in the order of the log."""
+
+    @abstractmethod
     def _stream_records(
         self, stream_id: UUID, until: datetime | int | None, limit: int | None
     ) -> list[RawRecord]:
@@ -155,10 +159,6 @@ class DatabaseEventLog(ABC):
         self, after: int, until: int, streams: tuple[UUID, UUID] | None
     ) -> Iterator[Sequence[RawEvent]]:
         """Yield pages of events, read on a connection of its own."""
-
-    @abstractmethod
-    def _events_of(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
-        """Return the events of some streams up to a position."""
 
     @abstractmethod
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
@@ -403,7 +403,7 @@ class DatabaseEventLog(ABC):
         """Return the events of some streams up to a position, in the order of the log; see the port."""
         with self._use():
             _ = self._recorder
-            return self._events_of(stream_ids, until)
+            return self._events_of_streams(stream_ids, until)
 
     def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield all events behind ``after`` and up to ``until`` with their metadata; see the port."""

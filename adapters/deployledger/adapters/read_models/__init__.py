@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.redaction import without_credentials
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST
+from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
 from deployledger.projections.folding import LARGEST_ROW_BYTES
 from deployledger.projections.projection import Projection
 from deployledger.projections.read_models import ReadModels
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from deployledger.adapters.event_log.log import DatabaseEventLog
     from deployledger.projections.store import ReadModelStore
 
-BUILT_IN = (DEPLOYMENT_STATUS, DEPLOYMENT_LIST)
-"""What the service's questions are answered from; applied together."""
+BUILT_IN_GROUPS = ((DEPLOYMENT_STATUS, DEPLOYMENT_LIST), (DEPLOYMENT_TIMELINE,))
+"""What the service's questions are answered from; those of a group are applied together."""
+
+BUILT_IN = tuple(projection for group in BUILT_IN_GROUPS for projection in group)
+"""The same, one by one."""
 
 _MEMORY = ("sqlite://", "sqlite://:memory:", "sqlite:///:memory:")
 
@@ -61,7 +65,7 @@ def open_read_models(
     return ReadModels(
         log,
         _open_store(log, url, pool_size),
-        [BUILT_IN, *((projection,) for projection in projections)],
+        [*BUILT_IN_GROUPS, *((projection,) for projection in projections)],
         process=f"{socket.gethostname()}:{os.getpid()}",
         largest_row=largest_row,
         fill=fill,

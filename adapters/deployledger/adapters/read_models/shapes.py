@@ -14,7 +14,8 @@ def shape_of(projection: Projection[Any]) -> str:
     """Return a digest of the fields of the rows, and of which of them are columns."""
     fields = {name: repr(field.annotation) for name, field in projection.row_type.model_fields.items()}
     columns = {name: kind.__name__ for name, kind in projection.column_types.items()}
-    told = json.dumps([fields, columns, projection.counted, projection.is_by_stream], sort_keys=True)
+    kept = ["temporal"] if projection.temporal else []
+    told = json.dumps([fields, columns, projection.counted, projection.is_by_stream, *kept], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

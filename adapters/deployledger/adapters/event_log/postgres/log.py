@@ -189,6 +189,13 @@ class PostgresEventLog(DatabaseEventLog):
         ).format(schema.EVENTS.name)
         return list(starmap(RawEvent, self._select_tuples(query, (after, limit))))
 
+    def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        query = SQL(
+            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
+            "WHERE originator_id = ANY(%s) AND position <= %s ORDER BY position"
+        ).format(schema.EVENTS.name)
+        return list(starmap(RawEvent, self._select_tuples(query, (list(stream_ids), until))))
+
     def _stream_records(
         self, stream_id: UUID, until: datetime | int | None, limit: int | None
     ) -> list[RawRecord]:
@@ -236,13 +243,6 @@ class PostgresEventLog(DatabaseEventLog):
                     rows = starmap(make, sent)
                     while page := list(islice(rows, _SCANNED_AT_ONCE)):
                         yield page
-
-    def _events_of(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
-        query = SQL(
-            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
-            "WHERE originator_id = ANY(%s) AND position <= %s ORDER BY position"
-        ).format(schema.EVENTS.name)
-        return list(starmap(RawEvent, self._select_tuples(query, (list(stream_ids), until))))
 
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         yield from self._records_of(schema.EVENTS, after, until)

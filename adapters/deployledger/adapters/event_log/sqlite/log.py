@@ -1,5 +1,6 @@
 """The event log in an SQLite file, or in memory."""
 
+import json
 import os
 import sqlite3
 import time
@@ -36,8 +37,6 @@ _WRITER_CACHE_KIB = 65_536
 _MOST_PAGES_IN_LOG = 16_000
 _SWITCH_PAUSE_SECONDS = 0.005
 _SCANNED_AT_ONCE = 200
-_COMPARED_AT_ONCE = 500
-"""How many values a query compares with at most (SQLite's own limit was 999 for long)."""
 _SELECT_RAW = f"SELECT position, originator_id, originator_version, topic, state FROM {EVENTS_TABLE}"  # noqa: S608
 _ID_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -223,6 +222,18 @@ class SQLiteEventLog(DatabaseEventLog):
             for position, stream, version, topic, state in self._select(query, after, limit)
         ]
 
+    def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
+        query = (
+            f"{_SELECT_RAW} WHERE originator_id IN (SELECT value FROM json_each(?)) "  # noqa: S608
+            "AND +position <= ? "
+            "ORDER BY position"
+        )
+        ids = json.dumps([stream_id.hex for stream_id in stream_ids])
+        return [
+            RawEvent(position, _dashed(stream), version, topic, state)
+            for position, stream, version, topic, state in self._select(query, ids, until)
+        ]
+
     def _stream_records(
         self, stream_id: UUID, until: datetime | int | None, limit: int | None
     ) -> list[RawRecord]:
@@ -270,17 +281,6 @@ class SQLiteEventLog(DatabaseEventLog):
         ]:
             after = page[-1].position
             yield [raw for raw in page if streams is None or streams[0] <= UUID(raw.stream_id) <= streams[1]]
-
-    def _events_of(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
-        found: list[RawEvent] = []
-        for begin in range(0, len(stream_ids), _COMPARED_AT_ONCE):
-            some = [it.hex for it in stream_ids[begin : begin + _COMPARED_AT_ONCE]]
-            query = f"{_SELECT_RAW} WHERE originator_id IN ({', '.join('?' * len(some))}) AND position <= ?"
-            found += [
-                RawEvent(position, _dashed(stream), version, topic, state)
-                for position, stream, version, topic, state in self._select(query, *some, until)
-            ]
-        return sorted(found)
 
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         yield from self._records_of(EVENTS_TABLE, after, until)

@@ -12,12 +12,14 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from deployledger.adapters.postgres import SCHEMA, PostgresDatabase, Session
+from deployledger.adapters.read_models.postgres.past import past_row
 from deployledger.adapters.read_models.postgres.tables import (
     MODELS,
     PARKED,
     TABLES,
     RowTable,
     SessionTable,
+    drop_statements,
     stored_row,
 )
 from deployledger.adapters.read_models.shapes import check_shape, shape_of
@@ -27,6 +29,7 @@ from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
     Found,
     ParkedEvent,
+    PastRow,
     ReadModelRecord,
     Selected,
     SelectedRow,
@@ -278,6 +281,26 @@ class PostgresReadModels:
 
         return self._read(read, projection, answer)
 
+    def select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
+        """Return rows of a temporal read model as they were at a position."""
+
+        def read(session: Session) -> Selected | None:
+            table = self._live_table(projection)
+            assert table.past is not None  # noqa: S101  # only of a temporal projection
+            statement, values = table.past.select_statement(selection, as_of)
+            with session.cursor(binary=True, row_factory=tuple_row) as cursor:
+                records = cursor.execute(statement, values).fetchall()
+            if not records or records[0][0] != table.generation:
+                return None
+            rows = [
+                SelectedRow(record[3], record[5], row)
+                for record in records
+                if (row := stored_row(record[4:])) is not None
+            ]
+            return Selected(rows, records[0][2], records[0][1], None)
+
+        return self._read(read, projection)
+
     # Applying ---------------------------------------------------------------------------------------
 
     @contextmanager
@@ -436,8 +459,8 @@ class PostgresReadModels:
                 ).fetchall()
             for (generation,) in found:
                 label = f"{name}_v{version}_{generation}"
-                for suffix in ("", "_counts"):
-                    session.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(SCHEMA, label + suffix)))
+                for statement in drop_statements(label):
+                    session.execute(statement)
                 session.execute(SQL("DELETE FROM {} WHERE generation = %s").format(PARKED), (generation,))
                 session.execute(SQL("DELETE FROM {} WHERE generation = %s").format(TABLES), (generation,))
 
@@ -506,22 +529,33 @@ class _Comparison:
     ) -> Iterator[tuple[StoredRow | None, StoredRow | None]]:
         """Yield the expected and the found row wherever they are not the same."""
         columns = self._found.row_columns()
-        width = len(columns)
+        for record in self._unequal(columns, ("key",), self._expected.rows, self._found.rows, keys):
+            yield stored_row(record[: len(columns)]), stored_row(record[len(columns) :])
+
+    def _unequal(
+        self,
+        columns: Sequence[Composable],
+        identity: Sequence[str],
+        expected: Identifier,
+        found: Identifier,
+        keys: tuple[str, str] | None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the expected and the found columns side by side wherever they are not the same."""
         where, values = _between(keys)
         query = SQL(
             "SELECT {e}, {f} FROM (SELECT * FROM {expected} WHERE {where}) e "
-            "FULL JOIN (SELECT * FROM {found} WHERE {where}) f ON f.key = e.key "
+            "FULL JOIN (SELECT * FROM {found} WHERE {where}) f ON {same} "
             "WHERE ({e}) IS DISTINCT FROM ({f})"
         ).format(
             e=SQL(", ").join(SQL("e.{}").format(it) for it in columns),
             f=SQL(", ").join(SQL("f.{}").format(it) for it in columns),
-            expected=self._expected.rows,
-            found=self._found.rows,
+            expected=expected,
+            found=found,
             where=where,
+            same=SQL(" AND ").join(SQL("f.{0} = e.{0}").format(Identifier(it)) for it in identity),
         )
         with self._session.cursor(row_factory=tuple_row) as cursor:
-            for record in cursor.stream(query, [*values, *values], size=500):
-                yield stored_row(record[:width]), stored_row(record[width:])
+            yield from cursor.stream(query, [*values, *values], size=500)
 
     def rows(self, keys: tuple[str, str] | None = None) -> int:
         """Return how many rows the table that is read has."""
@@ -533,13 +567,36 @@ class _Comparison:
         """Return block, value, the expected number of rows, and the one kept at hand, where they differ."""
         if self._found.projection.counted is None:
             return []
+        return self._miscounted(self._expected.recounted(), self._found.counts, "rows")
+
+    def _miscounted(
+        self, recounted: Composable, kept: Identifier, column: str
+    ) -> list[tuple[int, bool, int, int]]:
         query = SQL(
-            "SELECT block, value, coalesce(r.rows, 0), coalesce(c.rows, 0) FROM ({recounted}) r "
-            "FULL JOIN {counts} c USING (block, value) WHERE coalesce(r.rows, 0) <> coalesce(c.rows, 0) "
-            "ORDER BY block, value"
-        ).format(recounted=self._expected.recounted(), counts=self._found.counts)
+            "SELECT block, value, coalesce(r.{column}, 0), coalesce(c.{column}, 0) FROM ({recounted}) r "
+            "FULL JOIN {kept} c USING (block, value) "
+            "WHERE coalesce(r.{column}, 0) <> coalesce(c.{column}, 0) ORDER BY block, value"
+        ).format(recounted=recounted, kept=kept, column=Identifier(column))
         with self._session.cursor(row_factory=tuple_row) as cursor:
             return cursor.execute(query).fetchall()
+
+    def past_differences(
+        self, keys: tuple[str, str] | None = None
+    ) -> Iterator[tuple[PastRow | None, PastRow | None]]:
+        """Yield the expected and the found past row wherever they are not the same."""
+        found, expected = self._found.past, self._expected.past
+        if found is None or expected is None:
+            return
+        columns = found.row_columns
+        for record in self._unequal(columns, ("key", "position"), expected.rows, found.rows, keys):
+            yield past_row(record[: len(columns)]), past_row(record[len(columns) :])
+
+    def misturned(self) -> list[tuple[int, bool, int, int]]:
+        """Return block, value, the expected change of the count, and the one at hand, where they differ."""
+        found, expected = self._found.past, self._expected.past
+        if found is None or expected is None or self._found.projection.counted is None:
+            return []
+        return self._miscounted(expected.returned(), found.turns, "change")
 
 
 def _record(record: Sequence[Any], rows: int, parked: int) -> ReadModelRecord:

@@ -1,6 +1,6 @@
 """The tables of one read model on PostgreSQL, and the SQL about them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from types import NoneType
@@ -11,8 +11,16 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from deployledger.adapters.postgres import SCHEMA, Session
+from deployledger.adapters.read_models.postgres.past import PastTable, past_row
 from deployledger.projections.projection import Projection
-from deployledger.projections.store import KEY, POSITIONS_PER_BLOCK, Changes, Selection, StoredRow
+from deployledger.projections.store import (
+    KEY,
+    POSITIONS_PER_BLOCK,
+    Changes,
+    PastRow,
+    Selection,
+    StoredRow,
+)
 
 MODELS = Identifier(SCHEMA, "read_models")
 TABLES = Identifier(SCHEMA, "read_model_tables")
@@ -35,9 +43,9 @@ class RowTable:
     def __init__(self, projection: Projection[Any], generation: int) -> None:
         self.projection = projection
         self.generation = generation
-        label = f"{projection.name}_v{projection.version}_{generation}"
-        self.rows = Identifier(SCHEMA, label)
-        self.counts = Identifier(SCHEMA, f"{label}_counts")
+        self.label = f"{projection.name}_v{projection.version}_{generation}"
+        self.rows = Identifier(SCHEMA, self.label)
+        self.counts = Identifier(SCHEMA, f"{self.label}_counts")
         self._statements: dict[tuple[Any, ...], bytes] = {}
         # Names of columns of ours and of the projection are kept apart by a prefix.
         self.columns = [Identifier(column_name(name)) for name in projection.columns]
@@ -46,13 +54,18 @@ class RowTable:
         self._kinds = [_TYPES[kind] for kind in projection.column_types.values()]
         kinds = [kind.as_string() for kind in self._kinds]
         self.copy_types = ["text", "int8", "int8", "int8", "text", *kinds]
+        self.past = PastTable(self) if projection.temporal else None
 
-    def create_statements(self) -> list[Composed | SQL]:
-        """Return the statements that create the tables, without the indexes that can wait."""
+    def column_definitions(self) -> Composed:
+        """Return the definitions of the projection's columns, each with a comma before it."""
         columns = [
             SQL(", {} {}{}").format(name, kind, SQL(' COLLATE "C"') if kind == _TYPES[str] else SQL(""))
             for name, kind in zip(self.columns, self._kinds, strict=True)
         ]
+        return SQL("").join(columns)
+
+    def create_statements(self) -> list[Composed | SQL]:
+        """Return the statements that create the tables, without the indexes that can wait."""
         statements: list[Composed | SQL] = [
             SQL(
                 """CREATE TABLE {} (
@@ -62,7 +75,7 @@ class RowTable:
                     parked_from bigint,
                     state text{}
                 )"""
-            ).format(self.rows, SQL("").join(columns))
+            ).format(self.rows, self.column_definitions())
         ]
         if self.projection.counted:
             statements.append(
@@ -71,6 +84,8 @@ class RowTable:
                     "PRIMARY KEY (block, value))"
                 ).format(self.counts)
             )
+        if self.past is not None:
+            statements += self.past.create_statements()
         return statements
 
     def complete_statements(self) -> list[Composed | SQL]:
@@ -80,27 +95,33 @@ class RowTable:
         for names in self.projection.indexes:
             columns = [Identifier(column_name(name)) for name in names]
             statements.append(index.format(self.rows, SQL(", ").join([*columns, SQL("first_position")])))
+        if self.past is not None:
+            statements += self.past.complete_statements()
         statements.append(SQL("ANALYZE {}").format(self.rows))
         return statements
 
     def drop_statements(self) -> list[Composed | SQL]:
         """Return the statements that drop the tables, with what is parked."""
         return [
-            SQL("DROP TABLE IF EXISTS {}").format(self.rows),
-            SQL("DROP TABLE IF EXISTS {}").format(self.counts),
+            *drop_statements(self.label),
             SQL("DELETE FROM {} WHERE generation = {}").format(PARKED, Literal(self.generation)),
             SQL("DELETE FROM {} WHERE generation = {}").format(TABLES, Literal(self.generation)),
         ]
 
+    @property
+    def counted_column(self) -> str:
+        """The name of the counted column, of a projection that has one."""
+        assert self.projection.counted is not None  # noqa: S101  # the caller looked
+        return column_name(self.projection.counted)
+
     def recounted(self) -> Composed:
         """Return the query that counts the rows by block and value."""
-        assert self.projection.counted is not None  # noqa: S101  # the caller looked
         return SQL(
             "SELECT first_position / {size} AS block, {value} AS value, count(*) AS rows FROM {rows} "
             "WHERE state IS NOT NULL GROUP BY 1, 2"
         ).format(
             size=Literal(POSITIONS_PER_BLOCK),
-            value=Identifier(column_name(self.projection.counted)),
+            value=Identifier(self.counted_column),
             rows=self.rows,
         )
 
@@ -182,12 +203,12 @@ class RowTable:
         return not is_filtered and selection.offset > 0 and not selection.sort and selection.after is None
 
     def _select(self, selection: Selection, answer: "RowTable", end: Composable) -> bytes:
-        sorting = Identifier(column_name(selection.sort)) if selection.sort else SQL("first_position")
+        sorting = self.sorting(selection)
         direction = SQL("DESC" if selection.descending else "ASC")
-        condition = where = self._where(selection)
+        condition = where = self.where(selection)
         offset: Composable = SQL("%s")
         if selection.after is not None:
-            condition = SQL("{} AND {}").format(where, self._after(selection))
+            condition = SQL("{} AND {}").format(where, self.after(selection))
         if self._uses_counts(selection):
             edge = SQL("(start.block + 1)" if selection.descending else "start.block")
             compare = SQL("<" if selection.descending else ">=")
@@ -236,24 +257,35 @@ class RowTable:
 
     def _values(self, selection: Selection) -> list[Any]:
         """Return the values of a statement, in the order in which it has places for them."""
-        is_counted = selection.counted is not None and self.projection.counted is not None
-        counted = [selection.counted] if is_counted else []
-        where = [*counted, *(it.value for it in selection.conditions)]
+        counted = self._counted_values(selection)
+        where = self.where_values(selection)
         is_counted_at_hand = not selection.conditions and self.projection.counted is not None
-        after: list[Any] = []
-        if selection.after is not None:
-            value, position = selection.after
-            after = [value, position] if selection.sort and value is not None else [position]
         return [
             *(counted if is_counted_at_hand else where),
             *([*counted, selection.offset] if self._uses_counts(selection) else []),
             *where,
-            *after,
+            *self.after_values(selection),
             selection.limit,
             selection.offset,
         ]
 
-    def _where(self, selection: Selection) -> Composable:
+    def where_values(self, selection: Selection) -> list[Any]:
+        """Return the values of the condition of a selection."""
+        return [*self._counted_values(selection), *(it.value for it in selection.conditions)]
+
+    def _counted_values(self, selection: Selection) -> list[Any]:
+        is_counted = selection.counted is not None and self.projection.counted is not None
+        return [selection.counted] if is_counted else []
+
+    def after_values(self, selection: Selection) -> list[Any]:
+        """Return the values of the condition of the rows behind one."""
+        if selection.after is None:
+            return []
+        value, position = selection.after
+        return [value, position] if selection.sort and value is not None else [position]
+
+    def where(self, selection: Selection) -> Composable:
+        """Return the condition of a selection, without its place in the order."""
         conditions: list[Composable] = [SQL("state IS NOT NULL")]
         if selection.counted is not None and self.projection.counted:
             conditions.append(SQL("{} = %s").format(Identifier(column_name(self.projection.counted))))
@@ -272,7 +304,11 @@ class RowTable:
                     raise ValueError(f"There is no operator {other!r}.")
         return SQL(" AND ").join(conditions)
 
-    def _after(self, selection: Selection) -> Composable:
+    def sorting(self, selection: Selection) -> Composable:
+        """Return the column that a selection is sorted by."""
+        return Identifier(column_name(selection.sort)) if selection.sort else SQL("first_position")
+
+    def after(self, selection: Selection) -> Composable:
         """Return the condition of the rows behind one. NULL is the largest."""
         assert selection.after is not None  # noqa: S101  # the caller looked
         compare = SQL("<" if selection.descending else ">")
@@ -340,6 +376,13 @@ class SessionTable:
         found = self._session.execute(query.format(PARKED), (self._table.generation,)).fetchall()
         return [next(iter(record.values())) if isinstance(record, dict) else record[0] for record in found]
 
+    def past(self, key: str) -> list[PastRow]:
+        """Return the past rows with a key, in order."""
+        assert self._table.past is not None  # noqa: S101  # only of a temporal projection
+        with self._session.cursor(binary=True, row_factory=tuple_row) as cursor:
+            found = cursor.execute(self._table.past.select_by_key, (key,)).fetchall()
+        return [row for record in found if (row := past_row(record)) is not None]
+
     def save(self, changes: Changes) -> None:
         """Make the changes."""
         with self._session.transaction():
@@ -349,6 +392,8 @@ class SessionTable:
             else:
                 self._upsert([*changes.new, *changes.changed])
             self._save_others(changes)
+            if self._table.past is not None:
+                self._save_past(self._table.past, changes)
 
     def recount(self) -> None:
         """Make the counts anew, from the rows."""
@@ -358,6 +403,12 @@ class SessionTable:
             self._session.execute(
                 SQL("INSERT INTO {} (block, value, rows) {}").format(table.counts, table.recounted())
             )
+            if table.past is not None:
+                past = table.past
+                self._session.execute(SQL("DELETE FROM {}").format(past.turns))
+                self._session.execute(
+                    SQL("INSERT INTO {} (block, value, change) {}").format(past.turns, past.returned())
+                )
 
     def _copy(self, rows: Iterable[StoredRow]) -> None:
         with self._session.cursor() as cursor, cursor.copy(self._table.copy) as copy:
@@ -392,15 +443,38 @@ class SessionTable:
                     SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s, %s)").format(PARKED),
                     [(generation, *it) for it in changes.parked],
                 )
-        if counts := {place: change for place, change in changes.counts.items() if change}:
-            with session.cursor() as cursor:
+        self._add_up(self._table.counts, "rows", changes.counts)
+
+    def _add_up(self, table: Identifier, column: str, counts: Mapping[tuple[int, bool], int]) -> None:
+        if changed := {place: change for place, change in counts.items() if change}:
+            with self._session.cursor() as cursor:
                 cursor.executemany(
                     SQL(
                         "INSERT INTO {0} AS c VALUES (%s, %s, %s) "
-                        "ON CONFLICT (block, value) DO UPDATE SET rows = c.rows + excluded.rows"
-                    ).format(self._table.counts),
-                    [(block, value, change) for (block, value), change in sorted(counts.items())],
+                        "ON CONFLICT (block, value) DO UPDATE SET {1} = c.{1} + excluded.{1}"
+                    ).format(table, Identifier(column)),
+                    [(block, value, change) for (block, value), change in sorted(changed.items())],
                 )
+
+    def _save_past(self, past: PastTable, changes: Changes) -> None:
+        if changes.forgotten:
+            self._session.execute(
+                SQL("DELETE FROM {} WHERE key = ANY(%s)").format(past.rows), (changes.forgotten,)
+            )
+        if changes.past:
+            with self._session.cursor() as cursor, cursor.copy(past.copy) as copy:
+                copy.set_types(past.copy_types)
+                write = copy.write_row
+                for key, first_position, position, until, was_removed, columns, state in changes.past:
+                    text = state.decode() if isinstance(state, bytes) else state
+                    write((key, first_position, position, until, was_removed, text, *columns))
+        self._add_up(past.turns, "change", changes.turns)
+
+
+def drop_statements(label: str) -> list[Composed]:
+    """Return the statements that drop the tables of one generation of rows."""
+    suffixes = ("", "_counts", "_past", "_turns")
+    return [SQL("DROP TABLE IF EXISTS {}").format(Identifier(SCHEMA, label + it)) for it in suffixes]
 
 
 _COPIED_FROM = 200

@@ -31,6 +31,7 @@ from deployledger.projections.store import (
     Changes,
     Found,
     ParkedEvent,
+    PastRow,
     ReadModelRecord,
     Selected,
     SelectedRow,
@@ -359,6 +360,22 @@ class SQLiteReadModels:
         ]
         return Selected(rows, total, position, None)
 
+    def select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
+        """Return rows of a temporal read model as they were at a position."""
+        with self._snapshot() as connection:
+            table, position = self._look_up(connection, projection)
+            assert table.past is not None  # noqa: S101  # only of a temporal projection
+            total = connection.execute(*table.past.total(selection, as_of)).fetchone()[0]
+            records = connection.execute(*table.past.page(selection, as_of)).fetchall()
+        rows = [
+            SelectedRow(
+                table.decode(selection.sort, record[0]) if selection.sort else record[0], record[2], row
+            )
+            for record in records
+            if (row := table.stored_row(record[1:])) is not None
+        ]
+        return Selected(rows, total, position, None)
+
     # Applying ---------------------------------------------------------------------------------------
 
     @contextmanager
@@ -411,22 +428,16 @@ class SQLiteReadModels:
         self._drop(table_label(projection.name, projection.version, generation), generation)
 
     def _drop(self, label: str, generation: int) -> None:
-        rows, counts = quoted(label), quoted(f"{label}_counts")
-        first, last = (f"(SELECT {it}(rowid) FROM {rows})" for it in ("min", "max"))  # noqa: S608
+        tables = [f"{label}{suffix}" for suffix in ("_past", "", "_counts", "_turns")]
         # A big table is dropped by parts, its indexes first: nobody waits for long to write.
         while True:
             with self._writing() as connection:
                 if _one(connection, f"SELECT 1 FROM {MODELS} WHERE generation = ?", generation):  # noqa: S608
                     return
-                if index := _one(connection, _AN_INDEX, label):
-                    connection.execute(f"DROP INDEX {quoted(index[0])}")
+                if any(_made_smaller(connection, table) for table in tables[:2]):
                     continue
-                is_there = _one(connection, "SELECT 1 FROM sqlite_master WHERE name = ?", label)
-                if is_there and _one(connection, f"SELECT 1 WHERE {last} - {first} > ?", _DROPPED_AT_ONCE):
-                    connection.execute(f"DELETE FROM {rows} WHERE rowid < {first} + ?", (_DELETED_AT_ONCE,))  # noqa: S608
-                    continue
-                connection.execute(f"DROP TABLE IF EXISTS {rows}")
-                connection.execute(f"DROP TABLE IF EXISTS {counts}")
+                for table in tables:
+                    connection.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
                 connection.execute(f"DELETE FROM {PARKED} WHERE generation = ?", (generation,))  # noqa: S608
                 connection.execute(f"DELETE FROM {TABLES} WHERE generation = ?", (generation,))  # noqa: S608
                 return
@@ -569,13 +580,20 @@ class _BuildingTable:
         with self._store._connection() as connection:
             return ConnectionTable(connection, self._table).parked_streams()
 
+    def past(self, key: str) -> list[PastRow]:
+        """Return the past rows with a key, in order."""
+        with self._store._connection() as connection:
+            return ConnectionTable(connection, self._table).past(key)
+
     def save(self, changes: Changes) -> None:
         """Make the changes, in transactions for which nobody waits for long."""
-        rows = [*changes.new, *changes.changed]
-        while len(rows) > _SAVED_AT_ONCE:
+        rows, past = [*changes.new, *changes.changed], list(changes.past)
+        while len(rows) + len(past) > _SAVED_AT_ONCE:
             self._save(Changes(changed=rows[:_SAVED_AT_ONCE]))
             del rows[:_SAVED_AT_ONCE]
-        self._save(replace(changes, new=[], changed=rows))
+            self._save(Changes(past=past[:_SAVED_AT_ONCE]))
+            del past[:_SAVED_AT_ONCE]
+        self._save(replace(changes, new=[], changed=rows, past=past))
 
     def _save(self, changes: Changes) -> None:
         with self._store._writing() as connection:
@@ -617,6 +635,21 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _one(connection: sqlite3.Connection, query: str, value: int | str) -> tuple[Any, ...] | None:
     record: tuple[Any, ...] | None = connection.execute(query, (value,)).fetchone()
     return record
+
+
+def _made_smaller(connection: sqlite3.Connection, label: str) -> bool:
+    """Drop a part of a table, if it is too big to be dropped at once."""
+    if index := _one(connection, _AN_INDEX, label):
+        connection.execute(f"DROP INDEX {quoted(index[0])}")
+        return True
+    if not _one(connection, "SELECT 1 FROM sqlite_master WHERE name = ?", label):
+        return False
+    table = quoted(label)
+    first, last = (f"(SELECT {it}(rowid) FROM {table})" for it in ("min", "max"))  # noqa: S608
+    if not _one(connection, f"SELECT 1 WHERE {last} - {first} > ?", _DROPPED_AT_ONCE):
+        return False
+    connection.execute(f"DELETE FROM {table} WHERE rowid < {first} + ?", (_DELETED_AT_ONCE,))  # noqa: S608
+    return True
 
 
 def _now() -> int:

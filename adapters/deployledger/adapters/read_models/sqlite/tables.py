@@ -2,15 +2,23 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import NoneType
 from typing import Any, get_args
 from uuid import UUID
 
+from deployledger.adapters.read_models.sqlite.past import PastTable
 from deployledger.projections.projection import Projection
-from deployledger.projections.store import KEY, POSITIONS_PER_BLOCK, Changes, Selection, StoredRow
+from deployledger.projections.store import (
+    KEY,
+    POSITIONS_PER_BLOCK,
+    Changes,
+    PastRow,
+    Selection,
+    StoredRow,
+)
 
 MODELS = "read_models"
 TABLES = "read_model_tables"
@@ -57,10 +65,16 @@ class RowTable:
         self.counts = quoted(f"{label}_counts")
         self._label = label
         # Names of columns of ours and of the projection are kept apart by a prefix.
-        self.all_columns = [*_OWN_COLUMNS, *(column_name(name) for name in projection.columns)]
+        self.columns = [column_name(name) for name in projection.columns]
+        self.all_columns = [*_OWN_COLUMNS, *self.columns]
         kinds = list(enumerate(projection.column_types.values()))
         self._encoders = [(at, _ENCODE[kind]) for at, kind in kinds if kind in _ENCODE]
         self._decoders = [(at, _DECODE[kind]) for at, kind in kinds if kind in _DECODE]
+        self.past = PastTable(self) if projection.temporal else None
+
+    def beside(self, suffix: str) -> str:
+        """Return the name of what belongs to the table of rows."""
+        return quoted(f"{self._label}{suffix}")
 
     # Values -----------------------------------------------------------------------------------------
 
@@ -77,17 +91,27 @@ class RowTable:
     def record(self, row: StoredRow) -> list[Any]:
         """Return a row as it is stored."""
         state = row.state.decode() if isinstance(row.state, bytes) else row.state
-        columns = list(row.columns)
+        columns = self.encode_all(row.columns)
+        return [row.key, row.first_position, row.position, row.parked_from, state, *columns]
+
+    def encode_all(self, values: Sequence[Any]) -> list[Any]:
+        """Return the values of all columns as they are stored."""
+        columns = list(values)
         for at, encode in self._encoders:
             if columns[at] is not None:
                 columns[at] = encode(columns[at])
-        return [row.key, row.first_position, row.position, row.parked_from, state, *columns]
+        return columns
 
     def stored_row(self, record: Sequence[Any]) -> StoredRow | None:
         """Return the row in a record of all columns; None if it is an empty one of a join."""
         if record[0] is None:
             return None
-        columns = list(record[5:])
+        columns = self.decode_all(record[5:])
+        return StoredRow(record[0], record[1], record[2], record[3], columns, record[4])
+
+    def decode_all(self, stored_values: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the stored values of all columns."""
+        columns = list(stored_values)
         for at, decode in self._decoders:
             stored = columns[at]
             if stored is not None:
@@ -96,30 +120,35 @@ class RowTable:
                 except (ValueError, TypeError, LookupError, OverflowError):
                     # What somebody wrote there by hand is given as it is: it is found to be different.
                     columns[at] = stored
-        return StoredRow(record[0], record[1], record[2], record[3], tuple(columns), record[4])
+        return tuple(columns)
 
     # Statements -------------------------------------------------------------------------------------
 
+    def column_definitions(self) -> str:
+        """Return the definitions of the projection's columns, each with a comma before it."""
+        kinds = self.projection.column_types.values()
+        return "".join(f", {name} {_TYPES[kind]}" for name, kind in zip(self.columns, kinds, strict=True))
+
     def create_statements(self) -> list[str]:
         """Return the statements that create the tables, without the indexes that can wait."""
-        columns = [
-            f", {column_name(name)} {_TYPES[kind]}" for name, kind in self.projection.column_types.items()
-        ]
         statements = [
             f"CREATE TABLE {self.rows} (key TEXT PRIMARY KEY NOT NULL, first_position INTEGER NOT NULL, "
-            f"position INTEGER NOT NULL, parked_from INTEGER, state TEXT{''.join(columns)})"
+            f"position INTEGER NOT NULL, parked_from INTEGER, state TEXT{self.column_definitions()})"
         ]
         if self.projection.counted:
             statements.append(
                 f"CREATE TABLE {self.counts} (block INTEGER, value INTEGER, rows INTEGER NOT NULL, "
                 "PRIMARY KEY (block, value)) WITHOUT ROWID"
             )
+        if self.past is not None:
+            statements += self.past.create_statements()
         return statements
 
     def complete_statements(self) -> list[str]:
         """Return the statements that make the indexes of a filled table."""
         groups = [(), *self.projection.indexes]
-        return [
+        of_past = self.past.complete_statements() if self.past is not None else []
+        return of_past + [
             f"CREATE INDEX {quoted(f'{self._label}_index_{number}')} ON {self.rows} "
             f"({', '.join([*(column_name(name) for name in names), 'first_position'])})"
             for number, names in enumerate(groups)
@@ -149,11 +178,16 @@ class RowTable:
             f"LEFT JOIN {self.rows} r ON r.key = ? WHERE m.name = ? AND m.version = ?"
         )
 
+    @property
+    def counted_column(self) -> str:
+        """The name of the counted column, of a projection that has one."""
+        return column_name(str(self.projection.counted))
+
     def recounted(self) -> str:
         """Return the query that counts the rows by block and value."""
-        value = column_name(str(self.projection.counted))
         return (
-            f"SELECT first_position / {POSITIONS_PER_BLOCK} AS block, {value} AS value, count(*) AS rows "  # noqa: S608
+            f"SELECT first_position / {POSITIONS_PER_BLOCK} AS block, "  # noqa: S608
+            f"{self.counted_column} AS value, count(*) AS rows "
             f"FROM {self.rows} WHERE state IS NOT NULL GROUP BY 1, 2"
         )
 
@@ -229,16 +263,11 @@ class RowTable:
                 where += " AND first_position >= ?"
             values.append(block * POSITIONS_PER_BLOCK)
         if selection.after is not None:
-            condition, of_condition = self._after(selection.sort, selection.descending, selection.after)
+            condition, of_condition = self.after(selection)
             where += f" AND {condition}"
             values += of_condition
-        # NULL is the largest, as on PostgreSQL; SQLite takes it for the smallest unless it is told.
-        way = "DESC NULLS FIRST" if selection.descending else "ASC NULLS LAST"
-        by_position = "DESC" if selection.descending else "ASC"
-        sorting = column_name(selection.sort) if selection.sort else "first_position"
-        order = (
-            f"{sorting} {way}, first_position {by_position}" if selection.sort else f"{sorting} {by_position}"
-        )
+        way, by_position = _directions(selection)
+        sorting, order = self.sorting(selection), self.order(selection)
         return (
             f"SELECT p.sorted_by, p.first_position, {answer.columns_of('a')} FROM "  # noqa: S608
             f"(SELECT {sorting} AS sorted_by, first_position, key FROM {self.rows} WHERE {where} "
@@ -247,8 +276,21 @@ class RowTable:
             [*values, selection.limit, offset],
         )
 
-    def _after(self, sort: str | None, descending: bool, after: tuple[Any, int]) -> tuple[str, list[Any]]:
+    def sorting(self, selection: Selection) -> str:
+        """Return the column that a selection is sorted by."""
+        return column_name(selection.sort) if selection.sort else "first_position"
+
+    def order(self, selection: Selection) -> str:
+        """Return the order of a selection."""
+        way, by_position = _directions(selection)
+        if selection.sort is None:
+            return f"first_position {by_position}"
+        return f"{self.sorting(selection)} {way}, first_position {by_position}"
+
+    def after(self, selection: Selection) -> tuple[str, list[Any]]:
         """Return the condition of the rows behind one, and its values."""
+        sort, descending, after = selection.sort, selection.descending, selection.after
+        assert after is not None  # noqa: S101  # the caller looked
         compare = "<" if descending else ">"
         if sort is None:
             return f"first_position {compare} ?", [after[1]]
@@ -266,6 +308,13 @@ class RowTable:
 def _counted(selection: Selection) -> tuple[str, list[Any]]:
     """Return the condition of the counts of a selection, and its values."""
     return ("TRUE", []) if selection.counted is None else ("value = ?", [int(selection.counted)])
+
+
+def _directions(selection: Selection) -> tuple[str, str]:
+    # NULL is the largest, as on PostgreSQL; SQLite takes it for the smallest unless it is told.
+    if selection.descending:
+        return "DESC NULLS FIRST", "DESC"
+    return "ASC NULLS LAST", "ASC"
 
 
 def table_label(name: str, version: int, generation: int) -> str:
@@ -301,11 +350,21 @@ class ConnectionTable:
         query = f"SELECT DISTINCT key FROM {PARKED} WHERE generation = ? AND substr(key, 1, 7) = 'stream:'"  # noqa: S608
         return [record[0] for record in self._connection.execute(query, (self._table.generation,))]
 
+    def past(self, key: str) -> list[PastRow]:
+        """Return the past rows with a key, in order."""
+        past = self._table.past
+        assert past is not None  # noqa: S101  # only of a temporal projection
+        found = self._connection.execute(past.select_by_key, (key,))
+        return [row for record in found if (row := past.past_row(record)) is not None]
+
     def recount(self) -> None:
         """Make the counts anew, from the rows."""
-        counts = self._table.counts
+        counts, past = self._table.counts, self._table.past
         self._connection.execute(f"DELETE FROM {counts}")  # noqa: S608
         self._connection.execute(f"INSERT INTO {counts} (block, value, rows) {self._table.recounted()}")
+        if past is not None:
+            self._connection.execute(f"DELETE FROM {past.turns}")  # noqa: S608
+            self._connection.execute(f"INSERT INTO {past.turns} (block, value, change) {past.returned()}")
 
     def save(self, changes: Changes) -> None:
         """Make the changes."""
@@ -324,11 +383,21 @@ class ConnectionTable:
             f"INSERT INTO {PARKED} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             [(table.generation, *it[:-1], microseconds(it.parked_at)) for it in changes.parked],
         )
-        if counts := {place: change for place, change in changes.counts.items() if change}:
+        self._add_up(table.counts, "rows", changes.counts)
+        if table.past is not None:
             connection.executemany(
-                f"INSERT INTO {table.counts} VALUES (?, ?, ?) "  # noqa: S608
-                "ON CONFLICT (block, value) DO UPDATE SET rows = rows + excluded.rows",
-                [(block, int(value), change) for (block, value), change in sorted(counts.items())],
+                f"DELETE FROM {table.past.rows} WHERE key = ?",  # noqa: S608
+                [(key,) for key in changes.forgotten],
+            )
+            connection.executemany(table.past.insert, map(table.past.record, changes.past))
+            self._add_up(table.past.turns, "change", changes.turns)
+
+    def _add_up(self, table: str, column: str, counts: Mapping[tuple[int, bool], int]) -> None:
+        if changed := {place: change for place, change in counts.items() if change}:
+            self._connection.executemany(
+                f"INSERT INTO {table} VALUES (?, ?, ?) "  # noqa: S608
+                f"ON CONFLICT (block, value) DO UPDATE SET {column} = {column} + excluded.{column}",
+                [(block, int(value), change) for (block, value), change in sorted(changed.items())],
             )
 
 
@@ -353,36 +422,72 @@ class Comparison:
         """Yield the expected and the found row wherever they are not the same."""
         found, expected = self._found, self._expected
         width = len(expected.all_columns)
-        is_different = " OR ".join(f"e.{name} IS NOT f.{name}" for name in expected.all_columns)
-        where, values = _between("e", keys)
-        for record in self._connection.execute(
-            f"SELECT {expected.columns_of('e')}, {found.columns_of('f')} FROM {expected.rows} e "  # noqa: S608
-            f"LEFT JOIN {found.rows} f ON f.key = e.key WHERE {where} AND ({is_different})",
-            values,
-        ):
+        for record in self._unequal((expected.rows, found.rows), expected.all_columns, ("key",), keys):
             yield expected.stored_row(record[:width]), found.stored_row(record[width:])
-        where, values = _between("f", keys)
-        for record in self._connection.execute(
-            f"SELECT {found.columns_of('f')} FROM {found.rows} f WHERE {where} "  # noqa: S608
-            f"AND NOT EXISTS (SELECT 1 FROM {expected.rows} e WHERE e.key = f.key)",
+
+    def _unequal(
+        self,
+        tables: tuple[str, str],
+        columns: Sequence[str],
+        identity: Sequence[str],
+        keys: tuple[str, str] | None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the expected and the found columns side by side wherever they are not the same."""
+        expected, found = tables
+        of_expected, of_found = (", ".join(f"{alias}.{name}" for name in columns) for alias in "ef")
+        is_different = " OR ".join(f"e.{name} IS NOT f.{name}" for name in columns)
+        is_same = " AND ".join(f"f.{name} = e.{name}" for name in identity)
+        where, values = _between("e", keys)
+        yield from self._connection.execute(
+            f"SELECT {of_expected}, {of_found} FROM {expected} e "  # noqa: S608
+            f"LEFT JOIN {found} f ON {is_same} WHERE {where} AND ({is_different})",
             values,
-        ):
-            yield None, found.stored_row(record)
+        )
+        where, values = _between("f", keys)
+        nothing = ", ".join(["NULL"] * len(columns))
+        yield from self._connection.execute(
+            f"SELECT {nothing}, {of_found} FROM {found} f WHERE {where} "  # noqa: S608
+            f"AND NOT EXISTS (SELECT 1 FROM {expected} e WHERE {is_same})",
+            values,
+        )
 
     def miscounted(self) -> list[tuple[int, bool, int, int]]:
         """Return block, value, the expected number of rows, and the one kept at hand, where they differ."""
         if self._found.projection.counted is None:
             return []
+        return self._miscounted(self._expected.recounted(), self._found.counts, "rows")
+
+    def _miscounted(self, recounted: str, counts: str, column: str) -> list[tuple[int, bool, int, int]]:
         query = (
-            "SELECT block, value, sum(rows), sum(kept) FROM ("  # noqa: S608
-            f"SELECT block, value, rows, 0 AS kept FROM ({self._expected.recounted()}) "
-            f"UNION ALL SELECT block, value, 0, rows FROM {self._found.counts}"
-            ") GROUP BY block, value HAVING sum(rows) <> sum(kept) ORDER BY block, value"
+            f"SELECT block, value, sum({column}), sum(kept) FROM ("  # noqa: S608
+            f"SELECT block, value, {column}, 0 AS kept FROM ({recounted}) "
+            f"UNION ALL SELECT block, value, 0, {column} FROM {counts}"
+            f") GROUP BY block, value HAVING sum({column}) <> sum(kept) ORDER BY block, value"
         )
         return [
-            (block, bool(value), rows, kept)
-            for block, value, rows, kept in self._connection.execute(query).fetchall()
+            (block, bool(value), expected, kept)
+            for block, value, expected, kept in self._connection.execute(query).fetchall()
         ]
+
+    def past_differences(
+        self, keys: tuple[str, str] | None = None
+    ) -> Iterator[tuple[PastRow | None, PastRow | None]]:
+        """Yield the expected and the found past row wherever they are not the same."""
+        found, expected = self._found.past, self._expected.past
+        if found is None or expected is None:
+            return
+        width = len(expected.all_columns)
+        for record in self._unequal(
+            (expected.rows, found.rows), expected.all_columns, ("key", "position"), keys
+        ):
+            yield expected.past_row(record[:width]), found.past_row(record[width:])
+
+    def misturned(self) -> list[tuple[int, bool, int, int]]:
+        """Return block, value, the expected change of the count, and the one at hand, where they differ."""
+        found, expected = self._found.past, self._expected.past
+        if found is None or expected is None or self._found.projection.counted is None:
+            return []
+        return self._miscounted(expected.returned(), found.turns, "change")
 
     def rows(self, keys: tuple[str, str] | None = None) -> int:
         """Return how many rows the table that is read has."""
