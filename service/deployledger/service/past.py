@@ -82,13 +82,12 @@ class Past:
 
     def position(self, as_of: AsOf | str) -> int:
         """Return the position that a moment means to all deployments; 0 if it was before the first event."""
-        moment = moments.check(as_of)
+        moment = self._checked(as_of)
         if isinstance(moment, AtRevision):
             raise ConfigurationError(
                 f"There is no {moments.describe(moment)} of all deployments: each has its own.",
                 hint="Give a time with its zone, as in 2026-03-03T12:00Z, or a position of the event log.",
             )
-        self._check_is_past(moment, 0)
         if isinstance(moment, datetime):
             return self.log.position_at(moment)
         return moment
