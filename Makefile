@@ -41,7 +41,7 @@ clean: ## Remove what was set up
 	$(PIP) install --constraint constraints.txt --upgrade pip
 
 .venv/demo: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable '.[onnx]'
+	$(PIP) install --constraint constraints.txt --editable '.[audit,onnx]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt
