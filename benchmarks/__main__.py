@@ -3,7 +3,7 @@
     python -m benchmarks                 everything
     python -m benchmarks --rounds 3      fewer rounds
     python -m benchmarks --skip-million  with logs of a hundred thousand events instead of a million
-    python -m benchmarks --only audit    only one of the parts: appending, projecting, past, audit, moving
+    python -m benchmarks --only audit    one part: appending, projecting, past, audit, moving or replaying
 
 Every figure is the median of the rounds; within a round, ours and the baseline's take turns. A PostgreSQL
 server is started for it, with fsync on; DEPLOYLEDGER_BENCH_POSTGRES_URL names another one.
@@ -22,6 +22,7 @@ from benchmarks.filling import fill
 from benchmarks.following import visibility
 from benchmarks.moving import moving
 from benchmarks.projecting import following, reading, rebuilding
+from benchmarks.replaying import replaying
 from benchmarks.report import Report
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-million", action="store_true")
-    parser.add_argument("--only", choices=["appending", "projecting", "past", "audit", "moving"])
+    parser.add_argument("--only", choices=["appending", "projecting", "past", "audit", "moving", "replaying"])
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     report = Report()
@@ -61,6 +62,8 @@ def main() -> None:
                     looking_back(report, database, options.rounds, url, size)
                 if options.only in (None, "moving"):
                     moving(report, database, options.rounds, url, size)
+                if options.only in (None, "replaying"):
+                    replaying(report, database, options.rounds, url, size)
     report.print()
 
 

@@ -34,7 +34,12 @@ def main() -> None:
         _write(answers, str(untold))
         _write(answers, DONE + json.dumps(result))
     except MachineLearningServiceError as error:
-        _write(answers, FAILED + " ".join(error.message.split()))
+        failure = {
+            "message": " ".join(error.message.split()),
+            "hint": error.hint,
+            "status_code": error.status_code,
+        }
+        _write(answers, FAILED + json.dumps(failure))
         sys.exit(1)
 
 

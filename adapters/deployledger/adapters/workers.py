@@ -19,7 +19,7 @@ _END_SECONDS = 5
 
 DONE = "done: "
 FAILED = "failed: "
-"""What a worker's last line begins with; its result as JSON, or what went wrong, follows."""
+"""What a worker's last line begins with; its result, or what went wrong, follows as JSON."""
 
 
 def run_in_workers(
@@ -36,7 +36,8 @@ def run_in_workers(
         progress: is told how many more events were read.
 
     Raises:
-        MachineLearningServiceError: if a task failed, or a process ended before it was done.
+        MachineLearningServiceError: if a task failed, with the hint and the status code of its error, or a
+            process ended before it was done.
     """
     workers: list[subprocess.Popen[str]] = []
     try:
@@ -65,7 +66,7 @@ def _start(told: str) -> "subprocess.Popen[str]":
 
 def _results(workers: "Sequence[subprocess.Popen[str]]", progress: Callable[[int], None]) -> list[Any]:
     turn = threading.Lock()
-    errors: list[str] = []
+    errors: list[dict[str, Any]] = []
     results: list[Any] = [None] * len(workers)
 
     def read(number: int, worker: "subprocess.Popen[str]") -> None:
@@ -78,13 +79,16 @@ def _results(workers: "Sequence[subprocess.Popen[str]]", progress: Callable[[int
                     with turn:
                         progress(int(last))
         except Exception as error:  # whoever is told of the progress raises what it likes
-            errors.append(f"{type(error).__name__}: {error}")
+            errors.append({"message": f"{type(error).__name__}: {error}"})
         try:  # nothing but its own word says that it did all
-            results[number] = json.loads(last.removeprefix(DONE)) if last.startswith(DONE) else None
+            if last.startswith(DONE):
+                results[number] = json.loads(last.removeprefix(DONE))
+            elif last.startswith(FAILED):
+                errors.append(json.loads(last.removeprefix(FAILED)))
+            else:
+                errors.append({"message": "it ended too early"})
         except ValueError:  # it ended in the middle of that word
-            last = ""
-        if not last.startswith(DONE):
-            errors.append(last.removeprefix(FAILED) if last.startswith(FAILED) else "it ended too early")
+            errors.append({"message": "it ended too early"})
         if errors:
             for other in workers:
                 other.terminate()
@@ -95,7 +99,12 @@ def _results(workers: "Sequence[subprocess.Popen[str]]", progress: Callable[[int
     for thread in threads:
         thread.join()
     if errors:
-        raise MachineLearningServiceError(f"A worker failed: {errors[0].rstrip('.')}.", hint="Try again.")
+        first = {"hint": "Try again.", "status_code": None, **errors[0]}
+        raise MachineLearningServiceError(
+            f"A worker failed: {first['message'].rstrip('.')}.",
+            hint=first["hint"],
+            status_code=first["status_code"],
+        )
     return results
 
 

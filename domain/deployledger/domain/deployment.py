@@ -175,7 +175,7 @@ class Deployment:
 
     def request_update(self, request: DeploymentRequest, *, by: CommandContext) -> None:
         """Ask for a new revision, which supersedes a job in progress."""
-        LIFECYCLE.require(self, Trigger.REQUEST_UPDATE, str(self))
+        LIFECYCLE.require(self, Trigger.REQUEST_UPDATE, self)
         if request.deployment_target_config.type != self.revision.target.type:
             raise ConfigurationError(
                 f"{self} is of type {self.revision.target.type!r}: an update cannot make it "
@@ -188,7 +188,7 @@ class Deployment:
 
     def request_rollback(self, to_revision: int, *, by: CommandContext) -> None:
         """Ask for a new revision that repeats an earlier one, from the same bytes."""
-        LIFECYCLE.require(self, Trigger.REQUEST_UPDATE, str(self))
+        LIFECYCLE.require(self, Trigger.REQUEST_UPDATE, self)
         target = self.revisions.get(to_revision)
         if target is None:
             raise RevisionNotFoundError(self.name, to_revision, newest=self.revision.number)
@@ -270,7 +270,7 @@ class Deployment:
             IllegalTransitionError: if the lifecycle does not allow it; nothing was changed.
         """
         event.check_follows(self.id, self.version)
-        self.state = LIFECYCLE.require(self, event.trigger_for(self), str(self))
+        self.state = LIFECYCLE.require(self, event.trigger_for(self), self)
         self.version = event.originator_version
         self.modified_on = event.timestamp
         self.last_event_id = event.event_id

@@ -1,11 +1,11 @@
 """What an event log promises: the port that services append to and projections read from."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
 from deployledger.domain.events import Event
@@ -366,6 +366,32 @@ class EventLog(Protocol):
 
         Raises:
             UndecodableEventError: if it cannot be read, or newer software wrote it.
+        """
+        ...
+
+    def decode_whole(self, raw: RawEvent) -> Event:
+        """Return a stored event with every field decoded: whatever is wrong with it is found.
+
+        Raises:
+            UndecodableEventError: as `decode`.
+        """
+        ...
+
+    def in_workers(
+        self, function: str, tasks: Sequence[dict[str, Any]], progress: Callable[[int], None]
+    ) -> list[Any]:
+        """Do each task in a process of its own, which has opened this log; return the results in order.
+
+        A log in memory, which no other process sees, does them itself, one after the other.
+
+        Args:
+            function: what does a task, as ``package.module:name``. It is called with the log, the task and a
+                function to tell how many more events were read; it returns the result.
+            tasks: JSON values, as are the results.
+            progress: is told how many more events were read.
+
+        Raises:
+            MachineLearningServiceError: if one failed; the others are ended.
         """
         ...
 

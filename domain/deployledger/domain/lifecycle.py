@@ -144,14 +144,16 @@ class Lifecycle:
     """A table of transitions, compiled from a `transitions` machine."""
 
     def __init__(self, machine: Machine) -> None:
+        automatic = {f"to_{state}" for state in machine.states} if machine.auto_transitions else set[str]()
         self.transitions: list[Transition] = [
             Transition(
                 Trigger(trigger),
                 State(source),
-                State(str(row.dest)),
+                State(str(source if row.dest is None else row.dest)),  # None: it stays where it is
                 tuple((str(condition.func), bool(condition.target)) for condition in row.conditions),
             )
             for trigger, event in machine.events.items()
+            if trigger not in automatic
             for source, rows in event.transitions.items()
             for row in rows
         ]
@@ -175,7 +177,7 @@ class Lifecycle:
         """Return what is allowed now."""
         return [trigger for trigger in Trigger if self.next_state(subject, trigger) is not None]
 
-    def require(self, subject: Subject, trigger: Trigger, described_as: str) -> State:
+    def require(self, subject: Subject, trigger: Trigger, described_as: object) -> State:
         """Return the state that the trigger leads to.
 
         Raises:

@@ -109,6 +109,7 @@ class ReadModels:
         process: what this process is called, for who asks who follows.
         largest_row: how many bytes a row may take as JSON; an event that makes a larger one is parked.
         fill: fills tables from the log, by several workers at once if it can.
+        elsewhere: opens the read models of the same projections in another database, which a URL names.
     """
 
     def __init__(
@@ -120,12 +121,14 @@ class ReadModels:
         process: str,
         largest_row: int = LARGEST_ROW_BYTES,
         fill: Fill = fill_here,
+        elsewhere: "Callable[[str], ReadModels] | None" = None,
     ) -> None:
         self.log = log
         self.store = store
         self.process = process
         self.largest_row = largest_row
         self.fill = fill
+        self._elsewhere = elsewhere
         self.projections: dict[str, Projection[Any]] = {}
         self._groups: dict[str, tuple[Projection[Any], ...]] = {}
         for group in groups:
@@ -139,6 +142,16 @@ class ReadModels:
                 self._groups[projection.name] = tuple(group)
         self._turns = {name: threading.Lock() for name in self.projections}
         self._prepared: set[str] = set()
+
+    def elsewhere(self, url: str) -> "ReadModels":
+        """Return the read models of the same log and projections in another database; close its store.
+
+        Raises:
+            ConfigurationError: if that is the database of the log or of these read models.
+        """
+        if self._elsewhere is None:
+            raise ConfigurationError("These read models are in one database only.")
+        return self._elsewhere(url)
 
     @property
     def groups(self) -> list[tuple[Projection[Any], ...]]:

@@ -36,6 +36,8 @@ from deployledger.projections.ledger.keeping import keep_checkpoints
 from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
+from deployledger.projections.replaying import Replayed, replay
+from deployledger.projections.reports import Progress
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import Condition
 from deployledger.service.clients import Clients, SimulatedOrchestrator
@@ -529,6 +531,53 @@ class DeploymentService:
             ConfigurationError: as `get_deployment_status`, or if there is no revision before.
         """
         return await self._blocking(self._past.difference, deployment_id, from_, to)
+
+    async def position_at(self, as_of: AsOf | str, *, deployment_id: UUID | None = None) -> int:
+        """Return the position of the last event that had happened at a moment; 0 if none had.
+
+        Args:
+            as_of: the moment, as for `get_deployment_status`.
+            deployment_id: the deployment that a revision is of.
+
+        Raises:
+            ConfigurationError: if the moment is none, has not come yet, or is a revision of no deployment.
+            ResourceNotFoundError: if there is no such deployment or revision.
+        """
+        return await self._blocking(self._past.position, as_of, deployment_id)
+
+    async def replay(
+        self,
+        *,
+        deployment_id: UUID | None = None,
+        until: AsOf | str | None = None,
+        workers: int = 1,
+        against: object = None,
+        progress: Progress = lambda done, total: None,
+    ) -> Replayed:
+        """Run the log through the domain again; see `deployledger.projections.replaying.replay`.
+
+        Args:
+            deployment_id: only this deployment.
+            until: up to this moment, as for `get_deployment_status`; the default is the end of the log.
+
+        Raises:
+            ConfigurationError: as `replay` and `position_at`.
+            ResourceNotFoundError: if there is no such deployment.
+        """
+        if deployment_id is not None:
+            check_id(deployment_id)
+        position = None if until is None else await self.position_at(until, deployment_id=deployment_id)
+        return await self._blocking(
+            partial(
+                replay,
+                self._log,
+                until=position,
+                deployment_id=deployment_id,
+                workers=workers,
+                against=against,
+                progress=progress,
+            )
+        )
 
     async def watch_deployment(self, deployment_id: UUID) -> AsyncIterator[DeploymentStatusResponse]:
         """Yield the status now, and again whenever it changes, until the deployment is deleted.

@@ -80,10 +80,16 @@ class Past:
             changes=differences(earliest, latest),
         )
 
-    def position(self, as_of: AsOf | str) -> int:
-        """Return the position that a moment means to all deployments; 0 if it was before the first event."""
+    def position(self, as_of: AsOf | str, deployment_id: UUID | None = None) -> int:
+        """Return the position that a moment means to all deployments; 0 if it was before the first event.
+
+        Args:
+            deployment_id: the deployment that a revision is of.
+        """
         moment = self._checked(as_of)
         if isinstance(moment, AtRevision):
+            if deployment_id is not None:
+                return self.status(deployment_id, moment).position or 0
             raise ConfigurationError(
                 f"There is no {moments.describe(moment)} of all deployments: each has its own.",
                 hint="Give a time with its zone, as in 2026-03-03T12:00Z, or a position of the event log.",

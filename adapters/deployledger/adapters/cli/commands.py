@@ -16,6 +16,7 @@ from deployledger.adapters.cli import (
     log_commands,
     past_commands,
     projection_commands,
+    replay_command,
 )
 from deployledger.adapters.cli.past_commands import AsOfOption
 from deployledger.adapters.cli.session import (
@@ -546,6 +547,7 @@ def list_(
 
 app.command()(past_commands.history)
 app.command()(past_commands.diff)
+app.command()(replay_command.replay)
 
 
 @app.command()

@@ -129,6 +129,14 @@ def rebuild(
             highlight=False,
         )
         raise SystemExit(128 + signal.SIGINT) from None
+    print_rebuilt(session, done)
+    if not session.is_json:
+        for status in parked:
+            _advise(session, status)
+
+
+def print_rebuilt(session: Session, done: "Sequence[Rebuilt]") -> None:
+    """Print what was rebuilt."""
     if session.is_json:
         _print_json(session, [vars(it) for it in done])
         return
@@ -138,8 +146,6 @@ def rebuild(
             f"({it.events / max(it.seconds, 1e-9):,.0f}/s); it is at position {it.position:,}.",
             highlight=False,
         )
-    for status in parked:
-        _advise(session, status)
 
 
 @projections.command()

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentStatusResponse
     from deployledger.projections.read_models import ReadModelStatus
+    from deployledger.projections.replaying import Problem
     from deployledger.projections.reports import Difference
     from deployledger.projections.store import ParkedEvent
+    from deployledger.projections.what_if import Difference as RuleDifference
 
 _COLOURS = {
     "active": "green",
@@ -173,6 +175,30 @@ def differences_table(differences: "Sequence[Difference]") -> Table:
         table.add_row(Text(it.key), it.field or "(the row)", *(Text(value) for value in values))
     if len(differences) > _MOST_DIFFERENCES:
         table.add_row(f"and {len(differences) - _MOST_DIFFERENCES:,} more", "", "", "")
+    return table
+
+
+def problems_table(problems: "Sequence[Problem]") -> Table:
+    """Return a table with one row a problem that a replay found."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("POSITION", "STREAM", "VERSION", "TOPIC", "KIND", "WHAT IS WRONG"):
+        table.add_column(heading, overflow="fold")
+    for it in problems:
+        version = str(it.stream_version or "-")
+        table.add_row(str(it.position), it.stream_id, version, it.topic, it.kind.value, Text(it.message))
+    return table
+
+
+def rule_differences_table(differences: "Sequence[RuleDifference]") -> Table:
+    """Return a table with one row for each event that would have gone differently under another rule."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("POSITION", "DEPLOYMENT", "EVENT", "STATE BEFORE", "OURS", "THEIRS"):
+        table.add_column(heading, overflow="fold")
+    for it in differences:
+        theirs = it.theirs or f"refused{': ' if it.reason else ''}{it.reason}"
+        table.add_row(
+            str(it.position), Text(it.deployment_name), it.topic, it.state or "-", it.ours, Text(theirs)
+        )
     return table
 
 

@@ -2,12 +2,12 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Condition, Lock, local
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from eventsourcing.persistence import (
@@ -21,7 +21,7 @@ from deployledger.adapters.event_log.commands import Command, Conflict, EventRow
 from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.following import LogFollower, Tail, TailWatch
 from deployledger.adapters.event_log.group_commit import BatchWriter, GroupCommit
-from deployledger.adapters.event_log.mapper import EventMapper, known_topics
+from deployledger.adapters.event_log.mapper import EventMapper, decode, known_topics
 from deployledger.domain.event_log import (
     CommandKey,
     EventBatch,
@@ -420,6 +420,18 @@ class DatabaseEventLog(ABC):
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class; see the port."""
         return decode_deferring(raw)
+
+    def decode_whole(self, raw: RawEvent) -> Event:
+        """Return a stored event with every field decoded; see the port."""
+        return decode(raw)
+
+    def in_workers(
+        self, function: str, tasks: Sequence[dict[str, Any]], progress: Callable[[int], None]
+    ) -> list[Any]:
+        """Do each task in a process of its own, which has opened this log; see the port."""
+        from deployledger.adapters.event_log.workers import do_tasks
+
+        return do_tasks(self, function, tasks, progress)
 
     @contextmanager
     def watch(self) -> Iterator[TailWatch]:

@@ -62,6 +62,17 @@ def open_read_models(
 
         fill_with_workers(log.url, url)(models, tasks, progress)
 
+    def elsewhere(other: str) -> ReadModels:
+        beside = [f"{log.url}.read-models", f"{log.url}.ledger"] if log.url.startswith("sqlite:///") else []
+        if _place(other) in map(_place, [log.url, url or log.url, *beside]):
+            raise ConfigurationError(
+                f"The database {without_credentials(other)!r} is that of the event log or its read models.",
+                hint="`deployledger projections rebuild --all` makes those anew.",
+            )
+        return open_read_models(
+            log, url=other, projections=projections, largest_row=largest_row, pool_size=pool_size
+        )
+
     return ReadModels(
         log,
         _open_store(log, url, pool_size),
@@ -69,7 +80,21 @@ def open_read_models(
         process=f"{socket.gethostname()}:{os.getpid()}",
         largest_row=largest_row,
         fill=fill,
+        elsewhere=elsewhere,
     )
+
+
+def _place(url: str) -> tuple[str, ...]:
+    """Return what is the same for URLs of the same database."""
+    if url.startswith(("postgresql://", "postgres://")):
+        from psycopg.conninfo import conninfo_to_dict
+
+        from deployledger.adapters.postgres import PostgresDatabase
+
+        PostgresDatabase(url, 1)  # which refuses a malformed one, and does not connect yet
+        parameters = conninfo_to_dict(url)
+        return tuple(str(parameters.get(name, "")) for name in ("host", "port", "dbname"))
+    return (str(Path(url.removeprefix("sqlite:///")).expanduser().resolve()),)
 
 
 def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "ReadModelStore":

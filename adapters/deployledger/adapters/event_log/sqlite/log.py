@@ -75,7 +75,8 @@ class SQLiteEventLog(DatabaseEventLog):
         self._owned: set[UUID] = set()
         self._owned_lock = Lock()
         self._writer_timeout = min(_LOCK_TIMEOUT_SECONDS, patience)
-        super().__init__(f"sqlite:///{self._path or ''}", str(self._path or "memory"), patience=patience)
+        url = f"sqlite:///{self._path}" if self._path else "sqlite://"
+        super().__init__(url, str(self._path or "memory"), patience=patience)
 
     def _connection(self, timeout: float = _LOCK_TIMEOUT_SECONDS) -> sqlite3.Connection:
         """Return a new connection, in autocommit mode, which waits for locks for ``timeout`` seconds."""

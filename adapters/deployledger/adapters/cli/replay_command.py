@@ -1,0 +1,180 @@
+"""The command ``replay``: the whole log through the domain again."""
+
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
+from deployledger.adapters.cli.session import (
+    ExitCode,
+    Interruptible,
+    Output,
+    OutputOption,
+    Session,
+    VerboseOption,
+    escaped,
+    session_for,
+)
+
+if TYPE_CHECKING:
+    from deployledger.projections.replaying import Replayed
+    from deployledger.projections.reports import Rebuilt
+    from deployledger.service.deployment_service import DeploymentService
+
+_T = TypeVar("_T")
+
+_MOST_SHOWN = 50
+
+
+def replay(
+    deployment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEPLOYMENT",
+            help="Only this one: a name, an id, or the beginning of an id.",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="Only up to then: a time with its zone (2026-03-03T12:00Z), a position of the log (1234) "
+            "or, with --deployment, a revision (r2).",
+            show_default="the end of the log",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME",
+            help="Compare with another lifecycle or policy, which is imported and run.",
+            show_default=False,
+        ),
+    ] = None,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Rebuild all read models in this database instead.", show_default=False
+        ),
+    ] = None,
+    workers: WorkersOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run everything that ever happened through the domain again.
+
+    Names events that cannot have happened so, with exit code 1, and prints one digest of the resulting
+    states, which is the same on every machine and database.
+
+    With --against, lists what would have gone differently under another rule. With --into, makes the read
+    models anew in another database.
+    """
+    session = session_for(output, verbose)
+    with Interruptible():
+        if into is not None:
+            _rebuild_into(session, into, workers, [deployment, until, against])
+        else:
+            _replay(session, deployment, until, against, workers)
+
+
+def _replay(
+    session: Session, deployment: str | None, until: str | None, against: str | None, workers: int | None
+) -> None:
+    if against is not None:
+        sys.path.insert(0, str(Path.cwd()))  # where users expect their modules to be found
+
+    async def question(service: "DeploymentService") -> "Replayed":
+        from deployledger.projections.replaying import replay
+
+        stream = await service.find_deployment_id(deployment) if deployment is not None else None
+        position = None if until is None else await service.position_at(until, deployment_id=stream)
+        # The work blocks this thread, so that Ctrl-C ends it at once; asyncio's handler would wait for it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with Reading(session, "Replaying") as reading:
+            return replay(
+                service.event_log,
+                until=position,
+                deployment_id=stream,
+                workers=workers_for(service.event_log, workers),
+                against=against,
+                progress=reading,
+            )
+
+    replayed = session.run(question)
+    if session.is_json:
+        session.print_json(asdict(replayed))
+    else:
+        _print(session, replayed, against)
+    if replayed.problems:
+        raise SystemExit(int(ExitCode.FAILED))
+
+
+def _print(session: Session, replayed: "Replayed", against: str | None) -> None:
+    from deployledger.adapters.cli.rendering import problems_table, rule_differences_table
+
+    rate = replayed.events / max(replayed.seconds, 1e-9)
+    session.stdout.print(
+        f"Replayed {_number(replayed.events, 'event')} of {_number(replayed.streams, 'stream')} "
+        f"up to position {replayed.until:,} in {replayed.seconds:.1f} s ({rate:,.0f}/s).",
+        highlight=False,
+    )
+    if replayed.digest is not None:
+        session.stdout.print(f"Digest of the states: {replayed.digest}", highlight=False, soft_wrap=True)
+    else:
+        found = _number(len(replayed.differences), "event")
+        session.stdout.print(
+            f"Under {escaped(against)}, {found} would have gone differently.", highlight=False
+        )
+        if replayed.differences:
+            session.stdout.print(rule_differences_table(replayed.differences[:_MOST_SHOWN]))
+            _say_more(session, len(replayed.differences))
+    if not replayed.problems:
+        session.stdout.print("Every history is one that the lifecycle allows.")
+        return
+    session.stdout.print(
+        f"{_number(len(replayed.problems), 'problem')}; "
+        f"{_number(replayed.not_replayed, 'event')} with them or behind them not replayed.",
+        highlight=False,
+    )
+    session.stdout.print(problems_table(replayed.problems[:_MOST_SHOWN]))
+    _say_more(session, len(replayed.problems))
+
+
+def _say_more(session: Session, number: int) -> None:
+    if number > _MOST_SHOWN:
+        session.stdout.print(
+            f"And {number - _MOST_SHOWN:,} more; --output json has them all.", highlight=False
+        )
+
+
+def _number(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _rebuild_into(session: Session, url: str, workers: int | None, others: list[str | None]) -> None:
+    from deployledger.adapters.cli.projection_commands import print_rebuilt
+
+    async def question(service: "DeploymentService") -> "list[Rebuilt]":
+        from deployledger.domain.exceptions import ConfigurationError
+
+        if any(it is not None for it in others):
+            raise ConfigurationError(
+                "--into rebuilds all read models from the whole log: "
+                "--deployment, --until and --against are not for it."
+            )
+        models = service.read_models.elsewhere(url)
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with Reading(session, "Rebuilding") as reading:
+                return models.rebuild(
+                    list(models.projections), workers=workers_for(models.log, workers), progress=reading
+                )
+        finally:
+            models.store.close()
+
+    print_rebuilt(session, session.run(question))
