@@ -16,7 +16,7 @@ import pytest
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.adapters.ledger.publishing import publish_to, read_checkpoints
+from deployledger.adapters.ledger.publishing import Place, read_checkpoints
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
 from deployledger.projections.ledger.keeping import keep_checkpoints
 from deployledger.projections.ledger.keys import Signer
@@ -103,7 +103,7 @@ def test_what_cannot_be_published_is_told_and_published_later(
     monkeypatch.setattr("deployledger.projections.ledger.keeping._AGAIN_SECONDS", 0.05)
     folder = tmp_path / "checkpoints"
     folder.write_text("a file is in the way")
-    ledger = open_ledger(log, signer=signer, publish=publish_to(str(folder)))
+    ledger = open_ledger(log, signer=signer, place=Place(str(folder)))
     add(log, 1)
     with kept(ledger, seconds=0.05) as problems:
         eventually(lambda: bool(problems))
@@ -205,7 +205,7 @@ def test_a_place_has_a_file_for_each(kind: str, signer: Signer, tmp_path: Path) 
     }[kind]
     first, second = made(signer), made(signer, 4)
     for it in (first, second, first):
-        publish_to(place)(it)
+        Place(place).publish(it)
     found = read_checkpoints(place)
     assert [note.decode() for _, note in found] == [first.note, second.note]
     [(source, note)] = read_checkpoints(
@@ -223,9 +223,9 @@ def test_another_checkpoint_of_the_same_size_is_not_replaced(
 ) -> None:
     place = str(tmp_path / "folder") if kind == "path" else f"memory://{tmp_path.name}"
     first, other = made(signer), made(signer)  # of two logs
-    publish_to(place)(first)
+    Place(place).publish(first)
     with pytest.raises(ExternalServiceError, match="is another checkpoint of the same size"):
-        publish_to(place)(other)
+        Place(place).publish(other)
     assert [note.decode() for _, note in read_checkpoints(place)] == [first.note]
 
 
@@ -235,7 +235,7 @@ def test_places_that_there_are_not(signer: Signer, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_checkpoints(str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match="cannot be kept at nonsense://") as error:
-        publish_to("nonsense://ann:secret@host/x")(made(signer))
+        Place("nonsense://ann:secret@host/x").publish(made(signer))
     assert "secret" not in str(error.value)
     with pytest.raises(ConfigurationError, match=r"no checkpoint at|cannot be read"):
         read_checkpoints("memory://nothing-there")

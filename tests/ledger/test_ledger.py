@@ -80,20 +80,49 @@ def test_several_processes_make_the_same_tree(log: DatabaseEventLog, database_ur
         it.close()
 
 
+class Kept:
+    """A place for checkpoints in memory."""
+
+    def __init__(self) -> None:
+        self.published: list[StoredCheckpoint] = []
+
+    def publish(self, checkpoint: StoredCheckpoint) -> None:
+        self.published.append(checkpoint)
+
+    def newest_first(self) -> list[tuple[str, str]]:
+        return [("kept", it.note) for it in reversed(self.published)]
+
+
 def test_a_checkpoint_signs_the_state_of_the_log(
     log: DatabaseEventLog, ledger: Ledger, signer: Signer
 ) -> None:
-    published: list[StoredCheckpoint] = []
-    ledger = Ledger(log, ledger.store, signer=signer, publish=published.append)
+    kept = Kept()
+    ledger = Ledger(log, ledger.store, signer=signer, place=kept)
     add(log, 2)
     first = ledger.checkpoint()
     assert ledger.checkpoint() == first
     add(log, 2, first=5)
     second = ledger.checkpoint()
     assert [it.size for it in ledger.checkpoints()] == [4, 8]
-    assert published == [first, first, second]
+    assert kept.published == [first, first, second]
     opened = open_checkpoint(second.note, [signer.verifier])
     assert (opened.size, opened.root) == (8, ledger.root()) == (second.size, second.root)
+
+
+def test_a_log_that_contradicts_what_was_published_is_not_signed(signer: Signer) -> None:
+    kept = Kept()
+    for streams, refused in ((3, False), (3, False), (2, True), (4, True)):
+        with closing(open_event_log("sqlite://")) as log:
+            add(log, streams)  # each time it is another log: its events have other ids
+            ledger = open_ledger(log, signer=signer, place=kept)
+            if refused:
+                with pytest.raises(LedgerError, match="first 6 events an earlier checkpoint signed"):
+                    ledger.checkpoint()
+            else:
+                kept.published.clear()
+                ledger.checkpoint()
+            ledger.store.close()
+    assert [it.size for it in kept.published] == [6]
 
 
 def test_another_key_has_checkpoints_of_its_own(

@@ -191,6 +191,8 @@ class DeploymentStatusResponse(BaseModel):
         tags: the newest revision's tags.
         artifact_digest: what the newest revision's model files hash to, once fetched.
         image_digest: the digest of the newest revision's image, once packaged.
+        serving_artifact_digest: what the model files of the revision that serves hash to.
+        serving_image_digest: the digest of its image.
         failure: why the last job failed, if it did.
         simulated: whether any step of the newest revision was simulated.
         parked_events: how many of its events could not be applied, so that this is the state before them.
@@ -219,6 +221,8 @@ class DeploymentStatusResponse(BaseModel):
     tags: dict[str, Any] = Field(default_factory=dict)
     artifact_digest: Digest | None = None
     image_digest: Digest | None = None
+    serving_artifact_digest: Digest | None = None
+    serving_image_digest: Digest | None = None
     failure: Failure | None = None
     simulated: bool = False
     parked_events: int = 0

@@ -24,7 +24,7 @@ class StatusRow(BaseModel):
     """What is known of one deployment after some number of its events.
 
     Attributes:
-        serving_revision: the revision that serves, if one does; likewise the next two.
+        serving_revision: the revision that serves, if one does; likewise the next four.
         has_served: whether any revision ever served.
         cancelled_revision: the newest revision, if it was cancelled.
         simulated_steps: the steps of the newest revision that were simulated.
@@ -48,6 +48,8 @@ class StatusRow(BaseModel):
     artifact: Artifact | None = None
     image: Image | None = None
     serving_revision: int | None = None
+    serving_artifact: Artifact | None = None
+    serving_image: Image | None = None
     endpoint_url: str | None = None
     deployed_model_version: str | None = None
     has_served: bool = False
@@ -137,6 +139,8 @@ def _provisioned(row: StatusRow, event: events.Provisioned) -> dict[str, Any]:
     changes["deployed_model_version"] = row.artifact.resolved_uri if row.artifact else row.model_uri
     if not row.is_batch_job:
         changes["serving_revision"] = event.revision
+        changes["serving_artifact"] = row.artifact
+        changes["serving_image"] = row.image
         changes["endpoint_url"] = event.endpoint_url
         changes["has_served"] = True
     return changes
@@ -173,6 +177,8 @@ _CHANGES: dict[str, Callable[[StatusRow, Any], dict[str, Any]]] = {
     events.DeletionRequested.TOPIC: lambda row, event: {"failure": None},
     events.Deleted.TOPIC: lambda row, event: {
         "serving_revision": None,
+        "serving_artifact": None,
+        "serving_image": None,
         "endpoint_url": None,
         **_simulated(row, Step.DELETE, event.simulated),
     },
@@ -283,6 +289,7 @@ def _what_happens(row: StatusRow) -> str:
 def respond(row: StatusRow) -> DeploymentStatusResponse:
     """Return the row as what the service answers."""
     artifact, image = row.artifact, row.image
+    serving_artifact, serving_image = row.serving_artifact, row.serving_image
     return new_row(
         DeploymentStatusResponse,
         {
@@ -305,11 +312,13 @@ def respond(row: StatusRow) -> DeploymentStatusResponse:
             "tags": row.tags,
             "artifact_digest": artifact.digest if artifact else None,
             "image_digest": image.digest if image else None,
+            "serving_artifact_digest": serving_artifact.digest if serving_artifact else None,
+            "serving_image_digest": serving_image.digest if serving_image else None,
             "failure": row.failure,
             "simulated": bool(row.simulated_steps),
         },
     )
 
 
-DEPLOYMENT_STATUS = Projection(name="deployment_status", version=1, row_type=StatusRow, apply=apply)
+DEPLOYMENT_STATUS = Projection(name="deployment_status", version=2, row_type=StatusRow, apply=apply)
 """One row a deployment: everything that its status says."""

@@ -120,12 +120,9 @@ def checkpoint(
     session = session_for(output, verbose)
 
     def work(ledger: "Ledger") -> Any:
-        from deployledger.adapters.ledger.publishing import publish_to
+        from deployledger.adapters.ledger.publishing import Place
 
-        made = ledger.checkpoint(_signer(key))
-        if to is not None:
-            publish_to(to)(made)
-        return made
+        return ledger.checkpoint(_signer(key), place=Place(to) if to is not None else None)
 
     made = _of_ledger(session, work)
     if session.is_json:
@@ -265,10 +262,12 @@ def _print(session: Session, found: "Audited") -> None:
     def say(text: str) -> None:
         session.stdout.print(text, highlight=False, soft_wrap=True)
 
+    from deployledger.projections.ledger.verifying import UNREADABLE
+
     read = found.size - found.after
     say(
-        f"Read {read:,} events of {found.streams:,} streams up to position {found.size:,}, "
-        f"in {found.seconds:.1f} s."
+        f"Read {read:,} events of {found.streams:,} stream{'s' * (found.streams != 1)} "
+        f"up to position {found.size:,}, in {found.seconds:.1f} s."
     )
     if found.root is not None:
         say(f"Root {_base64(found.root)}")
@@ -279,7 +278,7 @@ def _print(session: Session, found: "Audited") -> None:
         )
     if len(holding) > _MOST_SHOWN:
         say(f"[green]✓[/] … and {len(holding) - _MOST_SHOWN:,} more checkpoints")
-    if not found.problems:
+    if found.is_in_order:
         say("[green]✓[/] Positions, times and versions of streams are in order, without gaps")
         say("[green]✓[/] Every history is legal under the lifecycle")
     for problem in found.problems[:_MOST_SHOWN]:
@@ -291,6 +290,8 @@ def _print(session: Session, found: "Audited") -> None:
     if found.is_verified:
         since = f"from position {found.after + 1:,} " if found.after else ""
         say(f"[bold green]Verified[/] {since}up to position {found.covered_by_database:,}.")
+    elif all(it.kind == UNREADABLE for it in found.problems) and found.problems:
+        say("[bold red]Not verified:[/] a checkpoint cannot be read with the keys that were given.")
     elif found.problems:
         say("[bold red]Not verified:[/] the log is not what it was.")
     else:

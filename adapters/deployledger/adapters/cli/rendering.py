@@ -66,7 +66,7 @@ def deployments_table(
         table.add_row(
             Text(deployment.deployment_name),
             coloured(deployment.status),
-            str(deployment.revision),
+            _revision(deployment),
             Text(deployment.endpoint_url or "-"),
             age(deployment.created_at, as_of),
             str(deployment.deployment_id)[:8],
@@ -88,6 +88,7 @@ def deployment_card(
     """
     target = deployment.deployment_target_config
     resources = deployment.resource_allocation
+    serves_another = deployment.serving_revision not in (None, deployment.revision)
     lines: list[tuple[str, Any]] = [
         ("Name", deployment.deployment_name),
         ("Id", deployment.deployment_id),
@@ -102,9 +103,11 @@ def deployment_card(
         ("Deployed model", deployment.deployed_model_version),
         ("Artifact", deployment.artifact_digest),
         ("Image", deployment.image_digest),
+        ("Serving artifact", deployment.serving_artifact_digest if serves_another else None),
+        ("Serving image", deployment.serving_image_digest if serves_another else None),
         ("Target", f"{target.type}, {target.replicas} replica{'s' if target.replicas != 1 else ''}"),
         ("Port", target.port),
-        ("Serving image", target.serving_image),
+        ("Container image", target.serving_image),
         ("Input", target.input_uri),
         ("Output", target.output_uri),
         ("CPU", resources and resources.cpu_request),

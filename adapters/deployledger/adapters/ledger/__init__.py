@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from deployledger.projections.ledger.checking import Checked, Part
 from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.ledger import Ledger, Publish
+from deployledger.projections.ledger.ledger import CheckpointPlace, Ledger
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.log import DatabaseEventLog
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def open_ledger(
-    log: "DatabaseEventLog", *, signer: Signer | None = None, publish: Publish | None = None
+    log: "DatabaseEventLog", *, signer: Signer | None = None, place: CheckpointPlace | None = None
 ) -> Ledger:
     """Return the ledger of an event log; its database is first used when a method is called.
 
     Args:
         signer: what signs checkpoints.
-        publish: takes each new checkpoint to where who can change the database cannot change it, as
-            ``publishing.publish_to`` returns it.
+        place: where checkpoints are published, out of reach of who can change the database: a
+            ``publishing.Place``, for example.
     """
 
     def check(
@@ -31,4 +31,4 @@ def open_ledger(
 
         return check_with_workers(log.url)(of_log, store, parts, progress)
 
-    return Ledger(log, log.open_ledger_store(), signer=signer, publish=publish, check=check)
+    return Ledger(log, log.open_ledger_store(), signer=signer, place=place, check=check)

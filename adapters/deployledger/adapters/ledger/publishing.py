@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    ExternalServiceError,
+    MachineLearningServiceError,
+)
 from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
-    from deployledger.projections.ledger.ledger import Publish
+    from collections.abc import Iterator
+
     from deployledger.projections.ledger.store import StoredCheckpoint
 
 _SUFFIX = ".checkpoint"
@@ -18,18 +23,55 @@ _LARGEST_BYTES = 1 << 20
 _MOST_FILES = 1_000_000
 
 
-def publish_to(place: str) -> "Publish":
-    """Return what writes each checkpoint to a file of its own in a folder, or at a URI that fsspec knows.
+class Place:
+    """A folder, or a URI that fsspec knows, with a file for each checkpoint.
 
     A file is named by the size of the checkpoint and the key that signed it, and never changed.
 
     Args:
         place: a path, ``file://…``, or ``s3://…`` and the like, which need the extra ``storage``.
     """
-    folder = _folder(place)
-    if folder is not None:
-        return lambda checkpoint: _write_file(folder, checkpoint)
-    return lambda checkpoint: _write_remote(place, checkpoint)
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._folder = _folder(place)
+
+    def publish(self, checkpoint: "StoredCheckpoint") -> None:
+        """Write a checkpoint, if it is not there.
+
+        Raises:
+            ExternalServiceError: if it cannot be written, or another one of the same size and key is there.
+        """
+        if self._folder is not None:
+            _write_file(self._folder, checkpoint)
+        else:
+            _write_remote(self._place, checkpoint)
+
+    def newest_first(self) -> "Iterator[tuple[str, bytes]]":
+        """Yield what is there: where each is from, and the signed note; the largest first.
+
+        Raises:
+            ExternalServiceError: if the place cannot be read.
+        """
+        try:
+            if self._folder is not None:
+                files = self._folder.iterdir() if self._folder.is_dir() else ()
+                for path in sorted((it for it in files if it.suffix == _SUFFIX), reverse=True):
+                    yield str(path), _read_file(path)
+            else:
+                system, root = _fsspec(self._place)
+                names = system.ls(root, detail=False) if system.isdir(root) else ()
+                for name in sorted((it for it in names if it.endswith(_SUFFIX)), reverse=True):
+                    yield str(name), system.cat_file(name, end=_LARGEST_BYTES + 1)
+        except MachineLearningServiceError:
+            raise
+        except Exception as error:  # every file system has errors of its own
+            raise ExternalServiceError(
+                "checkpoints",
+                f"The checkpoints at {without_credentials(self._place)} cannot be read: "
+                f"{without_credentials(str(error))}.",
+                hint="No checkpoint is made that may contradict them. Try again.",
+            ) from error
 
 
 def read_checkpoints(place: str) -> list[tuple[str, bytes]]:

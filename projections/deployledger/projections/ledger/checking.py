@@ -262,7 +262,7 @@ def _damaged(checked: Checked, tiles: "_Tiles", record: Sequence[Any], error: Ex
     position = record[0]
     if tiles.next_position == position:
         tiles.hashes.append(_MISSING)
-        _add(checked, position, "damaged", f"cannot be hashed: {error}")
+        _add(checked, position, "damaged", f"is not stored as it was written, and cannot be hashed ({error})")
     else:
         _add(checked, position, "undecodable", f"({record[3]}) does not decode: {error}")
     return UNKNOWN

@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConfigurationError, LedgerError
@@ -29,8 +30,17 @@ _HASHES_KEPT = 65_536
 _LOOKED_BACK = 100
 """Among how many checkpoints, of all keys, the last one of a key is looked for."""
 
-Publish = Callable[[StoredCheckpoint], object]
-"""Takes a checkpoint to where who can change the database cannot change it."""
+
+class CheckpointPlace(Protocol):
+    """Where checkpoints are published: where who can change the database cannot change them."""
+
+    def publish(self, checkpoint: StoredCheckpoint) -> object:
+        """Keep a checkpoint; one that is there already is not replaced."""
+        ...
+
+    def newest_first(self) -> Iterable[tuple[str, str | bytes]]:
+        """Return what is there: where each is from, and the signed note; the largest first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Ledger:
         log: the events.
         store: where the tree and the checkpoints are kept.
         signer: what signs checkpoints, where none is given.
-        publish: takes each new checkpoint to where who can change the database cannot change it.
+        place: where checkpoints are published.
         check: reads and checks parts of the log, by several workers at once if it can.
     """
 
@@ -84,13 +94,13 @@ class Ledger:
         store: LedgerStore,
         *,
         signer: Signer | None = None,
-        publish: Publish | None = None,
+        place: CheckpointPlace | None = None,
         check: CheckParts = check_here,
     ) -> None:
         self.log = log
         self.store = store
         self.signer = signer
-        self._publish = publish
+        self.place = place
         self._check = check
         self._turn = threading.Lock()
 
@@ -225,10 +235,17 @@ class Ledger:
             )
         return size
 
-    def checkpoint(self, signer: Signer | None = None) -> StoredCheckpoint:
+    def checkpoint(
+        self, signer: Signer | None = None, *, place: CheckpointPlace | None = None
+    ) -> StoredCheckpoint:
         """Sign the state of the log as it is now, store that, and publish it.
 
         If nothing was added since the last checkpoint of this key, that one is returned, and published again.
+        A log that does not continue the last checkpoint, in the database or published, is not signed.
+
+        Args:
+            signer: the key; None means that of the ledger.
+            place: where to publish it; None means that of the ledger, if it has one.
 
         Raises:
             ConfigurationError: if there is no key to sign with.
@@ -242,29 +259,30 @@ class Ledger:
             )
         size = self.integrate()
         tree = Tree(self.store)
+        place = place or self.place
         last = self._last_checkpoint(signer)
-        if last is not None and (last.size > size or tree.root(last.size) != last.root):
-            raise LedgerError(
-                f"The log is not the one whose first {last.size:,} events the last checkpoint signed: "
-                "it was rewritten, or another one was put in its place.",
-                hint=_VERIFY,
-            )
+        published = _newest(place.newest_first(), signer) if place is not None else None
+        for signed in (last and Checkpoint(signer.name, last.size, last.root), published):
+            if signed is not None and (signed.size > size or tree.root(signed.size) != signed.root):
+                raise LedgerError(
+                    f"The log is not the one whose first {signed.size:,} events an earlier checkpoint "
+                    "signed: it was rewritten, or another one was put in its place.",
+                    hint=_VERIFY,
+                )
         if last is None or last.size != size:
             checkpoint = Checkpoint(signer.name, size, tree.root(size))
             last = StoredCheckpoint(size, checkpoint.root, checkpoint.signed(signer), datetime.now(UTC))
             self.store.add_checkpoint(last)
-        if self._publish is not None:
-            self._publish(last)
+        if place is not None:
+            place.publish(last)
         return last
 
     def _last_checkpoint(self, signer: Signer) -> StoredCheckpoint | None:
-        """Return the largest checkpoint that a key signed, with the size and root that it signed."""
+        """Return the largest checkpoint in the database that a key signed, with what it signed."""
         for it in reversed(self.store.checkpoints(limit=_LOOKED_BACK)):
-            try:
-                signed = open_checkpoint(it.note, [signer.verifier])
-            except NoteError:  # it is another key's, or was changed, which verifying tells
-                continue
-            return replace(it, size=signed.size, root=signed.root)
+            signed = _newest([("", it.note)], signer)
+            if signed is not None:
+                return replace(it, size=signed.size, root=signed.root)
         return None
 
     def checkpoints(self) -> list[StoredCheckpoint]:
@@ -306,6 +324,16 @@ class Ledger:
             check=self._check,
             progress=progress,
         )
+
+
+def _newest(notes: Iterable[tuple[str, str | bytes]], signer: Signer) -> Checkpoint | None:
+    """Return the first of the checkpoints that a key signed."""
+    for _, note in islice(notes, _LOOKED_BACK):
+        try:
+            return open_checkpoint(note, [signer.verifier])
+        except NoteError:  # it is another key's, or was changed, which verifying tells
+            continue
+    return None
 
 
 _VERIFY = "`deployledger audit verify` says what is wrong with which event."

@@ -22,6 +22,10 @@ class NoteError(ConfigurationError):
     """A signed note is malformed, or not signed by the key that was asked for."""
 
 
+class OtherSignerError(NoteError):
+    """A signed note is not signed by any of the keys that were asked for."""
+
+
 def sign(text: str, signer: Signer) -> str:
     """Return a text, which ends with a line break, as a signed note."""
     if not text.endswith("\n") or any(ord(it) < 32 and it != "\n" for it in text):
@@ -36,7 +40,7 @@ def opened(note: str | bytes, verifiers: Sequence[Verifier]) -> tuple[str, Verif
     Signatures of other keys are ignored; one that names a known key and is not its own refuses the note.
 
     Raises:
-        NoteError: if it is no signed note, or none of the keys signed it.
+        NoteError: if it is no signed note, or none of the keys signed it (an `OtherSignerError`).
     """
     text, lines = _split(note)
     for line in lines:
@@ -56,7 +60,7 @@ def opened(note: str | bytes, verifiers: Sequence[Verifier]) -> tuple[str, Verif
                 return text, verifier
     signers = ", ".join(sorted({line.removeprefix(_DASH).rpartition(" ")[0] for line in lines}))
     wanted = ", ".join(f"{it.name} ({it.key_id.hex()})" for it in verifiers) or "no key at all"
-    raise NoteError(
+    raise OtherSignerError(
         f"It is not signed by {wanted}, but by {signers}.",
         hint="Give the public key of the one who signed it, if you trust that one.",
     )

@@ -22,7 +22,7 @@ from deployledger.projections.ledger.keys import Verifier
 from deployledger.projections.ledger.ledger import Ledger, Tree
 from deployledger.projections.ledger.legality import ILLEGAL, UNKNOWN, legality
 from deployledger.projections.ledger.merkle import HASH_BYTES
-from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
+from deployledger.projections.ledger.notes import Checkpoint, NoteError, OtherSignerError, open_checkpoint
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH
 
 Progress = Callable[[int, int], None]
@@ -32,6 +32,9 @@ _LEAST_OF_A_PART = 64 * TILE_WIDTH
 _STREAMS_AT_ONCE = 500
 _BEFORE_ALL = -(1 << 63) - 1
 
+
+UNREADABLE = "unreadable"
+"""The kind of the problem that a checkpoint is none, or not signed by a key that was given."""
 
 DATABASE = "database"
 """Where a checkpoint is from that was not given."""
@@ -46,12 +49,14 @@ class CheckpointResult:
         origin: which ledger it is of; empty if it cannot be read.
         size: how many events it covers.
         error: why it does not hold; empty if it does.
+        is_of_another_key: whether it is signed by none of the keys that were given: it says nothing then.
     """
 
     source: str
     origin: str
     size: int
     error: str
+    is_of_another_key: bool = False
 
     @property
     def holds(self) -> bool:
@@ -102,6 +107,19 @@ class Audited:
         return not self.problems and self.covered_by_database > 0
 
     @property
+    def is_in_order(self) -> bool:
+        """Whether the events fit each other and the lifecycle, whatever is said of checkpoints."""
+        return not {it.kind for it in self.problems} & {
+            "missing",
+            "order",
+            "version",
+            "illegal",
+            "unknown",
+            "undecodable",
+            "damaged",
+        }
+
+    @property
     def limits(self) -> tuple[str, ...]:
         """What this does not show, in sentences."""
         found: list[str] = []
@@ -109,10 +127,15 @@ class Audited:
             found.append(
                 f"Events 1 to {self.after:,} were not read again: that they were verified once is assumed."
             )
-        if self.size > self.covered_by_database:
+        signed = max((it.size for it in self.checkpoints if it.origin), default=0)
+        if self.size > signed:
             found.append(
-                f"Edits of events {self.covered_by_database + 1:,} to {self.size:,} cannot be seen: "
-                "no checkpoint covers them."
+                f"Edits of events {signed + 1:,} to {self.size:,} cannot be seen: no checkpoint covers them."
+            )
+        others = sum(it.is_of_another_key and not it.is_from_outside for it in self.checkpoints)
+        if others:
+            found.append(
+                f"{others:,} checkpoints in the database say nothing: none of the given keys signed them."
             )
         if self.covered_by_database > self.covered:
             found.append(
@@ -389,13 +412,14 @@ class _Signed:
     source: str
     checkpoint: Checkpoint | None
     error: str = ""
+    is_of_another_key: bool = False
 
     @classmethod
     def opened(cls, source: str, note: str | bytes, verifiers: Sequence[Verifier]) -> "_Signed":
         try:
             return cls(source, open_checkpoint(note, verifiers))
         except NoteError as error:
-            return cls(source, None, error.message)
+            return cls(source, None, error.message, isinstance(error, OtherSignerError))
 
     @property
     def size(self) -> int:
@@ -407,7 +431,7 @@ def _result(
 ) -> CheckpointResult:
     checkpoint = signed.checkpoint
     if checkpoint is None:
-        return CheckpointResult(signed.source, "", 0, signed.error)
+        return CheckpointResult(signed.source, "", 0, signed.error, signed.is_of_another_key)
     if checkpoint.size > end:
         error = _too_new(checkpoint.size, end)
     elif checkpoint.size < start.size:
@@ -441,9 +465,11 @@ def _disagreements(
     covered = max((it.size for it in results if it.holds), default=0)
     failing = [it for it, result in zip(signed, results, strict=True) if it.checkpoint and result.error]
     for it, result in zip(signed, results, strict=True):
+        if result.is_of_another_key and not result.is_from_outside:
+            continue  # anybody can put those there, and who has several keys gives one of them
         if result.error:
             position = end + 1 if it.size > end else None
-            kind = "checkpoint" if it.size <= end else "truncated"
+            kind = UNREADABLE if not it.checkpoint else "checkpoint" if it.size <= end else "truncated"
             where = "in the database" if it.source == DATABASE else it.source
             told = f"of {it.size:,} events" if it.checkpoint else "that cannot be read"
             problems.append(
@@ -465,8 +491,8 @@ def _disagreements(
                 AuditProblem(
                     lower + 1,
                     "changed",
-                    f"One of the events {lower + 1:,} to {first.size:,} or more are not those that were "
-                    "signed; the stored tree was changed with them, so that which cannot be told.",
+                    f"Events {lower + 1:,} to {first.size:,} are not all those that were signed; the stored "
+                    "tree does not tell which.",
                 )
             )
     if changed is not None:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.adapters.ledger.publishing import publish_to
+from deployledger.adapters.ledger.publishing import Place
 from deployledger.adapters.read_models import load_projections, open_read_models
 from deployledger.adapters.settings import Settings, load_settings
 from deployledger.domain.ports import (
@@ -103,7 +103,7 @@ class MLModelDeploymentService(DeploymentService):
             ledger=open_ledger(
                 log,
                 signer=signer or (Signer.load(settings.audit_key) if settings.audit_key else None),
-                publish=publish_to(settings.checkpoints) if settings.checkpoints else None,
+                place=Place(settings.checkpoints) if settings.checkpoints else None,
             ),
             checkpoint_every=(settings.checkpoint_events, settings.checkpoint_seconds),
             workspace=folder / "downloads",
