@@ -18,6 +18,7 @@ from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConfigurationError,
     EventLogError,
+    MachineLearningServiceError,
     ResourceNotFoundError,
     WaitTimeoutError,
 )
@@ -125,6 +126,7 @@ class DeploymentService:
         self._past = Past(log, read_models.largest_row, now)
         self._following: list[Thread] = []
         self._closing = Event()
+        self._has_written = False
         self._pipeline = Pipeline(clients, self._orchestrator, workspace)
         self._run_jobs = run_jobs
         self._concurrent_jobs = concurrent_jobs
@@ -315,6 +317,7 @@ class DeploymentService:
             except BaseException:
                 command.close()
                 raise
+        self._has_written = True
         answer = await command
         self._wake(answer.deployment_id)
         return answer
@@ -785,6 +788,7 @@ class DeploymentService:
         self._is_open = True
 
     def _job_context(self, deployment: Deployment) -> CommandContext:
+        self._has_written = True
         return CommandContext(
             actor=PIPELINE_ACTOR,
             at=self._now(),
@@ -829,6 +833,11 @@ class DeploymentService:
         self._closing.set()
         for thread in self._following:
             thread.join()
+        if self._has_written and not self._following and self._ledger.signer is not None:
+            try:
+                self._ledger.checkpoint()
+            except MachineLearningServiceError as error:
+                LOGGER.warning("No checkpoint was made: %s", error)
         self._executor.shutdown()
         self._models.store.close()
         self._ledger.store.close()

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from threading import Condition, Lock, local
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -59,6 +59,7 @@ EVENTS_TABLE = "events"
 KEYS_TABLE = "idempotency_keys"
 
 _FOLLOWED_AT_ONCE = 1000
+_SETTLED_AFTER = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,10 @@ class DatabaseEventLog(ABC):
     @abstractmethod
     def _position_at(self, moment: datetime) -> int:
         """Return the last position recorded by a time, found by halving: times never fall."""
+
+    @abstractmethod
+    def _wait_for_appends(self, moment: datetime) -> None:
+        """Return once those that may still be recorded at a time, which is past, are visible."""
 
     @abstractmethod
     def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
@@ -353,6 +358,8 @@ class DatabaseEventLog(ABC):
         """Return the events of one stream in order, as they are stored; see the port."""
         with self._use():
             _ = self._recorder
+            if isinstance(until, datetime):
+                self._settle(until)
             return self._stream_records(stream_id, until, limit)
 
     def version(self, stream_id: UUID) -> int:
@@ -454,7 +461,16 @@ class DatabaseEventLog(ABC):
         moment = check_time(moment)
         with self._use():
             _ = self._recorder
+            self._settle(moment)
             return self._position_at(moment)
+
+    def _settle(self, moment: datetime) -> None:
+        """Wait until no event can be recorded at a time any more, so that what is read of it stays true.
+
+        An append takes its time before others see it; of times long ago nobody is at it any more.
+        """
+        if timedelta() <= datetime.now(UTC) - moment < _SETTLED_AFTER:
+            self._wait_for_appends(moment)
 
     def follow(
         self, after: int = 0, *, topics: Sequence[str] = (), stream_id: UUID | None = None

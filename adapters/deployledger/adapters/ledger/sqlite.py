@@ -54,7 +54,8 @@ class SQLiteLedgerStore:
         except sqlite3.Error as error:
             raise EventLogError(
                 f"The ledger in {self._path or 'memory'} cannot be used: {error}.",
-                hint="Check that it is an SQLite database of deployledger, and that it can be written.",
+                hint="Check that it can be written. If it is damaged, remove it: the tree is made anew from "
+                "the log, and checkpoints are where they were published.",
             ) from error
 
     def _connect(self, name: str) -> sqlite3.Connection:

@@ -1,5 +1,6 @@
 """The event log in a PostgreSQL database, in a schema of its own."""
 
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _LONGEST_LOCK_SECONDS = 10
 _SENT_AT_ONCE = 500
 _SCANNED_AT_ONCE = 200
+_TICK_SECONDS = 0.001
+_MOST_SKEW_SECONDS = 2.0
 
 _T = TypeVar("_T")
 
@@ -162,6 +165,13 @@ class PostgresEventLog(DatabaseEventLog):
                     row["originator_id"], row["originator_version"], row["topic"], bytes(row["state"])
                 ),
             )
+
+    def _wait_for_appends(self, moment: datetime) -> None:
+        # The time that counts is the server's, which an append looks up when it has the lock.
+        ahead = self._read(lambda session: session.execute("SELECT clock_timestamp() AS now").fetchone())
+        if ahead is not None and ahead["now"] <= moment:
+            time.sleep(min((moment - ahead["now"]).total_seconds() + _TICK_SECONDS, _MOST_SKEW_SECONDS))
+        self._read(lambda session: session.execute(schema.EVENTS.barrier).fetchone())
 
     def _position_at(self, moment: datetime) -> int:
         query = SQL(

@@ -44,6 +44,7 @@ class EventTable:
         number = hashlib.sha256(f"deployledger append {schema}.{table}".encode()).digest()[:8]
         self._lock_number = Literal(int.from_bytes(number, "big", signed=True))
         self.lock = SQL("SELECT pg_advisory_xact_lock({})").format(self._lock_number)
+        self.barrier = SQL("SELECT pg_advisory_xact_lock_shared({})").format(self._lock_number)
         self.notify = SQL("NOTIFY {}").format(Identifier(self.channel))
         self.append_function = Identifier(schema, f"{table}_append")
         self._refuse_function = Identifier(schema, f"{table}_refuse_change")

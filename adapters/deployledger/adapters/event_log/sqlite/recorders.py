@@ -49,6 +49,13 @@ def create_statements(table: str) -> list[str]:
     ]
 
 
+_MILLISECOND = "CAST((julianday('now') - 2440587.5) * 86400000 + 0.5 AS INTEGER) * 1000"
+"""The begin of the millisecond, in microseconds, in which a statement got the write lock.
+
+A statement may have waited for the lock since its own time was taken.
+"""
+
+
 @cache
 def insert_statement(table: str, size: int) -> str:
     """Return the statement that adds up to ``size`` events behind the last one; `insert` fills it.
@@ -61,7 +68,7 @@ def insert_statement(table: str, size: int) -> str:
     return (
         f"INSERT INTO {table} "  # noqa: S608  # a name of ours
         f"SELECT (SELECT coalesce(max(position), 0) FROM {table}) + column1, column2, column3, column4, "
-        f"column5, column6, max(column7, coalesce((SELECT recorded_at FROM {table} "
+        f"column5, column6, max(column7, {_MILLISECOND}, coalesce((SELECT recorded_at FROM {table} "
         "ORDER BY position DESC LIMIT 1), 0)), column8, column9, column10 "
         f"FROM (VALUES {marks}) WHERE column2 IS NOT NULL"
     )

@@ -154,7 +154,27 @@ def decode(line: bytes, origin: str) -> Recorded:
         names = sorted(it for it in found.keys() | other.keys() if _differ(it, found, other))
         what = f"its {' and '.join(names)} differ" if names else "it is written in another way"
         raise NotCanonicalError(f"the event is not what its stored state and its attributes say: {what}")
+    _check_state(event, found)
     return event
+
+
+def _check_state(event: Recorded, found: dict[str, Any]) -> None:
+    """Check that the stored state does not contradict what the log keeps beside it."""
+    data = found.get("data")
+    if not isinstance(data, dict) or event.actor is None:  # it came into the log without these
+        return
+    beside = {
+        "actor": event.actor,
+        "event_id": found["id"],
+        "correlation_id": found.get("correlationid"),
+        "causation_id": found.get("causationid"),
+    }
+    for name, value in beside.items():
+        if name in data and data[name] != value:
+            raise NotCanonicalError(
+                f"its {name} is {value!r}, but {data[name]!r} in its stored state: one of them was changed "
+                "before it was signed"
+            )
 
 
 def _attributes(line: bytes) -> dict[str, Any]:

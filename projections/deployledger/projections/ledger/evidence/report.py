@@ -119,7 +119,7 @@ def _key_facts(
     yield "Events in this evidence", _e(_events_of(story, selection))
     yield (
         "Checkpoint",
-        _e(f"the first {checkpoint.size:,} events of the log, signed {_time(checkpoint.created_at)}"),
+        _e(f"the first {checkpoint.size:,} events of the log"),
     )
     yield "Root of the checkpoint", _mono(base64.b64encode(checkpoint.root).decode())
     yield "Signed with the key", f"{_mono(verifier.key_id.hex())}<br>{_mono(verifier)}"

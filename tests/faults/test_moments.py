@@ -1,0 +1,37 @@
+"""What is said of a time stays true, however many append at that very time."""
+
+import threading
+import time
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
+from tests.domain.given import requested
+
+
+def test_what_is_said_of_a_time_stays_true_while_events_are_added(database_url: str) -> None:
+    logs = [open_event_log(database_url, create=True, pool_size=size) for size in (2, 3, 4)]
+    logs[0].position()
+    reader, writers = logs[0], logs[1:]
+    stopping = threading.Event()
+
+    def write(log: DatabaseEventLog) -> None:
+        while not stopping.is_set():
+            log.append([requested()(uuid4(), 1)])
+
+    threads = [threading.Thread(target=write, args=(log,)) for log in writers]
+    for thread in threads:
+        thread.start()
+    said = []
+    latest = time.monotonic() + 2
+    while time.monotonic() < latest:
+        moment = datetime.now(UTC)
+        said.append((moment, reader.position_at(moment)))
+    stopping.set()
+    for thread in threads:
+        thread.join()
+    assert len(said) > 20
+    assert said[-1][1] > 20
+    assert [(moment, reader.position_at(moment)) for moment, _ in said] == said
+    for log in logs:
+        log.close()
