@@ -1,16 +1,21 @@
 """Every version of every event that was ever released can be read; a changed event is a new version."""
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import pytest
 from eventsourcing.persistence import StoredEvent
 from pydantic import BaseModel, Field, create_model
 
-from deployledger.adapters.event_log.mapper import EventMapper
+from deployledger.adapters.event_log.deferred import decode_deferring
+from deployledger.adapters.event_log.mapper import EventMapper, decode
+from deployledger.domain.event_log import RawEvent
 from deployledger.domain.events import DeploymentEvent, Event
+from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.values import Value
 from tests.golden.examples import EXAMPLES, STREAM, VERSION, example
 from tests.golden.make import FOLDER, fingerprints, golden_path
@@ -175,3 +180,18 @@ def test_an_enumeration_may_gain_values_and_prose_may_change() -> None:
 def test_a_version_without_a_fingerprint_is_found() -> None:
     with pytest.raises(AssertionError, match=r"Version 2 of test\.tasted has no fingerprint: run"):
         check_shape("test.tasted", 2, None, shape(Tasted))
+
+
+@pytest.mark.parametrize("topic", ["antigravity", "tests.golden.imported:X", "os:system", "", "deployment"])
+def test_a_topic_of_no_event_imports_nothing(
+    topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_by_a_topic.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    for name in (topic, "imported_by_a_topic", "imported_by_a_topic:X"):
+        raw = RawEvent(1, str(uuid4()), 1, name, b"{}")
+        for decode_event in (decode, decode_deferring):
+            with pytest.raises(UndecodableEventError, match="there is no topic"):
+                decode_event(raw)
+    assert not {it for it in set(sys.modules) - before if it.startswith(("antigravity", "imported", "tests"))}

@@ -59,3 +59,16 @@ def stumbles(deployment: Deployment | None, event: DeploymentEvent) -> str | Non
 
 def says_true(deployment: Deployment | None, event: DeploymentEvent) -> Any:
     return True
+
+
+def meddles(deployment: Any, event: Any) -> None:
+    """Change what was given, and print: nothing of ours may change by it."""
+    print("meddling")
+    if deployment is not None:
+        deployment.version += 7
+        deployment.revisions.clear()
+
+
+def ends(deployment: Any, event: Any) -> None:
+    """End the program."""
+    raise SystemExit(0)

@@ -445,11 +445,12 @@ def test_a_lifecycle_is_compared_where_ours_allows_the_event(database_url: str) 
         ("rules", "names nothing that can be imported"),
         ("no.such.module:RULE", "cannot be imported: ModuleNotFoundError"),
         (f"{rules.__name__}:MISSING", "cannot be imported: AttributeError"),
-        (f"{rules.__name__}:NUMBER", "7 is no lifecycle and no policy"),
+        (f"{rules.__name__}:NUMBER", "An object of int is no lifecycle and no policy"),
         (f"{rules.__name__}:State", "is no lifecycle and no policy"),
         (f"{rules.__name__}:TRAFFIC_LIGHT", "no lifecycle of deployments: 'go' is not a valid Trigger"),
         (f"{rules.__name__}:GUARDED", "a condition 'is_friday' that deployments do not know"),
         (f"{rules.__name__}:stumbles", "failed at position 1: RuntimeError: deployment.requested?"),
+        (f"{rules.__name__}:ends", "failed at position 1: SystemExit"),
         (f"{rules.__name__}:says_true", "returned True at position 1"),
     ],
 )
@@ -459,6 +460,12 @@ def test_what_is_no_rule(against: str, message: str) -> None:
             replay(log, against=against)
         assert message in caught.value.message
         assert caught.value.hint
+
+
+def test_a_policy_that_changes_what_it_is_given_changes_nothing(database_url: str) -> None:
+    with opened(database_url, *in_turn(past())) as log:
+        replayed = replay(log, against=rules.meddles)
+        assert (replayed.problems, replayed.differences) == ((), ())
 
 
 def test_a_rule_that_fails_in_a_worker_is_as_wrong(database_url: str) -> None:

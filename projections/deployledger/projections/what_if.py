@@ -1,6 +1,7 @@
 """Other rules for the same history: a lifecycle, or a policy, and what it would have said."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -69,7 +70,9 @@ class Rule:
             self._lifecycle = None
             self._policy: Callable[..., Any] = given
         else:
-            raise ConfigurationError(f"{given!r} is no lifecycle and no policy.", hint=_FORMS)
+            raise ConfigurationError(
+                f"An object of {type(given).__name__} is no lifecycle and no policy.", hint=_FORMS
+            )
 
     def compare(
         self, before: Deployment | None, event: DeploymentEvent, position: int, stream_id: str
@@ -107,8 +110,8 @@ class Rule:
 
     def _said(self, before: Deployment | None, event: DeploymentEvent, position: int) -> str | None:
         try:
-            said = self._policy(before, event)
-        except Exception as error:  # it is not ours
+            said = self._policy(_copied(before), event)
+        except (Exception, SystemExit) as error:  # it is not ours
             raise ConfigurationError(
                 f"The policy failed at position {position}: {type(error).__name__}: {error}.",
                 hint="The deployment that it is given is None before it was requested.",
@@ -119,6 +122,15 @@ class Rule:
                 hint="Return a sentence that says why the event would have been refused, or None.",
             )
         return said
+
+
+def _copied(deployment: Deployment | None) -> Deployment | None:
+    """Return a copy, so that a policy that changes what it is given changes nothing of ours."""
+    if deployment is None:
+        return None
+    copied = copy(deployment)
+    copied.revisions = {number: copy(it) for number, it in deployment.revisions.items()}
+    return copied
 
 
 def load(reference: str) -> object:
@@ -136,7 +148,7 @@ def load(reference: str) -> object:
         found = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # a module may raise whatever it likes
+    except (Exception, SystemExit) as error:  # a module may raise whatever it likes
         raise ConfigurationError(
             f"{reference!r} cannot be imported: {type(error).__name__}: {error}.",
             hint="Name it package.module:attribute, in a package that Python finds.",

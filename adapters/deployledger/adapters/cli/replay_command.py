@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -95,7 +96,8 @@ def _replay(
         position = None if until is None else await service.position_at(until, deployment_id=stream)
         # The work blocks this thread, so that Ctrl-C ends it at once; asyncio's handler would wait for it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with Reading(session, "Replaying") as reading:
+        # What a policy prints is no answer of ours.
+        with Reading(session, "Replaying") as reading, redirect_stdout(sys.stderr):
             return replay(
                 service.event_log,
                 until=position,

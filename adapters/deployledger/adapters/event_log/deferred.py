@@ -10,10 +10,10 @@ from types import new_class
 from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
 
-from eventsourcing.utils import TopicError, resolve_topic
+from eventsourcing.utils import TopicError
 from pydantic_core import SchemaValidator, core_schema
 
-from deployledger.adapters.event_log.mapper import HAS_VERSION, decode, undecodable
+from deployledger.adapters.event_log.mapper import HAS_VERSION, decode, event_class_of, undecodable
 from deployledger.domain.event_log import RawEvent
 from deployledger.domain.events import Event
 
@@ -106,7 +106,7 @@ def decode_deferring(raw: RawEvent) -> Event:
 @cache
 def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], dict[str, Any]]] | None:
     """Return the class, and the decoder of what is not deferred; None if there are several versions."""
-    event_class = cast("type[Event]", resolve_topic(topic))
+    event_class = event_class_of(topic)
     if event_class.class_version > 1:
         return None
     # The decoder is made from pydantic's own schema of the class: the same checks, of fewer fields.

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import pydantic_core
 from eventsourcing.persistence import JSONTranscoder, Mapper, MapperDeserialisationError, StoredEvent
-from eventsourcing.utils import TopicError, resolve_topic
+from eventsourcing.utils import TopicError
 
 from deployledger.domain.deployment import Deployment  # importing the events registers their topics
 from deployledger.domain.event_log import RawEvent
@@ -21,15 +21,37 @@ HAS_VERSION = b'{"class_version"'
 AGGREGATES = (Deployment, NameReservation)
 
 
-@cache
 def known_topics() -> frozenset[str]:
     """Return the topics of all events."""
+    return frozenset(_event_classes())
 
-    def topics(event_class: type[Event]) -> set[str]:
-        own = {event_class.TOPIC} if "TOPIC" in vars(event_class) else set[str]()
-        return own.union(*(topics(subclass) for subclass in event_class.__subclasses__()))
 
-    return frozenset(topics(Event))
+def event_class_of(topic: str) -> type[Event]:
+    """Return the class of the events with a topic.
+
+    The library would import what a topic names; a log may come from anybody.
+
+    Raises:
+        TopicError: if no event has it.
+    """
+    if topic not in _event_classes():
+        _event_classes.cache_clear()  # it may have been defined since
+    try:
+        return _event_classes()[topic]
+    except KeyError:
+        raise TopicError(f"there is no topic {topic!r}") from None
+
+
+@cache
+def _event_classes() -> dict[str, type[Event]]:
+    found: dict[str, type[Event]] = {}
+    waiting: list[type[Event]] = [Event]
+    while waiting:
+        event_class = waiting.pop()
+        waiting += event_class.__subclasses__()
+        if "TOPIC" in vars(event_class):
+            found[event_class.TOPIC] = event_class
+    return found
 
 
 class EventMapper(Mapper[UUID]):
@@ -101,7 +123,7 @@ def undecodable(raw: RawEvent, problem: Exception) -> UndecodableEventError:
 @cache
 def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], Event] | None]:
     """Return the class of a topic, and what decodes its JSON if there never was another version of it."""
-    event_class = cast("type[Event]", resolve_topic(topic))
+    event_class = event_class_of(topic)
     is_first = event_class.class_version == 1
     return event_class, event_class.__pydantic_validator__.validate_json if is_first else None
 
