@@ -1,7 +1,7 @@
 """The commands that prove that the record was not edited: keys, checkpoints, proofs, verifying."""
 
-import asyncio
 import base64
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -248,8 +248,7 @@ def verify(
                 progress=reading,
             )
 
-    with Interruptible():
-        found = _of_ledger(session, work)
+    found = _of_ledger(session, work)
     if session.is_json:
         session.print_json(_told(found))
     else:
@@ -344,6 +343,9 @@ def _base64(digest: bytes) -> str:
 
 def _of_ledger(session: Session, question: "Callable[[Ledger], _T]") -> _T:
     async def ask(service: "DeploymentService") -> _T:
-        return await asyncio.to_thread(question, service.ledger)
+        # The work blocks this thread, so that Ctrl-C ends it at once; asyncio's handler would wait for it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return question(service.ledger)
 
-    return session.run(ask)
+    with Interruptible():
+        return session.run(ask)

@@ -1,6 +1,6 @@
 """The commands that take evidence out of the log, and that verify it without the database."""
 
-import asyncio
+import signal
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,9 +71,10 @@ def export(
         from deployledger.projections.ledger.keys import Signer
 
         found = await service.find_deployment(deployment) if deployment is not None else None
+        # As in the other commands of audit: Ctrl-C ends it at once.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with Reading(session, "Exporting") as reading:
-            return await asyncio.to_thread(
-                export_evidence,
+            return export_evidence(
                 service.event_log,
                 service.ledger,
                 Signer.load(key) if key is not None else None,

@@ -68,10 +68,9 @@ class Place:
         except Exception as error:  # every file system has errors of its own
             raise ExternalServiceError(
                 "checkpoints",
-                f"The checkpoints at {without_credentials(self._place)} cannot be read: "
-                f"{without_credentials(str(error))}.",
+                f"The checkpoints at {_shown(self._place)} cannot be read: {_without(error, self._place)}.",
                 hint="No checkpoint is made that may contradict them. Try again.",
-            ) from error
+            ) from None
 
 
 def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
@@ -155,14 +154,35 @@ def _check_same(place: str, found: bytes, note: bytes) -> None:
 def _fsspec(place: str) -> Any:
     try:
         import fsspec
-
-        return fsspec.core.url_to_fs(place)
-    except (ImportError, ValueError) as error:
+    except ImportError:
         raise ConfigurationError(
-            f"Checkpoints cannot be kept at {without_credentials(place)}: {error}.",
-            hint="Folders need nothing more; URIs need: pip install 'deployledger[storage]', and for s3:// "
-            "also s3fs, for gs:// gcsfs, for az:// adlfs.",
-        ) from error
+            f"Checkpoints cannot be kept at {_shown(place)}: fsspec is not installed.",
+            hint="Folders need nothing more; URIs need: pip install 'deployledger[storage]'.",
+        ) from None
+    try:
+        return fsspec.core.url_to_fs(place)
+    except Exception as error:  # some connect already, and each has errors of its own
+        raise ConfigurationError(
+            f"Checkpoints cannot be kept at {_shown(place)}: {_without(error, place)}.",
+            hint="Check the URI, and that what it needs is installed: s3fs for s3://, gcsfs for gs://, "
+            "adlfs for az://.",
+        ) from None  # what it was raised by may tell the credentials in the URI
+
+
+def _shown(place: str) -> str:
+    """Return a URI without what may be secret in it: who it is opened as, and with what."""
+    scheme, _, rest = place.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def _without(error: Exception, place: str) -> str:
+    """Return what an error says without the secrets of the URI."""
+    said = without_credentials(str(error)) or type(error).__name__
+    _, _, rest = place.partition("://")
+    who = rest.rpartition("@")[0]
+    for secret in filter(None, [who, *who.split(":"), rest.partition("?")[2]]):
+        said = said.replace(secret, "***")
+    return said.rstrip(".")
 
 
 def _write_remote(place: str, checkpoint: "StoredCheckpoint") -> None:
@@ -170,7 +190,7 @@ def _write_remote(place: str, checkpoint: "StoredCheckpoint") -> None:
     path, note = f"{root.rstrip('/')}/{_name(checkpoint)}", checkpoint.note.encode()
     try:
         if files.exists(path):
-            _check_same(f"{without_credentials(place)}/{_name(checkpoint)}", files.cat_file(path), note)
+            _check_same(f"{_shown(place)}/{_name(checkpoint)}", files.cat_file(path), note)
         else:
             files.makedirs(root, exist_ok=True)
             files.pipe_file(path, note)
@@ -180,14 +200,14 @@ def _write_remote(place: str, checkpoint: "StoredCheckpoint") -> None:
         raise ExternalServiceError(
             "checkpoints",
             f"The checkpoint of {checkpoint.size:,} events cannot be written to "
-            f"{without_credentials(place)}: {without_credentials(str(error))}.",
+            f"{_shown(place)}: {_without(error, place)}.",
             hint="It is in the database, and is written again with the next one.",
-        ) from error
+        ) from None
 
 
 def _read_remote(place: str) -> list[tuple[str, bytes]]:
     files, root = _fsspec(place)
-    shown = without_credentials(place)
+    shown = _shown(place)
     try:
         if files.isdir(root):
             paths = sorted(it for it in files.ls(root, detail=False) if it.endswith(_SUFFIX))
@@ -196,8 +216,8 @@ def _read_remote(place: str) -> list[tuple[str, bytes]]:
         found = [(f"{shown} {path}", files.cat_file(path, end=_LARGEST_BYTES + 1)) for path in paths]
     except Exception as error:  # as above
         raise ConfigurationError(
-            f"The checkpoints at {shown} cannot be read: {without_credentials(str(error))}."
-        ) from error
+            f"The checkpoints at {shown} cannot be read: {_without(error, place)}."
+        ) from None
     if not found:
         raise ConfigurationError(f"There is no checkpoint at {shown}: no file ends with {_SUFFIX}.")
     return found

@@ -261,8 +261,10 @@ class PostgresEventLog(DatabaseEventLog):
         # A float has room for the microseconds of the next 200 years, and numeric takes its time.
         query = SQL(
             "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
-            "uuid_send(event_id), CASE WHEN isfinite(recorded_at) "
-            "THEN round(date_part('epoch', recorded_at) * 1000000)::bigint END, actor, "
+            "uuid_send(event_id), CASE WHEN NOT isfinite(recorded_at) THEN NULL "
+            "WHEN recorded_at < '2200-01-01 00:00:00+00' "
+            "THEN round(date_part('epoch', recorded_at) * 1000000)::bigint "
+            "ELSE (extract(epoch FROM recorded_at) * 1000000)::bigint END, actor, "
             "uuid_send(correlation_id), uuid_send(causation_id) FROM {} "
             "WHERE position >= %s AND position <= %s ORDER BY position"
         ).format(table.name)

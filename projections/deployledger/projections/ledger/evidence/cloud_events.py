@@ -154,27 +154,30 @@ def decode(line: bytes, origin: str) -> Recorded:
         names = sorted(it for it in found.keys() | other.keys() if _differ(it, found, other))
         what = f"its {' and '.join(names)} differ" if names else "it is written in another way"
         raise NotCanonicalError(f"the event is not what its stored state and its attributes say: {what}")
-    _check_state(event, found)
     return event
 
 
-def _check_state(event: Recorded, found: dict[str, Any]) -> None:
-    """Check that the stored state does not contradict what the log keeps beside it."""
-    data = found.get("data")
+def contradiction(event: Recorded) -> str:
+    """Return what the stored state says otherwise than what the log keeps beside it; empty if nothing."""
+    try:
+        data = json.loads(event.state)
+    except (ValueError, RecursionError):
+        return ""
     if not isinstance(data, dict) or event.actor is None:  # it came into the log without these
-        return
+        return ""
     beside = {
         "actor": event.actor,
-        "event_id": found["id"],
-        "correlation_id": found.get("correlationid"),
-        "causation_id": found.get("causationid"),
+        "event_id": str(UUID(bytes=event.event_id)),
+        "correlation_id": event.correlation_id and str(UUID(bytes=event.correlation_id)),
+        "causation_id": event.causation_id and str(UUID(bytes=event.causation_id)),
     }
     for name, value in beside.items():
         if name in data and data[name] != value:
-            raise NotCanonicalError(
+            return (
                 f"its {name} is {value!r}, but {data[name]!r} in its stored state: one of them was changed "
                 "before it was signed"
             )
+    return ""
 
 
 def _attributes(line: bytes) -> dict[str, Any]:

@@ -309,6 +309,8 @@ class _Verification:
                 order.skip()
                 continue
             order.add(event, number)
+            if contradiction := cloud_events.contradiction(event):
+                self.events.add(EVENTS, contradiction, number)
             self._check_proof(place, event.position, merkle.leaf_hash(leaf), number, checkpoint, PROOFS)
         self.events.is_done = EVENTS in self.read_members
         if next(proofs, None) is not None:
