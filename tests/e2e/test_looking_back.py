@@ -157,3 +157,20 @@ def test_who_commands_is_recorded(tmp_path: Path) -> None:
     assert named.json("history", "iris")[0]["actor"] == "cy@example.org"
     assert "cy@example.org" in named.run("history", "iris").stdout
     assert marked.json("history", "iris")[0]["actor"].startswith("os:")
+
+
+def test_a_name_that_had_several_deployments(tmp_path: Path) -> None:
+    cli = CommandLine(tmp_path / "home")
+    cli.run("deploy", "/does/not/exist", "--name", "tulip")
+    first = cli.json("status", "tulip")["deployment_id"]
+    cli.run("update", "tulip", "--name", "tulipa")
+    old = cli.run("history", "tulip")
+    assert (old.returncode, old.stderr) == (0, "")
+    refused = cli.run("delete", "tulip")
+    assert refused.returncode == 3
+    assert "The deployment that had this name is now called 'tulipa'." in refused.stderr
+    cli.run("deploy", "/does/not/exist", "--name", "tulip")
+    second = cli.json("status", "tulip")["deployment_id"]
+    new = cli.run("history", "tulip")
+    assert new.stderr == f"This is {second}. The name was also that of the earlier deployment {first}.\n"
+    assert cli.run("history", second).stderr == ""

@@ -99,7 +99,10 @@ class Past:
         return moment
 
     def holder(self, name: str, as_of: AsOf | str) -> UUID | None:
-        """Return which deployment had a name at a moment, or had it last by then; None if none had."""
+        """Return which deployment had a name at a moment, or had it last by then; None if none had.
+
+        A revision is of the deployment that the name means now, so None then, too.
+        """
         moment = moments.check(as_of)
         if isinstance(moment, AtRevision):
             return None

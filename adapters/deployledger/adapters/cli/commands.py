@@ -228,7 +228,7 @@ def update(
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
         from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 
-        current = await service.find_deployment(deployment)
+        current = await _find_to_command(service, deployment)
         allocation = current.resource_allocation.model_dump() if current.resource_allocation else {}
         allocation |= _given(resources)
         return await service.update_deployment(
@@ -306,7 +306,7 @@ def cancel(
     session = session_for(output, verbose)
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
-        found = await service.find_deployment(deployment)
+        found = await _find_to_command(service, deployment)
         await service.cancel_deployment(
             found.deployment_id, idempotency_key=idempotency_key, expected_version=expected_version
         )
@@ -598,6 +598,24 @@ def demo(
 # What the commands share ------------------------------------------------------------------------------
 
 
+async def _find_to_command(service: "DeploymentService", reference: str) -> "DeploymentStatusResponse":
+    """Return the deployment that is meant; one that gave the name up is not, or the wrong one is deleted."""
+    from uuid import UUID
+
+    from deployledger.domain.exceptions import ResourceNotFoundError
+
+    found = await service.find_deployment(reference)
+    if reference == found.deployment_name or str(found.deployment_id).startswith(reference.lower()):
+        return found
+    try:
+        UUID(reference)
+    except ValueError:
+        error = ResourceNotFoundError("Deployment", reference)
+        error.hint = f"The deployment that had this name is now called {found.deployment_name!r}."
+        raise error from None
+    return found
+
+
 def _command_on(
     session: Session,
     reference: str,
@@ -608,7 +626,7 @@ def _command_on(
     deleting: bool = False,
 ) -> None:
     async def find_and_command(service: "DeploymentService") -> "DeploymentStatusResponse":
-        found = await service.find_deployment(reference)
+        found = await _find_to_command(service, reference)
         return await command(service, found.deployment_id)
 
     _command(session, find_and_command, wait, timeout, deleting=deleting)

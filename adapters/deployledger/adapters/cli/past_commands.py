@@ -1,5 +1,6 @@
 """The commands that look back: ``history`` and ``diff``."""
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,11 +9,14 @@ from deployledger.adapters.cli.session import (
     Output,
     OutputOption,
     Reference,
+    Session,
     VerboseOption,
     session_for,
 )
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from deployledger.domain.schemas import DeploymentDifference, DeploymentHistoryEntry
     from deployledger.service.deployment_service import DeploymentService
 
@@ -34,7 +38,10 @@ def history(
     session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> "list[DeploymentHistoryEntry]":
-        return await service.get_deployment_history(await service.find_deployment_id(deployment))
+        found = await service.find_deployment_id(deployment)
+        answer = await service.get_deployment_history(found)
+        await _name_others(session, service, deployment, found)
+        return answer
 
     entries = session.run(question)
     if session.is_json:
@@ -43,6 +50,21 @@ def history(
         from deployledger.adapters.cli.timeline import timeline
 
         session.stdout.print(timeline(entries))
+
+
+async def _name_others(session: Session, service: "DeploymentService", name: str, found: "UUID") -> None:
+    """Say which other deployments had a name, for whoever means all of them."""
+    from deployledger.service.finding import holders
+
+    others = [it for it in await asyncio.to_thread(holders, name, service.event_log) if it != found]
+    if others:
+        several = "deployments" if len(others) > 1 else "deployment"
+        session.stderr.print(
+            f"This is {found}. The name was also that of the earlier {several} {', '.join(map(str, others))}.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def diff(
