@@ -159,6 +159,16 @@ def test_who_commands_is_recorded(tmp_path: Path) -> None:
     assert marked.json("history", "iris")[0]["actor"].startswith("os:")
 
 
+def test_a_deployment_of_another_orchestrator_is_shown(cli: CommandLine) -> None:
+    done = cli.run("status", "rose")
+    assert done.returncode == 0, done.stderr
+    assert "Running" not in done.stdout
+    assert "is looked after by the orchestrator 'simulated'" in done.stderr
+    assert "Whether it runs was not looked at from here." in done.stderr
+    found = cli.json("status", "rose")
+    assert (found["status"], found["observation"]) == ("active", None)
+
+
 def test_a_name_that_had_several_deployments(tmp_path: Path) -> None:
     cli = CommandLine(tmp_path / "home")
     cli.run("deploy", "/does/not/exist", "--name", "tulip")

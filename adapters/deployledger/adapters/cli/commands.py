@@ -36,6 +36,7 @@ from deployledger.adapters.cli.session import (
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentPage, DeploymentRequest, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
@@ -383,9 +384,7 @@ def status(
         found = await service.find_deployment(deployment)
         await _resume_if_left(session, service, found)
         if not watch:
-            observation = None
-            if found.serving_revision is not None:
-                observation = await service.observe_deployment(found.deployment_id)
+            observation = await _observe(session, service, found)
             if session.is_json:
                 running = observation and {"running": observation.running, "detail": observation.detail}
                 session.print_json({**found.model_dump(mode="json"), "observation": running})
@@ -687,6 +686,26 @@ def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -
             soft_wrap=True,
         )
     raise SystemExit(128 + signal.SIGINT)
+
+
+async def _observe(
+    session: Session, service: "DeploymentService", deployment: "DeploymentStatusResponse"
+) -> "Observation | None":
+    """Return what is seen of what serves; nothing, if it belongs to an orchestrator that is not ours."""
+    from deployledger.domain.exceptions import ConflictError
+
+    if deployment.serving_revision is None:
+        return None
+    try:
+        return await service.observe_deployment(deployment.deployment_id)
+    except ConflictError as error:
+        session.stderr.print(
+            f"{error.message} Whether it runs was not looked at from here.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return None
 
 
 async def _resume_if_left(

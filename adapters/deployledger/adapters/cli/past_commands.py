@@ -58,9 +58,9 @@ async def _name_others(session: Session, service: "DeploymentService", name: str
 
     others = [it for it in await asyncio.to_thread(holders, name, service.event_log) if it != found]
     if others:
-        several = "deployments" if len(others) > 1 else "deployment"
+        earlier = f"earlier deployment{'s' if len(others) > 1 else ''} {', '.join(map(str, others))}"
         session.stderr.print(
-            f"This is {found}. The name was also that of the earlier {several} {', '.join(map(str, others))}.",
+            f"This is {found}. The name was also that of the {earlier}.",
             markup=False,
             highlight=False,
             soft_wrap=True,
