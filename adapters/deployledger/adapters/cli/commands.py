@@ -367,7 +367,10 @@ def status(
     verbose: VerboseOption = False,
 ) -> None:
     """Show everything there is to know about a deployment, now or at a moment of the past."""
+    from deployledger.adapters.cli.listing import when
+
     session = session_for(output, verbose)
+    as_of = when(as_of, "--as-of")
     if as_of is not None and watch:
         raise typer.BadParameter("What was does not change: there is nothing to watch.", param_hint="--as-of")
 
@@ -471,8 +474,8 @@ def list_(
         str | None,
         typer.Option(
             metavar="WHEN",
-            help="The list as it was: a time with its zone, as in 2026-03-01T12:00Z, or a position of the "
-            "event log.",
+            help="The list as it was: a time with its zone, as in 2026-03-01T12:00Z, an age, as in 2h, or a "
+            "position of the event log.",
             show_default=False,
         ),
     ] = None,
@@ -486,6 +489,7 @@ def list_(
     from deployledger.adapters.cli import listing
 
     session = session_for(output, verbose)
+    as_of = listing.when(as_of, "--as-of")
     typed = {
         "created_after": created_after,
         "created_before": created_before,

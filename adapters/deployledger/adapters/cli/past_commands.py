@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from deployledger.domain.schemas import DeploymentDifference, DeploymentHistoryEntry
     from deployledger.service.deployment_service import DeploymentService
 
-_MOMENT = "a time with its zone (2026-03-03T12:00Z), a position of the log (1234) or a revision (r2)"
+_MOMENT = (
+    "a time with its zone (2026-03-03T12:00Z), an age (2h), a position of the log (1234) or a revision (r2)"
+)
 
 AsOfOption = Annotated[
     str | None,
@@ -82,10 +84,13 @@ def diff(
     verbose: VerboseOption = False,
 ) -> None:
     """Show what differs in a deployment between two moments."""
+    from deployledger.adapters.cli.listing import when
+
     session = session_for(output, verbose)
+    first, second = when(from_, "--from"), when(to, "--to")
 
     async def question(service: "DeploymentService") -> "DeploymentDifference":
-        return await service.diff_deployment(await service.find_deployment_id(deployment), from_, to)
+        return await service.diff_deployment(await service.find_deployment_id(deployment), first, second)
 
     found = session.run(question)
     if session.is_json:
