@@ -34,6 +34,15 @@ def test_a_moment_is_given_as_a_text(text: str, moment: AsOf) -> None:
     assert type(parse(text)) is type(moment)
 
 
+@pytest.mark.parametrize("moment", ["soon", "r2", AtRevision(2), "r0", 0])
+def test_a_moment_of_all_deployments_is_no_revision(moment: AsOf | str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        check(moment, of_all=True)
+    assert "revision" not in refusal.value.hint
+    assert "1234" in refusal.value.hint
+    assert check("1234", of_all=True) == 1234
+
+
 @pytest.mark.parametrize(
     "text",
     [

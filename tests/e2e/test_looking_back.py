@@ -133,6 +133,11 @@ def test_no_difference_is_said(cli: CommandLine) -> None:
             "did not exist at 2001-01-01T00:00Z: it began at",
         ),
         (["status", "rose", "--as-of", "1"], 3, "did not exist at position 1: it began at"),
+        (["status", "iris", "--as-of", "99999999999w"], 2, "is no time"),
+        (["status", "iris", "--as-of", "1w"], 3, "did not exist at"),
+        (["diff", "iris", "--from", "1w"], 3, "did not exist at"),
+        (["list", "--as-of", "soon"], 2, "12:00Z, or a position of the event log, as in 1234."),
+        (["list", "--as-of", "r2"], 2, "There is no revision 2 of all deployments"),
         (["status", "nobody", "--as-of", "1"], 3, "'nobody' was not found"),
         (["status", "iris", "--as-of", "1", "--watch"], 2, "there is nothing to watch"),
         (["diff", "rose"], 2, "no revision before revision 1"),
@@ -157,3 +162,30 @@ def test_who_commands_is_recorded(tmp_path: Path) -> None:
     assert named.json("history", "iris")[0]["actor"] == "cy@example.org"
     assert "cy@example.org" in named.run("history", "iris").stdout
     assert marked.json("history", "iris")[0]["actor"].startswith("os:")
+
+
+def test_a_deployment_of_another_orchestrator_is_shown(cli: CommandLine) -> None:
+    done = cli.run("status", "rose")
+    assert done.returncode == 0, done.stderr
+    assert "Running" not in done.stdout
+    assert "is looked after by the orchestrator 'simulated'" in done.stderr
+    assert "Whether it runs was not looked at from here." in done.stderr
+    found = cli.json("status", "rose")
+    assert (found["status"], found["observation"]) == ("active", None)
+
+
+def test_a_name_that_had_several_deployments(tmp_path: Path) -> None:
+    cli = CommandLine(tmp_path / "home")
+    cli.run("deploy", "/does/not/exist", "--name", "tulip")
+    first = cli.json("status", "tulip")["deployment_id"]
+    cli.run("update", "tulip", "--name", "tulipa")
+    old = cli.run("history", "tulip")
+    assert (old.returncode, old.stderr) == (0, "")
+    refused = cli.run("delete", "tulip")
+    assert refused.returncode == 3
+    assert "The deployment that had this name is now called 'tulipa'." in refused.stderr
+    cli.run("deploy", "/does/not/exist", "--name", "tulip")
+    second = cli.json("status", "tulip")["deployment_id"]
+    new = cli.run("history", "tulip")
+    assert new.stderr == f"This is {second}. The name was also that of the earlier deployment {first}.\n"
+    assert cli.run("history", second).stderr == ""

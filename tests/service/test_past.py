@@ -25,6 +25,7 @@ from deployledger.domain.schemas import DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
+from deployledger.service.finding import holders
 from deployledger.service.listing import answer
 from deployledger.service.past import Past
 from tests.contracts.reading import page
@@ -276,6 +277,19 @@ async def test_a_name_means_who_had_it_then(service: MLModelDeploymentService) -
     for reference in ("nobody", "", "\0", "\udc80"):
         with pytest.raises(ResourceNotFoundError):
             await service.find_deployment(reference, as_of=had_it)
+
+
+async def test_a_name_that_was_given_up_is_still_found(service: MLModelDeploymentService) -> None:
+    first = await two_revisions(service)
+    await service.update_deployment(first.deployment_id, request(deployment_name="rose"))
+    await service.wait_for_deployment(first.deployment_id, timeout=WAIT)
+    assert await service.find_deployment_id("iris") == first.deployment_id
+    assert (await service.find_deployment("iris", as_of="r1")).deployment_name == "iris"
+    second = await service.deploy_model(request())
+    await service.wait_for_deployment(second.deployment_id, timeout=WAIT)
+    assert await service.find_deployment_id("iris") == second.deployment_id
+    assert holders("iris", service.event_log) == [first.deployment_id, second.deployment_id]
+    assert holders("nobody", service.event_log) == holders("\0", service.event_log) == []
 
 
 # Differences ----------------------------------------------------------------------------------------

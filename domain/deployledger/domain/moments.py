@@ -16,6 +16,9 @@ _FORMS = (
     "Give a time with its zone, as in 2026-03-03T12:00Z; a position of the event log, as in 1234; "
     "or a revision, as in r2."
 )
+_FORMS_OF_ALL = (
+    "Give a time with its zone, as in 2026-03-03T12:00Z, or a position of the event log, as in 1234."
+)
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,29 @@ def parse(text: str) -> AsOf:
     return check_time(moment, text)
 
 
-def check(as_of: AsOf | str) -> AsOf:
+def check(as_of: AsOf | str, *, of_all: bool = False) -> AsOf:
     """Return a moment that was given from Python, or as a text; times are in UTC.
+
+    Args:
+        of_all: whether it is to be one of all deployments, which a revision is not.
 
     Raises:
         ConfigurationError: if it is none.
     """
+    try:
+        moment = _check(as_of)
+    except ConfigurationError as error:
+        if of_all and error.hint == _FORMS:
+            error.hint = _FORMS_OF_ALL
+        raise
+    if of_all and isinstance(moment, AtRevision):
+        raise ConfigurationError(
+            f"There is no {describe(moment)} of all deployments: each has its own.", hint=_FORMS_OF_ALL
+        )
+    return moment
+
+
+def _check(as_of: AsOf | str) -> AsOf:
     match as_of:
         case str():
             return parse(as_of)

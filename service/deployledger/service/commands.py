@@ -164,7 +164,11 @@ class Commands:
         deployment = self._repository.rebuild(history)
         if deployment.orchestrator != self._orchestrator:
             is_simulated = deployment.orchestrator == SIMULATED
-            remedy = ": MLModelDeploymentService() without one" if is_simulated else ""
+            remedy = (
+                ": MLModelDeploymentService() without one"
+                if is_simulated
+                else "; an embedded one belongs to a home (DEPLOYLEDGER_HOME) on one machine"
+            )
             raise ConflictError(
                 f"{deployment} is looked after by the orchestrator {deployment.orchestrator!r}, "
                 f"and this service has {self._orchestrator!r}.",

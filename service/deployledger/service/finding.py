@@ -2,7 +2,9 @@
 
 from uuid import UUID
 
+from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError
+from deployledger.domain.names import NameReserved, reservation_id
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.store import Condition
 from deployledger.service.listing import begins, is_text, keys
@@ -13,7 +15,7 @@ _SHOWN = 100
 
 
 def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
-    """Return the id of the deployment that is meant.
+    """Return the id of the deployment that is meant; a name that is free means who had it last.
 
     Raises:
         ResourceNotFoundError: if none is.
@@ -28,6 +30,9 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
         return UUID(reference)
     except ValueError:
         pass
+    had = holders(reference, repository.log)
+    if had:
+        return had[-1]
     named = keys(models, Condition("name", "=", reference), newest_first=True, limit=1)
     if named:
         return UUID(named[0])
@@ -43,3 +48,12 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
             hint="Give more of the id.",
         )
     return UUID(begun[0])
+
+
+def holders(name: str, log: EventLog) -> list[UUID]:
+    """Return every deployment that has or had a name, in the order in which they had it last. Blocks."""
+    if not is_text(name):
+        return []
+    events = log.stream(reservation_id(name))
+    reserved = [it.deployment_id for it in events if isinstance(it, NameReserved)]
+    return list(dict.fromkeys(reversed(reserved)))[::-1]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 from deployledger.domain import moments
@@ -86,20 +87,18 @@ class Past:
         Args:
             deployment_id: the deployment that a revision is of.
         """
-        moment = self._checked(as_of)
-        if isinstance(moment, AtRevision):
-            if deployment_id is not None:
-                return self.status(deployment_id, moment).position or 0
-            raise ConfigurationError(
-                f"There is no {moments.describe(moment)} of all deployments: each has its own.",
-                hint="Give a time with its zone, as in 2026-03-03T12:00Z, or a position of the event log.",
-            )
+        moment = self._checked(as_of, of_all=deployment_id is None)
+        if isinstance(moment, AtRevision) and deployment_id is not None:
+            return self.status(deployment_id, moment).position or 0
         if isinstance(moment, datetime):
             return self.log.position_at(moment)
-        return moment
+        return cast("int", moment)
 
     def holder(self, name: str, as_of: AsOf | str) -> UUID | None:
-        """Return which deployment had a name at a moment, or had it last by then; None if none had."""
+        """Return which deployment had a name at a moment, or had it last by then; None if none had.
+
+        A revision is of the deployment that the name means now, so None then, too.
+        """
         moment = moments.check(as_of)
         if isinstance(moment, AtRevision):
             return None
@@ -145,9 +144,9 @@ class Past:
             )
         return answer
 
-    def _checked(self, as_of: AsOf | str) -> AsOf:
+    def _checked(self, as_of: AsOf | str, *, of_all: bool = False) -> AsOf:
         """Return a moment that has come; what is read of it afterwards is all that there is."""
-        moment = moments.check(as_of)
+        moment = moments.check(as_of, of_all=of_all)
         if isinstance(moment, datetime):
             now = self.now()
             if moment > now:  # but times are the log's, whose clock may be ahead of ours

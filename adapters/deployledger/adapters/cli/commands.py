@@ -36,6 +36,7 @@ from deployledger.adapters.cli.session import (
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentPage, DeploymentRequest, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
@@ -228,7 +229,7 @@ def update(
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
         from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 
-        current = await service.find_deployment(deployment)
+        current = await _find_to_command(service, deployment)
         allocation = current.resource_allocation.model_dump() if current.resource_allocation else {}
         allocation |= _given(resources)
         return await service.update_deployment(
@@ -306,7 +307,7 @@ def cancel(
     session = session_for(output, verbose)
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
-        found = await service.find_deployment(deployment)
+        found = await _find_to_command(service, deployment)
         await service.cancel_deployment(
             found.deployment_id, idempotency_key=idempotency_key, expected_version=expected_version
         )
@@ -366,7 +367,10 @@ def status(
     verbose: VerboseOption = False,
 ) -> None:
     """Show everything there is to know about a deployment, now or at a moment of the past."""
+    from deployledger.adapters.cli.listing import when
+
     session = session_for(output, verbose)
+    as_of = when(as_of, "--as-of")
     if as_of is not None and watch:
         raise typer.BadParameter("What was does not change: there is nothing to watch.", param_hint="--as-of")
 
@@ -383,9 +387,7 @@ def status(
         found = await service.find_deployment(deployment)
         await _resume_if_left(session, service, found)
         if not watch:
-            observation = None
-            if found.serving_revision is not None:
-                observation = await service.observe_deployment(found.deployment_id)
+            observation = await _observe(session, service, found)
             if session.is_json:
                 running = observation and {"running": observation.running, "detail": observation.detail}
                 session.print_json({**found.model_dump(mode="json"), "observation": running})
@@ -472,8 +474,8 @@ def list_(
         str | None,
         typer.Option(
             metavar="WHEN",
-            help="The list as it was: a time with its zone, as in 2026-03-01T12:00Z, or a position of the "
-            "event log.",
+            help="The list as it was: a time with its zone, as in 2026-03-01T12:00Z, an age, as in 2h, or a "
+            "position of the event log.",
             show_default=False,
         ),
     ] = None,
@@ -487,6 +489,7 @@ def list_(
     from deployledger.adapters.cli import listing
 
     session = session_for(output, verbose)
+    as_of = listing.when(as_of, "--as-of")
     typed = {
         "created_after": created_after,
         "created_before": created_before,
@@ -598,6 +601,24 @@ def demo(
 # What the commands share ------------------------------------------------------------------------------
 
 
+async def _find_to_command(service: "DeploymentService", reference: str) -> "DeploymentStatusResponse":
+    """Return the deployment that is meant; one that gave the name up is not, or the wrong one is deleted."""
+    from uuid import UUID
+
+    from deployledger.domain.exceptions import ResourceNotFoundError
+
+    found = await service.find_deployment(reference)
+    if reference == found.deployment_name or str(found.deployment_id).startswith(reference.lower()):
+        return found
+    try:
+        UUID(reference)
+    except ValueError:
+        error = ResourceNotFoundError("Deployment", reference)
+        error.hint = f"The deployment that had this name is now called {found.deployment_name!r}."
+        raise error from None
+    return found
+
+
 def _command_on(
     session: Session,
     reference: str,
@@ -608,7 +629,7 @@ def _command_on(
     deleting: bool = False,
 ) -> None:
     async def find_and_command(service: "DeploymentService") -> "DeploymentStatusResponse":
-        found = await service.find_deployment(reference)
+        found = await _find_to_command(service, reference)
         return await command(service, found.deployment_id)
 
     _command(session, find_and_command, wait, timeout, deleting=deleting)
@@ -669,6 +690,26 @@ def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -
             soft_wrap=True,
         )
     raise SystemExit(128 + signal.SIGINT)
+
+
+async def _observe(
+    session: Session, service: "DeploymentService", deployment: "DeploymentStatusResponse"
+) -> "Observation | None":
+    """Return what is seen of what serves; nothing, if it belongs to an orchestrator that is not ours."""
+    from deployledger.domain.exceptions import ConflictError
+
+    if deployment.serving_revision is None:
+        return None
+    try:
+        return await service.observe_deployment(deployment.deployment_id)
+    except ConflictError as error:
+        session.stderr.print(
+            f"{error.message} Whether it runs was not looked at from here.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return None
 
 
 async def _resume_if_left(

@@ -35,6 +35,16 @@ def moment(text: str | None, option: str) -> datetime | None:
     raise typer.BadParameter(f"{text!r} has no time zone. Give it one, {_EXAMPLES}.", param_hint=option)
 
 
+def when(text: str | None, option: str) -> str | None:
+    """Return a moment of the past as it was typed, but the time that is meant for an age."""
+    if text is None or not _AGE.fullmatch(text):
+        return text
+    from deployledger.domain.moments import describe
+
+    time = moment(text, option)
+    return time and describe(time)
+
+
 def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
     """Return the tags that are given as ``KEY=VALUE``, or as ``KEY`` for any value."""
     found: dict[str, str | None] = {}

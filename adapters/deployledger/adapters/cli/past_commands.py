@@ -1,5 +1,6 @@
 """The commands that look back: ``history`` and ``diff``."""
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,15 +9,20 @@ from deployledger.adapters.cli.session import (
     Output,
     OutputOption,
     Reference,
+    Session,
     VerboseOption,
     session_for,
 )
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from deployledger.domain.schemas import DeploymentDifference, DeploymentHistoryEntry
     from deployledger.service.deployment_service import DeploymentService
 
-_MOMENT = "a time with its zone (2026-03-03T12:00Z), a position of the log (1234) or a revision (r2)"
+_MOMENT = (
+    "a time with its zone (2026-03-03T12:00Z), an age (2h), a position of the log (1234) or a revision (r2)"
+)
 
 AsOfOption = Annotated[
     str | None,
@@ -34,7 +40,10 @@ def history(
     session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> "list[DeploymentHistoryEntry]":
-        return await service.get_deployment_history(await service.find_deployment_id(deployment))
+        found = await service.find_deployment_id(deployment)
+        answer = await service.get_deployment_history(found)
+        await _name_others(session, service, deployment, found)
+        return answer
 
     entries = session.run(question)
     if session.is_json:
@@ -43,6 +52,21 @@ def history(
         from deployledger.adapters.cli.timeline import timeline
 
         session.stdout.print(timeline(entries))
+
+
+async def _name_others(session: Session, service: "DeploymentService", name: str, found: "UUID") -> None:
+    """Say which other deployments had a name, for whoever means all of them."""
+    from deployledger.service.finding import holders
+
+    others = [it for it in await asyncio.to_thread(holders, name, service.event_log) if it != found]
+    if others:
+        earlier = f"earlier deployment{'s' if len(others) > 1 else ''} {', '.join(map(str, others))}"
+        session.stderr.print(
+            f"This is {found}. The name was also that of the {earlier}.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def diff(
@@ -60,10 +84,13 @@ def diff(
     verbose: VerboseOption = False,
 ) -> None:
     """Show what differs in a deployment between two moments."""
+    from deployledger.adapters.cli.listing import when
+
     session = session_for(output, verbose)
+    first, second = when(from_, "--from"), when(to, "--to")
 
     async def question(service: "DeploymentService") -> "DeploymentDifference":
-        return await service.diff_deployment(await service.find_deployment_id(deployment), from_, to)
+        return await service.diff_deployment(await service.find_deployment_id(deployment), first, second)
 
     found = session.run(question)
     if session.is_json:

@@ -44,8 +44,8 @@ def replay(
         str | None,
         typer.Option(
             metavar="WHEN",
-            help="Only up to then: a time with its zone (2026-03-03T12:00Z), a position of the log (1234) "
-            "or, with --deployment, a revision (r2).",
+            help="Only up to then: a time with its zone (2026-03-03T12:00Z), an age (2h), a position of the "
+            "log (1234) or, with --deployment, a revision (r2).",
             show_default="the end of the log",
         ),
     ] = None,
@@ -75,7 +75,10 @@ def replay(
     With --against, lists what would have gone differently under another rule. With --into, makes the read
     models anew in another database.
     """
+    from deployledger.adapters.cli.listing import when
+
     session = session_for(output, verbose)
+    until = when(until, "--until")
     with Interruptible():
         if into is not None:
             _rebuild_into(session, into, workers, [deployment, until, against])
