@@ -114,6 +114,24 @@ def test_what_cannot_be_published_is_told_and_published_later(
     assert open_checkpoint(note, [signer.verifier]).size == 2
 
 
+def test_what_signs_may_fail_in_any_way(
+    log: DatabaseEventLog, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployledger.projections.ledger.keeping._AGAIN_SECONDS", 0.02)
+    failures = [RuntimeError("the key server is away"), OSError("so is the network")]
+
+    def sign(text: bytes) -> bytes:
+        if failures:
+            raise failures.pop()
+        return signer.sign(text)
+
+    ledger = open_ledger(log, signer=Signer(signer.verifier, sign))
+    add(log, 1)
+    with kept(ledger, seconds=0.05) as problems:
+        eventually(lambda: sizes(ledger) == [2])
+    assert [str(it) for it in problems] == ["so is the network", "the key server is away"]
+
+
 @pytest.mark.parametrize("every", [(0, 1.0), (1, 0.0)])
 def test_what_is_out_of_range(every: tuple[int, float], signer: Signer) -> None:
     log = open_event_log("sqlite://")

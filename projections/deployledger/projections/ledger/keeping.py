@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from deployledger.domain.exceptions import ConfigurationError, MachineLearningServiceError
+from deployledger.domain.exceptions import ConfigurationError
 from deployledger.projections.ledger.ledger import Ledger
 
 _KEEPER = UUID("5d0f2f0a-6a1e-5c43-9d5e-2f1f0a3c7b60")
@@ -50,7 +50,7 @@ def keep_checkpoints(
                 if is_keeper:
                     _keep(ledger, stopping, every_events, every_seconds)
                     return
-        except MachineLearningServiceError as error:
+        except Exception as error:  # what signs, and the place, may raise what they like
             on_problem(error)
             again_after = _AGAIN_SECONDS
         stopping.wait(again_after)
