@@ -24,7 +24,12 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.domain.event_log import EventRecord
-from deployledger.domain.exceptions import ConfigurationError, LedgerError, ResourceNotFoundError
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    ConflictError,
+    LedgerError,
+    ResourceNotFoundError,
+)
 from deployledger.projections.ledger import keys, merkle
 from deployledger.projections.ledger.evidence import archive, cloud_events, exporting
 from deployledger.projections.ledger.evidence.archive import UnreadableEvidenceError
@@ -768,7 +773,7 @@ def test_a_file_is_not_replaced_unless_told(
 ) -> None:
     path = tmp_path / "there.zip"
     path.write_text("mine")
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConflictError, match="is there already"):
         export_evidence(*memory, signer, path, deployment_id=IRIS)
     assert path.read_text() == "mine"
     export_evidence(*memory, signer, path, deployment_id=IRIS, force=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.exceptions import ConfigurationError, ConflictError
 from deployledger.projections.ledger import keys, notes
 from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint, opened, sign
@@ -80,7 +80,7 @@ def test_a_pair_of_keys_is_written_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert Signer.load(path).verifier == verifier == Verifier.load(path.with_name("audit.key.pub"))
     assert "PRIVATE" not in repr(Signer.load(path))
-    with pytest.raises(ConfigurationError, match="never overwritten"):
+    with pytest.raises(ConflictError, match="never overwritten"):
         keys.write_pair("example.com/deployments", path)
     path.chmod(0o640)
     with pytest.raises(ConfigurationError, match=r"can be read or written by others \(mode 0640\)"):
@@ -107,6 +107,24 @@ def test_what_is_no_key(text: str, tmp_path: Path) -> None:
         Signer.load(path)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Verifier.load(tmp_path / "none")
+
+
+def test_the_other_key_of_the_pair(tmp_path: Path) -> None:
+    path = tmp_path / "audit.key"
+    keys.write_pair("example.com/deployments", path)
+    with pytest.raises(ConfigurationError, match="That is a public key, and the private one is asked for"):
+        Signer.load(tmp_path / "audit.key.pub")
+    with pytest.raises(ConfigurationError, match="That is a private key, and the public one is asked for"):
+        Verifier.load(path)
+
+
+def test_what_is_said_of_a_key_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as private:
+        Signer.load(tmp_path / "none")
+    assert "another identity" in private.value.hint
+    with pytest.raises(ConfigurationError) as public:
+        Verifier.load(tmp_path / "none")
+    assert public.value.hint == "Ask whoever has the private key for it."
 
 
 def test_a_note_has_a_largest_size(signer: Signer) -> None:

@@ -13,12 +13,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.exceptions import ConfigurationError, ConflictError
 
 _ED25519 = b"\x01"
 _PRIVATE = "PRIVATE+KEY+"
 _LONGEST_KEY_FILE = 4096
 _KEY_BYTES = 32
+_MISSING = {
+    "public": "Ask whoever has the private key for it.",
+    "private": "Check the path that was given: --key, or DEPLOYLEDGER_AUDIT_KEY. A new key, which "
+    "`deployledger audit keygen` makes, is another identity: it does not verify what the old one signed.",
+}
 
 
 def _ed25519() -> Any:
@@ -139,8 +144,9 @@ class Signer:
             ConfigurationError: if it is none.
         """
         text = text.strip()
+        _refuse_public(text)
         if not text.startswith(_PRIVATE):
-            raise ConfigurationError("That is no private key.", hint="`deployledger audit keygen` makes one.")
+            raise ConfigurationError("That is no private key.", hint=_MISSING["private"])
         name, key_id, secret = _parts(text.removeprefix(_PRIVATE), "private")
         signer = _signer(check_name(name), secret)
         if signer.verifier.key_id != key_id:
@@ -157,6 +163,7 @@ class Signer:
             ConfigurationError: if there is none, or others may read it.
         """
         text = _read(path, "private")
+        _refuse_public(text)  # which others may read
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise ConfigurationError(
@@ -164,6 +171,17 @@ class Signer:
                 hint=f"Take that away: chmod 600 {path}. If others may have read it, make a new one.",
             )
         return cls.parse(text)
+
+
+def _refuse_public(text: str) -> None:
+    try:
+        Verifier.parse(text)
+    except ConfigurationError:
+        return
+    raise ConfigurationError(
+        "That is a public key, and the private one is asked for.",
+        hint="It is in the file beside it, whose name has no .pub at its end.",
+    )
 
 
 def _signer(name: str, secret: bytes) -> Signer:
@@ -181,7 +199,7 @@ def _parts(text: str, kind: str) -> tuple[str, bytes, bytes]:
     except (ValueError, binascii.Error):
         raise ConfigurationError(
             f"That is no {kind} key of Ed25519 as signed notes have them.",
-            hint="It is one line: name+id+key. `deployledger audit keygen` makes a pair.",
+            hint=f"It is one line: name+id+key. {_MISSING[kind]}",
         ) from None
 
 
@@ -192,7 +210,7 @@ def _read(path: Path, kind: str) -> str:
     except OSError as error:
         raise ConfigurationError(
             f"The {kind} key {path} cannot be read: {error.strerror}.",
-            hint="`deployledger audit keygen` makes a pair.",
+            hint=_MISSING[kind],
         ) from error
     except UnicodeDecodeError:
         raise ConfigurationError(f"The file {path} has no {kind} key in it.") from None
@@ -215,7 +233,8 @@ def write_pair(name: str, path: Path) -> Verifier:
     """Make a pair of keys: the private one at a path, for its owner alone, the public one at ``path.pub``.
 
     Raises:
-        ConfigurationError: if either is there already, or cannot be written, or no key can have the name.
+        ConflictError: if either is there already.
+        ConfigurationError: if either cannot be written, or no key can have the name.
     """
     private, public = generate(name)
     public_path = path.with_name(f"{path.name}.pub")
@@ -233,7 +252,7 @@ def write_pair(name: str, path: Path) -> Verifier:
         except FileExistsError:
             if target is public_path:
                 path.unlink()
-            raise ConfigurationError(
+            raise ConflictError(
                 f"{target} is there already; a key is never overwritten.", hint="Choose another path."
             ) from None
         except OSError as error:

@@ -13,7 +13,12 @@ from pathlib import Path
 from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
-from deployledger.domain.exceptions import ConfigurationError, LedgerError, ResourceNotFoundError
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    ConflictError,
+    LedgerError,
+    ResourceNotFoundError,
+)
 from deployledger.domain.moments import check_time
 from deployledger.domain.names import reservation_id
 from deployledger.projections.ledger import merkle
@@ -99,12 +104,13 @@ def export_evidence(
 
     Raises:
         ConfigurationError: if the selection is none, is too large, or the file cannot be written.
+        ConflictError: if the file is there already, and is not to be replaced.
         ResourceNotFoundError: if there is no such deployment.
         LedgerError: if the log is not the one that the ledger is of.
     """
     _check(deployment_id, since, until)
     if path.exists() and not force:
-        raise ConfigurationError(f"{path} is there already.", hint="Choose another path, or say --force.")
+        raise ConflictError(f"{path} is there already.", hint="Choose another path, or say --force.")
     signer = signer or ledger.signer
     checkpoint = ledger.checkpoint(signer)
     assert signer is not None  # noqa: S101  # the checkpoint was signed
