@@ -124,7 +124,7 @@ def test_problems_are_named_with_exit_code_1(cli: CommandLine, tmp_path: Path) -
     done = damaged.run("replay")
     assert done.returncode == 1
     assert "1 problem; 5 events with them or behind them not replayed." in done.stdout
-    assert "deployment.deleted" in done.stdout
+    assert "       5  Deleted            undecodable\n" in done.stdout
     found = damaged.json("replay", exit_code=1)
     (problem,) = found["problems"]
     assert (problem["position"], problem["stream_version"]) == (5, 4)

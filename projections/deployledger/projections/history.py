@@ -211,7 +211,7 @@ def _told(it: Applied) -> dict[str, Any]:
             error = problem.message
     record = it.record
     return {
-        "event": _named(record.raw.topic),
+        "event": event_name(record.raw.topic),
         "timestamp": record.recorded_at,
         "actor": record.actor or "",
         "revision": it.row.revision if it.row is not None else 1,
@@ -228,6 +228,6 @@ def _step(event: DeploymentEvent | None) -> Step | None:
     return _ENDED.get(event.TOPIC) if event is not None else None
 
 
-def _named(topic: str) -> str:
+def event_name(topic: str) -> str:
     """Return what the class of an event would be called that may be nobody's."""
     return "".join(part.capitalize() for part in topic.rpartition(".")[2].split("_"))

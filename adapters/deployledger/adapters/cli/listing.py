@@ -42,7 +42,7 @@ def when(text: str | None, option: str) -> str | None:
     from deployledger.domain.moments import describe
 
     time = moment(text, option)
-    return describe(time) if time is not None else None
+    return describe(time) if time else None
 
 
 def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:

@@ -6,10 +6,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
+from rich.console import Group, RenderableType
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deployledger.projections.history import event_name
+
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
     from deployledger.domain.event_log import RawEvent
     from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentStatusResponse
@@ -30,6 +38,7 @@ _COLOURS = {
 }
 
 
+_BELOW = 10
 _LEAST_DETAILS = 22
 _MOST_DIFFERENCES = 100
 _LONGEST_VALUE = 60
@@ -58,21 +67,37 @@ def deployments_table(
     Args:
         as_of: the moment that ages are of; None means now.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("NAME", "STATUS", "REV", "ENDPOINT", "AGE", "ID"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("MODEL", overflow="fold")  # what can be folded gives way first
+    table.add_column("MODEL")  # what can be wrapped gives way first
     for deployment in deployments:
         table.add_row(
             Text(deployment.deployment_name),
             coloured(deployment.status),
-            _revision(deployment),
+            _revision(deployment, brief=True),
             Text(deployment.endpoint_url or "-"),
             age(deployment.created_at, as_of),
             str(deployment.deployment_id)[:8],
-            Text(deployment.model_uri),
+            _Ending(deployment.model_uri),
         )
     return table
+
+
+class _Ending:
+    """A text on one line, of which the end is shown where there is no room for all of it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> Measurement:
+        return Measurement(1, max(1, cell_len(self._text)))
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        text = self._text
+        if cell_len(text) > options.max_width:
+            text = f"…{set_cell_size(text[::-1], max(options.max_width - 1, 0))[::-1]}"
+        yield Text(text, no_wrap=True, overflow="crop")
 
 
 def deployment_card(
@@ -135,10 +160,10 @@ def _running(observation: "Observation | None") -> str | None:
     )
 
 
-def _revision(deployment: "DeploymentStatusResponse") -> str:
+def _revision(deployment: "DeploymentStatusResponse", *, brief: bool = False) -> str:
     serving = deployment.serving_revision
     if serving is not None and serving != deployment.revision:
-        return f"{deployment.revision} (revision {serving} serves)"
+        return f"{deployment.revision} ({'' if brief else 'revision '}{serving} serves)"
     return str(deployment.revision)
 
 
@@ -181,28 +206,33 @@ def differences_table(differences: "Sequence[Difference]") -> Table:
     return table
 
 
-def problems_table(problems: "Sequence[Problem]") -> Table:
-    """Return a table with one row a problem that a replay found."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("POSITION", "STREAM", "VERSION", "TOPIC", "KIND", "WHAT IS WRONG"):
-        table.add_column(heading, overflow="fold")
+def problem_list(problems: "Sequence[Problem]") -> Group:
+    """Return the problems that a replay found: a line each, and below it what is wrong."""
+    lines: list[RenderableType] = [Text(f"{'POSITION':>8}  {'EVENT':<17}  KIND", style="bold")]
     for it in problems:
-        version = str(it.stream_version or "-")
-        table.add_row(str(it.position), it.stream_id, version, it.topic, it.kind.value, Text(it.message))
-    return table
+        event = event_name(it.topic) if it.topic else "-"
+        lines.append(Text(f"{it.position:>8}  {event:<17}  {it.kind.value}", style="red", overflow="fold"))
+        if it.stream_id:
+            lines.append(_below(f"stream {it.stream_id}, version {it.stream_version}"))
+        lines.append(_below(it.message))
+    return Group(*lines)
 
 
-def rule_differences_table(differences: "Sequence[RuleDifference]") -> Table:
-    """Return a table with one row for each event that would have gone differently under another rule."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("POSITION", "DEPLOYMENT", "EVENT", "STATE BEFORE", "OURS", "THEIRS"):
-        table.add_column(heading, overflow="fold")
+def rule_difference_list(differences: "Sequence[RuleDifference]") -> Group:
+    """Return the events that would go differently under another rule: a line each, and how below it."""
+    lines: list[RenderableType] = [Text(f"{'POSITION':>8}  {'EVENT':<17}  DEPLOYMENT", style="bold")]
     for it in differences:
         theirs = it.theirs or f"refused{': ' if it.reason else ''}{it.reason}"
-        table.add_row(
-            str(it.position), Text(it.deployment_name), it.topic, it.state or "-", it.ours, Text(theirs)
-        )
-    return table
+        lines += [
+            Text(f"{it.position:>8}  {event_name(it.topic):<17}  {it.deployment_name}", overflow="fold"),
+            _below(f"ours:   {it.state or 'nothing'} -> {it.ours}"),
+            _below(f"theirs: {theirs}"),
+        ]
+    return Group(*lines)
+
+
+def _below(text: str) -> Padding:
+    return Padding(Text(text, overflow="fold"), (0, 0, 0, _BELOW), expand=False)
 
 
 def _as_text(value: Any, nothing: str) -> str:

@@ -120,7 +120,7 @@ def _replay(
 
 
 def _print(session: Session, replayed: "Replayed", against: str | None) -> None:
-    from deployledger.adapters.cli.rendering import problems_table, rule_differences_table
+    from deployledger.adapters.cli.rendering import problem_list, rule_difference_list
 
     rate = replayed.events / max(replayed.seconds, 1e-9)
     session.stdout.print(
@@ -136,7 +136,7 @@ def _print(session: Session, replayed: "Replayed", against: str | None) -> None:
             f"Under {escaped(against)}, {found} would have gone differently.", highlight=False
         )
         if replayed.differences:
-            session.stdout.print(rule_differences_table(replayed.differences[:_MOST_SHOWN]))
+            session.stdout.print(rule_difference_list(replayed.differences[:_MOST_SHOWN]))
             _say_more(session, len(replayed.differences))
     if not replayed.problems:
         session.stdout.print("Every history is one that the lifecycle allows.")
@@ -146,7 +146,7 @@ def _print(session: Session, replayed: "Replayed", against: str | None) -> None:
         f"{_number(replayed.not_replayed, 'event')} with them or behind them not replayed.",
         highlight=False,
     )
-    session.stdout.print(problems_table(replayed.problems[:_MOST_SHOWN]))
+    session.stdout.print(problem_list(replayed.problems[:_MOST_SHOWN]))
     _say_more(session, len(replayed.problems))
 
 

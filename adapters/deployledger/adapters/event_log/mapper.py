@@ -116,8 +116,16 @@ def undecodable(raw: RawEvent, problem: Exception) -> UndecodableEventError:
     """Return the error for an event that cannot be read."""
     return UndecodableEventError(
         f"Event {raw.stream_version} of stream {raw.stream_id} with topic {raw.topic!r} "
-        f"does not decode: {problem}"
+        f"does not decode: {_why(problem)}"
     )
+
+
+def _why(problem: Exception) -> str:
+    """Return what is wrong on one line, without the values: they are in the event."""
+    if not isinstance(problem, pydantic_core.ValidationError):
+        return str(problem)
+    errors = problem.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(": ".join(filter(None, [".".join(map(str, it["loc"])), it["msg"]])) for it in errors)
 
 
 @cache
