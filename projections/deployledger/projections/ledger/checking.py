@@ -4,13 +4,14 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from struct import Struct
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.leaf import encode_leaf
+from deployledger.projections.ledger.leaf import hashed_leaf
 from deployledger.projections.ledger.legality import ILLEGAL, SPECIFYING, UNKNOWN, legality
 from deployledger.projections.ledger.merkle import HASH_BYTES
 from deployledger.projections.ledger.store import TILE_WIDTH, LedgerStore
@@ -22,6 +23,7 @@ _TILES_AT_ONCE = 64
 _MISSING = b"\0" * HASH_BYTES
 _MOST_FILLED = 64 * TILE_WIDTH
 _LONG_AGO = -(1 << 63)
+_BEGUN = Struct(">16sQ")
 
 
 class AuditProblem(NamedTuple):
@@ -85,8 +87,10 @@ class Checked:
             "behind": {str(size): _text(hashes) for size, hashes in self.behind.items()},
             "begun": _text(
                 b"".join(
-                    stream + (version << 8 | standing + 2).to_bytes(8, "big")
-                    for stream, (version, standing) in self.begun.items()
+                    [
+                        _BEGUN.pack(stream, version << 8 | standing + 2)
+                        for stream, (version, standing) in self.begun.items()
+                    ]
                 )
             ),
             "continued": {stream.hex(): events for stream, events in self.continued.items()},
@@ -101,14 +105,12 @@ class Checked:
     def from_json(cls, told: dict[str, Any]) -> "Checked":
         """Return what `to_json` made a JSON value of."""
         roots, begun = base64.b64decode(told["roots"]), base64.b64decode(told["begun"])
-        packed = (
-            (begun[it : it + 16], int.from_bytes(begun[it + 16 : it + 24], "big"))
-            for it in range(0, len(begun), 24)
-        )
         return cls(
             roots=[roots[it : it + HASH_BYTES] for it in range(0, len(roots), HASH_BYTES)],
             behind={int(size): base64.b64decode(hashes) for size, hashes in told["behind"].items()},
-            begun={stream: (number >> 8, (number & 0xFF) - 2) for stream, number in packed},
+            begun={
+                stream: (number >> 8, (number & 0xFF) - 2) for stream, number in _BEGUN.iter_unpack(begun)
+            },
             continued={
                 bytes.fromhex(stream): [(it[0], it[1], it[2]) for it in events]
                 for stream, events in told["continued"].items()
@@ -190,7 +192,7 @@ def _check_from(
                 tiles.miss(expected, position - 1)
                 expected = position
             try:
-                add_leaf(sha256(b"\x00" + encode_leaf(*record)).digest())
+                add_leaf(sha256(hashed_leaf(*record)).digest())
                 if recorded_at < time:
                     _add(checked, position, "order", "was recorded before the one in front of it")
                 time = recorded_at

@@ -60,15 +60,15 @@ def _keep(ledger: Ledger, stopping: threading.Event, every_events: int, every_se
     # One that another process could not publish before it died is published now.
     size = ledger.checkpoint().size if ledger.log.position() else 0
     waiting_since: float | None = None
-    with ledger.log.watch() as watch:
-        while True:
-            stops = stopping.is_set()
-            end = ledger.log.position()
-            if end > size:
-                waiting_since = waiting_since or time.monotonic()
-                is_due = time.monotonic() - waiting_since >= every_seconds
-                if stops or is_due or end - size >= every_events:
-                    size, waiting_since = ledger.checkpoint().size, None
-            if stops:
-                return
-            watch.wait(min(_LOOK_AGAIN_SECONDS, every_seconds))
+    while True:
+        stops = stopping.is_set()
+        end = ledger.log.position()
+        if end > size:
+            waiting_since = waiting_since or time.monotonic()
+            is_due = time.monotonic() - waiting_since >= every_seconds
+            if stops or is_due or end - size >= every_events:
+                size, waiting_since = ledger.checkpoint().size, None
+        if stops:
+            return
+        # Not with every append: the log may grow a thousand times a second.
+        stopping.wait(min(_LOOK_AGAIN_SECONDS, every_seconds))
