@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -481,3 +482,44 @@ def test_a_machine_as_somebody_else_writes_it() -> None:
     assert {Trigger(it) for it in rules.SAME.events if not it.startswith("to_")} == set(Trigger)
     assert any(it.startswith("to_") for it in rules.SAME.events), "automatic transitions are part of the test"
     assert len(LIFECYCLE.transitions) == len(rules._ROWS)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("originator_id = 'zz'", "The id of the stream, 'zz----', is no id."),
+        ("originator_version = 'two'", "Its place in the stream, 'two', is no number."),
+    ],
+)
+def test_what_is_not_of_the_columns_types_is_told(
+    change: str, says: str, workers: int, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/log.db"
+    with opened(url, *in_turn(past())) as log:
+        clean = replay(log)
+        with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+            for (name,) in database.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            ).fetchall():
+                database.execute(f"DROP TRIGGER {name}")
+            database.execute(f"UPDATE events SET {change} WHERE position = 2")
+            database.commit()
+        found = replay(log, workers=workers)
+        assert (found.problems[0].position, found.problems[0].message) == (2, says)
+        assert found.digest != clean.digest
+
+
+def test_a_position_that_is_huge_does_not_make_it_endless(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/log.db"
+    with opened(url, *in_turn(past())) as log:
+        end = log.position()
+        with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+            for (name,) in database.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            ).fetchall():
+                database.execute(f"DROP TRIGGER {name}")
+            database.execute(f"UPDATE events SET position = {2**40} WHERE position = {end}")
+            database.commit()
+        [problem] = replay(log).problems
+        assert problem.message == f"Positions {end} to {2**40 - 1} are missing in the log."

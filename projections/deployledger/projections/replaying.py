@@ -6,6 +6,7 @@ state in the canonical form that `deployledger.projections.states` defines. A st
 it was before the problem. So it is the same on every machine and database, however the work was divided.
 """
 
+import re
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
@@ -35,9 +36,12 @@ from deployledger.projections.reports import Progress
 from deployledger.projections.states import canonical
 from deployledger.projections.what_if import Difference, Rule, load
 
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST_BEGINS = b"deployledger states 1\n"
 _EVENTS_IN_MEMORY = 500_000
 _MOST_WORKERS = 64
+_MOST_PASSES = 256
+"""More than any log needs: a position that somebody made huge is not to make a replay endless."""
 
 State = Deployment | NameReservation
 
@@ -200,11 +204,11 @@ def _rule(against: object) -> Rule | None:
 
 
 def _passes(events: int, workers: int) -> int:
-    return max(1, -(-events // (workers * _EVENTS_IN_MEMORY)))
+    return min(_MOST_PASSES, max(1, -(-events // (workers * _EVENTS_IN_MEMORY))))
 
 
 def _missing(log: EventLog, until: int) -> list[Problem]:
-    """Return the gaps between positions; the log gives them without any."""
+    """Return the gaps between positions, of which the log has none, and events that are of no stream."""
     found: list[Problem] = []
     before = 0
     for page in log.scan(after=0, until=until):
@@ -214,7 +218,15 @@ def _missing(log: EventLog, until: int) -> list[Problem]:
                 which = f"Position {first} is" if first == last else f"Positions {first} to {last} are"
                 found.append(Problem(first, "", 0, "", Kind.POSITION_GAP, f"{which} missing in the log."))
             before = raw.position
+            if not _ID.fullmatch(raw.stream_id):
+                message = f"The id of the stream, {raw.stream_id!r}, is no id."
+                found.append(_of(raw, Kind.UNDECODABLE, message))
     return found
+
+
+def _of(raw: RawEvent, kind: Kind, message: str) -> Problem:
+    version = raw.stream_version if isinstance(raw.stream_version, int) else 0
+    return Problem(raw.position, raw.stream_id, version, raw.topic, kind, message)
 
 
 @dataclass(frozen=True)
@@ -291,6 +303,16 @@ class _Replaying:
         if self.broken and stream in self.broken:
             self._pass_over(raw)
             return
+        if not _ID.fullmatch(stream) or not isinstance(raw.stream_version, int):
+            # SQLite lets anything be in a column. Without an id it is told with what else is of no stream.
+            self.broken[stream] = 0
+            self.not_replayed += 1
+            if _ID.fullmatch(stream):
+                message = f"Its place in the stream, {raw.stream_version!r}, is no number."
+                self.problems[stream] = _of(raw, Kind.UNDECODABLE, message)
+            else:
+                self.events -= 1
+            return
         state = self.states.get(stream)
         expected = 1 if state is None else state.version + 1
         if raw.stream_version != expected:
@@ -353,8 +375,10 @@ class _Replaying:
     def _pass_over(self, raw: RawEvent) -> None:
         """Count an event behind a problem; what was missing may only have come too late."""
         self.not_replayed += 1
-        problem = self.problems[raw.stream_id]
-        if problem.kind is Kind.VERSION_GAP and raw.stream_version == self.broken[raw.stream_id]:
+        problem = self.problems.get(raw.stream_id)
+        if problem is None:  # it is of no stream
+            self.events -= 1
+        elif problem.kind is Kind.VERSION_GAP and raw.stream_version == self.broken[raw.stream_id]:
             self.problems[raw.stream_id] = Problem(
                 problem.position,
                 problem.stream_id,
