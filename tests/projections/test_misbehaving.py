@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -163,6 +164,9 @@ def test_asking_for_the_status_does_not_disturb_a_rebuild(database_url: str) -> 
         for thread in asking:
             thread.start()
         try:
+            latest = time.monotonic() + 20
+            while not seen and time.monotonic() < latest:
+                time.sleep(0.01)
             for _ in range(10):
                 models.rebuild(OURS)
         finally:
