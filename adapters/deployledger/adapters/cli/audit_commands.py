@@ -1,7 +1,6 @@
 """The commands that prove that the record was not edited: keys, checkpoints, proofs, verifying."""
 
 import base64
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from deployledger.adapters.cli.session import (
     OutputOption,
     Session,
     VerboseOption,
+    end_at_once_on_ctrl_c,
     escaped,
     session_for,
 )
@@ -343,8 +343,7 @@ def _base64(digest: bytes) -> str:
 
 def _of_ledger(session: Session, question: "Callable[[Ledger], _T]") -> _T:
     async def ask(service: "DeploymentService") -> _T:
-        # The work blocks this thread, so that Ctrl-C ends it at once; asyncio's handler would wait for it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_at_once_on_ctrl_c()
         return question(service.ledger)
 
     with Interruptible():

@@ -1,6 +1,5 @@
 """The commands that take evidence out of the log, and that verify it without the database."""
 
-import signal
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +9,14 @@ import typer
 from deployledger.adapters.cli.audit_commands import KeyOption
 from deployledger.adapters.cli.reading import Reading
 from deployledger.adapters.cli.session import (
+    DeploymentOption,
     ExitCode,
     Interruptible,
     Output,
     OutputOption,
     Session,
     VerboseOption,
+    end_at_once_on_ctrl_c,
     escaped,
     session_for,
 )
@@ -33,14 +34,7 @@ def export(
     file: Annotated[
         Path, typer.Argument(metavar="FILE.zip", help="Where it is written.", show_default=False)
     ],
-    deployment: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEPLOYMENT",
-            help="Of this one: a name, an id, or the beginning of an id.",
-            show_default=False,
-        ),
-    ] = None,
+    deployment: DeploymentOption = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -71,8 +65,7 @@ def export(
         from deployledger.projections.ledger.keys import Signer
 
         found = await service.find_deployment(deployment) if deployment is not None else None
-        # As in the other commands of audit: Ctrl-C ends it at once.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_at_once_on_ctrl_c()
         with Reading(session, "Exporting") as reading:
             return export_evidence(
                 service.event_log,

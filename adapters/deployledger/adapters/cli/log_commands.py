@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from deployledger.adapters.cli.session import (
     OutputOption,
     Session,
     VerboseOption,
+    end_at_once_on_ctrl_c,
     escaped,
     session_for,
 )
@@ -253,7 +253,7 @@ def _of_log_here(session: Session, work: "Callable[[EventLog], _T]") -> _T:
     """Do work that takes long in this thread, so that Ctrl-C ends it at once."""
 
     async def use(service: "DeploymentService") -> _T:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_at_once_on_ctrl_c()
         return work(service.event_log)
 
     return session.run(use)

@@ -12,12 +12,14 @@ import typer
 
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
+    DeploymentOption,
     ExitCode,
     Interruptible,
     Output,
     OutputOption,
     Session,
     VerboseOption,
+    end_at_once_on_ctrl_c,
     escaped,
     session_for,
 )
@@ -40,14 +42,6 @@ _SAID_AGAIN_SECONDS = 60.0
 
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Which projections.", show_default=False)
-]
-DeploymentOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DEPLOYMENT",
-        help="Only this one: a name, an id, or the beginning of an id.",
-        show_default=False,
-    ),
 ]
 
 
@@ -353,8 +347,7 @@ def _do(
 
     async def question(service: "DeploymentService") -> _T:
         key = None if deployment is None else await _id_of(service, deployment)
-        # The work blocks this thread, so that Ctrl-C ends it at once; asyncio's handler would wait for it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_at_once_on_ctrl_c()
         return work(service.read_models, key)
 
     return session.run(question)

@@ -1,6 +1,5 @@
 """The command ``replay``: the whole log through the domain again."""
 
-import signal
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
@@ -11,12 +10,14 @@ import typer
 
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
+    DeploymentOption,
     ExitCode,
     Interruptible,
     Output,
     OutputOption,
     Session,
     VerboseOption,
+    end_at_once_on_ctrl_c,
     escaped,
     session_for,
 )
@@ -32,14 +33,7 @@ _MOST_SHOWN = 50
 
 
 def replay(
-    deployment: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEPLOYMENT",
-            help="Only this one: a name, an id, or the beginning of an id.",
-            show_default=False,
-        ),
-    ] = None,
+    deployment: DeploymentOption = None,
     until: Annotated[
         str | None,
         typer.Option(
@@ -97,8 +91,7 @@ def _replay(
 
         stream = await service.find_deployment_id(deployment) if deployment is not None else None
         position = None if until is None else await service.position_at(until, deployment_id=stream)
-        # The work blocks this thread, so that Ctrl-C ends it at once; asyncio's handler would wait for it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_at_once_on_ctrl_c()
         # What a policy prints is no answer of ours.
         with Reading(session, "Replaying") as reading, redirect_stdout(sys.stderr):
             return replay(
@@ -174,7 +167,7 @@ def _rebuild_into(session: Session, url: str, workers: int | None, others: list[
             )
         models = service.read_models.elsewhere(url)
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            end_at_once_on_ctrl_c()
             with Reading(session, "Rebuilding") as reading:
                 return models.rebuild(
                     list(models.projections), workers=workers_for(models.log, workers), progress=reading

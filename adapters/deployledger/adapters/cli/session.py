@@ -50,6 +50,15 @@ Reference = Annotated[
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens on standard error.")]
 
+DeploymentOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEPLOYMENT",
+        help="Only this one: a name, an id, or the beginning of an id.",
+        show_default=False,
+    ),
+]
+
 _open_service: list[OpenService] = []
 
 
@@ -72,6 +81,11 @@ class Interruptible:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is KeyboardInterrupt:
             raise SystemExit(128 + signal.SIGINT)
+
+
+def end_at_once_on_ctrl_c() -> None:
+    """Let Ctrl-C end work that blocks this thread: the handler of asyncio would wait for its end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

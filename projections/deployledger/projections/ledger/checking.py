@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from struct import Struct
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,13 +10,13 @@ from uuid import UUID
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.leaf import hashed_leaf
+from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.legality import ILLEGAL, SPECIFYING, UNKNOWN, legality
 from deployledger.projections.ledger.merkle import HASH_BYTES
 from deployledger.projections.ledger.store import TILE_WIDTH, LedgerStore
 
 MOST_PROBLEMS = 1000
-"""How many problems are told; more are counted."""
+"""How many problems are told at the most."""
 
 _TILES_AT_ONCE = 64
 _MISSING = b"\0" * HASH_BYTES
@@ -162,6 +161,9 @@ def check_part(
             checked.problems.append(AuditProblem(reached, "damaged", error.message))
             tiles.add(_MISSING)
             progress(1)
+    if reached < part.until:
+        message = f"Events {reached + 1} to {part.until} were not read: too much before them is wrong."
+        checked.problems.append(AuditProblem(reached + 1, "damaged", message))
     tiles.finish()
     return checked
 
@@ -178,7 +180,7 @@ def _check_from(
     table = legality()
     symbols, symbol_of, begin, following = table.symbols, table.symbol, table.begin, table.next
     begun, continued, hashes = checked.begun, checked.continued, tiles.hashes
-    begun_get, add_leaf, symbol_get = begun.get, hashes.append, symbols.get
+    begun_get, add_leaf, symbol_get, leaf_hash = begun.get, hashes.append, symbols.get, merkle.leaf_hash
     expected, time = after, checked.last_time if checked.last_time is not None else _LONG_AGO
     for page in log.records(after=after, until=until):
         for record in page:
@@ -192,7 +194,7 @@ def _check_from(
                 tiles.miss(expected, position - 1)
                 expected = position
             try:
-                add_leaf(sha256(hashed_leaf(*record)).digest())
+                add_leaf(leaf_hash(encode_leaf(*record)))
                 if recorded_at < time:
                     _add(checked, position, "order", "was recorded before the one in front of it")
                 time = recorded_at

@@ -11,7 +11,6 @@ ENCODING = 1
 """The version of the encoding; it is the first byte of each leaf."""
 
 _FIXED = Struct(">BQ16sQq16s32s")
-_HASHED = Struct(">BBQ16sQq16s32s")
 _LONGEST_TOPIC = 0xFFFF
 
 
@@ -39,36 +38,9 @@ def encode_leaf(
         ValueError: if a number or a text is none that a leaf has room for.
         TypeError: if something is of another type.
     """
-    return hashed_leaf(
-        position,
-        stream_id,
-        stream_version,
-        topic,
-        state,
-        event_id,
-        recorded_at,
-        actor,
-        correlation_id,
-        causation_id,
-    )[1:]
-
-
-def hashed_leaf(
-    position: int,
-    stream_id: bytes,
-    stream_version: int,
-    topic: str,
-    state: bytes,
-    event_id: bytes,
-    recorded_at: int,
-    actor: str | None,
-    correlation_id: bytes | None,
-    causation_id: bytes | None,
-) -> bytes:
-    """Return what is hashed of a leaf: a zero byte, and the leaf as `encode_leaf` returns it."""
     try:
-        fixed = _HASHED.pack(
-            0, ENCODING, position, stream_id, stream_version, recorded_at, event_id, sha256(state).digest()
+        fixed = _FIXED.pack(
+            ENCODING, position, stream_id, stream_version, recorded_at, event_id, sha256(state).digest()
         )
     except error as reason:  # which is no ValueError
         raise ValueError(str(reason)) from reason

@@ -18,9 +18,10 @@ from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.merkle import HASH_BYTES
 from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH, LedgerStore, StoredCheckpoint
+from deployledger.projections.reports import Progress
 
 if TYPE_CHECKING:
-    from deployledger.projections.ledger.verifying import Audited, Progress
+    from deployledger.projections.ledger.verifying import Audited
 
 _INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
 _AGAIN_SECONDS = 0.05
@@ -125,7 +126,7 @@ class Ledger:
             raise LedgerError(
                 f"The event log ends at position {end}, and its ledger at {size}: the log was truncated, "
                 "or another one was put in its place.",
-                hint=_VERIFY,
+                hint=VERIFY_HINT,
             )
         if size:
             page = next(iter(self.log.records(after=size - 1, until=size)), ())
@@ -136,7 +137,7 @@ class Ledger:
                 raise LedgerError(
                     f"Event {size} of the log is not the one that the ledger has there: the log was changed, "
                     "or another one was put in its place.",
-                    hint=_VERIFY,
+                    hint=VERIFY_HINT,
                 )
 
     def _extend(self, size: int, end: int) -> bool:
@@ -149,7 +150,7 @@ class Ledger:
                 if record[0] != expected:
                     raise LedgerError(
                         f"Event {expected} is missing in the log: the next one has position {record[0]}.",
-                        hint=_VERIFY,
+                        hint=VERIFY_HINT,
                     )
                 tiles.add(merkle.leaf_hash(encode_leaf(*record)))
             if expected - before >= _INTEGRATED_AT_ONCE:
@@ -157,7 +158,7 @@ class Ledger:
                     return False
                 before = expected
         if expected != end:
-            raise LedgerError(f"Event {expected + 1} is missing in the log.", hint=_VERIFY)
+            raise LedgerError(f"Event {expected + 1} is missing in the log.", hint=VERIFY_HINT)
         return self.store.extend(before, end, tiles.changed())
 
     def size(self) -> int:
@@ -192,12 +193,12 @@ class Ledger:
         path = tuple(merkle.inclusion_proof(position - 1, size, tree.hash_of))
         page = next(iter(self.log.records(after=position - 1, until=position)), ())
         if not page:
-            raise LedgerError(f"Event {position} is missing in the log.", hint=_VERIFY)
+            raise LedgerError(f"Event {position} is missing in the log.", hint=VERIFY_HINT)
         proof = InclusionProof(position, encode_leaf(*page[0]), size, tree.hash_of(0, size), path)
         if not proof.holds():
             raise LedgerError(
                 f"Event {position} of the log is not the one that the ledger has there: it was changed.",
-                hint=_VERIFY,
+                hint=VERIFY_HINT,
             )
         return proof
 
@@ -267,7 +268,7 @@ class Ledger:
                 raise LedgerError(
                     f"The log is not the one whose first {signed.size:,} events an earlier checkpoint "
                     "signed: it was rewritten, or another one was put in its place.",
-                    hint=_VERIFY,
+                    hint=VERIFY_HINT,
                 )
         if last is None or last.size != size:
             checkpoint = Checkpoint(signer.name, size, tree.root(size))
@@ -297,7 +298,7 @@ class Ledger:
         *,
         since: str | bytes | None = None,
         workers: int = 1,
-        progress: "Progress" = lambda done, total: None,
+        progress: Progress = lambda done, total: None,
     ) -> "Audited":
         """Read the log, and verify everything about it that can be; docs/ledger.md says what that is.
 
@@ -336,7 +337,7 @@ def _newest(notes: Iterable[tuple[str, str | bytes]], signer: Signer) -> Checkpo
     return None
 
 
-_VERIFY = "`deployledger audit verify` says what is wrong with which event."
+VERIFY_HINT = "`deployledger audit verify` says what is wrong with which event."
 
 
 def _hash_in(tile: bytes, number: int) -> bytes:
@@ -413,6 +414,6 @@ class Tree:
         found = self._tiles[level, tile]
         if len(found) < end * HASH_BYTES:
             raise LedgerError(
-                f"The ledger lacks a part of its tree (level {level}, tile {tile}).", hint=_VERIFY
+                f"The ledger lacks a part of its tree (level {level}, tile {tile}).", hint=VERIFY_HINT
             )
         return merkle.root_of([_hash_in(found, it) for it in range(begin, end)])

@@ -1,7 +1,7 @@
 """Verifies an event log: against its checkpoints, its stored tree, its own order, and the lifecycle."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -24,9 +24,7 @@ from deployledger.projections.ledger.legality import ILLEGAL, UNKNOWN, legality
 from deployledger.projections.ledger.merkle import HASH_BYTES
 from deployledger.projections.ledger.notes import Checkpoint, NoteError, OtherSignerError, open_checkpoint
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH
-
-Progress = Callable[[int, int], None]
-"""Is told how many events were read, of how many."""
+from deployledger.projections.reports import Progress
 
 _LEAST_OF_A_PART = 64 * TILE_WIDTH
 _STREAMS_AT_ONCE = 500
@@ -135,7 +133,7 @@ class Audited:
         others = sum(it.is_of_another_key and not it.is_from_outside for it in self.checkpoints)
         if others:
             found.append(
-                f"{others:,} checkpoints in the database say nothing: none of the given keys signed them."
+                f"Checkpoints in the database that none of the given keys signed say nothing: {others:,}."
             )
         if self.covered_by_database > self.covered:
             found.append(

@@ -43,20 +43,18 @@ from deployledger.projections.ledger.evidence.story import Story
 from deployledger.projections.ledger.evidence.verifying import limits
 from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.ledger import Ledger
+from deployledger.projections.ledger.ledger import VERIFY_HINT, Ledger
 from deployledger.projections.ledger.notes import sign
 from deployledger.projections.ledger.store import StoredCheckpoint
+from deployledger.projections.reports import Progress
 
 MOST_EVENTS = 250_000
 """How many events evidence can have."""
 
-Progress = Callable[[int, int], object]
-"""Takes how many events are written, of how many."""
-
 _TICK = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OLDEST = (1980, 1, 1, 0, 0, 0)
 _TOLD_EVERY = 500
-_VERIFY = "`deployledger audit verify` says what is wrong with which event."
 
 
 @dataclass(frozen=True)
@@ -176,15 +174,13 @@ def _check(deployment_id: UUID | None, since: datetime | None, until: datetime |
 
 
 def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
-    own = [it.position for it in log.read_streams([deployment_id], until=size)]
-    events = [_event_at(log, position) for position in own]
+    events = _of_stream(log, deployment_id, size)
     if not events or not events[0].topic.startswith("deployment."):
         raise ResourceNotFoundError("Deployment", deployment_id)
     told = [it.data for it in events]
     names = [it["name"] for it in told if isinstance(it, dict) and isinstance(it.get("name"), str)]
     reservations = [reservation_id(it) for it in dict.fromkeys(names)]
-    for raw in log.read_streams(reservations, until=size):
-        event = _event_at(log, raw.position)
+    for event in (it for reservation in reservations for it in _of_stream(log, reservation, size)):
         data = event.data
         if isinstance(data, dict) and data.get("deployment_id") == str(deployment_id):
             events.append(event)
@@ -193,10 +189,28 @@ def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
     return _Chosen(selection, len(events), lambda: events)
 
 
+def _of_stream(log: EventLog, stream_id: UUID, size: int) -> list[Recorded]:
+    return [
+        Recorded(
+            it.raw.position,
+            stream_id.bytes,
+            it.raw.stream_version,
+            it.raw.topic,
+            it.raw.state,
+            UUID(it.event_id).bytes,
+            (it.recorded_at - _EPOCH) // _TICK,
+            it.actor,
+            UUID(it.correlation_id).bytes if it.correlation_id is not None else None,
+            UUID(it.causation_id).bytes if it.causation_id is not None else None,
+        )
+        for it in log.stream_records(stream_id, until=size)
+    ]
+
+
 def _event_at(log: EventLog, position: int) -> Recorded:
     for page in log.records(after=position - 1, until=position):
         return Recorded(*page[0])
-    raise LedgerError(f"Event {position} is missing in the log.", hint=_VERIFY)
+    raise LedgerError(f"Event {position} is missing in the log.", hint=VERIFY_HINT)
 
 
 def _of_range(log: EventLog, since: datetime | None, until: datetime | None, size: int) -> _Chosen:
@@ -218,12 +232,12 @@ def _in_range(log: EventLog, after: int, last: int) -> Iterator[Recorded]:
     position = after
     for page in log.records(after=after, until=last):
         for record in page:
+            if record.position != position + 1:
+                raise LedgerError(f"Event {position + 1} is missing in the log.", hint=VERIFY_HINT)
             position += 1
-            if record.position != position:
-                break
             yield Recorded(*record)
     if position != last:
-        raise LedgerError(f"Event {position} is missing in the log.", hint=_VERIFY)
+        raise LedgerError(f"Event {position + 1} is missing in the log.", hint=VERIFY_HINT)
 
 
 # Writing ------------------------------------------------------------------------------------------------
@@ -337,7 +351,7 @@ class _Writing:
         if merkle.root_from_inclusion(position - 1, self.checkpoint.size, leaf, path) != self.checkpoint.root:
             raise LedgerError(
                 f"Event {position} of the log is not the one that the ledger has there: it was changed.",
-                hint=_VERIFY,
+                hint=VERIFY_HINT,
             )
         return path
 
