@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".checkpoint"
 _LARGEST_BYTES = 1 << 20
-_MOST_FILES = 1_000_000
 
 
 class Place:
@@ -54,15 +54,9 @@ class Place:
             ExternalServiceError: if the place cannot be read.
         """
         try:
-            if self._folder is not None:
-                files = self._folder.iterdir() if self._folder.is_dir() else ()
-                for path in sorted((it for it in files if it.suffix == _SUFFIX), reverse=True):
-                    yield str(path), _read_file(path)
-            else:
-                system, root = _fsspec(self._place)
-                names = system.ls(root, detail=False) if system.isdir(root) else ()
-                for name in sorted((it for it in names if it.endswith(_SUFFIX)), reverse=True):
-                    yield str(name), system.cat_file(name, end=_LARGEST_BYTES + 1)
+            names, read = _listed(self._place)
+            for name in reversed(names or ()):
+                yield name, read(name)
         except MachineLearningServiceError:
             raise
         except Exception as error:  # every file system has errors of its own
@@ -79,19 +73,43 @@ def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
     Raises:
         ConfigurationError: if there is nothing to be read.
     """
-    folder = _folder(place)
-    if folder is None:
-        return _read_remote(place)
     try:
-        if folder.is_dir():
-            files = sorted(it for it in folder.iterdir() if it.suffix == _SUFFIX and it.is_file())
-            if not files:
-                raise ConfigurationError(f"There is no checkpoint in {folder}: no file ends with {_SUFFIX}.")
-        else:
-            files = [folder]
-        return [(str(it), _read_file(it)) for it in files[:_MOST_FILES]]
-    except OSError as error:
-        raise ConfigurationError(f"The checkpoint {folder} cannot be read: {error.strerror}.") from error
+        names, read = _listed(place)
+        found = [(name, read(name)) for name in (names if names is not None else [_one(place)])]
+    except MachineLearningServiceError:
+        raise
+    except Exception as error:  # as above
+        raise ConfigurationError(
+            f"The checkpoints at {_shown(place)} cannot be read: {_without(error, place)}."
+        ) from None
+    if not found:
+        raise ConfigurationError(f"There is no checkpoint at {_shown(place)}: no file ends with {_SUFFIX}.")
+    return found
+
+
+def _listed(place: str) -> tuple[list[str] | None, Callable[[str], bytes]]:
+    """Return the names of the checkpoints in a folder, the smallest first, and what reads one.
+
+    No names if the place is no folder.
+    """
+    folder = _folder(place)
+    if folder is not None:
+        names = map(str, folder.iterdir()) if folder.is_dir() else None
+        read: Callable[[str], bytes] = _read_file
+    else:
+        system, root = _fsspec(place)
+        names = system.ls(root, detail=False) if system.isdir(root) else None
+
+        def read(name: str) -> bytes:
+            return bytes(system.cat_file(name, end=_LARGEST_BYTES + 1))
+
+    return (None if names is None else sorted(it for it in names if it.endswith(_SUFFIX))), read
+
+
+def _one(place: str) -> str:
+    """Return the name of a place that is a single file."""
+    folder = _folder(place)
+    return str(folder) if folder is not None else str(_fsspec(place)[1])
 
 
 def _folder(place: str) -> Path | None:
@@ -103,8 +121,8 @@ def _folder(place: str) -> Path | None:
     return Path(place).expanduser().absolute()
 
 
-def _read_file(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _read_file(name: str) -> bytes:
+    with Path(name).open("rb") as file:
         return file.read(_LARGEST_BYTES + 1)
 
 
@@ -171,8 +189,8 @@ def _fsspec(place: str) -> Any:
 
 def _shown(place: str) -> str:
     """Return a URI without what may be secret in it: who it is opened as, and with what."""
-    scheme, _, rest = place.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    scheme, mark, rest = place.partition("://")
+    return place if not mark else f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _without(error: Exception, place: str) -> str:
@@ -203,21 +221,3 @@ def _write_remote(place: str, checkpoint: "StoredCheckpoint") -> None:
             f"{_shown(place)}: {_without(error, place)}.",
             hint="It is in the database, and is written again with the next one.",
         ) from None
-
-
-def _read_remote(place: str) -> list[tuple[str, bytes]]:
-    files, root = _fsspec(place)
-    shown = _shown(place)
-    try:
-        if files.isdir(root):
-            paths = sorted(it for it in files.ls(root, detail=False) if it.endswith(_SUFFIX))
-        else:
-            paths = [root]
-        found = [(f"{shown} {path}", files.cat_file(path, end=_LARGEST_BYTES + 1)) for path in paths]
-    except Exception as error:  # as above
-        raise ConfigurationError(
-            f"The checkpoints at {shown} cannot be read: {_without(error, place)}."
-        ) from None
-    if not found:
-        raise ConfigurationError(f"There is no checkpoint at {shown}: no file ends with {_SUFFIX}.")
-    return found

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from deployledger.adapters.sqlite import transaction
 from deployledger.domain.exceptions import EventLogError
 from deployledger.projections.ledger.store import StoredCheckpoint
 
@@ -71,7 +72,7 @@ class SQLiteLedgerStore:
                     hint="Upgrade deployledger.",
                 )
             if found == 0:
-                with _transaction(connection):
+                with transaction(connection):
                     if not int(connection.execute("PRAGMA user_version").fetchone()[0]):
                         for statement in _TABLES:
                             connection.execute(statement)
@@ -98,7 +99,7 @@ class SQLiteLedgerStore:
 
     def extend(self, before: int, after: int, tiles: Mapping[tuple[int, int], bytes]) -> bool:
         """Store tiles, by level and number, of a tree that grew; False if it had not the size before."""
-        with self._connection() as connection, _transaction(connection):
+        with self._connection() as connection, transaction(connection):
             grown = connection.execute("UPDATE ledger SET size = ? WHERE size = ?", (after, before))
             if grown.rowcount != 1:
                 return False
@@ -142,15 +143,3 @@ class SQLiteLedgerStore:
             if self._memory is not None:
                 self._memory.close()
                 self._memory = None
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

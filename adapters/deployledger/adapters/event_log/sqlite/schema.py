@@ -3,13 +3,13 @@
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, SCHEMA_VERSION
 from deployledger.adapters.event_log.sqlite.recorders import create_statements
+from deployledger.adapters.sqlite import transaction
 from deployledger.domain.exceptions import EventLogError
 
 _VERSION_1_TABLE = "deployment_events"
@@ -23,7 +23,7 @@ def found_version(connection: sqlite3.Connection) -> int:
 
 def create(connection: sqlite3.Connection) -> None:
     """Create the schema, unless somebody else did meanwhile."""
-    with _exclusive(connection):
+    with transaction(connection, "BEGIN EXCLUSIVE"):
         if found_version(connection) == 0:
             _create_tables(connection)
 
@@ -33,7 +33,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
 
     Version 1 had the library's table, with the metadata in the stored state only.
     """
-    with _exclusive(connection):
+    with transaction(connection, "BEGIN EXCLUSIVE"):
         if found_version(connection) != 1:
             return
         _create_tables(connection)
@@ -93,14 +93,3 @@ def _version_2_rows(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]
             correlation_id,
             causation_id,
         )
-
-
-@contextmanager
-def _exclusive(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN EXCLUSIVE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from deployledger.adapters.event_log.moving.lines import BadFileError
 from deployledger.adapters.event_log.moving.staging import Staged, Staging, is_something_else, log_is_filled
 from deployledger.adapters.event_log.sqlite import schema
 from deployledger.adapters.event_log.sqlite.recorders import create_statements
+from deployledger.adapters.sqlite import transaction
 from deployledger.domain.event_log import EventRecord, KeyRecord
 
 EVENTS = "import_events"
@@ -57,7 +58,7 @@ class SQLiteStaging(Staging):
 
     def begin(self, export_id: UUID) -> None:
         """Remove what is there, and begin with another export."""
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             self._drop()
             connection.execute(create_statements(EVENTS)[0])
             connection.execute(schema.create_keys_table(KEYS))
@@ -87,7 +88,7 @@ class SQLiteStaging(Staging):
                 added += 1
 
         try:
-            with self._transaction() as connection:
+            with transaction(self._connection) as connection:
                 connection.executemany(statement, counted_rows())
                 connection.execute(f"UPDATE {_STAGED} SET {counted} = {counted} + ?", (added,))  # noqa: S608
         except sqlite3.IntegrityError as error:
@@ -114,7 +115,7 @@ class SQLiteStaging(Staging):
     def publish(self, expected: Staged) -> None:
         """Put the tables in the place of those of the log, in one transaction; see the base class."""
         self._connection.execute("PRAGMA synchronous = FULL")
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             if self.staged() != expected:
                 raise is_something_else(self._described_as)
             events = connection.execute(f"SELECT max(position) FROM {EVENTS_TABLE}").fetchone()[0]  # noqa: S608
@@ -139,23 +140,12 @@ class SQLiteStaging(Staging):
 
     def discard(self) -> None:
         """Remove everything that was added."""
-        with self._transaction():
+        with transaction(self._connection):
             self._drop()
 
     def _drop(self) -> None:
         for table in (EVENTS, KEYS, _STAGED):
             self._connection.execute(f"DROP TABLE IF EXISTS {table}")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
 
 
 def _objects(connection: sqlite3.Connection) -> set[tuple[str, str]]:

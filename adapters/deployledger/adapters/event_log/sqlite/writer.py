@@ -13,6 +13,7 @@ from deployledger.adapters.event_log.group_commit import (
     DatabaseAwayError,
 )
 from deployledger.adapters.event_log.sqlite.recorders import insert, now_microseconds
+from deployledger.adapters.sqlite import transaction
 from deployledger.domain.event_log import CommandKey
 
 _ROWS_BEFORE_CHECKPOINT = 400
@@ -68,14 +69,8 @@ class SQLiteBatchWriter(BatchWriter):
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._session() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(connection):
                 yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
 
     def write(self, commands: Sequence[Command]) -> list[Outcome]:
         """Store all the commands in one transaction, without looking: in one statement."""

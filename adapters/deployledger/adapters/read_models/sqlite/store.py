@@ -25,6 +25,7 @@ from deployledger.adapters.read_models.sqlite.tables import (
     quoted,
     table_label,
 )
+from deployledger.adapters.sqlite import transaction
 from deployledger.domain.exceptions import ReadModelError
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
@@ -206,14 +207,14 @@ class SQLiteReadModels:
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
         """Enter with a connection to read what there is at one moment."""
         with self._connection() as connection:
-            with _transaction(connection, "BEGIN"):
+            with transaction(connection, "BEGIN"):
                 yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Enter with a connection to write in one transaction."""
         with self._connection() as connection, self._alone():
-            with _transaction(connection, "BEGIN IMMEDIATE"):
+            with transaction(connection, "BEGIN IMMEDIATE"):
                 yield connection
 
     def _unusable(self, reason: str) -> ReadModelError:
@@ -598,18 +599,6 @@ class _BuildingTable:
     def _save(self, changes: Changes) -> None:
         with self._store._writing() as connection:
             ConnectionTable(connection, self._table).save(changes)
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _wait_for_flock(path: Path) -> int:
