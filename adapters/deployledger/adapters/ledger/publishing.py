@@ -15,7 +15,7 @@ from deployledger.domain.exceptions import (
 from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from deployledger.projections.ledger.store import StoredCheckpoint
 
@@ -94,16 +94,17 @@ def _listed(place: str) -> tuple[list[str] | None, Callable[[str], bytes]]:
     """
     folder = _folder(place)
     if folder is not None:
-        names = map(str, folder.iterdir()) if folder.is_dir() else None
-        read: Callable[[str], bytes] = _read_file
-    else:
-        system, root = _fsspec(place)
-        names = system.ls(root, detail=False) if system.isdir(root) else None
+        return _checkpoints(map(str, folder.iterdir())) if folder.is_dir() else None, _read_file
+    system, root = _fsspec(place)
 
-        def read(name: str) -> bytes:
-            return bytes(system.cat_file(name, end=_LARGEST_BYTES + 1))
+    def read(name: str) -> bytes:
+        return bytes(system.cat_file(name, end=_LARGEST_BYTES + 1))
 
-    return (None if names is None else sorted(it for it in names if it.endswith(_SUFFIX))), read
+    return _checkpoints(system.ls(root, detail=False)) if system.isdir(root) else None, read
+
+
+def _checkpoints(names: "Iterable[str]") -> list[str]:
+    return sorted(name for name in names if name.endswith(_SUFFIX))
 
 
 def _one(place: str) -> str:
