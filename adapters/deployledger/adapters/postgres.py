@@ -32,7 +32,25 @@ Positions and the schema's version are right only if each statement sees what wa
 driver reads dates of one style only.
 """
 
+DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
+"""What a database raises for who may read and not write: without the rights, or on a standby server."""
+
 _T = TypeVar("_T")
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says in one line, without credentials and without the statement."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return " ".join(without_credentials(said or str(error)).split()).rstrip(".?")
+
+
+def advice(error: BaseException) -> str:
+    """Return what to do about an error."""
+    if isinstance(error, DENIED):
+        return (
+            "This needs rights that the database's user has not; docs/read-only.md says what reading needs."
+        )
+    return "Check that the database is there, reachable and writable, and try again."
 
 
 class _Datastore(PostgresDatastore):

@@ -45,7 +45,6 @@ from deployledger.domain.exceptions import (
     UndecodableEventError,
 )
 from deployledger.domain.moments import check_time
-from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.moving.staging import Staging
@@ -105,6 +104,10 @@ class DatabaseEventLog(ABC):
     @abstractmethod
     def _make_tail(self) -> Tail:
         """Return what says when something was added."""
+
+    @abstractmethod
+    def _unusable(self, error: BaseException) -> EventLogError:
+        """Return what to tell the user about an error of the database's driver."""
 
     @abstractmethod
     def _connect(self) -> ApplicationRecorder:
@@ -293,11 +296,7 @@ class DatabaseEventLog(ABC):
                 str(error), hint="Upgrade deployledger, or restore the database from a backup."
             ) from error
         except PersistenceError as error:
-            raise EventLogError(
-                f"The event log in {self._described_as} cannot be used: "
-                f"{without_credentials(str(error)).strip()}.",
-                hint="Check that the database is there, reachable and writable, and try again.",
-            ) from error
+            raise self._unusable(error.__cause__ or error) from error
 
     # Appending --------------------------------------------------------------------------------------
 

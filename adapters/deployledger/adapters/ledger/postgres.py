@@ -7,9 +7,8 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Identifier
 
-from deployledger.adapters.postgres import SCHEMA, PostgresDatabase, Session
+from deployledger.adapters.postgres import DENIED, SCHEMA, PostgresDatabase, Session, advice, reason
 from deployledger.domain.exceptions import EventLogError
-from deployledger.domain.redaction import without_credentials
 from deployledger.projections.ledger.store import StoredCheckpoint
 
 _SIZE = Identifier(SCHEMA, "ledger")
@@ -20,6 +19,9 @@ _CHECKPOINTS = Identifier(SCHEMA, "ledger_checkpoints")
 class PostgresLedgerStore:
     """The store of a ledger; see the port.
 
+    For a user who may read the database and not write it, the tree grows in memory from what is stored, so
+    that roots and proofs can be had of the newest events as well.
+
     Args:
         database: the database of the event log, which is open.
     """
@@ -27,19 +29,25 @@ class PostgresLedgerStore:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
         self._is_created = False
+        self._grown: int | None = None
+        self._grown_tiles: dict[tuple[int, int], bytes] = {}
+        """How large the tree is in memory, if we may not store it, and the tiles that it has there."""
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
+    def _session(self, *, writes: bool = False) -> Iterator[Session]:
         try:
             with self._database.pooled() as session:
                 if not self._is_created:
-                    self._create(session)
+                    try:
+                        self._create(session)
+                    except DENIED:
+                        if writes:
+                            raise
                 yield session
         except psycopg.Error as error:
             raise EventLogError(
-                f"The ledger in {self._database.described_as} cannot be used: "
-                f"{without_credentials(str(error)).strip()}.",
-                hint="Check that the database is there, reachable and writable, and try again.",
+                f"The ledger in {self._database.described_as} cannot be used: {reason(error)}.",
+                hint=advice(error),
             ) from error
 
     def _create(self, session: Session) -> None:
@@ -75,7 +83,11 @@ class PostgresLedgerStore:
 
     def size(self) -> int:
         """Return how many leaves the tree has."""
+        if self._grown is not None:
+            return self._grown
         with self._session() as session, session.cursor(row_factory=tuple_row) as cursor:
+            if not self._is_created:
+                return 0
             row = cursor.execute(SQL("SELECT size FROM {}").format(_SIZE), prepare=True).fetchone()
             return int(row[0]) if row else 0
 
@@ -84,12 +96,31 @@ class PostgresLedgerStore:
         query = SQL("SELECT number, hashes FROM {} WHERE level = %s AND number BETWEEN %s AND %s").format(
             _TILES
         )
+        found: dict[int, bytes] = {}
         with self._session() as session, session.cursor(binary=True, row_factory=tuple_row) as cursor:
-            return dict(cursor.execute(query, (level, first, last), prepare=True).fetchall())
+            if self._is_created:
+                found = dict(cursor.execute(query, (level, first, last), prepare=True).fetchall())
+        for number in range(first, last + 1) if self._grown_tiles else ():
+            hashes = self._grown_tiles.get((level, number), b"")
+            # Who may write may have made the stored tree larger meanwhile.
+            if len(hashes) > len(found.get(number, b"")):
+                found[number] = hashes
+        return found
 
     def extend(self, before: int, after: int, tiles: Mapping[tuple[int, int], bytes]) -> bool:
         """Store tiles, by level and number, of a tree that grew; False if it had not the size before."""
-        with self._session() as session, session.transaction():
+        if self._grown is None:
+            try:
+                return self._store(before, after, tiles)
+            except EventLogError as error:
+                if not isinstance(error.__cause__, DENIED):
+                    raise
+        self._grown = after
+        self._grown_tiles.update(tiles)
+        return True
+
+    def _store(self, before: int, after: int, tiles: Mapping[tuple[int, int], bytes]) -> bool:
+        with self._session(writes=True) as session, session.transaction():
             grown = session.execute(
                 SQL("UPDATE {} SET size = %s WHERE size = %s").format(_SIZE), (after, before)
             )
@@ -111,11 +142,13 @@ class PostgresLedgerStore:
             "SELECT size, root, note, created_at FROM {} ORDER BY size DESC, id DESC LIMIT %s"
         ).format(_CHECKPOINTS)
         with self._session() as session, session.cursor(binary=True, row_factory=tuple_row) as cursor:
+            if not self._is_created:
+                return []
             return [StoredCheckpoint(*row) for row in cursor.execute(query, (limit,)).fetchall()][::-1]
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         """Store a checkpoint."""
-        with self._session() as session:
+        with self._session(writes=True) as session:
             session.execute(
                 SQL("INSERT INTO {} (size, root, note, created_at) VALUES (%s, %s, %s, %s)").format(
                     _CHECKPOINTS

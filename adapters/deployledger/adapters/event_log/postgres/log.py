@@ -23,10 +23,9 @@ from deployledger.adapters.event_log.postgres.recorders import EventTable, Postg
 from deployledger.adapters.event_log.postgres.staging import PostgresStaging
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
-from deployledger.adapters.postgres import PostgresDatabase, Session
+from deployledger.adapters.postgres import PostgresDatabase, Session, advice, reason
 from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError
-from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.store import LedgerStore
@@ -74,8 +73,7 @@ class PostgresEventLog(DatabaseEventLog):
             return self.database.session()
         except psycopg.Error as error:
             raise EventLogError(
-                f"The database {self._described_as} cannot be reached: "
-                f"{' '.join(without_credentials(str(error)).split()).rstrip('.?')}.",
+                f"The database {self._described_as} cannot be reached: {reason(error)}.",
                 hint="Check DEPLOYLEDGER_DATABASE_URL, and that the server is up and lets you in.",
             ) from error
 
@@ -86,9 +84,8 @@ class PostgresEventLog(DatabaseEventLog):
                 yield session
         except psycopg.Error as error:
             raise EventLogError(
-                f"The schema in {self._described_as} cannot be used: "
-                f"{without_credentials(str(error)).strip()}.",
-                hint="Check the rights of the database's user.",
+                f"The schema in {self._described_as} cannot be used: {reason(error)}.",
+                hint=advice(error),
             ) from error
 
     def _make_writer(self) -> BatchWriter:
@@ -295,11 +292,12 @@ class PostgresEventLog(DatabaseEventLog):
         try:
             yield
         except psycopg.Error as error:
-            raise EventLogError(
-                f"The event log in {self._described_as} cannot be used: "
-                f"{without_credentials(str(error)).strip()}.",
-                hint="Check that the database is there, reachable and writable, and try again.",
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: BaseException) -> EventLogError:
+        return EventLogError(
+            f"The event log in {self._described_as} cannot be used: {reason(error)}.", hint=advice(error)
+        )
 
     def _find_command(self, key: str) -> CommandKey | None:
         query = SQL("SELECT key, fingerprint, deployment_id, version FROM {} WHERE key = %s").format(

@@ -162,7 +162,9 @@ def _check(result: PGresult, session: Session) -> None:
     """Raise the driver's error for a result that is one."""
     if result.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
         return
-    message = result.get_error_message(session.info.encoding)
+    encoding = session.info.encoding
+    primary = result.error_field(DiagnosticField.MESSAGE_PRIMARY)
+    message = primary.decode(encoding, "replace") if primary else result.get_error_message(encoding)
     state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
     if not state or session.pgconn.status != ConnStatus.OK:
         raise psycopg.OperationalError(message)

@@ -107,10 +107,14 @@ class SQLiteEventLog(DatabaseEventLog):
             with self._memory_lock, closing(self._connection()) as connection:
                 yield connection
         except sqlite3.Error as error:
-            raise EventLogError(
-                f"The event log in {self._described_as} cannot be used: {error}.",
-                hint="Check that it is an SQLite database of deployledger, and that it can be written.",
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: BaseException) -> EventLogError:
+        return EventLogError(
+            f"The event log in {self._described_as} cannot be used: {error}.",
+            hint="Check that it is an SQLite database of deployledger, and that you may write it and its "
+            "folder: SQLite needs that for reading as well. Else look at a copy; docs/read-only.md says how.",
+        )
 
     def _make_writer(self) -> BatchWriter:
         def connect() -> sqlite3.Connection:

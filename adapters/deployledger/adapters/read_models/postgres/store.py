@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from deployledger.adapters.postgres import SCHEMA, PostgresDatabase, Session
+from deployledger.adapters.postgres import SCHEMA, PostgresDatabase, Session, advice, reason
 from deployledger.adapters.read_models.postgres.past import past_row
 from deployledger.adapters.read_models.postgres.tables import (
     MODELS,
@@ -24,7 +24,6 @@ from deployledger.adapters.read_models.postgres.tables import (
 )
 from deployledger.adapters.read_models.shapes import check_shape, shape_of
 from deployledger.domain.exceptions import ReadModelError
-from deployledger.domain.redaction import without_credentials
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
     Found,
@@ -79,9 +78,8 @@ class PostgresReadModels:
             yield
         except psycopg.Error as error:
             raise ReadModelError(
-                f"The read models in {self.described_as} cannot be used: "
-                f"{without_credentials(str(error)).strip()}.",
-                hint="Check that the database is there, reachable and writable, and try again.",
+                f"The read models in {self.described_as} cannot be used: {reason(error)}.",
+                hint=advice(error),
             ) from error
 
     @contextmanager
