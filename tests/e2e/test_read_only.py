@@ -98,7 +98,7 @@ def test_everything_that_looks_back_works(auditor: Auditor, key_file: Path, tmp_
     assert [it["deployment_name"] for it in cli.json("list")] == ["iris", "rose"]
     assert [it["deployment_name"] for it in cli.json("list", "--as-of", "4")] == ["iris"]
     assert cli.json("status", "rose", "--as-of", "r1")["status"] == "active"
-    for command in ("history rose", "diff rose", "replay", "log stats", "projections verify"):
+    for command in ("history rose", "diff rose --from 7", "replay", "log stats", "projections verify"):
         done = cli.run(*command.split())
         assert done.returncode == 0, (command, done.stderr)
     exported = cli.run("log", "export", tmp_path / "log.gz")
