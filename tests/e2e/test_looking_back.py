@@ -187,5 +187,11 @@ def test_a_name_that_had_several_deployments(tmp_path: Path) -> None:
     cli.run("deploy", "/does/not/exist", "--name", "tulip")
     second = cli.json("status", "tulip")["deployment_id"]
     new = cli.run("history", "tulip")
-    assert new.stderr == f"This is {second}. The name was also that of the earlier deployment {first}.\n"
+    said = f"This is {second}. The name was also that of the earlier deployment {first}.\n"
+    assert new.stderr == said
     assert cli.run("history", second).stderr == ""
+    key = tmp_path / "audit.key"
+    cli.run("audit", "keygen", "--name", "example.com/deployments", key)
+    evidence = cli.run("audit", "export", tmp_path / "tulip.zip", "--deployment", "tulip", "--key", key)
+    assert evidence.returncode == 0, evidence.stderr
+    assert evidence.stderr.startswith(said)

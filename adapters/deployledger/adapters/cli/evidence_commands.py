@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployledger.adapters.cli.audit_commands import KeyOption
+from deployledger.adapters.cli.past_commands import name_others
 from deployledger.adapters.cli.reading import Reading
 from deployledger.adapters.cli.session import (
     DeploymentOption,
@@ -64,7 +65,10 @@ def export(
         from deployledger.projections.ledger.evidence.exporting import export_evidence
         from deployledger.projections.ledger.keys import Signer
 
-        found = await service.find_deployment(deployment) if deployment is not None else None
+        found = None
+        if deployment is not None:
+            found = await service.find_deployment_id(deployment)
+            await name_others(session, service, deployment, found)
         end_at_once_on_ctrl_c()
         with Reading(session, "Exporting") as reading:
             return export_evidence(
@@ -72,7 +76,7 @@ def export(
                 service.ledger,
                 Signer.load(key) if key is not None else None,
                 file,
-                deployment_id=found.deployment_id if found is not None else None,
+                deployment_id=found,
                 since=_time(since),
                 until=_time(until),
                 force=force,

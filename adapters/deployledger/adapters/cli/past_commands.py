@@ -42,7 +42,7 @@ def history(
     async def question(service: "DeploymentService") -> "list[DeploymentHistoryEntry]":
         found = await service.find_deployment_id(deployment)
         answer = await service.get_deployment_history(found)
-        await _name_others(session, service, deployment, found)
+        await name_others(session, service, deployment, found)
         return answer
 
     entries = session.run(question)
@@ -54,7 +54,7 @@ def history(
         session.stdout.print(timeline(entries))
 
 
-async def _name_others(session: Session, service: "DeploymentService", name: str, found: "UUID") -> None:
+async def name_others(session: Session, service: "DeploymentService", name: str, found: "UUID") -> None:
     """Say which other deployments had a name, for whoever means all of them."""
     from deployledger.service.finding import holders
 
