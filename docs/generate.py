@@ -20,7 +20,7 @@ def pages() -> dict[Path, str]:
     reference = subprocess.run(
         [
             Path(sys.executable).with_name("typer"),
-            "deployledger.adapters.cli.commands",
+            "deployledger.adapters.cli.app",
             "utils",
             "docs",
             "--name",

@@ -3,6 +3,6 @@
 Imports are lazy throughout: ``deployledger --help`` loads neither the service nor a database driver.
 """
 
-from deployledger.adapters.cli.commands import run
+from deployledger.adapters.cli.app import run
 
 __all__ = ["run"]

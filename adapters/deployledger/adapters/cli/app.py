@@ -1,0 +1,101 @@
+"""The command line as a whole: which commands there are, in the order in which they are listed."""
+
+import sys
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from deployledger.adapters.cli import (
+    audit_commands,
+    deployment_commands,
+    evidence_commands,
+    log_commands,
+    past_commands,
+    projection_commands,
+    replay_command,
+    status_commands,
+)
+from deployledger.adapters.cli.session import ExitCode, OpenService, Output, session_for, use
+
+app = typer.Typer(
+    name="deployledger",
+    help="Deploy machine-learning models, with a complete history of how that came to be.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run(open_service: OpenService) -> NoReturn:
+    """Run the command line on a service, and exit."""
+    use(open_service)
+    app()
+    raise SystemExit(int(ExitCode.DONE))
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"deployledger {version('deployledger')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Deploy machine-learning models, with a complete history of how that came to be."""
+
+
+def lifecycle(
+    output: Annotated[
+        Literal["mermaid", "json"], typer.Option("--output", "-o", help="A diagram, or the table.")
+    ] = "mermaid",
+) -> None:
+    """Print the lifecycle that every deployment follows."""
+    from deployledger.domain.lifecycle import LIFECYCLE
+    from deployledger.domain.lifecycle_chart import mermaid, table
+
+    if output == "json":
+        session_for(Output.JSON).print_json(table(LIFECYCLE))
+    else:
+        sys.stdout.write(mermaid(LIFECYCLE))
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it serving at the end.")] = False,
+) -> None:
+    """Deploy a real model, predict with it, update it under load, look at its history, delete it."""
+    from deployledger.adapters.cli.demo import run_demo
+
+    run_demo(session_for(), keep=keep)
+
+
+for _command in (
+    deployment_commands.deploy,
+    deployment_commands.update,
+    deployment_commands.rollback,
+    deployment_commands.retry,
+    deployment_commands.cancel,
+    deployment_commands.delete,
+    deployment_commands.resume,
+    status_commands.status,
+    status_commands.list_,
+    past_commands.history,
+    past_commands.diff,
+    replay_command.replay,
+    status_commands.logs,
+    lifecycle,
+    demo,
+):
+    app.command(_command.__name__.rstrip("_"))(_command)
+audit_commands.audit.command()(evidence_commands.export)
+audit_commands.audit.command()(evidence_commands.verify_evidence)
+app.add_typer(log_commands.database, name="db")
+app.add_typer(log_commands.log, name="log")
+app.add_typer(projection_commands.projections, name="projections")
+app.add_typer(audit_commands.audit, name="audit")

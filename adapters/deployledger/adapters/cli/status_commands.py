@@ -1,0 +1,277 @@
+"""The commands that show deployments: ``status``, ``list`` and ``logs``."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from deployledger.adapters.cli.past_commands import AsOfOption
+from deployledger.adapters.cli.session import (
+    Interruptible,
+    Output,
+    OutputOption,
+    Reference,
+    Session,
+    VerboseOption,
+    escaped,
+    session_for,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from deployledger.domain.ports import Observation
+    from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
+    from deployledger.service.deployment_service import DeploymentService
+
+
+def status(
+    deployment: Reference,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Print it again whenever it changes.")] = False,
+    as_of: AsOfOption = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show everything there is to know about a deployment, now or at a moment of the past."""
+    from deployledger.adapters.cli.listing import when
+
+    session = session_for(output, verbose)
+    as_of = when(as_of, "--as-of")
+    if as_of is not None and watch:
+        raise typer.BadParameter("What was does not change: there is nothing to watch.", param_hint="--as-of")
+
+    async def question(service: "DeploymentService") -> None:
+        from deployledger.adapters.cli.rendering import deployment_card
+
+        if as_of is not None:
+            then = await service.find_deployment(deployment, as_of=as_of)
+            if session.is_json:
+                session.print_json({**then.model_dump(mode="json"), "observation": None})
+            else:
+                session.stdout.print(deployment_card(then, as_of=f"{as_of} (position {then.position})"))
+            return
+        found = await service.find_deployment(deployment)
+        await _resume_if_left(session, service, found)
+        if not watch:
+            observation = await _observe(session, service, found)
+            if session.is_json:
+                running = observation and {"running": observation.running, "detail": observation.detail}
+                session.print_json({**found.model_dump(mode="json"), "observation": running})
+            else:
+                session.stdout.print(deployment_card(found, observation))
+                if observation is not None and not observation.running:
+                    session.stderr.print(
+                        f"Nothing answers; `deployledger resume {found.deployment_name}` starts it again.",
+                        highlight=False,
+                    )
+            return
+        async for current in service.watch_deployment(found.deployment_id):
+            if session.is_json:
+                sys.stdout.write(current.model_dump_json() + "\n")
+                sys.stdout.flush()
+            else:
+                moment = f"{current.updated_at:%H:%M:%S}"
+                session.stdout.print(
+                    f"{moment} {current.status}: {escaped(current.message)}", highlight=False
+                )
+
+    with Interruptible():
+        session.run(question)
+
+
+def list_(
+    status: Annotated[
+        Literal["creating", "updating", "active", "failed", "deleting", "delete_failed", "inactive"] | None,
+        typer.Option(help="Only those with this status.", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Only those with this in their name, in upper or lower case.", show_default=False),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY[=VALUE]", help="Only those with this tag; may be given again.", show_default=False
+        ),
+    ] = None,
+    model_uri: Annotated[
+        str | None,
+        typer.Option(metavar="PREFIX", help="Only those whose model URI begins so.", show_default=False),
+    ] = None,
+    type_: Annotated[
+        Literal["api_service", "batch_inference_job", "edge_device"] | None,
+        typer.Option("--type", help="Only those of this type.", show_default=False),
+    ] = None,
+    created_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only those requested then or later: a time with its zone, as in 2026-03-01T12:00Z, "
+            "or an age, as in 2h or 3d.",
+            show_default=False,
+        ),
+    ] = None,
+    created_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only those requested earlier.", show_default=False)
+    ] = None,
+    updated_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only those to which something happened then or later.", show_default=False
+        ),
+    ] = None,
+    updated_before: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only those to which nothing happened since.", show_default=False),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="Also those that were deleted.")] = False,
+    sort: Annotated[
+        Literal["created_at", "updated_at", "name", "status"], typer.Option(help="What to sort by.")
+    ] = "created_at",
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 100,
+    offset: Annotated[int, typer.Option(help="How many to pass over.")] = 0,
+    cursor: Annotated[
+        str | None,
+        typer.Option(help="Go on behind a page: what was printed below it.", show_default=False),
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="The list as it was: a time with its zone, as in 2026-03-01T12:00Z, an age, as in 2h, or a "
+            "position of the event log.",
+            show_default=False,
+        ),
+    ] = None,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """List deployments, the oldest first.
+
+    All filters must hold. If there are more, what gives the next page is printed below the table.
+    """
+    from deployledger.adapters.cli import listing
+
+    session = session_for(output, verbose)
+    as_of = listing.when(as_of, "--as-of")
+    typed = {
+        "created_after": created_after,
+        "created_before": created_before,
+        "updated_after": updated_after,
+        "updated_before": updated_before,
+    }
+    moments = {key: listing.moment(text, _option(key)) for key, text in typed.items()}
+    filters: dict[str, Any] = {
+        "status": status,
+        "name_contains": name,
+        "tags": listing.tags(tag) or None,
+        "model_uri_prefix": model_uri,
+        "target_type": type_,
+        **moments,
+    }
+
+    async def question(service: "DeploymentService") -> "tuple[DeploymentPage, datetime | None]":
+        page = await service.list_deployments(
+            limit,
+            offset,
+            **filters,
+            include_deleted=all_,
+            sort=sort,
+            descending=reverse,
+            cursor=cursor,
+            as_of=as_of,
+        )
+        if as_of is None:
+            for deployment in page:
+                await _resume_if_left(session, service, deployment)
+            return page, None
+        return page, await listing.time_of(as_of, page, service)
+
+    page, then = session.run(question)
+    if session.is_json:
+        session.print_json(page)
+    elif page:
+        from deployledger.adapters.cli.rendering import deployments_table
+
+        session.stdout.print(deployments_table(page, then))
+    if as_of is not None:
+        session.stderr.print(listing.as_of(page, then), highlight=False)
+    if page.next_cursor:
+        known = {_option(key): (typed[key], moments[key]) for key in typed}
+        next_page = listing.next_page(page, known, is_past=as_of is not None)
+        session.stderr.print(escaped(next_page), highlight=False, soft_wrap=True)
+    if page or session.is_json:
+        return
+    if page.total:
+        session.stderr.print(f"No more deployments: there are {page.total:,}.", highlight=False)
+    elif any(it is not None for it in filters.values()):
+        session.stderr.print("No deployment matches.")
+    elif as_of is not None:
+        session.stderr.print("There were no deployments.")
+    else:
+        session.stderr.print("No deployments. `deployledger deploy MODEL_URI --name NAME` makes one.")
+
+
+def logs(
+    deployment: Reference,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Print the logs of what serves a deployment."""
+    session = session_for(verbose=verbose)
+
+    async def question(service: "DeploymentService") -> None:
+        found = await service.find_deployment(deployment)
+        async for line in service.deployment_logs(found.deployment_id, follow=follow):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+    with Interruptible():
+        session.run(question)
+
+
+async def _observe(
+    session: Session, service: "DeploymentService", deployment: "DeploymentStatusResponse"
+) -> "Observation | None":
+    """Return what is seen of what serves; nothing, if it belongs to an orchestrator that is not ours."""
+    from deployledger.domain.exceptions import ConflictError
+
+    if deployment.serving_revision is None:
+        return None
+    try:
+        return await service.observe_deployment(deployment.deployment_id)
+    except ConflictError as error:
+        session.stderr.print(
+            f"{error.message} Whether it runs was not looked at from here.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return None
+
+
+async def _resume_if_left(
+    session: Session, service: "DeploymentService", deployment: "DeploymentStatusResponse"
+) -> None:
+    """If nobody is on an unfinished job, for example because its process was killed, start one that is."""
+    if deployment.progress is None:
+        return
+    from deployledger.adapters.cli.background import resume_in_background
+    from deployledger.domain.exceptions import UndecodableEventError
+
+    try:
+        is_left = await service.is_left(deployment.deployment_id)
+    except UndecodableEventError:  # nobody can go on with it, but what is known of it can be shown
+        is_left = False
+    if not is_left:
+        return
+    resume_in_background(deployment.deployment_id)
+    session.stderr.print(
+        f"The job of {escaped(deployment.deployment_name)} was interrupted; it goes on in the background.",
+        highlight=False,
+    )
+
+
+def _option(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
