@@ -294,6 +294,18 @@ def test_a_line_that_says_it_otherwise(old: bytes, new: bytes, says: str) -> Non
         cloud_events.decode(line.replace(old, new, 1), "o")
 
 
+@pytest.mark.parametrize("depth", [90, 970, 984, 985, 2_000])
+def test_data_that_is_deep(depth: int) -> None:
+    event = Recorded(1, bytes(16), 1, "a", b"{}", bytes(16), 0, None, None, None)
+    line = cloud_events.encode(event, "o")
+    with pytest.raises(NotCanonicalError, match=r"data differ|no JSON"):
+        cloud_events.decode(line.replace(b'"data":{}', b'"data":' + b"[" * depth + b"]" * depth), "o")
+    state = b'{"tags":' + b"[" * depth + b"]" * depth + b"}"
+    deep = cloud_events.encode(event._replace(state=state), "o")
+    assert (b'"data_base64"' in deep) == (depth > 90)
+    assert cloud_events.decode(deep, "o").state == state
+
+
 @pytest.mark.parametrize("line", [b"", b"nonsense", b"[]", b"1", b"[" * 100_000, b"\xff", b"{}"])
 def test_a_line_that_is_no_event(line: bytes) -> None:
     with pytest.raises(NotCanonicalError):

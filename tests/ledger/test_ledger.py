@@ -125,6 +125,25 @@ def test_a_log_that_contradicts_what_was_published_is_not_signed(signer: Signer)
     assert [it.size for it in kept.published] == [6]
 
 
+def test_what_another_process_signs_meanwhile_is_no_contradiction(
+    log: DatabaseEventLog, ledger: Ledger, signer: Signer
+) -> None:
+    class Overtaken(Kept):
+        """A place that is being read while another process signs more."""
+
+        def newest_first(self) -> list[tuple[str, str]]:
+            add(log, 2, first=5)
+            self.published.append(Ledger(log, ledger.store, signer=signer).checkpoint())
+            return super().newest_first()
+
+    add(log, 2)
+    kept = Overtaken()
+    made = Ledger(log, ledger.store, signer=signer, place=kept).checkpoint()
+    assert made.size == 8
+    assert made.root == ledger.root()
+    assert {it.note for it in kept.published} == {made.note}
+
+
 def test_another_key_has_checkpoints_of_its_own(
     log: DatabaseEventLog, ledger: Ledger, signer: Signer
 ) -> None:

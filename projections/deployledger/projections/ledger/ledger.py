@@ -258,11 +258,13 @@ class Ledger:
                 "There is no key to sign checkpoints with.",
                 hint="`deployledger audit keygen` makes one; --key or DEPLOYLEDGER_AUDIT_KEY names it.",
             )
-        size = self.integrate()
-        tree = Tree(self.store)
         place = place or self.place
+        # Read before the log is: another process may sign what comes meanwhile, of which we know nothing.
+        self.log.position()  # as above
         last = self._last_checkpoint(signer)
         published = _newest(place.newest_first(), signer) if place is not None else None
+        size = self.integrate()
+        tree = Tree(self.store)
         for signed in (last and Checkpoint(signer.name, last.size, last.root), published):
             if signed is not None and (signed.size > size or tree.root(signed.size) != signed.root):
                 raise LedgerError(

@@ -14,6 +14,7 @@ from uuid import UUID
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_DEEPEST = 100
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _REQUIRED = ("id", "source", "type", "subject", "time", "position", "streamversion", "storedstate")
 _KNOWN = {
@@ -56,7 +57,7 @@ class Recorded(NamedTuple):
         """Its fields; None if its state is no JSON."""
         try:
             return _parsed(self.state)
-        except (ValueError, RecursionError):
+        except ValueError:
             return None
 
 
@@ -201,19 +202,40 @@ def _attributes(line: bytes) -> dict[str, Any]:
 def _differ(name: str, found: dict[str, Any], other: dict[str, Any]) -> bool:
     if (name in found) != (name in other):
         return True
-    return _dumped(found[name]) != _dumped(other[name])  # as text: in Python, True equals 1 and 1.0
+    try:
+        return _dumped(found[name]) != _dumped(other[name])  # as text: in Python, True equals 1 and 1.0
+    except RecursionError:
+        return True  # ours is never so deep
 
 
 def _as_json(state: bytes) -> str | None:
     """Return a state as JSON in one form only; None if it is none."""
     try:
         return _dumped(_parsed(state))
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
 
 
 def _parsed(state: bytes) -> Any:
-    return json.loads(state, object_pairs_hook=_object, parse_constant=_refuse)
+    """Return what a state says.
+
+    Raises:
+        ValueError: if it is no JSON, or so deep that some reader of JSON would not take it.
+    """
+    try:
+        found = json.loads(state, object_pairs_hook=_object, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is too deep") from None
+    if state.count(b"[") + state.count(b"{") > _DEEPEST and not _is_within(_DEEPEST, found):
+        raise ValueError("it is too deep")
+    return found
+
+
+def _is_within(levels: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_within(levels - 1, it) for it in inner)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
