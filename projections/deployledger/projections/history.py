@@ -74,8 +74,8 @@ def apply_all(
     for record in records:
         event: DeploymentEvent | None = None
         error = ""
-        size += len(record.raw.state)
         try:
+            size += len(record.raw.state)
             event = cast("DeploymentEvent", decode(record.raw))
             if not is_parked:
                 after = DEPLOYMENT_STATUS.apply(row, event)

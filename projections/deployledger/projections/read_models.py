@@ -15,7 +15,6 @@ from deployledger.domain.event_log import EventLog, RawEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,
-    MachineLearningServiceError,
     ReadModelError,
     ResourceNotFoundError,
 )
@@ -431,7 +430,7 @@ class ReadModels:
                     if is_follower:
                         self._follow_now(group, stopping)
                 stopping.wait(_STANDBY_SECONDS)
-            except MachineLearningServiceError as error:
+            except Exception as error:  # a thread that ended would follow no more
                 on_problem(error)
                 stopping.wait(_AGAIN_SECONDS)
 

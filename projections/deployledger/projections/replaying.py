@@ -214,14 +214,19 @@ def _missing(log: EventLog, until: int) -> list[Problem]:
     for page in log.scan(after=0, until=until):
         for raw in page:
             if raw.position != before + 1:
-                first, last = before + 1, raw.position - 1
-                which = f"Position {first} is" if first == last else f"Positions {first} to {last} are"
-                found.append(Problem(first, "", 0, "", Kind.POSITION_GAP, f"{which} missing in the log."))
+                found.append(_gap(before + 1, raw.position - 1))
             before = raw.position
             if not _ID.fullmatch(raw.stream_id):
                 message = f"The id of the stream, {raw.stream_id!r}, is no id."
                 found.append(_of(raw, Kind.UNDECODABLE, message))
+    if before < until:
+        found.append(_gap(before + 1, until))
     return found
+
+
+def _gap(first: int, last: int) -> Problem:
+    which = f"Position {first} is" if first == last else f"Positions {first} to {last} are"
+    return Problem(first, "", 0, "", Kind.POSITION_GAP, f"{which} missing in the log.")
 
 
 def _of(raw: RawEvent, kind: Kind, message: str) -> Problem:

@@ -1,6 +1,7 @@
 """The deployment service: the commands that engineers give and the questions they ask."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +19,8 @@ from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConfigurationError,
     EventLogError,
-    MachineLearningServiceError,
     ResourceNotFoundError,
+    UndecodableEventError,
     WaitTimeoutError,
 )
 from deployledger.domain.lifecycle import State
@@ -68,6 +69,7 @@ _COMMAND_TOPICS = [
         events.DeletionRequested,
     )
 ]
+_READ_AT_ONCE = 1000
 _FOLLOW_AGAIN_SECONDS = 1.0
 _THREADS = 8
 
@@ -752,9 +754,23 @@ class DeploymentService:
                         for recorded in batch.events:
                             worker.wake(recorded.event.originator_id)
                         after = batch.position
+            except UndecodableEventError:  # its deployment needs other software; the others do not
+                after = await loop.run_in_executor(self._executor, self._wake_undecoded, worker, after)
             except EventLogError as error:
                 LOGGER.warning("Commands of other processes wait for the event log: %s", error)
             await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
+
+    def _wake_undecoded(self, worker: Worker, after: int) -> int:
+        """Wake the deployments of the next commands without decoding these; return up to where."""
+        try:
+            raws = self._log.read_raw(after=after, limit=_READ_AT_ONCE)
+        except EventLogError:
+            return after
+        for raw in raws:
+            if raw.topic in _COMMAND_TOPICS:
+                with contextlib.suppress(ValueError):  # SQLite lets anything be in a column
+                    worker.wake(UUID(raw.stream_id))
+        return raws[-1].position if raws else after
 
     async def _wake_provisioned(self, worker: Worker) -> None:
         try:
@@ -836,7 +852,7 @@ class DeploymentService:
         if self._has_written and not self._following and self._ledger.signer is not None:
             try:
                 self._ledger.checkpoint()
-            except MachineLearningServiceError as error:
+            except Exception as error:  # what signs, and the place, may raise what they like
                 LOGGER.warning("No checkpoint was made: %s", error)
         self._executor.shutdown()
         self._models.store.close()

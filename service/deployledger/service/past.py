@@ -62,6 +62,9 @@ class Past:
         """Return what differs between two moments. See ``DeploymentService.diff_deployment``."""
         second = None if after is None else self._checked(after)
         first = None if before is None else self._checked(before)
+        for moment in (first, second):
+            if isinstance(moment, datetime):
+                self.log.position_at(moment)  # which waits until nothing more can be recorded then
         past = self._whole(deployment_id)
         latest = self._status(deployment_id, past, past[-1].record.raw.position if second is None else second)
         if first is None:

@@ -84,14 +84,16 @@ def decode_deferring(raw: RawEvent) -> Event:
     """
     try:
         found = _decoder(raw[3])
-    except TopicError as error:
-        raise undecodable(raw, error) from error
-    if found is None or raw[4].startswith(HAS_VERSION):
-        return decode(raw)
-    event_class, decode_json = found
-    try:
+        if found is None or raw[4].startswith(HAS_VERSION):
+            return decode(raw)
+        event_class, decode_json = found
         fields = decode_json(raw[4])
-    except ValueError as error:
+    except (
+        ValueError,
+        TypeError,
+        TopicError,
+        AttributeError,
+    ) as error:  # SQLite lets anything be in a column
         raise undecodable(raw, error) from error
     event = event_class.__new__(event_class)
     fields["originator_version"] = raw[2]

@@ -110,6 +110,8 @@ def export_evidence(
     if path.exists() and not force:
         raise ConflictError(f"{path} is there already.", hint="Choose another path, or say --force.")
     signer = signer or ledger.signer
+    if until is not None:
+        log.position_at(until)  # which waits: what is recorded before the end is in the checkpoint
     checkpoint = ledger.checkpoint(signer)
     assert signer is not None  # noqa: S101  # the checkpoint was signed
     if not checkpoint.size:
