@@ -19,6 +19,7 @@ from deployledger.domain.exceptions import ReadModelError
 from deployledger.projections.projection import Projection
 from deployledger.projections.read_models import ReadModels
 from tests.domain.given import SERVING, request
+from tests.faults.conftest import wait_until
 from tests.projections.misbehaving import A_CLEARS, DIES, EXITS, PRINTS
 
 OURS = [projection.name for projection in BUILT_IN]
@@ -181,3 +182,27 @@ def test_a_sample_of_rows_that_are_right_has_no_differences(database_url: str) -
         filled(log, 60)
         for _ in range(5):
             assert not any(it.differences for it in models.verify(OURS, sample=10))
+
+
+def test_following_goes_on_after_any_error(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(database_url) as (log, models):
+        filled(log, 1)
+        told, stopping = list[Exception](), threading.Event()
+        catch_up, failing = models.catch_up, [TypeError("out of the blue")]
+
+        def fails_once(projection: Projection[Any]) -> int:
+            if failing:
+                raise failing.pop()
+            return catch_up(projection)
+
+        monkeypatch.setattr(models, "catch_up", fails_once)
+        following = threading.Thread(
+            target=models.follow, args=(stopping,), kwargs={"on_problem": told.append, "names": OURS}
+        )
+        following.start()
+        try:
+            wait_until(lambda: all(it.position == len(SERVING) for it in models.status()))
+        finally:
+            stopping.set()
+            following.join()
+        assert [str(it) for it in told] == ["out of the blue"]
