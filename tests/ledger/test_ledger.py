@@ -1,14 +1,16 @@
 """The ledger of a log: its roots, its proofs and its checkpoints, however it grew."""
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.domain.exceptions import ConfigurationError, LedgerError
+from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from deployledger.projections.ledger import keys, merkle
 from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.ledger.leaf import encode_leaf
@@ -16,6 +18,7 @@ from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.ledger.notes import open_checkpoint
 from deployledger.projections.ledger.store import StoredCheckpoint
 from tests.domain.given import fetched, requested
+from tests.projections.examples import by_hand
 
 
 def add(log: DatabaseEventLog, streams: int, first: int = 1) -> None:
@@ -192,3 +195,35 @@ def test_the_paths_of_many_events_are_those_of_their_proofs(log: DatabaseEventLo
             assert tuple(path_of(position)) == ledger.prove(position, size).path
     with pytest.raises(ConfigurationError):
         ledger.paths(301)
+
+
+def test_a_tree_that_was_removed_under_an_open_process_is_made_anew(
+    log: DatabaseEventLog, ledger: Ledger, database_url: str
+) -> None:
+    add(log, 2)
+    root = ledger.root()
+    if database_url.startswith("postgresql:"):
+        by_hand(database_url, "DROP TABLE @ledger, @ledger_tiles, @ledger_checkpoints")
+        with pytest.raises(EventLogError, match="does not exist"):
+            ledger.root()
+    else:
+        path = Path(f"{database_url.removeprefix('sqlite:///')}.ledger")
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
+    assert ledger.root() == root
+
+
+def test_a_file_that_another_process_has_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployledger.adapters.ledger.sqlite._BUSY_SECONDS", 0.1)
+    path = tmp_path / "events.db"
+    with closing(open_event_log(f"sqlite:///{path}")) as log:
+        ledger = open_ledger(log)
+        add(log, 2)
+        ledger.root()
+        add(log, 2, first=5)
+        with closing(sqlite3.connect(f"{path}.ledger", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(EventLogError, match="database is locked") as refused:
+                ledger.root()
+        assert refused.value.hint == "Another process has been writing to it for long. Try again."
+        ledger.store.close()

@@ -48,7 +48,8 @@ def advice(error: BaseException) -> str:
     """Return what to do about an error."""
     if isinstance(error, DENIED):
         return (
-            "This needs rights that the database's user has not; docs/read-only.md says what reading needs."
+            "This needs rights that the database's user has not. docs/read-only.md says what reading needs, "
+            "and how to have read models of your own with DEPLOYLEDGER_READ_MODELS_URL."
         )
     return "Check that the database is there, reachable and writable, and try again."
 

@@ -1,4 +1,4 @@
-"""Transactions on SQLite connections in autocommit mode."""
+"""What the adapters share that use SQLite: transactions, and what to say of errors."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -22,3 +22,10 @@ def transaction(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def advice(error: BaseException, otherwise: str) -> str:
+    """Return what to do about an error: try again if the file is in use, and what is given else."""
+    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "Another process has been writing to it for long. Try again."
+    return otherwise

@@ -45,6 +45,7 @@ class PostgresLedgerStore:
                             raise
                 yield session
         except psycopg.Error as error:
+            self._is_created = False  # somebody may have removed it: look again
             raise EventLogError(
                 f"The ledger in {self._database.described_as} cannot be used: {reason(error)}.",
                 hint=advice(error),

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deployledger.adapters.sqlite import transaction
+from deployledger.adapters.sqlite import advice, transaction
 from deployledger.domain.exceptions import EventLogError
 from deployledger.projections.ledger.store import StoredCheckpoint
 
@@ -55,8 +55,11 @@ class SQLiteLedgerStore:
         except sqlite3.Error as error:
             raise EventLogError(
                 f"The ledger in {self._path or 'memory'} cannot be used: {error}.",
-                hint="Check that it can be written. If it is damaged, remove it: the tree is made anew from "
-                "the log, and checkpoints are where they were published.",
+                hint=advice(
+                    error,
+                    "Check that it can be written. If it is damaged, remove it: the tree is made anew from "
+                    "the log, and checkpoints are where they were published.",
+                ),
             ) from error
 
     def _connect(self, name: str) -> sqlite3.Connection:

@@ -25,6 +25,7 @@ from deployledger.adapters.event_log.sqlite.schema import create, found_version,
 from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
+from deployledger.adapters.sqlite import advice
 from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError, UndecodableEventError
 
@@ -112,8 +113,11 @@ class SQLiteEventLog(DatabaseEventLog):
     def _unusable(self, error: BaseException) -> EventLogError:
         return EventLogError(
             f"The event log in {self._described_as} cannot be used: {error}.",
-            hint="Check that it is an SQLite database of deployledger, and that you may write it and its "
-            "folder: SQLite needs that for reading as well. Else look at a copy; docs/read-only.md says how.",
+            hint=advice(
+                error,
+                "Check that it is an SQLite database of deployledger, and that you may write it and its "
+                "folder: SQLite needs that to read, too. Else look at a copy; docs/read-only.md says how.",
+            ),
         )
 
     def _make_writer(self) -> BatchWriter:

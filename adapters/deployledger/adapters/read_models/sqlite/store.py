@@ -25,7 +25,7 @@ from deployledger.adapters.read_models.sqlite.tables import (
     quoted,
     table_label,
 )
-from deployledger.adapters.sqlite import transaction
+from deployledger.adapters.sqlite import advice, transaction
 from deployledger.domain.exceptions import ReadModelError
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
@@ -51,6 +51,10 @@ _IDLE_CONNECTIONS = 8
 _SAVED_AT_ONCE = 2_000
 _DELETED_AT_ONCE = 5_000
 _DROPPED_AT_ONCE = 250_000
+_OTHERWISE = (
+    "Check that it and its folder can be written. If it is damaged, remove it: it is made again from the log."
+)
+"""What to do about an error, where there is nothing better to say."""
 
 
 class SQLiteReadModels:
@@ -121,7 +125,7 @@ class SQLiteReadModels:
             else:
                 self._idle.append((file, connection))
         except sqlite3.Error as error:
-            raise self._unusable(str(error)) from error
+            raise self._unusable(str(error), advice(error, _OTHERWISE)) from error
 
     def _of_file(self, path: Path) -> tuple[tuple[int, int], sqlite3.Connection]:
         """Return a connection to the file that is there now, and which file that is."""
@@ -217,12 +221,8 @@ class SQLiteReadModels:
             with transaction(connection, "BEGIN IMMEDIATE"):
                 yield connection
 
-    def _unusable(self, reason: str) -> ReadModelError:
-        return ReadModelError(
-            f"The read models in {self.described_as} cannot be used: {reason}.",
-            hint="Check that it and its folder can be written. If it is damaged, remove it: it is made again "
-            "from the log.",
-        )
+    def _unusable(self, reason: str, hint: str = _OTHERWISE) -> ReadModelError:
+        return ReadModelError(f"The read models in {self.described_as} cannot be used: {reason}.", hint=hint)
 
     # Which tables there are -------------------------------------------------------------------------
 
