@@ -55,6 +55,7 @@ from deployledger.service.watchers import Watchers
 from deployledger.service.worker import Worker
 
 LOGGER = logging.getLogger("ml_model_deployment_service")
+CHECKPOINTS_LOGGER = logging.getLogger(f"{LOGGER.name}.checkpoints")
 
 PIPELINE_ACTOR = "deployledger"
 """The actor of the events that a job records."""
@@ -740,7 +741,7 @@ class DeploymentService:
             self._closing,
             every_events=events_between,
             every_seconds=seconds_between,
-            on_problem=lambda error: LOGGER.warning("A checkpoint waits: %s", error),
+            on_problem=_say_that_a_checkpoint_waits,
         )
 
     async def _take_up(self, worker: Worker, after: int) -> None:
@@ -853,8 +854,13 @@ class DeploymentService:
             try:
                 self._ledger.checkpoint()
             except Exception as error:  # what signs, and the place, may raise what they like
-                LOGGER.warning("No checkpoint was made: %s", error)
+                _say_that_a_checkpoint_waits(error)
         self._executor.shutdown()
         self._models.store.close()
         self._ledger.store.close()
         self._log.close()
+
+
+def _say_that_a_checkpoint_waits(error: Exception) -> None:
+    """Say why a checkpoint was not signed or not published; the next one makes up for it."""
+    CHECKPOINTS_LOGGER.warning("A checkpoint waits: %s", error)
