@@ -821,6 +821,23 @@ def test_a_log_that_was_changed_gives_no_evidence(
     assert list(tmp_path.glob("*.zip*")) == []
 
 
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_a_stream_with_a_hole_gives_no_evidence(
+    is_missing: bool, log: DatabaseEventLog, ledger: Ledger, signer: Signer, tmp_path: Path, database_url: str
+) -> None:
+    fill(log)
+    ledger.checkpoint(signer)
+    attacker = Attacker(database_url, log)
+    if is_missing:
+        attacker.delete(7, 7)
+    else:
+        attacker.change(7, originator_version=99)
+    says = "Event 7 is missing in the log" if is_missing else "Event 9 has version 4 of stream .* and not 3"
+    with pytest.raises(LedgerError, match=says):
+        export_evidence(log, ledger, signer, tmp_path / "no.zip", deployment_id=IRIS)
+    assert list(tmp_path.glob("*.zip*")) == []
+
+
 # The report ---------------------------------------------------------------------------------------------
 
 

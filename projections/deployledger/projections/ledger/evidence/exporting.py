@@ -192,7 +192,12 @@ def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
 
 
 def _of_stream(log: EventLog, stream_id: UUID, size: int) -> list[Recorded]:
-    return [
+    """Return the events of a stream up to a position.
+
+    Raises:
+        LedgerError: if one in front of another is missing, or is not where it was.
+    """
+    events = [
         Recorded(
             it.raw.position,
             stream_id.bytes,
@@ -207,6 +212,18 @@ def _of_stream(log: EventLog, stream_id: UUID, size: int) -> list[Recorded]:
         )
         for it in log.stream_records(stream_id, until=size)
     ]
+    before = 0
+    for version, event in enumerate(events, start=1):
+        if event.stream_version != version:
+            for _ in _in_range(log, before, event.position):
+                pass  # this finds which position is missing
+            raise LedgerError(
+                f"Event {event.position} has version {event.stream_version} of stream {stream_id}, and not "
+                f"{version}, which follows.",
+                hint=VERIFY_HINT,
+            )
+        before = event.position
+    return events
 
 
 def _event_at(log: EventLog, position: int) -> Recorded:
