@@ -53,6 +53,12 @@ def test_from_a_key_to_a_verified_log(cli: CommandLine, tmp_path: Path) -> None:
     done = cli.run("audit", "verify", "--checkpoint", str(folder))
     assert done.returncode == 0, done.stdout
     assert "Verified up to position 3." in done.stdout
+    done = cli.run("audit", "verify", "--since", str(folder))
+    assert "Verified up to position 3, and no checkpoint covers more." in done.stdout
+    write_pair("example.com/other", tmp_path / "other.key")
+    done = cli.run("audit", "verify", "--key", str(tmp_path / "other.key.pub"))
+    assert done.returncode == 1
+    assert "no checkpoint proves it: none is signed with the keys that were given." in done.stdout
     verified = cli.json("audit", "verify", "--checkpoint", str(folder), "--key", f"{key}.pub")
     assert (verified["verified"], verified["covered"], verified["problems"]) == (True, 3, [])
 
@@ -100,6 +106,7 @@ def test_a_checkpoint_that_is_newer_than_the_log(cli: CommandLine, tmp_path: Pat
     done = cli.run("audit", "verify", "--checkpoint", str(tmp_path / "kept"))
     assert done.returncode == 1
     assert "It covers 3 events, and the log has 0: the log was truncated, or is another one." in done.stdout
+    assert "is not what it was" in done.stdout
     since = next((tmp_path / "kept").iterdir())
     done = cli.run("audit", "verify", "--since", str(since))
     assert done.returncode == 1

@@ -491,8 +491,7 @@ def test_an_event_and_its_proof_that_were_changed_by_who_has_the_key(iris: Evide
     iris.edit("proofs.jsonl", 2, lambda it: it.update(leaf=leaf))
     iris.sign_again()
     assert problems(iris, tmp_path) == [
-        "events.jsonl line 3: its actor is 'nobody', but 'ann' in its stored state: one of them was changed "
-        "before it was signed",
+        "events.jsonl line 3: its actor is 'nobody', but 'ann' in its stored state: one of them was changed",
         "proofs.jsonl line 3: the event at position 5 is not in the tree of the checkpoint, "
         "or its proof was changed",
     ]

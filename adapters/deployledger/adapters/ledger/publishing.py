@@ -87,6 +87,21 @@ def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
     return found
 
 
+def read_checkpoint(place: str) -> tuple[str, bytes]:
+    """Return the one checkpoint that is in a file or at a URI: where it is from, and the signed note.
+
+    Raises:
+        ConfigurationError: if there is none, or there are several.
+    """
+    found = read_checkpoints(place)
+    if len(found) > 1:
+        raise ConfigurationError(
+            f"There are {len(found)} checkpoints at {_shown(place)}, and one is wanted.",
+            hint=f"Name one of the files in it, like {found[-1][0]}.",
+        )
+    return found[0]
+
+
 def _listed(place: str) -> tuple[list[str] | None, Callable[[str], bytes]]:
     """Return the names of the checkpoints in a folder, the smallest first, and what reads one.
 
