@@ -3,12 +3,16 @@
 import base64
 import json
 import os
+import sqlite3
 import stat
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -164,6 +168,31 @@ def test_ranges(log: DatabaseEventLog, ledger: Ledger, signer: Signer, tmp_path:
         assert (made.selection.first, made.selection.last) == (first, last)
         assert_verified(verify_evidence(path, signer.verifier), last - first + 1)
         assert Evidence.read(path, signer).members.keys() == {*MEMBERS, "bounds.jsonl"}
+
+
+def test_a_range_has_what_is_being_appended_when_it_is_asked_for(signer: Signer, tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = open_event_log(f"sqlite:///{path}")
+    fill(log)
+    end = log.position()
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        now = int(datetime.now(UTC).timestamp() * 1e6)
+        columns = [it[1] for it in other.execute("PRAGMA table_info(events)")]
+        last = other.execute(f"SELECT {', '.join(columns)} FROM events WHERE position = ?", (end,)).fetchone()
+        added = dict(zip(columns, last, strict=True))
+        added |= {"position": end + 1, "originator_version": 11, "event_id": uuid4().hex, "recorded_at": now}
+        marks = ", ".join("?" * len(added))
+        other.execute(f"INSERT INTO events ({', '.join(added)}) VALUES ({marks})", [*added.values()])
+        time.sleep(0.01)
+        until = datetime.now(UTC)
+        time.sleep(0.01)
+        commit = threading.Timer(0.3, other.execute, ["COMMIT"])
+        commit.start()
+        made = export_evidence(log, open_ledger(log), signer, tmp_path / "range.zip", until=until)
+        commit.join()
+    assert made.selection.last == made.events == log.position_at(until) == end + 1
+    log.close()
 
 
 def test_the_same_evidence_has_the_same_bytes(
@@ -954,6 +983,8 @@ async def test_credentials_are_in_no_file(tmp_path: Path, signer: Signer) -> Non
 
 _WITHOUT = """
 import sys
+import threading
+import time
 BLOCKED = {"pydantic", "pydantic_core", "pydantic_settings", "eventsourcing", "transitions", "psycopg",
            "psycopg_pool", "typer", "rich", "platformdirs"} | set(sys.argv[1].split())
 class Blocker:

@@ -282,8 +282,8 @@ CASES = [
         lambda it: it.delete(EVENTS, EVENTS),
         EVENTS,
         "truncated",
-        f"; kept-{EVENTS}) does not hold: It covers {EVENTS} events, and the log has {EVENTS - 1}: the log was "
-        "truncated",
+        f"; kept-{EVENTS}) does not hold: It covers {EVENTS} events, and the log has {EVENTS - 1}: "
+        "the log was truncated",
         in_order=True,
     ),
     Case(

@@ -501,7 +501,7 @@ def _disagreements(
             why = (
                 "that checkpoint is of another log, or this one was rewritten, and signed by the key's owner"
                 if first.size <= covered
-                else "some were changed, the stored tree does not tell which; or that checkpoint is of another log"
+                else "some were changed, the tree does not tell which; or that checkpoint is of another log"
             )
             message = f"Events {lower + 1:,} to {first.size:,} are not all those that were signed: {why}."
             problems.append(AuditProblem(lower + 1, "changed", message))
