@@ -1036,10 +1036,10 @@ async def test_the_command_line(tmp_path: Path, key_file: Path) -> None:
     assert (made["file"], made["events"], made["checkpoint_size"]) == (str(path), 2, 2)
     del cli.environment["DEPLOYLEDGER_AUDIT_KEY"]
     ranged = tmp_path / "range.zip"
-    done = cli.run("audit", "export", ranged, "--since", "2020-01-01T00:00Z", "--key", key_file)
+    done = cli.run("audit", "export", ranged, "--since", "2h", "--key", key_file)
     assert (done.returncode, "2 events" in done.stdout) == (0, True), done.stderr
     for arguments, code, says in [
-        (("--since", "r2"), 2, "begins and ends at a time"),
+        (("--since", "r2"), 2, "'r2' is no time. Give one as in"),
         (("--deployment", "rose"), 3, "was not found"),
     ]:
         done = cli.run("audit", "export", tmp_path / "no.zip", *arguments, "--key", key_file)
