@@ -818,8 +818,12 @@ def test_a_file_is_not_replaced_unless_told(
     assert path.read_text() == "mine"
     export_evidence(*memory, signer, path, deployment_id=IRIS, force=True)
     assert verify_evidence(path, signer.verifier).is_verified
-    with pytest.raises(ConfigurationError, match="cannot be written"):
+    with pytest.raises(
+        ConfigurationError, match=r"cannot be written: .*\. Name a file in a folder that there is"
+    ):
         export_evidence(*memory, signer, tmp_path / "no" / "folder.zip", deployment_id=IRIS)
+    with pytest.raises(ConfigurationError, match=r"is a folder\. Name a file in it"):
+        export_evidence(*memory, signer, tmp_path, deployment_id=IRIS, force=True)
 
 
 def test_too_much(

@@ -80,7 +80,8 @@ def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
         raise
     except Exception as error:  # as above
         raise ConfigurationError(
-            f"The checkpoints at {_shown(place)} cannot be read: {_without(error, place)}."
+            f"The checkpoints at {_shown(place)} cannot be read: {_without(error, place)}.",
+            hint="Name the file of a checkpoint, or a folder or URI that has some.",
         ) from None
     if not found:
         raise ConfigurationError(f"There is no checkpoint at {_shown(place)}: no file ends with {_SUFFIX}.")
@@ -211,7 +212,8 @@ def _shown(place: str) -> str:
 
 def _without(error: Exception, place: str) -> str:
     """Return what an error says without the secrets of the URI."""
-    said = without_credentials(str(error)) or type(error).__name__
+    told = error.strerror if isinstance(error, OSError) and _folder(place) else None
+    said = without_credentials(told or str(error)) or type(error).__name__
     _, _, rest = place.partition("://")
     who = rest.rpartition("@")[0]
     for secret in filter(None, [who, *who.split(":"), rest.partition("?")[2]]):

@@ -107,6 +107,8 @@ def export_evidence(
         LedgerError: if the log is not the one that the ledger is of.
     """
     _check(deployment_id, since, until)
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder.", hint="Name a file in it.")
     if path.exists() and not force:
         raise ConflictError(f"{path} is there already.", hint="Choose another path, or say --force.")
     signer = signer or ledger.signer
@@ -131,7 +133,10 @@ def export_evidence(
         _write(partial, chosen, log, ledger, signer, checkpoint, progress)
         partial.replace(path)
     except OSError as error:
-        raise ConfigurationError(f"The evidence {path} cannot be written: {error.strerror}.") from error
+        raise ConfigurationError(
+            f"The evidence {path} cannot be written: {error.strerror}.",
+            hint="Name a file in a folder that there is, and that you may write to.",
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink()
