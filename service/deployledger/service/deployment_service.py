@@ -60,16 +60,6 @@ CHECKPOINTS_LOGGER = logging.getLogger(f"{LOGGER.name}.checkpoints")
 PIPELINE_ACTOR = "deployledger"
 """The actor of the events that a job records."""
 
-_COMMAND_TOPICS = [
-    event.TOPIC
-    for event in (
-        events.Requested,
-        events.UpdateRequested,
-        events.RetryRequested,
-        events.Cancelled,
-        events.DeletionRequested,
-    )
-]
 _READ_AT_ONCE = 1000
 _FOLLOW_AGAIN_SECONDS = 1.0
 _THREADS = 8
@@ -749,7 +739,7 @@ class DeploymentService:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                follow = partial(self._log.follow, after, topics=_COMMAND_TOPICS)
+                follow = partial(self._log.follow, after, topics=sorted(events.COMMANDS))
                 with await loop.run_in_executor(self._executor, follow) as follower:
                     async for batch in follower:
                         for recorded in batch.events:
@@ -768,7 +758,7 @@ class DeploymentService:
         except EventLogError:
             return after
         for raw in raws:
-            if raw.topic in _COMMAND_TOPICS:
+            if raw.topic in events.COMMANDS:
                 with contextlib.suppress(ValueError):  # SQLite lets anything be in a column
                     worker.wake(UUID(raw.stream_id))
         return raws[-1].position if raws else after

@@ -25,6 +25,7 @@ from deployledger.projections.ledger.merkle import HASH_BYTES
 from deployledger.projections.ledger.notes import Checkpoint, NoteError, OtherSignerError, open_checkpoint
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH
 from deployledger.projections.reports import Progress
+from deployledger.projections.workers import check_workers
 
 _LEAST_OF_A_PART = 64 * TILE_WIDTH
 _STREAMS_AT_ONCE = 500
@@ -163,8 +164,7 @@ def verify(
     progress: Progress = lambda done, total: None,
 ) -> Audited:
     """Verify a log; see `Ledger.verify`."""
-    if not 1 <= workers <= 64:
-        raise ConfigurationError(f"{workers} workers are out of range: 1 to 64.")
+    check_workers(workers)
     started = time.monotonic()
     # In this order: what is added meanwhile is behind all that is looked at.
     notes = [*checkpoints, *((DATABASE, it.note) for it in ledger.checkpoints())]
