@@ -945,6 +945,13 @@ def test_the_report_of_a_long_range_is_bounded(
     assert "100 revisions are left out here" in page.text
 
 
+def test_it_says_where_what_verifies_comes_from(iris: Evidence) -> None:
+    for name in ("README.md", "report.html"):
+        text = iris.members[name].decode()
+        assert "pip install --no-deps PACKAGE" in text
+        assert "What a public index has under that name need not be it." in " ".join(text.split())
+
+
 def test_the_mapping_says_supports_and_never_complies(iris: Evidence) -> None:
     words = iris.members["MAPPING.md"].decode().lower()
     assert "supports" in words
