@@ -442,6 +442,22 @@ def test_an_untouched_log_is_verified(victim: Victim) -> None:
             assert (audited.after, audited.root) == (since, victim.ledger.root())
 
 
+def test_several_workers_read_what_came_behind_a_checkpoint(victim: Victim) -> None:
+    done: list[tuple[int, int]] = []
+
+    def check(log: EventLog, store: LedgerStore, parts: Sequence[Part], progress: Any) -> list[Checked]:
+        done.extend((it.after, it.until) for it in parts)
+        return check_elsewhere(log, store, parts, progress)
+
+    ledger = Ledger(victim.ledger.log, victim.ledger.store, check=check)
+    key = victim.signer.verifier
+    assert ledger.verify([key], since=victim.kept[300], workers=2).is_verified
+    ledger.verify([key], since=ledger.checkpoint(victim.signer).note, workers=2)
+    made = Checkpoint(key.name, 100, ledger.root(100)).signed(victim.signer)
+    assert ledger.verify([key], since=made, workers=2).is_verified
+    assert done == [(512, EVENTS), (256, 512), (512, EVENTS)]
+
+
 def test_the_first_changed_event_is_named_wherever_it_is(victim: Victim) -> None:
     for place in (1, 2, 255, 256, 257, 299, 300, 301, 511, 512, 513, 514, EVENTS - 1, EVENTS):
         actor = victim.attacker.record(place).actor

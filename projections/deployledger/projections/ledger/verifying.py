@@ -188,11 +188,14 @@ def verify(
 
     progress(0, end - start.size)
     with rare_collections:
-        if start.behind:
-            only = Part(start.size, end, tuple(sizes))
-            checked = [check_part(ledger.log, ledger.store, only, tell, start.behind)]
-        else:
-            checked = check(ledger.log, ledger.store, _parts(start.size, end, sizes, workers), tell)
+        checked: list[Checked] = []
+        after = start.size
+        if start.behind:  # first the rest of a tile: what others do are whole ones
+            after = min(end, start.size + TILE_WIDTH - len(start.behind))
+            rest = Part(start.size, after, tuple(it for it in sizes if it <= after))
+            checked += [check_part(ledger.log, ledger.store, rest, tell, start.behind)]
+        if after < end or not checked:
+            checked += check(ledger.log, ledger.store, _parts(after, end, sizes, workers), tell)
         problems = [*_outside(ledger), *_missing(checked), *(it for part in checked for it in part.problems)]
         problems += _across(ledger, checked, start.size, end)
     progress(end - start.size, end - start.size)
@@ -361,7 +364,7 @@ def _across(ledger: Ledger, parts: Sequence[Checked], after: int, end: int) -> l
             found.problems.append(AuditProblem(next(iter(begins), None), "version", message))
         if part is not parts[-1]:
             standings.update(part.begun)
-        position += len(part.roots) * TILE_WIDTH
+        position = (position // TILE_WIDTH + len(part.roots)) * TILE_WIDTH
     return found.problems
 
 
