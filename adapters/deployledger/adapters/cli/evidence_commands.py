@@ -47,7 +47,7 @@ def export(
     until: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Of everything that was recorded before this time, or age.", show_default=False
+            metavar="TIME", help="Of everything that was recorded before this time.", show_default=False
         ),
     ] = None,
     key: KeyOption = None,

@@ -145,8 +145,8 @@ def export(
         done, more = _of_log_here(session, work)
     if more:
         session.stderr.print(
-            f"The log has {_number(more, 'more event')} by now, not in this file. If they are to be, stop what "
-            "adds to the log, and export again with --force.",
+            f"The log has {_number(more, 'more event')} by now, not in this file. If they are to be, stop "
+            "what adds to the log, and export again with --force.",
             highlight=False,
             soft_wrap=True,
         )
