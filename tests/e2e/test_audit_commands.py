@@ -10,6 +10,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.projections.ledger import merkle
+from deployledger.projections.ledger.keys import write_pair
 from tests.domain.given import request as wanted
 from tests.e2e.conftest import CommandLine
 
@@ -52,6 +53,12 @@ def test_from_a_key_to_a_verified_log(cli: CommandLine, tmp_path: Path) -> None:
     done = cli.run("audit", "verify", "--checkpoint", str(folder))
     assert done.returncode == 0, done.stdout
     assert "Verified up to position 3." in done.stdout
+    done = cli.run("audit", "verify", "--since", str(folder))
+    assert "Verified up to position 3, and no checkpoint covers more." in done.stdout
+    write_pair("example.com/other", tmp_path / "other.key")
+    done = cli.run("audit", "verify", "--key", str(tmp_path / "other.key.pub"))
+    assert done.returncode == 1
+    assert "no checkpoint proves it: none is signed with the keys that were given." in done.stdout
     verified = cli.json("audit", "verify", "--checkpoint", str(folder), "--key", f"{key}.pub")
     assert (verified["verified"], verified["covered"], verified["problems"]) == (True, 3, [])
 
@@ -99,6 +106,7 @@ def test_a_checkpoint_that_is_newer_than_the_log(cli: CommandLine, tmp_path: Pat
     done = cli.run("audit", "verify", "--checkpoint", str(tmp_path / "kept"))
     assert done.returncode == 1
     assert "It covers 3 events, and the log has 0: the log was truncated, or is another one." in done.stdout
+    assert "is not what it was" in done.stdout
     since = next((tmp_path / "kept").iterdir())
     done = cli.run("audit", "verify", "--since", str(since))
     assert done.returncode == 1
@@ -115,3 +123,16 @@ def test_there_are_checkpoints_and_no_key(cli: CommandLine, tmp_path: Path) -> N
     done = cli.run("audit", "verify", "--key", str(key))
     assert done.returncode == 2
     assert "That is a private key" in done.stderr
+
+
+def test_a_checkpoint_that_cannot_be_published_is_told_once(cli: CommandLine, tmp_path: Path) -> None:
+    key, place = tmp_path / "audit.key", tmp_path / "checkpoints"
+    write_pair("example.com/deployments", key)
+    place.write_text("a file is in the way")
+    cli.environment |= {"DEPLOYLEDGER_AUDIT_KEY": str(key), "DEPLOYLEDGER_CHECKPOINTS": str(place)}
+    (tmp_path / "model.pkl").write_bytes(b"x")
+    done = cli.run("deploy", tmp_path / "model.pkl", "--name", "pickled")
+    assert done.returncode == 1, "the exit code is that of the deployment, which failed"
+    [told] = [line for line in done.stderr.splitlines() if "heckpoint" in line]
+    assert told.startswith("A checkpoint waits: The checkpoint of 8 events cannot be written to")
+    assert told.endswith("It is in the database, and is written again with the next one.")

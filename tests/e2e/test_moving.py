@@ -80,6 +80,20 @@ def test_an_export_says_what_it_wrote(old: CommandLine, tmp_path: Path) -> None:
     assert old.json("log", "export", file, "--force")["events"] == 5
 
 
+async def test_an_export_that_goes_on_says_what_is_not_in_it(old: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "log.gz"
+    old.run("log", "export", file)
+    file.rename(tmp_path / "log.gz.partial")
+    async with MLModelDeploymentService(home=old.home, run_jobs=False) as service:
+        await service.deploy_model(wanted(deployment_name="lily"))
+    done = old.run("log", "export", file)
+    assert "Exported 5 events" in done.stdout
+    assert "The log has 2 more events by now, not in this file." in done.stderr
+    done = old.run("log", "export", file, "--force")
+    assert "Exported 7 events" in done.stdout
+    assert "by now" not in done.stderr
+
+
 @pytest.mark.parametrize("content", [b"", b"no export", b"\x1f\x8b\x08\x00 damaged"])
 def test_a_bad_file_is_a_clear_error(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "log.gz"

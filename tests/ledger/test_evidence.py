@@ -3,12 +3,16 @@
 import base64
 import json
 import os
+import sqlite3
 import stat
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -164,6 +168,31 @@ def test_ranges(log: DatabaseEventLog, ledger: Ledger, signer: Signer, tmp_path:
         assert (made.selection.first, made.selection.last) == (first, last)
         assert_verified(verify_evidence(path, signer.verifier), last - first + 1)
         assert Evidence.read(path, signer).members.keys() == {*MEMBERS, "bounds.jsonl"}
+
+
+def test_a_range_has_what_is_being_appended_when_it_is_asked_for(signer: Signer, tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = open_event_log(f"sqlite:///{path}")
+    fill(log)
+    end = log.position()
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        now = int(datetime.now(UTC).timestamp() * 1e6)
+        columns = [it[1] for it in other.execute("PRAGMA table_info(events)")]
+        last = other.execute(f"SELECT {', '.join(columns)} FROM events WHERE position = ?", (end,)).fetchone()
+        added = dict(zip(columns, last, strict=True))
+        added |= {"position": end + 1, "originator_version": 11, "event_id": uuid4().hex, "recorded_at": now}
+        marks = ", ".join("?" * len(added))
+        other.execute(f"INSERT INTO events ({', '.join(added)}) VALUES ({marks})", [*added.values()])
+        time.sleep(0.01)
+        until = datetime.now(UTC)
+        time.sleep(0.01)
+        commit = threading.Timer(0.3, other.execute, ["COMMIT"])
+        commit.start()
+        made = export_evidence(log, open_ledger(log), signer, tmp_path / "range.zip", until=until)
+        commit.join()
+    assert made.selection.last == made.events == log.position_at(until) == end + 1
+    log.close()
 
 
 def test_the_same_evidence_has_the_same_bytes(
@@ -491,8 +520,7 @@ def test_an_event_and_its_proof_that_were_changed_by_who_has_the_key(iris: Evide
     iris.edit("proofs.jsonl", 2, lambda it: it.update(leaf=leaf))
     iris.sign_again()
     assert problems(iris, tmp_path) == [
-        "events.jsonl line 3: its actor is 'nobody', but 'ann' in its stored state: one of them was changed "
-        "before it was signed",
+        "events.jsonl line 3: its actor is 'nobody', but 'ann' in its stored state: one of them was changed",
         "proofs.jsonl line 3: the event at position 5 is not in the tree of the checkpoint, "
         "or its proof was changed",
     ]
@@ -790,8 +818,12 @@ def test_a_file_is_not_replaced_unless_told(
     assert path.read_text() == "mine"
     export_evidence(*memory, signer, path, deployment_id=IRIS, force=True)
     assert verify_evidence(path, signer.verifier).is_verified
-    with pytest.raises(ConfigurationError, match="cannot be written"):
+    with pytest.raises(
+        ConfigurationError, match=r"cannot be written: .*\. Name a file in a folder that there is"
+    ):
         export_evidence(*memory, signer, tmp_path / "no" / "folder.zip", deployment_id=IRIS)
+    with pytest.raises(ConfigurationError, match=r"is a folder\. Name a file in it"):
+        export_evidence(*memory, signer, tmp_path, deployment_id=IRIS, force=True)
 
 
 def test_too_much(
@@ -817,6 +849,23 @@ def test_a_log_that_was_changed_gives_no_evidence(
     ledger.checkpoint(signer)
     Attacker(database_url, log).change(5, actor="nobody")
     with pytest.raises(LedgerError, match="Event 5 of the log is not the one that the ledger has"):
+        export_evidence(log, ledger, signer, tmp_path / "no.zip", deployment_id=IRIS)
+    assert list(tmp_path.glob("*.zip*")) == []
+
+
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_a_stream_with_a_hole_gives_no_evidence(
+    is_missing: bool, log: DatabaseEventLog, ledger: Ledger, signer: Signer, tmp_path: Path, database_url: str
+) -> None:
+    fill(log)
+    ledger.checkpoint(signer)
+    attacker = Attacker(database_url, log)
+    if is_missing:
+        attacker.delete(7, 7)
+    else:
+        attacker.change(7, originator_version=99)
+    says = "Event 7 is missing in the log" if is_missing else "Event 9 has version 4 of stream .* and not 3"
+    with pytest.raises(LedgerError, match=says):
         export_evidence(log, ledger, signer, tmp_path / "no.zip", deployment_id=IRIS)
     assert list(tmp_path.glob("*.zip*")) == []
 
@@ -896,6 +945,13 @@ def test_the_report_of_a_long_range_is_bounded(
     assert "100 revisions are left out here" in page.text
 
 
+def test_it_says_where_what_verifies_comes_from(iris: Evidence) -> None:
+    for name in ("README.md", "report.html"):
+        text = iris.members[name].decode()
+        assert "pip install --no-deps PACKAGE" in text
+        assert "What a public index has under that name need not be it." in " ".join(text.split())
+
+
 def test_the_mapping_says_supports_and_never_complies(iris: Evidence) -> None:
     words = iris.members["MAPPING.md"].decode().lower()
     assert "supports" in words
@@ -938,6 +994,8 @@ async def test_credentials_are_in_no_file(tmp_path: Path, signer: Signer) -> Non
 
 _WITHOUT = """
 import sys
+import threading
+import time
 BLOCKED = {"pydantic", "pydantic_core", "pydantic_settings", "eventsourcing", "transitions", "psycopg",
            "psycopg_pool", "typer", "rich", "platformdirs"} | set(sys.argv[1].split())
 class Blocker:
@@ -989,10 +1047,10 @@ async def test_the_command_line(tmp_path: Path, key_file: Path) -> None:
     assert (made["file"], made["events"], made["checkpoint_size"]) == (str(path), 2, 2)
     del cli.environment["DEPLOYLEDGER_AUDIT_KEY"]
     ranged = tmp_path / "range.zip"
-    done = cli.run("audit", "export", ranged, "--since", "2020-01-01T00:00Z", "--key", key_file)
+    done = cli.run("audit", "export", ranged, "--since", "2h", "--key", key_file)
     assert (done.returncode, "2 events" in done.stdout) == (0, True), done.stderr
     for arguments, code, says in [
-        (("--since", "r2"), 2, "begins and ends at a time"),
+        (("--since", "r2"), 2, "'r2' is no time. Give one as in"),
         (("--deployment", "rose"), 3, "was not found"),
     ]:
         done = cli.run("audit", "export", tmp_path / "no.zip", *arguments, "--key", key_file)

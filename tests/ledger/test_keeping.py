@@ -16,7 +16,7 @@ import pytest
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.adapters.ledger.publishing import Place, read_checkpoints
+from deployledger.adapters.ledger.publishing import Place, read_checkpoint, read_checkpoints
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
 from deployledger.projections.ledger.keeping import keep_checkpoints
 from deployledger.projections.ledger.keys import Signer
@@ -226,6 +226,8 @@ def test_a_place_has_a_file_for_each(kind: str, signer: Signer, tmp_path: Path) 
         Place(place).publish(it)
     found = read_checkpoints(place)
     assert [note.decode() for _, note in found] == [first.note, second.note]
+    with pytest.raises(ConfigurationError, match=r"There are 2 checkpoints at .*, and one is wanted."):
+        read_checkpoint(place)
     [(source, note)] = read_checkpoints(
         f"{place}/000000000004-{signer.verifier.key_id.hex()}.checkpoint".replace("%20", " ")
     )
@@ -250,7 +252,9 @@ def test_another_checkpoint_of_the_same_size_is_not_replaced(
 def test_places_that_there_are_not(signer: Signer, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"There is no checkpoint at .*: no file ends with"):
         read_checkpoints(str(tmp_path))
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(
+        ConfigurationError, match=r"cannot be read: No such file or directory\. Name the file"
+    ):
         read_checkpoints(str(tmp_path / "none"))
     for uri in ("nonsense://ann:secret@host/x", "ftp://ann:secret@127.0.0.1:1/x", "github://o:secret@r/x"):
         with pytest.raises((ConfigurationError, ExternalServiceError), match="annot be") as error:

@@ -282,8 +282,8 @@ CASES = [
         lambda it: it.delete(EVENTS, EVENTS),
         EVENTS,
         "truncated",
-        f"The checkpoint of {EVENTS} events (kept-{EVENTS}) does not hold: It covers {EVENTS} events, and "
-        f"the log has {EVENTS - 1}: the log was truncated",
+        f"; kept-{EVENTS}) does not hold: It covers {EVENTS} events, and the log has {EVENTS - 1}: "
+        "the log was truncated",
         in_order=True,
     ),
     Case(
@@ -395,6 +395,9 @@ def test_a_change_of_the_log_is_found(victim: Victim, case: Case) -> None:
     assert not audited.is_verified
     assert audited.problems[0].position == case.at
     assert case.says in message(audited, case.at, case.kind)
+    assert case.kind != "missing" or (case.at, "changed") not in found(audited), (
+        "what is missing is told once"
+    )
     assert found(victim.audit(*SIZES, workers=3)) == found(audited)
     for since in (300, 512):
         later = victim.audit(*SIZES, since=since, workers=2)
@@ -437,6 +440,22 @@ def test_an_untouched_log_is_verified(victim: Victim) -> None:
             audited = victim.audit(*SIZES, since=since, workers=workers)
             assert audited.is_verified
             assert (audited.after, audited.root) == (since, victim.ledger.root())
+
+
+def test_several_workers_read_what_came_behind_a_checkpoint(victim: Victim) -> None:
+    done: list[tuple[int, int]] = []
+
+    def check(log: EventLog, store: LedgerStore, parts: Sequence[Part], progress: Any) -> list[Checked]:
+        done.extend((it.after, it.until) for it in parts)
+        return check_elsewhere(log, store, parts, progress)
+
+    ledger = Ledger(victim.ledger.log, victim.ledger.store, check=check)
+    key = victim.signer.verifier
+    assert ledger.verify([key], since=victim.kept[300], workers=2).is_verified
+    ledger.verify([key], since=ledger.checkpoint(victim.signer).note, workers=2)
+    made = Checkpoint(key.name, 100, ledger.root(100)).signed(victim.signer)
+    assert ledger.verify([key], since=made, workers=2).is_verified
+    assert done == [(512, EVENTS), (256, 512), (512, EVENTS)]
 
 
 def test_the_first_changed_event_is_named_wherever_it_is(victim: Victim) -> None:
@@ -496,11 +515,28 @@ def test_a_log_that_was_made_anew_with_all_that_is_stored_is_found_by_what_was_k
     audited = victim.audit(512, workers=workers)
     assert not audited.is_verified
     assert "Events 1 to 512 are not all those" in message(audited, 1, "changed")
-    assert "(kept-512) does not hold: The first 512 events are not those" in message(
-        audited, None, "checkpoint"
+    assert message(audited, None, "checkpoint") == (
+        f"The checkpoint of 512 events ({victim.signer.name}; kept-512) does not hold: "
+        "The first 512 events are not those that it signed."
     )
+    assert not audited.is_contradicted
     with pytest.raises(LedgerError, match="does not lead to the checkpoint of 300"):
         victim.audit(since=300, workers=workers)
+
+
+def test_a_checkpoint_of_another_log_is_said_to_be_perhaps_that(victim: Victim) -> None:
+    of_another_log = Checkpoint(victim.signer.name, 300, bytes(32)).signed(victim.signer)
+    audited = victim.audit(EVENTS, of_another_log)
+    assert not audited.is_verified
+    assert audited.is_contradicted
+    assert audited.covered == EVENTS
+    assert message(audited, 1, "changed") == (
+        "Events 1 to 300 are not all those that were signed: that checkpoint is of another log, or this one "
+        "was rewritten, and signed by the key's owner."
+    )
+    victim.attacker.remove_checkpoints()
+    audited = victim.audit(of_another_log)
+    assert "or that checkpoint is of another log." in message(audited, 1, "changed")
 
 
 def test_a_log_that_was_made_anew_and_signed_by_another_key_is_found(victim: Victim) -> None:
@@ -574,20 +610,28 @@ def test_a_checkpoint_that_was_changed_does_not_hold(victim: Victim, name: str) 
     given = victim.audit(bad)
     assert not given.is_verified
     assert says in message(given, None, "unreadable")
-    assert "(given) does not hold" in message(given, None, "unreadable")
+    assert message(given, None, "unreadable").startswith("The checkpoint given proves nothing: ")
     assert (given.covered, given.covered_by_database) == (0, EVENTS)
+
+    among_others = victim.audit(512, bad)  # as in a folder, after a key was replaced
+    is_of_another_key = "signed by" in says or "but by" in says
+    assert among_others.is_verified is is_of_another_key
+    if is_of_another_key:
+        assert "Checkpoints that were given and that none of the given keys signed say nothing: 1." in (
+            among_others.limits
+        )
 
     with pytest.raises(ConfigurationError):
         victim.ledger.verify([victim.signer.verifier], since=bad)
 
     victim.attacker.change_checkpoint(300, note=bad)
     stored = victim.audit(512)
-    if "signed by" in says or "but by" in says:  # anybody can put those there: they say nothing
+    if is_of_another_key:  # anybody can put those there: they say nothing
         assert stored.is_verified
         assert "none of the given keys signed say nothing: 1." in " ".join(stored.limits)
     else:
         assert not stored.is_verified
-        assert "(in the database) does not hold" in message(stored, None, "unreadable")
+        assert "The checkpoint in the database proves nothing: " in message(stored, None, "unreadable")
         assert says in message(stored, None, "unreadable")
 
     # Where it is the last one it is not taken for one: there is a new one, which holds.
@@ -668,7 +712,10 @@ def test_with_another_key_no_checkpoint_counts(victim: Victim) -> None:
     assert (audited.covered, audited.covered_by_database) == (0, 0)
     assert found(audited) == [(None, "unreadable")] * 3
     assert audited.is_in_order
-    assert "none of the given keys signed say nothing: 3." in " ".join(audited.limits)
+    assert [it for it in audited.limits if "say nothing" in it] == [
+        "Checkpoints in the database that none of the given keys signed say nothing: 3.",
+        "Checkpoints that were given and that none of the given keys signed say nothing: 3.",
+    ]
 
 
 # The stored tree, and proofs -------------------------------------------------------------------------------

@@ -233,8 +233,14 @@ def means_the_same(damaged: bytes, whole: bytes) -> bool:
     ("content", "says"),
     [
         (b"", "not complete"),
-        (b"PK\3\4 another kind of archive", "not compressed with gzip"),
-        (b'{"format": "deployledger-log"}\n', "not compressed with gzip"),
+        (
+            b"PK\3\4 another kind of archive",
+            "imported: it is no export of an event log: those are compressed with gzip",
+        ),
+        (
+            b'{"format": "deployledger-log"}\n',
+            "those are compressed with gzip. Nothing was imported. Name a file",
+        ),
         (gzip.compress(b""), "not complete: it has no line"),
         (gzip.compress(b"one two three\n"), "no export of an event log"),
         (gzip.compress(b'{"format": "deployledger-log", "version": "1"}\n'), "its 'version' cannot be '1'"),

@@ -12,6 +12,7 @@ from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.history import apply_all, differences, entries, past_status
+from deployledger.projections.ledger.evidence import story
 from tests.domain.given import (
     ARTIFACT,
     DEPLOYMENT_ID,
@@ -122,8 +123,9 @@ def test_steps_durations_and_attempts() -> None:
         None,
         "delete",
     ]
-    took = [None, 0.5, 0.5, None, 0.5, 0.5, 0.5, None, None, 0.5]
+    took = [None, 0.5, 0.5, None, 0.5, 0.5, None, None, None, 0.5]
     assert [it.duration for it in found] == took
+    assert events.COMMANDS == story.COMMANDS, "a report says as the history does how long it took"
     assert [it.attempt for it in found] == [1, 1, 1, 2, 2, 2, 2, 1, 1, 1]
 
 

@@ -437,7 +437,8 @@ class EventLog(Protocol):
     ) -> Exported:
         """Write the whole log, as it is when this begins, into a file that `import_from` reads.
 
-        If it is interrupted, the same call goes on where it was.
+        If it is interrupted, the same call goes on where it was, and ends where it would have ended: what
+        was added to the log since it began first is not in the file.
 
         Args:
             replace: write over a file that is there.

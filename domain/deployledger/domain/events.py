@@ -239,3 +239,9 @@ class Deleted(DeploymentEvent):
     trigger: ClassVar[Trigger] = Trigger.DELETED
 
     simulated: bool = False
+
+
+COMMANDS = frozenset(
+    it.TOPIC for it in (Requested, UpdateRequested, RetryRequested, Cancelled, DeletionRequested)
+)
+"""The topics of events that somebody asked for; the others are what came of that."""

@@ -33,12 +33,6 @@ _ENDED = {
     events.Completed.TOPIC: Step.RUN,
     events.Deleted.TOPIC: Step.DELETE,
 }
-_COMMANDS = {
-    events.Requested.TOPIC,
-    events.UpdateRequested.TOPIC,
-    events.RetryRequested.TOPIC,
-    events.DeletionRequested.TOPIC,
-}
 _AFTER_ANOTHER = "An earlier event could not be applied."
 
 
@@ -170,7 +164,7 @@ def entries(past: Iterable[Applied]) -> list[DeploymentHistoryEntry]:
             attempt = it.event.attempt
         before, status = status, respond(it.row) if it.row is not None else None
         duration = None
-        if began_at is not None and raw.topic not in _COMMANDS:
+        if began_at is not None and raw.topic not in events.COMMANDS:
             duration = (record.recorded_at - began_at).total_seconds()
         found.append(
             DeploymentHistoryEntry(

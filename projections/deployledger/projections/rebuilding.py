@@ -14,6 +14,7 @@ from deployledger.projections.garbage import rare_collections
 from deployledger.projections.projection import Projection
 from deployledger.projections.reports import COUNTS, Difference, Progress, Rebuilt, Task, Verified
 from deployledger.projections.store import Applying, Changes, Comparison, PastRow, Rows, StoredRow
+from deployledger.projections.workers import check_workers
 
 if TYPE_CHECKING:
     from deployledger.projections.read_models import ReadModels
@@ -155,8 +156,7 @@ def verify(
 
 
 def _chosen(models: "ReadModels", names: Sequence[str], workers: int) -> list[Projection[Any]]:
-    if not 1 <= workers <= 64:
-        raise ConfigurationError(f"{workers} workers are out of range: 1 to 64.")
+    check_workers(workers)
     return [models.projection(name) for name in dict.fromkeys(names)]
 
 

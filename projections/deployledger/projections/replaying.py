@@ -35,11 +35,11 @@ from deployledger.projections.rebuilding import ranges
 from deployledger.projections.reports import Progress
 from deployledger.projections.states import canonical
 from deployledger.projections.what_if import Difference, Rule, load
+from deployledger.projections.workers import check_workers
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST_BEGINS = b"deployledger states 1\n"
 _EVENTS_IN_MEMORY = 500_000
-_MOST_WORKERS = 64
 _MOST_PASSES = 256
 """More than any log needs: a position that somebody made huge is not to make a replay endless."""
 
@@ -132,8 +132,7 @@ def replay(
         ResourceNotFoundError: if there is no such deployment.
     """
     begin = time.monotonic()
-    if not 1 <= workers <= _MOST_WORKERS:
-        raise ConfigurationError(f"{workers} workers are out of range: 1 to {_MOST_WORKERS}.")
+    check_workers(workers)
     rule = _rule(against)
     if rule is not None and workers > 1 and not isinstance(against, str):
         raise ConfigurationError(
@@ -271,7 +270,7 @@ def _replay_part(
     for streams in ranges_of_streams:
         with rare_collections:
             replaying = _Replaying(log, rule)
-            is_all = len(ranges_of_streams) == 1 and streams[0] != streams[1] and streams == ranges(1)[0]
+            is_all = len(ranges_of_streams) == 1 and streams == ranges(1)[0]
             for page in log.scan(after=0, until=until, streams=None if is_all else streams):
                 for raw in page:
                     replaying.take(raw)

@@ -55,20 +55,11 @@ from deployledger.service.watchers import Watchers
 from deployledger.service.worker import Worker
 
 LOGGER = logging.getLogger("ml_model_deployment_service")
+CHECKPOINTS_LOGGER = logging.getLogger(f"{LOGGER.name}.checkpoints")
 
 PIPELINE_ACTOR = "deployledger"
 """The actor of the events that a job records."""
 
-_COMMAND_TOPICS = [
-    event.TOPIC
-    for event in (
-        events.Requested,
-        events.UpdateRequested,
-        events.RetryRequested,
-        events.Cancelled,
-        events.DeletionRequested,
-    )
-]
 _READ_AT_ONCE = 1000
 _FOLLOW_AGAIN_SECONDS = 1.0
 _THREADS = 8
@@ -740,7 +731,7 @@ class DeploymentService:
             self._closing,
             every_events=events_between,
             every_seconds=seconds_between,
-            on_problem=lambda error: LOGGER.warning("A checkpoint waits: %s", error),
+            on_problem=_say_that_a_checkpoint_waits,
         )
 
     async def _take_up(self, worker: Worker, after: int) -> None:
@@ -748,7 +739,7 @@ class DeploymentService:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                follow = partial(self._log.follow, after, topics=_COMMAND_TOPICS)
+                follow = partial(self._log.follow, after, topics=sorted(events.COMMANDS))
                 with await loop.run_in_executor(self._executor, follow) as follower:
                     async for batch in follower:
                         for recorded in batch.events:
@@ -767,7 +758,7 @@ class DeploymentService:
         except EventLogError:
             return after
         for raw in raws:
-            if raw.topic in _COMMAND_TOPICS:
+            if raw.topic in events.COMMANDS:
                 with contextlib.suppress(ValueError):  # SQLite lets anything be in a column
                     worker.wake(UUID(raw.stream_id))
         return raws[-1].position if raws else after
@@ -853,8 +844,13 @@ class DeploymentService:
             try:
                 self._ledger.checkpoint()
             except Exception as error:  # what signs, and the place, may raise what they like
-                LOGGER.warning("No checkpoint was made: %s", error)
+                _say_that_a_checkpoint_waits(error)
         self._executor.shutdown()
         self._models.store.close()
         self._ledger.store.close()
         self._log.close()
+
+
+def _say_that_a_checkpoint_waits(error: Exception) -> None:
+    """Say why a checkpoint was not signed or not published; the next one makes up for it."""
+    CHECKPOINTS_LOGGER.warning("A checkpoint waits: %s", error)

@@ -233,12 +233,12 @@ def verify(
     session = session_for(output, verbose)
 
     def work(ledger: "Ledger") -> "Audited":
-        from deployledger.adapters.ledger.publishing import read_checkpoints
+        from deployledger.adapters.ledger.publishing import read_checkpoint, read_checkpoints
         from deployledger.adapters.settings import load_settings
 
         places = checkpoint if checkpoint is not None else [*filter(None, [load_settings().checkpoints])]
         notes = [it for place in places for it in read_checkpoints(place)]
-        before = read_checkpoints(since)[-1][1] if since is not None else None
+        before = read_checkpoint(since)[1] if since is not None else None
         with Reading(session, "Verifying") as reading:
             return ledger.verify(
                 _verifiers(key),
@@ -287,16 +287,26 @@ def _print(session: Session, found: "Audited") -> None:
     for limit in found.limits:
         say(f"[dim]–[/] {escaped(limit)}")
     if found.is_verified:
-        since = f"from position {found.after + 1:,} " if found.after else ""
-        say(f"[bold green]Verified[/] {since}up to position {found.covered_by_database:,}.")
+        if found.after < found.covered_by_database:
+            since = f"from position {found.after + 1:,} " if found.after else ""
+            say(f"[bold green]Verified[/] {since}up to position {found.covered_by_database:,}.")
+        else:
+            say(f"[bold green]Verified[/] up to position {found.after:,}, and no checkpoint covers more.")
     elif all(it.kind == UNREADABLE for it in found.problems) and found.problems:
-        say("[bold red]Not verified:[/] a checkpoint cannot be read with the keys that were given.")
+        say("[bold red]Not verified:[/] a checkpoint cannot be verified with the keys that were given.")
+    elif found.is_contradicted:
+        say("[bold red]Not verified:[/] one checkpoint proves the log, and another one is not of it.")
     elif found.problems:
         say("[bold red]Not verified:[/] the log is not what it was.")
     else:
+        is_of_others = any(it.is_of_another_key for it in found.checkpoints)
         say(
-            "[bold yellow]Not verified:[/] nothing is wrong, but no checkpoint proves it. "
-            "`deployledger audit checkpoint` makes one."
+            "[bold yellow]Not verified:[/] nothing is wrong, but no checkpoint proves it"
+            + (
+                ": none is signed with the keys that were given."
+                if is_of_others
+                else ". `deployledger audit checkpoint` makes one."
+            )
         )
 
 

@@ -1,12 +1,12 @@
 """The commands that take evidence out of the log, and that verify it without the database."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployledger.adapters.cli.audit_commands import KeyOption
+from deployledger.adapters.cli.listing import moment
 from deployledger.adapters.cli.past_commands import name_others
 from deployledger.adapters.cli.reading import Reading
 from deployledger.adapters.cli.session import (
@@ -40,7 +40,7 @@ def export(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Of everything that was recorded from this time on, as in 2026-03-01T00:00Z.",
+            help="Of everything that was recorded from this time on: 2026-03-01T00:00Z, or an age: 3d.",
             show_default=False,
         ),
     ] = None,
@@ -60,6 +60,7 @@ def export(
     It is a ZIP file with the events, a proof for each, a signed checkpoint, and a report for people.
     """
     session = session_for(output, verbose)
+    begin, end = moment(since, "--since"), moment(until, "--until")
 
     async def work(service: "DeploymentService") -> "Exported":
         from deployledger.projections.ledger.evidence.exporting import export_evidence
@@ -77,8 +78,8 @@ def export(
                 Signer.load(key) if key is not None else None,
                 file,
                 deployment_id=found,
-                since=_time(since),
-                until=_time(until),
+                since=begin,
+                until=end,
                 force=force,
                 progress=reading,
             )
@@ -172,18 +173,3 @@ def _print_check(session: Session, check: "Check") -> None:
         say(f"  [red]{escaped(shown)}[/]")
     if check.problem_count > _MOST_SHOWN:
         say(f"  [red]… and {check.problem_count - _MOST_SHOWN:,} more[/]")
-
-
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    from deployledger.domain import moments
-    from deployledger.domain.exceptions import ConfigurationError
-
-    found = moments.parse(text)
-    if not isinstance(found, datetime):
-        raise ConfigurationError(
-            f"A range begins and ends at a time, and {text!r} is none.",
-            hint="Give a time with its zone, as in 2026-03-01T00:00Z.",
-        )
-    return found

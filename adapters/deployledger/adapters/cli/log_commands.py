@@ -136,12 +136,20 @@ def export(
     """
     session = session_for(output, verbose)
 
-    def work(log: "EventLog") -> "Exported":
+    def work(log: "EventLog") -> "tuple[Exported, int]":
         with _Moving(session) as moving:
-            return log.export_to(file, replace=force, progress=moving)
+            exported = log.export_to(file, replace=force, progress=moving)
+        return exported, log.position() - exported.events
 
     with Interruptible():
-        done = _of_log_here(session, work)
+        done, more = _of_log_here(session, work)
+    if more:
+        session.stderr.print(
+            f"The log has {_number(more, 'more event')} by now, not in this file. If they are to be, stop "
+            "what adds to the log, and export again with --force.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if session.is_json:
         _print_moved(session, done)
         return
@@ -213,9 +221,11 @@ class _Moving:
 
 
 def _counted(moved: "Exported | Imported") -> str:
-    events = "1 event" if moved.events == 1 else f"{moved.events:,} events"
-    keys = "1 idempotency key" if moved.keys == 1 else f"{moved.keys:,} idempotency keys"
-    return f"{events} and {keys}"
+    return f"{_number(moved.events, 'event')} and {_number(moved.keys, 'idempotency key')}"
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _base64(root: bytes) -> str:

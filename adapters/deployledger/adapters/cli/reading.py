@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from deployledger.domain.event_log import EventLog
 
-_MOST_WORKERS = 64
 _SMALL_LOG = 20_000
 _SAID_EVERY_SECONDS = 5.0
 
@@ -31,7 +30,9 @@ def workers_for(log: "EventLog", wanted: int | None) -> int:
     """Return how many processes do the work."""
     if wanted is not None:
         return wanted
-    return min(os.cpu_count() or 1, _MOST_WORKERS) if log.position() >= _SMALL_LOG else 1
+    from deployledger.projections.workers import MOST_WORKERS
+
+    return min(os.cpu_count() or 1, MOST_WORKERS) if log.position() >= _SMALL_LOG else 1
 
 
 class Reading:

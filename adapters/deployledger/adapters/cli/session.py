@@ -122,8 +122,9 @@ class Session:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         else:
             logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
-            # What was made anew without being asked for, users are told.
-            logging.getLogger("ml_model_deployment_service.read_models").addHandler(logging.StreamHandler())
+            # Users are told what was made anew without being asked for, and what is not kept elsewhere.
+            for name in ("read_models", "checkpoints"):
+                logging.getLogger(f"ml_model_deployment_service.{name}").addHandler(logging.StreamHandler())
 
         async def opened() -> _T:
             async with self.open_service() as service:

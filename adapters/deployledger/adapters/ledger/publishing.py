@@ -80,11 +80,27 @@ def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
         raise
     except Exception as error:  # as above
         raise ConfigurationError(
-            f"The checkpoints at {_shown(place)} cannot be read: {_without(error, place)}."
+            f"The checkpoints at {_shown(place)} cannot be read: {_without(error, place)}.",
+            hint="Name the file of a checkpoint, or a folder or URI that has some.",
         ) from None
     if not found:
         raise ConfigurationError(f"There is no checkpoint at {_shown(place)}: no file ends with {_SUFFIX}.")
     return found
+
+
+def read_checkpoint(place: str) -> tuple[str, bytes]:
+    """Return the one checkpoint that is in a file or at a URI: where it is from, and the signed note.
+
+    Raises:
+        ConfigurationError: if there is none, or there are several.
+    """
+    found = read_checkpoints(place)
+    if len(found) > 1:
+        raise ConfigurationError(
+            f"There are {len(found)} checkpoints at {_shown(place)}, and one is wanted.",
+            hint=f"Name one of the files in it, like {found[-1][0]}.",
+        )
+    return found[0]
 
 
 def _listed(place: str) -> tuple[list[str] | None, Callable[[str], bytes]]:
@@ -196,7 +212,8 @@ def _shown(place: str) -> str:
 
 def _without(error: Exception, place: str) -> str:
     """Return what an error says without the secrets of the URI."""
-    said = without_credentials(str(error)) or type(error).__name__
+    told = error.strerror if isinstance(error, OSError) and _folder(place) else None
+    said = without_credentials(told or str(error)) or type(error).__name__
     _, _, rest = place.partition("://")
     who = rest.rpartition("@")[0]
     for secret in filter(None, [who, *who.split(":"), rest.partition("?")[2]]):

@@ -27,7 +27,8 @@ _INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
 _AGAIN_SECONDS = 0.05
 _TRIES = 100
 _HASHES_KEPT = 65_536
-"""How many hashes of a tree are kept while many paths are asked for."""
+_TILES_KEPT = 1_024
+"""How many hashes and tiles of a tree are kept while many paths are asked for; a tile has up to 8 KiB."""
 _LOOKED_BACK = 100
 """Among how many checkpoints, of all keys, the last one of a key is looked for."""
 
@@ -412,6 +413,8 @@ class Tree:
         tile, begin = divmod(first, TILE_WIDTH)
         end = begin + (1 << above)
         if (level, tile) not in self._tiles:
+            if len(self._tiles) >= _TILES_KEPT:
+                del self._tiles[next(iter(self._tiles))]
             self._tiles[level, tile] = self._store.tiles(level, tile, tile).get(tile, b"")
         found = self._tiles[level, tile]
         if len(found) < end * HASH_BYTES:

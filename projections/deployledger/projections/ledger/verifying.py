@@ -25,6 +25,7 @@ from deployledger.projections.ledger.merkle import HASH_BYTES
 from deployledger.projections.ledger.notes import Checkpoint, NoteError, OtherSignerError, open_checkpoint
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH
 from deployledger.projections.reports import Progress
+from deployledger.projections.workers import check_workers
 
 _LEAST_OF_A_PART = 64 * TILE_WIDTH
 _STREAMS_AT_ONCE = 500
@@ -32,7 +33,7 @@ _BEFORE_ALL = -(1 << 63) - 1
 
 
 UNREADABLE = "unreadable"
-"""The kind of the problem that a checkpoint is none, or not signed by a key that was given."""
+"""The kind of the problem that a checkpoint is none, or that no given one is signed by a given key."""
 
 DATABASE = "database"
 """Where a checkpoint is from that was not given."""
@@ -118,6 +119,12 @@ class Audited:
         }
 
     @property
+    def is_contradicted(self) -> bool:
+        """Whether a checkpoint proves what another one denies: the two are not of one log."""
+        denied = [it.size for it in self.checkpoints if it.origin and it.error]
+        return bool(denied) and max(denied) <= self.covered_by_database
+
+    @property
     def limits(self) -> tuple[str, ...]:
         """What this does not show, in sentences."""
         found: list[str] = []
@@ -130,11 +137,12 @@ class Audited:
             found.append(
                 f"Edits of events {signed + 1:,} to {self.size:,} cannot be seen: no checkpoint covers them."
             )
-        others = sum(it.is_of_another_key and not it.is_from_outside for it in self.checkpoints)
-        if others:
-            found.append(
-                f"Checkpoints in the database that none of the given keys signed say nothing: {others:,}."
-            )
+        for where, is_outside in (("in the database", False), ("that were given and", True)):
+            others = sum(it.is_of_another_key and it.is_from_outside is is_outside for it in self.checkpoints)
+            if others:
+                found.append(
+                    f"Checkpoints {where} that none of the given keys signed say nothing: {others:,}."
+                )
         if self.covered_by_database > self.covered:
             found.append(
                 f"Events {self.covered + 1:,} to {self.covered_by_database:,} are covered by checkpoints in "
@@ -156,8 +164,7 @@ def verify(
     progress: Progress = lambda done, total: None,
 ) -> Audited:
     """Verify a log; see `Ledger.verify`."""
-    if not 1 <= workers <= 64:
-        raise ConfigurationError(f"{workers} workers are out of range: 1 to 64.")
+    check_workers(workers)
     started = time.monotonic()
     # In this order: what is added meanwhile is behind all that is looked at.
     notes = [*checkpoints, *((DATABASE, it.note) for it in ledger.checkpoints())]
@@ -181,18 +188,22 @@ def verify(
 
     progress(0, end - start.size)
     with rare_collections:
-        if start.behind:
-            only = Part(start.size, end, tuple(sizes))
-            checked = [check_part(ledger.log, ledger.store, only, tell, start.behind)]
-        else:
-            checked = check(ledger.log, ledger.store, _parts(start.size, end, sizes, workers), tell)
+        checked: list[Checked] = []
+        after = start.size
+        if start.behind:  # first the rest of a tile: what others do are whole ones
+            after = min(end, start.size + TILE_WIDTH - len(start.behind))
+            rest = Part(start.size, after, tuple(it for it in sizes if it <= after))
+            checked += [check_part(ledger.log, ledger.store, rest, tell, start.behind)]
+        if after < end or not checked:
+            checked += check(ledger.log, ledger.store, _parts(after, end, sizes, workers), tell)
         problems = [*_outside(ledger), *_missing(checked), *(it for part in checked for it in part.problems)]
         problems += _across(ledger, checked, start.size, end)
     progress(end - start.size, end - start.size)
     roots = _roots(start, checked, sizes)
     results = [_result(ledger, it, roots, start, end) for it in signed]
     changed = next((it.changed for it in checked if it.changed is not None), None)
-    problems += _disagreements(ledger, signed, results, changed, end)
+    is_missing = any(first <= (changed or 0) <= last for it in checked for first, last in it.missing)
+    problems += _disagreements(ledger, signed, results, changed, is_missing, end)
     if stored > end:
         message = f"The log ends at position {end}, and its ledger at {stored}: it was truncated at the end."
         problems.append(AuditProblem(end + 1, "truncated", message))
@@ -353,7 +364,7 @@ def _across(ledger: Ledger, parts: Sequence[Checked], after: int, end: int) -> l
             found.problems.append(AuditProblem(next(iter(begins), None), "version", message))
         if part is not parts[-1]:
             standings.update(part.begun)
-        position += len(part.roots) * TILE_WIDTH
+        position = (position // TILE_WIDTH + len(part.roots)) * TILE_WIDTH
     return found.problems
 
 
@@ -456,44 +467,48 @@ def _disagreements(
     signed: Sequence[_Signed],
     results: Sequence[CheckpointResult],
     changed: int | None,
+    is_missing: bool,
     end: int,
 ) -> list[AuditProblem]:
-    """Return where log, stored tree and checkpoints do not agree, and which of them is wrong."""
+    """Return where log, stored tree and checkpoints do not agree, and which of them is wrong.
+
+    Args:
+        changed: the first event that is not the one in the stored tree.
+        is_missing: whether that is because it is missing, which is told already.
+    """
     problems: list[AuditProblem] = []
+    outside = [it for it in results if it.is_from_outside]
+    are_all_of_others = all(it.is_of_another_key for it in outside)
     covered = max((it.size for it in results if it.holds), default=0)
     failing = [it for it, result in zip(signed, results, strict=True) if it.checkpoint and result.error]
     for it, result in zip(signed, results, strict=True):
-        if result.is_of_another_key and not result.is_from_outside:
-            continue  # anybody can put those there, and who has several keys gives one of them
+        if result.is_of_another_key and not (result.is_from_outside and are_all_of_others):
+            continue  # anybody can put one into the database, and a folder has those of earlier keys
         if result.error:
             position = end + 1 if it.size > end else None
             kind = UNREADABLE if not it.checkpoint else "checkpoint" if it.size <= end else "truncated"
             where = "in the database" if it.source == DATABASE else it.source
-            told = f"of {it.size:,} events" if it.checkpoint else "that cannot be read"
-            problems.append(
-                AuditProblem(position, kind, f"The checkpoint {told} ({where}) does not hold: {result.error}")
-            )
+            told = f"of {it.size:,} events ({result.origin}; {where}) does not hold"
+            said = told if it.checkpoint else f"{where} proves nothing"
+            problems.append(AuditProblem(position, kind, f"The checkpoint {said}: {result.error}"))
     broken = sorted((it for it in failing if it.size <= end), key=lambda it: it.size)
     if broken and broken[0].checkpoint is not None:
         first = broken[0].checkpoint
         if changed is not None and changed <= first.size and _leads_to(ledger, first):
-            problems.append(
-                AuditProblem(
-                    changed, "changed", f"Event {changed} is not the one that was signed: {_CHANGED}."
-                )
-            )
+            if not is_missing:
+                message = f"Event {changed} is not the one that was signed: {_CHANGED}."
+                problems.append(AuditProblem(changed, "changed", message))
             changed = None
         elif changed is None or changed > first.size:
             lower = max((it.size for it in results if it.holds and it.size < first.size), default=0)
-            problems.append(
-                AuditProblem(
-                    lower + 1,
-                    "changed",
-                    f"Events {lower + 1:,} to {first.size:,} are not all those that were signed; the stored "
-                    "tree does not tell which.",
-                )
+            why = (
+                "that checkpoint is of another log, or this one was rewritten, and signed by the key's owner"
+                if first.size <= covered
+                else "some were changed, the tree does not tell which; or that checkpoint is of another log"
             )
-    if changed is not None:
+            message = f"Events {lower + 1:,} to {first.size:,} are not all those that were signed: {why}."
+            problems.append(AuditProblem(lower + 1, "changed", message))
+    if changed is not None and not is_missing:
         if changed <= covered:
             message = (
                 f"The stored tree has another event {changed} than the log, and checkpoints prove the log: "

@@ -43,7 +43,7 @@ def export_log(
     replace: bool = False,
     progress: MovingProgress | None = None,
 ) -> Exported:
-    """Write the whole log, as it is when this begins, into a file; see ``EventLog.export_to``."""
+    """Write the whole log, as it is when this first begins, into a file; see ``EventLog.export_to``."""
     begin = time.monotonic()
     target = Path(file).expanduser().absolute()
     until = log.position()

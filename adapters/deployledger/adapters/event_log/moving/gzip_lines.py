@@ -38,8 +38,9 @@ def blocks(file: BinaryIO) -> Iterator[Block]:
         try:
             unpacked = unpacker.decompress(packed, _UNPACKED_BYTES)
         except zlib.error as error:
-            what = "the compressed data is damaged" if is_begun else "it is not compressed with gzip"
-            raise BadFileError(f"{what} ({error})") from error
+            if is_begun:
+                raise BadFileError(f"the compressed data is damaged ({error})") from error
+            raise BadFileError("it is no export of an event log: those are compressed with gzip") from error
         left = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
         taken += len(packed) - len(left)
         packed, is_begun, is_within = left, True, not unpacker.eof
@@ -85,7 +86,7 @@ class NumberedLines:
         try:
             line = next(self._lines)
         except BadFileError as error:
-            raise BadFileError(f"behind line {self.number} {error}") from error
+            raise BadFileError(f"behind line {self.number} {error}" if self.number else str(error)) from error
         self.number += 1
         return line
 

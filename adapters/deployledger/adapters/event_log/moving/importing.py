@@ -68,6 +68,10 @@ def import_log(
     )
 
 
+_WHAT_TO_DO = "Export the log again, or take another copy of the file."
+_WHAT_IS_READ = "Name a file that `deployledger log export` wrote, of this version or an older one."
+
+
 class _StagedOtherwiseError(Exception):
     """What was left by an import that was interrupted is not what is in the file."""
 
@@ -116,8 +120,8 @@ class _Import:
             line = next(lines, None)
             if line is not None:
                 return header_of(line)
-        except BadLineError as error:
-            raise self._bad_file(str(error)) from error
+        except BadFileError as error:
+            raise self._bad_file(str(error), hint=_WHAT_IS_READ) from error
         raise self._incomplete("it has no line")
 
     def _add_events(self, lines: NumberedLines, header: Header, staged: Staged) -> None:
@@ -201,10 +205,9 @@ class _Import:
                 f"{b64encode(trailer.root).decode()}"
             )
 
-    def _bad_file(self, problem: str) -> ConfigurationError:
+    def _bad_file(self, problem: str, *, hint: str = _WHAT_TO_DO) -> ConfigurationError:
         return ConfigurationError(
-            f"{self._source} cannot be imported: {problem}.",
-            hint="Nothing was imported. Export the log again, or take another copy of the file.",
+            f"{self._source} cannot be imported: {problem}.", hint=f"Nothing was imported. {hint}"
         )
 
     def _incomplete(self, problem: str) -> ConfigurationError:
@@ -226,7 +229,7 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
     try:
         file = source.open("rb")
     except OSError as error:
-        raise ConfigurationError(f"{source} cannot be read: {error.strerror}.") from error
+        raise ConfigurationError(f"{source} cannot be read: {error.strerror}.", hint=_WHAT_IS_READ) from error
     with file:
         try:
             yield file

@@ -141,9 +141,7 @@ class PostgresReadModels:
         exists = _one(session, "SELECT to_regclass(%s)", (f"{SCHEMA}.read_model_parked",))[0]
         if exists is None:
             with session.transaction():
-                session.execute(
-                    "SELECT pg_advisory_xact_lock(hashtextextended('deployledger read models', 0))"
-                )
+                session.execute(_CREATE_ALONE)
                 for statement in _CREATE:
                     session.execute(statement)
         self._is_created = True

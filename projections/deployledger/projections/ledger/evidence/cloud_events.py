@@ -174,10 +174,7 @@ def contradiction(event: Recorded) -> str:
     }
     for name, value in beside.items():
         if name in data and data[name] != value:
-            return (
-                f"its {name} is {value!r}, but {data[name]!r} in its stored state: one of them was changed "
-                "before it was signed"
-            )
+            return f"its {name} is {value!r}, but {data[name]!r} in its stored state: one of them was changed"
     return ""
 
 

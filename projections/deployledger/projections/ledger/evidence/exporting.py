@@ -107,6 +107,8 @@ def export_evidence(
         LedgerError: if the log is not the one that the ledger is of.
     """
     _check(deployment_id, since, until)
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder.", hint="Name a file in it.")
     if path.exists() and not force:
         raise ConflictError(f"{path} is there already.", hint="Choose another path, or say --force.")
     signer = signer or ledger.signer
@@ -131,7 +133,10 @@ def export_evidence(
         _write(partial, chosen, log, ledger, signer, checkpoint, progress)
         partial.replace(path)
     except OSError as error:
-        raise ConfigurationError(f"The evidence {path} cannot be written: {error.strerror}.") from error
+        raise ConfigurationError(
+            f"The evidence {path} cannot be written: {error.strerror}.",
+            hint="Name a file in a folder that there is, and that you may write to.",
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -192,7 +197,12 @@ def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
 
 
 def _of_stream(log: EventLog, stream_id: UUID, size: int) -> list[Recorded]:
-    return [
+    """Return the events of a stream up to a position.
+
+    Raises:
+        LedgerError: if one in front of another is missing, or is not where it was.
+    """
+    events = [
         Recorded(
             it.raw.position,
             stream_id.bytes,
@@ -207,6 +217,18 @@ def _of_stream(log: EventLog, stream_id: UUID, size: int) -> list[Recorded]:
         )
         for it in log.stream_records(stream_id, until=size)
     ]
+    before = 0
+    for version, event in enumerate(events, start=1):
+        if event.stream_version != version:
+            for _ in _in_range(log, before, event.position):
+                pass  # this finds which position is missing
+            raise LedgerError(
+                f"Event {event.position} has version {event.stream_version} of stream {stream_id}, and not "
+                f"{version}, which follows.",
+                hint=VERIFY_HINT,
+            )
+        before = event.position
+    return events
 
 
 def _event_at(log: EventLog, position: int) -> Recorded:

@@ -6,10 +6,15 @@ from string import Template
 from deployledger.projections.ledger.evidence.manifest import BOUNDS, Selection
 
 COMMANDS = """python -m pip install cryptography
-python -m pip install --no-deps deployledger
+python -m pip install --no-deps PACKAGE
 deployledger-verify-evidence EVIDENCE.zip --key OWNER.pub
 """
 """How an auditor verifies evidence, with nothing else of the service installed."""
+
+PACKAGE = """PACKAGE is deployledger: its wheel, or a folder with its source. Get it from who gave you this,
+or build it from source, and compare its SHA-256 with one that you got on another way. What a public index
+has under that name need not be it."""
+"""Where what verifies comes from: who could put another program in its place could let it say anything."""
 
 _BOUNDS = (
     f"| `{BOUNDS}` | the events right before and behind the range, without their contents: they show that "
@@ -34,6 +39,7 @@ def readme(selection: Selection, origin: str, limits: tuple[str, ...]) -> str:
         what=what,
         bounds=_BOUNDS if selection.is_range else "",
         commands=COMMANDS,
+        package=PACKAGE,
         limits="\n".join(f"- {it}" for it in limits),
     )
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from html import escape
 
 from deployledger.projections.ledger.evidence.manifest import Selection
-from deployledger.projections.ledger.evidence.pages import COMMANDS, text
+from deployledger.projections.ledger.evidence.pages import COMMANDS, PACKAGE, text
 from deployledger.projections.ledger.evidence.story import MOST_SHOWN, Change, Entry, Revision, Story
 from deployledger.projections.ledger.evidence.verifying import limits
 from deployledger.projections.ledger.keys import Verifier
@@ -346,6 +346,7 @@ def _verifying(verifier: Verifier) -> Iterator[str]:
     )
     yield f"<pre>{_e(verifier)}</pre>"
     yield f"<pre>{_e(COMMANDS)}</pre>"
+    yield f"<p>{_e(PACKAGE)}</p>"
     yield (
         "<p>The command checks the signatures, the digest of every file, that every event is what its stored "
         "bytes say, and with an inclusion proof (RFC 6962) for each that it is in the tree whose root the "

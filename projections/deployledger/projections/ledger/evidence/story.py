@@ -33,7 +33,8 @@ _WHAT: Final = {
     "deployment_name.reserved": "Name reserved",
     "deployment_name.released": "Name released",
 }
-_COMMANDS: Final = {
+# Those of the domain's events, which need more than who only verifies evidence has.
+COMMANDS: Final = {
     "deployment.requested",
     "deployment.update_requested",
     "deployment.retry_requested",
@@ -165,11 +166,6 @@ class Story:
             yield None
         yield from self._last
 
-    def name_of(self, deployment_id: UUID) -> str:
-        """Return the last name of a deployment that is known, or an empty text."""
-        deployment = self._deployments.get(deployment_id)
-        return deployment.name if deployment else ""
-
     def add(self, event: Recorded) -> None:
         """Tell of the next event."""
         self.events += 1
@@ -194,7 +190,7 @@ class Story:
         deployment_id = UUID(bytes=event.stream_id)
         deployment = self._deployments.setdefault(deployment_id, _Deployment())
         duration = None
-        if deployment.last_at is not None and event.topic not in _COMMANDS:
+        if deployment.last_at is not None and event.topic not in COMMANDS:
             duration = (event.time - deployment.last_at).total_seconds()
         deployment.last_at = event.time
         if event.topic in _SPECIFIED:
