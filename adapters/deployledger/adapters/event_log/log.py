@@ -60,6 +60,7 @@ KEYS_TABLE = "idempotency_keys"
 _UNDECODABLE_HINT = "Upgrade deployledger, or restore the database from a backup."
 _FOLLOWED_AT_ONCE = 1000
 _SETTLED_AFTER = timedelta(seconds=60)
+_MOST_AHEAD = timedelta(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -477,9 +478,11 @@ class DatabaseEventLog(ABC):
     def _settle(self, moment: datetime) -> None:
         """Wait until no event can be recorded at a time any more, so that what is read of it stays true.
 
-        An append takes its time before others see it; of times long ago nobody is at it any more.
+        An append takes its time before others see it; of times long ago nobody is at it any more. The log's
+        clock may be a little ahead of ours. A time far ahead is not waited for: if a clock was set back, what
+        is appended until then is recorded at the last time that the log has.
         """
-        if timedelta() <= datetime.now(UTC) - moment < _SETTLED_AFTER:
+        if -_MOST_AHEAD <= datetime.now(UTC) - moment < _SETTLED_AFTER:
             self._wait_for_appends(moment)
 
     def follow(
