@@ -83,3 +83,6 @@ def test_what_is_read_later_may_turn_out_to_be_unreadable(event: Event) -> None:
     assert odd.timestamp == event.timestamp
     with pytest.raises(UndecodableEventError):
         odd.actor  # noqa: B018
+    nowhere = decode_deferring(raw(event)._replace(stream_id="zz----"))
+    with pytest.raises(UndecodableEventError, match=r"stream zz---- .* does not decode"):
+        nowhere.originator_id  # noqa: B018

@@ -307,7 +307,7 @@ def test_a_log_that_has_impossible_values_is_not_exported(
     database = Database(url)
     database.execute("DROP TRIGGER events_update")
     database.execute("UPDATE events SET state = 7 WHERE position = 7")
-    with pytest.raises(EventLogError, match=r"event 7 .*damaged"):
+    with pytest.raises(EventLogError, match=r"Event 7 .*damaged: its state is not stored as bytes"):
         log.export_to(tmp_path / "log.gz")
 
 

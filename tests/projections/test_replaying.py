@@ -271,6 +271,15 @@ def test_a_missing_event_is_a_gap_of_versions_and_positions(database_url: str) -
             assert (replayed.events, replayed.streams) == (23, 5)
 
 
+def test_a_gap_at_the_end_is_told_though_nothing_comes_behind_it(database_url: str) -> None:
+    with opened(database_url, *(event for stream in past() for event in stream)) as log:
+        by_hand(database_url, "DELETE FROM @events WHERE position IN (12, 13)")
+        for until, message in ((12, "Position 12 is missing"), (13, "Positions 12 to 13 are missing")):
+            (problem,) = replay(log, until=until).problems
+            assert (problem.position, problem.kind) == (12, Kind.POSITION_GAP)
+            assert problem.message == f"{message} in the log."
+
+
 def test_events_in_another_order_than_their_versions(database_url: str) -> None:
     with opened(database_url, *(event for stream in past() for event in stream)) as log:
         for old, new in ((3, 1003), (4, 3), (1003, 4)):
@@ -489,7 +498,7 @@ def test_a_machine_as_somebody_else_writes_it() -> None:
     ("change", "says"),
     [
         ("originator_id = 'zz'", "The id of the stream, 'zz----', is no id."),
-        ("originator_version = 'two'", "Its place in the stream, 'two', is no number."),
+        ("originator_version = 'two'", "Its place in the stream is none: they are numbers from 1 on."),
     ],
 )
 def test_what_is_not_of_the_columns_types_is_told(

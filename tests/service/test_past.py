@@ -29,9 +29,10 @@ from deployledger.service.finding import holders
 from deployledger.service.listing import answer
 from deployledger.service.past import Past
 from tests.contracts.reading import page
-from tests.domain.given import SERVING, history, request, requested
+from tests.domain.given import SERVING, cancelled, history, request, requested
 from tests.faults.conftest import times
 from tests.projections.examples import append_some_undecodable, append_undecodable, empty, histories, opened
+from tests.projections.test_replaying import by_hand
 from tests.service.conftest import OpenService
 
 WAIT = 10
@@ -238,6 +239,23 @@ async def test_nobody_had_a_past(service: MLModelDeploymentService) -> None:
     ):
         with pytest.raises(ConfigurationError, match=r"uuid\.UUID"):
             await call
+
+
+def test_a_time_that_has_not_quite_come_is_waited_for(database_url: str) -> None:
+    with opened(database_url) as models:
+        stream, log = uuid4(), models.log
+        log.append(history(requested(), stream=stream))
+        by_hand(database_url, f"UPDATE @events SET recorded_at = recorded_at + {_A_WHILE[database_url[:6]]}")
+        moment = log.recorded_at(1)
+        assert moment is not None
+        assert moment > datetime.now(UTC)
+        first = past_of(models).status(stream, moment)
+        log.append([cancelled()(stream, 2)])
+        assert past_of(models).status(stream, moment) == first
+        assert log.position_at(moment) == 1
+
+
+_A_WHILE = {"sqlite": "500000", "postgr": "interval '0.5 seconds'"}
 
 
 def test_the_clock_of_the_log_may_be_ahead_of_ours(database_url: str) -> None:

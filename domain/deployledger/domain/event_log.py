@@ -321,7 +321,11 @@ class EventLog(Protocol):
     def read(
         self, *, after: int, limit: int, topics: Sequence[str] = (), stream_id: UUID | None = None
     ) -> EventBatch:
-        """Return the next events behind a position, in the order of the log."""
+        """Return the next events behind a position, in the order of the log.
+
+        Raises:
+            UndecodableEventError: if the first of them cannot be read; a later one ends what is returned.
+        """
         ...
 
     def read_raw(self, *, after: int, limit: int) -> list[RawEvent]:

@@ -198,7 +198,7 @@ class EventLogError(ExternalServiceError):
 
 
 class UndecodableEventError(EventLogError):
-    """A stored event cannot be read: its state is damaged, or newer software wrote it."""
+    """A stored event cannot be read: it is damaged or missing, or newer software wrote it."""
 
 
 class ReadModelError(ExternalServiceError):

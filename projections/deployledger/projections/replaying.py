@@ -229,8 +229,7 @@ def _gap(first: int, last: int) -> Problem:
 
 
 def _of(raw: RawEvent, kind: Kind, message: str) -> Problem:
-    version = raw.stream_version if isinstance(raw.stream_version, int) else 0
-    return Problem(raw.position, raw.stream_id, version, raw.topic, kind, message)
+    return Problem(raw.position, raw.stream_id, raw.stream_version, raw.topic, kind, message)
 
 
 @dataclass(frozen=True)
@@ -307,12 +306,12 @@ class _Replaying:
         if self.broken and stream in self.broken:
             self._pass_over(raw)
             return
-        if not _ID.fullmatch(stream) or not isinstance(raw.stream_version, int):
+        if not _ID.fullmatch(stream) or raw.stream_version < 1:
             # SQLite lets anything be in a column. Without an id it is told with what else is of no stream.
             self.broken[stream] = 0
             self.not_replayed += 1
             if _ID.fullmatch(stream):
-                message = f"Its place in the stream, {raw.stream_version!r}, is no number."
+                message = "Its place in the stream is none: they are numbers from 1 on."
                 self.problems[stream] = _of(raw, Kind.UNDECODABLE, message)
             else:
                 self.events -= 1

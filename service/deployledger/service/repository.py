@@ -7,8 +7,9 @@ from uuid import UUID
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import DeploymentEvent, Event
-from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError
+from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError, UndecodableEventError
 from deployledger.domain.names import NameEvent, NameReservation, reservation_id
+from deployledger.projections.ledger.ledger import VERIFY_HINT
 
 
 def check_id(deployment_id: object) -> None:
@@ -35,9 +36,10 @@ class Repository:
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
+            UndecodableEventError: if one of them is missing, or does not decode.
         """
         check_id(deployment_id)
-        stream = self.log.stream(deployment_id)
+        stream = self._stream(deployment_id, f"deployment {deployment_id}")
         if not stream or not isinstance(stream[0], DeploymentEvent):
             raise ResourceNotFoundError("Deployment", deployment_id)
         return cast("list[DeploymentEvent]", stream)
@@ -56,9 +58,19 @@ class Repository:
     def reservation(self, name: str) -> NameReservation:
         """Return who holds a name; a name that was never taken is held by nobody."""
         reservation = NameReservation(name)
-        for event in self.log.stream(reservation_id(name)):
+        for event in self._stream(reservation_id(name), f"the name {name!r}"):
             reservation = cast("NameEvent", event).mutate(reservation)
         return reservation
+
+    def _stream(self, stream_id: UUID, whose: str) -> list[Event]:
+        """Return the events of a stream, of which none may be missing: nothing can be decided without it."""
+        stream = self.log.stream(stream_id)
+        for version, event in enumerate(stream, 1):
+            if event.originator_version != version:
+                raise UndecodableEventError(
+                    f"Event {version} of {whose} is missing in the event log.", hint=VERIFY_HINT
+                )
+        return stream
 
     def save(self, *aggregates: Deployment | NameReservation) -> list[Event]:
         """Store the pending events of all the aggregates, or none of them, and return them.

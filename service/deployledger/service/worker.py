@@ -25,6 +25,7 @@ from deployledger.domain.exceptions import (
     EventLogError,
     MachineLearningServiceError,
     ResourceNotFoundError,
+    UndecodableEventError,
 )
 from deployledger.domain.lifecycle import IN_PROGRESS, State
 from deployledger.domain.reasons import FailureReason
@@ -149,6 +150,9 @@ class Worker:
                         return
                 except ResourceNotFoundError:
                     return
+                except UndecodableEventError as error:  # which no waiting mends
+                    LOGGER.warning("The job of deployment %s stopped: %s", deployment_id, error)
+                    return
                 except EventLogError as error:
                     LOGGER.warning("Deployment %s waits for the event log: %s", deployment_id, error)
                 except Exception:
@@ -266,6 +270,8 @@ class Worker:
         while True:
             try:
                 await self._blocking(save, record)
+            except UndecodableEventError:
+                raise
             except EventLogError as error:
                 LOGGER.warning("%s waits for the event log: %s", deployment, error)
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)

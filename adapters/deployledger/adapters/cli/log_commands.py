@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,7 +38,7 @@ log = typer.Typer(help="Look at the event log itself, and move it.", no_args_is_
 
 _LAST = 20
 _LOOK_BACK = 10_000
-"""How far back the last events are looked for, where a filter leaves most out."""
+"""How many events are looked at together for the last ones of some topics."""
 
 
 @database.command()
@@ -277,21 +276,28 @@ async def _tail(
     topics: list[str],
     stream_id: "UUID | None",
 ) -> None:
-    end = await asyncio.to_thread(log.position)
-    start = max(0, end - _LOOK_BACK) if after is None else after
+    start = await asyncio.to_thread(_begin, log, topics, stream_id) if after is None else after
     follower = await asyncio.to_thread(log.follow, start, topics=topics, stream_id=stream_id)
     with follower:
-        if after is None:
-            last: deque[RecordedEvent] = deque(maxlen=_LAST)
-            while follower.position < end and (batch := await asyncio.to_thread(follower.next_batch, 0)):
-                last.extend(batch.events)
-            _print_events(session, last)
         while not follow and (batch := await asyncio.to_thread(follower.next_batch, 0)):
             _print_events(session, batch.events)
         if follow:
             # Not in a thread: a thread that waits could not be interrupted.
             async for batch in follower:
                 _print_events(session, batch.events)
+
+
+def _begin(log: "EventLog", topics: list[str], stream_id: "UUID | None") -> int:
+    """Return the position behind which the last events are; those in front of them need not decode."""
+    start = end = log.position()
+    step = end if stream_id is not None else _LOOK_BACK if topics else _LAST
+    streams = None if stream_id is None else (stream_id, stream_id)
+    found: list[int] = []
+    while start > 0 and len(found) < _LAST:
+        until, start = start, max(0, start - step)
+        pages = log.scan(after=start, until=until, streams=streams)
+        found[:0] = [raw.position for page in pages for raw in page if not topics or raw.topic in topics]
+    return found[-_LAST:][0] - 1 if found else end
 
 
 def _print_events(session: Session, events: "Iterable[RecordedEvent]") -> None:

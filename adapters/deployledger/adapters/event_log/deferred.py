@@ -30,7 +30,10 @@ class _Deferring(Event):
         def __getattr__(self, name: str) -> Any:
             fields = self.__dict__
             if name == "originator_id" and _RAW in fields:
-                fields[name] = UUID(fields[_RAW].stream_id)
+                try:
+                    fields[name] = UUID(fields[_RAW].stream_id)
+                except ValueError as error:
+                    raise undecodable(fields[_RAW], error) from error
                 return fields[name]
             if name in _DEFERRED and _RAW in fields:
                 self._load()
@@ -88,12 +91,7 @@ def decode_deferring(raw: RawEvent) -> Event:
             return decode(raw)
         event_class, decode_json = found
         fields = decode_json(raw[4])
-    except (
-        ValueError,
-        TypeError,
-        TopicError,
-        AttributeError,
-    ) as error:  # SQLite lets anything be in a column
+    except (ValueError, TopicError) as error:
         raise undecodable(raw, error) from error
     event = event_class.__new__(event_class)
     fields["originator_version"] = raw[2]

@@ -57,8 +57,10 @@ SCHEMA_VERSION = 2
 EVENTS_TABLE = "events"
 KEYS_TABLE = "idempotency_keys"
 
+_UNDECODABLE_HINT = "Upgrade deployledger, or restore the database from a backup."
 _FOLLOWED_AT_ONCE = 1000
 _SETTLED_AFTER = timedelta(seconds=60)
+_MOST_AHEAD = timedelta(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -292,9 +294,7 @@ class DatabaseEventLog(ABC):
         try:
             yield
         except MapperDeserialisationError as error:
-            raise UndecodableEventError(
-                str(error), hint="Upgrade deployledger, or restore the database from a backup."
-            ) from error
+            raise UndecodableEventError(f"{error}.", hint=_UNDECODABLE_HINT) from error
         except PersistenceError as error:
             raise self._unusable(error.__cause__ or error) from error
 
@@ -383,13 +383,25 @@ class DatabaseEventLog(ABC):
             # become visible in order, so nothing can turn up at or before it.
             until = self.position() if is_filtered else None
             rows = self._rows(after=after, until=until, limit=limit, topics=topics, stream_id=stream_id)
-            events = [
-                RecordedEvent(row.position, row.recorded_at, self._mapper.to_domain_event(row.stored))
-                for row in rows
-            ]
+            events: list[RecordedEvent] = []
+            try:
+                for row in rows:
+                    events.append(self._recorded(row))
+            except UndecodableEventError:
+                if not events:
+                    raise
+                return EventBatch(events, events[-1].position)  # who reads on is told
         if until is not None and len(events) < limit:
             return EventBatch(events, max(after, until))
         return EventBatch(events, events[-1].position if events else after)
+
+    def _recorded(self, row: StoredRow) -> RecordedEvent:
+        try:
+            return RecordedEvent(row.position, row.recorded_at, self._mapper.to_domain_event(row.stored))
+        except MapperDeserialisationError as error:
+            raise UndecodableEventError(
+                f"The event at position {row.position} cannot be read: {error}.", hint=_UNDECODABLE_HINT
+            ) from error
 
     def read_raw(self, *, after: int, limit: int) -> list[RawEvent]:
         """Return the next events behind a position, in the order of the log, as they are stored."""
@@ -466,9 +478,11 @@ class DatabaseEventLog(ABC):
     def _settle(self, moment: datetime) -> None:
         """Wait until no event can be recorded at a time any more, so that what is read of it stays true.
 
-        An append takes its time before others see it; of times long ago nobody is at it any more.
+        An append takes its time before others see it; of times long ago nobody is at it any more. The log's
+        clock may be a little ahead of ours. A time far ahead is not waited for: if a clock was set back, what
+        is appended until then is recorded at the last time that the log has.
         """
-        if timedelta() <= datetime.now(UTC) - moment < _SETTLED_AFTER:
+        if -_MOST_AHEAD <= datetime.now(UTC) - moment < _SETTLED_AFTER:
             self._wait_for_appends(moment)
 
     def follow(

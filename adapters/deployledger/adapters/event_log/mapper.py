@@ -9,6 +9,7 @@ import pydantic_core
 from eventsourcing.persistence import JSONTranscoder, Mapper, MapperDeserialisationError, StoredEvent
 from eventsourcing.utils import TopicError
 
+from deployledger.adapters.event_log.damage import DamagedEvent, damaged
 from deployledger.domain.deployment import Deployment  # importing the events registers their topics
 from deployledger.domain.event_log import RawEvent
 from deployledger.domain.events import Event
@@ -78,16 +79,12 @@ class EventMapper(Mapper[UUID]):
         Raises:
             MapperDeserialisationError: if it does not decode, or a newer version of the software wrote it.
         """
+        version, topic, state = stored_event.originator_version, stored_event.topic, stored_event.state
+        raw = RawEvent(0, str(stored_event.originator_id), version, topic, state)
+        if type(version) is not int or type(topic) is not str or type(state) is not bytes:
+            raw = damaged(raw)
         try:
-            return decode(
-                RawEvent(
-                    0,
-                    str(stored_event.originator_id),
-                    stored_event.originator_version,
-                    stored_event.topic,
-                    stored_event.state,
-                )
-            )
+            return decode(raw)
         except UndecodableEventError as error:
             raise MapperDeserialisationError(error.message) from error
 
@@ -114,9 +111,10 @@ def decode(raw: RawEvent) -> Event:
 
 def undecodable(raw: RawEvent, problem: Exception) -> UndecodableEventError:
     """Return the error for an event that cannot be read."""
+    why = raw.damage if isinstance(raw, DamagedEvent) else _why(problem)
     return UndecodableEventError(
         f"Event {raw.stream_version} of stream {raw.stream_id} with topic {raw.topic!r} "
-        f"does not decode: {_why(problem)}"
+        f"does not decode: {why}"
     )
 
 

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from eventsourcing.sqlite import SQLiteConnection, SQLiteDatastore
 
+from deployledger.adapters.event_log.damage import damaged, wrong_of
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter, DatabaseLostError
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, DatabaseEventLog, StoredRow
@@ -28,6 +29,7 @@ from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
 from deployledger.adapters.sqlite import advice
 from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError, UndecodableEventError
+from deployledger.projections.ledger.ledger import VERIFY_HINT
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.store import LedgerStore
@@ -206,10 +208,12 @@ class SQLiteEventLog(DatabaseEventLog):
         for position, recorded_at, originator_id, version, topic, state in self._select(
             query, *values, limit
         ):
+            try:
+                stream = UUID(originator_id)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise _damaged(position, "the id of its stream is none") from error
             yield StoredRow(
-                position,
-                _EPOCH + timedelta(microseconds=recorded_at),
-                StoredEvent(UUID(originator_id), version, topic, state),
+                position, _time(position, recorded_at), StoredEvent(stream, version, topic, state)
             )
 
     def _wait_for_appends(self, moment: datetime) -> None:
@@ -238,10 +242,7 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
         query = f"{_SELECT_RAW} WHERE position > ? ORDER BY position LIMIT ?"
-        return [
-            RawEvent(position, _dashed(stream), version, topic, state)
-            for position, stream, version, topic, state in self._select(query, after, limit)
-        ]
+        return _raw_events(self._select(query, after, limit))
 
     def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
         query = (
@@ -250,10 +251,7 @@ class SQLiteEventLog(DatabaseEventLog):
             "ORDER BY position"
         )
         ids = json.dumps([stream_id.hex for stream_id in stream_ids])
-        return [
-            RawEvent(position, _dashed(stream), version, topic, state)
-            for position, stream, version, topic, state in self._select(query, ids, until)
-        ]
+        return _raw_events(self._select(query, ids, until))
 
     def _stream_records(
         self, stream_id: UUID, until: datetime | int | None, limit: int | None
@@ -263,19 +261,14 @@ class SQLiteEventLog(DatabaseEventLog):
             condition = f"AND {'position' if isinstance(until, int) else 'recorded_at'} <= ?"
             values.append(until if isinstance(until, int) else _microseconds(until))
         query = (
-            "SELECT position, originator_version, topic, state, recorded_at, event_id, actor, "  # noqa: S608
+            "SELECT position, originator_id, originator_version, topic, state, recorded_at, event_id, actor, "  # noqa: S608
             f"correlation_id, causation_id FROM {EVENTS_TABLE} "
             f"WHERE originator_id = ? {condition} ORDER BY originator_version LIMIT ?"
         )
         rows = self._select(query, *values, -1 if limit is None else limit)
-        name = str(stream_id)
+        raws = _raw_events([row[:5] for row in rows])
         return [
-            RawRecord(
-                RawEvent(row[0], name, row[1], row[2], row[3]),
-                _EPOCH + timedelta(microseconds=row[4]),
-                *row[5:],
-            )
-            for row in rows
+            RawRecord(raw, _time(raw.position, row[5]), *row[6:]) for raw, row in zip(raws, rows, strict=True)
         ]
 
     def _scan(
@@ -292,7 +285,7 @@ class SQLiteEventLog(DatabaseEventLog):
         with self._session() as connection:
             rows = connection.execute(query, values)
             while page := rows.fetchmany(_SCANNED_AT_ONCE):
-                yield [RawEvent(row[0], _dashed(row[1]), row[2], row[3], row[4]) for row in page]
+                yield _raw_events(page)
 
     def _scan_memory(
         self, after: int, until: int, streams: tuple[UUID, UUID] | None
@@ -359,7 +352,9 @@ class SQLiteEventLog(DatabaseEventLog):
         with self._datastore.transaction(commit=False) as cursor:
             cursor.execute(f"SELECT count(DISTINCT originator_id) FROM {EVENTS_TABLE}")  # noqa: S608
             streams = int(cursor.fetchone()[0])
-            cursor.execute(f"SELECT topic, count(*) FROM {EVENTS_TABLE} GROUP BY topic ORDER BY topic")  # noqa: S608
+            cursor.execute(
+                f"SELECT CAST(topic AS TEXT), count(*) FROM {EVENTS_TABLE} GROUP BY 1 ORDER BY 1"  # noqa: S608
+            )
             topics = {row[0]: int(row[1]) for row in cursor.fetchall()}
             cursor.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
             return streams, topics, int(cursor.fetchone()[0])
@@ -409,6 +404,35 @@ class SQLiteEventLog(DatabaseEventLog):
             os.close(lock)
 
 
+def _raw_events(rows: Sequence[tuple[Any, ...]]) -> list[RawEvent]:
+    """Return events whose columns have the types that they should; a damaged one does not decode."""
+    new = tuple.__new__  # which makes up for the time that looking at the types takes
+    return [
+        new(RawEvent, (position, _dashed(stream), version, topic, state))
+        if type(state) is bytes and type(version) is int and type(topic) is str and type(stream) is str
+        else damaged((position, _dashed(stream) if type(stream) is str else stream, version, topic, state))
+        for position, stream, version, topic, state in rows
+    ]
+
+
+def _dashed(stream: str) -> str:
+    """Return an id of 32 hexadecimal digits as UUIDs are written."""
+    return f"{stream[:8]}-{stream[8:12]}-{stream[12:16]}-{stream[16:20]}-{stream[20:]}"
+
+
+def _time(position: int, stored: Any) -> datetime:
+    if type(stored) is not int:
+        raise _damaged(position, "its time is not stored as a number")
+    try:
+        return _EPOCH + timedelta(microseconds=stored)
+    except OverflowError as error:
+        raise _damaged(position, "its time is none that a calendar has") from error
+
+
+def _damaged(position: int, what: str) -> UndecodableEventError:
+    return UndecodableEventError(f"Event {position} of the log is damaged: {what}.", hint=VERIFY_HINT)
+
+
 def _record_pages(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[EventRecord]]:
     """Yield the events of a page; those in front of a damaged one before that is told."""
     records: list[EventRecord] = []
@@ -436,10 +460,15 @@ def _key_record(row: tuple[Any, ...]) -> KeyRecord:
 
 def _record(row: tuple[Any, ...]) -> EventRecord:
     position, stream, version, topic, state, event_id, recorded_at, actor, correlation, causation = row
+    if (
+        type(version) is not int
+        or type(recorded_at) is not int
+        or type(topic) is not str
+        or type(state) is not bytes
+        or (type(actor) is not str and actor is not None)
+    ):
+        raise _damaged(position, wrong_of(row))
     try:
-        # SQLite lets anything be in a column.
-        if type(version) is not int or type(recorded_at) is not int:
-            raise TypeError("its version or its time is no number")
         return EventRecord(
             position,
             _id(stream),
@@ -452,8 +481,10 @@ def _record(row: tuple[Any, ...]) -> EventRecord:
             None if correlation is None else _id(correlation),
             None if causation is None else _id(causation),
         )
-    except (ValueError, TypeError) as error:
-        raise UndecodableEventError(f"Event {position} of the log is damaged: {error}.") from error
+    except ValueError as error:
+        raise _damaged(position, str(error)) from error
+    except TypeError as error:
+        raise _damaged(position, wrong_of(row)) from error
 
 
 def _id(stored: str) -> bytes:
@@ -466,11 +497,6 @@ def _id(stored: str) -> bytes:
 
 def _microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _dashed(stream: str) -> str:
-    """Return an id of 32 hexadecimal digits as UUIDs are written."""
-    return f"{stream[:8]}-{stream[8:12]}-{stream[12:16]}-{stream[16:20]}-{stream[20:]}"
 
 
 def _switch_to_write_ahead_log(connection: sqlite3.Connection) -> None:
