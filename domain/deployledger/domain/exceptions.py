@@ -9,6 +9,9 @@ from uuid import UUID
 
 from deployledger.domain.reasons import FailureReason
 
+VERIFY_HINT = "`deployledger audit verify` says what is wrong with which event."
+"""What to do where the log is not what it should be."""
+
 
 class MachineLearningServiceError(Exception):
     """Base of every error of the service; catch this one to catch them all.

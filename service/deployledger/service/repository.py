@@ -7,9 +7,13 @@ from uuid import UUID
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import DeploymentEvent, Event
-from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError, UndecodableEventError
+from deployledger.domain.exceptions import (
+    VERIFY_HINT,
+    ConfigurationError,
+    ResourceNotFoundError,
+    UndecodableEventError,
+)
 from deployledger.domain.names import NameEvent, NameReservation, reservation_id
-from deployledger.projections.ledger.ledger import VERIFY_HINT
 
 
 def check_id(deployment_id: object) -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from deployledger.domain.event_log import EventLog
-from deployledger.domain.exceptions import ConfigurationError, LedgerError
+from deployledger.domain.exceptions import VERIFY_HINT, ConfigurationError, LedgerError
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.checking import CheckParts, check_here
 from deployledger.projections.ledger.keys import Signer, Verifier
@@ -338,9 +338,6 @@ def _newest(notes: Iterable[tuple[str, str | bytes]], signer: Signer) -> Checkpo
         except NoteError:  # it is another key's, or was changed, which verifying tells
             continue
     return None
-
-
-VERIFY_HINT = "`deployledger audit verify` says what is wrong with which event."
 
 
 def _hash_in(tile: bytes, number: int) -> bytes:

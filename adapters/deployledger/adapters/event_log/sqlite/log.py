@@ -28,8 +28,7 @@ from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
 from deployledger.adapters.sqlite import advice
 from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
-from deployledger.domain.exceptions import EventLogError, UndecodableEventError
-from deployledger.projections.ledger.ledger import VERIFY_HINT
+from deployledger.domain.exceptions import VERIFY_HINT, EventLogError, UndecodableEventError
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.store import LedgerStore

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import (
+    VERIFY_HINT,
     ConfigurationError,
     ConflictError,
     LedgerError,
@@ -43,7 +44,7 @@ from deployledger.projections.ledger.evidence.story import Story
 from deployledger.projections.ledger.evidence.verifying import limits
 from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.ledger import VERIFY_HINT, Ledger
+from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.ledger.notes import sign
 from deployledger.projections.ledger.store import StoredCheckpoint
 from deployledger.projections.reports import Progress
