@@ -143,7 +143,7 @@ def test_status_says_how_read_models_stand(log: CommandLine) -> None:
     assert log.json("list", "--as-of", str(EVENTS))
     for it in log.json("projections", "status"):
         assert (it["position"], it["lag_events"], it["lag_seconds"], it["rows"]) == (EVENTS, 0, 0, ROWS)
-        version = 2 if it["name"] == "deployment_status" else 1
+        version = 3 if it["name"] == "deployment_status" else 1
         assert (it["version"], it["is_current"], it["parked"], it["follower"]) == (version, True, 0, None)
         assert (it["rebuilt_at"], it["rebuild_events_per_second"]) == (None, None)
         assert it["is_being_rebuilt"] is False

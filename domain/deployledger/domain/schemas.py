@@ -193,6 +193,8 @@ class DeploymentStatusResponse(BaseModel):
         image_digest: the digest of the newest revision's image, once packaged.
         serving_artifact_digest: what the model files of the revision that serves hash to.
         serving_image_digest: the digest of its image.
+        requested_by: who asked for the newest revision; a retry does not change it.
+        serving_requested_by: who asked for the revision that serves.
         failure: why the last job failed, if it did.
         simulated: whether any step of the newest revision was simulated.
         parked_events: how many of its events could not be applied, so that this is the state before them.
@@ -223,6 +225,8 @@ class DeploymentStatusResponse(BaseModel):
     image_digest: Digest | None = None
     serving_artifact_digest: Digest | None = None
     serving_image_digest: Digest | None = None
+    requested_by: str = ""
+    serving_requested_by: str | None = None
     failure: Failure | None = None
     simulated: bool = False
     parked_events: int = 0
