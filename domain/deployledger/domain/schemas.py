@@ -179,7 +179,8 @@ class DeploymentStatusResponse(BaseModel):
         endpoint_url: where the serving revision answers, if one serves.
         message: what is going on, or what went wrong and what to do.
         created_at: when the deployment was requested (UTC).
-        updated_at: when its last event was recorded (UTC).
+        updated_at: when its last event happened (UTC). The log recorded it a little later, and moments of the
+            past count by that: it is in the history.
         deployed_model_version: the pinned URI of the model that serves (or was run).
         revision: the newest revision, counted from 1.
         serving_revision: the revision that serves, if one does.

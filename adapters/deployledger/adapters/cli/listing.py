@@ -21,13 +21,15 @@ _EXAMPLES = "as in 2026-03-01T12:00:00Z or 2026-03-01T12:00+01:00; or an age, as
 
 def moment(text: str | None, option: str) -> datetime | None:
     """Return the moment (UTC) that an ISO 8601 time or an age names; it has a zone, or is refused."""
+    from deployledger.domain.moments import read_time
+
     if text is None:
         return None
     try:
         if age := _AGE.fullmatch(text):
             found = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
             return found.replace(microsecond=0)
-        found = datetime.fromisoformat(text)
+        found = read_time(text)
         if found.tzinfo is not None:
             return found.astimezone(UTC)
     except (ValueError, OverflowError):

@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deployledger.domain.moments import written
 from deployledger.projections.history import event_name
 
 if TYPE_CHECKING:
@@ -105,12 +106,15 @@ def deployment_card(
     observation: "Observation | None" = None,
     *,
     as_of: str | None = None,
+    recorded: "tuple[datetime, datetime] | None" = None,
 ) -> Table:
     """Return everything about one deployment, a line each; what is not known is left out.
 
     Args:
         as_of: the moment of the past, in words, if it is not how things are now.
+        recorded: when the log recorded its first and its last event, by which moments of the past count.
     """
+    created, updated = recorded or (deployment.created_at, deployment.updated_at)
     target = deployment.deployment_target_config
     resources = deployment.resource_allocation
     serves_another = deployment.serving_revision not in (None, deployment.revision)
@@ -141,8 +145,8 @@ def deployment_card(
         ("Memory", resources and resources.memory_request),
         ("GPU", resources and resources.gpu_request),
         ("Tags", ", ".join(f"{key}={value}" for key, value in deployment.tags.items())),
-        ("Created", f"{deployment.created_at:%Y-%m-%d %H:%M:%S} UTC"),
-        ("Updated", f"{deployment.updated_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("Created", written(created)),
+        ("Updated", written(updated)),
         ("Simulated", "yes" if deployment.simulated else None),
     ]
     card = Table(box=None, show_header=False, pad_edge=False)

@@ -11,6 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deployledger.domain.moments import written
+
 if TYPE_CHECKING:
     from datetime import date
     from uuid import UUID
@@ -57,7 +59,7 @@ def _columns(entry: "DeploymentHistoryEntry") -> tuple[str, ...]:
     return (
         f"{entry.version}",
         f"{entry.position}",
-        f"{entry.recorded_at:%H:%M:%S.%f}"[:-3],
+        f"{entry.recorded_at:%H:%M:%S.%f}",
         entry.event,
         f"{entry.revision}",
         _took(entry.duration),
@@ -145,7 +147,7 @@ def difference_title(difference: "DeploymentDifference") -> str:
 def _moment(moment: "PastMoment") -> str:
     position = f"position {moment.position}"
     where = "" if moment.asked_for == position else f"{position}, "
-    return f"{moment.asked_for} ({where}last event {moment.recorded_at:%Y-%m-%d %H:%M:%S} UTC)"
+    return f"{moment.asked_for} ({where}last event {written(moment.recorded_at)})"
 
 
 def changes_table(changes: "Sequence[Change]") -> Table:

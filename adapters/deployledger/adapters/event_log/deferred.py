@@ -1,7 +1,7 @@
 """Decodes events for folds: what happened and who did it at once, what led to it only when that is asked for.
 
-A rebuild decodes every event of the log, and most folds read no ids; leaving them where they are stored makes it a
-quarter quicker.
+A rebuild decodes every event of the log, and most folds read no ids; leaving them where they are stored
+makes it a quarter quicker.
 """
 
 from collections.abc import Callable
