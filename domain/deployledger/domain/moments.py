@@ -40,7 +40,8 @@ def parse(text: str) -> AsOf:
     """Return the moment that a text names.
 
     Args:
-        text: an ISO 8601 time with its zone (``2026-03-03 12:00 UTC`` too), a position (``1234``), or a revision (``r2``, ``revision:2``).
+        text: an ISO 8601 time with its zone, also as it is often shown (``2026-03-03 12:00 UTC``); a position
+            (``1234``); or a revision (``r2``, ``revision:2``).
 
     Raises:
         ConfigurationError: if it names none.

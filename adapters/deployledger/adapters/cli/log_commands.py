@@ -270,6 +270,7 @@ async def _tail(
     stream_id: "UUID | None",
 ) -> None:
     end = await asyncio.to_thread(log.position)
+    await session.say_if_empty(log)
     start = max(0, end - _LOOK_BACK) if after is None else after
     follower = await asyncio.to_thread(log.follow, start, topics=topics, stream_id=stream_id)
     with follower:

@@ -190,6 +190,8 @@ def list_(
         if as_of is None:
             for deployment in page:
                 await _resume_if_left(session, service, deployment)
+            if not page:
+                await session.say_if_empty(service.event_log)
             return page, None
         return page, await listing.time_of(as_of, page, service)
 
