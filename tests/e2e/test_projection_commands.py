@@ -370,7 +370,12 @@ def test_an_event_that_does_not_decode_is_parked(log: CommandLine) -> None:
         "rose": 0,
         "tulip": 0,
     }
-    assert log.run("projections", "verify").returncode == 0, "what is parked is parked anew"
+    assert log.run("list").stderr == (
+        "1 deployment has events that could not be applied: `deployledger status iris` says why.\n"
+    )
+    verified = log.run("projections", "verify")
+    assert verified.returncode == 0, "what is parked is parked anew"
+    assert "deployment_status: 3 rows equal the log, but 1 event is parked, at position 8" in said(verified)
 
     retried = log.run("projections", "parked", "retry", "deployment_list", "--deployment", "iris")
     assert (retried.returncode, retried.stdout) == (1, "deployment_list: 1 event is still parked.\n")

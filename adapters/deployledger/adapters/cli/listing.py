@@ -11,7 +11,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from deployledger.domain.schemas import DeploymentPage
+    from deployledger.adapters.cli.session import Session
+    from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 _AGE = re.compile(r"(\d+)([smhdw])")
@@ -104,3 +105,15 @@ def next_page(
         fixed.append(f"--as-of {page.position}")
     options = " ".join([*fixed, f"--cursor {shlex.quote(page.next_cursor or '')}"])
     return f"{len(page):,} of {page.total:,}. Next page: {options}"
+
+
+def say_parked(session: "Session", deployments: "Sequence[DeploymentStatusResponse]") -> None:
+    """Say that some deployments of a list are not shown as their last events left them."""
+    name, number = deployments[0].deployment_name, len(deployments)
+    have = "1 deployment has" if number == 1 else f"{number:,} deployments have"
+    session.stderr.print(
+        f"{have} events that could not be applied: `deployledger status {name}` says why.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

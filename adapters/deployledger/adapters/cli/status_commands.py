@@ -202,6 +202,8 @@ def list_(
         from deployledger.adapters.cli.rendering import deployments_table
 
         session.stdout.print(deployments_table(page, then))
+        if held_up := [it for it in page if it.parked_events]:
+            listing.say_parked(session, held_up)
     if as_of is not None:
         session.stderr.print(listing.as_of(page, then), highlight=False)
     if page.next_cursor:
