@@ -95,6 +95,7 @@ def test_the_card_says_of_which_moment_it_is(cli: CommandLine, history: list[dic
     assert f"r1 (position {history[3]['position']})" in card.stdout
     assert "Running" not in card.stdout
     assert card.stderr == ""
+    assert all(line == line.rstrip() for line in card.stdout.splitlines())
     updating = cli.run("status", "iris", "--as-of", str(history[4]["position"])).stdout
     asked = [line.split() for line in updating.splitlines() if "equested by" in line]
     assert asked == [["Requested", "by", "ben"], ["Serving", "requested", "by", "ann"]]

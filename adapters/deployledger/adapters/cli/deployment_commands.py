@@ -401,7 +401,7 @@ def _print(
         return
     from deployledger.adapters.cli.rendering import deployment_card
 
-    session.stdout.print(deployment_card(deployment, recorded=recorded))
+    session.show(deployment_card(deployment, recorded=recorded))
 
 
 def _tags(pairs: list[str] | None) -> dict[str, str]:

@@ -55,7 +55,7 @@ def status(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) 
         return
     from deployledger.adapters.cli.rendering import read_models_table
 
-    session.stdout.print(read_models_table(found))
+    session.show(read_models_table(found))
     for it in found:
         _advise(session, it)
 
@@ -158,8 +158,9 @@ def verify(
 ) -> None:
     """Compare what is read with what the log says, row by row, while everything goes on.
 
-    Exit code 1 if there are differences; events that are parked are none, and are told. With --repair it is what a second verification finds, of all rows
-    of the projections that had differences, also after a sample. Without names it is all projections.
+    Exit code 1 if there are differences; events that are parked are none, and are told. With --repair it is
+    what a second verification finds, of all rows of the projections that had differences, also after a
+    sample. Without names it is all projections.
     """
     session = session_for(output, verbose)
 
@@ -261,7 +262,7 @@ def list_parked(
     elif found:
         from deployledger.adapters.cli.rendering import parked_table
 
-        session.stdout.print(parked_table(found))
+        session.show(parked_table(found))
     else:
         session.stderr.print("Nothing is parked.")
 
@@ -301,7 +302,7 @@ def show(
         return
     from deployledger.adapters.cli.rendering import parked_card
 
-    session.stdout.print(parked_card(raw, found))
+    session.show(parked_card(raw, found))
     sys.stdout.write(shown + "\n")
 
 
@@ -472,7 +473,7 @@ def _print_verified(session: Session, verified: "Verified", parked: int) -> None
     number = len(verified.differences)
     differences = "1 difference" if number == 1 else f"{number:,} differences"
     session.stdout.print(f"{verified.name}: {differences} in {rows} {at}.", highlight=False)
-    session.stdout.print(differences_table(verified.differences))
+    session.show(differences_table(verified.differences))
 
 
 def _print_json(session: Session, answer: Any) -> None:

@@ -1,6 +1,7 @@
 """Answers as people read them: tables of deployments, one deployment, its history, the lifecycle."""
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ _COLOURS = {
 }
 
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _BELOW = 10
 _LEAST_DETAILS = 22
 _MOST_DIFFERENCES = 100
@@ -107,7 +109,7 @@ def deployment_card(
     *,
     as_of: str | None = None,
     recorded: "tuple[datetime, datetime] | None" = None,
-) -> Table:
+) -> RenderableType:
     """Return everything about one deployment, a line each; what is not known is left out.
 
     Args:
@@ -149,13 +151,32 @@ def deployment_card(
         ("Updated", written(updated)),
         ("Simulated", "yes" if deployment.simulated else None),
     ]
-    card = Table(box=None, show_header=False, pad_edge=False)
-    card.add_column(style="bold")
-    card.add_column(overflow="fold")
-    for label, value in lines:
-        if value is not None and value != "":
-            card.add_row(label, value if isinstance(value, Text) else Text(str(value)))
-    return card
+    return _Card(
+        [
+            (label, value if isinstance(value, Text) else Text(str(value)))
+            for label, value in lines
+            if value is not None and value != ""
+        ]
+    )
+
+
+class _Card:
+    """Labels and values, a line each; what is too long goes on below, but a digest is never broken."""
+
+    def __init__(self, lines: "list[tuple[str, Text]]") -> None:
+        self._lines = lines
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        indent = max(len(label) for label, _ in self._lines) + 2
+        for label, value in self._lines:
+            width = max(options.max_width - indent, _LEAST_DETAILS)
+            values = (
+                [value] if _DIGEST.fullmatch(value.plain) else value.wrap(console, width, overflow="fold")
+            )
+            for number, line in enumerate(values):
+                line.rstrip()
+                head = Text((label if number == 0 else "").ljust(indent), style="bold", end="")
+                yield Text.assemble(head, line, no_wrap=True, overflow="ignore")
 
 
 def _running(observation: "Observation | None") -> str | None:

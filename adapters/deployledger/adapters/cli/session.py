@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from deployledger.domain.event_log import EventLog
     from deployledger.domain.exceptions import MachineLearningServiceError
@@ -113,6 +113,17 @@ class Session:
     def is_json(self) -> bool:
         """Whether answers are JSON."""
         return self.output is Output.JSON
+
+    def show(self, answer: "RenderableType") -> None:
+        """Print a table or lines: nothing is cropped, and no line of what is piped ends with spaces."""
+        console = self.stdout
+        if console.is_terminal:
+            console.print(answer, crop=False)
+            return
+        with console.capture() as shown:
+            console.print(answer)
+        for line in shown.get().removesuffix("\n").split("\n"):
+            sys.stdout.write(f"{line.rstrip()}\n")
 
     def print_json(self, answer: Any) -> None:
         """Print an answer as JSON: pydantic models, lists of them, or JSON values."""

@@ -50,7 +50,7 @@ def status(
                 session.print_json({**then.model_dump(mode="json"), "observation": None})
             else:
                 recorded = await recorded_at(service, then)
-                session.stdout.print(
+                session.show(
                     deployment_card(then, as_of=f"{as_of} (position {then.position})", recorded=recorded)
                 )
             return
@@ -63,7 +63,7 @@ def status(
                 session.print_json({**found.model_dump(mode="json"), "observation": running})
             else:
                 recorded = await recorded_at(service, found)
-                session.stdout.print(deployment_card(found, observation, recorded=recorded))
+                session.show(deployment_card(found, observation, recorded=recorded))
                 if observation is not None and not observation.running:
                     session.stderr.print(
                         f"Nothing answers; `deployledger resume {found.deployment_name}` starts it again.",
@@ -201,7 +201,7 @@ def list_(
     elif page:
         from deployledger.adapters.cli.rendering import deployments_table
 
-        session.stdout.print(deployments_table(page, then))
+        session.show(deployments_table(page, then))
         if held_up := [it for it in page if it.parked_events]:
             listing.say_parked(session, held_up)
     if as_of is not None:
