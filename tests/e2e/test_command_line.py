@@ -311,6 +311,28 @@ def test_bad_input(cli: CommandLine, arguments: list[str | Path], exit_code: int
     assert said in " ".join((done.stdout + done.stderr).split())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["status", "--output", "json"], ["list", "-ojson", "--nope"], ["list", "--sort", "x", "-o", "json"]],
+)
+def test_bad_usage_as_json(cli: CommandLine, arguments: list[str]) -> None:
+    done = cli.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    error = json.loads(done.stderr)["error"]
+    assert (error["exit_code"], error["reason"]) == (2, "usage")
+    assert error["hint"] == f"`deployledger {arguments[0]} --help` says how it is used."
+
+
+def test_without_what_it_depends_on_it_says_so() -> None:
+    program = (
+        "import sys; sys.modules['typer'] = None; "
+        "from core_ai_layer.machine_learning_service.ml_model_deployment_cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: deployledger is installed without the package 'typer'")
+
+
 def test_a_misspelt_path_makes_no_folders(tmp_path: Path) -> None:
     file = tmp_path / "no" / "folder" / "log.db"
     cli = CommandLine(tmp_path / "home", {"DEPLOYLEDGER_DATABASE_URL": f"sqlite:///{file}"})
