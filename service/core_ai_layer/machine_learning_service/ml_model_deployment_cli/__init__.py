@@ -18,7 +18,7 @@ def main() -> None:
         if (error.name or "").startswith(("deployledger", "core_ai_layer")):
             raise
         sys.exit(
-            f"Error: deployledger is installed without the package {error.name!r}, which this command needs.\n"
+            f"Error: deployledger is installed without the package {error.name!r}, which this needs.\n"
             "Install it with its dependencies, not --no-deps; `deployledger-verify-evidence` works without."
         )
     run(_open_service)
