@@ -75,9 +75,8 @@ def happened(event_class: type[DeploymentEvent], **fields: Any) -> Happening:
             originator_version=version,
             timestamp=NOON + timedelta(seconds=version),
             event_id=new_id(),
-            actor="ann",
             correlation_id=new_id(),
-            **{"revision": 1, **fields},
+            **{"revision": 1, "actor": "ann", **fields},
         )
 
     return at

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.moments import AsOf, AtRevision, check, describe, parse
+from deployledger.domain.moments import AsOf, AtRevision, check, describe, parse, written
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 FORMS = ("2026-03-03T12:00Z", "1234", "r2")
@@ -18,6 +18,8 @@ FORMS = ("2026-03-03T12:00Z", "1234", "r2")
         ("2026-03-03T12:00Z", NOON),
         ("2026-03-03T12:00:00Z", NOON),
         ("2026-03-03 12:00+00:00", NOON),
+        ("2026-03-03 12:00 UTC", NOON),
+        ("2026-03-03 12:00:00.250 UTC", NOON + timedelta(seconds=0.25)),
         ("2026-03-03T13:00+01:00", NOON),
         ("2026-03-03T06:30:00.000001-05:30", NOON + timedelta(microseconds=1)),
         ("1", 1),
@@ -72,6 +74,8 @@ def test_a_moment_of_all_deployments_is_no_revision(moment: AsOf | str) -> None:
         "0001-01-01T00:00+05:00",
         "9999-12-31T23:00-05:00",
         "True",
+        "UTC",
+        "2026-03-03T12:00Z UTC",
         "\0",
         "x" * 5000,
     ],
@@ -155,3 +159,9 @@ def test_what_is_no_moment_from_python(value: Any) -> None:
 )
 def test_moments_are_described(moment: AsOf, words: str) -> None:
     assert describe(moment) == words
+
+
+def test_a_time_that_is_shown_can_be_given_back() -> None:
+    for time in (NOON, NOON + timedelta(microseconds=1)):
+        assert parse(written(time)) == time
+    assert written(NOON) == "2026-03-03T12:00:00.000000Z"

@@ -241,7 +241,14 @@ def test_pages_of_a_list(several: CommandLine) -> None:
 
 
 def test_a_list_with_nothing_in_it_says_so(several: CommandLine, tmp_path: Path) -> None:
-    assert "`deployledger deploy" in CommandLine(tmp_path / "empty").run("list").stderr
+    empty = CommandLine(tmp_path / "empty")
+    said = f"The event log in {tmp_path / 'empty' / 'deployledger.db'} has no events.\n"
+    listed = empty.run("list").stderr
+    assert listed.startswith(said)
+    assert "`deployledger deploy" in listed
+    assert empty.run("log", "tail").stderr == said
+    assert said in empty.run("status", "iris").stderr
+    assert empty.run("replay").stderr.startswith(said)
     assert several.run("list", "--name", "zinnia").stderr == "No deployment matches.\n"
     assert several.run("list", "--offset", "9").stderr == "No more deployments: there are 5.\n"
 
@@ -302,6 +309,42 @@ def test_bad_input(cli: CommandLine, arguments: list[str | Path], exit_code: int
     done = cli.run(*arguments)
     assert done.returncode == exit_code, done.stdout + done.stderr
     assert said in " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status", "--output", "json"], ["list", "-ojson", "--nope"], ["list", "--sort", "x", "-o", "json"]],
+)
+def test_bad_usage_as_json(cli: CommandLine, arguments: list[str]) -> None:
+    done = cli.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    error = json.loads(done.stderr)["error"]
+    assert (error["exit_code"], error["reason"]) == (2, "usage")
+    assert error["hint"] == f"`deployledger {arguments[0]} --help` says how it is used."
+
+
+def test_without_what_it_depends_on_it_says_so() -> None:
+    program = (
+        "import sys; sys.modules['typer'] = None; "
+        "from core_ai_layer.machine_learning_service.ml_model_deployment_cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: deployledger is installed without the package 'typer'")
+
+
+def test_a_misspelt_path_makes_no_folders(tmp_path: Path) -> None:
+    file = tmp_path / "no" / "folder" / "log.db"
+    cli = CommandLine(tmp_path / "home", {"DEPLOYLEDGER_DATABASE_URL": f"sqlite:///{file}"})
+    done = cli.run("list")
+    assert done.returncode == 2
+    assert f"The folder of the SQLite file {file} does not exist." in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_of_an_id(several: CommandLine) -> None:
+    short = several.json("list")[0]["deployment_id"][:3]
+    assert "give at least 4 characters of it" in several.run("status", short).stderr
 
 
 def test_errors_as_json(cli: CommandLine) -> None:

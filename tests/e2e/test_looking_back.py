@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.domain.moments import written
 from tests.domain.given import request
 from tests.e2e.conftest import CommandLine
 
@@ -93,6 +95,23 @@ def test_the_card_says_of_which_moment_it_is(cli: CommandLine, history: list[dic
     assert f"r1 (position {history[3]['position']})" in card.stdout
     assert "Running" not in card.stdout
     assert card.stderr == ""
+    assert all(line == line.rstrip() for line in card.stdout.splitlines())
+    updating = cli.run("status", "iris", "--as-of", str(history[4]["position"])).stdout
+    asked = [line.split() for line in updating.splitlines() if "equested by" in line]
+    assert asked == [["Requested", "by", "ben"], ["Serving", "requested", "by", "ann"]]
+
+
+def test_times_that_are_shown_can_be_copied(cli: CommandLine, history: list[dict[str, Any]]) -> None:
+    last = written(datetime.fromisoformat(history[3]["recorded_at"]))
+    for command in (
+        ("status", "iris", "--as-of", "r1"),
+        ("diff", "iris"),
+        ("log", "tail", "--deployment", "iris"),
+    ):
+        assert last in cli.run(*command).stdout
+    assert last[11:-1] in cli.run("history", "iris").stdout
+    again = cli.json("list", "--as-of", last.replace("T", " ").replace("Z", " UTC"))
+    assert again[0]["state"] == "active"
 
 
 def test_a_job_of_the_past_is_not_taken_up(cli: CommandLine, history: list[dict[str, Any]]) -> None:

@@ -143,7 +143,7 @@ def test_status_says_how_read_models_stand(log: CommandLine) -> None:
     assert log.json("list", "--as-of", str(EVENTS))
     for it in log.json("projections", "status"):
         assert (it["position"], it["lag_events"], it["lag_seconds"], it["rows"]) == (EVENTS, 0, 0, ROWS)
-        version = 2 if it["name"] == "deployment_status" else 1
+        version = 3 if it["name"] == "deployment_status" else 1
         assert (it["version"], it["is_current"], it["parked"], it["follower"]) == (version, True, 0, None)
         assert (it["rebuilt_at"], it["rebuild_events_per_second"]) == (None, None)
         assert it["is_being_rebuilt"] is False
@@ -370,7 +370,12 @@ def test_an_event_that_does_not_decode_is_parked(log: CommandLine) -> None:
         "rose": 0,
         "tulip": 0,
     }
-    assert log.run("projections", "verify").returncode == 0, "what is parked is parked anew"
+    assert log.run("list").stderr == (
+        "1 deployment has events that could not be applied: `deployledger status iris` says why.\n"
+    )
+    verified = log.run("projections", "verify")
+    assert verified.returncode == 0, "what is parked is parked anew"
+    assert "deployment_status: 3 rows equal the log, but 1 event is parked, at position 8" in said(verified)
 
     retried = log.run("projections", "parked", "retry", "deployment_list", "--deployment", "iris")
     assert (retried.returncode, retried.stdout) == (1, "deployment_list: 1 event is still parked.\n")

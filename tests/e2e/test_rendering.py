@@ -6,17 +6,30 @@ from uuid import UUID
 
 from rich.console import Console, RenderableType
 
-from deployledger.adapters.cli.rendering import deployments_table, problem_list, rule_difference_list
-from deployledger.domain.schemas import DeploymentStatusResponse
+from deployledger.adapters.cli.rendering import (
+    deployment_card,
+    deployments_table,
+    problem_list,
+    rule_difference_list,
+)
+from deployledger.adapters.cli.timeline import changes_table, difference_title
+from deployledger.domain.schemas import (
+    Change,
+    DeploymentDifference,
+    DeploymentStatus,
+    DeploymentStatusResponse,
+    PastMoment,
+)
 from deployledger.projections.replaying import Kind, Problem
 from deployledger.projections.what_if import Difference
+from tests.domain.given import SERVICE
 
 STREAM = "68a00851-7079-4dee-b164-49e23e26e1d7"
 
 
 def lines(shown: RenderableType, width: int = 80) -> list[str]:
     out = StringIO()
-    Console(file=out, width=width).print(shown)
+    Console(file=out, width=width).print(shown, crop=False)
     return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
 
 
@@ -37,6 +50,58 @@ def test_the_end_of_a_model_is_shown() -> None:
     assert row == expected
     *_, row = lines(deployments_table([deployment], now), 120)
     assert row.endswith("  /home/ann/models/iris-v1.onnx")
+
+
+def test_a_card_breaks_no_digest_and_pads_no_line() -> None:
+    now = datetime.now(UTC)
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    card = deployment_card(
+        DeploymentStatusResponse(
+            deployment_id=UUID(STREAM),
+            deployment_name="iris",
+            model_uri="models:/iris/1",
+            status=DeploymentStatus.FAILED,
+            message="Step provision failed: " + "the server of the replica ended " * 3,
+            created_at=now,
+            updated_at=now,
+            state="failed",
+            version=2,
+            deployment_target_config=SERVICE,
+            artifact_digest=digest,
+        )
+    )
+    found = lines(card)
+    assert ["Artifact", digest] in [line.split() for line in found]
+    assert max(len(line) for line in found if digest not in line) <= 80
+    assert sum(line.startswith(" " * 10) for line in found) == 1, "the message goes on below"
+
+
+def test_a_failure_is_told_to_its_end_below_the_table() -> None:
+    failure = {"step": "run", "reason": "odd", "message": "no " * 150, "hint": "Check the disk."}
+    changes = [
+        Change(field="revision", before=1, after=2),
+        Change(field="failure", before=None, after=failure),
+    ]
+    found = lines(changes_table(changes))
+    assert found[2].split() == ["revision", "1", "2"]
+    assert found[3:5] == ["failure", "      before: -"]
+    assert " ".join(found).endswith("Check the disk.")
+    assert max(map(len, found)) <= 80
+    assert lines(changes_table(changes[1:]))[0] == "failure"
+
+
+def test_the_moments_of_a_difference_are_a_line_each() -> None:
+    then, now = (
+        PastMoment(asked_for=it, position=5, recorded_at=datetime.now(UTC), revision=1)
+        for it in ("revision 1", "now")
+    )
+    difference = DeploymentDifference(
+        deployment_id=UUID(STREAM), deployment_name="iris", before=then, after=now, changes=[]
+    )
+    first, second = difference_title(difference).split("\n")
+    assert first.startswith("iris: revision 1 (")
+    assert second.startswith("   -> now (")
+    assert max(len(first), len(second)) <= 80
 
 
 def test_what_a_replay_found_is_not_broken_within_words() -> None:

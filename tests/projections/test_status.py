@@ -174,6 +174,16 @@ def test_until_an_update_is_ready_the_answer_is_about_what_serves(end: Happening
     assert "Revision 1 goes on serving at http://one." in answer.message
 
 
+def test_it_says_who_asked_for_what_serves_and_for_the_newest_revision() -> None:
+    past = (requested(), failed(), happened(events.RetryRequested, attempt=2, actor="ben"))
+    serving = (*past, fetched(), packaged(), provisioned())
+    updating = (*serving, update_requested(actor="cy"))
+    gone = (*serving, deletion_requested(), DELETED)
+    found = [after(*it) for it in (past, serving, updating, gone)]
+    asked = [(it.requested_by, it.serving_requested_by) for it in found]
+    assert asked == [("ann", None), ("ann", "ann"), ("cy", "ann"), ("ann", None)]
+
+
 def test_a_failed_update_keeps_what_serves_and_says_why_it_failed() -> None:
     answer = after(*SERVING, update_requested(), failed(2))
     assert answer.status == "failed"

@@ -19,7 +19,9 @@ WAIT = 10
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    return tmp_path / "ledger" / "events.db"
+    folder = tmp_path / "ledger"
+    folder.mkdir()
+    return folder / "events.db"
 
 
 def assert_nowhere(database: Path, caplog: pytest.LogCaptureFixture) -> None:

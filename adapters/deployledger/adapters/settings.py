@@ -74,6 +74,25 @@ class Settings(BaseSettings):
             return "os:unknown"
 
 
+def check_folder(database_url: str, home: Path) -> str:
+    """Return a database URL whose file can be made; a misspelt path makes no folders.
+
+    Args:
+        home: the folder that is made when it is needed.
+
+    Raises:
+        ConfigurationError: if it is a file in another folder, which does not exist.
+    """
+    file = database_url.removeprefix("sqlite:///")
+    folder = _absolute(Path(file)).parent
+    if file != database_url and folder != home and not folder.exists():
+        raise ConfigurationError(
+            f"The folder of the SQLite file {file} does not exist.",
+            hint="Make the folder first, or correct the path (DEPLOYLEDGER_DATABASE_URL).",
+        )
+    return database_url
+
+
 def load_settings() -> Settings:
     """Return the settings from the environment.
 

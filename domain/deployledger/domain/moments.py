@@ -12,6 +12,7 @@ LARGEST = 2**63 - 1
 _NUMBER = re.compile(r"(?P<revision>r|revision:)?(?P<digits>[0-9]+)")
 _MOST_DIGITS = len(str(LARGEST))
 _LONGEST_SHOWN = 60
+_IN_UTC = re.compile(r" ?UTC$")
 _FORMS = (
     "Give a time with its zone, as in 2026-03-03T12:00Z; a position of the event log, as in 1234; "
     "or a revision, as in r2."
@@ -39,7 +40,8 @@ def parse(text: str) -> AsOf:
     """Return the moment that a text names.
 
     Args:
-        text: an ISO 8601 time with its zone, a position (``1234``), or a revision (``r2``, ``revision:2``).
+        text: an ISO 8601 time with its zone, also as it is often shown (``2026-03-03 12:00 UTC``); a position
+            (``1234``); or a revision (``r2``, ``revision:2``).
 
     Raises:
         ConfigurationError: if it names none.
@@ -50,10 +52,24 @@ def parse(text: str) -> AsOf:
             raise _no_moment(text)
         return AtRevision(int(digits)) if number["revision"] else int(digits)
     try:
-        moment = datetime.fromisoformat(text)
+        moment = read_time(text)
     except ValueError:
         raise _no_moment(text) from None
     return check_time(moment, text)
+
+
+def read_time(text: str) -> datetime:
+    """Return the ISO 8601 time in a text; its zone, if it has one, may also be written ``UTC``.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    return datetime.fromisoformat(_IN_UTC.sub("+00:00", text))
+
+
+def written(moment: datetime) -> str:
+    """Return a time (UTC) as people are shown it: whole, so that it can be given back as a moment."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def check(as_of: AsOf | str, *, of_all: bool = False) -> AsOf:

@@ -179,7 +179,8 @@ class DeploymentStatusResponse(BaseModel):
         endpoint_url: where the serving revision answers, if one serves.
         message: what is going on, or what went wrong and what to do.
         created_at: when the deployment was requested (UTC).
-        updated_at: when its last event was recorded (UTC).
+        updated_at: when its last event happened (UTC). The log recorded it a little later, and moments of the
+            past count by that: it is in the history.
         deployed_model_version: the pinned URI of the model that serves (or was run).
         revision: the newest revision, counted from 1.
         serving_revision: the revision that serves, if one does.
@@ -193,6 +194,8 @@ class DeploymentStatusResponse(BaseModel):
         image_digest: the digest of the newest revision's image, once packaged.
         serving_artifact_digest: what the model files of the revision that serves hash to.
         serving_image_digest: the digest of its image.
+        requested_by: who asked for the newest revision; a retry does not change it.
+        serving_requested_by: who asked for the revision that serves.
         failure: why the last job failed, if it did.
         simulated: whether any step of the newest revision was simulated.
         parked_events: how many of its events could not be applied, so that this is the state before them.
@@ -223,6 +226,8 @@ class DeploymentStatusResponse(BaseModel):
     image_digest: Digest | None = None
     serving_artifact_digest: Digest | None = None
     serving_image_digest: Digest | None = None
+    requested_by: str = ""
+    serving_requested_by: str | None = None
     failure: Failure | None = None
     simulated: bool = False
     parked_events: int = 0

@@ -24,7 +24,8 @@ class StatusRow(BaseModel):
     """What is known of one deployment after some number of its events.
 
     Attributes:
-        serving_revision: the revision that serves, if one does; likewise the next four.
+        requested_by: who asked for the newest revision; a retry does not change it.
+        serving_revision: the revision that serves, if one does; likewise the next five.
         has_served: whether any revision ever served.
         cancelled_revision: the newest revision, if it was cancelled.
         simulated_steps: the steps of the newest revision that were simulated.
@@ -43,6 +44,7 @@ class StatusRow(BaseModel):
     target: DeploymentTargetConfig
     resources: ResourceConfig | None = None
     tags: dict[str, Any]
+    requested_by: str
     created_at: datetime
     updated_at: datetime
     artifact: Artifact | None = None
@@ -50,6 +52,7 @@ class StatusRow(BaseModel):
     serving_revision: int | None = None
     serving_artifact: Artifact | None = None
     serving_image: Image | None = None
+    serving_requested_by: str | None = None
     endpoint_url: str | None = None
     deployed_model_version: str | None = None
     has_served: bool = False
@@ -86,6 +89,7 @@ def apply(row: StatusRow | None, event: DeploymentEvent) -> StatusRow:
                 "target": event.target,
                 "resources": event.resources,
                 "tags": event.tags,
+                "requested_by": event.actor,
                 "created_at": event.timestamp,
                 "updated_at": event.timestamp,
             },
@@ -124,6 +128,7 @@ def _specified(row: StatusRow, event: events.UpdateRequested) -> dict[str, Any]:
         "target": event.target,
         "resources": event.resources,
         "tags": event.tags,
+        "requested_by": event.actor,
         "artifact": None,
         "image": None,
         "failure": None,
@@ -141,6 +146,7 @@ def _provisioned(row: StatusRow, event: events.Provisioned) -> dict[str, Any]:
         changes["serving_revision"] = event.revision
         changes["serving_artifact"] = row.artifact
         changes["serving_image"] = row.image
+        changes["serving_requested_by"] = row.requested_by
         changes["endpoint_url"] = event.endpoint_url
         changes["has_served"] = True
     return changes
@@ -179,6 +185,7 @@ _CHANGES: dict[str, Callable[[StatusRow, Any], dict[str, Any]]] = {
         "serving_revision": None,
         "serving_artifact": None,
         "serving_image": None,
+        "serving_requested_by": None,
         "endpoint_url": None,
         **_simulated(row, Step.DELETE, event.simulated),
     },
@@ -314,11 +321,13 @@ def respond(row: StatusRow) -> DeploymentStatusResponse:
             "image_digest": image.digest if image else None,
             "serving_artifact_digest": serving_artifact.digest if serving_artifact else None,
             "serving_image_digest": serving_image.digest if serving_image else None,
+            "requested_by": row.requested_by,
+            "serving_requested_by": row.serving_requested_by,
             "failure": row.failure,
             "simulated": bool(row.simulated_steps),
         },
     )
 
 
-DEPLOYMENT_STATUS = Projection(name="deployment_status", version=2, row_type=StatusRow, apply=apply)
+DEPLOYMENT_STATUS = Projection(name="deployment_status", version=3, row_type=StatusRow, apply=apply)
 """One row a deployment: everything that its status says."""

@@ -22,7 +22,7 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
         ConfigurationError: if several ids begin so.
     """
     if not is_text(reference):
-        raise ResourceNotFoundError("Deployment", reference)
+        raise _not_found(reference, repository.log)
     holder = repository.reservation(reference).holder
     if holder is not None:
         return holder
@@ -37,10 +37,10 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
     if named:
         return UUID(named[0])
     if len(reference) < _SHORTEST_PREFIX:
-        raise ResourceNotFoundError("Deployment", reference)
+        raise _not_found(reference, repository.log)
     begun = keys(models, *begins(reference.lower()), limit=_SHOWN)
     if not begun:
-        raise ResourceNotFoundError("Deployment", reference)
+        raise _not_found(reference, repository.log)
     if len(begun) > 1:
         raise ConfigurationError(
             f"{len(begun)}{'' if len(begun) < _SHOWN else ' or more'} deployments have an id "
@@ -48,6 +48,15 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
             hint="Give more of the id.",
         )
     return UUID(begun[0])
+
+
+def _not_found(reference: str, log: EventLog) -> ResourceNotFoundError:
+    error = ResourceNotFoundError("Deployment", reference)
+    if log.position() == 0:
+        error.hint = f"The event log in {log.schema_state().database} has no events."
+    elif len(reference) < _SHORTEST_PREFIX:
+        error.hint = f"If it is the beginning of an id, give at least {_SHORTEST_PREFIX} characters of it."
+    return error
 
 
 def holders(name: str, log: EventLog) -> list[UUID]:

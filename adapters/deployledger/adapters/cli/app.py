@@ -1,7 +1,8 @@
 """The command line as a whole: which commands there are, in the order in which they are listed."""
 
 import sys
-from typing import Annotated, Literal, NoReturn
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -27,11 +28,38 @@ app = typer.Typer(
 )
 
 
+_USAGE_ERROR: type = typer.BadParameter.__mro__[1]
+"""What is wrong with a command as it was typed; Typer has no public name for it."""
+
+
 def run(open_service: OpenService) -> NoReturn:
     """Run the command line on a service, and exit."""
     use(open_service)
-    app()
-    raise SystemExit(int(ExitCode.DONE))
+    if not _asks_for_json(sys.argv[1:]):
+        app()
+        raise SystemExit(int(ExitCode.DONE))
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        if not isinstance(error, _USAGE_ERROR):
+            raise
+        _refuse(error)
+    raise SystemExit(code)
+
+
+def _asks_for_json(arguments: list[str]) -> bool:
+    return not {"--output=json", "-ojson"}.isdisjoint(arguments) or any(
+        option in ("--output", "-o") and value == "json" for option, value in pairwise(arguments)
+    )
+
+
+def _refuse(error: Any) -> NoReturn:
+    """Print what is wrong with the command as it was typed, as other errors are printed with JSON."""
+    context = error.ctx
+    command = context.command_path if context is not None else "deployledger"
+    session_for(Output.JSON).fail(
+        error.format_message(), f"`{command} --help` says how it is used.", ExitCode.USAGE, "usage"
+    )
 
 
 def _print_version(is_asked: bool) -> None:

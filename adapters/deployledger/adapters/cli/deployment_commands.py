@@ -18,10 +18,15 @@ from deployledger.adapters.cli.session import (
     VerboseOption,
     session_for,
 )
+from deployledger.adapters.cli.status_commands import recorded_at
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
+
+    _Told = tuple[DeploymentStatusResponse, tuple[datetime, datetime] | None]
 
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the work is done.")]
 TimeoutOption = Annotated[
@@ -245,15 +250,15 @@ def cancel(
     """Call off what is in progress; what served before goes on serving."""
     session = session_for(output, verbose)
 
-    async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
+    async def command(service: "DeploymentService") -> "_Told":
         found = await _find_to_command(service, deployment)
         await service.cancel_deployment(
             found.deployment_id, idempotency_key=idempotency_key, expected_version=expected_version
         )
         await service.settled(found.deployment_id)
-        return await service.get_deployment_status(found.deployment_id)
+        return await _told(service, await service.get_deployment_status(found.deployment_id))
 
-    _print(session, session.run(command))
+    _print(session, *session.run(command))
 
 
 def delete(
@@ -342,18 +347,18 @@ def _command(
 
     accepted: list[DeploymentStatusResponse] = []
 
-    async def give(service: "DeploymentService") -> "DeploymentStatusResponse":
+    async def give(service: "DeploymentService") -> "_Told":
         answer = await command(service)
         accepted.append(answer)
         if not wait:
-            return answer
+            return await _told(service, answer)
         async with asyncio.timeout(timeout):
             await wait_for(session, service, answer)
         await service.settled(answer.deployment_id)
-        return await service.get_deployment_status(answer.deployment_id)
+        return await _told(service, await service.get_deployment_status(answer.deployment_id))
 
     try:
-        answer = session.run(give)
+        answer, recorded = session.run(give)
     except KeyboardInterrupt:
         _interrupted(session, accepted)
     except TimeoutError:
@@ -367,7 +372,7 @@ def _command(
         )
     if not wait:
         resume_in_background(answer.deployment_id)
-    _print(session, answer)
+    _print(session, answer, recorded)
     if wait and outcome(answer, deleting=deleting) is ExitCode.FAILED:
         raise SystemExit(int(ExitCode.FAILED))
 
@@ -384,13 +389,19 @@ def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -
     raise SystemExit(128 + signal.SIGINT)
 
 
-def _print(session: Session, deployment: "DeploymentStatusResponse") -> None:
+async def _told(service: "DeploymentService", deployment: "DeploymentStatusResponse") -> "_Told":
+    return deployment, await recorded_at(service, deployment)
+
+
+def _print(
+    session: Session, deployment: "DeploymentStatusResponse", recorded: "tuple[datetime, datetime] | None"
+) -> None:
     if session.is_json:
         session.print_json(deployment)
         return
     from deployledger.adapters.cli.rendering import deployment_card
 
-    session.stdout.print(deployment_card(deployment))
+    session.show(deployment_card(deployment, recorded=recorded))
 
 
 def _tags(pairs: list[str] | None) -> dict[str, str]:

@@ -11,7 +11,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from deployledger.domain.schemas import DeploymentPage
+    from deployledger.adapters.cli.session import Session
+    from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 _AGE = re.compile(r"(\d+)([smhdw])")
@@ -21,13 +22,15 @@ _EXAMPLES = "as in 2026-03-01T12:00:00Z or 2026-03-01T12:00+01:00; or an age, as
 
 def moment(text: str | None, option: str) -> datetime | None:
     """Return the moment (UTC) that an ISO 8601 time or an age names; it has a zone, or is refused."""
+    from deployledger.domain.moments import read_time
+
     if text is None:
         return None
     try:
         if age := _AGE.fullmatch(text):
             found = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
             return found.replace(microsecond=0)
-        found = datetime.fromisoformat(text)
+        found = read_time(text)
         if found.tzinfo is not None:
             return found.astimezone(UTC)
     except (ValueError, OverflowError):
@@ -102,3 +105,15 @@ def next_page(
         fixed.append(f"--as-of {page.position}")
     options = " ".join([*fixed, f"--cursor {shlex.quote(page.next_cursor or '')}"])
     return f"{len(page):,} of {page.total:,}. Next page: {options}"
+
+
+def say_parked(session: "Session", deployments: "Sequence[DeploymentStatusResponse]") -> None:
+    """Say that some deployments of a list are not shown as their last events left them."""
+    name, number = deployments[0].deployment_name, len(deployments)
+    have = "1 deployment has" if number == 1 else f"{number:,} deployments have"
+    session.stderr.print(
+        f"{have} events that could not be applied: `deployledger status {name}` says why.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -248,7 +248,9 @@ def _say(session: Session, moved: "Exported | Imported", advice: str) -> None:
 
 
 def _moment(moment: "datetime | None") -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "-"
+    from deployledger.domain.moments import written
+
+    return written(moment) if moment else "-"
 
 
 def _of_log(session: Session, question: "Callable[[EventLog], Any]") -> Any:
@@ -276,6 +278,7 @@ async def _tail(
     topics: list[str],
     stream_id: "UUID | None",
 ) -> None:
+    await session.say_if_empty(log)
     start = await asyncio.to_thread(_begin, log, topics, stream_id) if after is None else after
     follower = await asyncio.to_thread(log.follow, start, topics=topics, stream_id=stream_id)
     with follower:
@@ -320,7 +323,7 @@ def _print_event(session: Session, recorded: "RecordedEvent") -> None:
         sys.stdout.write(json.dumps(line) + "\n")
     else:
         sys.stdout.write(
-            f"{recorded.position:>8}  {recorded.recorded_at:%Y-%m-%d %H:%M:%S}  {event.TOPIC:<32} "
+            f"{recorded.position:>8}  {_moment(recorded.recorded_at)}  {event.TOPIC:<32} "
             f"{str(event.originator_id)[:8]} v{event.originator_version:<4} {event.actor}\n"
         )
 

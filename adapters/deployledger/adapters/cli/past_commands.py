@@ -51,7 +51,7 @@ def history(
     else:
         from deployledger.adapters.cli.timeline import timeline
 
-        session.stdout.print(timeline(entries))
+        session.show(timeline(entries))
 
 
 async def name_others(session: Session, service: "DeploymentService", name: str, found: "UUID") -> None:
@@ -100,6 +100,6 @@ def diff(
 
     session.stdout.print(difference_title(found), markup=False, highlight=False, soft_wrap=True)
     if found.changes:
-        session.stdout.print(changes_table(found.changes))
+        session.show(changes_table(found.changes))
     else:
         session.stdout.print("No difference.")

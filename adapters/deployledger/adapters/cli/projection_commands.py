@@ -55,7 +55,7 @@ def status(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) 
         return
     from deployledger.adapters.cli.rendering import read_models_table
 
-    session.stdout.print(read_models_table(found))
+    session.show(read_models_table(found))
     for it in found:
         _advise(session, it)
 
@@ -158,8 +158,9 @@ def verify(
 ) -> None:
     """Compare what is read with what the log says, row by row, while everything goes on.
 
-    Exit code 1 if there are differences. With --repair it is what a second verification finds, of all rows
-    of the projections that had differences, also after a sample. Without names it is all projections.
+    Exit code 1 if there are differences; events that are parked are none, and are told. With --repair it is
+    what a second verification finds, of all rows of the projections that had differences, also after a
+    sample. Without names it is all projections.
     """
     session = session_for(output, verbose)
 
@@ -190,11 +191,12 @@ def verify(
             ],
         )
     else:
+        unapplied = {status.name: status.parked for status in parked}
         for it in found:
-            _print_verified(session, it)
+            _print_verified(session, it, unapplied.get(it.name, 0))
         for it in again.values():
             session.stdout.print(f"{it.name} after the repair:", highlight=False)
-            _print_verified(session, it)
+            _print_verified(session, it, unapplied.get(it.name, 0))
         for status in parked:
             _advise(session, status)
     if any(again.get(it.name, it).differences for it in found):
@@ -260,7 +262,7 @@ def list_parked(
     elif found:
         from deployledger.adapters.cli.rendering import parked_table
 
-        session.stdout.print(parked_table(found))
+        session.show(parked_table(found))
     else:
         session.stderr.print("Nothing is parked.")
 
@@ -300,7 +302,7 @@ def show(
         return
     from deployledger.adapters.cli.rendering import parked_card
 
-    session.stdout.print(parked_card(raw, found))
+    session.show(parked_card(raw, found))
     sys.stdout.write(shown + "\n")
 
 
@@ -329,8 +331,7 @@ def retry(
     if session.is_json:
         _print_json(session, {"projection": name, "parked": left})
     elif left:
-        events = "1 event is" if left == 1 else f"{left:,} events are"
-        session.stdout.print(f"{name}: {events} still parked.", highlight=False)
+        session.stdout.print(f"{name}: {_events(left)} still parked.", highlight=False)
     else:
         session.stdout.print(f"{name}: nothing is parked any more.", highlight=False)
     if left:
@@ -426,9 +427,9 @@ def _with_parked(models: "ReadModels", names: "Sequence[str]") -> "list[ReadMode
 def _advise(session: Session, status: "ReadModelStatus") -> None:
     """Say in words what there is to do, if there is something."""
     if status.parked and status.is_current:
-        events = "1 event is" if status.parked == 1 else f"{status.parked:,} events are"
         advice = (
-            f"{status.name}: {events} parked. `deployledger projections parked list {status.name}` says why; "
+            f"{status.name}: {_events(status.parked)} parked. "
+            f"`deployledger projections parked list {status.name}` says why; "
             f"when that is mended, `deployledger projections parked retry {status.name}` applies them."
         )
     elif status.is_being_rebuilt:
@@ -445,6 +446,10 @@ def _advise(session: Session, status: "ReadModelStatus") -> None:
     session.stderr.print(advice, highlight=False, soft_wrap=True)
 
 
+def _events(number: int) -> str:
+    return "1 event is" if number == 1 else f"{number:,} events are"
+
+
 def _rate(status: "ReadModelStatus") -> float | None:
     if not status.rebuild_seconds or status.rebuild_events is None:
         return None
@@ -455,19 +460,20 @@ def _verified(verified: "Verified") -> dict[str, Any]:
     return {**vars(verified), "differences": [vars(it) for it in verified.differences]}
 
 
-def _print_verified(session: Session, verified: "Verified") -> None:
+def _print_verified(session: Session, verified: "Verified", parked: int) -> None:
     at = f"at position {verified.position:,} ({verified.seconds:.1f} s)"
     rows = f"{verified.rows:,} {'row' if verified.rows == 1 else 'rows'}"
     if not verified.differences:
         equal = "equals" if verified.rows == 1 else "equal"
-        session.stdout.print(f"{verified.name}: {rows} {equal} the log {at}.", highlight=False)
+        but = f", but {_events(parked)} parked," if parked else ""
+        session.stdout.print(f"{verified.name}: {rows} {equal} the log{but} {at}.", highlight=False)
         return
     from deployledger.adapters.cli.rendering import differences_table
 
     number = len(verified.differences)
     differences = "1 difference" if number == 1 else f"{number:,} differences"
     session.stdout.print(f"{verified.name}: {differences} in {rows} {at}.", highlight=False)
-    session.stdout.print(differences_table(verified.differences))
+    session.show(differences_table(verified.differences))
 
 
 def _print_json(session: Session, answer: Any) -> None:

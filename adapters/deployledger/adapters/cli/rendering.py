@@ -1,6 +1,7 @@
 """Answers as people read them: tables of deployments, one deployment, its history, the lifecycle."""
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deployledger.domain.moments import written
 from deployledger.projections.history import event_name
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ _COLOURS = {
 }
 
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _BELOW = 10
 _LEAST_DETAILS = 22
 _MOST_DIFFERENCES = 100
@@ -105,12 +108,15 @@ def deployment_card(
     observation: "Observation | None" = None,
     *,
     as_of: str | None = None,
-) -> Table:
+    recorded: "tuple[datetime, datetime] | None" = None,
+) -> RenderableType:
     """Return everything about one deployment, a line each; what is not known is left out.
 
     Args:
         as_of: the moment of the past, in words, if it is not how things are now.
+        recorded: when the log recorded its first and its last event, by which moments of the past count.
     """
+    created, updated = recorded or (deployment.created_at, deployment.updated_at)
     target = deployment.deployment_target_config
     resources = deployment.resource_allocation
     serves_another = deployment.serving_revision not in (None, deployment.revision)
@@ -123,11 +129,13 @@ def deployment_card(
         ("Running", _running(observation)),
         ("Endpoint", deployment.endpoint_url),
         ("Revision", _revision(deployment)),
+        ("Requested by", deployment.requested_by),
         ("Model", deployment.model_uri),
         ("Version", deployment.version),
         ("Deployed model", deployment.deployed_model_version),
         ("Artifact", deployment.artifact_digest),
         ("Image", deployment.image_digest),
+        ("Serving requested by", deployment.serving_requested_by if serves_another else None),
         ("Serving artifact", deployment.serving_artifact_digest if serves_another else None),
         ("Serving image", deployment.serving_image_digest if serves_another else None),
         ("Target", f"{target.type}, {target.replicas} replica{'s' if target.replicas != 1 else ''}"),
@@ -139,17 +147,36 @@ def deployment_card(
         ("Memory", resources and resources.memory_request),
         ("GPU", resources and resources.gpu_request),
         ("Tags", ", ".join(f"{key}={value}" for key, value in deployment.tags.items())),
-        ("Created", f"{deployment.created_at:%Y-%m-%d %H:%M:%S} UTC"),
-        ("Updated", f"{deployment.updated_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("Created", written(created)),
+        ("Updated", written(updated)),
         ("Simulated", "yes" if deployment.simulated else None),
     ]
-    card = Table(box=None, show_header=False, pad_edge=False)
-    card.add_column(style="bold")
-    card.add_column(overflow="fold")
-    for label, value in lines:
-        if value is not None and value != "":
-            card.add_row(label, value if isinstance(value, Text) else Text(str(value)))
-    return card
+    return _Card(
+        [
+            (label, value if isinstance(value, Text) else Text(str(value)))
+            for label, value in lines
+            if value is not None and value != ""
+        ]
+    )
+
+
+class _Card:
+    """Labels and values, a line each; what is too long goes on below, but a digest is never broken."""
+
+    def __init__(self, lines: "list[tuple[str, Text]]") -> None:
+        self._lines = lines
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        indent = max(len(label) for label, _ in self._lines) + 2
+        for label, value in self._lines:
+            width = max(options.max_width - indent, _LEAST_DETAILS)
+            values = (
+                [value] if _DIGEST.fullmatch(value.plain) else value.wrap(console, width, overflow="fold")
+            )
+            for number, line in enumerate(values):
+                line.rstrip()
+                head = Text((label if number == 0 else "").ljust(indent), style="bold", end="")
+                yield Text.assemble(head, line, no_wrap=True, overflow="ignore")
 
 
 def _running(observation: "Observation | None") -> str | None:

@@ -93,6 +93,7 @@ def _replay(
         position = None if until is None else await service.position_at(until, deployment_id=stream)
         end_at_once_on_ctrl_c()
         # What a policy prints is no answer of ours.
+        await session.say_if_empty(service.event_log)
         with Reading(session, "Replaying") as reading, redirect_stdout(sys.stderr):
             return replay(
                 service.event_log,

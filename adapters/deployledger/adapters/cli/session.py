@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
+    from deployledger.domain.event_log import EventLog
     from deployledger.domain.exceptions import MachineLearningServiceError
     from deployledger.service.deployment_service import DeploymentService
 
@@ -44,7 +45,9 @@ class Output(enum.StrEnum):
 Reference = Annotated[
     str,
     typer.Argument(
-        metavar="DEPLOYMENT", help="A name, an id, or the beginning of an id.", show_default=False
+        metavar="DEPLOYMENT",
+        help="A name, an id, or the beginning of an id (4 characters or more).",
+        show_default=False,
     ),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")]
@@ -54,7 +57,7 @@ DeploymentOption = Annotated[
     str | None,
     typer.Option(
         metavar="DEPLOYMENT",
-        help="Only this one: a name, an id, or the beginning of an id.",
+        help="Only this one: a name, an id, or the beginning of an id (4 characters or more).",
         show_default=False,
     ),
 ]
@@ -111,10 +114,29 @@ class Session:
         """Whether answers are JSON."""
         return self.output is Output.JSON
 
+    def show(self, answer: "RenderableType") -> None:
+        """Print a table or lines: nothing is cropped, and no line of what is piped ends with spaces."""
+        console = self.stdout
+        if console.is_terminal:
+            console.print(answer, crop=False)
+            return
+        with console.capture() as shown:
+            console.print(answer)
+        for line in shown.get().removesuffix("\n").split("\n"):
+            sys.stdout.write(f"{line.rstrip()}\n")
+
     def print_json(self, answer: Any) -> None:
         """Print an answer as JSON: pydantic models, lists of them, or JSON values."""
         json.dump(answer, sys.stdout, default=lambda model: model.model_dump(mode="json"), indent=2)
         sys.stdout.write("\n")
+
+    async def say_if_empty(self, log: "EventLog") -> None:
+        """Say of a log without events in which database it is: it may not be the one that was meant."""
+        if await asyncio.to_thread(log.position) == 0:
+            state = await asyncio.to_thread(log.schema_state)
+            self.stderr.print(
+                f"The event log in {escaped(state.database)} has no events.", highlight=False, soft_wrap=True
+            )
 
     def run(self, use: "Callable[[DeploymentService], Awaitable[_T]]") -> _T:
         """Open the service, use it, close it; errors of the service end the command with their exit code."""

@@ -1,5 +1,6 @@
 """The commands that show deployments: ``status``, ``list`` and ``logs``."""
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -48,7 +49,10 @@ def status(
             if session.is_json:
                 session.print_json({**then.model_dump(mode="json"), "observation": None})
             else:
-                session.stdout.print(deployment_card(then, as_of=f"{as_of} (position {then.position})"))
+                recorded = await recorded_at(service, then)
+                session.show(
+                    deployment_card(then, as_of=f"{as_of} (position {then.position})", recorded=recorded)
+                )
             return
         found = await service.find_deployment(deployment)
         await _resume_if_left(session, service, found)
@@ -58,7 +62,8 @@ def status(
                 running = observation and {"running": observation.running, "detail": observation.detail}
                 session.print_json({**found.model_dump(mode="json"), "observation": running})
             else:
-                session.stdout.print(deployment_card(found, observation))
+                recorded = await recorded_at(service, found)
+                session.show(deployment_card(found, observation, recorded=recorded))
                 if observation is not None and not observation.running:
                     session.stderr.print(
                         f"Nothing answers; `deployledger resume {found.deployment_name}` starts it again.",
@@ -185,6 +190,8 @@ def list_(
         if as_of is None:
             for deployment in page:
                 await _resume_if_left(session, service, deployment)
+            if not page:
+                await session.say_if_empty(service.event_log)
             return page, None
         return page, await listing.time_of(as_of, page, service)
 
@@ -194,7 +201,9 @@ def list_(
     elif page:
         from deployledger.adapters.cli.rendering import deployments_table
 
-        session.stdout.print(deployments_table(page, then))
+        session.show(deployments_table(page, then))
+        if held_up := [it for it in page if it.parked_events]:
+            listing.say_parked(session, held_up)
     if as_of is not None:
         session.stderr.print(listing.as_of(page, then), highlight=False)
     if page.next_cursor:
@@ -229,6 +238,15 @@ def logs(
 
     with Interruptible():
         session.run(question)
+
+
+async def recorded_at(
+    service: "DeploymentService", deployment: "DeploymentStatusResponse"
+) -> "tuple[datetime, datetime] | None":
+    """Return when the log recorded the first and the last event of a status, if they are there."""
+    records = await asyncio.to_thread(service.event_log.stream_records, deployment.deployment_id)
+    known = [it.recorded_at for it in records if it.raw.stream_version <= deployment.version]
+    return (known[0], known[-1]) if known else None
 
 
 async def _observe(

@@ -11,6 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deployledger.domain.moments import written
+
 if TYPE_CHECKING:
     from datetime import date
     from uuid import UUID
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _INDENT = 6
 _LONGEST_VALUE = 300
+_LONGEST_IN_TABLE = 60
+"""A digest that is shortened, and most paths, are shorter."""
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 _HEADINGS = ("#", "POSITION", "TIME (UTC)", "EVENT", "REV", "TOOK")
 _RIGHT = {"#", "POSITION", "REV", "TOOK"}
@@ -57,7 +61,7 @@ def _columns(entry: "DeploymentHistoryEntry") -> tuple[str, ...]:
     return (
         f"{entry.version}",
         f"{entry.position}",
-        f"{entry.recorded_at:%H:%M:%S.%f}"[:-3],
+        f"{entry.recorded_at:%H:%M:%S.%f}",
         entry.event,
         f"{entry.revision}",
         _took(entry.duration),
@@ -126,7 +130,7 @@ def _shown(value: Any) -> str:
         case str():
             text = value
         case {"step": step, "reason": reason, "message": message, "hint": hint}:
-            text = f"{step}: {reason}: {message} {hint}".rstrip()
+            return _cleaned(f"{step}: {reason}: {message} {hint}".rstrip())  # whose end says what to do
         case _:
             text = json.dumps(value, ensure_ascii=False)
     return _cleaned(text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…")
@@ -138,22 +142,29 @@ def _cleaned(text: str) -> str:
 
 
 def difference_title(difference: "DeploymentDifference") -> str:
-    """Return which moments of which deployment are compared."""
-    return f"{difference.deployment_name}: {_moment(difference.before)} -> {_moment(difference.after)}"
+    """Return which moments of which deployment are compared, a line each."""
+    name = difference.deployment_name
+    return f"{name}: {_moment(difference.before)}\n{'->':>{len(name) + 1}} {_moment(difference.after)}"
 
 
 def _moment(moment: "PastMoment") -> str:
     position = f"position {moment.position}"
     where = "" if moment.asked_for == position else f"{position}, "
-    return f"{moment.asked_for} ({where}last event {moment.recorded_at:%Y-%m-%d %H:%M:%S} UTC)"
+    return f"{moment.asked_for} ({where}last event {written(moment.recorded_at)})"
 
 
-def changes_table(changes: "Sequence[Change]") -> Table:
-    """Return a table with one row a field that differs."""
+def changes_table(changes: "Sequence[Change]") -> Group:
+    """Return a table with one row a field that differs; values that are too long for it are below it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("FIELD", "BEFORE", "AFTER"):
         table.add_column(heading, overflow="fold")
+    below: list[RenderableType] = []
     for change in changes:
-        texts = (_cleaned(change.field), _shown(change.before), _shown(change.after))
-        table.add_row(*(Text(text) for text in texts))
-    return table
+        field, *values = (_cleaned(change.field), _shown(change.before), _shown(change.after))
+        if max(map(len, values)) <= _LONGEST_IN_TABLE:
+            table.add_row(*(Text(text) for text in (field, *values)))
+            continue
+        below.append(Text(field, style="cyan"))
+        for label, value in zip(("before", "after"), values, strict=True):
+            below.append(Padding(_hanging(Text(f"{label}: {value}")), (0, 0, 0, _INDENT), expand=False))
+    return Group(*([table] if table.row_count else []), *below)

@@ -1,7 +1,7 @@
-"""Decodes events for folds: what happened at once, who did it and why only when that is asked for.
+"""Decodes events for folds: what happened and who did it at once, what led to it only when that is asked for.
 
-A rebuild decodes every event of the log, and most folds read neither ids nor actors; leaving them where they
-are stored makes it a quarter quicker.
+A rebuild decodes every event of the log, and most folds read no ids; leaving them where they are stored
+makes it a quarter quicker.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from deployledger.adapters.event_log.mapper import HAS_VERSION, decode, event_cl
 from deployledger.domain.event_log import RawEvent
 from deployledger.domain.events import Event
 
-_DEFERRED = frozenset({"originator_id", "event_id", "actor", "correlation_id", "causation_id"})
+_DEFERRED = frozenset({"originator_id", "event_id", "correlation_id", "causation_id"})
 _RAW = "_raw"
 _set = object.__setattr__
 

@@ -3,9 +3,8 @@
 A package beside the service's own, so that ``--help`` does not import the service.
 """
 
+import sys
 from typing import TYPE_CHECKING
-
-from deployledger.adapters.cli import run
 
 if TYPE_CHECKING:
     from deployledger.service.deployment_service import DeploymentService
@@ -13,6 +12,15 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command line."""
+    try:
+        from deployledger.adapters.cli import run
+    except ModuleNotFoundError as error:  # installed without what it depends on, to verify evidence
+        if (error.name or "").startswith(("deployledger", "core_ai_layer")):
+            raise
+        sys.exit(
+            f"Error: deployledger is installed without the package {error.name!r}, which this needs.\n"
+            "Install it with its dependencies, not --no-deps; `deployledger-verify-evidence` works without."
+        )
     run(_open_service)
 
 

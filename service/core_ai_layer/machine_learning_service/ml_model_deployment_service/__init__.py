@@ -8,7 +8,7 @@ from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.adapters.ledger.publishing import Place
 from deployledger.adapters.read_models import load_projections, open_read_models
-from deployledger.adapters.settings import Settings, load_settings
+from deployledger.adapters.settings import Settings, check_folder, load_settings
 from deployledger.domain.ports import (
     ContainerRegistryClientInterface,
     ModelRegistryClientInterface,
@@ -52,7 +52,8 @@ class MLModelDeploymentService(DeploymentService):
             names. With it, checkpoints are made while events are added.
 
     Raises:
-        ConfigurationError: if a setting or the database URL is malformed.
+        ConfigurationError: if a setting or the database URL is malformed, or names a file in a folder that
+            does not exist.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class MLModelDeploymentService(DeploymentService):
                 LocalArtifactStore(folder / "artifacts"),
             )
         log = open_event_log(
-            database_url or _database(settings, folder),
+            check_folder(database_url or _database(settings, folder), folder),
             create=settings.create_schema if create_schema is None else create_schema,
             pool_size=settings.pool_size,
             patience=settings.database_patience,
