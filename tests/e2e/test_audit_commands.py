@@ -34,6 +34,7 @@ def test_from_a_key_to_a_verified_log(cli: CommandLine, tmp_path: Path) -> None:
     cli.environment["DEPLOYLEDGER_AUDIT_KEY"] = str(key)
 
     done = cli.run("audit", "verify")
+    assert done.stdout.startswith(f"The event log in {cli.home / 'deployledger.db'}:\nRead ")
     assert done.returncode == 1
     assert "no checkpoint proves it" in done.stdout
 

@@ -232,7 +232,7 @@ def verify(
     """
     session = session_for(output, verbose)
 
-    def work(ledger: "Ledger") -> "Audited":
+    def work(ledger: "Ledger") -> "tuple[str, Audited]":
         from deployledger.adapters.ledger.publishing import read_checkpoint, read_checkpoints
         from deployledger.adapters.settings import load_settings
 
@@ -240,18 +240,20 @@ def verify(
         notes = [it for place in places for it in read_checkpoints(place)]
         before = read_checkpoint(since)[1] if since is not None else None
         with Reading(session, "Verifying") as reading:
-            return ledger.verify(
+            audited = ledger.verify(
                 _verifiers(key),
                 notes,
                 since=before,
                 workers=workers_for(ledger.log, workers),
                 progress=reading,
             )
+        return ledger.log.schema_state().database, audited
 
-    found = _of_ledger(session, work)
+    database, found = _of_ledger(session, work)
     if session.is_json:
-        session.print_json(_told(found))
+        session.print_json({"database": database, **_told(found)})
     else:
+        session.stdout.print(f"The event log in {escaped(database)}:", highlight=False, soft_wrap=True)
         _print(session, found)
     if not found.is_verified:
         raise SystemExit(int(ExitCode.FAILED))
