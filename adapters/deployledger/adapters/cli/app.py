@@ -1,5 +1,6 @@
 """The command line as a whole: which commands there are, in the order in which they are listed."""
 
+import signal
 import sys
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NoReturn
@@ -40,6 +41,8 @@ def run(open_service: OpenService) -> NoReturn:
         raise SystemExit(int(ExitCode.DONE))
     try:
         code = app(standalone_mode=False)
+    except typer.Abort:  # Ctrl-C where no command deals with it
+        code = 128 + signal.SIGINT
     except Exception as error:
         if not isinstance(error, _USAGE_ERROR):
             raise
