@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
@@ -38,6 +39,7 @@ _TICK_SECONDS = 0.001
 _MOST_SKEW_SECONDS = 2.0
 
 _T = TypeVar("_T")
+_Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 
 class PostgresEventLog(DatabaseEventLog):
@@ -236,8 +238,8 @@ class PostgresEventLog(DatabaseEventLog):
         yield from self._streamed(query, values, RawEvent, is_in_order=is_in_order)
 
     def _streamed(
-        self, query: Any, values: Sequence[Any], make: Callable[..., _T], *, is_in_order: bool = True
-    ) -> Iterator[list[_T]]:
+        self, query: Any, values: Sequence[Any], row_type: type[_Row], *, is_in_order: bool = True
+    ) -> Iterator[list[_Row]]:
         """Yield pages of rows, which are sent while earlier ones are worked on."""
         with self._session() as session, self._translated_driver_errors():
             if is_in_order:
@@ -247,7 +249,8 @@ class PostgresEventLog(DatabaseEventLog):
                 # it is closed, without which nothing could be rolled back.
                 stream = cursor.stream(query, values, size=_SENT_AT_ONCE)
                 with closing(cast("Generator[Any, None, None]", stream)) as sent:
-                    rows = starmap(make, sent)
+                    # A named tuple's own constructor takes a third of a microsecond longer, a million times.
+                    rows: Iterator[_Row] = map(partial(tuple.__new__, row_type), sent)
                     while page := list(islice(rows, _SCANNED_AT_ONCE)):
                         yield page
 
