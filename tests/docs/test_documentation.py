@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import CommandLine
+
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [
     REPOSITORY / "README.md",
@@ -35,6 +37,7 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             _run([sys.executable, "-c", block], REPOSITORY)
             executed += 1
     assert executed or not re.search(r"```(console|python)", page.read_text())
+    CommandLine(tmp_path / "home").delete_all()
 
 
 def _run_command(line: str, folder: Path) -> None:

@@ -61,6 +61,14 @@ class CommandLine:
             if entry.name.isdigit() and self._serves(entry)
         ]
 
+    def delete_all(self) -> None:
+        """Delete what was deployed, so that no process goes on serving it."""
+        self.environment.clear()
+        if (self.home / "deployledger.db").exists():
+            for deployment in json.loads(self.run("list", "-o", "json").stdout or "[]"):
+                self.run("delete", deployment["deployment_id"])
+        assert self.gateways() == [], "a serving process was left behind"
+
     def _serves(self, process: Path) -> bool:
         try:
             command = process.joinpath("cmdline").read_bytes().decode()
@@ -74,8 +82,4 @@ def cli(tmp_path: Path) -> Any:
     """A command line with a home of its own, whose deployments are deleted at the end."""
     command_line = CommandLine(tmp_path / "home")
     yield command_line
-    command_line.environment.clear()
-    if (command_line.home / "deployledger.db").exists():
-        for deployment in json.loads(command_line.run("list", "-o", "json").stdout or "[]"):
-            command_line.run("delete", deployment["deployment_id"])
-    assert command_line.gateways() == [], "a serving process was left behind"
+    command_line.delete_all()
