@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, example, settings
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 from psycopg import sql
@@ -920,7 +920,8 @@ def test_no_edit_of_any_column_goes_unseen(
     grow([SERVING] * 60)  # so that most edits are not in the last tile
 
     # The log only grows, so that no example can be tried again in a smaller way.
-    @settings(max_examples=30, deadline=None, phases=[Phase.generate])
+    @settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.generate])
+    @example(lives=[SERVING], share=0.5, edit=("originator_version", 2**63 - 1), in_the_tree=False)
     @for_all(
         lives=st.lists(st.sampled_from(LIVES), min_size=1, max_size=8),
         share=st.floats(0, 1),

@@ -22,7 +22,7 @@ _TILES_AT_ONCE = 64
 _MISSING = b"\0" * HASH_BYTES
 _MOST_FILLED = 64 * TILE_WIDTH
 _LONG_AGO = -(1 << 63)
-_BEGUN = Struct(">16sQ")
+_BEGUN = Struct(">16sQb")
 
 
 class AuditProblem(NamedTuple):
@@ -87,7 +87,7 @@ class Checked:
             "begun": _text(
                 b"".join(
                     [
-                        _BEGUN.pack(stream, version << 8 | standing + 2)
+                        _BEGUN.pack(stream, version, standing)
                         for stream, (version, standing) in self.begun.items()
                     ]
                 )
@@ -107,9 +107,7 @@ class Checked:
         return cls(
             roots=[roots[it : it + HASH_BYTES] for it in range(0, len(roots), HASH_BYTES)],
             behind={int(size): base64.b64decode(hashes) for size, hashes in told["behind"].items()},
-            begun={
-                stream: (number >> 8, (number & 0xFF) - 2) for stream, number in _BEGUN.iter_unpack(begun)
-            },
+            begun={stream: (version, standing) for stream, version, standing in _BEGUN.iter_unpack(begun)},
             continued={
                 bytes.fromhex(stream): [(it[0], it[1], it[2]) for it in events]
                 for stream, events in told["continued"].items()
