@@ -50,6 +50,38 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
     assert sum(told) == 3 * 21_000
 
 
+def test_what_is_done_meanwhile() -> None:
+    told: list[int] = []
+    task = {"number": 1, "seconds": 0}
+    results = run_in_workers(f"{__name__}:double", [task], told.append, lambda tell: tell(5))
+    assert [it[1] for it in results] == [2]
+    assert sum(told) == 21_005
+
+
+def test_what_is_done_meanwhile_stops_when_a_worker_fails() -> None:
+    def work_for_ever(tell: Tell) -> None:
+        while True:
+            tell(1)
+            time.sleep(0.01)
+
+    with pytest.raises(MachineLearningServiceError, match=r"It is no good\."):
+        run_in_workers(f"{__name__}:fail", [{"how": "refuse"}], lambda n: None, work_for_ever)
+
+
+def test_workers_are_ended_when_what_is_done_meanwhile_fails(tmp_path: Path) -> None:
+    def stumble(_: Tell) -> None:
+        while not (tmp_path / "it").exists():
+            time.sleep(0.01)
+        raise ValueError("something")
+
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="something"):
+        run_in_workers(
+            f"{__name__}:fail", [{"how": "wait", "file": str(tmp_path / "it")}], lambda n: None, stumble
+        )
+    assert time.monotonic() - begin < 30
+
+
 def test_a_result_may_be_large() -> None:
     first, second = _run(answer_much, {"size": 5_000_000}, {"size": 3})
     assert (len(first), second) == (5_000_000, "xxx")

@@ -110,6 +110,7 @@ def check_elsewhere(
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a part be as small as a tile."""
     monkeypatch.setattr(verifying, "_LEAST_OF_A_PART", 256)
+    monkeypatch.setattr(verifying, "_AHEAD", 0)
 
 
 @pytest.fixture(scope="session")

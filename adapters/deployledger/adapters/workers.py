@@ -22,18 +22,26 @@ FAILED = "failed: "
 """What a worker's last line begins with; its result, or what went wrong, follows as JSON."""
 
 
+class _FailedElsewhereError(Exception):
+    """A worker failed, so that what is done meanwhile is of no use."""
+
+
 def run_in_workers(
-    function: str, tasks: Sequence[dict[str, Any]], progress: Callable[[int], None]
+    function: str,
+    tasks: Sequence[dict[str, Any]],
+    progress: Callable[[int], None],
+    meanwhile: Callable[[Callable[[int], None]], None] = lambda tell: None,
 ) -> list[Any]:
     """Do each task in a process of its own, and return the results in the order of the tasks.
 
-    If one fails, the others are ended.
+    If one fails, the others are ended, and what this process does meanwhile when it next tells its progress.
 
     Args:
         function: what does a task, as ``package.module:name``. It is called with the task and with a
             function to tell how many more events were read; it returns the result.
         tasks: JSON values, as are the results; give bytes as base64.
-        progress: is told how many more events were read.
+        progress: is told how many more events were read, by one thread at a time.
+        meanwhile: what this process does itself, which tells its progress as a task does.
 
     Raises:
         MachineLearningServiceError: if a task failed, with the hint and the status code of its error, or a
@@ -43,7 +51,7 @@ def run_in_workers(
     try:
         for task in tasks:
             workers.append(_start(json.dumps({"function": function, "task": task})))
-        return _results(workers, progress)
+        return _results(workers, progress, meanwhile)
     finally:
         for worker in workers:
             _end(worker)
@@ -64,10 +72,18 @@ def _start(told: str) -> "subprocess.Popen[str]":
     return worker
 
 
-def _results(workers: "Sequence[subprocess.Popen[str]]", progress: Callable[[int], None]) -> list[Any]:
+def _results(
+    workers: "Sequence[subprocess.Popen[str]]",
+    progress: Callable[[int], None],
+    meanwhile: Callable[[Callable[[int], None]], None],
+) -> list[Any]:
     turn = threading.Lock()
     errors: list[dict[str, Any]] = []
     results: list[Any] = [None] * len(workers)
+
+    def tell(events: int) -> None:
+        with turn:
+            progress(events)
 
     def read(number: int, worker: "subprocess.Popen[str]") -> None:
         last = ""
@@ -76,8 +92,7 @@ def _results(workers: "Sequence[subprocess.Popen[str]]", progress: Callable[[int
             for line in worker.stdout:
                 last = line.strip()
                 if last.isdigit():
-                    with turn:
-                        progress(int(last))
+                    tell(int(last))
         except Exception as error:  # whoever is told of the progress raises what it likes
             errors.append({"message": f"{type(error).__name__}: {error}"})
         try:  # nothing but its own word says that it did all
@@ -96,8 +111,23 @@ def _results(workers: "Sequence[subprocess.Popen[str]]", progress: Callable[[int
     threads = [threading.Thread(target=read, args=it) for it in enumerate(workers)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+
+    def tell_or_stop(events: int) -> None:
+        if errors:
+            raise _FailedElsewhereError
+        tell(events)
+
+    try:
+        meanwhile(tell_or_stop)
+    except _FailedElsewhereError:
+        pass
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+        raise
+    finally:
+        for thread in threads:
+            thread.join()
     if errors:
         first = {"hint": "Try again.", "status_code": None, **errors[0]}
         raise MachineLearningServiceError(

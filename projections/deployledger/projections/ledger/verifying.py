@@ -28,6 +28,8 @@ from deployledger.projections.reports import Progress
 from deployledger.projections.workers import check_workers
 
 _LEAST_OF_A_PART = 64 * TILE_WIDTH
+_AHEAD = 256 * TILE_WIDTH
+"""How many events this process has read when another one has started."""
 _STREAMS_AT_ONCE = 500
 _BEFORE_ALL = -(1 << 63) - 1
 
@@ -266,12 +268,13 @@ def _start(ledger: Ledger, since: Checkpoint | None, end: int) -> _Start:
 
 
 def _parts(after: int, end: int, sizes: Sequence[int], workers: int) -> list[Part]:
-    """Return the positions in parts of whole tiles."""
-    tiles = -(-max(_LEAST_OF_A_PART, -(-(end - after) // workers)) // TILE_WIDTH)
+    """Return the positions in parts of whole tiles; the first one is larger, for whoever begins at once."""
+    ahead = _AHEAD if workers > 1 else 0
+    tiles = -(-max(_LEAST_OF_A_PART, -(-(end - after - ahead) // workers)) // TILE_WIDTH)
     width = tiles * TILE_WIDTH
     parts: list[Part] = []
     while after < end or not parts:
-        until = min(after + width, end)
+        until = min(after + width + (0 if parts else ahead), end)
         parts.append(Part(after, until, tuple(it for it in sizes if after < it <= until)))
         after = until
     return parts
