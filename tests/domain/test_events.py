@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.domain import events, names
 from deployledger.domain.events import DeploymentEvent, Event
+from deployledger.domain.lifecycle import Trigger
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Step
 from tests.domain.arbitrary import FIELDS, NAME_EVENTS, of_class
@@ -226,6 +227,7 @@ def test_an_event_of_an_older_version_is_upcast(own_topics: None) -> None:
         """Version 1 called ``verdict`` ``opinion``; version 3 counts the tasters."""
 
         TOPIC: ClassVar[str] = "test.tasted"
+        trigger: ClassVar[Trigger] = Trigger.FAIL  # the class outlives the test, and every event has one
         class_version: ClassVar[int] = 3
 
         verdict: str
@@ -264,6 +266,7 @@ def test_a_missing_upcaster_is_a_clear_error(own_topics: None) -> None:
         """Has a second version, and nobody who can read the first."""
 
         TOPIC: ClassVar[str] = "test.hasty"
+        trigger: ClassVar[Trigger] = Trigger.FAIL  # as above
         class_version: ClassVar[int] = 2
 
     common = _fields()

@@ -206,7 +206,7 @@ def expected_page(
         for it in the_fleet(models, position)
         if (filters.include_deleted or not it[1].deleted)
         and (filters.status is None or it[1].status == filters.status)
-        and (filters.name_contains is None or filters.name_contains in it[1].name)
+        and (filters.name_contains is None or filters.name_contains in it[1].name.lower())
         and (filters.target_type is None or it[1].target_type == filters.target_type)
         and (filters.updated_before is None or it[1].updated_at < filters.updated_before)
     ]
