@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 
+from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.reading import Reading
 from deployledger.adapters.cli.session import (
     ExitCode,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from deployledger.domain.event_log import EventLog, Exported, Imported, RecordedEvent, SchemaState
+    from deployledger.domain.findings import Finding
     from deployledger.service.deployment_service import DeploymentService
 
 _T = TypeVar("_T")
@@ -50,11 +52,26 @@ def init(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) ->
 
 @database.command()
 def check(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Say which schema the database has; exit code 1 if it is not the one that is needed."""
+    """Check the database: that it has the schema that is needed, and that nothing in it is damaged.
+
+    Exit code 1 if there is a problem; warnings alone leave it 0.
+    """
     session = session_for(output, verbose)
-    state = _of_log(session, lambda log: log.schema_state())
-    _print_state(session, state)
-    if state.found != state.needed:
+
+    async def work(service: "DeploymentService") -> "tuple[SchemaState, list[Finding]]":
+        from deployledger.service.database_checks import check_database
+
+        end_at_once_on_ctrl_c()
+        return service.event_log.schema_state(), check_database(service)
+
+    with Interruptible():
+        state, findings = session.run(work)
+    if session.is_json:
+        session.print_json({**_state(state), "findings": [it.to_json() for it in findings]})
+    else:
+        for finding in findings:
+            print_finding(session, finding)
+    if any(it.is_problem for it in findings):
         raise SystemExit(int(ExitCode.FAILED))
 
 
@@ -328,12 +345,13 @@ def _print_event(session: Session, recorded: "RecordedEvent") -> None:
         )
 
 
+def _state(state: "SchemaState") -> dict[str, Any]:
+    return {**vars(state), "ready": state.found == state.needed}
+
+
 def _print_state(session: Session, state: "SchemaState") -> None:
     if session.is_json:
-        is_ready = state.found == state.needed
-        session.print_json(
-            {"database": state.database, "found": state.found, "needed": state.needed, "ready": is_ready}
-        )
+        session.print_json(_state(state))
     elif state.found == state.needed:
         session.stdout.print(
             f"The event log in {escaped(state.database)} is ready (schema version {state.found}).",

@@ -1,0 +1,20 @@
+"""Prints what a check of a database found: a mark, a sentence, and what to do next."""
+
+from typing import TYPE_CHECKING
+
+from deployledger.adapters.cli.session import escaped
+
+if TYPE_CHECKING:
+    from deployledger.adapters.cli.session import Session
+    from deployledger.domain.findings import Finding
+
+_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
+
+
+def print_finding(session: "Session", finding: "Finding") -> None:
+    """Print a finding on standard output."""
+    lines = [f"{_MARKS[finding.outcome]} {escaped(finding.message)}"]
+    if finding.hint:
+        lines.append(f"  {escaped(finding.hint)}")
+    for line in lines:
+        session.stdout.print(line, highlight=False, soft_wrap=True)

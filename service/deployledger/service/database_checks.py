@@ -1,0 +1,72 @@
+"""Checks of everything that a service keeps in databases: each is a function that yields findings."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.exceptions import MachineLearningServiceError
+from deployledger.domain.findings import Finding, Outcome
+from deployledger.projections.ledger.ledger import Ledger
+from deployledger.projections.read_models import ReadModels
+
+
+class Stores(Protocol):
+    """What is checked; a `DeploymentService` is one."""
+
+    @property
+    def event_log(self) -> EventLog:
+        """The event log."""
+        ...
+
+    @property
+    def read_models(self) -> ReadModels:
+        """The read models of the event log."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of the event log."""
+        ...
+
+
+Check = Callable[[Stores], Iterable[Finding]]
+"""Yields findings; what it raises of ours becomes a problem, and the other checks go on."""
+
+
+def schema(stores: Stores) -> Iterator[Finding]:
+    """Check that the event log has the schema that this version of the software needs."""
+    state = stores.event_log.schema_state()
+    if state.found == state.needed:
+        message = f"The event log in {state.database} is ready (schema version {state.found})."
+        yield Finding("schema", Outcome.OK, message)
+        return
+    found = f"schema version {state.found}" if state.found else "no schema"
+    hint = "Run `deployledger db init`."
+    if state.found:
+        is_older = state.found < state.needed
+        upgrade = "Make a backup, stop what uses the database, and run `deployledger db upgrade`."
+        hint = upgrade if is_older else "Upgrade deployledger."
+    message = f"The event log in {state.database} has {found}; version {state.needed} is needed."
+    yield Finding("schema", Outcome.PROBLEM, message, hint)
+
+
+CHECKS: tuple[Check, ...] = ()
+"""The checks of a database that has the schema that is needed, in the order in which they are reported."""
+
+
+def check_database(stores: Stores, checks: Sequence[Check] = CHECKS) -> list[Finding]:
+    """Run every check, and return what they found; the schema comes first.
+
+    Without the schema that is needed, nothing else is checked.
+    """
+    findings = list(_run(schema, stores))
+    if not any(it.is_problem for it in findings):
+        findings += [finding for check in checks for finding in _run(check, stores)]
+    return findings
+
+
+def _run(check: Check, stores: Stores) -> Iterator[Finding]:
+    try:
+        yield from check(stores)
+    except MachineLearningServiceError as error:
+        yield Finding(check.__name__, Outcome.PROBLEM, error.message, error.hint)
