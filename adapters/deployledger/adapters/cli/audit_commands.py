@@ -274,8 +274,10 @@ def _print(session: Session, found: "Audited") -> None:
         say(f"Root {_base64(found.root)}")
     holding = [it for it in found.checkpoints if it.holds]
     for it in sorted(holding, key=lambda it: (it.is_from_outside, it.size))[-_MOST_SHOWN:]:
+        named = f", named by a checkpoint of {it.named_by}" if it.named_by else ""
         say(
-            f"[green]✓[/] Checkpoint of {it.size:,} events holds ({escaped(it.origin)}; {escaped(it.source)})"
+            f"[green]✓[/] Checkpoint of {it.size:,} events holds "
+            f"({escaped(it.origin)}; {escaped(it.source)}{escaped(named)})"
         )
     if len(holding) > _MOST_SHOWN:
         say(f"[green]✓[/] … and {len(holding) - _MOST_SHOWN:,} more checkpoints")

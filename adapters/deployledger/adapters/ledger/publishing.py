@@ -1,7 +1,9 @@
 """Takes checkpoints out of the database: to a folder, or to any place that fsspec writes to."""
 
 import os
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +17,15 @@ from deployledger.domain.exceptions import (
 from deployledger.domain.redaction import without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from deployledger.projections.ledger.store import StoredCheckpoint
 
 _SUFFIX = ".checkpoint"
 _LARGEST_BYTES = 1 << 20
+_PUBLISHED = re.compile(r"[0-9]{12,}-([0-9a-f-]+)\.checkpoint")
+_LAST_OF_A_KEY = 3
+"""How many checkpoints of each key are read before one is signed: the last may be damaged."""
 
 
 class Place:
@@ -48,14 +53,16 @@ class Place:
             _write_remote(self._place, checkpoint)
 
     def newest_first(self) -> "Iterator[tuple[str, bytes]]":
-        """Yield what is there: where each is from, and the signed note; the largest first.
+        """Yield the last checkpoints of each key: where each is from, and the signed note; the largest first.
+
+        Files with other names than `publish` gives them are yielded, too: they may be of any key.
 
         Raises:
             ExternalServiceError: if the place cannot be read.
         """
         try:
             names, read = _listed(self._place)
-            for name in reversed(names or ()):
+            for name in _last_of_each_key(names or ()):
                 yield name, read(name)
         except MachineLearningServiceError:
             raise
@@ -121,6 +128,18 @@ def _listed(place: str) -> tuple[list[str] | None, Callable[[str], bytes]]:
 
 def _checkpoints(names: "Iterable[str]") -> list[str]:
     return sorted(name for name in names if name.endswith(_SUFFIX))
+
+
+def _last_of_each_key(names: "Sequence[str]") -> "Iterator[str]":
+    """Yield the last names of each key, the largest first; which key it is, the name says."""
+    seen: Counter[str] = Counter()
+    for name in reversed(names):
+        found = _PUBLISHED.fullmatch(name.rpartition("/")[2])
+        if found is not None:
+            seen[found[1]] += 1
+            if seen[found[1]] > _LAST_OF_A_KEY:
+                continue
+        yield name
 
 
 def _one(place: str) -> str:

@@ -16,7 +16,13 @@ from deployledger.projections.ledger.checking import CheckParts, check_here
 from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.merkle import HASH_BYTES
-from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
+from deployledger.projections.ledger.notes import (
+    Checkpoint,
+    Claim,
+    Continuation,
+    NoteError,
+    open_checkpoint,
+)
 from deployledger.projections.ledger.store import TILE_HEIGHT, TILE_WIDTH, LedgerStore, StoredCheckpoint
 from deployledger.projections.reports import Progress
 
@@ -30,7 +36,8 @@ _HASHES_KEPT = 65_536
 _TILES_KEPT = 1_024
 """How many hashes and tiles of a tree are kept while many paths are asked for; a tile has up to 8 KiB."""
 _LOOKED_BACK = 100
-"""Among how many checkpoints, of all keys, the last one of a key is looked for."""
+"""Among how many checkpoints, of all keys, the last one of each key is looked for."""
+_DATABASE = "in the database"
 
 
 class CheckpointPlace(Protocol):
@@ -41,7 +48,7 @@ class CheckpointPlace(Protocol):
         ...
 
     def newest_first(self) -> Iterable[tuple[str, str | bytes]]:
-        """Return what is there: where each is from, and the signed note; the largest first."""
+        """Return the last checkpoints of each key, the largest first: where each is from, and the note."""
         ...
 
 
@@ -243,7 +250,8 @@ class Ledger:
         """Sign the state of the log as it is now, store that, and publish it.
 
         If nothing was added since the last checkpoint of this key, that one is returned, and published again.
-        A log that does not continue the last checkpoint, in the database or published, is not signed.
+        A log that does not continue the last checkpoint of every key, in the database or published, is not
+        signed. If the last one is of another key, as after a change of keys, the new one names it.
 
         Args:
             signer: the key; None means that of the ledger.
@@ -251,7 +259,7 @@ class Ledger:
 
         Raises:
             ConfigurationError: if there is no key to sign with.
-            LedgerError: as for `integrate`; and if the last checkpoint does not fit: the log was rewritten.
+            LedgerError: as for `integrate`; and if an earlier checkpoint does not fit: the log was rewritten.
         """
         signer = signer or self.signer
         if signer is None:
@@ -262,32 +270,31 @@ class Ledger:
         place = place or self.place
         # Read before the log is: another process may sign what comes meanwhile, of which we know nothing.
         self.log.position()  # as above
-        last = self._last_checkpoint(signer)
-        published = _newest(place.newest_first(), signer) if place is not None else None
+        stored = self.store.checkpoints(limit=_LOOKED_BACK)[::-1]
+        earlier = _last_of_each_key([(_DATABASE, it.note) for it in stored], signer)
+        if place is not None:
+            earlier += _last_of_each_key(place.newest_first(), signer)
         size = self.integrate()
         tree = Tree(self.store)
-        for signed in (last and Checkpoint(signer.name, last.size, last.root), published):
-            if signed is not None and (signed.size > size or tree.root(signed.size) != signed.root):
+        for it in earlier:
+            signed = it.claim.checkpoint
+            if signed.size > size or tree.root(signed.size) != signed.root:
                 raise LedgerError(
                     f"The log is not the one whose first {signed.size:,} events an earlier checkpoint "
-                    "signed: it was rewritten, or another one was put in its place.",
-                    hint=VERIFY_HINT,
+                    f"signed ({signed.origin}, key {it.claim.key_id.hex()}; {it.source}): it was rewritten, "
+                    "or another one was put in its place.",
+                    hint=f"{VERIFY_HINT} If that checkpoint is of another log, publish the checkpoints of "
+                    "this one in a folder of their own.",
                 )
+        last = _last_stored(stored, signer)
         if last is None or last.size != size:
-            checkpoint = Checkpoint(signer.name, size, tree.root(size))
+            continues = _continuation(earlier, signer)
+            checkpoint = Checkpoint(signer.name, size, tree.root(size), continues)
             last = StoredCheckpoint(size, checkpoint.root, checkpoint.signed(signer), datetime.now(UTC))
             self.store.add_checkpoint(last)
         if place is not None:
             place.publish(last)
         return last
-
-    def _last_checkpoint(self, signer: Signer) -> StoredCheckpoint | None:
-        """Return the largest checkpoint in the database that a key signed, with what it signed."""
-        for it in reversed(self.store.checkpoints(limit=_LOOKED_BACK)):
-            signed = _newest([("", it.note)], signer)
-            if signed is not None:
-                return replace(it, size=signed.size, root=signed.root)
-        return None
 
     def checkpoints(self) -> list[StoredCheckpoint]:
         """Return the checkpoints that are in the database, the smallest first."""
@@ -330,13 +337,64 @@ class Ledger:
         )
 
 
-def _newest(notes: Iterable[tuple[str, str | bytes]], signer: Signer) -> Checkpoint | None:
-    """Return the first of the checkpoints that a key signed."""
-    for _, note in islice(notes, _LOOKED_BACK):
+@dataclass(frozen=True)
+class _Earlier:
+    """A checkpoint that there is already, and where."""
+
+    source: str
+    claim: Claim
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        """Name and id of the key that signed it."""
+        return self.claim.checkpoint.origin, self.claim.key_id
+
+    @property
+    def size(self) -> int:
+        """How many events it covers."""
+        return self.claim.checkpoint.size
+
+
+def _last_of_each_key(notes: Iterable[tuple[str, str | bytes]], signer: Signer) -> list[_Earlier]:
+    """Return the largest checkpoint of each key.
+
+    Signatures of other keys cannot be verified here. Their checkpoints count all the same: who has a new key
+    could otherwise sign a log that contradicts what the old one signed.
+    """
+    found: dict[tuple[str, bytes], _Earlier] = {}
+    for source, note in islice(notes, _LOOKED_BACK):
         try:
-            return open_checkpoint(note, [signer.verifier])
-        except NoteError:  # it is another key's, or was changed, which verifying tells
+            it = _Earlier(source, Claim.of(note))
+            if it.key == _key(signer):
+                open_checkpoint(note, [signer.verifier])
+        except NoteError:  # it is no checkpoint, or was changed, which verifying tells
             continue
+        if it.key not in found or found[it.key].size < it.size:
+            found[it.key] = it
+    return list(found.values())
+
+
+def _key(signer: Signer) -> tuple[str, bytes]:
+    return signer.name, signer.verifier.key_id
+
+
+def _continuation(earlier: Sequence[_Earlier], signer: Signer) -> Continuation | None:
+    """Return the last checkpoint, if it is of another key than the one that signs."""
+    own = max((it.size for it in earlier if it.key == _key(signer)), default=-1)
+    last = max(earlier, key=lambda it: it.size, default=None)
+    if last is None or last.size <= own:
+        return None
+    return Continuation(*last.key, last.size, last.claim.checkpoint.root)
+
+
+def _last_stored(stored: Sequence[StoredCheckpoint], signer: Signer) -> StoredCheckpoint | None:
+    """Return the largest checkpoint in the database that a key signed, with what it signed."""
+    for it in stored:
+        try:
+            signed = open_checkpoint(it.note, [signer.verifier])
+        except NoteError:  # as above
+            continue
+        return replace(it, size=signed.size, root=signed.root)
     return None
 
 

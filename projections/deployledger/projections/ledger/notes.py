@@ -5,6 +5,7 @@ https://c2sp.org/signed-note and https://c2sp.org/tlog-checkpoint
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.merkle import HASH_BYTES
 
 _DASH = "\N{EM DASH} "
+_CONTINUES = "continues "
+_CONTINUATION = re.compile(r"continues ([^ +]+)\+([0-9a-f]{8}) (\S+) (\S+)")
 _LONGEST_NOTE = 1 << 20
 _MOST_SIGNATURES = 100
 _LARGEST_SIZE = (1 << 63) - 1
@@ -43,14 +46,8 @@ def opened(note: str | bytes, verifiers: Sequence[Verifier]) -> tuple[str, Verif
         NoteError: if it is no signed note, or none of the keys signed it (an `OtherSignerError`).
     """
     text, lines = _split(note)
-    for line in lines:
-        name, _, encoded = line.removeprefix(_DASH).rpartition(" ")
-        try:
-            signature = base64.b64decode(encoded, validate=True)
-        except (ValueError, binascii.Error):
-            signature = b""
-        if not line.startswith(_DASH) or not name or len(signature) < 5:
-            raise NoteError(f"The line {line!r} is no signature of a signed note.")
+    signatures = [_signature(line) for line in lines]
+    for name, signature in signatures:
         for verifier in verifiers:
             if (verifier.name, verifier.key_id) == (name, signature[:4]):
                 if not verifier.is_signed(signature[4:], text.encode()):
@@ -58,7 +55,7 @@ def opened(note: str | bytes, verifiers: Sequence[Verifier]) -> tuple[str, Verif
                         f"The signature of {name} is wrong: the note was changed since, or forged."
                     )
                 return text, verifier
-    signers = ", ".join(sorted({line.removeprefix(_DASH).rpartition(" ")[0] for line in lines}))
+    signers = ", ".join(sorted({name for name, _ in signatures}))
     wanted = ", ".join(f"{it.name} ({it.key_id.hex()})" for it in verifiers) or "no key at all"
     raise OtherSignerError(
         f"It is not signed by {wanted}, but by {signers}.",
@@ -66,7 +63,35 @@ def opened(note: str | bytes, verifiers: Sequence[Verifier]) -> tuple[str, Verif
     )
 
 
+def _signature(line: str) -> tuple[str, bytes]:
+    """Return the name in a line of a note, and the key's id with the signature behind it."""
+    name, _, encoded = line.removeprefix(_DASH).rpartition(" ")
+    try:
+        signature = decode_base64(encoded)
+    except ValueError:
+        signature = b""
+    if not line.startswith(_DASH) or not name or len(signature) < 5:
+        raise NoteError(f"The line {line[:100]!r} is no signature of a signed note.")
+    return name, signature
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes that a text stands for; there is one text for them, with its padding.
+
+    Raises:
+        ValueError: if it is not base64, or written in another way.
+    """
+    try:
+        decoded = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from error
+    if base64.b64encode(decoded).decode() != text:
+        raise ValueError("not canonical base64")
+    return decoded
+
+
 def _split(note: str | bytes) -> tuple[str, list[str]]:
+    """Return the text of a note, and its lines of signatures."""
     if len(note) > _LONGEST_NOTE:
         raise NoteError(f"A signed note of {len(note):,} bytes is too large: 1 MiB is the most.")
     try:
@@ -75,9 +100,69 @@ def _split(note: str | bytes) -> tuple[str, list[str]]:
         raise NoteError("It is no signed note: it is not UTF-8.") from None
     text, blank, signatures = whole.rpartition("\n\n")
     lines = signatures.split("\n")
+    if problem := _damage(whole):
+        raise NoteError(f"It is no signed note: {problem}.", hint=_COPY_AGAIN)
     if not blank or not text or not signatures.endswith("\n") or not 1 < len(lines) <= _MOST_SIGNATURES:
         raise NoteError("It is no signed note: text, a blank line, and signatures.")
     return f"{text}\n", lines[:-1]
+
+
+_COPY_AGAIN = "Copy the file again, byte for byte, from where it was published."
+
+
+def _damage(note: str) -> str:
+    """Return what happened to a note on its way, where that can be seen; else an empty text."""
+    if not note.strip():
+        return "it is empty"
+    if note.startswith("\ufeff"):
+        return "it begins with a byte order mark"
+    if "\r" in note:
+        return "its lines end with CR LF, and those of a signed note with LF"
+    if "\0" in note:
+        return "it is binary"
+    lines = note.split("\n")
+    if any(line != line.strip() for line in lines if not line.startswith(_DASH)) or any(
+        line != line.rstrip() for line in lines
+    ):
+        return "a line in it begins or ends with spaces"
+    if f"\n\n{_DASH}" in note.partition(f"\n\n{_DASH}")[2]:
+        return "it has several signed notes; each one needs a file of its own"
+    if note.endswith("\n\n") and f"\n\n{_DASH}" in note:
+        return "it has empty lines behind its signatures"
+    return ""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The last checkpoint of an earlier key, as the first one of a new key names it.
+
+    Attributes:
+        origin: the name of the earlier key.
+        key_id: the four bytes that tell it from other keys of that name.
+        size: how many events that checkpoint covers.
+        root: its root, 32 bytes.
+    """
+
+    origin: str
+    key_id: bytes
+    size: int
+    root: bytes
+
+    def __str__(self) -> str:
+        root = base64.b64encode(self.root).decode()
+        return f"{_CONTINUES}{self.origin}+{self.key_id.hex()} {self.size} {root}"
+
+    @classmethod
+    def parse(cls, line: str) -> "Continuation":
+        """Return what such a line says.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        found = _CONTINUATION.fullmatch(line)
+        if found is None:
+            raise ValueError("no continuation")
+        return cls(found[1], bytes.fromhex(found[2]), _size(found[3]), _root(found[4]))
 
 
 @dataclass(frozen=True)
@@ -88,14 +173,17 @@ class Checkpoint:
         origin: which ledger; the name of the key that signs.
         size: how many events, which is the position of the last one.
         root: the root of the tree, 32 bytes.
+        continues: in the first checkpoint of a new key, the last one of the key before it.
     """
 
     origin: str
     size: int
     root: bytes
+    continues: Continuation | None = None
 
     def __str__(self) -> str:
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        more = f"{self.continues}\n" if self.continues is not None else ""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n{more}"
 
     def signed(self, signer: Signer) -> str:
         """Return it as a signed note.
@@ -109,22 +197,33 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":
-        """Return the checkpoint in the text of a note; lines behind the third one are left to others.
+        """Return the checkpoint in the text of a note; other lines behind the third one are left to others.
 
         Raises:
             NoteError: if there is none.
         """
         lines = text.split("\n")
         try:
-            origin, size, root = lines[0], lines[1], base64.b64decode(lines[2], validate=True)
-            if not origin or not size.isascii() or str(int(size)) != size or len(lines) < 4:
+            origin, size, root = lines[0], _size(lines[1]), _root(lines[2])
+            named = [Continuation.parse(it) for it in lines[3:] if it.startswith(_CONTINUES)]
+            if not origin or len(lines) < 4 or len(named) > 1 or any(it.size > size for it in named):
                 raise ValueError
-            number = int(size)
-            if not 0 <= number <= _LARGEST_SIZE or len(root) != HASH_BYTES:
-                raise ValueError
-        except (ValueError, IndexError, binascii.Error):
+        except (ValueError, IndexError):
             raise NoteError("It is no checkpoint: origin, size and root, a line each.") from None
-        return cls(origin, number, root)
+        return cls(origin, size, root, named[0] if named else None)
+
+
+def _size(text: str) -> int:
+    if not text.isascii() or str(int(text)) != text or not 0 <= int(text) <= _LARGEST_SIZE:
+        raise ValueError
+    return int(text)
+
+
+def _root(text: str) -> bytes:
+    root = decode_base64(text)
+    if len(root) != HASH_BYTES:
+        raise ValueError
+    return root
 
 
 def open_checkpoint(note: str | bytes, verifiers: Sequence[Verifier]) -> Checkpoint:
@@ -145,4 +244,31 @@ def open_checkpoint(note: str | bytes, verifiers: Sequence[Verifier]) -> Checkpo
 def signed_by(note: str) -> str:
     """Return the ids of the keys that claim to have signed a note, in hexadecimal digits."""
     _, lines = _split(note)
-    return "-".join(base64.b64decode(line.rpartition(" ")[2])[:4].hex() for line in lines)
+    return "-".join(_signature(line)[1][:4].hex() for line in lines)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a checkpoint says, whether or not its signature is right.
+
+    Attributes:
+        checkpoint: the checkpoint.
+        key_id: the four bytes of the key that it says it is signed with.
+    """
+
+    checkpoint: Checkpoint
+    key_id: bytes
+
+    @classmethod
+    def of(cls, note: str | bytes) -> "Claim":
+        """Return what a signed note claims.
+
+        Raises:
+            NoteError: if it is no checkpoint, or none that names a key of its origin.
+        """
+        text, lines = _split(note)
+        checkpoint = Checkpoint.parse(text)
+        for name, signature in map(_signature, lines):
+            if name == checkpoint.origin:
+                return cls(checkpoint, signature[:4])
+        raise NoteError(f"It is no checkpoint: it has no signature of its origin, {checkpoint.origin}.")

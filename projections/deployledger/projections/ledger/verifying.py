@@ -51,6 +51,8 @@ class CheckpointResult:
         size: how many events it covers.
         error: why it does not hold; empty if it does.
         is_of_another_key: whether it is signed by none of the keys that were given: it says nothing then.
+        named_by: the origin of the checkpoint of a new key that names this one as the last of the old key;
+            empty if it was read itself.
     """
 
     source: str
@@ -58,6 +60,7 @@ class CheckpointResult:
     size: int
     error: str
     is_of_another_key: bool = False
+    named_by: str = ""
 
     @property
     def holds(self) -> bool:
@@ -177,7 +180,7 @@ def verify(
             "There are checkpoints, and no public key to verify their signatures with.",
             hint="Name it: --key FILE.pub, or DEPLOYLEDGER_AUDIT_KEY.",
         )
-    signed = [_Signed.opened(source, note, verifiers) for source, note in notes]
+    signed = [it for source, note in notes for it in _Signed.opened(source, note, verifiers)]
     start = _start(ledger, open_checkpoint(since, verifiers) if since is not None else None, end)
     sizes = sorted({it.size for it in signed if start.size <= it.size <= end} | {end})
     sizes = [size for size in sizes if size]
@@ -425,13 +428,20 @@ class _Signed:
     checkpoint: Checkpoint | None
     error: str = ""
     is_of_another_key: bool = False
+    named_by: str = ""
 
     @classmethod
-    def opened(cls, source: str, note: str | bytes, verifiers: Sequence[Verifier]) -> "_Signed":
+    def opened(cls, source: str, note: str | bytes, verifiers: Sequence[Verifier]) -> "list[_Signed]":
+        """Return a checkpoint, and the one of an earlier key that it names: its signature is of both."""
         try:
-            return cls(source, open_checkpoint(note, verifiers))
+            checkpoint = open_checkpoint(note, verifiers)
         except NoteError as error:
-            return cls(source, None, error.message, isinstance(error, OtherSignerError))
+            return [cls(source, None, error.message, isinstance(error, OtherSignerError))]
+        before = checkpoint.continues
+        if before is None:
+            return [cls(source, checkpoint)]
+        named = Checkpoint(before.origin, before.size, before.root)
+        return [cls(source, named, named_by=checkpoint.origin), cls(source, checkpoint)]
 
     @property
     def size(self) -> int:
@@ -451,7 +461,9 @@ def _result(
     else:
         fits = checkpoint.size == 0 or roots.get(checkpoint.size) == checkpoint.root
         error = "" if fits else f"The first {checkpoint.size:,} events are not those that it signed."
-    return CheckpointResult(signed.source, checkpoint.origin, checkpoint.size, error)
+    return CheckpointResult(
+        signed.source, checkpoint.origin, checkpoint.size, error, named_by=signed.named_by
+    )
 
 
 def _too_new(size: int, end: int) -> str:
@@ -491,6 +503,8 @@ def _disagreements(
             position = end + 1 if it.size > end else None
             kind = UNREADABLE if not it.checkpoint else "checkpoint" if it.size <= end else "truncated"
             where = "in the database" if it.source == DATABASE else it.source
+            if result.named_by:
+                where += f", named by a checkpoint of {result.named_by}"
             told = f"of {it.size:,} events ({result.origin}; {where}) does not hold"
             said = told if it.checkpoint else f"{where} proves nothing"
             problems.append(AuditProblem(position, kind, f"The checkpoint {said}: {result.error}"))
