@@ -6,7 +6,8 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -16,41 +17,58 @@ from uuid import UUID
 from deployledger.adapters.event_log import DatabaseEventLog
 from deployledger.domain.events import Event
 from deployledger.domain.names import NameReservation
-from deployledger.projections.ledger.evidence.manifest import MANIFEST, Manifest, Member
+from deployledger.projections.ledger.evidence import cloud_events, pages, report
+from deployledger.projections.ledger.evidence.cloud_events import NotCanonicalError
+from deployledger.projections.ledger.evidence.manifest import (
+    EVENTS,
+    MANIFEST,
+    README,
+    REPORT,
+    Manifest,
+    Member,
+)
+from deployledger.projections.ledger.evidence.story import Story
 from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.ledger.notes import opened, sign
 from tests.domain.given import (
     OTHER_ARTIFACT,
     OTHER_IMAGE,
     SERVING,
+    Happening,
     context,
     failed,
     fetched,
     history,
     packaged,
     provisioned,
+    requested,
     update_requested,
 )
 
 IRIS = UUID("d0000000-0000-4000-8000-000000000001")
 ROSE = UUID("d0000000-0000-4000-8000-000000000002")
 
-UPDATED = (
-    *SERVING,
-    update_requested(),
-    fetched(2, OTHER_ARTIFACT),
-    packaged(2, OTHER_IMAGE),
-    provisioned(2, "http://two"),
-    update_requested(3),
-    failed(3),
-)
+
+def updated(name: str = "iris") -> tuple[Happening, ...]:
+    """Return a history in which a second revision replaces the first one, and a third one fails."""
+    return (
+        requested(name=name),
+        *SERVING[1:],
+        update_requested(name=name),
+        fetched(2, OTHER_ARTIFACT),
+        packaged(2, OTHER_IMAGE),
+        provisioned(2, "http://two"),
+        update_requested(3, name=name),
+        failed(3),
+    )
 
 
 def fill(log: DatabaseEventLog) -> None:
     """Add two deployments, whose events alternate, and the reservations of their names."""
     log.append(reserved("iris", IRIS))
     log.append(reserved("rose", ROSE))
-    for events in zip(history(*UPDATED, stream=IRIS), history(*UPDATED, stream=ROSE), strict=True):
+    histories = history(*updated(), stream=IRIS), history(*updated("rose"), stream=ROSE)
+    for events in zip(*histories, strict=True):
         for event in events:
             log.append([event])
 
@@ -113,17 +131,30 @@ class Evidence:
         text, _ = opened(self.members[MANIFEST], [self.signer.verifier])
         return Manifest.parse(text)
 
-    def sign_again(self, signer: Signer | None = None, **changes: Any) -> None:
-        """Make a manifest that fits the files, as who has the key could."""
+    def sign_again(self, signer: Signer | None = None, *, with_pages: bool = True, **changes: Any) -> None:
+        """Make a manifest, and the pages, that fit the other files, as who has the key could."""
         said = self.manifest()
+        if with_pages:
+            self._make_pages(replace(said, **changes))
         fields = {it: getattr(said, it) for it in ("origin", "size", "root", "selection", "events")}
         members = tuple(
             Member(sha256(self.members[it.name]).hexdigest(), len(self.members[it.name]), it.name)
             for it in said.members
             if it.name in self.members
         )
-        again = Manifest(**{**fields, "members": members, **changes})
+        again = Manifest(**{**fields, "members": members, "version": said.version, **changes})
         self.members[MANIFEST] = sign(str(again), signer or self.signer).encode()
+
+    def _make_pages(self, said: Manifest) -> None:
+        story = Story()
+        for line in self.members[EVENTS].splitlines() if EVENTS in self.members else ():
+            with suppress(NotCanonicalError):
+                story.add(cloud_events.decode(line, said.origin))
+        made = {
+            README: pages.readme(said.selection, said.origin, is_continuing=said.is_continuing),
+            REPORT: report.render(story, said.selection, said.size, said.root, self.signer.verifier),
+        }
+        self.members |= {name: page for name, page in made.items() if name in self.members}
 
 
 def compact(value: Any) -> bytes:

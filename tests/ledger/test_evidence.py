@@ -219,11 +219,11 @@ def test_a_leaf_can_be_made_from_the_line_as_the_readme_says(iris: Evidence) -> 
 def test_an_event_that_is_damaged_is_evidence_too(
     log: DatabaseEventLog, ledger: Ledger, signer: Signer, tmp_path: Path, database_url: str
 ) -> None:
-    log.append(history(*SERVING, stream=IRIS))
+    log.append([*history(*SERVING, stream=IRIS), *reserved("iris", IRIS)])
     Attacker(database_url, log).change(2, state=b'{"a": 1, "a": 2}')
     path = tmp_path / "damaged.zip"
     export_evidence(log, ledger, signer, path, deployment_id=IRIS)
-    assert_verified(verify_evidence(path, signer.verifier), 4)
+    assert_verified(verify_evidence(path, signer.verifier), 5)
     line = Evidence.read(path, signer).lines("events.jsonl")[1]
     assert "data" not in line
     assert line["data_base64"] == line["storedstate"]
@@ -438,11 +438,11 @@ def test_a_flipped_byte_anywhere_is_found_or_changes_nothing(
             verified = verify_evidence(path, signer.verifier).is_verified
         except UnreadableEvidenceError:
             verified = False
-        if verified:  # such as the day of a file
+        if verified:  # bits behind the end of what was compressed
             assert Evidence.read(path, signer).members == before
         else:
             found_out += 1
-    assert found_out > 0.9 * len(range(0, len(content), 29))
+    assert found_out >= len(range(0, len(content), 29)) - 1
 
 
 def test_a_file_that_is_cut_off(of_range: Path, signer: Signer, tmp_path: Path) -> None:
@@ -700,9 +700,9 @@ def test_manifests_that_do_not_fit(iris: Evidence, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("version 1", "version 0"),
-        ("version 1", "version one"),
-        ("version 1", "version 01"),
+        ("version 2", "version 0"),
+        ("version 2", "version one"),
+        ("version 2", "version 02"),
         ("positions 1 21", "positions 1"),
         ("positions 1 21", "positions 1 021"),
         ("events 11", "events -1"),
@@ -732,9 +732,9 @@ def test_a_manifest_is_read_as_it_was_written(iris: Evidence, span: Evidence) ->
 
 def test_a_newer_format(iris: Evidence, tmp_path: Path) -> None:
     for signer in (iris.signer, Signer.parse(keys.generate("example.com/other")[0])):
-        text = str(Evidence.manifest(iris)).replace("version 1", "version 2", 1)
+        text = str(Evidence.manifest(iris)).replace("version 2", "version 3", 1)
         newer = Evidence({**iris.members, "manifest.txt": sign(text, signer).encode()}, iris.signer)
-        with pytest.raises(UnreadableEvidenceError, match="format 2, and this software knows format 1"):
+        with pytest.raises(UnreadableEvidenceError, match="format 3, and this software knows format 2"):
             verify_evidence(newer.write(tmp_path / "newer.zip"), iris.signer.verifier)
 
 
@@ -918,11 +918,11 @@ def test_what_users_wrote_is_shown_as_they_wrote_it(
         packaged(),
         provisioned(endpoint_url=nasty),
     ]
-    log.append(history(*events, stream=IRIS))
+    log.append([*history(*events, stream=IRIS), *reserved(nasty, IRIS)])
     for number, selection in enumerate(({"deployment_id": IRIS}, {"since": recorded_at(log, 1)})):
         path = tmp_path / f"{number}.zip"
         export_evidence(log, ledger, signer, path, **selection)  # type: ignore[arg-type]
-        assert_verified(verify_evidence(path, signer.verifier), 4)
+        assert_verified(verify_evidence(path, signer.verifier), 5)
         page = Page(Evidence.read(path, signer).members["report.html"])
         assert page.elements.isdisjoint({"script", "img", "link", "iframe", "object", "a"})
         assert page.attributes <= {"lang", "charset", "name", "content", "http-equiv", "class", "colspan"}
@@ -1061,7 +1061,7 @@ async def test_the_command_line(tmp_path: Path, key_file: Path) -> None:
     )
     done = elsewhere.run("audit", "verify-evidence", path, "--key", public)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("✓") == 7
+    assert done.stdout.count("✓") == 8
     assert "Verified\n" in done.stdout
     assert elsewhere.json("audit", "verify-evidence", ranged, "--key", public)["verified"] is True
     assert not elsewhere.home.exists()

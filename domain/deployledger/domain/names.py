@@ -7,19 +7,13 @@ stream at the same version, and the event log lets exactly one of them.
 from __future__ import annotations
 
 from typing import Any, ClassVar
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from eventsourcing.domain import OriginatorVersionError
 
 from deployledger.domain.events import CommandContext, Event
 from deployledger.domain.exceptions import NameInUseError
-
-_NAMESPACE = UUID("6f1c7d0e-52a5-5f4f-9f0b-0d6c2f5a3e11")
-
-
-def reservation_id(name: str) -> UUID:
-    """Return the id of the stream in which a name is reserved."""
-    return uuid5(_NAMESPACE, name)
+from deployledger.domain.reservations import reservation_id as reservation_id
 
 
 class NameEvent(Event):

@@ -24,7 +24,8 @@ from deployledger.adapters.cli.session import (
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.evidence.exporting import Exported
-    from deployledger.projections.ledger.evidence.verifying import Check, EvidenceReport
+    from deployledger.projections.ledger.evidence.findings import Check
+    from deployledger.projections.ledger.evidence.verifying import EvidenceReport
     from deployledger.service.deployment_service import DeploymentService
 
 _MOST_SHOWN = 20

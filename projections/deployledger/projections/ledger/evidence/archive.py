@@ -21,13 +21,18 @@ DENSEST = 200
 
 LONGEST_LINE = 1 << 26
 
+_LARGEST = (1 << 32) - 1
 _DENSE_FROM = 10 << 20
 _PIECE = 1 << 20
 _LOCAL = struct.Struct("<4s5H3L2H")
-_END_BYTES = 22
-_CENTRAL_BYTES = 46
+_CENTRAL = struct.Struct("<4s4B4H3L5H2L")
+_END = struct.Struct("<4s4H2LH")
+_ZIP_2, _UNIX = 20, 3
+_REGULAR_FILE = (stat.S_IFREG | 0o644) << 16
 _ENCRYPTED = 0x1
-_ALLOWED_FLAGS = 0x800 | 0x6  # names in UTF-8, how hard it was compressed
+
+_OLDEST = (1980, 1, 1, 0, 0, 0)
+_DOS_TIME, _DOS_DATE = 0, 0x21  # the same
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error, OSError, ValueError)
 
 
@@ -55,6 +60,7 @@ class Archive:
     def __init__(self, path: Path, file: zipfile.ZipFile, raw: IO[bytes]) -> None:
         self._path = path
         self._file = file
+        self._raw = raw
         infos = file.infolist()
         self.problems = [(it.filename, problem) for it in infos for problem in _problems(it)]
         self._infos: dict[str, zipfile.ZipInfo] = {}
@@ -63,7 +69,58 @@ class Archive:
                 self.problems.append((info.filename, "is there more than once"))
             self._infos[info.filename] = info
         self.names = tuple(self._infos)
-        self.problems += _hidden(file, raw)
+
+    def check_bytes(self) -> None:
+        """Add a problem for every byte of the file that is not as `member_info` and `zipfile` write it.
+
+        ZIP files have room for more than the files in them: programs may see other names, dates, or contents
+        in it. What compressing made of a file is not compared, it differs between versions of zlib, but
+        it has to end where the file ends.
+        """
+        infos = self._file.infolist()
+        if len({it.compress_type for it in infos}) > 1:
+            self.problems.append(("", "some of the files are compressed, and others are not"))
+        self._raw.seek(0)
+        for info in infos:
+            offset = self._raw.tell()
+            header = _local_header(info)
+            found = self._raw.read(len(header))
+            if found[:4] != header[:4] or info.header_offset != offset:
+                self.problems.append((info.filename, "has something before it that is not listed"))
+                return
+            if found != header:
+                self.problems.append((info.filename, "is listed otherwise than it is stored"))
+            if not self._is_whole(info):
+                self.problems.append((info.filename, "has something behind its content"))
+            self._raw.seek(offset + len(header) + info.compress_size)
+        directory = self._raw.tell()
+        for info in infos:
+            entry = _central_entry(info)
+            if self._raw.read(len(entry)) != entry:
+                self.problems.append((info.filename, "is not listed as the files of evidence are"))
+                return
+        size = self._raw.tell() - directory
+        end = _END.pack(b"PK\5\6", 0, 0, len(infos), len(infos), size, directory, 0)
+        if self._raw.read() != end:
+            self.problems.append(("", "there is something in the file that is not listed"))
+
+    def _is_whole(self, info: zipfile.ZipInfo) -> bool:
+        """Return whether the content of a file takes up all the bytes that are there for it."""
+        if info.compress_type != zipfile.ZIP_DEFLATED:
+            return info.compress_size == info.file_size
+        stream, left = zlib.decompressobj(-zlib.MAX_WBITS), info.compress_size
+        while left and not stream.eof:
+            piece = stream.unconsumed_tail or self._raw.read(min(_PIECE, left))
+            if not piece:
+                return False
+            try:
+                stream.decompress(piece, _PIECE)
+            except zlib.error:
+                return True  # reading it tells
+            left -= len(piece) - len(stream.unconsumed_tail) - len(stream.unused_data)
+        while not stream.eof and stream.decompress(b"", _PIECE):
+            pass  # what was read is not all that comes out
+        return stream.eof and not left
 
     def check_limits(self, most_bytes: int) -> None:
         """Check that it can be read with a clear conscience.
@@ -90,6 +147,8 @@ class Archive:
                 raise _unreadable(
                     self._path, f"{info.filename!r} in it is compressed in a way that is not known"
                 )
+            if max(info.file_size, info.compress_size, info.header_offset) > _LARGEST:
+                raise _unreadable(self._path, f"{info.filename!r} in it is larger than 4 GiB")
             if is_dense(info.file_size, info.compress_size):
                 raise _unreadable(
                     self._path,
@@ -182,6 +241,7 @@ def opened(path: Path, most_bytes: int = MOST_BYTES) -> Iterator[Archive]:
             raise _unreadable(path, f"it is no ZIP file, or it is cut off ({error})") from error
         with file:
             archive.check_limits(most_bytes)
+            archive.check_bytes()
             yield archive
 
 
@@ -197,6 +257,13 @@ def _damage() -> Iterator[None]:
         raise DamagedMemberError(f"it is damaged ({error})") from error
 
 
+def member_info(name: str, compression: int) -> zipfile.ZipInfo:
+    """Return the entry of a file in evidence, to be written with `zipfile`."""
+    info = zipfile.ZipInfo(name, _OLDEST)
+    info.create_system, info.external_attr, info.compress_type = _UNIX, _REGULAR_FILE, compression
+    return info
+
+
 def _problems(info: zipfile.ZipInfo) -> Iterator[str]:
     path = PurePosixPath(info.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in info.filename:
@@ -206,28 +273,20 @@ def _problems(info: zipfile.ZipInfo) -> Iterator[str]:
         yield "is a link" if kind == stat.S_IFLNK else "is no file"
     if info.orig_filename != info.filename:
         yield "has a name with a null byte"
-    if info.flag_bits & ~(_ALLOWED_FLAGS | _ENCRYPTED):
-        yield "is stored in an unusual way"
 
 
-def _hidden(file: zipfile.ZipFile, raw: IO[bytes]) -> list[tuple[str, str]]:
-    """Return what other programs may see otherwise: a ZIP file has room for more than is listed."""
-    problems, place, listed = [], 0, 0
-    for info in sorted(file.infolist(), key=lambda it: it.header_offset):
-        raw.seek(info.header_offset)
-        header = _LOCAL.unpack(raw.read(_LOCAL.size))
-        name = raw.read(header[9])
-        said = (info.flag_bits, info.compress_type, info.CRC, info.compress_size, info.file_size)
-        encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
-        if (header[2], header[3], *header[6:9]) != said or name != info.orig_filename.encode(encoding):
-            problems.append((info.filename, "is listed otherwise than it is stored"))
-        if info.header_offset != place:
-            problems.append((info.filename, "has something before it that is not listed"))
-        place = info.header_offset + _LOCAL.size + header[9] + header[10] + info.compress_size
-        listed += (
-            _CENTRAL_BYTES + len(info.orig_filename.encode(encoding)) + len(info.extra) + len(info.comment)
-        )
-    raw.seek(0, 2)
-    if place != file.start_dir or raw.tell() != file.start_dir + listed + _END_BYTES:
-        problems.append(("", "there is something in the file that is not listed"))
-    return problems
+def _local_header(info: zipfile.ZipInfo) -> bytes:
+    """Return what evidence has in front of a file, by what the list says of the file."""
+    name = info.filename.encode()
+    sizes = (info.CRC, info.compress_size, info.file_size, len(name), 0)
+    return _LOCAL.pack(b"PK\3\4", _ZIP_2, 0, info.compress_type, _DOS_TIME, _DOS_DATE, *sizes) + name
+
+
+def _central_entry(info: zipfile.ZipInfo) -> bytes:
+    """Return what the list at the end of evidence has of a file."""
+    name = info.filename.encode()
+    versions = (_ZIP_2, _UNIX, _ZIP_2, 0)
+    sizes = (info.CRC, info.compress_size, info.file_size, len(name), 0, 0)
+    rest = (0, 0, _REGULAR_FILE, info.header_offset)
+    head = _CENTRAL.pack(b"PK\1\2", *versions, 0, info.compress_type, _DOS_TIME, _DOS_DATE, *sizes, *rest)
+    return head + name

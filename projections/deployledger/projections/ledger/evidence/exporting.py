@@ -1,10 +1,8 @@
 """Taking evidence out of a log: the events, a proof for each, and what people read."""
 
-import base64
-import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,14 +19,16 @@ from deployledger.domain.exceptions import (
     ResourceNotFoundError,
 )
 from deployledger.domain.moments import check_time
-from deployledger.domain.names import reservation_id
+from deployledger.domain.reservations import reservation_id
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.evidence import cloud_events, pages, report
-from deployledger.projections.ledger.evidence.archive import MOST_BYTES, is_dense
+from deployledger.projections.ledger.evidence.archive import MOST_BYTES, is_dense, member_info
 from deployledger.projections.ledger.evidence.cloud_events import Recorded
+from deployledger.projections.ledger.evidence.earlier import EarlierState
 from deployledger.projections.ledger.evidence.manifest import (
     BOUNDS,
     CHECKPOINT,
+    CONSISTENCY,
     EVENTS,
     KEY,
     MANIFEST,
@@ -39,9 +39,11 @@ from deployledger.projections.ledger.evidence.manifest import (
     Manifest,
     Member,
     Selection,
+    files,
 )
+from deployledger.projections.ledger.evidence.naming import Naming
+from deployledger.projections.ledger.evidence.proof_lines import Consistency, Proof
 from deployledger.projections.ledger.evidence.story import Story
-from deployledger.projections.ledger.evidence.verifying import limits
 from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.ledger import Ledger
@@ -54,7 +56,6 @@ MOST_EVENTS = 250_000
 
 _TICK = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OLDEST = (1980, 1, 1, 0, 0, 0)
 _TOLD_EVERY = 500
 
 
@@ -86,6 +87,7 @@ def export_evidence(
     deployment_id: UUID | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    continues: Sequence[EarlierState] = (),
     force: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
@@ -99,13 +101,14 @@ def export_evidence(
         deployment_id: the deployment.
         since: the begin of the range (recorded time); without it, the beginning of the log.
         until: the end of the range, which is not in it; without it, the checkpoint.
+        continues: earlier checkpoints, for each of which it has the proof that the log continues it.
         force: replace a file that is there.
 
     Raises:
         ConfigurationError: if the selection is none, is too large, or the file cannot be written.
         ConflictError: if the file is there already, and is not to be replaced.
         ResourceNotFoundError: if there is no such deployment.
-        LedgerError: if the log is not the one that the ledger is of.
+        LedgerError: if the log is not the one that the ledger is of, or does not continue a checkpoint.
     """
     _check(deployment_id, since, until)
     if path.is_dir():
@@ -131,7 +134,8 @@ def export_evidence(
         )
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _write(partial, chosen, log, ledger, signer, checkpoint, progress)
+        consistency = _consistency(ledger, checkpoint, continues)
+        _write(partial, chosen, log, ledger, signer, checkpoint, consistency, progress)
         partial.replace(path)
     except OSError as error:
         raise ConfigurationError(
@@ -185,15 +189,18 @@ def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
     events = _of_stream(log, deployment_id, size)
     if not events or not events[0].topic.startswith("deployment."):
         raise ResourceNotFoundError("Deployment", deployment_id)
-    told = [it.data for it in events]
-    names = [it["name"] for it in told if isinstance(it, dict) and isinstance(it.get("name"), str)]
-    reservations = [reservation_id(it) for it in dict.fromkeys(names)]
-    for event in (it for reservation in reservations for it in _of_stream(log, reservation, size)):
-        data = event.data
-        if isinstance(data, dict) and data.get("deployment_id") == str(deployment_id):
-            events.append(event)
+    naming = Naming(deployment_id)
+    for event in events:
+        naming.add(event)
+    for name in naming.names:
+        events += [it for it in _of_stream(log, reservation_id(name), size) if naming.add_of_name(it)]
+    if problem := next(naming.problems(), None):
+        raise LedgerError(
+            f"There is no evidence of deployment {deployment_id} alone: {problem} in the log.",
+            hint="Export a range of time instead: it has every event, whatever it is about.",
+        )
     events.sort()
-    selection = Selection(events[0].position, events[-1].position, deployment_id, names[-1] if names else "")
+    selection = Selection(events[0].position, events[-1].position, deployment_id, naming.name)
     return _Chosen(selection, len(events), lambda: events)
 
 
@@ -265,6 +272,25 @@ def _in_range(log: EventLog, after: int, last: int) -> Iterator[Recorded]:
         raise LedgerError(f"Event {position + 1} is missing in the log.", hint=VERIFY_HINT)
 
 
+def _consistency(
+    ledger: Ledger, checkpoint: StoredCheckpoint, continues: Sequence[EarlierState]
+) -> list[Consistency]:
+    """Return the proofs that the log continues earlier checkpoints, the smallest first."""
+    proofs: dict[int, Consistency] = {}
+    for it in continues:
+        is_continued = it.size <= checkpoint.size and ledger.root(it.size) == it.root
+        if not is_continued:
+            raise LedgerError(
+                f"The log does not continue the checkpoint {it.source}: its first {it.size:,} events are not "
+                "those that it signed.",
+                hint=f"It may be of another log. {VERIFY_HINT}",
+            )
+        if it.size:  # everything continues nothing
+            path = ledger.consistency(it.size, checkpoint.size)
+            proofs[it.size] = Consistency(it.size, it.root, tuple(path))
+    return [proofs[size] for size in sorted(proofs)]
+
+
 # Writing ------------------------------------------------------------------------------------------------
 
 
@@ -275,12 +301,13 @@ def _write(
     ledger: Ledger,
     signer: Signer,
     checkpoint: StoredCheckpoint,
+    consistency: Sequence[Consistency],
     progress: Progress | None,
 ) -> None:
     for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
         with path.open("wb") as raw:
             with zipfile.ZipFile(raw, "w", compression) as file:
-                writing = _Writing(file, chosen, log, ledger, signer, checkpoint, progress)
+                writing = _Writing(file, chosen, log, ledger, signer, checkpoint, consistency, progress)
                 writing.write()
             raw.flush()
             os.fsync(raw.fileno())
@@ -298,6 +325,7 @@ class _Writing:
     ledger: Ledger
     signer: Signer
     checkpoint: StoredCheckpoint
+    consistency: Sequence[Consistency]
     progress: Progress | None
 
     def __post_init__(self) -> None:
@@ -314,27 +342,30 @@ class _Writing:
         self._add(PROOFS, self._proofs())
         if selection.is_range:
             self._add(BOUNDS, self._bounds())
+        is_continuing = bool(self.consistency)
+        if is_continuing:
+            self._add(CONSISTENCY, [bytes(it) + b"\n" for it in self.consistency])
         self._add(CHECKPOINT, [self.checkpoint.note.encode()])
         self._add(KEY, [f"{verifier}\n".encode()])
-        self._add(REPORT, [report.render(self._story, selection, self.checkpoint, verifier)])
-        self._add(README, [pages.readme(selection, verifier.name, limits(selection)).encode()])
-        self._add(MAPPING, [pages.mapping().encode()])
+        size, root = self.checkpoint.size, self.checkpoint.root
+        self._add(REPORT, [report.render(self._story, selection, size, root, verifier)])
+        self._add(README, [pages.readme(selection, verifier.name, is_continuing=is_continuing)])
+        self._add(MAPPING, [pages.mapping()])
         manifest = Manifest(
             verifier.name,
             self.checkpoint.size,
             self.checkpoint.root,
             selection,
             len(self._leaves),
-            tuple(self._members[it] for it in selection.members if it != MANIFEST),
+            tuple(
+                self._members[it] for it in files(selection, is_continuing=is_continuing) if it != MANIFEST
+            ),
         )
         self._add(MANIFEST, [sign(str(manifest), self.signer).encode()])
 
     def _add(self, name: str, pieces: Iterable[bytes]) -> None:
-        info = zipfile.ZipInfo(name, _OLDEST)
-        info.create_system, info.external_attr = 3, 0o100644 << 16
-        info.compress_type = self.file.compression
         digest, size = sha256(), 0
-        with self.file.open(info, "w") as member:
+        with self.file.open(member_info(name, self.file.compression), "w") as member:
             for piece in pieces:
                 member.write(piece)
                 digest.update(piece)
@@ -361,7 +392,7 @@ class _Writing:
 
     def _proofs(self) -> Iterator[bytes]:
         for number, (position, leaf) in enumerate(self._leaves, start=1):
-            yield _line(position, leaf, self._path(position, leaf))
+            yield bytes(Proof(position, leaf, self._path(position, leaf))) + b"\n"
             self._tell(len(self._leaves) + number)
 
     def _bounds(self) -> Iterator[bytes]:
@@ -369,27 +400,19 @@ class _Writing:
         for position in (selection.first - 1, selection.last + 1):
             if 1 <= position <= self.checkpoint.size:
                 leaf = encode_leaf(*_event_at(self.log, position))
-                yield _line(position, leaf, self._path(position, merkle.leaf_hash(leaf)))
+                path = self._path(position, merkle.leaf_hash(leaf))
+                yield bytes(Proof(position, leaf, path)) + b"\n"
 
-    def _path(self, position: int, leaf: bytes) -> list[bytes]:
+    def _path(self, position: int, leaf: bytes) -> tuple[bytes, ...]:
         path = self._path_of(position)
         if merkle.root_from_inclusion(position - 1, self.checkpoint.size, leaf, path) != self.checkpoint.root:
             raise LedgerError(
                 f"Event {position} of the log is not the one that the ledger has there: it was changed.",
                 hint=VERIFY_HINT,
             )
-        return path
+        return tuple(path)
 
     def _tell(self, done: int) -> None:
         """Tell how far it is; of each event there are the event and its proof to be written."""
         if self.progress is not None and done % _TOLD_EVERY == 0:
             self.progress(done // 2, self.chosen.count)
-
-
-def _line(position: int, leaf: bytes, path: list[bytes]) -> bytes:
-    fields = {"position": position, "leaf": _base64(leaf), "path": [_base64(it) for it in path]}
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()

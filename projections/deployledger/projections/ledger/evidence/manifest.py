@@ -12,18 +12,22 @@ from uuid import UUID
 
 from deployledger.projections.ledger.evidence.cloud_events import read_time, written
 
-VERSION = 1
-"""The newest version of the format that this software knows."""
+VERSION = 2
+"""The newest version of the format that this software knows; docs/evidence.md says what changed in it."""
 
 MANIFEST = "manifest.txt"
 EVENTS = "events.jsonl"
 PROOFS = "proofs.jsonl"
 BOUNDS = "bounds.jsonl"
+CONSISTENCY = "consistency.jsonl"
 CHECKPOINT = "checkpoint.txt"
 KEY = "key.pub"
 README = "README.md"
 REPORT = "report.html"
 MAPPING = "MAPPING.md"
+
+_ARCHIVED = (EVENTS, PROOFS, BOUNDS, CONSISTENCY, CHECKPOINT, KEY, REPORT, README, MAPPING, MANIFEST)
+"""In which order the files are in the ZIP file, those that there are."""
 
 _TITLE = "deployledger evidence"
 _MEMBER = re.compile(r"([0-9a-f]{64})  (0|[1-9][0-9]{0,15})  ([A-Za-z0-9._-]{1,100})")
@@ -63,12 +67,6 @@ class Selection:
         """Whether it is every event of a range."""
         return self.deployment_id is None
 
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The names of the files that the evidence has, in order."""
-        bounds = (BOUNDS,) if self.is_range else ()
-        return (README, REPORT, MANIFEST, CHECKPOINT, KEY, EVENTS, PROOFS, *bounds, MAPPING)
-
     def __str__(self) -> str:
         if self.deployment_id is not None:
             return f"deployment {self.name or _NOTHING} ({self.deployment_id})"
@@ -100,6 +98,7 @@ class Manifest:
         selection: which events.
         events: how many there are.
         members: the digests of all the other files.
+        version: of the format.
     """
 
     origin: str
@@ -108,6 +107,12 @@ class Manifest:
     selection: Selection
     events: int
     members: tuple[Member, ...]
+    version: int = VERSION
+
+    @property
+    def is_continuing(self) -> bool:
+        """Whether the evidence has proofs that the log continues earlier checkpoints."""
+        return self.version > 1 and any(it.name == CONSISTENCY for it in self.members)
 
     def __str__(self) -> str:
         selection = self.selection
@@ -118,7 +123,7 @@ class Manifest:
             what = f"range {' '.join(written(it) if it else _NOTHING for it in bounds)}"
         lines = [
             _TITLE,
-            f"version {VERSION}",
+            f"version {self.version}",
             f"origin {self.origin}",
             f"checkpoint {self.size} {base64.b64encode(self.root).decode()}",
             what,
@@ -143,7 +148,7 @@ class Manifest:
         if version and int(version[1]) > VERSION:
             raise NewerFormatError(int(version[1]))
         try:
-            manifest = _parsed(lines)
+            manifest = _parsed(lines, int(version[1]) if version else VERSION)
         except (ValueError, binascii.Error) as error:
             raise MalformedManifestError(f"it is malformed: {error}") from error
         if str(manifest) != text:
@@ -151,7 +156,19 @@ class Manifest:
         return manifest
 
 
-def _parsed(lines: list[str]) -> Manifest:
+def files(selection: Selection, *, is_continuing: bool) -> tuple[str, ...]:
+    """Return the names of the files that evidence has, in the order in which the manifest lists them."""
+    bounds = (BOUNDS,) if selection.is_range else ()
+    consistency = (CONSISTENCY,) if is_continuing else ()
+    return (README, REPORT, MANIFEST, CHECKPOINT, KEY, EVENTS, PROOFS, *bounds, *consistency, MAPPING)
+
+
+def in_archive(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names of files in the order in which the ZIP file has them."""
+    return tuple(sorted(names, key=_ARCHIVED.index))
+
+
+def _parsed(lines: list[str], version: int) -> Manifest:
     words = [line.split(" ") for line in lines[:7]]
     first, last = _numbers(words[5], "positions", 2)
     (events,) = _numbers(words[6], "events", 1)
@@ -167,7 +184,8 @@ def _parsed(lines: list[str]) -> Manifest:
         selection = Selection(first, last, since=since, until=until)
     else:
         raise ValueError("it does not say what was selected")
-    return Manifest(lines[2].removeprefix("origin "), size, root, selection, events, _members(lines[7:-1]))
+    origin, members = lines[2].removeprefix("origin "), _members(lines[7:-1])
+    return Manifest(origin, size, root, selection, events, members, version)
 
 
 def _numbers(words: list[str], name: str, count: int) -> list[int]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from string import Template
 
-from deployledger.projections.ledger.evidence.manifest import BOUNDS, Selection
+from deployledger.projections.ledger.evidence.limits import limits
+from deployledger.projections.ledger.evidence.manifest import BOUNDS, CONSISTENCY, VERSION, Selection
 
 COMMANDS = """python -m pip install cryptography
 python -m pip install --no-deps PACKAGE
@@ -17,9 +18,11 @@ has under that name need not be it."""
 """Where what verifies comes from: who could put another program in its place could let it say anything."""
 
 _BOUNDS = (
-    f"| `{BOUNDS}` | the events right before and behind the range, without their contents: they show that "
-    "none was left out at its ends |\n"
+    f"| `{BOUNDS}` | the leaves of the events right before and after the range, which prove when those were "
+    "recorded, and so that none was left out: id of the stream, topic, actor and ids; of what is stored, "
+    "only the SHA-256 |\n"
 )
+_CONSISTENCY = f"| `{CONSISTENCY}` | for each earlier checkpoint, the proof that the log only added to it |\n"
 
 
 def text(name: str) -> str:
@@ -27,23 +30,33 @@ def text(name: str) -> str:
     return Path(__file__).with_name("texts").joinpath(name).read_text(encoding="utf-8")
 
 
-def readme(selection: Selection, origin: str, limits: tuple[str, ...]) -> str:
-    """Return what the evidence is, and how it is verified."""
+def readme(
+    selection: Selection, origin: str, *, is_continuing: bool = False, version: int = VERSION
+) -> bytes:
+    """Return what the evidence is, and how it is verified: the same bytes for ever, in each version."""
     what = (
         f"Every event that was recorded about deployment `{selection.deployment_id}`, up to the checkpoint."
         if selection.deployment_id is not None
         else f"This is {selection}."
     )
-    return Template(text("README.md")).substitute(
-        origin=origin,
-        what=what,
-        bounds=_BOUNDS if selection.is_range else "",
-        commands=COMMANDS,
-        package=PACKAGE,
-        limits="\n".join(f"- {it}" for it in limits),
+    if version == 1:
+        kind = "range" if selection.is_range else "deployment"
+        return Template(text(f"1/README-{kind}.md")).substitute(origin=origin, what=what).encode()
+    return (
+        Template(text("README.md"))
+        .substitute(
+            origin=origin,
+            what=what,
+            bounds=_BOUNDS if selection.is_range else "",
+            consistency=_CONSISTENCY if is_continuing else "",
+            commands=COMMANDS,
+            package=PACKAGE,
+            limits="\n".join(f"- {it}" for it in limits(selection)),
+        )
+        .encode()
     )
 
 
-def mapping() -> str:
-    """Return what of the evidence supports which requirement."""
-    return text("MAPPING.md")
+def mapping() -> bytes:
+    """Return what of the evidence supports which requirement: the same bytes in every version."""
+    return text("MAPPING.md").encode()

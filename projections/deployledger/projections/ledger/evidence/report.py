@@ -4,13 +4,13 @@ import base64
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from html import escape
+from uuid import UUID
 
+from deployledger.projections.ledger.evidence.limits import limits
 from deployledger.projections.ledger.evidence.manifest import Selection
 from deployledger.projections.ledger.evidence.pages import COMMANDS, PACKAGE, text
 from deployledger.projections.ledger.evidence.story import MOST_SHOWN, Change, Entry, Revision, Story
-from deployledger.projections.ledger.evidence.verifying import limits
 from deployledger.projections.ledger.keys import Verifier
-from deployledger.projections.ledger.store import StoredCheckpoint
 
 _LONGEST_VALUE = 300
 _MOST_CHANGES = 40
@@ -18,13 +18,19 @@ _SHORT_DIGEST = len("sha256:") + 12
 _NOTHING = "–"
 
 
-def render(story: Story, selection: Selection, checkpoint: StoredCheckpoint, verifier: Verifier) -> bytes:
-    """Return the report as HTML."""
+def render(story: Story, selection: Selection, size: int, root: bytes, verifier: Verifier) -> bytes:
+    """Return the report as HTML: the same bytes for the same events, since who verifies makes it again.
+
+    Args:
+        size: how many events the checkpoint covers.
+        root: its root.
+        verifier: the public key that signed it.
+    """
     title = f"Evidence of {_subject(selection)}"
     sections = [
         f"<h1>{_e(title)}</h1>",
         f'<p class="lead">{_e(_scope(selection))}</p>',
-        _facts(_key_facts(story, selection, checkpoint, verifier)),
+        _facts(_key_facts(story, selection, size, root, verifier)),
         "<h2>1. Summary</h2>",
         *_summary(story, selection),
         "<h2>2. What served, and when</h2>",
@@ -69,6 +75,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}… (whole in events.jsonl)"
 
 
+def _named(name: str, deployment_id: UUID) -> str:
+    """Return a deployment's name with its id: one after the other, several may have had the name."""
+    return f"{_e(_cut(name))} {_mono(deployment_id)}" if name else _mono(deployment_id)
+
+
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
@@ -111,7 +122,7 @@ def _mono(text: object) -> str:
 
 
 def _key_facts(
-    story: Story, selection: Selection, checkpoint: StoredCheckpoint, verifier: Verifier
+    story: Story, selection: Selection, size: int, root: bytes, verifier: Verifier
 ) -> Iterator[tuple[str, str]]:
     yield "Ledger (origin)", _e(verifier.name)
     if selection.deployment_id is not None:
@@ -119,9 +130,9 @@ def _key_facts(
     yield "Events in this evidence", _e(_events_of(story, selection))
     yield (
         "Checkpoint",
-        _e(f"the first {checkpoint.size:,} events of the log"),
+        _e(f"the first {size:,} events of the log"),
     )
-    yield "Root of the checkpoint", _mono(base64.b64encode(checkpoint.root).decode())
+    yield "Root of the checkpoint", _mono(base64.b64encode(root).decode())
     yield "Signed with the key", f"{_mono(verifier.key_id.hex())}<br>{_mono(verifier)}"
 
 
@@ -222,7 +233,7 @@ def _served_row(it: Revision, selection: Selection) -> str:
     cells = [
         f'<td class="time">{_e(_time(it.served_from, short=True))}</td>',
         f"<td>{_e(until)}</td>",
-        *([f"<td>{_e(it.name or it.deployment_id)}</td>"] if selection.is_range else []),
+        *([f"<td>{_named(it.name, it.deployment_id)}</td>"] if selection.is_range else []),
         f"<td>{it.number}{mark}</td>",
         f"<td>{_e(_cut(it.requested_by) or _NOTHING)}</td>",
         f"<td>{_e(_cut(it.model_uri) or _NOTHING)}</td>",
@@ -265,6 +276,7 @@ def _revision(it: Revision, selection: Selection) -> str:
     else:
         outcome = it.outcome or "did not serve by the last event"
     facts = [
+        *([("Deployment", _mono(it.deployment_id))] if selection.is_range else []),
         ("Requested", _e(requested)),
         ("Served" if it.served_from else "Outcome", _e(outcome)),
         ("Model", _e(_cut(it.model_uri) or _NOTHING)),
@@ -307,7 +319,9 @@ def _event(entry: Entry, selection: Selection) -> str:
         heading += f" · revision {_e(entry.revision)}"
     if entry.attempt > 1:
         heading += f", attempt {entry.attempt}"
-    if selection.is_range and entry.name:
+    if selection.is_range and entry.deployment_id is not None:
+        heading += f" · {_named(entry.name, entry.deployment_id)}"
+    elif selection.is_range and entry.name:
         heading += f" · {_e(_cut(entry.name))}"
     if entry.is_simulated:
         heading += ' <span class="mark">simulated</span>'
@@ -350,8 +364,8 @@ def _verifying(verifier: Verifier) -> Iterator[str]:
     yield (
         "<p>The command checks the signatures, the digest of every file, that every event is what its stored "
         "bytes say, and with an inclusion proof (RFC 6962) for each that it is in the tree whose root the "
-        "checkpoint signs. It names the place of everything that is wrong. README.md says how to do this "
-        "with other tools.</p>"
+        "checkpoint signs; it makes this report again from the events, and compares the two. It names the "
+        "place of everything that is wrong. README.md says how to do this with other tools.</p>"
     )
 
 

@@ -101,12 +101,14 @@ class Entry:
     """One event, as the report has it.
 
     Attributes:
+        deployment_id: the deployment that it is an event of; None for the reservation of a name.
         name: the deployment's name by then, as far as it is known.
         duration: seconds since the event of the deployment before it, if it is the result of work.
     """
 
     event: Recorded
     what: str
+    deployment_id: UUID | None
     name: str
     revision: str
     attempt: int
@@ -186,7 +188,7 @@ class Story:
         simulated = data.get("simulated") is True
         if not event.topic.startswith("deployment."):
             name = _text(data.get("name"))
-            return Entry(event, what, name, "", 1, None, tuple(_changes({}, _values(data))), simulated)
+            return Entry(event, what, None, name, "", 1, None, tuple(_changes({}, _values(data))), simulated)
         deployment_id = UUID(bytes=event.stream_id)
         deployment = self._deployments.setdefault(deployment_id, _Deployment())
         duration = None
@@ -204,7 +206,17 @@ class Story:
         deployment.values = _after(deployment.values, values, event.topic)
         self._add_revision(event, data, deployment_id, deployment)
         revision = _text(data.get("revision"))
-        return Entry(event, what, deployment.name, revision, deployment.attempt, duration, changes, simulated)
+        return Entry(
+            event,
+            what,
+            deployment_id,
+            deployment.name,
+            revision,
+            deployment.attempt,
+            duration,
+            changes,
+            simulated,
+        )
 
     def _add_revision(
         self, event: Recorded, data: dict[str, Any], deployment_id: UUID, deployment: _Deployment

@@ -1,99 +1,44 @@
 """Verifying evidence, without the database it is from, and without trust in who brings it."""
 
-import base64
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
+from deployledger.domain.exceptions import ConfigurationError
 from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.evidence import archive, cloud_events, manifest
+from deployledger.projections.ledger.evidence import archive, cloud_events, manifest, pages, report
 from deployledger.projections.ledger.evidence.archive import (
     Archive,
     DamagedMemberError,
     MemberReader,
     UnreadableEvidenceError,
 )
-from deployledger.projections.ledger.evidence.cloud_events import Recorded, written
+from deployledger.projections.ledger.evidence.earlier import LARGEST_NOTE, EarlierState
+from deployledger.projections.ledger.evidence.findings import Check, Problem
+from deployledger.projections.ledger.evidence.limits import limits
 from deployledger.projections.ledger.evidence.manifest import (
     BOUNDS,
     CHECKPOINT,
+    CONSISTENCY,
     EVENTS,
     KEY,
     MANIFEST,
+    MAPPING,
     PROOFS,
+    README,
+    REPORT,
     Manifest,
     Selection,
 )
+from deployledger.projections.ledger.evidence.ordering import Ordering, problem_of_bound
+from deployledger.projections.ledger.evidence.proof_lines import Consistency, Proof
+from deployledger.projections.ledger.evidence.story import Story
 from deployledger.projections.ledger.keys import Verifier
-from deployledger.projections.ledger.leaf import encode_leaf, read_head
+from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
 from deployledger.projections.ledger.notes import opened as opened_note
-
-MOST_PROBLEMS = 100
-"""How many problems of one check are kept; the others are counted."""
-
-_LARGEST_NOTE = 1 << 20
-_NAME_TOPICS = "deployment_name."
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is wrong, and where.
-
-    Attributes:
-        member: the file in the evidence, or an empty string.
-        line: which line of it, counted from 1, or None.
-        message: what is wrong.
-    """
-
-    member: str
-    line: int | None
-    message: str
-
-    def __str__(self) -> str:
-        place = self.member if self.line is None else f"{self.member} line {self.line}"
-        return f"{place}: {self.message}" if place else self.message
-
-
-@dataclass
-class Check:
-    """One thing that was to be checked.
-
-    Attributes:
-        what: what, in a few words.
-        count: how many of it were looked at.
-        is_done: whether it could be checked to its end.
-        problems: what is wrong, the first 100.
-        problem_count: how many there are.
-    """
-
-    what: str
-    count: int = 0
-    is_done: bool = False
-    problems: list[Problem] = field(default_factory=list)
-    problem_count: int = 0
-
-    @property
-    def is_passed(self) -> bool:
-        """Whether it was checked, and nothing is wrong."""
-        return self.is_done and not self.problem_count
-
-    @property
-    def state(self) -> str:
-        """``passed``, ``failed`` or ``not checked``."""
-        if self.is_passed:
-            return "passed"
-        return "failed" if self.problem_count else "not checked"
-
-    def add(self, member: str, message: str, line: int | None = None) -> None:
-        """Add a problem."""
-        self.problem_count += 1
-        if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(Problem(member, line, message))
 
 
 @dataclass(frozen=True)
@@ -125,54 +70,50 @@ class EvidenceReport:
         return [problem for check in self.checks for problem in check.problems]
 
 
-_OUTSIDE_OF_RANGE = (
-    "It shows nothing outside of the range. Where the range goes on to the checkpoint, that nothing was "
-    "recorded between its last event and its end is said by who exported it."
-)
-_OF_DEPLOYMENT = (
-    "The deployment's events have no gap up to the last one shown. That no later one was left out cannot be "
-    "seen here: evidence of a range of time, or the whole log, shows that."
-)
-
-
-def limits(selection: Selection | None) -> tuple[str, ...]:
-    """Return what evidence does not show, a sentence each."""
-    return (
-        "It shows nothing that was recorded after the checkpoint.",
-        _OUTSIDE_OF_RANGE if selection is None or selection.is_range else _OF_DEPLOYMENT,
-        "It shows what was recorded, and that it was not changed since; not that it was true when it was "
-        "recorded.",
-        "It shows that the owner of the key signed this state of the log; whether it continues what you were "
-        "given earlier shows `deployledger audit verify --checkpoint` with the earlier checkpoints.",
-        "The report is made from the events by who exported them, and is signed with them; where it matters, "
-        "read the events.",
-    )
-
-
 def verify_evidence(
-    path: Path, verifier: Verifier, *, most_bytes: int = archive.MOST_BYTES
+    path: Path,
+    verifiers: Verifier | Sequence[Verifier],
+    *,
+    earlier: Sequence[EarlierState] = (),
+    most_bytes: int = archive.MOST_BYTES,
 ) -> EvidenceReport:
     """Verify a file of evidence.
 
     Args:
         path: the ZIP file.
-        verifier: the public key of the one whose evidence it is, as you got it from that one.
+        verifiers: the public key of the one whose evidence it is, as you got it from that one; after a change
+            of keys, several.
+        earlier: checkpoints that you kept, which the log has to continue.
         most_bytes: how many bytes all files in it may have together.
 
     Raises:
         UnreadableEvidenceError: if it is no evidence that can be looked at.
+        ConfigurationError: if no key is given.
     """
+    known = (verifiers,) if isinstance(verifiers, Verifier) else tuple(verifiers)
+    if not known:
+        raise ConfigurationError("Evidence is verified with a public key, and none was given.")
     with archive.opened(path, most_bytes) as opened:
-        return _Verification(path, opened, verifier).report()
+        return _Verification(path, opened, known, earlier).report()
 
 
 class _Verification:
     """One run through a file of evidence."""
 
-    def __init__(self, path: Path, opened: Archive, verifier: Verifier) -> None:
+    def __init__(
+        self,
+        path: Path,
+        opened: Archive,
+        verifiers: tuple[Verifier, ...],
+        earlier: Sequence[EarlierState],
+    ) -> None:
         self.path = path
         self.archive = opened
-        self.verifier = verifier
+        self.known = verifiers
+        self.verifiers = verifiers
+        self.verifier = verifiers[0]
+        self.earlier = earlier
+        self.story = Story()
         self.read_members: dict[str, MemberReader] = {}
         self.archived = Check("the files are those that evidence has, and nothing else")
         self.signed = Check("the manifest is signed")
@@ -181,6 +122,8 @@ class _Verification:
         self.events = Check("the events are what their stored bytes say")
         self.proven = Check("the events are in the tree of the checkpoint")
         self.ordered = Check("the events are in order, and none is missing between them")
+        self.told = Check("the pages for people say what the events say")
+        self.continued = Check("the log continues its earlier checkpoints")
 
     def report(self) -> EvidenceReport:
         """Check everything."""
@@ -189,8 +132,10 @@ class _Verification:
         self._check_members(said)
         if said is not None:
             self._check_events(said, checkpoint)
+            self._check_continued(said, checkpoint)
             self._check_digests(said)
-        checks = (
+            self._check_pages(said)
+        checks = [
             self.archived,
             self.signed,
             self.digests,
@@ -198,9 +143,12 @@ class _Verification:
             self.events,
             self.proven,
             self.ordered,
-        )
-        selection = said.selection if said else None
-        return EvidenceReport(self.path, self.verifier, checks, said, limits(selection))
+            self.told,
+        ]
+        if self.earlier or (said is not None and said.is_continuing):
+            checks.append(self.continued)
+        shown = limits(said.selection if said else None, said.version if said else manifest.VERSION)
+        return EvidenceReport(self.path, self.verifier, tuple(checks), said, shown)
 
     def _check_manifest(self) -> Manifest | None:
         check = self.signed
@@ -208,7 +156,8 @@ class _Verification:
         if note is None:
             return None
         try:
-            text, _ = opened_note(note, [self.verifier])
+            text, self.verifier = opened_note(note, self.verifiers)
+            self.verifiers = (self.verifier,)  # one key signs all of it
             if note.count(b"\n") != text.count("\n") + 2:  # a blank line, and a signature
                 check.add(MANIFEST, "it has more in it than a text and one signature")
         except NoteError as error:
@@ -236,7 +185,7 @@ class _Verification:
         if note is None:
             return None
         try:
-            checkpoint = open_checkpoint(note, [self.verifier])
+            checkpoint = open_checkpoint(note, self.verifiers)
         except NoteError as error:
             check.add(CHECKPOINT, str(error))
             return None
@@ -247,7 +196,7 @@ class _Verification:
 
     def _note(self, check: Check, member: str) -> bytes | None:
         try:
-            return self.archive.read(member, _LARGEST_NOTE) if member in self.archive.names else None
+            return self.archive.read(member, LARGEST_NOTE) if member in self.archive.names else None
         except DamagedMemberError as error:
             check.add(member, str(error))
             return None
@@ -256,19 +205,26 @@ class _Verification:
         check = self.archived
         for name, problem in self.archive.problems:
             check.add(_shown(name), problem)
-        any_selection = Selection(0, 0)  # that of a range has the most files
-        expected = said.selection.members if said else any_selection.members
+        selection = said.selection if said else Selection(0, 0)  # that of a range has the most files
+        expected = manifest.files(selection, is_continuing=said.is_continuing if said else True)
         for name in self.archive.names:
             if name not in expected:
                 check.add(_shown(name), "no such file belongs into evidence")
         for name in expected:
             if name not in self.archive.names:
                 check.add(name, "it is missing")
+        if (
+            said is not None
+            and not check.problem_count
+            and self.archive.names != manifest.in_archive(expected)
+        ):
+            check.add("", "the files are in another order than evidence has them")
         check.count, check.is_done = len(self.archive.names), said is not None
 
     def _check_digests(self, said: Manifest) -> None:
         check = self.digests
-        expected = [it for it in said.selection.members if it != MANIFEST]
+        files = manifest.files(said.selection, is_continuing=said.is_continuing)
+        expected = [it for it in files if it != MANIFEST]
         if [it.name for it in said.members] != expected:
             check.add(MANIFEST, "it does not have the digests of all files that evidence has")
         for member in said.members:
@@ -290,12 +246,13 @@ class _Verification:
     def _drained(self, name: str) -> MemberReader:
         reader = self.read_members.get(name) or self.archive.open(name)
         reader.drain()
+        self.read_members[name] = reader
         return reader
 
     def _check_events(self, said: Manifest, checkpoint: Checkpoint | None) -> None:
         if EVENTS not in self.archive.names:
             return
-        order = _Order(said.selection, self.ordered)
+        order = Ordering(said.selection, self.ordered)
         proofs = _proofs(self._lines(PROOFS, self.proven))
         number = 0
         for number, line in self._lines(EVENTS, self.events):
@@ -309,6 +266,7 @@ class _Verification:
                 order.skip()
                 continue
             order.add(event, number)
+            self.story.add(event)
             if contradiction := cloud_events.contradiction(event):
                 self.events.add(EVENTS, contradiction, number)
             self._check_proof(place, event.position, merkle.leaf_hash(leaf), number, checkpoint, PROOFS)
@@ -325,7 +283,7 @@ class _Verification:
 
     def _check_proof(
         self,
-        proof: "_Proof | str | None",
+        proof: Proof | None,
         position: int,
         leaf_hash: bytes,
         line: int,
@@ -333,12 +291,13 @@ class _Verification:
         member: str,
     ) -> None:
         check = self.proven
-        if proof is None or isinstance(proof, str):
-            check.add(member, proof or f"there is no proof of the event at position {position}", line)
-            return
-        if proof.position != position:
+        if proof is None:
+            check.add(member, f"there is no proof of the event at position {position}", line)
+        elif proof.position == _NOT_A_PROOF.position:
+            check.add(member, "the line is no proof", line)
+        elif proof.position != position:
             check.add(member, f"the proof is of position {proof.position}, and the event at {position}", line)
-        elif proof.leaf_hash != leaf_hash:
+        elif proof.leaf != leaf_hash:
             check.add(member, f"the event at position {position} is not the one that the proof is of", line)
         elif checkpoint is not None:
             try:
@@ -363,21 +322,112 @@ class _Verification:
         if BOUNDS not in self.archive.names or checkpoint is None:
             return False
         expected = [it for it in (selection.first - 1, selection.last + 1) if 1 <= it <= said.size]
-        bounds = list(_bounds(self._lines(BOUNDS, self.proven)))
+        bounds = [*self._lines(BOUNDS, self.proven)]
         if len(bounds) != len(expected):
             self.ordered.add(
                 BOUNDS, f"it has {len(bounds)} events beside the range, and there are {len(expected)}"
             )
             return True
-        for line, (position, bound) in enumerate(zip(expected, bounds, strict=True), start=1):
-            if isinstance(bound, str):
-                self.proven.add(BOUNDS, bound, line)
+        for position, (line, written) in zip(expected, bounds, strict=True):
+            try:
+                bound = Proof.parse(written)
+            except ValueError:
+                self.proven.add(BOUNDS, "the line is no event beside the range", line)
                 continue
-            proof, leaf = bound
-            self._check_proof(proof, position, merkle.leaf_hash(leaf), line, checkpoint, BOUNDS)
-            if problem := _problem_of_bound(leaf, position, selection):
+            digest = merkle.leaf_hash(bound.leaf)
+            proof = Proof(bound.position, digest, bound.path)
+            self._check_proof(proof, position, digest, line, checkpoint, BOUNDS)
+            if problem := problem_of_bound(bound.leaf, position, selection):
                 self.ordered.add(BOUNDS, problem, line)
         return True
+
+    def _check_pages(self, said: Manifest) -> None:
+        """Make again what was made from the events, and compare it."""
+        check, verifier = self.told, self.verifier
+        made = {
+            README: pages.readme(
+                said.selection, said.origin, is_continuing=said.is_continuing, version=said.version
+            ),
+            MAPPING: pages.mapping(),
+        }
+        can_make_report = said.version > 1 and self.events.is_passed and self.checkpointed.is_passed
+        if can_make_report:
+            made[REPORT] = report.render(self.story, said.selection, said.size, said.root, verifier)
+        for name, expected in made.items():
+            found = self.read_members.get(name)
+            if found is None:
+                continue
+            if (found.sha256, found.size) != (sha256(expected).hexdigest(), len(expected)):
+                check.add(name, "it is not what is made from the events and the manifest")
+            check.count += 1
+        check.is_done = check.count == len(made) and (can_make_report or said.version == 1)
+
+    def _check_continued(self, said: Manifest, checkpoint: Checkpoint | None) -> None:
+        """Check that the log continues the checkpoints that it has proofs for, and those that were kept."""
+        check = self.continued
+        if checkpoint is None:
+            return
+        proven: dict[int, bytes] = {}
+        last = 0
+        lines = self._lines(CONSISTENCY, check) if said.is_continuing else ()
+        for number, line in lines:
+            try:
+                proof = Consistency.parse(line)
+            except ValueError:
+                check.add(CONSISTENCY, "the line is not a consistency proof", number)
+                continue
+            if not last < proof.size <= checkpoint.size:
+                check.add(
+                    CONSISTENCY, f"a proof from {proof.size:,} events does not belong behind {last:,}", number
+                )
+                continue
+            last = proof.size
+            if not merkle.is_consistent(proof.size, proof.root, checkpoint.size, checkpoint.root, proof.path):
+                check.add(
+                    CONSISTENCY,
+                    f"the proof from {proof.size:,} events does not lead to the checkpoint",
+                    number,
+                )
+                continue
+            proven[proof.size] = proof.root
+            check.count += 1
+        if said.is_continuing and not last:
+            check.add(CONSISTENCY, "there is no proof in it")
+        for state in self.earlier:
+            if problem := self._problem_of_earlier(state, checkpoint, proven):
+                check.add("", f"{_shown(state.source)} {problem}")
+            else:
+                check.count += 1
+        check.is_done = True
+
+    def _problem_of_earlier(
+        self, state: EarlierState, checkpoint: Checkpoint, proven: dict[int, bytes]
+    ) -> str:
+        """Return why the evidence does not show that it continues an earlier state; empty if it does."""
+        try:
+            kept = open_checkpoint(state.note, self.known)
+        except NoteError as error:
+            return f"proves nothing. {error.message}"
+        if kept.size > checkpoint.size:
+            return (
+                f"is of a later state of the log, {kept.size:,} events, and this evidence is of "
+                f"{checkpoint.size:,}: this evidence is the earlier one"
+            )
+        signed = {checkpoint.size: checkpoint.root, **proven, 0: merkle.EMPTY_ROOT}
+        if checkpoint.continues is not None:
+            signed.setdefault(checkpoint.continues.size, checkpoint.continues.root)
+        if signed.get(kept.size, kept.root) != kept.root:
+            return (
+                f"contradicts this evidence: the root of the first {kept.size:,} events is another one. Two "
+                "histories were signed; keep both files"
+            )
+        if kept.size not in (0, checkpoint.size) and kept.size not in proven:
+            return (
+                f"may be continued, but no proof from {kept.size:,} events is in this evidence. Ask for "
+                "evidence that was exported with --continues and this checkpoint, or for the output of "
+                f"`deployledger audit prove --consistency {kept.size} {checkpoint.size}`"
+            )
+        return ""
 
     def _lines(self, member: str, check: Check) -> Iterator[tuple[int, bytes]]:
         if member not in self.archive.names:
@@ -393,60 +443,16 @@ class _Verification:
             check.add(member, str(error), number + 1)
 
 
-@dataclass(frozen=True)
-class _Proof:
-    position: int
-    leaf_hash: bytes
-    path: tuple[bytes, ...]
+_NOT_A_PROOF = Proof(-1, b"", ())
+"""What stands for a line that is none."""
 
 
-def _proofs(lines: Iterable[tuple[int, bytes]]) -> "Iterator[_Proof | str]":
+def _proofs(lines: Iterator[tuple[int, bytes]]) -> Iterator[Proof]:
     for _, line in lines:
         try:
-            found = json.loads(line)
-            if sorted(found) != ["leaf", "path", "position"] or type(found["position"]) is not int:
-                raise ValueError
-            yield _Proof(found["position"], _hash(found["leaf"]), tuple(map(_hash, found["path"])))
-        except (ValueError, TypeError, RecursionError):
-            yield "the line is no proof"
-
-
-def _bounds(lines: Iterable[tuple[int, bytes]]) -> "Iterator[tuple[_Proof, bytes] | str]":
-    for _, line in lines:
-        try:
-            found = json.loads(line)
-            if sorted(found) != ["leaf", "path", "position"] or type(found["position"]) is not int:
-                raise ValueError
-            leaf = base64.b64decode(found["leaf"], validate=True)
-            path = tuple(map(_hash, found["path"]))
-            yield _Proof(found["position"], merkle.leaf_hash(leaf), path), leaf
-        except (ValueError, TypeError, RecursionError):
-            yield "the line is no event beside the range"
-
-
-def _hash(text: str) -> bytes:
-    found = base64.b64decode(text, validate=True)
-    if len(found) != merkle.HASH_BYTES:
-        raise ValueError
-    return found
-
-
-def _problem_of_bound(leaf: bytes, position: int, selection: Selection) -> str:
-    try:
-        found, microseconds = read_head(leaf)
-        recorded_at = cloud_events.moment(microseconds)
-    except (ValueError, OverflowError) as error:
-        return str(error)
-    if found != position:
-        return f"the event beside the range is that at position {found}, not at {position}"
-    if _is_in(recorded_at, selection):
-        return f"the event at position {position} was recorded in the range, and is not shown"
-    return ""
-
-
-def _is_in(moment: datetime, selection: Selection) -> bool:
-    since, until = selection.since, selection.until
-    return (since is None or since <= moment) and (until is None or moment < until)
+            yield Proof.parse(line)
+        except ValueError:
+            yield _NOT_A_PROOF
 
 
 def _text_of(note: bytes) -> str:
@@ -458,84 +464,12 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) < 100 else ascii(name[:100])
 
 
-class _Order:
-    """Checks the order of events, one after the other."""
-
-    def __init__(self, selection: Selection, check: Check) -> None:
-        self._selection = selection
-        self._check = check
-        self._first: int | None = None
-        self._last = 0
-        self._version = 0
-        self._recorded_at: int | None = None
-
-    def skip(self) -> None:
-        """Leave out an event that cannot be read, which is a problem of its own."""
-        self._last += 1
-        self._version += 1
-
-    def add(self, event: Recorded, line: int) -> None:
-        """Check the next event."""
-        selection, add = self._selection, self._check.add
-        if self._first is None:
-            self._first = event.position
-        if event.position <= self._last:
-            add(EVENTS, f"position {event.position} comes behind position {self._last}", line)
-        elif selection.is_range and self._last and event.position != self._last + 1:
-            add(EVENTS, f"between the positions {self._last} and {event.position} events are missing", line)
-        self._last = event.position
-        if self._recorded_at is not None and event.recorded_at < self._recorded_at:
-            add(EVENTS, "it was recorded before the event in front of it", line)
-        self._recorded_at = event.recorded_at
-        if not selection.is_range:
-            self._add_of_deployment(event, line)
-        elif not _is_in(event.time, selection):
-            add(EVENTS, f"it was recorded at {written(event.time)}, which is outside of the range", line)
-
-    def _add_of_deployment(self, event: Recorded, line: int) -> None:
-        deployment_id = self._selection.deployment_id
-        if UUID(bytes=event.stream_id) == deployment_id:
-            if event.stream_version != self._version + 1:
-                self._check.add(
-                    EVENTS,
-                    f"event {event.stream_version} of the deployment does not follow event {self._version}",
-                    line,
-                )
-            self._version = event.stream_version
-            return
-        data = event.data
-        about = data.get("deployment_id") if isinstance(data, dict) else None
-        if not event.topic.startswith(_NAME_TOPICS) or about != str(deployment_id):
-            self._check.add(EVENTS, f"it is not about deployment {deployment_id}", line)
-
-    def end(self, said: Manifest) -> None:
-        """Check what the manifest says of all of them."""
-        selection, add = said.selection, self._check.add
-        if self._first is not None:
-            if (self._first, self._last) != (selection.first, selection.last):
-                add(
-                    EVENTS,
-                    f"it has the positions {self._first} to {self._last}, and the manifest says "
-                    f"{selection.first} to {selection.last}",
-                )
-        elif not selection.is_range or selection.last != selection.first - 1:
-            add(EVENTS, f"it has no events, and the manifest says {selection.first} to {selection.last}")
-        if not selection.is_range and not self._version:
-            add(EVENTS, "it has no event of the deployment")
-        if selection.is_range and said.events != selection.last - selection.first + 1:
-            add(
-                MANIFEST,
-                f"it says {said.events} events at the positions {selection.first} to {selection.last}",
-            )
-        if selection.last > said.size:
-            add(MANIFEST, "it has positions behind the checkpoint")
-
-
 def as_json(found: EvidenceReport) -> dict[str, Any]:
     """Return what came of verifying evidence as a JSON value."""
     said = found.manifest
     return {
         "file": str(found.path),
+        "format": said.version if said else None,
         "verified": found.is_verified,
         "key": str(found.key),
         "origin": said.origin if said else None,

@@ -1,0 +1,70 @@
+"""Earlier states of a log, as somebody kept them: a checkpoint, or evidence with one in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.projections.ledger.evidence import archive
+from deployledger.projections.ledger.evidence.manifest import CHECKPOINT
+from deployledger.projections.ledger.notes import Claim, NoteError
+
+LARGEST_NOTE = 1 << 20
+_ZIP = b"PK\3\4"
+
+
+@dataclass(frozen=True)
+class EarlierState:
+    """A checkpoint that somebody kept. Its signature has not been verified yet.
+
+    Attributes:
+        source: where it is from.
+        note: the signed note.
+        size: how many events it covers.
+        root: the root of their tree, 32 bytes.
+    """
+
+    source: str
+    note: str | bytes
+    size: int
+    root: bytes
+
+    @classmethod
+    def of(cls, source: str, note: str | bytes) -> "EarlierState":
+        """Return the state that a signed note is of.
+
+        Raises:
+            ConfigurationError: if it is not a checkpoint.
+        """
+        try:
+            checkpoint = Claim.of(note).checkpoint
+        except NoteError as error:
+            raise ConfigurationError(
+                f"{source} is not a checkpoint. {error.message}",
+                hint=error.hint or "Name the file of a checkpoint, or evidence (a ZIP file).",
+            ) from error
+        return cls(source, note, checkpoint.size, checkpoint.root)
+
+    @classmethod
+    def read(cls, path: Path, most_bytes: int = archive.MOST_BYTES) -> "EarlierState":
+        """Return the state in a file: a checkpoint, or the one in evidence.
+
+        Raises:
+            ConfigurationError: if there is none in it.
+        """
+        try:
+            with path.open("rb") as file:
+                content = file.read(LARGEST_NOTE + 1)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{path} cannot be read: {error.strerror}.",
+                hint="Name the file of a checkpoint, or evidence (a ZIP file).",
+            ) from error
+        if not content.startswith(_ZIP):
+            return cls.of(str(path), content)
+        with archive.opened(path, most_bytes) as opened:
+            if CHECKPOINT not in opened.names:
+                raise ConfigurationError(f"{path} is not evidence: there is no {CHECKPOINT} in it.")
+            try:
+                return cls.of(f"{path} ({CHECKPOINT})", opened.read(CHECKPOINT, LARGEST_NOTE))
+            except archive.DamagedMemberError as error:
+                raise ConfigurationError(f"The {CHECKPOINT} in {path} cannot be read: {error}.") from error

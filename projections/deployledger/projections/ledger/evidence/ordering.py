@@ -1,0 +1,127 @@
+"""The order of events in evidence, and what belongs to what was selected."""
+
+from datetime import datetime
+from uuid import UUID
+
+from deployledger.projections.ledger.evidence import cloud_events
+from deployledger.projections.ledger.evidence.cloud_events import Recorded, written
+from deployledger.projections.ledger.evidence.findings import Check
+from deployledger.projections.ledger.evidence.manifest import EVENTS, MANIFEST, Manifest, Selection
+from deployledger.projections.ledger.evidence.naming import Naming
+from deployledger.projections.ledger.leaf import read_head
+
+
+class Ordering:
+    """Checks the order of events, one after the other.
+
+    Attributes:
+        naming: of evidence of a deployment, the names that it had.
+    """
+
+    def __init__(self, selection: Selection, check: Check) -> None:
+        self.naming = Naming(selection.deployment_id) if selection.deployment_id is not None else None
+        self._selection = selection
+        self._check = check
+        self._first: int | None = None
+        self._last = 0
+        self._version = 0
+        self._recorded_at: int | None = None
+        self._is_whole = True
+
+    def skip(self) -> None:
+        """Leave out an event that cannot be read, which is a problem of its own."""
+        self._last += 1
+        self._version += 1
+        self._is_whole = False
+
+    def add(self, event: Recorded, line: int) -> None:
+        """Check the next event."""
+        selection, add = self._selection, self._check.add
+        if self._first is None:
+            self._first = event.position
+        if event.position <= self._last:
+            add(EVENTS, f"position {event.position} comes behind position {self._last}", line)
+        elif selection.is_range and self._last and event.position != self._last + 1:
+            add(EVENTS, f"between the positions {self._last} and {event.position} events are missing", line)
+        self._last = event.position
+        if problem := self._problem_of_time(event):
+            add(EVENTS, problem, line)
+        if self.naming is not None:
+            self._add_of_deployment(event, line, self.naming)
+        elif not is_in(event.time, selection):
+            add(EVENTS, f"it was recorded at {written(event.time)}, which is outside of the range", line)
+
+    def _problem_of_time(self, event: Recorded) -> str:
+        """Return what is wrong with the time of an event, beside the one before it; empty if nothing."""
+        before, self._recorded_at = self._recorded_at, event.recorded_at
+        if before is not None and event.recorded_at < before:
+            return "it was recorded before the event in front of it"
+        return ""
+
+    def _add_of_deployment(self, event: Recorded, line: int, naming: Naming) -> None:
+        deployment_id, add = self._selection.deployment_id, self._check.add
+        if UUID(bytes=event.stream_id) == deployment_id:
+            if event.stream_version != self._version + 1:
+                add(
+                    EVENTS,
+                    f"event {event.stream_version} of the deployment does not follow event {self._version}",
+                    line,
+                )
+            if not event.topic.startswith("deployment."):
+                add(EVENTS, f"it is not an event of a deployment: {event.topic}", line)
+            self._version = event.stream_version
+            naming.add(event)
+        elif not naming.add_of_name(event):
+            add(EVENTS, f"it is not about deployment {deployment_id}", line)
+
+    def end(self, said: Manifest) -> None:
+        """Check what the manifest says of all of them."""
+        selection, add = said.selection, self._check.add
+        if self._first is not None:
+            if (self._first, self._last) != (selection.first, selection.last):
+                add(
+                    EVENTS,
+                    f"it has the positions {self._first} to {self._last}, and the manifest says "
+                    f"{selection.first} to {selection.last}",
+                )
+        elif not selection.is_range or selection.last != selection.first - 1:
+            add(EVENTS, f"it has no events, and the manifest says {selection.first} to {selection.last}")
+        if not selection.is_range and not self._version:
+            add(EVENTS, "it has no event of the deployment")
+        if selection.is_range and said.events != selection.last - selection.first + 1:
+            add(
+                MANIFEST,
+                f"it says {said.events} events at the positions {selection.first} to {selection.last}",
+            )
+        if selection.last > said.size:
+            add(MANIFEST, "it has positions behind the checkpoint")
+        if selection.since is not None and selection.until is not None and selection.since >= selection.until:
+            add(MANIFEST, "the range ends before it begins")
+        if self.naming is not None and self._is_whole:
+            for problem in self.naming.problems():
+                add(EVENTS, problem)
+            if self.naming.name != selection.name:
+                add(
+                    MANIFEST,
+                    f"it names the deployment {selection.name!r}, and its events {self.naming.name!r}",
+                )
+
+
+def problem_of_bound(leaf: bytes, position: int, selection: Selection) -> str:
+    """Return what is wrong with the leaf of an event beside a range; empty if nothing."""
+    try:
+        found, microseconds = read_head(leaf)
+        recorded_at = cloud_events.moment(microseconds)
+    except (ValueError, OverflowError) as error:
+        return str(error)
+    if found != position:
+        return f"the event beside the range is that at position {found}, not at {position}"
+    if is_in(recorded_at, selection):
+        return f"the event at position {position} was recorded in the range, and is not shown"
+    return ""
+
+
+def is_in(moment: datetime, selection: Selection) -> bool:
+    """Return whether a time is in the range that was selected."""
+    since, until = selection.since, selection.until
+    return (since is None or since <= moment) and (until is None or moment < until)
