@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from psycopg import sql
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.domain.event_log import EventLog, EventRecord
-from deployledger.domain.exceptions import ConfigurationError, LedgerError
+from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from deployledger.projections.ledger import keys, notes, verifying
 from deployledger.projections.ledger.checking import Checked, Part, check_part
 from deployledger.projections.ledger.keys import Signer, Verifier
@@ -92,6 +93,17 @@ class Victim:
 
     def _note(self, note: int | str) -> str:
         return self.kept[note] if isinstance(note, int) else note
+
+    def reopen(self, user: str | None = None) -> DatabaseEventLog:
+        """Open the log and its ledger again; as another user, whose password is the name's first word."""
+        self.close()
+        url = urlsplit(self.url)
+        if user is not None:
+            host = f"{user}:{user.partition('_')[0]}@{url.netloc.rpartition('@')[2]}"
+            url = url._replace(netloc=host)
+        self._log = open_event_log(urlunsplit(url) if user else self.url)
+        self.ledger = open_ledger(self._log, signer=self.signer)
+        return self._log
 
     def close(self) -> None:
         self.ledger.store.close()
@@ -958,3 +970,248 @@ def test_no_edit_of_any_column_goes_unseen(
         attacker.make_tree_again()
 
     no_edit_goes_unseen()
+
+
+# The database itself ----------------------------------------------------------------------------------------
+
+
+def run(victim: Victim, *statements: str) -> None:
+    """Do something to the database that its owner can do, and leave it so."""
+    if victim.url.startswith("sqlite:///"):
+        with closing(
+            sqlite3.connect(victim.url.removeprefix("sqlite:///"), isolation_level=None)
+        ) as database:
+            for statement in statements:
+                database.execute(statement)
+        return
+    with psycopg.connect(victim.url, autocommit=True) as session:
+        session.execute("SET search_path TO deployledger")
+        for statement in statements:
+            session.execute(statement.encode())
+
+
+def in_the_database(audited: Audited) -> list[str]:
+    return [it.message for it in audited.problems if it.kind == verifying.IN_DATABASE]
+
+
+SQLITE_OBJECTS = {
+    "no trigger against updates": (
+        ["DROP TRIGGER events_update"],
+        "The trigger events_update, which refuses changes to table events, is missing",
+    ),
+    "no trigger against deletions": (["DROP TRIGGER events_delete"], "The trigger events_delete,"),
+    "a trigger that refuses nothing": (
+        [
+            "DROP TRIGGER events_delete",
+            "CREATE TRIGGER events_delete BEFORE DELETE ON events WHEN 0 BEGIN SELECT RAISE(ABORT, 'x'); END",
+        ],
+        "events_delete, which refuses changes to table events, was changed",
+    ),
+    "a trigger that changes what is stored": (
+        [
+            "CREATE TRIGGER forge AFTER INSERT ON idempotency_keys BEGIN "
+            "UPDATE idempotency_keys SET version = 1 WHERE key = new.key; END"
+        ],
+        "The trigger forge on idempotency_keys was not created by deployledger",
+    ),
+    "a view": (
+        [
+            "ALTER TABLE events RENAME TO hidden",
+            "CREATE VIEW events AS SELECT * FROM hidden WHERE position > 0",
+        ],
+        "events is a view, not the table that was created",
+    ),
+    "a column of another kind": (
+        [
+            "PRAGMA writable_schema = ON",
+            "UPDATE sqlite_master SET sql = replace(sql, 'actor TEXT', 'actor TEXT COLLATE NOCASE') "
+            "WHERE name = 'events'",
+        ],
+        "The table events does not have the definition that it was created with",
+    ),
+    "keys without their constraints": (
+        ["ALTER TABLE idempotency_keys RENAME TO old", "CREATE TABLE idempotency_keys AS SELECT * FROM old"],
+        "The table idempotency_keys does not have the definition",
+    ),
+}
+POSTGRES_OBJECTS = {
+    "no trigger": (
+        ["DROP TRIGGER refuse_change ON events"],
+        "The trigger refuse_change, which refuses changes to deployledger.events, is missing",
+    ),
+    "a disabled trigger": (["ALTER TABLE events DISABLE TRIGGER refuse_change"], "is disabled"),
+    "a trigger for replicas only": (
+        ["ALTER TABLE events ENABLE REPLICA TRIGGER refuse_change"],
+        "is disabled",
+    ),
+    "all triggers disabled": (["ALTER TABLE events DISABLE TRIGGER ALL"], "is disabled"),
+    "a trigger that refuses only deletions": (
+        [
+            "CREATE OR REPLACE TRIGGER refuse_change BEFORE DELETE ON events "
+            "FOR EACH STATEMENT EXECUTE FUNCTION events_refuse_change()"
+        ],
+        "which refuses changes to deployledger.events, was changed",
+    ),
+    "a trigger that refuses nothing": (
+        [
+            "CREATE OR REPLACE FUNCTION events_refuse_change() RETURNS trigger LANGUAGE plpgsql "
+            "AS 'BEGIN RETURN NULL; END'"
+        ],
+        "was changed: events may be changed or removed",
+    ),
+    "a trigger that changes what is stored": (
+        [
+            "CREATE FUNCTION forge() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+            "CREATE TRIGGER forge BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION forge()",
+        ],
+        "The trigger forge on deployledger.events was not created by deployledger",
+    ),
+    "no trigger fires": (
+        [
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_replication_role = replica', "
+            "current_database()); END $$"
+        ],
+        "No trigger fires in sessions of this role",
+    ),
+    "a view": (
+        ["ALTER TABLE events RENAME TO hidden", "CREATE VIEW events AS SELECT * FROM hidden"],
+        "deployledger.events is a view, not the table that was created",
+    ),
+    "a view of the keys": (
+        [
+            "ALTER TABLE idempotency_keys RENAME TO hidden",
+            "CREATE VIEW idempotency_keys AS SELECT * FROM hidden",
+        ],
+        "deployledger.idempotency_keys is a view",
+    ),
+    "a view of the checkpoints": (
+        [
+            "ALTER TABLE ledger_checkpoints RENAME TO hidden",
+            "CREATE VIEW ledger_checkpoints AS SELECT * FROM hidden",
+        ],
+        "deployledger.ledger_checkpoints is a view",
+    ),
+    "a rule": (
+        ["CREATE RULE keep AS ON INSERT TO idempotency_keys DO INSTEAD NOTHING"],
+        "The rule keep on deployledger.idempotency_keys was not created by deployledger",
+    ),
+    "a child": (
+        ["CREATE TABLE more () INHERITS (events)"],
+        "Other tables inherit from deployledger.events, and their rows are shown as its own",
+    ),
+    "a parent": (
+        [
+            "CREATE TABLE parent AS SELECT * FROM events LIMIT 0",
+            *(f"ALTER TABLE parent ALTER {name} SET NOT NULL" for name in COLUMNS[:7]),
+            "ALTER TABLE events INHERIT parent",
+        ],
+        "inherits from, or is a partition of, deployledger.parent",
+    ),
+    "unlogged": (
+        ["ALTER TABLE events SET UNLOGGED"],
+        "The table deployledger.events is unlogged or temporary",
+    ),
+    "a column of another kind": (
+        ["ALTER TABLE events ALTER actor SET DEFAULT 'nobody'"],
+        "The table deployledger.events has other columns than it was created with: actor",
+    ),
+    "no unique key": (
+        ["ALTER TABLE events DROP CONSTRAINT events_originator_id_originator_version_key"],
+        "has lost its unique key (originator_id, originator_version)",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("victim", "statements", "says"),
+    [
+        pytest.param(database, *case, id=f"{database}-{name}")
+        for database, cases in (("sqlite", SQLITE_OBJECTS), ("postgres", POSTGRES_OBJECTS))
+        for name, case in cases.items()
+    ],
+    indirect=["victim"],
+)
+def test_a_log_whose_tables_are_not_as_they_were_created_is_not_verified(
+    victim: Victim, statements: list[str], says: str
+) -> None:
+    assert victim.audit(EVENTS).is_verified
+    run(victim, *statements)
+    victim.reopen()
+    for audited in (victim.audit(EVENTS), victim.audit(EVENTS, since=512, workers=3)):
+        assert not audited.is_verified
+        assert any(says in it for it in in_the_database(audited)), audited.problems
+
+
+def test_missing_triggers_are_created_again(victim: Victim) -> None:
+    name = "events_update" if victim.url.startswith("sqlite") else "refuse_change ON events"
+    run(victim, f"DROP TRIGGER {name}")
+    assert not victim.audit(EVENTS).is_verified
+    victim.reopen().create_schema()
+    assert victim.audit(EVENTS).is_verified
+
+
+@pytest.mark.parametrize("victim", ["postgres"], indirect=True)
+def test_row_security_is_never_obeyed_in_silence(victim: Victim) -> None:
+    reader = f"reader_{uuid4().hex}"
+    run(
+        victim,
+        f"CREATE ROLE {reader} LOGIN PASSWORD 'reader'",
+        f"GRANT USAGE ON SCHEMA deployledger TO {reader}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA deployledger TO {reader}",
+        "ALTER TABLE events ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY most ON events USING (position < 512)",
+    )
+    try:
+        audited = victim.audit(EVENTS)
+        assert audited.is_verified
+        seen = [it.message for it in audited.findings if it.outcome == "warning"]
+        assert any("Row security (most) is enabled on deployledger.events" in it for it in seen)
+        victim.reopen(user=reader)
+        with pytest.raises(EventLogError, match="row-level security policy"):
+            victim.ledger.log.position()
+        (hidden,) = [it for it in victim.ledger.log.findings() if it.is_problem]
+        assert "Row security (most) hides rows of deployledger.events from this role." in hidden.message
+        victim.reopen()
+        run(victim, "DROP POLICY most ON events", "ALTER TABLE events DISABLE ROW LEVEL SECURITY")
+        victim.reopen(user=reader)
+        assert victim.audit(EVENTS).is_verified
+    finally:
+        victim.reopen()
+        run(victim, f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")
+
+
+@pytest.mark.parametrize("victim", ["postgres"], indirect=True)
+def test_functions_of_others_do_not_take_the_place_of_the_servers(victim: Victim) -> None:
+    run(
+        victim,
+        "CREATE SCHEMA evil",
+        "CREATE FUNCTION evil.uuid_send(uuid) RETURNS bytea LANGUAGE sql AS $$ SELECT '\\x00'::bytea $$",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = evil, pg_catalog', "
+        "current_database()); END $$",
+    )
+    victim.reopen()
+    audited = victim.audit(EVENTS)
+    assert audited.is_verified
+    assert any("puts evil before pg_catalog" in it.message for it in audited.findings)
+
+
+@pytest.mark.parametrize("victim", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("file", "table"), [("", "sqlite_autoindex_events_1"), ("", "events"), (".ledger", "ledger_checkpoints")]
+)
+def test_a_zeroed_page_is_seen(victim: Victim, file: str, table: str) -> None:
+    path = Path(f"{victim.url.removeprefix('sqlite:///')}{file}")
+    with closing(sqlite3.connect(path)) as database:
+        size = database.execute("PRAGMA page_size").fetchone()[0]
+        page = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as opened:
+        opened.seek((page - 1) * size)
+        opened.write(bytes(size))
+    found = [*victim.reopen().findings(), *victim.ledger.store.findings()]
+    assert [it.outcome for it in found if it.check == "integrity"].count("problem") == 1
+    if table == "sqlite_autoindex_events_1":
+        assert any(
+            f"The SQLite file of the event log, {path}, is damaged" in it
+            for it in in_the_database(victim.audit(EVENTS))
+        )

@@ -1,8 +1,13 @@
-"""What the adapters share that use SQLite: transactions, and what to say of errors."""
+"""What the adapters share that use SQLite: transactions, the check for damage, and hints for errors."""
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from deployledger.domain.findings import Finding, Outcome
+
+INTEGRITY = "integrity"
+"""The name of the check for damage."""
 
 
 @contextmanager
@@ -29,3 +34,37 @@ def advice(error: BaseException, otherwise: str) -> str:
     if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "Another process has been writing to it for long. Try again."
     return otherwise
+
+
+def damage(connection: sqlite3.Connection) -> str:
+    """Return what SQLite's own check of the whole file finds first; an empty text if all is well.
+
+    It reads every page: whether each is where it belongs, and whether the indexes have what the tables have.
+    """
+    try:
+        found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        if is_damage(error):
+            return str(error)
+        raise
+    return "" if found == "ok" else found.removeprefix("*** in database main ***\n")
+
+
+def is_damage(error: BaseException) -> bool:
+    """Return whether an error says that what is in the file is not what SQLite, or we, wrote."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    # The driver has no code for a text that is not UTF-8, nor for a schema that does not parse.
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error)
+
+
+def integrity(connection: sqlite3.Connection, described_as: str, hint: str) -> Finding:
+    """Return what the check of a whole file found.
+
+    Args:
+        described_as: what is in the file, and where it is.
+        hint: what to do about damage.
+    """
+    if found := damage(connection):
+        message = f"The SQLite file of {described_as} is damaged: {found}."
+        return Finding(INTEGRITY, Outcome.PROBLEM, message, hint)
+    return Finding(INTEGRITY, Outcome.OK, f"The SQLite file of {described_as} is undamaged.")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
 from deployledger.domain.events import Event
+from deployledger.domain.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -436,6 +437,15 @@ class EventLog(Protocol):
         """Return what is in the log."""
         ...
 
+    def findings(self, *, whole: bool = True) -> list[Finding]:
+        """Check the database itself: that its tables are those that were created, and are not damaged.
+
+        Args:
+            whole: read every page of a database file, too, which takes longer the larger it is. The pages
+                of a database server are checked by the server.
+        """
+        ...
+
     def export_to(
         self, file: str | PathLike[str], *, replace: bool = False, progress: MovingProgress | None = None
     ) -> Exported:
@@ -470,7 +480,10 @@ class EventLog(Protocol):
         ...
 
     def create_schema(self) -> SchemaState:
-        """Create what the database needs, if it has nothing of ours."""
+        """Create what the database needs, if it has nothing of ours.
+
+        A database that has it gets back what refuses changes to events, if that is missing or was changed.
+        """
         ...
 
     def upgrade_schema(self) -> SchemaState:

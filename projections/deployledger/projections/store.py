@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.findings import Finding
 from deployledger.projections.projection import Projection
 
 KEY = "#key"
@@ -392,6 +393,10 @@ class ReadModelStore(Protocol):
 
     def remove(self, name: str, version: int) -> None:
         """Remove a read model with everything that belongs to it."""
+        ...
+
+    def findings(self) -> list[Finding]:
+        """Check the database of the read models for damage; of a database server, its server does that."""
         ...
 
     def close(self) -> None:

@@ -50,7 +50,22 @@ def schema(stores: Stores) -> Iterator[Finding]:
     yield Finding("schema", Outcome.PROBLEM, message, hint)
 
 
-CHECKS: tuple[Check, ...] = ()
+def event_log(stores: Stores) -> list[Finding]:
+    """Check the database of the event log for damage, and for anything that may hide or change events."""
+    return stores.event_log.findings()
+
+
+def read_models(stores: Stores) -> list[Finding]:
+    """Check the database of the read models for damage."""
+    return stores.read_models.store.findings()
+
+
+def ledger(stores: Stores) -> list[Finding]:
+    """Check the database of the ledger for damage."""
+    return stores.ledger.store.findings()
+
+
+CHECKS: tuple[Check, ...] = (event_log, read_models, ledger)
 """The checks of a database that has the schema that is needed, in the order in which they are reported."""
 
 

@@ -1,12 +1,14 @@
 """The commands that prove that the record was not edited: keys, checkpoints, proofs, verifying."""
 
 import base64
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
     ExitCode,
@@ -134,7 +136,7 @@ def checkpoint(
             }
         )
     else:
-        session.print_lines(made.note.removesuffix("\n"))
+        sys.stdout.write(made.note)
 
 
 @audit.command()
@@ -157,7 +159,7 @@ def root(
     if session.is_json:
         session.print_json({"size": found, "root": _base64(digest), "root_hex": digest.hex()})
     else:
-        session.print_lines(f"{found} {_base64(digest)}")
+        sys.stdout.write(f"{found} {_base64(digest)}\n")
 
 
 @audit.command()
@@ -193,11 +195,11 @@ def prove(
             }
         )
         return
-    session.print_lines(f"event      {proof.position}")
-    session.print_lines(f"leaf hash  {_base64(proof.leaf_hash)}")
+    sys.stdout.write(f"event      {proof.position}\n")
+    sys.stdout.write(f"leaf hash  {_base64(proof.leaf_hash)}\n")
     for number, it in enumerate(proof.path):
-        session.print_lines(f"{'path' if number == 0 else '':<10} {_base64(it)}")
-    session.print_lines(f"root       {_base64(proof.root)}  of {proof.size} events")
+        sys.stdout.write(f"{'path' if number == 0 else '':<10} {_base64(it)}\n")
+    sys.stdout.write(f"root       {_base64(proof.root)}  of {proof.size} events\n")
 
 
 @audit.command()
@@ -226,29 +228,33 @@ def verify(
     """Verify the event log: that nothing in it was changed, removed, moved or put in between.
 
     Every event is read and hashed; the tree is compared with every checkpoint, given or in the database;
-    order, versions of streams and the lifecycle are checked. Exit code 0 if all is well and a checkpoint
-    proves it, 1 if not, 2 if it could not be tried. What cannot be seen is said below.
+    order, versions of streams, the lifecycle, idempotency keys and the database itself are checked. Exit code
+    0 if all is well and a checkpoint proves it, 1 if not, 2 if it could not be tried. What this cannot detect
+    is listed below.
     """
     session = session_for(output, verbose)
 
-    def work(ledger: "Ledger") -> "tuple[str, Audited]":
+    def work(service: "DeploymentService") -> "tuple[str, Audited]":
         from deployledger.adapters.ledger.publishing import read_checkpoint, read_checkpoints
         from deployledger.adapters.settings import load_settings
 
         places = checkpoint if checkpoint is not None else [*filter(None, [load_settings().checkpoints])]
         notes = [it for place in places for it in read_checkpoints(place)]
         before = read_checkpoint(since)[1] if since is not None else None
+        ledger = service.ledger
+        beside = service.read_models.store.findings() if since is None else []
         with Reading(session, "Verifying") as reading:
             audited = ledger.verify(
                 _verifiers(key),
                 notes,
                 since=before,
                 workers=workers_for(ledger.log, workers),
+                beside=beside,
                 progress=reading,
             )
         return ledger.log.schema_state().database, audited
 
-    database, found = _of_ledger(session, work)
+    database, found = _of_service(session, work)
     if session.is_json:
         session.print_json({"database": database, **_told(found)})
     else:
@@ -262,7 +268,7 @@ def _print(session: Session, found: "Audited") -> None:
     def say(text: str) -> None:
         session.stdout.print(text, highlight=False, soft_wrap=True)
 
-    from deployledger.projections.ledger.verifying import UNREADABLE
+    from deployledger.projections.ledger.verifying import IN_DATABASE, UNREADABLE
 
     read = found.size - found.after
     say(
@@ -287,6 +293,9 @@ def _print(session: Session, found: "Audited") -> None:
         say(f"[red]✗[/] {escaped(problem.message)}")
     if len(found.problems) > _MOST_SHOWN:
         say(f"[red]✗[/] … and {len(found.problems) - _MOST_SHOWN:,} more")
+    for finding in found.findings:
+        if not finding.is_problem:  # problems are above
+            print_finding(session, finding)
     for limit in found.limits:
         say(f"[dim]–[/] {escaped(limit)}")
     if found.is_verified:
@@ -299,6 +308,8 @@ def _print(session: Session, found: "Audited") -> None:
         say("[bold red]Not verified:[/] a checkpoint cannot be verified with the keys that were given.")
     elif found.is_contradicted:
         say("[bold red]Not verified:[/] one checkpoint proves the log, and another one is not of it.")
+    elif all(it.kind == IN_DATABASE for it in found.problems) and found.problems:
+        say("[bold red]Not verified:[/] the database is damaged, or is not as it was created.")
     elif found.problems:
         say("[bold red]Not verified:[/] the log is not what it was.")
     else:
@@ -324,6 +335,7 @@ def _told(found: "Audited") -> dict[str, Any]:
         "covered_by_database": found.covered_by_database,
         "checkpoints": [{**vars(it), "holds": it.holds} for it in found.checkpoints],
         "problems": [it._asdict() for it in found.problems],
+        "findings": [it.to_json() for it in found.findings],
         "limits": list(found.limits),
         "seconds": found.seconds,
     }
@@ -355,9 +367,13 @@ def _base64(digest: bytes) -> str:
 
 
 def _of_ledger(session: Session, question: "Callable[[Ledger], _T]") -> _T:
+    return _of_service(session, lambda service: question(service.ledger))
+
+
+def _of_service(session: Session, question: "Callable[[DeploymentService], _T]") -> _T:
     async def ask(service: "DeploymentService") -> _T:
         end_at_once_on_ctrl_c()
-        return question(service.ledger)
+        return question(service)
 
     with Interruptible():
         return session.run(ask)

@@ -258,9 +258,7 @@ def cancel(
         await service.settled(found.deployment_id)
         return await _told(service, await service.get_deployment_status(found.deployment_id))
 
-    answer = session.run(command)
-    with session.reporting():
-        _print(session, *answer)
+    _print(session, *session.run(command))
 
 
 def delete(
@@ -374,8 +372,9 @@ def _command(
         )
     if not wait:
         resume_in_background(answer.deployment_id)
-    with session.reporting(outcome(answer, deleting=deleting) if wait else ExitCode.DONE):
-        _print(session, answer, recorded)
+    _print(session, answer, recorded)
+    if wait and outcome(answer, deleting=deleting) is ExitCode.FAILED:
+        raise SystemExit(int(ExitCode.FAILED))
 
 
 def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -> NoReturn:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -122,8 +123,7 @@ def rebuild(
             highlight=False,
         )
         raise SystemExit(128 + signal.SIGINT) from None
-    with session.reporting():
-        print_rebuilt(session, done)
+    print_rebuilt(session, done)
     if not session.is_json:
         for status in parked:
             _advise(session, status)
@@ -230,11 +230,10 @@ def remove(
         models.store.remove(name, version)
 
     _do(session, work)
-    with session.reporting():
-        if session.is_json:
-            _print_json(session, {"name": name, "version": version, "removed": True})
-        else:
-            session.stdout.print(f"{escaped(name)} version {version} is removed.", highlight=False)
+    if session.is_json:
+        _print_json(session, {"name": name, "version": version, "removed": True})
+    else:
+        session.stdout.print(f"{escaped(name)} version {version} is removed.", highlight=False)
 
 
 # Parked events ------------------------------------------------------------------------------------------
@@ -304,7 +303,7 @@ def show(
     from deployledger.adapters.cli.rendering import parked_card
 
     session.show(parked_card(raw, found))
-    session.print_lines(shown)
+    sys.stdout.write(shown + "\n")
 
 
 @parked.command()
@@ -329,13 +328,14 @@ def retry(
 
     with Interruptible():
         left = _do(session, work, deployment)
-    with session.reporting(ExitCode.FAILED if left else ExitCode.DONE):
-        if session.is_json:
-            _print_json(session, {"projection": name, "parked": left})
-        elif left:
-            session.stdout.print(f"{escaped(name)}: {_events(left)} still parked.", highlight=False)
-        else:
-            session.stdout.print(f"{escaped(name)}: nothing is parked any more.", highlight=False)
+    if session.is_json:
+        _print_json(session, {"projection": name, "parked": left})
+    elif left:
+        session.stdout.print(f"{name}: {_events(left)} still parked.", highlight=False)
+    else:
+        session.stdout.print(f"{name}: nothing is parked any more.", highlight=False)
+    if left:
+        raise SystemExit(int(ExitCode.FAILED))
 
 
 # What the commands share --------------------------------------------------------------------------------
@@ -392,12 +392,11 @@ def _refold(session: Session, names: Sequence[str] | None, all_: bool, deploymen
 
     with Interruptible():
         done = _do(session, work, deployment)
-    with session.reporting():
-        if session.is_json:
-            _print_json(session, done)
-            return
-        for it in done:
-            session.stdout.print(f"{it['name']}: the row of {it['key']} is made anew.", highlight=False)
+    if session.is_json:
+        _print_json(session, done)
+        return
+    for it in done:
+        session.stdout.print(f"{it['name']}: the row of {it['key']} is made anew.", highlight=False)
 
 
 def _parked(models: "ReadModels", name: str | None = None) -> "list[tuple[str, ParkedEvent]]":

@@ -14,9 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from deployledger.adapters.cli.terminal import shown, shown_lines
 from deployledger.domain.moments import written
-from deployledger.domain.visible import visible
 from deployledger.projections.history import event_name
 
 if TYPE_CHECKING:
@@ -43,7 +41,6 @@ _COLOURS = {
 
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_TAG_SIGNS = re.compile(r"[,=\"]")
 _BELOW = 10
 _LEAST_DETAILS = 22
 _MOST_DIFFERENCES = 100
@@ -79,10 +76,10 @@ def deployments_table(
     table.add_column("MODEL")  # what can be wrapped gives way first
     for deployment in deployments:
         table.add_row(
-            shown(deployment.deployment_name),
+            Text(deployment.deployment_name),
             coloured(deployment.status),
             _revision(deployment, brief=True),
-            shown(deployment.endpoint_url or "-"),
+            Text(deployment.endpoint_url or "-"),
             age(deployment.created_at, as_of),
             str(deployment.deployment_id)[:8],
             _Ending(deployment.model_uri),
@@ -94,7 +91,7 @@ class _Ending:
     """A text on one line, of which the end is shown where there is no room for all of it."""
 
     def __init__(self, text: str) -> None:
-        self._text = visible(text)
+        self._text = text
 
     def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> Measurement:
         return Measurement(1, max(1, cell_len(self._text)))
@@ -128,7 +125,7 @@ def deployment_card(
         ("Id", deployment.deployment_id),
         ("As of", as_of),
         ("Status", coloured(deployment.status)),
-        ("Message", shown_lines(deployment.message) if deployment.message else None),
+        ("Message", deployment.message),
         ("Running", _running(observation)),
         ("Endpoint", deployment.endpoint_url),
         ("Revision", _revision(deployment)),
@@ -149,14 +146,14 @@ def deployment_card(
         ("CPU", resources and resources.cpu_request),
         ("Memory", resources and resources.memory_request),
         ("GPU", resources and resources.gpu_request),
-        ("Tags", ", ".join(f"{_tag(key)}={_tag(value)}" for key, value in deployment.tags.items())),
+        ("Tags", ", ".join(f"{key}={value}" for key, value in deployment.tags.items())),
         ("Created", written(created)),
         ("Updated", written(updated)),
         ("Simulated", "yes" if deployment.simulated else None),
     ]
     return _Card(
         [
-            (label, value if isinstance(value, Text) else shown(value))
+            (label, value if isinstance(value, Text) else Text(str(value)))
             for label, value in lines
             if value is not None and value != ""
         ]
@@ -180,12 +177,6 @@ class _Card:
                 line.rstrip()
                 head = Text((label if number == 0 else "").ljust(indent), style="bold", end="")
                 yield Text.assemble(head, line, no_wrap=True, overflow="ignore")
-
-
-def _tag(text: Any) -> str:
-    """Return a tag's key or value; in quotes, if it could be taken for more than one."""
-    is_plain = isinstance(text, str) and text and text == text.strip() and not _TAG_SIGNS.search(text)
-    return text if is_plain else json.dumps(text, ensure_ascii=False)
 
 
 def _running(observation: "Observation | None") -> str | None:
@@ -212,7 +203,7 @@ def read_models_table(statuses: "Sequence[ReadModelStatus]") -> Table:
     for it in statuses:
         lag = f"{it.lag_events:,} ({_seconds(it.lag_seconds)})" if it.lag_events else "0"
         table.add_row(
-            shown(it.name),
+            it.name,
             f"{it.version}",
             f"{it.position:,}",
             lag,
@@ -236,7 +227,7 @@ def differences_table(differences: "Sequence[Difference]") -> Table:
     for it in differences[:_MOST_DIFFERENCES]:
         nothing = "-" if it.field else "no row"
         values = (_as_text(value, nothing) for value in (it.expected, it.found))
-        table.add_row(shown(it.key), shown(it.field or "(the row)"), *map(shown, values))
+        table.add_row(Text(it.key), it.field or "(the row)", *(Text(value) for value in values))
     if len(differences) > _MOST_DIFFERENCES:
         table.add_row(f"and {len(differences) - _MOST_DIFFERENCES:,} more", "", "", "")
     return table
@@ -247,7 +238,7 @@ def problem_list(problems: "Sequence[Problem]") -> Group:
     lines: list[RenderableType] = [Text(f"{'POSITION':>8}  {'EVENT':<17}  KIND", style="bold")]
     for it in problems:
         event = event_name(it.topic) if it.topic else "-"
-        lines.append(_line(f"{it.position:>8}  {event:<17}  {it.kind.value}", "red"))
+        lines.append(Text(f"{it.position:>8}  {event:<17}  {it.kind.value}", style="red", overflow="fold"))
         if it.stream_id:
             lines.append(_below(f"stream {it.stream_id}, version {it.stream_version}"))
         lines.append(_below(it.message))
@@ -260,7 +251,7 @@ def rule_difference_list(differences: "Sequence[RuleDifference]") -> Group:
     for it in differences:
         theirs = it.theirs or f"refused{': ' if it.reason else ''}{it.reason}"
         lines += [
-            _line(f"{it.position:>8}  {event_name(it.topic):<17}  {it.deployment_name}"),
+            Text(f"{it.position:>8}  {event_name(it.topic):<17}  {it.deployment_name}", overflow="fold"),
             _below(f"ours:   {it.state or 'nothing'} -> {it.ours}"),
             _below(f"theirs: {theirs}"),
         ]
@@ -268,13 +259,7 @@ def rule_difference_list(differences: "Sequence[RuleDifference]") -> Group:
 
 
 def _below(text: str) -> Padding:
-    return Padding(_line(text), (0, 0, 0, _BELOW), expand=False)
-
-
-def _line(text: str, style: str = "") -> Text:
-    line = shown(text, style)
-    line.overflow = "fold"
-    return line
+    return Padding(Text(text, overflow="fold"), (0, 0, 0, _BELOW), expand=False)
 
 
 def _as_text(value: Any, nothing: str) -> str:
@@ -298,7 +283,7 @@ def parked_table(parked: "Sequence[tuple[str, ParkedEvent]]") -> Table:
         why = _shortened(" ".join(_why(it).split()), _LONGEST_ERROR)
         key = it.key[:8] if it.key == it.stream_id else it.key
         event = f"{it.topic.rpartition('.')[2]}, {age(it.parked_at)} ago"
-        table.add_row(f"{it.position}", *map(shown, (name, key, event, why)))
+        table.add_row(f"{it.position}", name, Text(key), Text(event), Text(why))
     return table
 
 
@@ -314,7 +299,7 @@ def parked_card(raw: "RawEvent", parked: "Sequence[tuple[str, ParkedEvent]]") ->
     card.add_column(style="bold")
     card.add_column(overflow="fold")
     for label, value in lines:
-        card.add_row(shown(label), shown_lines(value))
+        card.add_row(label, Text(value))
     return card
 
 

@@ -176,6 +176,4 @@ def _rebuild_into(session: Session, url: str, workers: int | None, others: list[
         finally:
             models.store.close()
 
-    rebuilt = session.run(question)
-    with session.reporting():
-        print_rebuilt(session, rebuilt)
+    print_rebuilt(session, session.run(question))

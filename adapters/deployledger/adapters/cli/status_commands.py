@@ -1,6 +1,7 @@
 """The commands that show deployments: ``status``, ``list`` and ``logs``."""
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -71,7 +72,8 @@ def status(
             return
         async for current in service.watch_deployment(found.deployment_id):
             if session.is_json:
-                session.print_json(current, is_line=True)
+                sys.stdout.write(current.model_dump_json() + "\n")
+                sys.stdout.flush()
             else:
                 moment = f"{current.updated_at:%H:%M:%S}"
                 session.stdout.print(
@@ -231,7 +233,8 @@ def logs(
     async def question(service: "DeploymentService") -> None:
         found = await service.find_deployment(deployment)
         async for line in service.deployment_logs(found.deployment_id, follow=follow):
-            session.print_lines(line)
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
 
     with Interruptible():
         session.run(question)

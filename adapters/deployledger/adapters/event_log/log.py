@@ -44,6 +44,7 @@ from deployledger.domain.exceptions import (
     EventLogError,
     UndecodableEventError,
 )
+from deployledger.domain.findings import Finding
 from deployledger.domain.moments import check_time
 
 if TYPE_CHECKING:
@@ -131,6 +132,10 @@ class DatabaseEventLog(ABC):
     def _upgrade_schema(self) -> None:
         """Bring the schema from the version before to this one, in one transaction."""
 
+    @abstractmethod
+    def _restore_triggers(self) -> None:
+        """Create what refuses changes to events again, if it is missing or was changed."""
+
     @property
     @abstractmethod
     def _creates_schema(self) -> bool:
@@ -191,6 +196,10 @@ class DatabaseEventLog(ABC):
         """Return the numbers of streams, of events by topic, and of bytes."""
 
     @abstractmethod
+    def _findings(self, *, whole: bool) -> Iterator[Finding]:
+        """Yield what checks of the database found."""
+
+    @abstractmethod
     def open_read_model_store(self) -> "ReadModelStore":
         """Return the store of read models that belongs to this database."""
 
@@ -210,13 +219,14 @@ class DatabaseEventLog(ABC):
             return SchemaState(self._described_as, self._found_schema(), SCHEMA_VERSION)
 
     def create_schema(self) -> SchemaState:
-        """Create what the database needs, if it has nothing of ours."""
+        """Create what the database needs, if it has nothing of ours; see the port."""
         with self._use(), self._opening:
             state = self.schema_state()
             if state.found == 0:
                 self._create_schema()
             else:
                 self._check(state)
+                self._restore_triggers()
         return self.schema_state()
 
     def upgrade_schema(self) -> SchemaState:
@@ -527,6 +537,12 @@ class DatabaseEventLog(ABC):
             topics=topics,
             size_bytes=size,
         )
+
+    def findings(self, *, whole: bool = True) -> list[Finding]:
+        """Check the database itself; see the port."""
+        with self._use():
+            _ = self._recorder
+            return list(self._findings(whole=whole))
 
     # Moving -----------------------------------------------------------------------------------------
 

@@ -8,12 +8,13 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Identifier
 
 from deployledger.adapters.postgres import DENIED, SCHEMA, PostgresDatabase, Session, advice, reason
+from deployledger.adapters.relations import relations, strange
 from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.findings import Finding
 from deployledger.projections.ledger.store import StoredCheckpoint
 
-_SIZE = Identifier(SCHEMA, "ledger")
-_TILES = Identifier(SCHEMA, "ledger_tiles")
-_CHECKPOINTS = Identifier(SCHEMA, "ledger_checkpoints")
+_NAMES = ("ledger", "ledger_tiles", "ledger_checkpoints")
+_SIZE, _TILES, _CHECKPOINTS = (Identifier(SCHEMA, name) for name in _NAMES)
 
 
 class PostgresLedgerStore:
@@ -156,6 +157,12 @@ class PostgresLedgerStore:
                 ),
                 (checkpoint.size, checkpoint.root, checkpoint.note, checkpoint.created_at),
             )
+
+    def findings(self, *, whole: bool = True) -> list[Finding]:  # pages are the server's
+        """Check that the tables of the ledger, if there are any yet, are plain ones that show every row."""
+        with self._session() as session:
+            found = relations(session, _NAMES)
+            return [finding for relation in found.values() for finding in strange(relation)]
 
     def close(self) -> None:
         """Do nothing: the event log closes its database."""

@@ -7,14 +7,19 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deployledger.adapters.sqlite import advice, transaction
+from deployledger.adapters.sqlite import advice, integrity, transaction
 from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.findings import Finding
 from deployledger.projections.ledger.store import StoredCheckpoint
 
 SCHEMA_VERSION = 1
 """The version of what is in a file; its ``user_version``."""
 
 _BUSY_SECONDS = 10
+_REMOVE = (
+    "If it is damaged, remove it: the tree is made anew from the log, and checkpoints are where they were "
+    "published."
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES = (
     "CREATE TABLE ledger (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), size INTEGER NOT NULL)",
@@ -57,8 +62,7 @@ class SQLiteLedgerStore:
                 f"The ledger in {self._path or 'memory'} cannot be used: {error}.",
                 hint=advice(
                     error,
-                    "Check that it can be written. If it is damaged, remove it: the tree is made anew from "
-                    "the log, and checkpoints are where they were published.",
+                    f"Check that it can be written. {_REMOVE}",
                 ),
             ) from error
 
@@ -139,6 +143,13 @@ class SQLiteLedgerStore:
                 "INSERT INTO ledger_checkpoints (size, root, note, created_at) VALUES (?, ?, ?, ?)",
                 (checkpoint.size, checkpoint.root, checkpoint.note, created_at),
             )
+
+    def findings(self, *, whole: bool = True) -> list[Finding]:
+        """Check the file for damage; there is none to check before it is first used."""
+        if not whole or self._path is None or not self._path.exists():
+            return []
+        with self._connection() as connection:
+            return [integrity(connection, f"the ledger, {self._path},", _REMOVE)]
 
     def close(self) -> None:
         """Close every connection."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import VERIFY_HINT, ConfigurationError, LedgerError
+from deployledger.domain.findings import Finding
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.checking import CheckParts, check_here
 from deployledger.projections.ledger.keys import Signer, Verifier
@@ -308,6 +309,7 @@ class Ledger:
         *,
         since: str | bytes | None = None,
         workers: int = 1,
+        beside: Sequence[Finding] = (),
         progress: Progress = lambda done, total: None,
     ) -> "Audited":
         """Read the log, and verify everything about it that can be; docs/ledger.md says what that is.
@@ -317,6 +319,7 @@ class Ledger:
             checkpoints: where each is from, and the signed note; those in the database are checked as well.
             since: a checkpoint up to which the log was verified before: only what came behind it is read.
             workers: how many processes do the work; with one it is done in this process.
+            beside: what checks of other databases than the log's and the ledger's found.
             progress: is told how many events were read, of how many.
 
         Raises:
@@ -332,6 +335,7 @@ class Ledger:
             checkpoints,
             since=since,
             workers=workers,
+            beside=beside,
             check=self._check,
             progress=progress,
         )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from deployledger.domain.findings import Finding
+
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
 """The tree is kept in tiles, as https://c2sp.org/tlog-tiles has them: 256 hashes of every eighth level."""
@@ -51,6 +53,10 @@ class LedgerStore(Protocol):
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         """Store a checkpoint."""
+        ...
+
+    def findings(self, *, whole: bool = True) -> list[Finding]:
+        """Check the database of the ledger, as `EventLog.findings` checks that of the log."""
         ...
 
     def close(self) -> None:

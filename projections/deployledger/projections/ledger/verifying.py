@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from deployledger.domain.exceptions import ConfigurationError, LedgerError
+from deployledger.domain.findings import Finding
 from deployledger.projections.garbage import rare_collections
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.checking import (
@@ -36,6 +37,9 @@ _BEFORE_ALL = -(1 << 63) - 1
 
 UNREADABLE = "unreadable"
 """The kind of the problem that a checkpoint is none, or that no given one is signed by a given key."""
+
+IN_DATABASE = "database"
+"""The kind of the problem that the database is damaged, or may show other events than it has."""
 
 DATABASE = "database"
 """Where a checkpoint is from that was not given."""
@@ -85,6 +89,7 @@ class Audited:
         checkpoints: what came of each checkpoint.
         problems: what is wrong, the first position first.
         seconds: how long it took.
+        findings: what checks of the database found; those that are problems are among ``problems``, too.
     """
 
     after: int
@@ -94,6 +99,7 @@ class Audited:
     checkpoints: tuple[CheckpointResult, ...]
     problems: tuple[AuditProblem, ...]
     seconds: float
+    findings: tuple[Finding, ...] = ()
 
     @property
     def covered(self) -> int:
@@ -135,7 +141,8 @@ class Audited:
         found: list[str] = []
         if self.after:
             found.append(
-                f"Events 1 to {self.after:,} were not read again: that they were verified once is assumed."
+                f"Events 1 to {self.after:,} were not read again: that they were verified once is assumed. "
+                "Nor were idempotency keys, and the pages of an SQLite file."
             )
         signed = max((it.size for it in self.checkpoints if it.origin), default=0)
         if self.size > signed:
@@ -165,6 +172,7 @@ def verify(
     *,
     since: str | bytes | None = None,
     workers: int = 1,
+    beside: Sequence[Finding] = (),
     check: CheckParts = check_here,
     progress: Progress = lambda done, total: None,
 ) -> Audited:
@@ -192,6 +200,8 @@ def verify(
         progress(min(done, end - start.size), end - start.size)
 
     progress(0, end - start.size)
+    is_whole = not start.size
+    findings = [*ledger.log.findings(whole=is_whole), *ledger.store.findings(whole=is_whole), *beside]
     with rare_collections:
         checked: list[Checked] = []
         after = start.size
@@ -214,6 +224,7 @@ def verify(
         problems.append(AuditProblem(end + 1, "truncated", message))
     elif changed is None and not any(it.missing for it in checked):
         problems += _lacking(ledger, checked, start, stored)
+    problems += [AuditProblem(None, IN_DATABASE, it.message) for it in findings if it.is_problem]
     problems.sort(key=lambda it: (it.position is None, it.position))
     streams = {stream for part in checked for stream in (*part.begun, *part.continued)}
     return Audited(
@@ -224,6 +235,7 @@ def verify(
         checkpoints=tuple(results),
         problems=tuple(problems[:MOST_PROBLEMS]),
         seconds=time.monotonic() - started,
+        findings=tuple(findings),
     )
 
 

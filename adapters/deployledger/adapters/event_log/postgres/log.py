@@ -18,7 +18,7 @@ from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.log import EVENTS_TABLE, DatabaseEventLog, StoredRow
 from deployledger.adapters.event_log.moving.staging import Staging
-from deployledger.adapters.event_log.postgres import schema
+from deployledger.adapters.event_log.postgres import objects, schema
 from deployledger.adapters.event_log.postgres.ownership import AdvisoryLocks
 from deployledger.adapters.event_log.postgres.recorders import EventTable, PostgresLogRecorder
 from deployledger.adapters.event_log.postgres.staging import PostgresStaging
@@ -27,6 +27,7 @@ from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
 from deployledger.adapters.postgres import PostgresDatabase, Session, advice, reason
 from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.findings import Finding
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.store import LedgerStore
@@ -317,6 +318,15 @@ class PostgresEventLog(DatabaseEventLog):
         )
         size = self._select("SELECT pg_total_relation_size(%s::regclass) AS n", (schema.EVENTS.channel,))
         return streams[0]["n"], {row["topic"]: row["n"] for row in topics}, size[0]["n"]
+
+    def _findings(self, *, whole: bool) -> Iterator[Finding]:  # pages are the server's
+        with self._schema_session() as session:
+            yield from objects.objects(session, f"the event log in {self._described_as}")
+
+    def _restore_triggers(self) -> None:
+        with self._schema_session() as session:
+            if objects.has_changed_triggers(session):
+                schema.restore_triggers(session)
 
     def open_read_model_store(self) -> "ReadModelStore":
         """Return the store of read models in the same database, which uses the same pool."""

@@ -5,7 +5,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from eventsourcing import postgres
@@ -28,6 +28,23 @@ _ARGUMENT_TYPES = [*_COLUMN_TYPES, SQL("uuid"), SQL("bigint")]
 """Those of the append function: the columns, and which streams must have reached which versions."""
 
 
+EVENT_COLUMNS: Mapping[str, LiteralString] = {
+    "position": "bigint NOT NULL",
+    "originator_id": "uuid NOT NULL",
+    "originator_version": "bigint NOT NULL",
+    "topic": "text NOT NULL",
+    "state": "bytea NOT NULL",
+    "event_id": "uuid NOT NULL",
+    "recorded_at": "timestamp with time zone NOT NULL",
+    "actor": "text",
+    "correlation_id": "uuid",
+    "causation_id": "uuid",
+}
+"""The columns of a table of events, as the server writes their types."""
+
+REFUSE_CHANGE = "refuse_change"
+"""The name of the trigger that makes a table one that can only be added to."""
+
 _TABLE_KEYS = ("PRIMARY KEY (position)", "UNIQUE (originator_id, originator_version)")
 
 
@@ -37,6 +54,11 @@ class EventTable:
     Appending takes an advisory lock that ends with the transaction, not a lock of the table: VACUUM,
     ANALYZE and CREATE INDEX CONCURRENTLY neither wait for appends nor hold them up.
     """
+
+    refuse_body: LiteralString = (
+        "BEGIN RAISE EXCEPTION 'events are only ever added: % is refused', TG_OP; END"
+    )
+    """What the function does that the trigger calls."""
 
     def __init__(self, schema: str, table: str) -> None:
         self.name = Identifier(schema, table)
@@ -126,29 +148,21 @@ class EventTable:
         return [
             self.create_table(),
             SQL(
-                """CREATE OR REPLACE FUNCTION {refuse}() RETURNS trigger LANGUAGE plpgsql AS $$
-                BEGIN RAISE EXCEPTION 'events are only ever added: % is refused', TG_OP; END $$"""
-            ).format(refuse=self._refuse_function),
+                "CREATE OR REPLACE FUNCTION {refuse}() RETURNS trigger LANGUAGE plpgsql AS $${body}$$"
+            ).format(refuse=self._refuse_function, body=SQL(self.refuse_body)),
             self.create_trigger(self.name),
         ]
 
     def create_table(self, *, with_keys: bool = True) -> Composed:
         """Return the statement that creates the table alone; without keys it has no index."""
         return SQL(
-            """CREATE TABLE IF NOT EXISTS {table} (
-                    position bigint NOT NULL,
-                    originator_id uuid NOT NULL,
-                    originator_version bigint NOT NULL,
-                    topic text NOT NULL,
-                    state bytea NOT NULL,
-                    event_id uuid NOT NULL,
-                    recorded_at timestamptz NOT NULL,
-                    actor text,
-                    correlation_id uuid,
-                    causation_id uuid{keys}
-                ) WITH (autovacuum_vacuum_insert_scale_factor = 0.1,
-                        autovacuum_analyze_scale_factor = 0.05)"""
-        ).format(table=self.name, keys=SQL(f", {', '.join(_TABLE_KEYS)}" if with_keys else ""))
+            """CREATE TABLE IF NOT EXISTS {table} ({columns}{keys})
+                WITH (autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.05)"""
+        ).format(
+            table=self.name,
+            columns=columns_of(EVENT_COLUMNS),
+            keys=SQL(f", {', '.join(_TABLE_KEYS)}" if with_keys else ""),
+        )
 
     def add_keys(self) -> Composed:
         """Return the statement that adds the keys to a table that was created without them."""
@@ -157,9 +171,14 @@ class EventTable:
     def create_trigger(self, table: Identifier) -> Composed:
         """Return the statement that makes a table one that can only be added to."""
         return SQL(
-            "CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+            "CREATE OR REPLACE TRIGGER {name} BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
             "FOR EACH STATEMENT EXECUTE FUNCTION {refuse}()"
-        ).format(table=table, refuse=self._refuse_function)
+        ).format(name=Identifier(REFUSE_CHANGE), table=table, refuse=self._refuse_function)
+
+
+def columns_of(columns: Mapping[str, LiteralString]) -> Composed:
+    """Return the definitions of columns."""
+    return SQL(", ").join(SQL("{} {}").format(Identifier(name), SQL(kind)) for name, kind in columns.items())
 
 
 def _argument(number: int) -> Composable:

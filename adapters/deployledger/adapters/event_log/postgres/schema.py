@@ -1,17 +1,27 @@
 """The schema of a PostgreSQL event log; its version is in the table ``schema_version``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import LiteralString
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, SCHEMA_VERSION
-from deployledger.adapters.event_log.postgres.recorders import EventTable
+from deployledger.adapters.event_log.postgres.recorders import REFUSE_CHANGE, EventTable, columns_of
 from deployledger.adapters.postgres import SCHEMA, Session
 
 EVENTS = EventTable(SCHEMA, EVENTS_TABLE)
 KEYS = Identifier(SCHEMA, KEYS_TABLE)
+KEY_COLUMNS: Mapping[str, LiteralString] = {
+    "key": "text NOT NULL",
+    "fingerprint": "text NOT NULL",
+    "deployment_id": "uuid NOT NULL",
+    "version": "bigint NOT NULL",
+    "recorded_at": "timestamp with time zone NOT NULL",
+}
+"""The columns of the table of idempotency keys, as the server writes their types."""
+
 _SCHEMA_VERSION = Identifier(SCHEMA, "schema_version")
 _VERSION_1_TABLE = Identifier(SCHEMA, "deployment_events")
 # PostgreSQL cannot look into JSON with an escaped NUL, which tags may have. A pair of backslashes is
@@ -71,6 +81,16 @@ def upgrade(session: Session) -> None:
         session.execute(SQL("UPDATE {} SET version = 2").format(_SCHEMA_VERSION))
 
 
+def restore_triggers(session: Session) -> None:
+    """Create what refuses changes to events, and what appends them, again."""
+    with _alone(session):
+        for statement in (*EVENTS.create_statements()[1:], EVENTS.create_append_function()):
+            session.execute(statement)
+        session.execute(
+            SQL("ALTER TABLE {} ENABLE TRIGGER {}").format(EVENTS.name, Identifier(REFUSE_CHANGE))
+        )
+
+
 def _create_tables(session: Session) -> None:
     for statement in (*EVENTS.create_statements(), EVENTS.create_append_function()):
         session.execute(statement)
@@ -79,15 +99,7 @@ def _create_tables(session: Session) -> None:
 
 def create_keys_table(table: Identifier) -> Composed:
     """Return the statement that creates the table of idempotency keys, under a name."""
-    return SQL(
-        """CREATE TABLE {} (
-            key text PRIMARY KEY,
-            fingerprint text NOT NULL,
-            deployment_id uuid NOT NULL,
-            version bigint NOT NULL,
-            recorded_at timestamptz NOT NULL
-        )"""
-    ).format(table)
+    return SQL("CREATE TABLE {} ({}, PRIMARY KEY (key))").format(table, columns_of(KEY_COLUMNS))
 
 
 @contextmanager

@@ -20,15 +20,17 @@ from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter, DatabaseLostError
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, DatabaseEventLog, StoredRow
 from deployledger.adapters.event_log.moving.staging import Staging
+from deployledger.adapters.event_log.sqlite.objects import TRIGGERS, objects
 from deployledger.adapters.event_log.sqlite.ownership import try_flock
 from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
-from deployledger.adapters.event_log.sqlite.schema import create, found_version, upgrade
+from deployledger.adapters.event_log.sqlite.schema import create, found_version, restore_triggers, upgrade
 from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
-from deployledger.adapters.sqlite import advice
+from deployledger.adapters.sqlite import advice, integrity
 from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import VERIFY_HINT, EventLogError, UndecodableEventError
+from deployledger.domain.findings import Finding
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.store import LedgerStore
@@ -357,6 +359,21 @@ class SQLiteEventLog(DatabaseEventLog):
             topics = {row[0]: int(row[1]) for row in cursor.fetchall()}
             cursor.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
             return streams, topics, int(cursor.fetchone()[0])
+
+    def _findings(self, *, whole: bool) -> Iterator[Finding]:
+        with self._session() as connection:
+            if whole and self._path is not None:
+                yield integrity(
+                    connection,
+                    f"the event log, {self._described_as},",
+                    "Restore it from a backup, and verify that with `deployledger audit verify`.",
+                )
+            yield from objects(connection, f"the event log in {self._described_as}")
+
+    def _restore_triggers(self) -> None:
+        with self._session() as connection:
+            if any(it.check == TRIGGERS and it.is_problem for it in objects(connection, self._described_as)):
+                restore_triggers(connection)
 
     def open_read_model_store(self) -> "ReadModelStore":
         """Return the store of read models in the file beside the log's."""

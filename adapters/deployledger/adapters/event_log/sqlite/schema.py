@@ -44,6 +44,15 @@ def upgrade(connection: sqlite3.Connection) -> None:
         connection.execute(f"DROP TABLE {_VERSION_1_TABLE}")
 
 
+def restore_triggers(connection: sqlite3.Connection) -> None:
+    """Create the triggers that refuse changes to events again."""
+    with transaction(connection, "BEGIN EXCLUSIVE"):
+        for name in ("update", "delete"):
+            connection.execute(f"DROP TRIGGER IF EXISTS {EVENTS_TABLE}_{name}")
+        for statement in create_statements(EVENTS_TABLE)[1:]:
+            connection.execute(statement)
+
+
 def _create_tables(connection: sqlite3.Connection) -> None:
     for statement in create_statements(EVENTS_TABLE):
         connection.execute(statement)

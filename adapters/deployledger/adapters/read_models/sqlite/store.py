@@ -25,8 +25,9 @@ from deployledger.adapters.read_models.sqlite.tables import (
     quoted,
     table_label,
 )
-from deployledger.adapters.sqlite import advice, transaction
+from deployledger.adapters.sqlite import advice, integrity, transaction
 from deployledger.domain.exceptions import ReadModelError
+from deployledger.domain.findings import Finding
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
     Changes,
@@ -510,6 +511,13 @@ class SQLiteReadModels:
                 f"UPDATE {MODELS} SET follower = ? WHERE name = ? AND version = ?",  # noqa: S608
                 [(who, projection.name, projection.version) for projection in projections],
             )
+
+    def findings(self) -> list[Finding]:
+        """Check the file for damage; there is none to check before it is first used."""
+        if self._path is None or not self._path.exists():
+            return []
+        with self._connection() as connection:
+            return [integrity(connection, f"the read models, {self._path},", _OTHERWISE)]
 
     def remove(self, name: str, version: int) -> None:
         """Remove a read model with everything that belongs to it."""
