@@ -374,7 +374,7 @@ def folded(
                 if after is not None:
                     columns, state = projection.encode(after)
                     projection.check_columns(columns)
-                    if len(state) > largest_row:
+                    if len(state) > max(largest_row, projection.row_bytes):
                         raise ValueError
             except (ValueError, ArithmeticError, LookupError):
                 parked_from = raw.position

@@ -206,7 +206,8 @@ def test_an_event_that_the_lifecycle_does_not_allow_and_a_row_that_is_too_large(
     illegal = [stored[0], stored[2]._replace(raw=stored[2].raw._replace(stream_version=2))]
     assert "IllegalTransitionError" in told(illegal)[1].error
 
-    past = list(apply_all(stored, decode_deferring, largest_row=len(stored[0].raw.state)))
+    stored = records(history(requested(tags={"note": "x" * 530_000}), *SERVING[1:]))
+    past = list(apply_all(stored, decode_deferring, largest_row=1024))
     assert [it.is_parked for it in past] == [True] * 4
     assert "bytes as JSON" in past[0].error
 

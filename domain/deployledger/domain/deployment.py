@@ -12,15 +12,17 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from deployledger.domain import events
+from deployledger.domain import bounds, events
 from deployledger.domain.events import CommandContext, DeploymentEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,
+    DeploymentError,
     RevisionNotFoundError,
     StaleVersionError,
 )
 from deployledger.domain.lifecycle import IN_PROGRESS, LIFECYCLE, State, Trigger
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import json_without_credentials, without_credentials
 from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image
@@ -102,6 +104,7 @@ class Deployment:
             orchestrator=orchestrator,
             **_specification(request),
         )
+        _check_bounds(requested, request.deployment_name)
         deployment = cls(requested)
         deployment._pending.append(requested)
         return deployment
@@ -169,7 +172,9 @@ class Deployment:
         )
 
     def fail(self, revision: int, failure: Failure, *, by: CommandContext) -> None:
-        """Record that the job, or the deletion, failed."""
+        """Record that the job, or the deletion, failed; what it says is cut where it is too long."""
+        said = {"message": bounds.bounded(failure.message), "hint": bounds.bounded(failure.hint)}
+        failure = failure.model_copy(update=said)
         event = events.DeletionFailed if self.state is State.DELETING else events.Failed
         self._trigger(event, by, of_revision=revision, failure=failure)
 
@@ -260,6 +265,7 @@ class Deployment:
             causation_id=by.causation_id,
             **{"revision": self.revision.number, **fields},
         )
+        _check_bounds(event, self.name)
         self.apply(event)
         self._pending.append(event)
 
@@ -306,23 +312,58 @@ class Deployment:
                 pass
 
 
+def _check_bounds(event: DeploymentEvent, name: str) -> None:
+    """Check that everything an event says is within bounds.
+
+    Raises:
+        ConfigurationError: if a request is not.
+        DeploymentError: if what a client reported is not.
+    """
+    try:
+        bounds.check(event)
+    except ValueError as error:
+        if event.TOPIC in events.COMMANDS:
+            raise ConfigurationError(
+                f"The request for deployment {name!r} is invalid: {error}.",
+                hint="Shorten it, or keep it elsewhere and refer to it.",
+            ) from None
+        raise DeploymentError(
+            name,
+            f"What a client reported of deployment {name!r} cannot be recorded: {error}.",
+            reason=FailureReason.EXTERNAL_SERVICE_FAILED,
+            hint="Correct the client, or what it reads this from; then retry.",
+        ) from None
+
+
 def _specification(request: DeploymentRequest) -> dict[str, Any]:
+    # What is stored is checked, not what was asked for: a blanked password may be longer than it was, and
+    # `model_copy` checks nothing.
+    resources = request.resource_allocation
+    stored = DeploymentRequest(
+        **{
+            **request.__dict__,
+            "model_uri": without_credentials(request.model_uri),
+            "deployment_target_config": _target_without_credentials(request.deployment_target_config),
+            "resource_allocation": resources and ResourceConfig(**resources.__dict__),
+            "tags": json_without_credentials(request.tags or {}),
+        }
+    )
     return {
-        "name": request.deployment_name,
-        "model_uri": without_credentials(request.model_uri),
-        "target": _target_without_credentials(request.deployment_target_config),
-        "resources": request.resource_allocation,
-        "tags": json_without_credentials(request.tags or {}),
+        "name": stored.deployment_name,
+        "model_uri": stored.model_uri,
+        "target": stored.deployment_target_config,
+        "resources": stored.resource_allocation,
+        "tags": stored.tags,
     }
 
 
 def _target_without_credentials(target: DeploymentTargetConfig) -> DeploymentTargetConfig:
     uris = {
-        name: without_credentials(uri)
+        name: uri and without_credentials(uri)
         for name in ("serving_image", "input_uri", "output_uri")
-        if (uri := getattr(target, name)) is not None and uri != without_credentials(uri)
+        if (uri := getattr(target, name)) is not None
     }
-    return target.model_copy(update=uris) if uris else target
+    return DeploymentTargetConfig(**{**target.__dict__, **uris})
 
 
 def _revision(event: events.Requested | events.UpdateRequested, origin: Revision | None) -> Revision:

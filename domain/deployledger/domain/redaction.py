@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from deployledger.domain.bounds import bounded
+
 # The second form is a password with a slash in it; a number there is a port, with a path behind it.
 _USERINFO = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#\s]*@|[^/?#\s:@]+:(?!\d+(?:/|$))[^@\s]*@)"
@@ -41,5 +43,10 @@ def json_without_credentials(value: Any) -> Any:
 
 
 def storable(text: str) -> str:
+    """Return a message as an event may have it: as `loggable` returns it, and cut where it is too long."""
+    return bounded(loggable(text))
+
+
+def loggable(text: str) -> str:
     """Return a message without credentials, and with what is not UTF-8 in it written as escapes."""
     return without_credentials(text).encode("utf-8", "backslashreplace").decode()

@@ -1,6 +1,5 @@
 """What callers send and receive: the request and response schemas of the usage guide."""
 
-import json
 import re
 from collections.abc import Iterable
 from datetime import datetime
@@ -10,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from deployledger.domain.bounds import LONGEST_LINE, check_tags
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.values import Digest, Failure, Progress, Step
 
@@ -21,8 +21,6 @@ _QUANTITY = re.compile(
 )
 
 _NO_TEXT = re.compile(r"[\x00-\x1f\ud800-\udfff]")
-_DEEPEST_TAGS = 16
-_LARGEST_TAGS_BYTES = 65_536
 
 
 def _check_name(name: str) -> str:
@@ -43,23 +41,8 @@ def _check_text(text: str) -> str:
 
 
 def _check_tags(tags: dict[str, Any]) -> dict[str, Any]:
-    try:
-        size = len(json.dumps(tags, allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError too
-        raise ValueError(f"they are not JSON: {error}") from None
-    if size > _LARGEST_TAGS_BYTES:
-        raise ValueError(f"they take {size:,} bytes as JSON; {_LARGEST_TAGS_BYTES:,} is the most")
-    if _depth(tags) > _DEEPEST_TAGS:
-        raise ValueError(f"they are nested more than {_DEEPEST_TAGS} deep")
+    check_tags(tags)
     return tags
-
-
-def _depth(value: Any) -> int:
-    if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
-    if isinstance(value, list | tuple):
-        return 1 + max(map(_depth, value), default=0)
-    return 0
 
 
 def _check_quantity(quantity: str) -> str:
@@ -68,7 +51,7 @@ def _check_quantity(quantity: str) -> str:
     return quantity
 
 
-Text = Annotated[str, Field(max_length=2048), AfterValidator(_check_text)]
+Text = Annotated[str, Field(max_length=LONGEST_LINE), AfterValidator(_check_text)]
 """One line of text: a URI, the name of an image, an actor."""
 
 Quantity = Annotated[str, AfterValidator(_check_quantity)]

@@ -1,12 +1,13 @@
 """What lists of deployments select and sort by, as a pure fold of events into one row a deployment."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from deployledger.domain import events
+from deployledger.domain.bounds import LONGEST_LINE, bounded
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.lifecycle import State
 from deployledger.domain.schemas import DeploymentStatus
@@ -56,11 +57,11 @@ def apply(row: ListRow | None, event: DeploymentEvent) -> ListRow:
             ListRow,
             {
                 "status": DeploymentStatus.CREATING,
-                "created_at": event.timestamp,
-                "updated_at": event.timestamp,
+                "created_at": _with_zone(event.timestamp),
+                "updated_at": _with_zone(event.timestamp),
                 "deleted": False,
                 "state": State.REQUESTED,
-                "orchestrator": event.orchestrator,
+                "orchestrator": _stored(bounded(event.orchestrator, LONGEST_LINE)),
                 "in_progress": True,
                 "is_serving": False,
                 "has_served": False,
@@ -81,7 +82,7 @@ def apply(row: ListRow | None, event: DeploymentEvent) -> ListRow:
     elif isinstance(event, events.Deleted):
         changes = {"is_serving": False, "deleted": True}
     changes["state"] = state
-    changes["updated_at"] = event.timestamp
+    changes["updated_at"] = _with_zone(event.timestamp)
     changes["status"] = status.status(state, has_served)
     changes["in_progress"] = status.is_in_progress(state, is_batch_job)
     return changed_row(row, changes)
@@ -110,6 +111,11 @@ def _pair(name: str, value: Any) -> str:
 
 def _stored(text: str) -> str:
     return text.replace("\0", "\ufffd")  # no database stores NUL in text
+
+
+def _with_zone(time: datetime) -> datetime:
+    """Return a time, which is in UTC if it was stored without a zone, as earlier releases let it be."""
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def tag_pattern(name: str, value: Any = None) -> str:

@@ -80,7 +80,8 @@ class Folding:
 
     Args:
         table: where rows are loaded from that are not at hand.
-        largest_row: how many bytes a row may take as JSON; an event that makes a larger one is parked.
+        largest_row: how many bytes a row may take as JSON, or what the projection says if that is more; an
+            event that makes a larger one is parked.
         is_new: whether the table was empty at first, so that a stream's first event needs no look at it.
     """
 
@@ -96,7 +97,7 @@ class Folding:
         self._projection = projection
         self._table = table
         self._log = log
-        self._largest_row = largest_row
+        self._largest_row = max(largest_row, projection.row_bytes)
         self._entries: dict[str, _Entry] = {}
         self._parked: list[ParkedEvent] = []
         self._unparked: list[str] = []

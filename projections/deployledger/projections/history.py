@@ -61,8 +61,9 @@ def apply_all(
     """Apply the events of one deployment, as the read model of the status does.
 
     Args:
-        largest_row: how many bytes a row may take as JSON; an event that makes a larger one is refused.
+        largest_row: as for `deployledger.projections.folding.Folding`.
     """
+    largest_row = max(largest_row, DEPLOYMENT_STATUS.row_bytes)
     row: StatusRow | None = None
     is_parked, size = False, 0
     for record in records:

@@ -48,6 +48,8 @@ class Projection(Generic[Row]):
             page is found as quickly as the first.
         temporal: whether the rows that were superseded are kept, each with the positions between which it
             held, so that rows can be selected as they were at any position.
+        row_bytes: how many bytes a row may take as JSON in any case; beyond it, the setting decides
+            (``DEPLOYLEDGER_LARGEST_ROW_BYTES``).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Projection(Generic[Row]):
     indexes: tuple[tuple[str, ...], ...] = ()
     counted: str | None = None
     temporal: bool = False
+    row_bytes: int = 0
     column_types: dict[str, type[Any]] = field(init=False, repr=False)
     _indexed_text: tuple[int, ...] = field(init=False, repr=False, default=())
     _storable: set[tuple[type[Any], ...]] = field(init=False, repr=False, default_factory=set)

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from deployledger.domain import events
+from deployledger.domain.bounds import LARGEST_ROW_BYTES, LONGEST_LINE, LONGEST_MESSAGE, bounded
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.lifecycle import LIFECYCLE, State, Subject
 from deployledger.domain.schemas import (
@@ -82,7 +83,7 @@ def apply(row: StatusRow | None, event: DeploymentEvent) -> StatusRow:
                 "deployment_id": event.originator_id,
                 "version": event.originator_version,
                 "name": event.name,
-                "orchestrator": event.orchestrator,
+                "orchestrator": bounded(event.orchestrator, LONGEST_LINE),
                 "state": State.REQUESTED,
                 "revision": 1,
                 "model_uri": event.model_uri,
@@ -147,9 +148,36 @@ def _provisioned(row: StatusRow, event: events.Provisioned) -> dict[str, Any]:
         changes["serving_artifact"] = row.artifact
         changes["serving_image"] = row.image
         changes["serving_requested_by"] = row.requested_by
-        changes["endpoint_url"] = event.endpoint_url
+        changes["endpoint_url"] = event.endpoint_url and bounded(event.endpoint_url, LONGEST_LINE)
         changes["has_served"] = True
     return changes
+
+
+# Events that earlier releases stored may say more than a deployment accepts now; rows never do.
+
+
+def _bounded_failure(failure: Failure) -> Failure:
+    if len(failure.message) <= LONGEST_MESSAGE and len(failure.hint) <= LONGEST_MESSAGE:
+        return failure
+    said = {"message": bounded(failure.message), "hint": bounded(failure.hint)}
+    return failure.model_copy(update=said)
+
+
+def _bounded_artifact(artifact: Artifact) -> Artifact:
+    uri, version = artifact.resolved_uri, artifact.model_version or ""
+    if len(uri) <= LONGEST_LINE and len(version) <= LONGEST_LINE:
+        return artifact
+    said = {
+        "resolved_uri": bounded(uri, LONGEST_LINE),
+        "model_version": artifact.model_version and bounded(version, LONGEST_LINE),
+    }
+    return artifact.model_copy(update=said)
+
+
+def _bounded_image(image: Image) -> Image:
+    if len(image.reference) <= LONGEST_LINE:
+        return image
+    return image.model_copy(update={"reference": bounded(image.reference, LONGEST_LINE)})
 
 
 def _simulated(row: StatusRow, step: Step, simulated: bool) -> dict[str, Any]:
@@ -164,21 +192,21 @@ _CHANGES: dict[str, Callable[[StatusRow, Any], dict[str, Any]]] = {
         "simulated_steps": (),
     },
     events.ArtifactsFetched.TOPIC: lambda row, event: {
-        "artifact": event.artifact,
+        "artifact": _bounded_artifact(event.artifact),
         **_simulated(row, Step.FETCH, event.simulated),
     },
     events.Packaged.TOPIC: lambda row, event: {
-        "image": event.image,
+        "image": _bounded_image(event.image),
         **_simulated(row, Step.PACKAGE, event.simulated),
     },
     events.Provisioned.TOPIC: _provisioned,
     events.Completed.TOPIC: lambda row, event: {
-        "output_uri": event.output_uri,
+        "output_uri": bounded(event.output_uri, LONGEST_LINE),
         "rows": event.rows,
         **_simulated(row, Step.RUN, event.simulated),
     },
-    events.Failed.TOPIC: lambda row, event: {"failure": event.failure},
-    events.DeletionFailed.TOPIC: lambda row, event: {"failure": event.failure},
+    events.Failed.TOPIC: lambda row, event: {"failure": _bounded_failure(event.failure)},
+    events.DeletionFailed.TOPIC: lambda row, event: {"failure": _bounded_failure(event.failure)},
     events.Cancelled.TOPIC: lambda row, event: {"cancelled_revision": event.revision},
     events.DeletionRequested.TOPIC: lambda row, event: {"failure": None},
     events.Deleted.TOPIC: lambda row, event: {
@@ -329,5 +357,11 @@ def respond(row: StatusRow) -> DeploymentStatusResponse:
     )
 
 
-DEPLOYMENT_STATUS = Projection(name="deployment_status", version=3, row_type=StatusRow, apply=apply)
+DEPLOYMENT_STATUS = Projection(
+    name="deployment_status",
+    version=4,
+    row_type=StatusRow,
+    apply=apply,
+    row_bytes=LARGEST_ROW_BYTES,  # no setting makes a status one that is not current
+)
 """One row a deployment: everything that its status says."""

@@ -29,7 +29,7 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.lifecycle import IN_PROGRESS, State
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.redaction import storable
+from deployledger.domain.redaction import loggable, storable
 from deployledger.domain.values import Failure, Step
 from deployledger.service.pipeline import Pipeline, Record, next_step
 from deployledger.service.repository import Repository
@@ -231,7 +231,11 @@ class Worker:
 
     def _failed(self, step: Step, deployment: Deployment, error: BaseException) -> Record:
         failure = _failure(step, error)
-        LOGGER.warning("%s: step %s failed: %s", deployment, step, failure.message)
+        whole = f"{type(error).__name__}: {error}"
+        if isinstance(error, MachineLearningServiceError):
+            whole = error.message
+        # The event has the beginning and the end of a long message, and this is where the whole is.
+        LOGGER.warning("%s: step %s failed: %s", deployment, step, loggable(whole))
         if not isinstance(error, MachineLearningServiceError):
             LOGGER.warning("Where it came from:", exc_info=error)
         revision = deployment.revision.number
@@ -278,6 +282,9 @@ class Worker:
                 continue
             except ConcurrencyError:
                 return  # somebody gave a command just now: look at the log again
+            except DeploymentError as error:  # a client's result that cannot be recorded
+                record = self._failed(step, deployment, error)
+                continue
             except MachineLearningServiceError as error:
                 LOGGER.info("A result came too late: %s", error)
             except Exception as error:  # a client's result that is no result
