@@ -21,11 +21,14 @@ from onnx import TensorProto, helper
 
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.locations import local_path
+from deployledger.adapters.model_files.checking import list_files
+from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError
 from deployledger.domain.ports import ProvisionRequest
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.domain.values import Image
+from tests.adapters.files import artifact_of
 
 
 def save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> Path:
@@ -177,8 +180,9 @@ def test_locations_are_local_files(tmp_path: Path) -> None:
             local_path(uri, "output_uri")
 
 
-def extract(reference: str, destination: Path) -> None:
+def extract(reference: str, destination: Path) -> list[FileEntry]:
     shutil.copytree(reference, destination)
+    return list_files(destination)
 
 
 def entries(folder: Path) -> list[str]:
@@ -196,6 +200,7 @@ def request(
         deployment_id=deployment,
         deployment_name="Nightly",
         revision=revision,
+        artifact=artifact_of(model.parent),
         image=Image(reference=str(model.parent), digest=f"sha256:{'0' * 64}", size_bytes=1),
         target=DeploymentTargetConfig(
             type="batch_inference_job",

@@ -27,6 +27,8 @@ from deployledger.adapters.local.gateway.listeners import Listeners, bind_error
 from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.resources import cores, threads
 from deployledger.adapters.local.runtimes import runtime_of
+from deployledger.adapters.model_files.checking import list_files
+from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.domain.exceptions import (
     ConfigurationError,
     DeploymentError,
@@ -36,6 +38,7 @@ from deployledger.domain.ports import OrchestratorClientInterface, ProvisionRequ
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Image
+from tests.adapters.files import artifact_of
 
 ASK = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [0]}]}
 
@@ -78,8 +81,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return {number: adds(root / str(number), number) for number in (1, 2, 3)}
 
 
-def extract(reference: str, destination: Path) -> None:
+def extract(reference: str, destination: Path) -> list[FileEntry]:
     shutil.copytree(reference, destination)
+    return list_files(destination)
 
 
 def entries(folder: Path) -> list[str]:
@@ -95,6 +99,7 @@ def order(deployment: uuid.UUID, revision: int, model: Path, **target: Any) -> P
         deployment_id=deployment,
         deployment_name="Adder_1",
         revision=revision,
+        artifact=artifact_of(model),
         image=Image(reference=str(model), digest=f"sha256:{'0' * 64}", size_bytes=1),
         target=DeploymentTargetConfig(**{"type": "api_service", **target}),
         resources=ResourceConfig(cpu_request="500m"),

@@ -24,7 +24,8 @@ from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.ports import PackageRequest
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig
-from deployledger.domain.values import Artifact, Image
+from deployledger.domain.values import Image
+from tests.adapters.files import artifact_of
 
 LONG = "x" * 120 + "/" + "ü" * 90 + ".json"
 FILES = {
@@ -53,17 +54,11 @@ def read_tree(folder: Path) -> dict[str, bytes]:
 
 
 def order(model: Path, *, name: str = "fraud", revision: int = 1) -> PackageRequest:
-    sizes = [path.stat().st_size for path in model.rglob("*") if path.is_file()]
     return PackageRequest(
         deployment_id=uuid4(),
         deployment_name=name,
         revision=revision,
-        artifact=Artifact(
-            digest=f"sha256:{'0' * 64}",
-            size_bytes=sum(sizes),
-            file_count=len(sizes),
-            resolved_uri="file:///model",
-        ),
+        artifact=artifact_of(model),
         model_path=model,
         target=DeploymentTargetConfig(type="api_service"),
     )
@@ -153,7 +148,7 @@ def test_an_archive_has_ordered_members_without_owner_time_or_machine(
 def test_files_of_many_gigabytes_have_a_header_that_says_so(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(9 * 1024**3)  # sparse
-    chunks = archive_chunks([ModelFile(tmp_path / "huge", "models/huge", 9 * 1024**3)])
+    chunks = archive_chunks([ModelFile(tmp_path / "huge", "models/huge", 9 * 1024**3)], [])
     head = b"".join(next(chunks) for _ in range(2))
     with tarfile.open(fileobj=io.BytesIO(head + bytes(1024))) as archive:
         archive.next()
@@ -343,10 +338,9 @@ async def test_a_model_that_is_not_what_was_fetched_is_refused(root: Path, model
     request = order(model)
     (model / "MLmodel").unlink()
     error = await packaging_error(root, request)
-    assert error.reason is FailureReason.PACKAGING_FAILED
-    assert "5 files" in error.message
-    assert "4 files" in error.message
-    assert not root.exists()
+    assert error.reason is FailureReason.ARTIFACT_DAMAGED
+    assert request.artifact.digest in error.message
+    assert not (root / "index.json").exists()
 
 
 async def test_a_model_that_is_gone_is_refused(root: Path, model: Path) -> None:
@@ -365,7 +359,7 @@ async def test_links_are_refused(root: Path, model: Path, target: str) -> None:
 @pytest.mark.parametrize("size", [11, 13])
 def test_a_file_that_is_not_as_long_as_it_was_is_refused(model: Path, size: int) -> None:
     with pytest.raises(ExternalServiceError, match="changed while it was being packaged"):
-        list(archive_chunks([ModelFile(model / "MLmodel", "models/MLmodel", size)]))
+        list(archive_chunks([ModelFile(model / "MLmodel", "models/MLmodel", size)], []))
 
 
 async def test_a_layout_that_cannot_be_written_says_so(model: Path, tmp_path: Path) -> None:
@@ -376,7 +370,7 @@ async def test_a_layout_that_cannot_be_written_says_so(model: Path, tmp_path: Pa
 async def test_a_damaged_index_is_not_overwritten(root: Path, model: Path, image: Image) -> None:
     (root / "index.json").write_text("{")
     error = await packaging_error(root, order(model))
-    assert error.reason is FailureReason.STORAGE_FAILED
+    assert error.reason is FailureReason.ARTIFACT_DAMAGED
     assert "index.json" in error.message
     assert (root / "index.json").read_text() == "{"
 
@@ -413,7 +407,7 @@ def test_references_of_another_kind_are_refused(reference: str, tmp_path: Path) 
 
 def test_an_image_that_is_not_there_is_refused(tmp_path: Path) -> None:
     error = extraction_error(f"oci:{tmp_path}@sha256:{'0' * 64}", tmp_path / "serving" / "r1")
-    assert error.reason is FailureReason.STORAGE_FAILED
+    assert error.reason is FailureReason.ARTIFACT_DAMAGED
     assert "is missing" in error.message
 
 
@@ -436,7 +430,7 @@ async def test_damage_to_any_blob_is_noticed_and_nothing_is_unpacked(
 
     error = extraction_error(image.reference, tmp_path / "r1")
 
-    assert error.reason is FailureReason.STORAGE_FAILED
+    assert error.reason is FailureReason.ARTIFACT_DAMAGED
     assert not (tmp_path / "r1").exists()
 
 
@@ -501,7 +495,7 @@ def test_archives_that_reach_for_more_are_refused(
     before = {*tmp_path.rglob("*")}
     reference = write_image(root, tar_of(*members))
     error = extraction_error(reference, tmp_path / "serving" / "r1")
-    assert error.reason is FailureReason.STORAGE_FAILED
+    assert error.reason is FailureReason.PACKAGING_FAILED
     left = {path for path in tmp_path.rglob("*") if not path.is_relative_to(root)} - before
     assert left == {tmp_path / "serving"}
 

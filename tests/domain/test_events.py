@@ -50,6 +50,7 @@ REASONS = [
     "model_unsafe",
     "model_invalid",
     "model_changed",
+    "artifact_damaged",
     "unsupported_format",
     "runtime_missing",
     "registry_unavailable",

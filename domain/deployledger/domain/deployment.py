@@ -132,6 +132,22 @@ class Deployment:
         """Whether the service has work to do on it."""
         return self.state in IN_PROGRESS or (self.state is State.ACTIVE and self.is_batch_job)
 
+    def earlier_image(self, artifact: Artifact, image: Image) -> Image | None:
+        """Return the image that was first built from an artifact's files, for any revision, if one was.
+
+        Only images of the same builder count, which is told by how references begin, as in ``oci:``: another
+        builder may make another image of the same files.
+        """
+        for revision in self.revisions.values():
+            if (
+                revision.image is not None
+                and revision.artifact is not None
+                and revision.artifact.digest == artifact.digest
+                and _builder(revision.image) == _builder(image)
+            ):
+                return revision.image
+        return None
+
     def expect_version(self, expected: int | None) -> None:
         """Check that nothing happened since somebody looked.
 
@@ -333,6 +349,10 @@ def _check_bounds(event: DeploymentEvent, name: str) -> None:
             reason=FailureReason.EXTERNAL_SERVICE_FAILED,
             hint="Correct the client, or what it reads this from; then retry.",
         ) from None
+
+
+def _builder(image: Image) -> str:
+    return image.reference.partition(":")[0]
 
 
 def _specification(request: DeploymentRequest) -> dict[str, Any]:

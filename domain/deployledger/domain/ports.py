@@ -60,7 +60,22 @@ class ArtifactStoreInterface(Protocol):
         ...
 
     async def path_of(self, digest: str) -> Path | None:
-        """Return a read-only folder that holds exactly the files of ``digest``, or None if unknown."""
+        """Return a read-only folder that holds exactly the files of ``digest``, or None if unknown.
+
+        The contents need not have been read: whoever reads them checks them, or calls
+        `set_aside_damaged` before.
+
+        Raises:
+            MachineLearningServiceError: files of it are missing (``artifact_damaged``).
+        """
+        ...
+
+    async def set_aside_damaged(self, digest: str) -> list[str]:
+        """Read everything stored of ``digest``, move what is damaged out of the way, and say what it was.
+
+        What was moved is gone for `path_of`, and adding the model again puts it back. Nothing is returned
+        if all is as it was stored.
+        """
         ...
 
 
@@ -87,13 +102,33 @@ class ContainerRegistryClientInterface(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksContents(Protocol):
+    """What a container registry client may also promise: it packages no file that it did not hash.
+
+    `ContainerRegistryClientInterface.build_and_push` of such a client compares the digest of the files, as
+    they were read, with that of the artifact, and fails with ``artifact_damaged`` if they differ. For other
+    clients the service reads the files once more, before it hands them over.
+    """
+
+    @property
+    def checks_contents(self) -> bool:
+        """Whether it does."""
+        ...
+
+
 @dataclass(frozen=True)
 class ProvisionRequest:
-    """An order to make one revision of a deployment run."""
+    """An order to make one revision of a deployment run.
+
+    Attributes:
+        artifact: the model that is in the image; its digest is that of the very files that are to serve.
+    """
 
     deployment_id: UUID
     deployment_name: str
     revision: int
+    artifact: Artifact
     image: Image
     target: DeploymentTargetConfig
     resources: ResourceConfig | None = None
@@ -116,11 +151,16 @@ class JobResult:
 
 @dataclass(frozen=True)
 class Observation:
-    """What the orchestrator sees of a deployment right now."""
+    """What the orchestrator sees of a deployment right now.
+
+    Attributes:
+        damaged: whether the files that it would start again from are damaged, although it may run still.
+    """
 
     running: bool
     revision: int | None
     detail: str = ""
+    damaged: bool = False
 
 
 class OrchestratorClientInterface(Protocol):

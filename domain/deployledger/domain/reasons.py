@@ -15,6 +15,7 @@ class FailureReason(StrEnum):
     MODEL_UNSAFE = "model_unsafe"
     MODEL_INVALID = "model_invalid"
     MODEL_CHANGED = "model_changed"
+    ARTIFACT_DAMAGED = "artifact_damaged"
     UNSUPPORTED_FORMAT = "unsupported_format"
     RUNTIME_MISSING = "runtime_missing"
     REGISTRY_UNAVAILABLE = "registry_unavailable"

@@ -4,22 +4,31 @@ Each step reads what earlier ones recorded, does its work through the clients, a
 records the result on the deployment. A step may run again after a crash: its effects are idempotent.
 """
 
+import logging
 import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from deployledger.domain.deployment import Deployment, Revision
 from deployledger.domain.events import CommandContext
-from deployledger.domain.exceptions import ConfigurationError, DeploymentError, ModelRegistryError
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    DeploymentError,
+    MachineLearningServiceError,
+    ModelRegistryError,
+)
 from deployledger.domain.lifecycle import State
 from deployledger.domain.ports import (
+    ArtifactStoreInterface,
+    ChecksContents,
     OrchestratorClientInterface,
     PackageRequest,
+    ProvisionedTarget,
     ProvisionRequest,
     ReportProgress,
     ResolvedModel,
@@ -29,6 +38,8 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import without_credentials
 from deployledger.domain.values import Artifact, Image, Step
 from deployledger.service.clients import Clients, simulated_artifact, simulated_image
+
+LOGGER = logging.getLogger("ml_model_deployment_service.artifacts")
 
 Record = Callable[[Deployment, CommandContext], None]
 """Records the result of a step on the deployment."""
@@ -104,9 +115,9 @@ class Pipeline:
         serving = deployment.serving_revision
         if self.clients.orchestrator is not None and serving is not None:
             observed = await self.orchestrator.observe(deployment.id)
-            if not observed.running:
-                request = _provision_request(deployment, deployment.revisions[serving])
-                await self.orchestrator.provision(request, lambda done, total, unit: None)
+            if not observed.running or observed.damaged:
+                revision = deployment.revisions[serving]
+                await self._serve(deployment, revision, lambda done, total, unit: None)
         await self.orchestrator.prune(deployment.id, serving)
 
     async def _fetch(self, deployment: Deployment) -> Record:
@@ -116,22 +127,86 @@ class Pipeline:
             return lambda current, by: current.artifacts_fetched(
                 revision.number, artifact, simulated=True, by=by
             )
-        pinned = revision.artifact
-        if pinned is not None and await self.clients.artifacts.path_of(pinned.digest) is not None:
-            artifact = pinned
+        if revision.artifact is not None:
+            artifact = revision.artifact
+            await self._model_folder(deployment, artifact)
         else:
-            artifact = await self._download(deployment, pinned.resolved_uri if pinned else revision.model_uri)
-            if pinned is not None and artifact.digest != pinned.digest:
-                raise DeploymentError(
-                    deployment.name,
-                    f"The model at {pinned.resolved_uri} is no longer the one that was deployed: "
-                    f"its digest was {pinned.digest}, and now is {artifact.digest}.",
-                    reason=FailureReason.MODEL_CHANGED,
-                    hint="Restore the files, or update the deployment to the model as it is now.",
-                )
+            artifact = await self._download(deployment, revision.model_uri)
         return lambda current, by: current.artifacts_fetched(
             revision.number, artifact, simulated=False, by=by
         )
+
+    async def _model_folder(self, deployment: Deployment, artifact: Artifact, *, read: bool = False) -> Path:
+        """Return the folder with the files of an artifact; fetch again what is missing or damaged.
+
+        Args:
+            read: whether to read all files; otherwise damage that names and sizes do not show stays.
+
+        Raises:
+            DeploymentError: files are damaged or missing, and cannot be fetched again.
+        """
+        artifacts = self.clients.artifacts
+        assert artifacts is not None  # noqa: S101  # the caller checked
+        damaged = await artifacts.set_aside_damaged(artifact.digest) if read else []
+        folder = await _complete(artifacts, artifact)
+        if folder is None:
+            damaged = damaged or await artifacts.set_aside_damaged(artifact.digest)
+            folder = await _complete(artifacts, artifact)
+        if folder is None:
+            await self._fetch_again(deployment, artifact, damaged)
+            folder = await artifacts.path_of(artifact.digest)
+        if folder is None:
+            raise DeploymentError(
+                deployment.name,
+                f"The artifact store no longer has {artifact.digest} of deployment {deployment.name!r}.",
+                reason=FailureReason.STORAGE_FAILED,
+                hint="Something else removed it just now: retry the deployment.",
+            )
+        return folder
+
+    async def _fetch_again(self, deployment: Deployment, artifact: Artifact, damaged: list[str]) -> None:
+        """Fetch an artifact from where it was first fetched.
+
+        Args:
+            damaged: what of it is damaged; nothing if the store does not have it at all.
+
+        Raises:
+            DeploymentError: the source has other files now; or has none, and something was damaged.
+            MachineLearningServiceError: the source has none.
+        """
+        what = f"The stored model of deployment {deployment.name!r} is damaged: {'; '.join(damaged)}."
+        hint = (
+            f"Restore the files at {artifact.resolved_uri} and retry, or update to another model. "
+            "Check the disk: `deployledger artifacts verify` reads everything that is stored."
+        )
+        try:
+            fetched = await self._download(deployment, artifact.resolved_uri)
+        except MachineLearningServiceError as error:
+            if not damaged:
+                raise
+            raise DeploymentError(
+                deployment.name,
+                f"{what} It could not be fetched again. {error.message}",
+                reason=FailureReason.ARTIFACT_DAMAGED,
+                hint=hint,
+            ) from error
+        if fetched.digest != artifact.digest:
+            changed = (
+                f"The model at {artifact.resolved_uri} is no longer the one that was deployed: "
+                f"its digest was {artifact.digest}, and now is {fetched.digest}."
+            )
+            if damaged:
+                raise DeploymentError(
+                    deployment.name, f"{what} {changed}", reason=FailureReason.ARTIFACT_DAMAGED, hint=hint
+                )
+            raise DeploymentError(
+                deployment.name,
+                changed,
+                reason=FailureReason.MODEL_CHANGED,
+                hint="Restore the files, or update the deployment to the model as it is now.",
+            )
+        if damaged:
+            LOGGER.warning("%s It was fetched again from %s.", what, artifact.resolved_uri)
 
     async def _download(self, deployment: Deployment, model_uri: str) -> Artifact:
         registry, artifacts = self.clients.model_registry, self.clients.artifacts
@@ -173,36 +248,66 @@ class Pipeline:
         revision = deployment.revision
         if revision.artifact is None:
             raise DeploymentError(deployment.name, "The artifacts of this revision are not recorded.")
-        image: Image
         if self.clients.container_registry is None or self.clients.artifacts is None:
             image, simulated = simulated_image(revision.artifact), True
         else:
-            path = await self.clients.artifacts.path_of(revision.artifact.digest)
-            if path is None:
-                raise DeploymentError(
-                    deployment.name,
-                    f"The artifact store no longer has {revision.artifact.digest}.",
-                    reason=FailureReason.STORAGE_FAILED,
-                    hint="Retry the deployment: its artifacts are then fetched again.",
-                )
-            image, simulated = (
-                await self.clients.container_registry.build_and_push(
-                    PackageRequest(
-                        deployment_id=deployment.id,
-                        deployment_name=deployment.name,
-                        revision=revision.number,
-                        artifact=revision.artifact,
-                        model_path=path,
-                        target=revision.target,
-                    )
-                ),
-                False,
-            )
+            image, simulated = await self._build(deployment, revision, revision.artifact), False
         return lambda current, by: current.packaged(revision.number, image, simulated=simulated, by=by)
+
+    async def _build(self, deployment: Deployment, revision: Revision, artifact: Artifact) -> Image:
+        """Build the image of a revision from files that are hashed on the way.
+
+        Raises:
+            DeploymentError: the files are damaged and cannot be fetched again, or the image is not the one
+                that was built from the same files before (``artifact_damaged``).
+        """
+        registry = self.clients.container_registry
+        assert registry is not None  # noqa: S101  # the caller checked
+        checks = isinstance(registry, ChecksContents) and registry.checks_contents
+        folder = await self._model_folder(deployment, artifact, read=not checks)
+        order = PackageRequest(
+            deployment_id=deployment.id,
+            deployment_name=deployment.name,
+            revision=revision.number,
+            artifact=artifact,
+            model_path=folder,
+            target=revision.target,
+        )
+        try:
+            image = await registry.build_and_push(order)
+        except MachineLearningServiceError as error:
+            if error.reason is not FailureReason.ARTIFACT_DAMAGED:
+                raise
+            folder = await self._model_folder(deployment, artifact, read=True)
+            image = await registry.build_and_push(replace(order, model_path=folder))
+        before = deployment.earlier_image(artifact, image)
+        if before is not None and before.digest != image.digest:
+            raise DeploymentError(
+                deployment.name,
+                f"The image of deployment {deployment.name!r} that was built from {artifact.digest} is "
+                f"{image.digest}, and was {before.digest} before: equal files make equal images.",
+                reason=FailureReason.ARTIFACT_DAMAGED,
+                hint="Retry; if it fails again, check this machine's memory and disk, and the registry.",
+            )
+        return image
+
+    async def _serve(
+        self, deployment: Deployment, revision: Revision, report: ReportProgress
+    ) -> ProvisionedTarget:
+        """Make a revision run; an image that is damaged is built again, once."""
+        request = _provision_request(deployment, revision)
+        try:
+            return await self.orchestrator.provision(request, report)
+        except MachineLearningServiceError as error:
+            if error.reason is not FailureReason.ARTIFACT_DAMAGED or self.clients.container_registry is None:
+                raise
+            LOGGER.warning("%s: its image is built again. %s", deployment, error.message)
+        await self._build(deployment, revision, request.artifact)
+        return await self.orchestrator.provision(request, report)
 
     async def _provision(self, deployment: Deployment, report: ReportProgress) -> Record:
         revision = deployment.revision
-        target = await self.orchestrator.provision(_provision_request(deployment, revision), report)
+        target = await self._serve(deployment, revision, report)
         simulated = self.clients.orchestrator is None
         endpoint_url = target.endpoint_url and without_credentials(target.endpoint_url)
         return lambda current, by: current.provisioned(
@@ -211,7 +316,14 @@ class Pipeline:
 
     async def _run(self, deployment: Deployment, report: ReportProgress) -> Record:
         revision = deployment.revision
-        result = await self.orchestrator.wait_for_completion(deployment.id, revision.number, report)
+        try:
+            result = await self.orchestrator.wait_for_completion(deployment.id, revision.number, report)
+        except MachineLearningServiceError as error:
+            if error.reason is not FailureReason.ARTIFACT_DAMAGED:
+                raise
+            LOGGER.warning("%s: its job is started again. %s", deployment, error.message)
+            await self._serve(deployment, revision, report)
+            result = await self.orchestrator.wait_for_completion(deployment.id, revision.number, report)
         simulated = self.clients.orchestrator is None
         output_uri = result.output_uri or revision.target.output_uri or ""
         return lambda current, by: current.completed(
@@ -219,13 +331,24 @@ class Pipeline:
         )
 
 
+async def _complete(artifacts: ArtifactStoreInterface, artifact: Artifact) -> Path | None:
+    """Return the folder with an artifact's files, or None if the store lacks some of them."""
+    try:
+        return await artifacts.path_of(artifact.digest)
+    except MachineLearningServiceError as error:
+        if error.reason is not FailureReason.ARTIFACT_DAMAGED:
+            raise
+        return None
+
+
 def _provision_request(deployment: Deployment, revision: Revision) -> ProvisionRequest:
-    if revision.image is None:
+    if revision.image is None or revision.artifact is None:
         raise DeploymentError(deployment.name, f"The image of revision {revision.number} is not recorded.")
     return ProvisionRequest(
         deployment_id=deployment.id,
         deployment_name=deployment.name,
         revision=revision.number,
+        artifact=revision.artifact,
         image=revision.image,
         target=revision.target,
         resources=revision.resources,

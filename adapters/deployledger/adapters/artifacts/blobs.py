@@ -1,19 +1,30 @@
 """The files of all stored models, each once, by the sha256 of its contents."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from deployledger.adapters.artifacts.listing import FileEntry
 from deployledger.adapters.artifacts.source import SourceFile, read_chunks
-from deployledger.adapters.artifacts.staging import publish, sync_folder
+from deployledger.adapters.artifacts.staging import locked, publish, sync_folder
+from deployledger.adapters.model_files.listing import FileEntry
+
+LOGGER = logging.getLogger("ml_model_deployment_service.artifacts")
 
 
 class Blobs:
-    """One folder of immutable files, named by the sha256 of their contents in hexadecimal."""
+    """One folder of immutable files, named by the sha256 of their contents in hexadecimal.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        damaged: the folder that damaged files are moved to.
+        lock: the lock file that is held while a file is moved there, or put in its place.
+    """
+
+    def __init__(self, folder: Path, *, damaged: Path, lock: Path) -> None:
         self.folder = folder
+        self._damaged = damaged
+        self._lock = lock
 
     def path(self, sha256: str) -> Path:
         """Return where the file is, if it is there."""
@@ -27,7 +38,7 @@ class Blobs:
             return None
 
     def stage(self, files: Sequence[SourceFile], staging: Path) -> tuple[list[FileEntry], dict[str, Path]]:
-        """Read the files, and copy those that are not here yet into ``staging``.
+        """Read the files, and copy those that are not here yet, or are damaged here, into ``staging``.
 
         Returns:
             What the files are, and the copies by the sha256 of their contents.
@@ -39,7 +50,7 @@ class Blobs:
             if file.size in known_sizes:
                 # Probably here already. Reading it twice if not is better than needing the space twice if so.
                 sha256 = _sha256_of(file)
-                if sha256 in staged or self.size(sha256) == file.size:
+                if sha256 in staged or self.is_undamaged(sha256):
                     entries.append(FileEntry(file.name, file.size, sha256))
                     continue
             copy = staging / str(number)
@@ -50,18 +61,48 @@ class Blobs:
         return entries, staged
 
     def publish(self, staged: Mapping[str, Path]) -> None:
-        """Make staged copies part of this folder, durably."""
+        """Make staged copies part of this folder, durably; a damaged file in their place is set aside."""
         for sha256, copy in staged.items():
-            publish(copy, self.path(sha256))
+            with suppress(OSError):  # where it cannot be kept, it is replaced
+                self.set_aside_if_damaged(sha256)
+            with locked(self._lock):
+                publish(copy, self.path(sha256))
         sync_folder(self.folder)
+
+    def is_undamaged(self, sha256: str) -> bool:
+        """Read the file and return whether its contents are what its name says."""
+        return has_sha256(self.path(sha256), sha256)
+
+    def set_aside_if_damaged(self, sha256: str) -> Path | None:
+        """Move a damaged file out of the way, and return where it is now; None if there is none.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        if not self.path(sha256).exists() or self.is_undamaged(sha256):
+            return None
+        target = self._damaged / sha256
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self._lock):
+            # Another process may have mended it meanwhile: only what is damaged now is moved.
+            if not self.path(sha256).exists() or self.is_undamaged(sha256):
+                return None
+            self.path(sha256).replace(target)
+            sync_folder(self.folder)
+        LOGGER.warning(
+            "The stored file %s was damaged: its sha256 was not its name. It was moved to %s.",
+            self.path(sha256),
+            target,
+        )
+        return target
 
 
 def has_sha256(path: Path, sha256: str) -> bool:
-    """Return whether there is a file at ``path`` with these contents."""
+    """Return whether there is a file at ``path`` that can be read and has these contents."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except FileNotFoundError:
+    except OSError:
         return False
 
 

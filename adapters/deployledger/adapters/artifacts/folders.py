@@ -3,14 +3,18 @@
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from deployledger.adapters.artifacts.listing import FileEntry
+from deployledger.adapters.artifacts.blobs import Blobs, has_sha256
+from deployledger.adapters.model_files.listing import FileEntry
 
 
-def holds_exactly(folder: Path, entries: Iterable[FileEntry]) -> bool:
-    """Return whether the folder has these files in these sizes, and nothing else. Contents are not read."""
+def holds_exactly(folder: Path, entries: Sequence[FileEntry], blobs: Blobs) -> bool:
+    """Return whether the folder has these files and nothing else, as the blobs are now.
+
+    A file that is a link to its blob is what the blob is; the contents of a copy are read.
+    """
     found = {}
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -21,7 +25,13 @@ def holds_exactly(folder: Path, entries: Iterable[FileEntry]) -> bool:
                 return False  # another process is replacing the folder
             size = status.st_size if stat.S_ISREG(status.st_mode) else None
             found[path.relative_to(folder).as_posix()] = size
-    return found == {entry.path: entry.size for entry in entries}
+    if found != {entry.path: entry.size for entry in entries}:
+        return False
+    return all(
+        _is_link(folder / entry.path, blobs.path(entry.sha256))
+        or has_sha256(folder / entry.path, entry.sha256)
+        for entry in entries
+    )
 
 
 def fill(folder: Path, entries: Iterable[FileEntry], blobs: Path) -> None:
@@ -36,6 +46,13 @@ def fill(folder: Path, entries: Iterable[FileEntry], blobs: Path) -> None:
         _link_or_copy(blobs / entry.sha256, target)
     for path, _, _ in os.walk(folder):
         Path(path).chmod(0o755 if path == str(folder) else 0o555)
+
+
+def _is_link(path: Path, blob: Path) -> bool:
+    try:
+        return path.samefile(blob)
+    except OSError:
+        return False
 
 
 def _link_or_copy(blob: Path, target: Path) -> None:

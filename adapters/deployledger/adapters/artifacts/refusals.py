@@ -1,7 +1,7 @@
 """The errors of the artifact store: what was wrong with the model, or with the store itself."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,21 +32,19 @@ def unreadable(path: str, error: OSError) -> ModelRegistryError:
     )
 
 
-def damaged(digest: str, what: str, suspects: Iterable[Path]) -> ModelRegistryError:
+def damaged(digest: str, what: str) -> ModelRegistryError:
     """Return the error for stored files that are no longer what their digest says.
 
     Arguments:
         digest: the model they belong to.
-        what: the file of the model that is damaged.
-        suspects: the paths in the store to remove, so that storing the model again replaces them.
+        what: which file of the model is damaged, and how.
     """
-    paths = " and ".join(repr(str(path)) for path in suspects)
     return ModelRegistryError(
-        f"The stored files of {digest} are damaged: {what} is missing or not what was stored.",
+        f"The stored files of {digest} are damaged: {what}.",
         status_code=500,
-        reason=FailureReason.STORAGE_FAILED,
+        reason=FailureReason.ARTIFACT_DAMAGED,
         hint=(
-            f"Restore {paths} from a backup, or remove it and deploy the model again. "
+            "Deploy the model again, which stores it again, or restore the file from a backup. "
             "Something other than the store wrote there, or the disk is failing."
         ),
     )

@@ -3,15 +3,17 @@
 import asyncio
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from deployledger.adapters.artifacts.blobs import Blobs, has_sha256
+from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import fill, holds_exactly
-from deployledger.adapters.artifacts.listing import FileEntry, decode_listing, encode_listing, tree_digest
-from deployledger.adapters.artifacts.refusals import changed, damaged, refused, storage_errors
+from deployledger.adapters.artifacts.refusals import changed, damaged, describe, refused, storage_errors
 from deployledger.adapters.artifacts.source import SourceFile, scan
 from deployledger.adapters.artifacts.staging import locked, publish, staging_folder, sweep, sync_folder
+from deployledger.adapters.model_files.checking import list_files
+from deployledger.adapters.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Artifact
@@ -22,21 +24,28 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 class LocalArtifactStore:
     """Keeps models' files below one folder of a local disk, each file once, by the sha256 of its contents.
 
-    The digest of a model is the sha256 of its canonical listing; `deployledger.adapters.artifacts.listing`
+    The digest of a model is the sha256 of its canonical listing; `deployledger.adapters.model_files.listing`
     gives the exact encoding. Below ``root`` there are::
 
         blobs/sha256/<sha256 of a file>          the files, read-only
         listings/sha256/<sha256 of the listing>  what each model consists of
         folders/sha256/<sha256 of the listing>   the models' files under their own names (hard links)
+        damaged/<sha256>                         files and listings that were found damaged
         staging/                                 what is being written; a killed process leaves its part here
 
     Any number of threads and processes may use one ``root``. A listing is written after all of its files are
     durable, so a model is either there completely or not at all.
+
+    Contents are hashed when they are stored, when the same model is stored again, and whenever they are
+    packaged. What turns out damaged is moved to ``damaged/`` and never used again; storing the model again
+    puts it back.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._blobs = Blobs(root / "blobs" / "sha256")
+        self._lock = root / "lock"
+        self._damaged = root / "damaged"
+        self._blobs = Blobs(root / "blobs" / "sha256", damaged=self._damaged, lock=self._lock)
         self._listings = root / "listings" / "sha256"
         self._folders = root / "folders" / "sha256"
         self._staging = root / "staging"
@@ -44,7 +53,8 @@ class LocalArtifactStore:
     async def add(self, source: Path, *, resolved_uri: str, model_version: str | None = None) -> Artifact:
         """Read the file or folder ``source`` into the store, and return what it is.
 
-        Memory use does not depend on the size of the model. Adding what is there already changes nothing.
+        Memory use does not depend on the size of the model. Adding what is there already changes nothing,
+        but mends what is damaged of it.
 
         Raises:
             ModelRegistryError: the reason says whether the model does not exist (``model_not_found``), has
@@ -64,20 +74,33 @@ class LocalArtifactStore:
     async def path_of(self, digest: str) -> Path | None:
         """Return a read-only folder that holds exactly the files of ``digest``, or None if unknown.
 
-        Names and sizes are checked each time; `verify` checks the contents as well.
+        Names and sizes are checked each time. The contents of files that are links to what is stored are
+        not read: whoever reads them checks them, or calls `set_aside_damaged` before.
 
         Raises:
-            ModelRegistryError: stored files are missing or have another size than they should
-                (``storage_failed``).
+            ModelRegistryError: the listing is damaged, or stored files are missing or have another size
+                than they should (``artifact_damaged``).
         """
         return await asyncio.to_thread(self._path_of, digest)
 
+    async def set_aside_damaged(self, digest: str) -> list[str]:
+        """Read every stored file of ``digest``, and move those that are damaged to ``damaged/``.
+
+        Return each file of the model that is damaged or missing, and what happened to it; nothing if all
+        are as they were stored, or the model is unknown. A listing is made again if the model's folder
+        still has all of its files.
+
+        Raises:
+            ModelRegistryError: something is damaged, and cannot be moved (``artifact_damaged``).
+        """
+        return await asyncio.to_thread(self._set_aside_damaged, digest)
+
     async def verify(self, digest: str) -> None:
-        """Read every stored file of ``digest`` again, and return if all are what their digests say.
+        """Read every stored file of ``digest``, and return if all are what their digests say.
 
         Raises:
             ModelRegistryError: the digest is unknown (``model_not_found``), or files are missing or have
-                other contents (``storage_failed``).
+                other contents (``artifact_damaged``).
         """
         await asyncio.to_thread(self._verify, digest)
 
@@ -117,16 +140,19 @@ class LocalArtifactStore:
             if entries is None:
                 return None
             folder = self._folder_of(digest)
-            if not holds_exactly(folder, entries):
+            if not holds_exactly(folder, entries, self._blobs):
                 self._materialise(folder, entries, digest)
             return folder
 
     def _materialise(self, folder: Path, entries: Sequence[FileEntry], digest: str) -> None:
         for entry in entries:
-            if self._blobs.size(entry.sha256) != entry.size:
-                raise damaged(digest, entry.path, [self._blobs.path(entry.sha256)])
-        with locked(self._root / "lock"), staging_folder(self._staging) as staging:
-            if holds_exactly(folder, entries):
+            size = self._blobs.size(entry.sha256)
+            if size != entry.size:
+                blob = self._blobs.path(entry.sha256)
+                problem = f"is missing, {blob}" if size is None else f"has {size} bytes, not {entry.size}"
+                raise damaged(digest, f"{entry.path} {problem}")
+        with locked(self._lock), staging_folder(self._staging) as staging:
+            if holds_exactly(folder, entries, self._blobs):
                 return  # another process made it while this one waited for the lock
             fill(staging / "new", entries, self._blobs.folder)
             if folder.exists():
@@ -136,37 +162,89 @@ class LocalArtifactStore:
             folder.chmod(0o555)
 
     def _verify(self, digest: str) -> None:
-        with storage_errors(self._root):
+        entries = self._entries(digest)
+        if entries is None:
+            raise ModelRegistryError(
+                f"The artifact store in {str(self._root)!r} has no model {digest!r}.",
+                status_code=404,
+                reason=FailureReason.MODEL_NOT_FOUND,
+                hint="Check the digest, and that the store is the one the model was deployed with.",
+            )
+        for entry in entries:
+            if not self._blobs.is_undamaged(entry.sha256):
+                blob = self._blobs.path(entry.sha256)
+                problem = "is not what was stored" if blob.exists() else "is missing"
+                raise damaged(digest, f"{entry.path} {problem} ({blob})")
+        folder = self._folder_of(digest)
+        if folder.exists() and not holds_exactly(folder, entries, self._blobs):
+            raise damaged(digest, f"the folder {folder} does not hold what was stored")
+
+    def _set_aside_damaged(self, digest: str) -> list[str]:
+        problems = []
+        try:
             entries = self._entries(digest)
-            if entries is None:
-                raise ModelRegistryError(
-                    f"The artifact store in {str(self._root)!r} has no model {digest!r}.",
-                    status_code=404,
-                    reason=FailureReason.MODEL_NOT_FOUND,
-                    hint="Check the digest, and that the store is the one the model was deployed with.",
+        except ModelRegistryError as error:
+            if error.reason is not FailureReason.ARTIFACT_DAMAGED:
+                raise
+            with _moving(digest, "the listing"):
+                problems.append(
+                    f"the listing was not what was stored, and was moved to {self._discard(digest)}"
                 )
-            folder = self._folder_of(digest)
-            for entry in entries:
-                copies = [self._blobs.path(entry.sha256)]
-                if folder.exists():
-                    copies.append(folder / entry.path)
-                if not all(has_sha256(copy, entry.sha256) for copy in copies):
-                    raise damaged(digest, entry.path, [copies[0], folder])
+            entries = self._list_again(digest)
+        for entry in {entry.sha256: entry for entry in entries or ()}.values():
+            with _moving(digest, entry.path):
+                aside = self._blobs.set_aside_if_damaged(entry.sha256)
+            if aside is not None:
+                problems.append(f"{entry.path} was not what was stored, and was moved to {aside}")
+            elif self._blobs.size(entry.sha256) is None:
+                problems.append(f"{entry.path} is missing ({self._blobs.path(entry.sha256)})")
+        return problems
+
+    def _discard(self, digest: str) -> Path:
+        """Move a damaged listing out of the way."""
+        name = digest.removeprefix("sha256:")
+        target = self._damaged / f"{name}.listing"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (self._listings / name).replace(target)
+        sync_folder(self._listings)
+        return target
+
+    def _list_again(self, digest: str) -> list[FileEntry] | None:
+        """Make a listing again from the model's folder, if that still holds the files of the digest."""
+        with storage_errors(self._root):
+            entries = list_files(self._folder_of(digest))
+            if tree_digest(encode_listing(entries)) != digest:
+                return None
+            with staging_folder(self._staging) as staging:
+                self._publish_listing(encode_listing(entries), staging)
+            return entries
 
     def _entries(self, digest: str) -> list[FileEntry] | None:
         known = _DIGEST.fullmatch(digest)
         if known is None:
             return None
-        try:
-            listing = (self._listings / known[1]).read_bytes()
-        except FileNotFoundError:
-            return None
+        with storage_errors(self._root):
+            try:
+                listing = (self._listings / known[1]).read_bytes()
+            except FileNotFoundError:
+                return None
         if tree_digest(listing) != digest:
-            raise damaged(digest, "the listing", [self._listings / known[1]])
+            raise damaged(digest, f"the listing {self._listings / known[1]} is not what was stored")
         return decode_listing(listing)
 
     def _folder_of(self, digest: str) -> Path:
         return self._folders / digest.removeprefix("sha256:")
+
+
+@contextmanager
+def _moving(digest: str, what: str) -> Iterator[None]:
+    """Turn an `OSError` of moving a damaged file out of the way into a typed error."""
+    try:
+        yield
+    except OSError as error:
+        raise damaged(
+            digest, f"{what} is not what was stored, and cannot be moved away: {describe(error)}"
+        ) from error
 
 
 def _unchanged(source: Path, files: Sequence[SourceFile]) -> bool:

@@ -1,36 +1,141 @@
-"""Getting the model's files out of its image."""
+"""Getting the model's files out of its image, and out of the way when they are damaged."""
 
 import asyncio
+import logging
+import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from deployledger.adapters.local.folders import RevisionFolder
+from deployledger.adapters.model_files.checking import ModelDamagedError, ModelFiles, list_files
+from deployledger.adapters.model_files.listing import FileEntry, encode_listing, tree_digest
+from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.ports import ProvisionRequest
+from deployledger.domain.reasons import FailureReason
 
-ExtractModel = Callable[[str, Path], None]
-"""Unpacks the image with this reference into a folder, which does not exist yet."""
+LOGGER = logging.getLogger("ml_model_deployment_service.artifacts")
+
+ExtractModel = Callable[[str, Path], Sequence[FileEntry]]
+"""Unpacks the image with this reference into a folder, which does not exist yet; says what its files are."""
+
+_T = TypeVar("_T")
 
 
-async def extracted_model(folder: RevisionFolder, request: ProvisionRequest, extract: ExtractModel) -> Path:
-    """Return the folder that holds the revision's model, extracting it if that has not been done.
+async def extracted_model(
+    folder: RevisionFolder, request: ProvisionRequest, extract: ExtractModel
+) -> ModelFiles:
+    """Return the revision's model and what it is checked against, extracting it if that has not been done.
 
-    Being cancelled takes effect when the extraction is over: nobody is to remove the folder under its hands.
+    One that is there is not read: whoever loads it checks it. Being cancelled takes effect when the
+    extraction is over: nobody is to remove the folder under its hands.
+
+    Raises:
+        DeploymentError: the image holds another model than the event log says (``artifact_damaged``).
     """
-    work = asyncio.create_task(asyncio.to_thread(_extract, folder, request.image.reference, extract))
+    return await _uninterrupted(_extract, folder, request, extract)
+
+
+async def set_aside_if_damaged(folder: RevisionFolder, request: ProvisionRequest) -> None:
+    """Read the revision's extracted model, and move it out of the way if it is damaged.
+
+    Call it only while holding the deployment's lock. What was loaded from the files stays as it is.
+
+    Raises:
+        DeploymentError: it is damaged, and cannot be moved.
+    """
+    await _uninterrupted(_set_aside_if_damaged, folder, request)
+
+
+def files_of(folder: RevisionFolder, request: ProvisionRequest) -> ModelFiles:
+    """Return where the revision's extracted model is, and what it is checked against."""
+    return ModelFiles(folder.model, folder.listing, request.artifact.digest)
+
+
+async def _uninterrupted(call: Callable[..., _T], *arguments: object) -> _T:
+    work = asyncio.create_task(asyncio.to_thread(call, *arguments))
     try:
-        await asyncio.shield(work)
+        return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait({work})
         raise
-    return folder.model
 
 
-def _extract(folder: RevisionFolder, reference: str, extract: ExtractModel) -> None:
+def _extract(folder: RevisionFolder, request: ProvisionRequest, extract: ExtractModel) -> ModelFiles:
     folder.path.mkdir(parents=True, exist_ok=True)
+    files = files_of(folder, request)
     if folder.model.exists():
-        return
+        try:
+            files.check_sizes()
+        except ModelDamagedError as error:
+            if not _is_listed_again(folder, files):
+                _set_aside(folder, request, str(error))
+        if folder.model.exists():
+            return files
     if folder.partial_model.exists():
         shutil.rmtree(folder.partial_model)
-    extract(reference, folder.partial_model)
+    listing = encode_listing(extract(request.image.reference, folder.partial_model))
+    if tree_digest(listing) != files.digest:
+        raise DeploymentError(
+            request.deployment_name,
+            f"The image {request.image.reference} of {request.deployment_name!r} does not hold the model "
+            f"{files.digest}, but {tree_digest(listing)}.",
+            reason=FailureReason.ARTIFACT_DAMAGED,
+            hint="Update the deployment with its model URI, which packages the model again.",
+        )
+    _write(folder.listing, listing)  # first, because the model's folder says that both are there
     folder.partial_model.rename(folder.model)
+    return files
+
+
+def _is_listed_again(folder: RevisionFolder, files: ModelFiles) -> bool:
+    """Return whether only the listing was damaged, or never made by an earlier version; it is made then."""
+    try:
+        listing = encode_listing(list_files(folder.model))
+    except OSError:
+        return False
+    if tree_digest(listing) != files.digest:
+        return False
+    _write(folder.listing, listing)
+    return True
+
+
+def _set_aside_if_damaged(folder: RevisionFolder, request: ProvisionRequest) -> None:
+    if not folder.model.exists():
+        return
+    try:
+        files_of(folder, request).check()
+    except ModelDamagedError as error:
+        _set_aside(folder, request, str(error))
+
+
+def _set_aside(folder: RevisionFolder, request: ProvisionRequest, what: str) -> None:
+    try:
+        if folder.damaged_model.exists():
+            shutil.rmtree(folder.damaged_model)
+        folder.model.rename(folder.damaged_model)
+    except OSError as error:
+        raise DeploymentError(
+            request.deployment_name,
+            f"The model of {request.deployment_name!r} cannot be loaded: {what} "
+            f"It could not be moved out of the way: {error.strerror}.",
+            reason=FailureReason.ARTIFACT_DAMAGED,
+            hint=f"Check that the disk of {folder.path} works and can be written, then retry.",
+        ) from error
+    LOGGER.warning(
+        "%s: %s The model is extracted from its image again; the damaged files are in %s.",
+        request.deployment_name,
+        what,
+        folder.damaged_model,
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is never seen half-written, and survives a power failure."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)

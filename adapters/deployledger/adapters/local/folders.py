@@ -20,6 +20,16 @@ class RevisionFolder:
         return self.path / "model"
 
     @property
+    def listing(self) -> Path:
+        """The listing of the extracted model's files, which each start is checked against."""
+        return self.path / "model.listing"
+
+    @property
+    def damaged_model(self) -> Path:
+        """The last extracted model that was found damaged, for whoever looks into why."""
+        return self.path / "model.damaged"
+
+    @property
     def partial_model(self) -> Path:
         """Where the model is extracted to before it is complete."""
         return self.path / "model.partial"

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deployledger.adapters.local.extraction import ExtractModel, extracted_model
+from deployledger.adapters.local.extraction import ExtractModel, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.json_files import read_json
 from deployledger.adapters.local.locations import local_path
@@ -14,6 +14,7 @@ from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
 from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import runtime_of
+from deployledger.adapters.model_files.checking import ModelFiles
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError, ExternalServiceError
 from deployledger.domain.ports import JobResult, Observation, ProvisionRequest, ReportProgress
 from deployledger.domain.reasons import FailureReason
@@ -44,8 +45,11 @@ class BatchJobs:
             )
         revision = folder.revision(request.revision)
         async with locked(folder.operate_lock, make_folder=True):
-            if (await asyncio.to_thread(_status, revision)).get("state") == "completed":
+            status = await asyncio.to_thread(_status, revision)
+            if status.get("state") == "completed":
                 return
+            if status.get("reason") == FailureReason.ARTIFACT_DAMAGED:
+                await set_aside_if_damaged(revision, request)
             model = await extracted_model(revision, request, self._extract_model)
             await asyncio.to_thread(_start, revision, request, model, source, output)
 
@@ -115,9 +119,9 @@ class BatchJobs:
 
 
 def _start(
-    revision: RevisionFolder, request: ProvisionRequest, model: Path, source: Path, output: Path
+    revision: RevisionFolder, request: ProvisionRequest, model: ModelFiles, source: Path, output: Path
 ) -> None:
-    _, path = runtime_of(model, request.deployment_name)
+    _, path = runtime_of(model.folder, request.deployment_name)
     lock = try_lock(revision.job_lock)
     if lock is None:
         return  # it runs
@@ -132,6 +136,7 @@ def _start(
             *("--output-uri", str(request.target.output_uri)),
             *("--status", str(revision.job_status)),
             *("--threads", str(threads(request.resources, 1))),
+            *model.arguments(),
         )
         start_detached(command, log=revision.job_log, cwd=revision.path, keep_open=lock)
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deployledger.adapters.local.gateway.messages import PARENT_FD, PORT
 from deployledger.adapters.local.processes import python_command
+from deployledger.adapters.model_files.checking import ModelFiles
 from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.reasons import FailureReason
 
@@ -19,6 +20,7 @@ MODEL_REFUSED_STATUS = 65
 class Serving:
     """What a replica's command line depends on."""
 
+    files: ModelFiles
     deployment_name: str
     revision: int
     threads: int
@@ -75,11 +77,11 @@ class _AmbiguousModelError(Exception):
 
 
 def _serve_mlflow(model: Path, serving: Serving) -> list[str]:
-    del serving  # MLflow's server has neither a name for the model nor threads to set
+    # MLflow's server has neither a name for the model nor threads to set.
     server = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model)]
     server += ["--env-manager", "local", "-h", "127.0.0.1", "-p", PORT, "-w", "1"]
     tether = python_command("deployledger.adapters.local.gateway.tether", "--parent-fd", PARENT_FD)
-    return [*tether, "--", *server]
+    return [*tether, *serving.files.arguments(), "--", *server]
 
 
 def _serve_onnx(model: Path, serving: Serving) -> list[str]:
@@ -91,6 +93,7 @@ def _serve_onnx(model: Path, serving: Serving) -> list[str]:
         *("--port", PORT),
         *("--threads", str(serving.threads)),
         *("--parent-fd", PARENT_FD),
+        *serving.files.arguments(),
     )
 
 

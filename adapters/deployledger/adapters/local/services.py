@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from deployledger.adapters.local.extraction import ExtractModel, extracted_model
+from deployledger.adapters.local.extraction import ExtractModel, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder
 from deployledger.adapters.local.gateway.listeners import bind
 from deployledger.adapters.local.gateway.messages import GatewayError, RevisionSpec
@@ -15,6 +14,7 @@ from deployledger.adapters.local.json_files import read_json, write_json
 from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import MODEL_REFUSED_STATUS, Serving, runtime_of
+from deployledger.adapters.model_files.checking import DAMAGED_STATUS, ModelFiles
 from deployledger.domain.exceptions import (
     ConfigurationError,
     DeploymentError,
@@ -51,7 +51,7 @@ class ModelServices:
         def show(progress: dict[str, Any]) -> None:
             report(progress["ready"], replicas, "replicas")
 
-        try:
+        async def start() -> dict[str, Any]:
             await self._begin(folder, gateway, request)
             await gateway.ask(
                 "ready",
@@ -59,7 +59,17 @@ class ModelServices:
                 within=self._ready_timeout + _MARGIN_SECONDS,
                 progress=show,
             )
-            switched = await gateway.ask("switch", revision=request.revision)
+            return await gateway.ask("switch", revision=request.revision)
+
+        try:
+            try:
+                switched = await start()
+            except GatewayError as error:
+                if error.exit_status != DAMAGED_STATUS:
+                    raise
+                async with locked(folder.operate_lock, make_folder=True):
+                    await set_aside_if_damaged(folder.revision(request.revision), request)
+                switched = await start()
         except (GatewayError, GatewayGoneError, TimeoutError) as error:
             with contextlib.suppress(FileNotFoundError):
                 async with locked(folder.operate_lock, make_folder=False):
@@ -104,7 +114,10 @@ class ModelServices:
             return Observation(running=False, revision=None, detail="No revision has become ready yet.")
         serving = state["revisions"][str(current)]
         detail = f"{serving['ready']} of {serving['replicas']} replicas ready, {serving['restarts']} restarts"
-        return Observation(running=serving["ready"] > 0, revision=current, detail=detail)
+        damaged = _is_damaged(serving)
+        if damaged:
+            detail += "; replicas that ended cannot start again: the model's files on disk are damaged"
+        return Observation(running=serving["ready"] > 0, revision=current, detail=detail, damaged=damaged)
 
     async def _begin(
         self, folder: DeploymentFolder, gateway: GatewayProcess, request: ProvisionRequest
@@ -116,19 +129,32 @@ class ModelServices:
             if fixed and not await asyncio.to_thread(gateway.is_alive):
                 # Before the model is unpacked: the gateway itself would find out much later.
                 await asyncio.to_thread(lambda: bind(self._host, port).close())
-            model = await extracted_model(folder.revision(request.revision), request, self._extract_model)
+            revision = folder.revision(request.revision)
+            if await self._is_damaged(gateway, request.revision):
+                await set_aside_if_damaged(revision, request)
+            model = await extracted_model(revision, request, self._extract_model)
             spec = await asyncio.to_thread(self._spec, folder, request, model, port, fixed)
             await gateway.ensure()
             begun = await gateway.ask("begin", spec=spec.to_json())
             await asyncio.to_thread(write_json, folder.port_file, {"port": begun["port"]})
 
+    async def _is_damaged(self, gateway: GatewayProcess, revision: int) -> bool:
+        """Return whether a replica of the revision found its files damaged when it was to start again."""
+        try:
+            state = await gateway.ask("state")
+        except (GatewayGoneError, TimeoutError):
+            return False
+        return _is_damaged(state["revisions"].get(str(revision), {}))
+
     def _spec(
-        self, folder: DeploymentFolder, request: ProvisionRequest, model: Path, port: int, fixed: bool
+        self, folder: DeploymentFolder, request: ProvisionRequest, model: ModelFiles, port: int, fixed: bool
     ) -> RevisionSpec:
-        runtime, path = runtime_of(model, request.deployment_name)
+        runtime, path = runtime_of(model.folder, request.deployment_name)
         revision = folder.revision(request.revision)
         replicas = request.target.replicas
-        serving = Serving(request.deployment_name, request.revision, threads(request.resources, replicas))
+        serving = Serving(
+            model, request.deployment_name, request.revision, threads(request.resources, replicas)
+        )
         return RevisionSpec(
             number=request.revision,
             command=runtime.command(path, serving),
@@ -141,6 +167,12 @@ class ModelServices:
             folder=str(revision.path),
             log=str(revision.server_log),
         )
+
+
+def _is_damaged(revision: dict[str, Any]) -> bool:
+    """Return what a gateway says of a revision; one of an earlier version says nothing of damage."""
+    damaged: bool = revision.get("damaged", False)
+    return damaged
 
 
 def _remembered_port(folder: DeploymentFolder) -> int:
@@ -199,6 +231,13 @@ def _invalid(error: GatewayError, request: ProvisionRequest) -> MachineLearningS
 
 
 def _exited(error: GatewayError, request: ProvisionRequest) -> MachineLearningServiceError:
+    if error.exit_status == DAMAGED_STATUS:
+        return DeploymentError(
+            request.deployment_name,
+            f"The model of {request.deployment_name!r} was not loaded. {error.log[-1] if error.log else ''}",
+            reason=FailureReason.ARTIFACT_DAMAGED,
+            hint="Damaged again right after it was extracted from its image: check the disk, then retry.",
+        )
     if error.exit_status == MODEL_REFUSED_STATUS and error.log:
         return DeploymentError(
             request.deployment_name,

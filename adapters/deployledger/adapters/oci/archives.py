@@ -1,12 +1,13 @@
 """Writes and reads tar archives whose bytes depend on the files' names and contents alone."""
 
+import hashlib
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from shutil import copyfileobj
 from typing import BinaryIO
 
+from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.adapters.oci.failures import FETCH_AGAIN, model_unreadable, packaging_failed
 from deployledger.adapters.oci.layers import MODELS, ModelFile
 
@@ -16,8 +17,10 @@ _BLOCK_BYTES = 512
 _END_OF_ARCHIVE = bytes(2 * _BLOCK_BYTES)
 
 
-def archive_chunks(files: Iterable[ModelFile]) -> Iterator[bytes]:
+def archive_chunks(files: Iterable[ModelFile], packed: list[FileEntry]) -> Iterator[bytes]:
     """Yield an uncompressed tar archive of the files, in pieces of at most `CHUNK_BYTES`.
+
+    What each file was, as it was read for the archive, is added to ``packed``.
 
     The folders that a file is in come before it. Everything is owned by user and group 0 without names,
     dated 1970-01-01T00:00:00Z, with mode 0755 for folders and 0644 for files; long and non-ASCII names are
@@ -33,13 +36,15 @@ def archive_chunks(files: Iterable[ModelFile]) -> Iterator[bytes]:
                 made.add(folder)
                 yield _header(str(folder), tarfile.DIRTYPE, 0o755)
         yield _header(file.name, tarfile.REGTYPE, 0o644, file.size)
-        yield from _contents(file)
+        yield from _contents(file, packed)
         yield bytes(-file.size % _BLOCK_BYTES)
     yield _END_OF_ARCHIVE
 
 
-def unpack(stream: BinaryIO, folder: Path) -> None:
+def unpack(stream: BinaryIO, folder: Path) -> list[FileEntry]:
     """Unpack an archive made of `archive_chunks` into ``folder``: what is in ``models/`` goes straight there.
+
+    Return what each file is, as it was written.
 
     Whatever the archive says, nothing is written outside of ``folder``, no file is written twice, and no
     links, devices or modes are made: members are only ever new plain files and folders.
@@ -49,18 +54,24 @@ def unpack(stream: BinaryIO, folder: Path) -> None:
         tarfile.TarError: it is not a tar archive.
         OSError: the folder cannot be written.
     """
+    entries = []
     with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
         for member in archive:
-            target = folder.joinpath(*_parts_below_models(member.name))
+            parts = _parts_below_models(member.name)
             if member.isdir():
                 continue  # a folder is made with the first file in it
             contents = archive.extractfile(member) if member.isreg() and member.sparse is None else None
             if contents is None:
                 raise ValueError(f"{member.name!r} is neither a plain file nor a folder")
-            with _create(target, member.name) as file:
-                copyfileobj(contents, file, CHUNK_BYTES)
+            hasher = hashlib.sha256()
+            with _create(folder.joinpath(*parts), member.name) as file:
+                while chunk := contents.read(CHUNK_BYTES):
+                    hasher.update(chunk)
+                    file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
+            entries.append(FileEntry("/".join(parts), member.size, hasher.hexdigest()))
+    return entries
 
 
 def _create(target: Path, name: str) -> BinaryIO:
@@ -79,7 +90,8 @@ def _header(name: str, kind: bytes, mode: int, size: int = 0) -> bytes:
     return member.tobuf(format=tarfile.PAX_FORMAT, encoding="utf-8")
 
 
-def _contents(file: ModelFile) -> Iterator[bytes]:
+def _contents(file: ModelFile, packed: list[FileEntry]) -> Iterator[bytes]:
+    hasher = hashlib.sha256()
     try:
         with file.source.open("rb", buffering=0) as stream:
             left = file.size
@@ -87,11 +99,13 @@ def _contents(file: ModelFile) -> Iterator[bytes]:
                 left -= len(chunk)
                 if left < 0:
                     break
+                hasher.update(chunk)
                 yield chunk
     except OSError as error:
         raise model_unreadable(file.source, error) from error
     if left:
         raise packaging_failed(f"{str(file.source)!r} changed while it was being packaged.", hint=FETCH_AGAIN)
+    packed.append(FileEntry("/".join(_parts_below_models(file.name)), file.size, hasher.hexdigest()))
 
 
 def _parts_below_models(name: str) -> tuple[str, ...]:

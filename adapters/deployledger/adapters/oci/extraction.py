@@ -11,10 +11,12 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.adapters.oci.archives import CHUNK_BYTES, unpack
 from deployledger.adapters.oci.documents import MODEL, MODEL_WEIGHTS, Descriptor, Manifest
 from deployledger.adapters.oci.failures import image_damaged, packaging_failed, storage_errors
 from deployledger.adapters.oci.layout import OciLayout
+from deployledger.domain.exceptions import ExternalServiceError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -25,11 +27,14 @@ MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 _REFERENCE = re.compile(r"oci:(?P<folder>/.+)@(?P<digest>sha256:[0-9a-f]{64})", re.DOTALL)
 
 
-def extract_model(reference: str, destination: Path) -> None:
+def extract_model(reference: str, destination: Path) -> list[FileEntry]:
     """Unpack the model of an image, as ``destination``: what is ``/models`` in the image.
 
-    Every blob is checked against its digest and size while it is read. The folder appears complete or not
-    at all, and its files have survived a power failure by then. It must not exist yet, or be empty.
+    Every blob is checked against its digest and size while it is read; one that is damaged is set aside. The
+    folder appears complete or not at all, and its files have survived a power failure by then. It must not
+    exist yet, or be empty.
+
+    Return what each of its files is.
 
     Arguments:
         reference: ``oci:<absolute folder of the layout>@sha256:<digest of the manifest>``, as in
@@ -38,8 +43,8 @@ def extract_model(reference: str, destination: Path) -> None:
 
     Raises:
         ExternalServiceError: the reference is not one of ours, the image is not a model's, or the
-            destination is in use (``packaging_failed``); blobs are missing or damaged, or the disk failed
-            (``storage_failed``).
+            destination is in use (``packaging_failed``); blobs are missing or damaged
+            (``artifact_damaged``); or the disk failed (``storage_failed``).
     """
     known = _REFERENCE.fullmatch(reference)
     if known is None:
@@ -59,9 +64,9 @@ def extract_model(reference: str, destination: Path) -> None:
         unpacked = destination.parent / f".{destination.name}.{uuid4().hex}"
         unpacked.mkdir()
         try:
-            for layer in layers:
-                _unpack_layer(layout, layer, unpacked)
+            entries = [entry for layer in layers for entry in _unpack_layer(layout, layer, unpacked)]
             unpacked.rename(destination)
+            return entries
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)  # gone already, unless something failed
 
@@ -88,24 +93,36 @@ def _read_document(layout: OciLayout, digest: str) -> bytes:
     with _open(layout, digest) as file, storage_errors(layout.root):
         content = file.read(MAX_DOCUMENT_BYTES)
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
-        raise image_damaged(layout.root, f"the contents of blob {digest} have another digest")
+        raise _damaged(layout, digest, f"the contents of blob {digest} have another digest")
     return content
 
 
-def _unpack_layer(layout: OciLayout, layer: Descriptor, folder: Path) -> None:
+def _unpack_layer(layout: OciLayout, layer: Descriptor, folder: Path) -> list[FileEntry]:
     with _open(layout, layer.digest) as file:
         hashed = _HashedStream(layout.root, file)
         stream = io.BufferedReader(hashed, CHUNK_BYTES)
         try:
-            unpack(stream, folder)
+            entries = unpack(stream, folder)
         except (tarfile.TarError, ValueError) as error:
-            raise image_damaged(
-                layout.root, f"layer {layer.digest} is not one that was packaged: {error}"
+            what = f"layer {layer.digest} is not one that was packaged: {error}"
+            if not layout.is_undamaged(layer.digest):
+                raise _damaged(layout, layer.digest, what) from error
+            raise packaging_failed(
+                f"An image in {str(layout.root)!r} is not one of this service: {what}.",
+                hint="Deploy the model with this service, which packages it.",
             ) from error
         while stream.read(CHUNK_BYTES):
             pass  # what follows the archive counts for the digest too
     if (hashed.digest, hashed.size) != (layer.digest, layer.size):
-        raise image_damaged(layout.root, f"the contents of layer {layer.digest} have another digest or size")
+        raise _damaged(
+            layout, layer.digest, f"the contents of layer {layer.digest} have another digest or size"
+        )
+    return entries
+
+
+def _damaged(layout: OciLayout, digest: str, what: str) -> ExternalServiceError:
+    aside = layout.set_aside(digest)
+    return image_damaged(layout.root, f"{what}; it was moved to {str(aside)!r}" if aside else what)
 
 
 class _HashedStream(io.RawIOBase):

@@ -23,13 +23,23 @@ def model_unreadable(path: Path, error: OSError) -> ExternalServiceError:
     return packaging_failed(f"{str(path)!r} cannot be read: {_words(error)}.", hint=FETCH_AGAIN)
 
 
-def image_damaged(root: Path, what: str) -> ExternalServiceError:
+def image_damaged(root: Path, what: str, *, hint: str = "") -> ExternalServiceError:
     """Return the error for a layout whose files are missing or not what their digests say."""
     return ExternalServiceError(
         "container registry",
         f"The image layout in {str(root)!r} is damaged: {what}.",
-        reason=FailureReason.STORAGE_FAILED,
-        hint="Restore the layout from a backup, or remove the damaged file and deploy the model again.",
+        reason=FailureReason.ARTIFACT_DAMAGED,
+        hint=hint or "Retry the deployment, which packages its model again; check the disk.",
+    )
+
+
+def model_damaged(folder: Path, digest: str, found: str) -> ExternalServiceError:
+    """Return the error for a folder to be packaged that does not hold the model it should."""
+    return ExternalServiceError(
+        "container registry",
+        f"The files in {str(folder)!r} are not those of the model {digest}: they are those of {found}.",
+        reason=FailureReason.ARTIFACT_DAMAGED,
+        hint=FETCH_AGAIN,
     )
 
 

@@ -23,7 +23,8 @@ ABANDONED_AFTER_SECONDS = 24 * 3600.0
 class OciLayout:
     """One image layout folder, shared by any number of threads and processes.
 
-    Besides what the specification names there is ``.deployledger/``: a lock file, and blobs being written.
+    Besides what the specification names there is ``.deployledger/``: a lock file, blobs being written, and
+    blobs that were found damaged.
     """
 
     def __init__(self, root: Path) -> None:
@@ -31,6 +32,7 @@ class OciLayout:
         self._blobs = root / "blobs" / "sha256"
         self._own = root / ".deployledger"
         self._staging = self._own / "staging"
+        self._damaged = self._own / "damaged"
 
     def prepare(self) -> None:
         """Make the layout if it is not there yet, and remove what killed processes left a day ago or more.
@@ -63,7 +65,9 @@ class OciLayout:
                     size += len(chunk)
                     file.write(chunk)
             staged.chmod(0o444)
-            _publish(staged, self._blobs / hasher.hexdigest())
+            _sync(staged)
+            with self._lock():
+                _publish(staged, self._blobs / hasher.hexdigest())
         return Descriptor(media_type=media_type, digest=f"sha256:{hasher.hexdigest()}", size=size)
 
     def tag(self, name: str, manifest: Descriptor) -> None:
@@ -89,15 +93,44 @@ class OciLayout:
             except FileNotFoundError:
                 return Index()
             except ValidationError as error:
-                raise image_damaged(self.root, "index.json is not an OCI image index") from error
+                raise image_damaged(
+                    self.root,
+                    "index.json is not an OCI image index",
+                    hint="Restore index.json from a backup, or remove it: it only gives images their names "
+                    "for other tools.",
+                ) from error
 
     def blob(self, digest: str) -> Path:
         """Return where the blob is, if it is there."""
         return self._blobs / digest.removeprefix("sha256:")
 
+    def set_aside(self, digest: str) -> Path | None:
+        """Move a blob out of the way if its contents have another digest, and return where it is now.
+
+        Return None if there is no such blob, another process mended it meanwhile, or it cannot be moved:
+        it is never used as it is, and packaging its model again replaces it.
+        """
+        target = self._damaged / digest.removeprefix("sha256:")
+        with suppress(OSError):
+            self._damaged.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                if self.blob(digest).exists() and not self.is_undamaged(digest):
+                    self.blob(digest).replace(target)
+                    return target
+        return None
+
+    def is_undamaged(self, digest: str) -> bool:
+        """Read a blob and return whether it has this digest; one that cannot be read has not."""
+        try:
+            with self.blob(digest).open("rb", buffering=0) as file:
+                return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == digest
+        except OSError:
+            return False
+
     def _write(self, name: str, content: bytes) -> None:
         with self._staged() as staged:
             staged.write_bytes(content)
+            _sync(staged)
             _publish(staged, self.root / name)
 
     @contextmanager
@@ -118,8 +151,7 @@ class OciLayout:
 
 
 def _publish(staged: Path, target: Path) -> None:
-    """Give a complete file its final name, so that both survive a power failure."""
-    _sync(staged)
+    """Give a complete file that is on disk its final name, so that the name survives a power failure."""
     staged.replace(target)
     _sync(target.parent)
 

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from deployledger.adapters.model_files.listing import FileEntry, encode_listing, tree_digest
 from deployledger.adapters.oci.archives import archive_chunks
 from deployledger.adapters.oci.documents import (
     FILE_PATH,
@@ -15,8 +16,8 @@ from deployledger.adapters.oci.documents import (
     ModelConfig,
     ModelFiles,
 )
-from deployledger.adapters.oci.failures import FETCH_AGAIN, packaging_failed
-from deployledger.adapters.oci.layers import Layer, ModelFile, layers_of, model_files
+from deployledger.adapters.oci.failures import model_damaged
+from deployledger.adapters.oci.layers import Layer, layers_of, model_files
 from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.ports import PackageRequest
 from deployledger.domain.values import Image
@@ -31,25 +32,32 @@ class OciLayoutRegistry:
     share one image. `deployledger.adapters.oci.extract_model` is the way back.
     """
 
+    checks_contents = True
+
     def __init__(self, root: Path) -> None:
         self._layout = OciLayout(root)
 
     async def build_and_push(self, request: PackageRequest) -> Image:
         """Build the model's image in the layout, and return its reference ``oci:<folder>@<digest>``.
 
-        Memory use does not depend on the size of the model. Building again gives the same image.
+        Memory use does not depend on the size of the model. Building again gives the same image, and mends
+        one that is damaged. The model's files are checked against the artifact's digest as they are read.
 
         Raises:
-            ExternalServiceError: the model's files are not those that were fetched or cannot be read
-                (``packaging_failed``), or the layout cannot be written or is damaged (``storage_failed``).
+            ExternalServiceError: the model's files are not those of the artifact, or the layout's index is
+                damaged (``artifact_damaged``); they cannot be read (``packaging_failed``); or the layout
+                cannot be written (``storage_failed``).
         """
         return await asyncio.to_thread(self._build, request)
 
     def _build(self, request: PackageRequest) -> Image:
         files = model_files(request.model_path)
-        _check_complete(files, request)
         self._layout.prepare()
-        layers = [self._add_layer(layer) for layer in layers_of(files)]
+        packed: list[FileEntry] = []
+        layers = [self._add_layer(layer, packed) for layer in layers_of(files)]
+        found = tree_digest(encode_listing(packed))
+        if found != request.artifact.digest:
+            raise model_damaged(request.model_path, request.artifact.digest, found)
         diff_ids = [layer.digest for layer in layers]  # a layer is not compressed, so that both are the same
         config = self._layout.add_blob(
             [ModelConfig(modelfs=ModelFiles(diff_ids=diff_ids)).encode()], MODEL_CONFIG
@@ -64,17 +72,6 @@ class OciLayoutRegistry:
             size_bytes=sum(part.size for part in (manifest, config, *layers)),
         )
 
-    def _add_layer(self, layer: Layer) -> Descriptor:
-        blob = self._layout.add_blob(archive_chunks(layer.files), MODEL_WEIGHTS)
+    def _add_layer(self, layer: Layer, packed: list[FileEntry]) -> Descriptor:
+        blob = self._layout.add_blob(archive_chunks(layer.files, packed), MODEL_WEIGHTS)
         return blob.model_copy(update={"annotations": {FILE_PATH: layer.path}})
-
-
-def _check_complete(files: list[ModelFile], request: PackageRequest) -> None:
-    found = (len(files), sum(file.size for file in files))
-    expected = (request.artifact.file_count, request.artifact.size_bytes)
-    if found != expected:
-        raise packaging_failed(
-            f"The model of deployment {request.deployment_name!r} was fetched as {expected[0]} files of "
-            f"{expected[1]} bytes, but {str(request.model_path)!r} has {found[0]} files of {found[1]} bytes.",
-            hint=FETCH_AGAIN,
-        )

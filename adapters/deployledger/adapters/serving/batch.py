@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from deployledger.adapters.model_files.checking import ModelDamagedError, ModelFiles
 from deployledger.adapters.serving.batch_rows import Row, RowFormat, chunks, format_of
 from deployledger.adapters.serving.batch_status import BatchError, StatusFile, input_invalid
+
+_DAMAGED_HINT = "Retry, which extracts the model from its image again; check the disk."
 
 
 class Scorer(Protocol):
@@ -27,10 +30,19 @@ class Scorer(Protocol):
         ...
 
 
-def run(model: Path, source: Path, output: Path, partial: Path, status: StatusFile, threads: int) -> int:
+def run(
+    model: Path,
+    source: Path,
+    output: Path,
+    partial: Path,
+    status: StatusFile,
+    threads: int,
+    files: ModelFiles | None = None,
+) -> int:
     """Score every row of ``source`` into ``output``, and return how many there were.
 
     Raises:
+        ModelDamagedError: a file of the model is not what ``files`` says; nothing was scored.
         BatchError: that could not be done; nothing was written under the output's name.
     """
     reader, writer_format = format_of(source), format_of(output)
@@ -38,7 +50,7 @@ def run(model: Path, source: Path, output: Path, partial: Path, status: StatusFi
     if total == 0:
         raise input_invalid(f"{source} has no rows.")
     status.progress(0, total)
-    scorer = _scorer(model, threads)
+    scorer = _scorer(model, threads, files)
     with _replacing(output, partial) as file:
         return _score_all(scorer, reader, source, writer_format, file, status, total)
 
@@ -68,15 +80,15 @@ def _score_all(
     return done
 
 
-def _scorer(model: Path, threads: int) -> Scorer:
+def _scorer(model: Path, threads: int, files: ModelFiles | None) -> Scorer:
     # Here, because either import takes a while, and the other one's library may not be installed.
     if model.is_dir():
         from deployledger.adapters.serving.batch_mlflow import MlflowScorer
 
-        return MlflowScorer(model)
+        return MlflowScorer(model, files)
     from deployledger.adapters.serving.batch_onnx import OnnxScorer
 
-    return OnnxScorer(model, threads)
+    return OnnxScorer(model, threads, files)
 
 
 @contextmanager
@@ -113,6 +125,7 @@ def main() -> int:
     parser.add_argument("--output-uri", help="what the output is called in the result; its path by default")
     parser.add_argument("--status", type=Path, required=True, help="where to say how far the job is")
     parser.add_argument("--threads", type=int, default=1, help="threads within one prediction")
+    ModelFiles.add_arguments(parser)
     arguments = parser.parse_args()
 
     output: Path = arguments.output
@@ -121,12 +134,12 @@ def main() -> int:
     status = StatusFile(arguments.status, partial)
     status.progress(0, None)
     try:
-        rows = run(arguments.model, arguments.input, output, partial, status, arguments.threads)
+        files = ModelFiles.from_arguments(arguments)
+        rows = run(arguments.model, arguments.input, output, partial, status, arguments.threads, files)
+    except ModelDamagedError as error:
+        return _fail(status, BatchError("artifact_damaged", str(error), _DAMAGED_HINT))
     except BatchError as error:
-        sys.stdout.write(f"{error.message}\n")
-        sys.stdout.flush()
-        status.failed(error)
-        return 1
+        return _fail(status, error)
     except Exception as error:  # the outermost frame: whatever it was, the status file has to say so
         traceback.print_exc()
         status.failed(BatchError("batch_failed", f"The job failed: {type(error).__name__}: {error}"))
@@ -136,6 +149,13 @@ def main() -> int:
     sys.stdout.flush()
     status.completed(rows, arguments.output_uri or str(output))
     return 0
+
+
+def _fail(status: StatusFile, error: BatchError) -> int:
+    sys.stdout.write(f"{error.message}\n")
+    sys.stdout.flush()
+    status.failed(error)
+    return 1
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from deployledger.adapters.model_files.checking import ModelFiles
 from deployledger.adapters.serving.batch_rows import Row
 from deployledger.adapters.serving.batch_status import BatchError, input_invalid
 from deployledger.adapters.serving.tensors import to_json
@@ -16,11 +17,15 @@ class MlflowScorer:
     become numbers.
 
     Raises:
+        ModelDamagedError: a file of the model is not what it should be.
         BatchError: the model cannot be loaded.
     """
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, files: ModelFiles | None) -> None:
         import mlflow.pyfunc
+
+        if files is not None:
+            files.check()
 
         # MLflow's own dependency; imported this way, because it has no types.
         self._pandas: Any = import_module("pandas")

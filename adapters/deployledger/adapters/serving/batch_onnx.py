@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from deployledger.adapters.model_files.checking import ModelFiles
 from deployledger.adapters.serving.batch_rows import Row
 from deployledger.adapters.serving.batch_status import BatchError, input_invalid
 from deployledger.adapters.serving.onnx_model import (
@@ -35,12 +36,13 @@ class OnnxScorer:
     """Scores chunks of rows.
 
     Raises:
+        ModelDamagedError: a file of the model is not what it should be.
         BatchError: the model cannot be loaded.
     """
 
-    def __init__(self, model: Path, threads: int) -> None:
+    def __init__(self, model: Path, threads: int, files: ModelFiles | None) -> None:
         try:
-            self._model = OnnxModel(model, threads=threads)
+            self._model = OnnxModel(model, threads=threads, files=files)
         except ModelRefusedError as error:
             raise BatchError(
                 "model_invalid", str(error), "Deploy a model that ONNX Runtime loads."

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from deployledger.adapters.model_files.checking import ModelFiles
 from deployledger.adapters.serving import bfloat16
 from deployledger.adapters.serving.tensors import BY_NAME, BY_ONNX, Array, Datatype
 
 _TENSOR = re.compile(r"tensor\((\w+)\)")
 # What scikit-learn classifiers are converted to by default: a map of class to probability for each row.
 _SEQUENCE_OF_MAPS = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)")
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""The option that says where a model's files of weights are, when the model itself is given as bytes."""
 
 
 class ModelRefusedError(Exception):
@@ -60,24 +64,33 @@ class OnnxModel:
     A sequence of maps (class to probability, as ``ZipMap`` makes) becomes an FP32 tensor [rows, classes],
     whose columns are the classes in sorted order. Outputs that no tensor can express are left out.
 
+    Args:
+        path: the ONNX file.
+        threads: how many threads compute one prediction.
+        files: what the file is checked against, together with the files of weights beside it.
+
     Raises:
+        ModelDamagedError: a file is not what it should be; nothing was loaded.
         ModelRefusedError: the model cannot be loaded, or has inputs of a type that has no tensor.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, files: ModelFiles | None = None) -> None:
+        # What was hashed is what is loaded: the file is read once.
+        content = _read(path) if files is None else files.check_and_read(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Replicas share the machine: threads that wait for work are not to burn its cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise ModelRefusedError(
                 f"{path.name} is no model that ONNX Runtime can load: {_line(error)}"
             ) from error
+        # The session keeps the bytes, to start again with other providers; there are no others here.
+        vars(self._session)["_model_bytes"] = None
         specs = [(each.name, _spec(each)) for each in self._session.get_inputs()]
         for name, spec in specs:
             if spec is None or spec.is_sequence_of_maps:
@@ -111,6 +124,13 @@ class OnnxModel:
         values = {name: _to_ortvalue(self.inputs[name], array) for name, array in inputs.items()}
         results = self._session.run_with_ort_values(names, values)
         return [_from_ortvalue(self.outputs[name], value) for name, value in zip(names, results, strict=True)]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelRefusedError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def _spec(node: Any) -> TensorSpec | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
+from deployledger.adapters.model_files.checking import DAMAGED_STATUS, ModelDamagedError, ModelFiles
 from deployledger.adapters.serving.http_app import Draining, make_app
 from deployledger.adapters.serving.onnx_model import ModelRefusedError, OnnxModel
 
@@ -30,12 +31,17 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1, help="threads within one prediction")
     parser.add_argument("--parent-fd", type=int, help="exit when this pipe closes")
+    ModelFiles.add_arguments(parser)
     arguments = parser.parse_args()
 
     if arguments.parent_fd is not None:
         threading.Thread(target=_exit_at_eof, args=[arguments.parent_fd], daemon=True).start()
     try:
-        model = OnnxModel(arguments.model, threads=arguments.threads)
+        files = ModelFiles.from_arguments(arguments)
+        model = OnnxModel(arguments.model, threads=arguments.threads, files=files)
+    except ModelDamagedError as error:
+        sys.stdout.write(f"{error}\n")
+        return DAMAGED_STATUS
     except ModelRefusedError as error:
         sys.stdout.write(f"{error}\n")
         return MODEL_REFUSED_STATUS

@@ -32,7 +32,7 @@ class Gateway:
         self._parent_pipe, self._write_end = os.pipe()
 
     def begin(self, spec: RevisionSpec) -> dict[str, Any]:
-        """Start a revision's replicas, or do nothing if they run or are being started.
+        """Start a revision's replicas; if they run or are being started, only hurry those that died.
 
         Raises:
             GatewayError: the public port cannot be had; nothing was started.
@@ -42,6 +42,8 @@ class Gateway:
             port = self._listeners.claim(spec.port, fixed=spec.port_is_fixed)
             revision = Revision(spec, port, self._parent_pipe)
             self._revisions[spec.number] = revision
+        for replica in revision.replicas:
+            replica.hurry()
         return {"port": revision.port}
 
     async def ready(self, number: int, progress: Callable[[int], None]) -> dict[str, Any]:
@@ -104,6 +106,7 @@ class Gateway:
                     "ready": len(revision.ready_replicas),
                     "replicas": len(revision.replicas),
                     "restarts": sum(replica.restarts for replica in revision.replicas),
+                    "damaged": any(replica.damaged for replica in revision.replicas),
                     "port": revision.port,
                 }
                 for revision in self._revisions.values()

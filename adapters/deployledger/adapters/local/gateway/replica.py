@@ -11,6 +11,7 @@ from deployledger.adapters.local.gateway.forwarding import ClientConnection
 from deployledger.adapters.local.gateway.messages import PARENT_FD, PORT, RevisionSpec
 from deployledger.adapters.local.gateway.ports import LOOPBACK, ReservedPort
 from deployledger.adapters.local.gateway.revision_log import RevisionLog
+from deployledger.adapters.model_files.checking import DAMAGED_STATUS
 
 _POLL_SECONDS = 0.05
 _PROBE_SECONDS = 2.0
@@ -49,6 +50,7 @@ class Replica:
         parent_pipe: the read end that it holds, to notice that the gateway is gone.
         changed: called when ``ready`` has changed.
         ready: whether it answers.
+        damaged: whether it last ended because the model's files are damaged.
         restarts: how often it was started again.
         connections: what is forwarded to it.
     """
@@ -59,6 +61,7 @@ class Replica:
     parent_pipe: int
     changed: Callable[[], None]
     ready: bool = False
+    damaged: bool = False
     restarts: int = 0
     connections: set[ClientConnection] = field(default_factory=set)
 
@@ -66,6 +69,7 @@ class Replica:
         self._reserved = ReservedPort()
         self._incarnation: _Incarnation | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._hurried = asyncio.Event()
 
     @property
     def port(self) -> int:
@@ -81,6 +85,10 @@ class Replica:
         incarnation = await self._launch()
         await self._wait_until_ready(incarnation)
         self._keeper = asyncio.get_running_loop().create_task(self._keep_running(incarnation))
+
+    def hurry(self) -> None:
+        """Start a process that has died again now, not after the pause that would be its turn."""
+        self._hurried.set()
 
     def announce_drain(self) -> None:
         """Let the server close each connection with its next answer, if it can."""
@@ -147,6 +155,8 @@ class Replica:
         while True:
             began = loop.time()
             status = await incarnation.process.wait()
+            self._hurried.clear()
+            self.damaged = status == DAMAGED_STATUS
             self._set_ready(False)
             await self._end(incarnation)
             if loop.time() - began > _STEADY_SECONDS:
@@ -154,7 +164,9 @@ class Replica:
             self.log.note(
                 f"replica {self.index} ended with {describe_exit(status)}; starting it again in {backoff:g} s"
             )
-            await asyncio.sleep(backoff)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(backoff):
+                    await self._hurried.wait()
             backoff = min(backoff * 2, _LAST_BACKOFF_SECONDS)
             self.restarts += 1
             incarnation = await self._launch()
@@ -195,6 +207,7 @@ class Replica:
         transport.close()
 
     def _set_ready(self, ready: bool) -> None:
+        self.damaged = self.damaged and not ready
         if ready != self.ready:
             self.ready = ready
             self.changed()

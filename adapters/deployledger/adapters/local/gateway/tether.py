@@ -1,7 +1,8 @@
 """Runs a server that knows nothing of its gateway, and kills it when the gateway is gone.
 
 ``python -m deployledger.adapters.local.gateway.tether --parent-fd FD -- COMMAND…`` must lead its process
-group: when the pipe behind FD closes, the whole group is killed.
+group: when the pipe behind FD closes, the whole group is killed. Such a server does not check what it loads
+either: that is done here, right before it starts.
 """
 
 import argparse
@@ -11,18 +12,31 @@ import subprocess
 import sys
 import threading
 
+from deployledger.adapters.model_files.checking import DAMAGED_STATUS, ModelDamagedError, ModelFiles
+
 
 def main() -> int:
-    """Run the command; return its exit status, or 128 and the number of the signal that ended it."""
+    """Run the command if the model is undamaged.
+
+    Return its exit status, 128 and the number of the signal that ended it, or `DAMAGED_STATUS`.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent-fd", type=int, required=True)
     parser.add_argument("command", nargs="+")
+    ModelFiles.add_arguments(parser)
     arguments = parser.parse_args()
 
     # SIGTERM goes to the whole group; this process stays until the server has ended. A handler, because an
     # ignored signal would stay ignored in the server too.
     signal.signal(signal.SIGTERM, lambda *_: None)
     threading.Thread(target=_kill_group_at_eof, args=[arguments.parent_fd], daemon=True).start()
+    files = ModelFiles.from_arguments(arguments)
+    if files is not None:
+        try:
+            files.check()
+        except ModelDamagedError as error:
+            sys.stdout.write(f"{error}\n")
+            return DAMAGED_STATUS
     status = subprocess.run(arguments.command, check=False).returncode
     return status if status >= 0 else 128 - status
 

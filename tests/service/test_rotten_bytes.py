@@ -1,0 +1,302 @@
+"""What is stored of a model is damaged behind the service's back: nothing ever serves it."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentStatusResponse
+from deployledger.adapters.artifacts.staging import remove_tree
+from deployledger.adapters.oci import OciLayoutRegistry, extract_model
+from deployledger.domain.ports import (
+    Observation,
+    PackageRequest,
+    ProvisionedTarget,
+    ProvisionRequest,
+    ReportProgress,
+)
+from deployledger.domain.reasons import FailureReason
+from deployledger.domain.values import Image
+from tests.adapters.files import rot
+from tests.domain.given import request
+from tests.service.conftest import OpenService
+from tests.service.outside import HeldOrchestrator, eventually
+
+FILES = {"model.onnx": b"0123456789" * 100, "notes/readme.txt": b"iris" * 20}
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """Return one kind of database: the files are the same on all."""
+    return f"sqlite:///{tmp_path / 'events.db'}"
+
+
+class Extracting(HeldOrchestrator):
+    """Loads what is in the image, and remembers what that was."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.serves: dict[str, bytes] = {}
+        self.is_damaged = False
+
+    async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        extract_model(request.image.reference, self.folder)
+        self.serves = read(self.folder)
+        self.is_damaged = False
+        return await super().provision(request, report)
+
+    async def observe(self, deployment_id: UUID) -> Observation:
+        observed = await super().observe(deployment_id)
+        return Observation(observed.running, observed.revision, damaged=self.is_damaged)
+
+
+class ForeignRegistry:
+    """A registry client of a user: it believes what it is given, and says nothing of checks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._registry = OciLayoutRegistry(folder)
+        self.packaged: list[dict[str, bytes]] = []
+
+    async def build_and_push(self, request: PackageRequest) -> Image:
+        self.packaged.append(read(request.model_path))
+        return await self._registry.build_and_push(request)
+
+
+class Setting:
+    """A service over real stores, and the model that it deploys."""
+
+    def __init__(self, tmp_path: Path, open_service: OpenService) -> None:
+        self.home = Path(os.environ["DEPLOYLEDGER_HOME"])
+        self.source = tmp_path / "source"
+        self.orchestrator = Extracting(tmp_path / "extracted")
+        self._open = open_service
+        write(self.source, FILES)
+
+    def service(self, registry: object | None = None) -> MLModelDeploymentService:
+        from deployledger.adapters.mlflow import MlflowModelRegistryClient
+
+        images = registry or OciLayoutRegistry(self.home / "images")
+        return self._open(MlflowModelRegistryClient(), images, self.orchestrator)
+
+    async def deployed(
+        self, service: MLModelDeploymentService, name: str = "iris"
+    ) -> DeploymentStatusResponse:
+        answer = await service.deploy_model(request(model_uri=str(self.source), deployment_name=name))
+        return await service.wait_for_deployment(answer.deployment_id, timeout=10)
+
+    async def updated(self, service: MLModelDeploymentService, deployment_id: UUID) -> None:
+        other = self.source.with_name("other")
+        write(other, {"model.onnx": b"another model"})
+        await service.update_deployment(deployment_id, request(model_uri=str(other)))
+        assert (await service.wait_for_deployment(deployment_id, timeout=10)).status == "active"
+
+    async def rolled_back(
+        self, service: MLModelDeploymentService, deployment_id: UUID
+    ) -> DeploymentStatusResponse:
+        await service.rollback_deployment(deployment_id, 1)
+        return await service.wait_for_deployment(deployment_id, timeout=10)
+
+    def stored(self, content: bytes) -> list[Path]:
+        """Return every stored file with this content, or with it inside."""
+        return [
+            path
+            for top in ("artifacts", "images")
+            for path in (self.home / top).rglob("*")
+            if path.is_file() and "damaged" not in path.parts and content in path.read_bytes()
+        ]
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    return {str(it.relative_to(folder)): it.read_bytes() for it in folder.rglob("*") if it.is_file()}
+
+
+@pytest.fixture
+def setting(tmp_path: Path, open_service: OpenService) -> Setting:
+    return Setting(tmp_path, open_service)
+
+
+def blob(setting: Setting) -> Path:
+    return next(
+        it for it in setting.stored(FILES["model.onnx"]) if "blobs" in it.parts and "images" not in it.parts
+    )
+
+
+def truncate(path: Path) -> None:
+    path.chmod(0o644)
+    os.truncate(path, 10)
+
+
+def replace_by_copy(path: Path) -> None:
+    """Rot only one of the hard links: the file under the model's own name."""
+    content = path.read_bytes()
+    path.parent.chmod(0o755)
+    path.unlink()
+    path.write_bytes(content)
+    rot(path)
+
+
+def each(damage: Callable[[Path], None], *folders: Path) -> None:
+    for path in [it for folder in folders for it in folder.rglob("*") if it.is_file()]:
+        damage(path)
+
+
+DAMAGE: dict[str, Callable[[Setting], None]] = {
+    "a blob rots": lambda setting: rot(blob(setting)),
+    "a blob is cut": lambda setting: truncate(blob(setting)),
+    "a blob is gone": lambda setting: blob(setting).unlink(),
+    "all blobs rot": lambda setting: each(rot, setting.home / "artifacts" / "blobs"),
+    "a listing rots": lambda setting: each(rot, setting.home / "artifacts" / "listings"),
+    "a file in the folder rots": lambda setting: each(
+        replace_by_copy, setting.home / "artifacts" / "folders"
+    ),
+    "blobs and listing are gone": lambda setting: remove_tree(setting.home / "artifacts"),
+    "all of the image rots": lambda setting: each(rot, setting.home / "images" / "blobs"),
+    "all of it rots": lambda setting: each(
+        rot,
+        *(setting.home / "artifacts" / kind for kind in ("blobs", "listings")),
+        setting.home / "images/blobs",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_rollback_to_damaged_files_serves_the_right_ones(setting: Setting, damage: str) -> None:
+    service = setting.service()
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    DAMAGE[damage](setting)
+    back = await setting.rolled_back(service, first.deployment_id)
+    assert (back.status, back.serving_artifact_digest) == ("active", first.artifact_digest)
+    assert setting.orchestrator.serves == FILES
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_fresh_deploy_over_damaged_files_serves_the_right_ones(setting: Setting, damage: str) -> None:
+    service = setting.service()
+    first = await setting.deployed(service)
+    DAMAGE[damage](setting)
+    again = await setting.deployed(service, "again")
+    assert (again.status, again.artifact_digest) == ("active", first.artifact_digest)
+    assert setting.orchestrator.serves == FILES
+
+
+async def test_damage_that_cannot_be_mended_fails_and_names_the_file(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = setting.service()
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    damaged = blob(setting)
+    rot(damaged)
+    rotten = damaged.read_bytes()
+    shutil.rmtree(setting.source)
+
+    failed = await setting.rolled_back(service, first.deployment_id)
+
+    assert failed.failure is not None
+    assert failed.failure.reason is FailureReason.ARTIFACT_DAMAGED
+    assert "model.onnx was not what was stored" in failed.failure.message
+    assert "could not be fetched again" in failed.failure.message
+    assert "deployment 'iris'" in failed.failure.message
+    assert str(setting.source) in failed.failure.hint
+    aside = setting.home / "artifacts" / "damaged" / damaged.name
+    assert str(aside) in failed.failure.message
+    assert aside.read_bytes() == rotten
+    assert not damaged.exists()
+    assert setting.orchestrator.serves == {"model.onnx": b"another model"}
+
+    # As the hint says: the files are restored, and the step is tried again.
+    write(setting.source, FILES)
+    await service.retry_deployment(first.deployment_id)
+    assert (await service.wait_for_deployment(first.deployment_id, timeout=10)).status == "active"
+    assert setting.orchestrator.serves == FILES
+
+
+async def test_damage_is_not_mended_from_a_source_that_has_other_files_now(setting: Setting) -> None:
+    service = setting.service()
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    rot(blob(setting))
+    write(setting.source, {"model.onnx": b"trained again"})
+    failed = await setting.rolled_back(service, first.deployment_id)
+    assert failed.failure is not None
+    assert failed.failure.reason is FailureReason.ARTIFACT_DAMAGED
+    assert "no longer the one that was deployed" in failed.failure.message
+    assert setting.orchestrator.serves == {"model.onnx": b"another model"}
+
+
+async def test_what_is_mended_is_reported_with_the_file_and_where_the_damaged_one_is(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = setting.service()
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    damaged = blob(setting)
+    rot(damaged)
+    with caplog.at_level(logging.WARNING, "ml_model_deployment_service.artifacts"):
+        await setting.rolled_back(service, first.deployment_id)
+    aside = setting.home / "artifacts" / "damaged" / damaged.name
+    assert any(
+        f"model.onnx was not what was stored, and was moved to {aside}" in it
+        and f"It was fetched again from {setting.source}" in it
+        for it in caplog.messages
+    )
+
+
+async def test_a_registry_that_hashes_nothing_is_given_files_that_were_hashed(setting: Setting) -> None:
+    registry = ForeignRegistry(setting.home / "images")
+    service = setting.service(registry)
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    rot(blob(setting))
+    await setting.rolled_back(service, first.deployment_id)
+    assert registry.packaged[-1] == FILES
+    assert setting.orchestrator.serves == FILES
+
+
+class Forgetful(OciLayoutRegistry):
+    """Builds another image each time."""
+
+    async def build_and_push(self, request: PackageRequest) -> Image:
+        image = await super().build_and_push(request)
+        digest = f"sha256:{request.revision:064}"
+        return image.model_copy(update={"digest": digest, "reference": image.reference[:-64] + digest[-64:]})
+
+
+async def test_an_image_that_differs_from_the_one_in_the_log_is_not_provisioned(setting: Setting) -> None:
+    setting.orchestrator = HeldOrchestrator()  # type: ignore[assignment]
+    service = setting.service(Forgetful(setting.home / "images"))
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    failed = await setting.rolled_back(service, first.deployment_id)
+    assert failed.failure is not None
+    assert failed.failure.reason is FailureReason.ARTIFACT_DAMAGED
+    assert f"is sha256:{3:064}, and was sha256:{1:064} before" in failed.failure.message
+
+
+@pytest.mark.parametrize("damage", ["all of the image rots", "all of it rots"])
+async def test_a_service_that_opens_serves_the_right_files_although_image_and_store_are_damaged(
+    setting: Setting, damage: str
+) -> None:
+    service = setting.service()
+    first = await setting.deployed(service)
+    await service.close()
+    DAMAGE[damage](setting)
+    setting.orchestrator.serves = {}
+    setting.orchestrator.is_damaged = True
+    async with setting.service() as service:
+        await service.settled(first.deployment_id)
+        await eventually(lambda: setting.orchestrator.serves == FILES)
