@@ -16,8 +16,9 @@ from deployledger.adapters.cli import (
     projection_commands,
     replay_command,
     status_commands,
+    streams,
 )
-from deployledger.adapters.cli.session import ExitCode, OpenService, Output, session_for, use
+from deployledger.adapters.cli.session import ExitCode, OpenService, Output, Session, session_for, use
 
 app = typer.Typer(
     name="deployledger",
@@ -36,18 +37,47 @@ _USAGE_ERROR: type = typer.BadParameter.__mro__[1]
 def run(open_service: OpenService) -> NoReturn:
     """Run the command line on a service, and exit."""
     use(open_service)
-    if not _asks_for_json(sys.argv[1:]):
-        app()
-        raise SystemExit(int(ExitCode.DONE))
+    streams.guard()
+    code: object = int(ExitCode.DONE)
     try:
-        code = app(standalone_mode=False)
-    except typer.Abort:  # Ctrl-C where no command deals with it
-        code = 128 + signal.SIGINT
+        try:
+            code = _run()
+        except SystemExit as end:
+            code = end.code
+        streams.answer().flush()
+    except streams.OutputError as error:
+        code = code or _unwritten(error)
+    raise SystemExit(code)
+
+
+def _run() -> Any:
+    try:
+        return app(standalone_mode=False)
+    except typer.Abort:  # the end of the input, where one is asked for
+        return int(ExitCode.FAILED)
     except Exception as error:
         if not isinstance(error, _USAGE_ERROR):
             raise
         _refuse(error)
-    raise SystemExit(code)
+
+
+def _session() -> Session:
+    return session_for(Output.JSON if _asks_for_json(sys.argv[1:]) else Output.TABLE)
+
+
+def _unwritten(error: streams.OutputError) -> int:
+    """Say that an answer could not be written, unless nobody wants it; return the exit code."""
+    if error.is_unwanted:
+        return 128 + signal.SIGPIPE
+    try:
+        _session().fail(
+            f"The answer could not be written to standard output: {error.reason}.",
+            "Give the command again when that is mended.",
+            ExitCode.FAILED,
+            "output_failed",
+        )
+    except SystemExit as end:
+        return int(ExitCode.FAILED) if end.code is None else int(end.code)
 
 
 def _asks_for_json(arguments: list[str]) -> bool:
@@ -57,19 +87,20 @@ def _asks_for_json(arguments: list[str]) -> bool:
 
 
 def _refuse(error: Any) -> NoReturn:
-    """Print what is wrong with the command as it was typed, as other errors are printed with JSON."""
+    """Print what is wrong with the command as it was typed, as other errors are printed."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # its help is printed
+        raise SystemExit(int(ExitCode.USAGE))
     context = error.ctx
     command = context.command_path if context is not None else "deployledger"
-    session_for(Output.JSON).fail(
-        error.format_message(), f"`{command} --help` says how it is used.", ExitCode.USAGE, "usage"
-    )
+    hint = f"`{command} --help` says how it is used."
+    _session().fail(error.format_message(), hint, ExitCode.USAGE, "usage")
 
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
         from importlib.metadata import version
 
-        sys.stdout.write(f"deployledger {version('deployledger')}\n")
+        streams.answer().write(f"deployledger {version('deployledger')}\n")
         raise typer.Exit
 
 
@@ -94,7 +125,7 @@ def lifecycle(
     if output == "json":
         session_for(Output.JSON).print_json(table(LIFECYCLE))
     else:
-        sys.stdout.write(mermaid(LIFECYCLE))
+        streams.answer().write(mermaid(LIFECYCLE))
 
 
 def demo(

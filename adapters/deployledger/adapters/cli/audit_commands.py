@@ -1,7 +1,6 @@
 """The commands that prove that the record was not edited: keys, checkpoints, proofs, verifying."""
 
 import base64
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -136,7 +135,7 @@ def checkpoint(
             }
         )
     else:
-        sys.stdout.write(made.note)
+        session.print_lines(made.note.removesuffix("\n"))
 
 
 @audit.command()
@@ -159,7 +158,7 @@ def root(
     if session.is_json:
         session.print_json({"size": found, "root": _base64(digest), "root_hex": digest.hex()})
     else:
-        sys.stdout.write(f"{found} {_base64(digest)}\n")
+        session.print_lines(f"{found} {_base64(digest)}")
 
 
 @audit.command()
@@ -195,11 +194,11 @@ def prove(
             }
         )
         return
-    sys.stdout.write(f"event      {proof.position}\n")
-    sys.stdout.write(f"leaf hash  {_base64(proof.leaf_hash)}\n")
+    session.print_lines(f"event      {proof.position}")
+    session.print_lines(f"leaf hash  {_base64(proof.leaf_hash)}")
     for number, it in enumerate(proof.path):
-        sys.stdout.write(f"{'path' if number == 0 else '':<10} {_base64(it)}\n")
-    sys.stdout.write(f"root       {_base64(proof.root)}  of {proof.size} events\n")
+        session.print_lines(f"{'path' if number == 0 else '':<10} {_base64(it)}")
+    session.print_lines(f"root       {_base64(proof.root)}  of {proof.size} events")
 
 
 @audit.command()

@@ -44,6 +44,16 @@ def run_demo(session: Session, *, keep: bool) -> None:
 
 
 async def _demonstrate(session: Session, service: "DeploymentService", *, keep: bool) -> None:
+    try:
+        await _live(session, service)
+    finally:  # also if nobody reads what is told of it
+        if not keep:
+            for deployment in await service.list_deployments():
+                _Narrator(session).title("Deleting it")
+                await _done(session, service, await service.delete_deployment(deployment.deployment_id))
+
+
+async def _live(session: Session, service: "DeploymentService") -> None:
     from deployledger.adapters.cli.rendering import deployments_table
     from deployledger.adapters.cli.timeline import timeline
 
@@ -67,9 +77,6 @@ async def _demonstrate(session: Session, service: "DeploymentService", *, keep: 
     session.stdout.print(deployments_table(await service.list_deployments()))
     say.title("How it came to be")
     session.stdout.print(timeline(await service.get_deployment_history(first.deployment_id)))
-    if not keep:
-        say.title("Deleting it")
-        await _done(session, service, await service.delete_deployment(first.deployment_id))
     if load.unanswered:
         session.fail(f"{load.unanswered} requests were not answered during the update.", "", ExitCode.FAILED)
 

@@ -258,7 +258,9 @@ def cancel(
         await service.settled(found.deployment_id)
         return await _told(service, await service.get_deployment_status(found.deployment_id))
 
-    _print(session, *session.run(command))
+    answer = session.run(command)
+    with session.reporting():
+        _print(session, *answer)
 
 
 def delete(
@@ -372,9 +374,8 @@ def _command(
         )
     if not wait:
         resume_in_background(answer.deployment_id)
-    _print(session, answer, recorded)
-    if wait and outcome(answer, deleting=deleting) is ExitCode.FAILED:
-        raise SystemExit(int(ExitCode.FAILED))
+    with session.reporting(outcome(answer, deleting=deleting) if wait else ExitCode.DONE):
+        _print(session, answer, recorded)
 
 
 def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -> NoReturn:

@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import json
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +22,7 @@ from deployledger.adapters.cli.session import (
     escaped,
     session_for,
 )
+from deployledger.domain.visible import visible
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,7 +46,9 @@ _LOOK_BACK = 10_000
 def init(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
     """Create the event log's schema in the database, if it has none."""
     session = session_for(output, verbose)
-    _print_state(session, _of_log(session, lambda log: log.create_schema()))
+    state = _of_log(session, lambda log: log.create_schema())
+    with session.reporting():
+        _print_state(session, state)
 
 
 @database.command()
@@ -79,7 +80,9 @@ def check(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
 def upgrade(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
     """Bring an older schema to the one that is needed; every event is kept."""
     session = session_for(output, verbose)
-    _print_state(session, _of_log(session, lambda log: log.upgrade_schema()))
+    state = _of_log(session, lambda log: log.upgrade_schema())
+    with session.reporting():
+        _print_state(session, state)
 
 
 @log.command()
@@ -323,7 +326,6 @@ def _begin(log: "EventLog", topics: list[str], stream_id: "UUID | None") -> int:
 def _print_events(session: Session, events: "Iterable[RecordedEvent]") -> None:
     for recorded in events:
         _print_event(session, recorded)
-    sys.stdout.flush()
 
 
 def _print_event(session: Session, recorded: "RecordedEvent") -> None:
@@ -337,11 +339,11 @@ def _print_event(session: Session, recorded: "RecordedEvent") -> None:
             "topic": event.TOPIC,
             **event.model_dump(mode="json"),
         }
-        sys.stdout.write(json.dumps(line) + "\n")
+        session.print_json(line, is_line=True)
     else:
-        sys.stdout.write(
+        session.print_lines(
             f"{recorded.position:>8}  {_moment(recorded.recorded_at)}  {event.TOPIC:<32} "
-            f"{str(event.originator_id)[:8]} v{event.originator_version:<4} {event.actor}\n"
+            f"{str(event.originator_id)[:8]} v{event.originator_version:<4} {visible(event.actor)}"
         )
 
 

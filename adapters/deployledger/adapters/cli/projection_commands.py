@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -123,7 +122,8 @@ def rebuild(
             highlight=False,
         )
         raise SystemExit(128 + signal.SIGINT) from None
-    print_rebuilt(session, done)
+    with session.reporting():
+        print_rebuilt(session, done)
     if not session.is_json:
         for status in parked:
             _advise(session, status)
@@ -230,10 +230,11 @@ def remove(
         models.store.remove(name, version)
 
     _do(session, work)
-    if session.is_json:
-        _print_json(session, {"name": name, "version": version, "removed": True})
-    else:
-        session.stdout.print(f"{escaped(name)} version {version} is removed.", highlight=False)
+    with session.reporting():
+        if session.is_json:
+            _print_json(session, {"name": name, "version": version, "removed": True})
+        else:
+            session.stdout.print(f"{escaped(name)} version {version} is removed.", highlight=False)
 
 
 # Parked events ------------------------------------------------------------------------------------------
@@ -303,7 +304,7 @@ def show(
     from deployledger.adapters.cli.rendering import parked_card
 
     session.show(parked_card(raw, found))
-    sys.stdout.write(shown + "\n")
+    session.print_lines(shown)
 
 
 @parked.command()
@@ -328,14 +329,13 @@ def retry(
 
     with Interruptible():
         left = _do(session, work, deployment)
-    if session.is_json:
-        _print_json(session, {"projection": name, "parked": left})
-    elif left:
-        session.stdout.print(f"{name}: {_events(left)} still parked.", highlight=False)
-    else:
-        session.stdout.print(f"{name}: nothing is parked any more.", highlight=False)
-    if left:
-        raise SystemExit(int(ExitCode.FAILED))
+    with session.reporting(ExitCode.FAILED if left else ExitCode.DONE):
+        if session.is_json:
+            _print_json(session, {"projection": name, "parked": left})
+        elif left:
+            session.stdout.print(f"{escaped(name)}: {_events(left)} still parked.", highlight=False)
+        else:
+            session.stdout.print(f"{escaped(name)}: nothing is parked any more.", highlight=False)
 
 
 # What the commands share --------------------------------------------------------------------------------
@@ -392,11 +392,12 @@ def _refold(session: Session, names: Sequence[str] | None, all_: bool, deploymen
 
     with Interruptible():
         done = _do(session, work, deployment)
-    if session.is_json:
-        _print_json(session, done)
-        return
-    for it in done:
-        session.stdout.print(f"{it['name']}: the row of {it['key']} is made anew.", highlight=False)
+    with session.reporting():
+        if session.is_json:
+            _print_json(session, done)
+            return
+        for it in done:
+            session.stdout.print(f"{it['name']}: the row of {it['key']} is made anew.", highlight=False)
 
 
 def _parked(models: "ReadModels", name: str | None = None) -> "list[tuple[str, ParkedEvent]]":

@@ -14,7 +14,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deployledger.adapters.cli.terminal import shown, shown_lines
 from deployledger.domain.moments import written
+from deployledger.domain.visible import visible
 from deployledger.projections.history import event_name
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ _COLOURS = {
 
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_TAG_SIGNS = re.compile(r"[,=\"]")
 _BELOW = 10
 _LEAST_DETAILS = 22
 _MOST_DIFFERENCES = 100
@@ -76,10 +79,10 @@ def deployments_table(
     table.add_column("MODEL")  # what can be wrapped gives way first
     for deployment in deployments:
         table.add_row(
-            Text(deployment.deployment_name),
+            shown(deployment.deployment_name),
             coloured(deployment.status),
             _revision(deployment, brief=True),
-            Text(deployment.endpoint_url or "-"),
+            shown(deployment.endpoint_url or "-"),
             age(deployment.created_at, as_of),
             str(deployment.deployment_id)[:8],
             _Ending(deployment.model_uri),
@@ -91,7 +94,7 @@ class _Ending:
     """A text on one line, of which the end is shown where there is no room for all of it."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self._text = visible(text)
 
     def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> Measurement:
         return Measurement(1, max(1, cell_len(self._text)))
@@ -125,7 +128,7 @@ def deployment_card(
         ("Id", deployment.deployment_id),
         ("As of", as_of),
         ("Status", coloured(deployment.status)),
-        ("Message", deployment.message),
+        ("Message", shown_lines(deployment.message) if deployment.message else None),
         ("Running", _running(observation)),
         ("Endpoint", deployment.endpoint_url),
         ("Revision", _revision(deployment)),
@@ -146,14 +149,14 @@ def deployment_card(
         ("CPU", resources and resources.cpu_request),
         ("Memory", resources and resources.memory_request),
         ("GPU", resources and resources.gpu_request),
-        ("Tags", ", ".join(f"{key}={value}" for key, value in deployment.tags.items())),
+        ("Tags", ", ".join(f"{_tag(key)}={_tag(value)}" for key, value in deployment.tags.items())),
         ("Created", written(created)),
         ("Updated", written(updated)),
         ("Simulated", "yes" if deployment.simulated else None),
     ]
     return _Card(
         [
-            (label, value if isinstance(value, Text) else Text(str(value)))
+            (label, value if isinstance(value, Text) else shown(value))
             for label, value in lines
             if value is not None and value != ""
         ]
@@ -177,6 +180,12 @@ class _Card:
                 line.rstrip()
                 head = Text((label if number == 0 else "").ljust(indent), style="bold", end="")
                 yield Text.assemble(head, line, no_wrap=True, overflow="ignore")
+
+
+def _tag(text: Any) -> str:
+    """Return a tag's key or value; in quotes, if it could be taken for more than one."""
+    is_plain = isinstance(text, str) and text and text == text.strip() and not _TAG_SIGNS.search(text)
+    return text if is_plain else json.dumps(text, ensure_ascii=False)
 
 
 def _running(observation: "Observation | None") -> str | None:
@@ -203,7 +212,7 @@ def read_models_table(statuses: "Sequence[ReadModelStatus]") -> Table:
     for it in statuses:
         lag = f"{it.lag_events:,} ({_seconds(it.lag_seconds)})" if it.lag_events else "0"
         table.add_row(
-            it.name,
+            shown(it.name),
             f"{it.version}",
             f"{it.position:,}",
             lag,
@@ -227,7 +236,7 @@ def differences_table(differences: "Sequence[Difference]") -> Table:
     for it in differences[:_MOST_DIFFERENCES]:
         nothing = "-" if it.field else "no row"
         values = (_as_text(value, nothing) for value in (it.expected, it.found))
-        table.add_row(Text(it.key), it.field or "(the row)", *(Text(value) for value in values))
+        table.add_row(shown(it.key), shown(it.field or "(the row)"), *map(shown, values))
     if len(differences) > _MOST_DIFFERENCES:
         table.add_row(f"and {len(differences) - _MOST_DIFFERENCES:,} more", "", "", "")
     return table
@@ -238,7 +247,7 @@ def problem_list(problems: "Sequence[Problem]") -> Group:
     lines: list[RenderableType] = [Text(f"{'POSITION':>8}  {'EVENT':<17}  KIND", style="bold")]
     for it in problems:
         event = event_name(it.topic) if it.topic else "-"
-        lines.append(Text(f"{it.position:>8}  {event:<17}  {it.kind.value}", style="red", overflow="fold"))
+        lines.append(_line(f"{it.position:>8}  {event:<17}  {it.kind.value}", "red"))
         if it.stream_id:
             lines.append(_below(f"stream {it.stream_id}, version {it.stream_version}"))
         lines.append(_below(it.message))
@@ -251,7 +260,7 @@ def rule_difference_list(differences: "Sequence[RuleDifference]") -> Group:
     for it in differences:
         theirs = it.theirs or f"refused{': ' if it.reason else ''}{it.reason}"
         lines += [
-            Text(f"{it.position:>8}  {event_name(it.topic):<17}  {it.deployment_name}", overflow="fold"),
+            _line(f"{it.position:>8}  {event_name(it.topic):<17}  {it.deployment_name}"),
             _below(f"ours:   {it.state or 'nothing'} -> {it.ours}"),
             _below(f"theirs: {theirs}"),
         ]
@@ -259,7 +268,13 @@ def rule_difference_list(differences: "Sequence[RuleDifference]") -> Group:
 
 
 def _below(text: str) -> Padding:
-    return Padding(Text(text, overflow="fold"), (0, 0, 0, _BELOW), expand=False)
+    return Padding(_line(text), (0, 0, 0, _BELOW), expand=False)
+
+
+def _line(text: str, style: str = "") -> Text:
+    line = shown(text, style)
+    line.overflow = "fold"
+    return line
 
 
 def _as_text(value: Any, nothing: str) -> str:
@@ -283,7 +298,7 @@ def parked_table(parked: "Sequence[tuple[str, ParkedEvent]]") -> Table:
         why = _shortened(" ".join(_why(it).split()), _LONGEST_ERROR)
         key = it.key[:8] if it.key == it.stream_id else it.key
         event = f"{it.topic.rpartition('.')[2]}, {age(it.parked_at)} ago"
-        table.add_row(f"{it.position}", name, Text(key), Text(event), Text(why))
+        table.add_row(f"{it.position}", *map(shown, (name, key, event, why)))
     return table
 
 
@@ -299,7 +314,7 @@ def parked_card(raw: "RawEvent", parked: "Sequence[tuple[str, ParkedEvent]]") ->
     card.add_column(style="bold")
     card.add_column(overflow="fold")
     for label, value in lines:
-        card.add_row(label, Text(value))
+        card.add_row(shown(label), shown_lines(value))
     return card
 
 

@@ -176,4 +176,6 @@ def _rebuild_into(session: Session, url: str, workers: int | None, others: list[
         finally:
             models.store.close()
 
-    print_rebuilt(session, session.run(question))
+    rebuilt = session.run(question)
+    with session.reporting():
+        print_rebuilt(session, rebuilt)

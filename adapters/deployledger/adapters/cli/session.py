@@ -5,13 +5,15 @@ import enum
 import json
 import logging
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
+
+from deployledger.adapters.cli import streams
+from deployledger.domain.visible import visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -120,15 +122,46 @@ class Session:
         if console.is_terminal:
             console.print(answer, crop=False)
             return
-        with console.capture() as shown:
+        with console.capture() as captured:
             console.print(answer)
-        for line in shown.get().removesuffix("\n").split("\n"):
-            sys.stdout.write(f"{line.rstrip()}\n")
+        lines = captured.get().removesuffix("\n").split("\n")
+        streams.answer().write("".join(f"{line.rstrip()}\n" for line in lines))
 
-    def print_json(self, answer: Any) -> None:
-        """Print an answer as JSON: pydantic models, lists of them, or JSON values."""
-        json.dump(answer, sys.stdout, default=lambda model: model.model_dump(mode="json"), indent=2)
-        sys.stdout.write("\n")
+    def print_lines(self, text: str) -> None:
+        """Print lines as they are, but for what would act on a terminal; they are not held back."""
+        answer = streams.answer()
+        answer.write(visible_lines(text) + "\n")
+        answer.flush()
+
+    def print_json(self, answer: Any, *, is_line: bool = False) -> None:
+        """Print an answer as JSON: pydantic models, lists of them, or JSON values.
+
+        Args:
+            is_line: whether it is one of many answers, on a line each.
+        """
+        streams.answer().write(_json(answer, None if is_line else 2) + "\n")
+        if is_line:
+            streams.answer().flush()
+
+    @contextmanager
+    def reporting(self, code: "ExitCode" = ExitCode.DONE) -> Iterator[None]:
+        """Print the answer to a command that has taken effect: what came of it decides the exit code.
+
+        Args:
+            code: the exit code that tells the outcome, whether or not the answer can be written.
+        """
+        try:
+            yield
+            streams.answer().flush()
+        except streams.OutputError as error:
+            self.stderr.print(
+                f"The command took effect, but its answer could not be written to standard output: "
+                f"{escaped(error.reason)}.",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if code is not ExitCode.DONE:
+            raise SystemExit(int(code))
 
     async def say_if_empty(self, log: "EventLog") -> None:
         """Say of a log without events in which database it is: it may not be the one that was meant."""
@@ -140,13 +173,7 @@ class Session:
 
     def run(self, use: "Callable[[DeploymentService], Awaitable[_T]]") -> _T:
         """Open the service, use it, close it; errors of the service end the command with their exit code."""
-        if self.verbose:
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-        else:
-            logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
-            # Users are told what was made anew without being asked for, and what is not kept elsewhere.
-            for name in ("read_models", "checkpoints"):
-                logging.getLogger(f"ml_model_deployment_service.{name}").addHandler(logging.StreamHandler())
+        _log(verbose=self.verbose)
 
         async def opened() -> _T:
             async with self.open_service() as service:
@@ -173,9 +200,11 @@ class Session:
         """Print what went wrong and what to do, and end the command."""
         if self.is_json:
             report = {"error": {"message": message, "hint": hint, "reason": reason, "exit_code": int(code)}}
-            sys.stderr.write(json.dumps(report) + "\n")
+            streams.remarks().write(_json(report) + "\n")
         else:
-            self.stderr.print(f"[bold red]Error:[/] {escaped(message)}", highlight=False, soft_wrap=True)
+            # A message of several lines goes on below its first one: none of them is taken for one of ours.
+            told = "\n  ".join(map(escaped, message.splitlines()))
+            self.stderr.print(f"[bold red]Error:[/] {told}", highlight=False, soft_wrap=True)
             if hint:
                 self.stderr.print(escaped(hint), highlight=False, soft_wrap=True)
         raise SystemExit(int(code))
@@ -188,14 +217,33 @@ def exit_code(status_code: int) -> ExitCode:
 
 
 def escaped(text: object) -> str:
-    """Return text in which Rich sees no markup."""
-    from rich.markup import escape
+    """Return foreign text on one line, in which Rich sees no markup."""
+    from deployledger.adapters.cli import terminal
 
-    return escape(str(text))
+    return terminal.escaped(text)
+
+
+def _json(answer: Any, indent: int | None = None) -> str:
+    text = json.dumps(answer, default=lambda model: model.model_dump(mode="json"), indent=indent)
+    return text.replace("\x7f", r"\u007f")  # the only control character that JSON may have as it is
+
+
+def _log(*, verbose: bool) -> None:
+    from deployledger.adapters.cli.terminal import LogFormatter
+
+    handler = logging.StreamHandler()
+    if verbose:
+        handler.setFormatter(LogFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        return
+    handler.setFormatter(LogFormatter())
+    logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
+    # Users are told what was made anew without being asked for, and what is not kept elsewhere.
+    for name in ("read_models", "checkpoints"):
+        logging.getLogger(f"ml_model_deployment_service.{name}").addHandler(handler)
 
 
 def _console(*, stderr: bool) -> "Console":
-    from rich.console import Console
+    from deployledger.adapters.cli.terminal import Terminal
 
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=10_000)
+    return Terminal(stderr=stderr)

@@ -1,7 +1,6 @@
 """The commands that show deployments: ``status``, ``list`` and ``logs``."""
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -72,8 +71,7 @@ def status(
             return
         async for current in service.watch_deployment(found.deployment_id):
             if session.is_json:
-                sys.stdout.write(current.model_dump_json() + "\n")
-                sys.stdout.flush()
+                session.print_json(current, is_line=True)
             else:
                 moment = f"{current.updated_at:%H:%M:%S}"
                 session.stdout.print(
@@ -233,8 +231,7 @@ def logs(
     async def question(service: "DeploymentService") -> None:
         found = await service.find_deployment(deployment)
         async for line in service.deployment_logs(found.deployment_id, follow=follow):
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            session.print_lines(line)
 
     with Interruptible():
         session.run(question)

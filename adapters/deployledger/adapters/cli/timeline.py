@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deployledger.domain.moments import written
+from deployledger.domain.visible import visible
 
 if TYPE_CHECKING:
     from datetime import date
@@ -62,7 +63,7 @@ def _columns(entry: "DeploymentHistoryEntry") -> tuple[str, ...]:
         f"{entry.version}",
         f"{entry.position}",
         f"{entry.recorded_at:%H:%M:%S.%f}",
-        entry.event,
+        _cleaned(entry.event),
         f"{entry.revision}",
         _took(entry.duration),
     )
@@ -137,13 +138,13 @@ def _shown(value: Any) -> str:
 
 
 def _cleaned(text: str) -> str:
-    """Return a text with short digests, and without anything that a terminal would take for a command."""
-    return _DIGEST.sub(r"\1", text if text.isprintable() else json.dumps(text)[1:-1])
+    """Return a text on one line, with short digests."""
+    return _DIGEST.sub(r"\1", visible(text))
 
 
 def difference_title(difference: "DeploymentDifference") -> str:
     """Return which moments of which deployment are compared, a line each."""
-    name = difference.deployment_name
+    name = visible(difference.deployment_name)
     return f"{name}: {_moment(difference.before)}\n{'->':>{len(name) + 1}} {_moment(difference.after)}"
 
 
