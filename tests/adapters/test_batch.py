@@ -20,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deployledger.adapters.local import LocalProcessOrchestrator
-from deployledger.adapters.local.locations import local_path
+from deployledger.adapters.local.locations import batch_file
 from deployledger.adapters.model_files.checking import list_files
 from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError
@@ -173,11 +173,11 @@ def test_an_mlflow_model_scores_rows_as_a_data_frame(tmp_path: Path) -> None:
 
 
 def test_locations_are_local_files(tmp_path: Path) -> None:
-    assert local_path(f"file://{tmp_path}/a%20b.csv", "input_uri") == tmp_path / "a b.csv"
-    assert local_path("data.csv", "input_uri") == Path.cwd() / "data.csv"
+    assert batch_file(f"file://{tmp_path}/a%20b.csv", "input_uri") == tmp_path / "a b.csv"
+    assert batch_file("data.csv", "input_uri") == Path.cwd() / "data.csv"
     for uri in (None, "", "s3://bucket/key", "file://elsewhere/x"):
         with pytest.raises(ConfigurationError, match="output_uri"):
-            local_path(uri, "output_uri")
+            batch_file(uri, "output_uri")
 
 
 def extract(reference: str, destination: Path) -> list[FileEntry]:

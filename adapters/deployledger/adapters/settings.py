@@ -8,6 +8,7 @@ from platformdirs import user_data_path
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from deployledger.adapters.sqlite import file_of
 from deployledger.domain.exceptions import ConfigurationError
 
 
@@ -36,7 +37,7 @@ class Settings(BaseSettings):
         ready_timeout: how many seconds a local server may take to become ready.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DEPLOYLEDGER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DEPLOYLEDGER_", frozen=True, env_ignore_empty=True)
 
     home: Annotated[Path, AfterValidator(_absolute)] = Field(
         default_factory=lambda: user_data_path("deployledger", appauthor=False)
@@ -83,9 +84,8 @@ def check_folder(database_url: str, home: Path) -> str:
     Raises:
         ConfigurationError: if it is a file in another folder, which does not exist.
     """
-    file = database_url.removeprefix("sqlite:///")
-    folder = _absolute(Path(file)).parent
-    if file != database_url and folder != home and not folder.exists():
+    file = file_of(database_url)
+    if file is not None and file.parent != home and not file.parent.exists():
         raise ConfigurationError(
             f"The folder of the SQLite file {file} does not exist.",
             hint="Make the folder first, or correct the path (DEPLOYLEDGER_DATABASE_URL).",

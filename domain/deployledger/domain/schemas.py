@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deployledger.domain.bounds import LONGEST_LINE, check_tags
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.handles import as_id, path_of
 from deployledger.domain.values import Digest, Failure, Progress, Step
 
 DEPLOYMENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
@@ -28,6 +29,10 @@ def _check_name(name: str) -> str:
         raise ValueError(
             f"{name!r} is not a legal deployment name: 1 to 63 letters, digits, '.', '_' or '-', "
             "starting with a letter or digit"
+        )
+    if as_id(name) is not None:
+        raise ValueError(
+            f"{name!r} is an id, and is taken for that wherever a deployment is named: choose another name"
         )
     return name
 
@@ -76,10 +81,10 @@ class _RequestMeta(ModelMetaclass):
                 return super().__call__(*args, **fields)
             except ValidationError as error:
                 problems = "; ".join(
-                    f"{'.'.join(map(str, problem['loc'])) or self.__name__}: "
-                    f"{problem['msg'].removeprefix('Value error, ')}"
+                    f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
                     for problem in error.errors(include_url=False)
                 )
+                problems = problems.removeprefix(": ").removesuffix(".")
                 raise ConfigurationError(f"The {self.__name__} is invalid: {problems}.") from error
 
 
@@ -137,6 +142,21 @@ class DeploymentRequest(Schema):
     resource_allocation: ResourceConfig | None = None
     version_strategy: Literal["new", "update_existing"] = "new"
     tags: Annotated[dict[str, Any], AfterValidator(_check_tags)] | None = None
+
+    @model_validator(mode="after")
+    def _name_files(self) -> Self:
+        """Refuse URIs of files that name none. Not in the parts, which stored events have as well."""
+        target = self.deployment_target_config
+        for name, uri in (
+            ("model_uri", self.model_uri),
+            ("input_uri", target.input_uri),
+            ("output_uri", target.output_uri),
+        ):
+            try:
+                path_of(uri or "")
+            except ConfigurationError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return self
 
 
 class DeploymentStatus(StrEnum):

@@ -44,12 +44,13 @@ from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import Condition
 from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.commands import Commands
-from deployledger.service.finding import find
+from deployledger.service.finding import find, find_id, find_to_change
 from deployledger.service.fleet import page_as_of
 from deployledger.service.ids import new_id
 from deployledger.service.listing import Filters, Listing, answer, is_text, keys, list_page
+from deployledger.service.local_files import local_path
 from deployledger.service.past import Past
-from deployledger.service.pipeline import Pipeline, local_path, next_step
+from deployledger.service.pipeline import Pipeline, next_step
 from deployledger.service.repository import Repository, check_id
 from deployledger.service.watchers import Watchers
 from deployledger.service.worker import Worker
@@ -484,23 +485,34 @@ class DeploymentService:
         """
 
         def find_and_look() -> DeploymentStatusResponse:
-            then = self._past.holder(reference, as_of) if as_of is not None and is_text(reference) else None
-            found = then or find(reference, self._repository, self._models)
+            if as_of is None or not is_text(reference):
+                found = find(reference, self._repository, self._models)
+            else:
+                found = (
+                    find_id(reference, self._repository)
+                    or self._past.holder(reference, as_of)
+                    or find(reference, self._repository, self._models)
+                )
             return self._status(found, as_of=as_of)
 
         return await self._blocking(find_and_look)
 
-    async def find_deployment_id(self, reference: str) -> UUID:
+    async def find_deployment_id(self, reference: str, *, to_change: bool = False) -> UUID:
         """Return the id of the deployment that a name, an id or a unique prefix of an id means.
 
         Unlike `find_deployment` it looks at nothing else, so it finds one whose status cannot be shown. An
         id is taken as it is, also if no deployment has it.
 
+        Args:
+            to_change: whether a command is to be given to it. A name that the deployment no longer has, and
+                what is the name of one and the beginning of the id of another, is then refused.
+
         Raises:
             ResourceNotFoundError: if none is meant.
             ConfigurationError: if the prefix fits several.
         """
-        return await self._blocking(find, reference, self._repository, self._models)
+        finding = find_to_change if to_change else find
+        return await self._blocking(finding, reference, self._repository, self._models)
 
     async def get_deployment_history(self, deployment_id: UUID) -> list[DeploymentHistoryEntry]:
         """Return every event of a deployment, oldest first, with what it changed and how long it took.

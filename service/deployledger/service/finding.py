@@ -1,11 +1,18 @@
-"""Finds the deployment that a name, an id or the beginning of an id means."""
+"""Finds the deployment that a name, an id or the beginning of an id means.
+
+A reference may be several of these at once. A whole id is always taken for that. Questions then take the
+name as it is now, the name as it was last, and the beginning of an id, in this order. Commands that change
+something take no name that a deployment no longer has, and nothing that could mean two deployments.
+"""
 
 from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError
+from deployledger.domain.handles import as_id
 from deployledger.domain.names import NameReserved, reservation_id
 from deployledger.projections.read_models import ReadModels
+from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import Condition
 from deployledger.service.listing import begins, is_text, keys
 from deployledger.service.repository import Repository
@@ -23,31 +30,91 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
     """
     if not is_text(reference):
         raise _not_found(reference, repository.log)
-    holder = repository.reservation(reference).holder
-    if holder is not None:
-        return holder
-    try:
-        return UUID(reference)
-    except ValueError:
-        pass
-    had = holders(reference, repository.log)
-    if had:
-        return had[-1]
-    named = keys(models, Condition("name", "=", reference), newest_first=True, limit=1)
-    if named:
-        return UUID(named[0])
-    if len(reference) < _SHORTEST_PREFIX:
-        raise _not_found(reference, repository.log)
-    begun = keys(models, *begins(reference.lower()), limit=_SHOWN)
+    if found := _by_id_or_name(reference, repository) or _had(reference, repository, models):
+        return found
+    begun = _begun(reference, models)
     if not begun:
         raise _not_found(reference, repository.log)
+    return _only(reference, begun)
+
+
+def find_to_change(reference: str, repository: Repository, models: ReadModels) -> UUID:
+    """Return the id of the deployment that a command is meant for.
+
+    Raises:
+        ResourceNotFoundError: if none is, or the deployment no longer has this name.
+        ConfigurationError: if several could be.
+    """
+    if not is_text(reference):
+        raise _not_found(reference, repository.log)
+    named = _by_id_or_name(reference, repository)
+    if named is not None and named == as_id(reference):
+        return named
+    begun = _begun(reference, models, Condition("deleted", "=", False))
+    had = None if named else _had(reference, repository, models)
+    for deployment_id, has in ((named, "is"), (had, "was")):
+        others = [it for it in begun if it != deployment_id]
+        if deployment_id is not None and others:
+            raise ConfigurationError(
+                f"{reference!r} {has} the name of deployment {deployment_id}, and the id of deployment "
+                f"{others[0]} begins with it.",
+                hint="Give the whole id of the one that is meant.",
+            )
+    if named is not None:
+        return named
+    if had is not None and had not in begun:
+        name = repository.deployment(had).name
+        if name != reference:
+            error = ResourceNotFoundError("Deployment", reference)
+            error.hint = f"The deployment that had this name is now called {name!r}."
+            raise error
+        return had  # it was deleted, which the command will say
+    begun = begun or _begun(reference, models)
+    if not begun:
+        raise _not_found(reference, repository.log)
+    return _only(reference, begun)
+
+
+def find_id(reference: str, repository: Repository) -> UUID | None:
+    """Return the id that a reference is as a whole, if a deployment has it."""
+    found = as_id(reference)
+    if found is None:
+        return None
+    first = repository.log.stream_records(found, limit=1)
+    return found if first and DEPLOYMENT_STATUS.reads(first[0].raw.topic) else None
+
+
+def _by_id_or_name(reference: str, repository: Repository) -> UUID | None:
+    """Return the deployment that has the id or the name; an id that none has is taken as it is."""
+    holder = repository.reservation(reference).holder
+    if holder is None:
+        return as_id(reference)
+    return find_id(reference, repository) or holder  # logs of earlier releases have names that are ids
+
+
+def _had(name: str, repository: Repository, models: ReadModels) -> UUID | None:
+    """Return the deployment that had a name last."""
+    if had := holders(name, repository.log):
+        return had[-1]
+    named = keys(models, Condition("name", "=", name), newest_first=True, limit=1)
+    return UUID(named[0]) if named else None
+
+
+def _begun(reference: str, models: ReadModels, *conditions: Condition) -> list[UUID]:
+    """Return the deployments of which the id begins so, up to so many as are counted."""
+    if len(reference) < _SHORTEST_PREFIX:
+        return []
+    return [UUID(it) for it in keys(models, *begins(reference.lower()), *conditions, limit=_SHOWN)]
+
+
+def _only(reference: str, begun: list[UUID]) -> UUID:
     if len(begun) > 1:
         raise ConfigurationError(
             f"{len(begun)}{'' if len(begun) < _SHOWN else ' or more'} deployments have an id "
             f"that begins with {reference!r}.",
             hint="Give more of the id.",
         )
-    return UUID(begun[0])
+    return begun[0]
 
 
 def _not_found(reference: str, log: EventLog) -> ResourceNotFoundError:

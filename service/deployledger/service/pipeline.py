@@ -5,19 +5,16 @@ records the result on the deployment. A step may run again after a crash: its ef
 """
 
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from deployledger.domain.deployment import Deployment, Revision
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
-    ConfigurationError,
     DeploymentError,
     MachineLearningServiceError,
     ModelRegistryError,
@@ -38,15 +35,12 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import without_credentials
 from deployledger.domain.values import Artifact, Image, Step
 from deployledger.service.clients import Clients, simulated_artifact, simulated_image
+from deployledger.service.local_files import local_path
 
 LOGGER = logging.getLogger("ml_model_deployment_service.artifacts")
 
 Record = Callable[[Deployment, CommandContext], None]
 """Records the result of a step on the deployment."""
-
-
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]+:")
-"""What a URI begins with; a path that begins so is written ``./like:this``."""
 
 
 def next_step(deployment: Deployment) -> Step | None:
@@ -64,22 +58,6 @@ def next_step(deployment: Deployment) -> Step | None:
             return Step.DELETE
         case _:
             return None
-
-
-def local_path(model_uri: str) -> Path | None:
-    """Return the path that a direct path or ``file://`` URI names, or None for another kind of URI.
-
-    Raises:
-        ConfigurationError: if it is malformed.
-    """
-    try:
-        if model_uri.startswith("file:"):
-            return Path(unquote(urlsplit(model_uri).path))
-        return None if _SCHEME.match(model_uri) else Path(model_uri).expanduser()
-    except (ValueError, RuntimeError, OSError) as error:
-        raise ConfigurationError(
-            f"The model URI {without_credentials(model_uri)!r} names no path: {error}."
-        ) from error
 
 
 @dataclass(frozen=True)

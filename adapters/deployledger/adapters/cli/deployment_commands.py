@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from uuid import UUID
 
@@ -164,21 +163,22 @@ def update(
     What serves goes on serving until the new revision is ready.
     """
     session = session_for(output, verbose)
-    target = {
-        "replicas": replicas,
-        "port": port,
-        "serving_image": serving_image,
-        "input_uri": _absolute(input_uri),
-        "output_uri": _absolute(output_uri),
-    }
     resources = {"cpu_request": cpu, "memory_request": memory, "gpu_request": gpu}
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
         from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 
-        current = await _find_to_command(service, deployment)
+        found = await service.find_deployment_id(deployment, to_change=True)
+        current = await service.get_deployment_status(found)
         allocation = current.resource_allocation.model_dump() if current.resource_allocation else {}
         allocation |= _given(resources)
+        target = {
+            "replicas": replicas,
+            "port": port,
+            "serving_image": serving_image,
+            "input_uri": _absolute(input_uri),
+            "output_uri": _absolute(output_uri),
+        }
         return await service.update_deployment(
             current.deployment_id,
             DeploymentRequest(
@@ -251,12 +251,12 @@ def cancel(
     session = session_for(output, verbose)
 
     async def command(service: "DeploymentService") -> "_Told":
-        found = await _find_to_command(service, deployment)
+        found = await service.find_deployment_id(deployment, to_change=True)
         await service.cancel_deployment(
-            found.deployment_id, idempotency_key=idempotency_key, expected_version=expected_version
+            found, idempotency_key=idempotency_key, expected_version=expected_version
         )
-        await service.settled(found.deployment_id)
-        return await _told(service, await service.get_deployment_status(found.deployment_id))
+        await service.settled(found)
+        return await _told(service, await service.get_deployment_status(found))
 
     answer = session.run(command)
     with session.reporting():
@@ -302,22 +302,6 @@ def resume(
     )
 
 
-async def _find_to_command(service: "DeploymentService", reference: str) -> "DeploymentStatusResponse":
-    """Return the deployment that is meant; one that gave the name up is not, or the wrong one is deleted."""
-    from deployledger.domain.exceptions import ResourceNotFoundError
-
-    found = await service.find_deployment(reference)
-    if reference == found.deployment_name or str(found.deployment_id).startswith(reference.lower()):
-        return found
-    try:
-        UUID(reference)
-    except ValueError:
-        error = ResourceNotFoundError("Deployment", reference)
-        error.hint = f"The deployment that had this name is now called {found.deployment_name!r}."
-        raise error from None
-    return found
-
-
 def _command_on(
     session: Session,
     reference: str,
@@ -328,8 +312,7 @@ def _command_on(
     deleting: bool = False,
 ) -> None:
     async def find_and_command(service: "DeploymentService") -> "DeploymentStatusResponse":
-        found = await _find_to_command(service, reference)
-        return await command(service, found.deployment_id)
+        return await command(service, await service.find_deployment_id(reference, to_change=True))
 
     _command(session, find_and_command, wait, timeout, deleting=deleting)
 
@@ -406,12 +389,16 @@ def _print(
 
 
 def _tags(pairs: list[str] | None) -> dict[str, str]:
-    tags = {}
+    tags: dict[str, str] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--tag")
-        tags[key] = value
+        if tags.setdefault(key, value) != value:
+            raise typer.BadParameter(
+                f"{key}={tags[key]} and {pair} contradict each other: a tag has one value.",
+                param_hint="--tag",
+            )
     return tags
 
 
@@ -421,6 +408,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _absolute(uri: str | None) -> str | None:
     """Return a relative path as an absolute one: the job may run in another folder."""
-    if uri is None or "://" in uri:
-        return uri
-    return str(Path(uri).expanduser().absolute())
+    from deployledger.service.local_files import local_path
+
+    path = local_path(uri) if uri is not None else None
+    return uri if path is None or path.is_absolute() else str(path.absolute())

@@ -43,7 +43,6 @@ _COLOURS = {
 
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_TAG_SIGNS = re.compile(r"[,=\"]")
 _BELOW = 10
 _LEAST_DETAILS = 22
 _MOST_DIFFERENCES = 100
@@ -149,7 +148,7 @@ def deployment_card(
         ("CPU", resources and resources.cpu_request),
         ("Memory", resources and resources.memory_request),
         ("GPU", resources and resources.gpu_request),
-        ("Tags", ", ".join(f"{_tag(key)}={_tag(value)}" for key, value in deployment.tags.items())),
+        ("Tags", ", ".join(f"{_tag(key, is_key=True)}={_tag(it)}" for key, it in deployment.tags.items())),
         ("Created", written(created)),
         ("Updated", written(updated)),
         ("Simulated", "yes" if deployment.simulated else None),
@@ -182,10 +181,12 @@ class _Card:
                 yield Text.assemble(head, line, no_wrap=True, overflow="ignore")
 
 
-def _tag(text: Any) -> str:
-    """Return a tag's key or value; in quotes, if it could be taken for more than one."""
-    is_plain = isinstance(text, str) and text and text == text.strip() and not _TAG_SIGNS.search(text)
-    return text if is_plain else json.dumps(text, ensure_ascii=False)
+def _tag(value: Any, *, is_key: bool = False) -> str:
+    """Return a tag's key or value; as JSON, if it is no text or could be taken for more than one tag."""
+    signs = ',="' if is_key else ',"'
+    if isinstance(value, str) and value and value == value.strip() and not set(signs).intersection(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _running(observation: "Observation | None") -> str | None:

@@ -9,10 +9,10 @@ follows them (`following`) misses nothing. The recorders of `eventsourcing`, wit
 """
 
 import os
-from pathlib import Path
 from threading import Lock
 
 from deployledger.adapters.event_log.log import DatabaseEventLog
+from deployledger.adapters.sqlite import file_of
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.redaction import without_credentials
 
@@ -43,8 +43,8 @@ def open_event_log(
     """
     if database_url in _MEMORY:
         return _make(database_url, create, pool_size, patience)
-    file = database_url.removeprefix("sqlite:///")
-    place = str(Path(file).expanduser().absolute()) if file != database_url else database_url
+    file = file_of(database_url)
+    place = database_url if file is None else str(file)
     key = (os.getpid(), place, create, pool_size, patience)
     with _lock:
         log = _open.get(key)
@@ -62,8 +62,9 @@ def _make(database_url: str, create: bool, pool_size: int, patience: float) -> D
 
     if database_url in _MEMORY:
         return SQLiteEventLog(None, patience=patience)
-    if database_url.startswith("sqlite:///") and len(database_url) > len("sqlite:///"):
-        return SQLiteEventLog(Path(database_url.removeprefix("sqlite:///")), patience=patience)
+    file = file_of(database_url)
+    if file is not None:
+        return SQLiteEventLog(file, patience=patience)
     raise ConfigurationError(
         f"The database URL {without_credentials(database_url)!r} is of no kind that is known.",
         hint="Use sqlite:///path/to/file.db, sqlite:// (memory) or postgresql://user@host/database.",

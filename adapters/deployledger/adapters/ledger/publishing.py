@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from deployledger.domain.exceptions import (
     ConfigurationError,
@@ -15,6 +14,7 @@ from deployledger.domain.exceptions import (
     MachineLearningServiceError,
 )
 from deployledger.domain.redaction import without_credentials
+from deployledger.service.local_files import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -150,11 +150,8 @@ def _one(place: str) -> str:
 
 def _folder(place: str) -> Path | None:
     """Return the path that a place is, or None if it is a URI of another kind."""
-    if place.startswith("file://"):
-        return Path(unquote(urlsplit(place).path))
-    if "://" in place:
-        return None
-    return Path(place).expanduser().absolute()
+    path = local_path(place)
+    return None if path is None else path.absolute()
 
 
 def _read_file(name: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 from deployledger.adapters.local.extraction import ExtractModel, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.json_files import read_json
-from deployledger.adapters.local.locations import local_path
+from deployledger.adapters.local.locations import batch_file
 from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
 from deployledger.adapters.local.resources import threads
@@ -36,8 +36,8 @@ class BatchJobs:
             ConfigurationError: input or output is missing, or is no local file.
             DeploymentError: no runtime of this machine scores such a model.
         """
-        source = local_path(request.target.input_uri, "input_uri")
-        output = local_path(request.target.output_uri, "output_uri")
+        source = batch_file(request.target.input_uri, "input_uri")
+        output = batch_file(request.target.output_uri, "output_uri")
         if source == output:
             raise ConfigurationError(
                 f"The batch job {request.deployment_name!r} has {source} as its input and as its output.",

@@ -1,14 +1,14 @@
 """The files that a batch job reads and writes."""
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.service.local_files import local_path
 
 _LONGEST_NAME_BYTES = 200
 
 
-def local_path(uri: str | None, field: str) -> Path:
+def batch_file(uri: str | None, field: str) -> Path:
     """Return the absolute path that ``uri`` names: a path, or a ``file://`` URI without a host.
 
     A relative path is relative to the current folder of the process that provisions.
@@ -21,15 +21,18 @@ def local_path(uri: str | None, field: str) -> Path:
             f"A batch inference job needs {field}, and none was given.",
             hint=f"Set deployment_target_config.{field} to a local path or a file:// URI.",
         )
-    parts = urlsplit(uri)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return _usable(Path(unquote(parts.path)).absolute(), field)
-    if "://" in uri:
+    try:
+        path = local_path(uri)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{field} is wrong: {error.message}", hint=error.hint) from None
+    if path is None:
+        scheme = uri.partition(":")[0]
         raise ConfigurationError(
-            f"{field} has the scheme {parts.scheme!r}, and batch jobs on this machine use local files.",
-            hint="Copy the data to a local path, or give a file:/// URI.",
+            f"{field} has the scheme {scheme!r}, and batch jobs on this machine use local files.",
+            hint=f"Copy the data to a local path, or give a file:/// URI; a path that begins with {scheme}: "
+            f"is written ./{scheme}:",
         )
-    return _usable(Path(uri).expanduser().absolute(), field)
+    return _usable(path.absolute(), field)
 
 
 def _usable(path: Path, field: str) -> Path:

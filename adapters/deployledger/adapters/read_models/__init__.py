@@ -8,9 +8,9 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deployledger.adapters.sqlite import file_of
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.redaction import without_credentials
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST
@@ -94,7 +94,8 @@ def _place(url: str) -> tuple[str, ...]:
         PostgresDatabase(url, 1)  # which refuses a malformed one, and does not connect yet
         parameters = conninfo_to_dict(url)
         return tuple(str(parameters.get(name, "")) for name in ("host", "port", "dbname"))
-    return (str(Path(url.removeprefix("sqlite:///")).expanduser().resolve()),)
+    file = file_of(url)
+    return (url if file is None else str(file.resolve()),)
 
 
 def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "ReadModelStore":
@@ -105,10 +106,11 @@ def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "Re
         from deployledger.adapters.read_models.postgres.store import PostgresReadModels
 
         return PostgresReadModels(PostgresDatabase(url, pool_size), events=None, owns_database=True)
-    if url.startswith("sqlite:///") and len(url) > len("sqlite:///") and url not in _MEMORY:
+    file = file_of(url)
+    if file is not None:
         from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
 
-        return SQLiteReadModels(Path(url.removeprefix("sqlite:///")).expanduser().absolute())
+        return SQLiteReadModels(file)
     if url in _MEMORY:
         from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
 

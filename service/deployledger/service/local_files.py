@@ -1,0 +1,25 @@
+"""Files on this machine, as users name them."""
+
+from pathlib import Path
+
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.handles import path_of
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path that a path or ``file://`` URI names, or None for another kind of URI.
+
+    In a path, ``~`` and ``~user`` stand for home folders; in a URI for themselves.
+
+    Raises:
+        ConfigurationError: if it is malformed, on another host, or there is no such user.
+    """
+    path = path_of(uri)
+    if path is None or path != uri:
+        return None if path is None else Path(path)
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{uri!r} names no path: {error}", hint="A folder that is called so is written ./~name."
+        ) from error
