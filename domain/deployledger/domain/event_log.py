@@ -90,6 +90,20 @@ class KeyRecord(NamedTuple):
     recorded_at: int
 
 
+class KeyedEvent(NamedTuple):
+    """An idempotency key, with the event that it names.
+
+    Attributes:
+        key: the key, as it is stored.
+        raw: the event at that version of the deployment, not yet decoded; None if there is none.
+        recorded_at: when the log stored it, in microseconds since 1970-01-01 UTC; 0 if there is none.
+    """
+
+    key: KeyRecord
+    raw: RawEvent | None
+    recorded_at: int
+
+
 class RawRecord(NamedTuple):
     """An event as it is stored, with what the log keeps beside it. Ids are text, with or without dashes.
 
@@ -361,6 +375,13 @@ class EventLog(Protocol):
 
         Args:
             after: only keys behind this one.
+        """
+        ...
+
+    def keyed_events(self, *, until: int) -> Iterator[Sequence[KeyedEvent]]:
+        """Yield the idempotency keys of commands up to a position, each with the event it names, as pages.
+
+        A key that names no event is among them.
         """
         ...
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -18,12 +19,14 @@ from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,
     MachineLearningServiceError,
+    ResourceNotFoundError,
 )
+from deployledger.domain.fingerprints import fingerprint
 from deployledger.domain.names import NameReservation
 from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse, Text
 from deployledger.projections import status
 from deployledger.service.clients import SIMULATED
-from deployledger.service.idempotency import checked_key, fingerprint, require_same
+from deployledger.service.idempotency import checked_key, require_event, require_same
 from deployledger.service.repository import Repository
 
 _MOST_ATTEMPTS = 50
@@ -105,6 +108,7 @@ class Commands:
             key,
             lambda: fingerprint("deploy", request=request),
             actor,
+            request=request,
             without_looking=lambda by: decide(by, NameReservation(name)),
         )
 
@@ -122,6 +126,7 @@ class Commands:
             key,
             lambda: fingerprint("update", deployment_id, request=request, expected_version=expected_version),
             actor,
+            request=request,
         )
 
     async def on(
@@ -198,6 +203,7 @@ class Commands:
         digest_of: Callable[[], str],
         actor: str | None,
         *,
+        request: DeploymentRequest | None = None,
         without_looking: Decide | None = None,
     ) -> DeploymentStatusResponse:
         """Decide and store, again if somebody else changed the same stream meanwhile."""
@@ -207,7 +213,7 @@ class Commands:
             digest = digest_of()
             first = await self._blocking(self._repository.log.command, checked_key(key))
             if first is not None:
-                return await self._first_answer(first, digest)
+                return await self._first_answer(first, digest, request)
         by = CommandContext(actor=actor, at=self._now(), new_id=self._new_id, correlation_id=self._new_id())
         attempts_left = _MOST_ATTEMPTS
         while True:
@@ -220,7 +226,7 @@ class Commands:
                 # It may be refused because it was done: by the same command, repeated at the same time.
                 first = key and await self._blocking(self._repository.log.command, key)
                 if first:
-                    return await self._first_answer(first, digest)
+                    return await self._first_answer(first, digest, request)
                 raise
             deployment = decision.deployment
             own = deployment.collect_events()
@@ -233,7 +239,7 @@ class Commands:
                 await self._repository.log.append_async(events, command_key)
                 return status.respond(status.fold([*decision.history, *own]))
             except RepeatedCommandError as repeated:
-                return await self._first_answer(repeated.first, digest)
+                return await self._first_answer(repeated.first, digest, request)
             except ConcurrencyError:
                 attempts_left -= 1
                 if not attempts_left:
@@ -241,10 +247,20 @@ class Commands:
                 if attempts_left < _MOST_ATTEMPTS - 1:
                     await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))  # noqa: S311  # no secret
 
-    async def _first_answer(self, first: CommandKey, digest: str) -> DeploymentStatusResponse:
+    async def _first_answer(
+        self, first: CommandKey, digest: str, request: DeploymentRequest | None
+    ) -> DeploymentStatusResponse:
         """Return what the first command with the key answered."""
         require_same(first, digest)
-        history = await self._blocking(self._repository.history, first.deployment_id)
+        history: list[DeploymentEvent] = []
+        with suppress(ResourceNotFoundError):
+            history = await self._blocking(self._repository.history, first.deployment_id)
+        expected: DeploymentEvent | None = None
+        if request is not None:
+            by = CommandContext(self._actor, self._now(), self._new_id, correlation_id=self._new_id())
+            deployment = Deployment.request(self._new_id(), request, orchestrator=self._orchestrator, by=by)
+            (expected,) = deployment.collect_events()
+        require_event(first, history, expected)
         return status.respond(status.fold(history[: first.version]))
 
 

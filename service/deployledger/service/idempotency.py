@@ -1,29 +1,18 @@
 """Commands that may be repeated: the same key with the same command takes effect once."""
 
-import hashlib
-import json
-from uuid import UUID
+from collections.abc import Sequence
 
 from deployledger.domain.event_log import CommandKey
-from deployledger.domain.exceptions import ConfigurationError, IdempotencyKeyReusedError
-from deployledger.domain.schemas import DeploymentRequest
+from deployledger.domain.events import DeploymentEvent, Requested, UpdateRequested
+from deployledger.domain.exceptions import (
+    VERIFY_HINT,
+    ConfigurationError,
+    EventLogError,
+    IdempotencyKeyReusedError,
+)
+from deployledger.domain.fingerprints import is_of_command
 
 _LONGEST_KEY = 255
-
-
-def fingerprint(
-    command: str, deployment_id: UUID | None = None, **body: DeploymentRequest | int | None
-) -> str:
-    """Return a digest of a command: the same for the same command, another for any other."""
-    content = {
-        "command": command,
-        "deployment_id": deployment_id and str(deployment_id),
-        **{
-            name: value.model_dump(mode="json") if isinstance(value, DeploymentRequest) else value
-            for name, value in body.items()
-        },
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def checked_key(key: str) -> str:
@@ -49,3 +38,34 @@ def require_same(first: CommandKey, second: str) -> None:
     """
     if first.fingerprint != second:
         raise IdempotencyKeyReusedError(first.key, first=first.fingerprint, second=second)
+
+
+def require_event(
+    first: CommandKey, history: Sequence[DeploymentEvent], expected: DeploymentEvent | None
+) -> None:
+    """Check that the event that a stored key names is the one that its command stored.
+
+    Args:
+        history: the events of the deployment that the key names; none if there is no such deployment.
+        expected: an event that specifies what the repeated command asks for, if it is one that does.
+
+    Raises:
+        EventLogError: if it is not: the key was changed, or the log was.
+    """
+    event = history[first.version - 1] if 1 <= first.version <= len(history) else None
+    agrees = event is not None and is_of_command(event, first.fingerprint)
+    if agrees is None:  # what the event does not have of the request, the repeated command has
+        agrees = _specified(event) == _specified(expected)
+    if not agrees:
+        raise EventLogError(
+            f"The idempotency key {first.key!r} names version {first.version} of deployment "
+            f"{first.deployment_id}, which is not what the command with that key did: "
+            "the row of the key, or the log, was changed. The command was not given again.",
+            hint=VERIFY_HINT,
+        )
+
+
+def _specified(event: DeploymentEvent | None) -> tuple[object, ...] | None:
+    if not isinstance(event, Requested | UpdateRequested):
+        return None
+    return event.name, event.model_uri, event.target, event.resources, event.tags

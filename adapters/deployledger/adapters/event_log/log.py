@@ -28,6 +28,7 @@ from deployledger.domain.event_log import (
     EventRecord,
     Exported,
     Imported,
+    KeyedEvent,
     KeyRecord,
     LogStatistics,
     MovingProgress,
@@ -182,6 +183,10 @@ class DatabaseEventLog(ABC):
     @abstractmethod
     def _keys(self, until: int, after: str) -> Iterator[Sequence[KeyRecord]]:
         """Yield pages of idempotency keys, in the order of their bytes."""
+
+    @abstractmethod
+    def _keyed_events(self, until: int) -> Iterator[Sequence[KeyedEvent]]:
+        """Yield pages of idempotency keys with the events that they name."""
 
     @abstractmethod
     def staging(self) -> "AbstractContextManager[Staging]":
@@ -444,6 +449,12 @@ class DatabaseEventLog(ABC):
         with self._use():
             _ = self._recorder
         return self._keys(until, after)
+
+    def keyed_events(self, *, until: int) -> Iterator[Sequence[KeyedEvent]]:
+        """Yield the idempotency keys of commands, each with the event it names; see the port."""
+        with self._use():
+            _ = self._recorder
+        return self._keyed_events(until)
 
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class; see the port."""

@@ -19,6 +19,7 @@ from deployledger.projections.ledger.checking import (
     check_part,
     follow,
 )
+from deployledger.projections.ledger.commands import Commands
 from deployledger.projections.ledger.keys import Verifier
 from deployledger.projections.ledger.ledger import Ledger, Tree
 from deployledger.projections.ledger.legality import ILLEGAL, UNKNOWN, legality
@@ -90,6 +91,8 @@ class Audited:
         problems: what is wrong, the first position first.
         seconds: how long it took.
         findings: what checks of the database found; those that are problems are among ``problems``, too.
+        undecided_keys: how many idempotency keys cannot be compared with the request of their event, which
+            may have had credentials.
     """
 
     after: int
@@ -100,6 +103,7 @@ class Audited:
     problems: tuple[AuditProblem, ...]
     seconds: float
     findings: tuple[Finding, ...] = ()
+    undecided_keys: int = 0
 
     @property
     def covered(self) -> int:
@@ -160,6 +164,11 @@ class Audited:
                 f"Events {self.covered + 1:,} to {self.covered_by_database:,} are covered by checkpoints in "
                 "the database alone: who can remove those together with the events is not found out. "
                 "Give checkpoints that were kept elsewhere."
+            )
+        if self.undecided_keys:
+            found.append(
+                f"The fingerprints of {self.undecided_keys:,} idempotency keys cannot be made again from "
+                "their events: the requests may have had credentials, which are not recorded."
             )
         found.append("That what was recorded is true cannot be seen from the record.")
         return tuple(found)
@@ -224,6 +233,8 @@ def verify(
         problems.append(AuditProblem(end + 1, "truncated", message))
     elif changed is None and not any(it.missing for it in checked):
         problems += _lacking(ledger, checked, start, stored)
+    commands = Commands(ledger.log, end) if is_whole else None
+    problems += commands.problems if commands is not None else []
     problems += [AuditProblem(None, IN_DATABASE, it.message) for it in findings if it.is_problem]
     problems.sort(key=lambda it: (it.position is None, it.position))
     streams = {stream for part in checked for stream in (*part.begun, *part.continued)}
@@ -236,6 +247,7 @@ def verify(
         problems=tuple(problems[:MOST_PROBLEMS]),
         seconds=time.monotonic() - started,
         findings=tuple(findings),
+        undecided_keys=commands.undecided if commands is not None else 0,
     )
 
 

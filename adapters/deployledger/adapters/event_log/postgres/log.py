@@ -25,7 +25,7 @@ from deployledger.adapters.event_log.postgres.staging import PostgresStaging
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
 from deployledger.adapters.postgres import PostgresDatabase, Session, advice, reason
-from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
+from deployledger.domain.event_log import CommandKey, EventRecord, KeyedEvent, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.findings import Finding
 
@@ -41,6 +41,12 @@ _MOST_SKEW_SECONDS = 2.0
 
 _T = TypeVar("_T")
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
+
+
+class _KeyedRow(tuple[Any, ...]):
+    """A row of a query: the columns of a key, and those of its event."""
+
+    __slots__ = ()
 
 
 class PostgresEventLog(DatabaseEventLog):
@@ -284,6 +290,23 @@ class PostgresEventLog(DatabaseEventLog):
             'WHERE key COLLATE "C" > %s AND coalesce(position, 0) <= %s ORDER BY key COLLATE "C"'
         ).format(schema.KEYS, schema.EVENTS.name)
         yield from self._streamed(query, (after, until), KeyRecord, is_in_order=False)
+
+    def _keyed_events(self, until: int) -> Iterator[Sequence[KeyedEvent]]:
+        query = SQL(
+            "SELECT key, fingerprint, uuid_send(deployment_id), version, "
+            "round(date_part('epoch', keys.recorded_at) * 1000000)::bigint, position, originator_id::text, "
+            "originator_version, topic, state, "
+            "round(date_part('epoch', events.recorded_at) * 1000000)::bigint FROM {} AS keys "
+            "LEFT JOIN {} AS events ON originator_id = deployment_id AND originator_version = version "
+            'WHERE coalesce(position, 0) <= %s ORDER BY key COLLATE "C"'
+        ).format(schema.KEYS, schema.EVENTS.name)
+        for page in self._streamed(query, (until,), _KeyedRow, is_in_order=False):
+            yield [
+                KeyedEvent(
+                    KeyRecord(*row[:5]), None if row[5] is None else RawEvent(*row[5:10]), row[10] or 0
+                )
+                for row in page
+            ]
 
     @contextmanager
     def staging(self) -> Iterator[Staging]:

@@ -28,7 +28,7 @@ from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
 from deployledger.adapters.sqlite import advice, integrity
-from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord, RawEvent, RawRecord
+from deployledger.domain.event_log import CommandKey, EventRecord, KeyedEvent, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import VERIFY_HINT, EventLogError, UndecodableEventError
 from deployledger.domain.findings import Finding
 
@@ -328,6 +328,19 @@ class SQLiteEventLog(DatabaseEventLog):
             after = rows[-1][0]
             yield [_key_record(row) for row in rows]
 
+    def _keyed_events(self, until: int) -> Iterator[Sequence[KeyedEvent]]:
+        query = (
+            "SELECT key, fingerprint, deployment_id, version, k.recorded_at, position, originator_id, "  # noqa: S608
+            f"originator_version, topic, state, e.recorded_at FROM {KEYS_TABLE} AS k "
+            f"LEFT JOIN {EVENTS_TABLE} AS e ON originator_id = deployment_id "
+            "AND originator_version = version "
+            f"WHERE key > ? AND coalesce(position, 0) <= ? ORDER BY key LIMIT {_SCANNED_AT_ONCE}"
+        )
+        after = ""
+        while rows := self._select(query, after, until):
+            after = rows[-1][0]
+            yield [_keyed_event(row) for row in rows]
+
     @contextmanager
     def staging(self) -> Iterator[Staging]:
         """Enter with the place beside the log where an import is prepared."""
@@ -472,6 +485,13 @@ def _key_record(row: tuple[Any, ...]) -> KeyRecord:
         raise EventLogError(
             f"The idempotency key {key!r} is damaged: {error}.", hint="Restore the log from a backup."
         ) from error
+
+
+def _keyed_event(row: tuple[Any, ...]) -> KeyedEvent:
+    key, event, recorded_at = _key_record(row[:5]), row[5:10], row[10]
+    if event[0] is None:
+        return KeyedEvent(key, None, 0)
+    return KeyedEvent(key, _raw_events([event])[0], recorded_at if type(recorded_at) is int else 0)
 
 
 def _record(row: tuple[Any, ...]) -> EventRecord:
