@@ -143,7 +143,7 @@ def test_status_says_how_read_models_stand(log: CommandLine) -> None:
     assert log.json("list", "--as-of", str(EVENTS))
     for it in log.json("projections", "status"):
         assert (it["position"], it["lag_events"], it["lag_seconds"], it["rows"]) == (EVENTS, 0, 0, ROWS)
-        version = 3 if it["name"] == "deployment_status" else 1
+        version = 4 if it["name"] == "deployment_status" else 1
         assert (it["version"], it["is_current"], it["parked"], it["follower"]) == (version, True, 0, None)
         assert (it["rebuilt_at"], it["rebuild_events_per_second"]) == (None, None)
         assert it["is_being_rebuilt"] is False
@@ -370,9 +370,16 @@ def test_an_event_that_does_not_decode_is_parked(log: CommandLine) -> None:
         "rose": 0,
         "tulip": 0,
     }
-    assert log.run("list").stderr == (
-        "1 deployment has events that could not be applied: `deployledger status iris` says why.\n"
-    )
+    table = log.run("list")
+    assert "creating (stale)" in table.stdout
+    has, may_be, _ = table.stderr.split("\n")
+    assert has == "1 deployment has events that could not be applied: `deployledger status iris` says why."
+    assert may_be.startswith("Deployments may be missing or out of place: events could not be applied, from ")
+    card = said(log.run("status", "iris"))
+    assert "Warning Not current: 1 later event could not be applied, from position 8 on." in card
+    checked = log.json("db", "check", exit_code=1)
+    problems = [it["message"] for it in checked["findings"] if it["outcome"] == "problem"]
+    assert [it.partition(" ")[0] for it in problems] == IN_ORDER
     verified = log.run("projections", "verify")
     assert verified.returncode == 0, "what is parked is parked anew"
     assert "deployment_status: 3 rows equal the log, but 1 event is parked, at position 8" in said(verified)

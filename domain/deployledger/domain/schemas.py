@@ -202,6 +202,7 @@ class DeploymentStatusResponse(BaseModel):
         failure: why the last job failed, if it did.
         simulated: whether any step of the newest revision was simulated.
         parked_events: how many of its events could not be applied, so that this is the state before them.
+        warning: why the answer is not current and what to do, or an empty string.
         position: up to which position of the event log this is true, where it was asked for as it is; of a
             moment of the past that is no position, that of the deployment's last event by then.
     """
@@ -235,6 +236,7 @@ class DeploymentStatusResponse(BaseModel):
     simulated: bool = False
     parked_events: int = 0
     position: int | None = None
+    warning: str = ""
 
 
 class DeploymentPage(list[DeploymentStatusResponse]):
@@ -244,6 +246,7 @@ class DeploymentPage(list[DeploymentStatusResponse]):
         total: how many deployments there are on all pages.
         next_cursor: what gives the page after this one, or None after the last one.
         position: up to which position of the event log the page is true.
+        warning: why deployments may be missing or out of place and what to do, or an empty string.
     """
 
     def __init__(
@@ -253,11 +256,13 @@ class DeploymentPage(list[DeploymentStatusResponse]):
         total: int = 0,
         next_cursor: str | None = None,
         position: int = 0,
+        warning: str = "",
     ) -> None:
         super().__init__(deployments)
         self.total = total
         self.next_cursor = next_cursor
         self.position = position
+        self.warning = warning
 
 
 class Change(BaseModel):

@@ -24,6 +24,7 @@ _NOT_COMPARED = {
     "message",
     "parked_events",
     "position",
+    "warning",
 }
 _TAKEN_APART = {"deployment_target_config", "resource_allocation", "tags"}
 _ENDED = {
@@ -99,26 +100,37 @@ def past_status(past: Sequence[Applied], position: int) -> DeploymentStatusRespo
     row = past[-1].row
     if row is None:
         return None
-    answer = respond(row)
-    changes: dict[str, Any] = {"position": position}
+    answer = respond(row).model_copy(update={"position": position})
     parked = [it for it in past if it.is_parked]
-    if parked:
-        changes["parked_events"] = len(parked)
-        changes["message"] = with_parked(
-            answer.message, len(parked), parked[0].record.raw.position, parked[0].error
-        )
-    return answer.model_copy(update=changes)
+    if not parked:
+        return answer
+    return with_parked(answer, len(parked), parked[0].record.raw.position, parked[0].error)
 
 
-def with_parked(message: str, count: int, position: int, error: str) -> str:
-    """Return the message of a status that does not have the deployment's last events in it.
+def with_parked(
+    answer: DeploymentStatusResponse, count: int, position: int, error: str
+) -> DeploymentStatusResponse:
+    """Return a status that says that it does not have the deployment's last events in it.
 
     Args:
-        position: that of the first of these events, which could not be applied for the ``error``.
+        count: how many events those are.
+        position: that of the first of them, which could not be applied for the ``error``.
     """
+    what = f"{count} later event{'s' if count != 1 else ''} could not be applied, from position {position} on"
+    return answer.model_copy(
+        update={
+            "message": f"{answer.message} {what}: {error}",
+            "parked_events": count,
+            "warning": f"Not current: {what}. {parked_hint(DEPLOYMENT_STATUS.name)}",
+        }
+    )
+
+
+def parked_hint(projection: str) -> str:
+    """Return what to do about parked events of a projection."""
     return (
-        f"{message} {count} later event{'s' if count != 1 else ''} could not be applied, "
-        f"from position {position} on: {error}"
+        f"`deployledger projections parked list {projection}` says why; if newer software wrote the event, "
+        f"upgrade deployledger. Then `deployledger projections parked retry {projection}` applies them."
     )
 
 

@@ -6,8 +6,12 @@ from typing import Protocol
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import MachineLearningServiceError
 from deployledger.domain.findings import Finding, Outcome
+from deployledger.projections.deployment_list import DEPLOYMENT_LIST
+from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
+from deployledger.projections.history import parked_hint
 from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.read_models import ReadModels
+from deployledger.projections.status import DEPLOYMENT_STATUS
 
 
 class Stores(Protocol):
@@ -28,6 +32,11 @@ class Stores(Protocol):
         """The ledger of the event log."""
         ...
 
+
+_ANSWERING = (DEPLOYMENT_STATUS, DEPLOYMENT_LIST, DEPLOYMENT_TIMELINE)
+"""What the service answers from; other projections are those of users."""
+
+_MOST_PARKED = 1000
 
 Check = Callable[[Stores], Iterable[Finding]]
 """Yields findings; what it raises of ours becomes a problem, and the other checks go on."""
@@ -60,12 +69,39 @@ def read_models(stores: Stores) -> list[Finding]:
     return stores.read_models.store.findings()
 
 
+def parked(stores: Stores) -> Iterator[Finding]:
+    """Check that every event of the log is applied to the read models, which answer questions."""
+    models, is_well = stores.read_models, True
+    for projection in models.projections.values():
+        try:
+            models.catch_up(projection)
+        except MachineLearningServiceError as error:  # as for a user that may only read
+            is_well = False
+            message = f"{projection.name} could not be brought up to date. {error.message}"
+            yield Finding("parked", Outcome.WARNING, message, error.hint)
+            continue
+        events = models.store.parked(projection, limit=_MOST_PARKED)
+        if events:
+            is_well = False
+            first, rows = events[0], len({it.key for it in events})
+            more = " or more" if len(events) == _MOST_PARKED else ""
+            message = (
+                f"{projection.name} is not current: {len(events):,}{more} event{'s' * (len(events) != 1)} of "
+                f"{rows:,} row{'s' * (rows != 1)} could not be applied, from position {first.position} on: "
+                f"{first.error or 'why is not known'}."
+            )
+            outcome = Outcome.PROBLEM if projection in _ANSWERING else Outcome.WARNING
+            yield Finding("parked", outcome, message, parked_hint(projection.name))
+    if is_well:
+        yield Finding("parked", Outcome.OK, "Every event is applied to the read models.")
+
+
 def ledger(stores: Stores) -> list[Finding]:
     """Check the database of the ledger for damage."""
     return stores.ledger.store.findings()
 
 
-CHECKS: tuple[Check, ...] = (event_log, read_models, ledger)
+CHECKS: tuple[Check, ...] = (event_log, read_models, parked, ledger)
 """The checks of a database that has the schema that is needed, in the order in which they are reported."""
 
 

@@ -19,6 +19,7 @@ from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConfigurationError,
     EventLogError,
+    ReadModelError,
     ResourceNotFoundError,
     UndecodableEventError,
     WaitTimeoutError,
@@ -34,6 +35,7 @@ from deployledger.domain.schemas import (
     DeploymentStatus,
     DeploymentStatusResponse,
 )
+from deployledger.projections.history import parked_hint
 from deployledger.projections.ledger.keeping import keep_checkpoints
 from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.projection import Consistency
@@ -617,11 +619,18 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
             WaitTimeoutError: if a job is still in progress after that time; it goes on.
+            ReadModelError: if the status is not current, because events could not be applied.
         """
         current: DeploymentStatusResponse | None = None
         try:
             async with asyncio.timeout(timeout):
                 async for current in self.watch_deployment(deployment_id):
+                    if current.warning:  # a job may have ended, and the status would never say so
+                        raise ReadModelError(
+                            f"Whether the job of deployment {deployment_id} has ended cannot be told. "
+                            f"{current.message}",
+                            hint=parked_hint(DEPLOYMENT_STATUS.name),
+                        )
                     if current.progress is None:
                         return current
         except TimeoutError:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 from deployledger.domain.exceptions import ReadModelError
@@ -15,7 +14,7 @@ from deployledger.projections.history import with_parked
 from deployledger.projections.projection import changed_row
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS, respond
-from deployledger.service.listing import Listing
+from deployledger.service.listing import Listing, warning
 from deployledger.service.past import Past
 
 
@@ -29,7 +28,9 @@ def page_as_of(models: ReadModels, past: Past, listing: Listing, as_of: AsOf | s
     listing = replace(listing, as_of=position)
     selected = models.select_as_of(DEPLOYMENT_TIMELINE, listing.selection(), position)
     keys = [it.row.key for it in selected.rows[: listing.limit]]
-    return listing.page(selected._replace(position=position), _answers(models, keys, position))
+    page = listing.page(selected._replace(position=position), _answers(models, keys, position))
+    page.warning = warning(models, DEPLOYMENT_TIMELINE)
+    return page
 
 
 def _answers(models: ReadModels, keys: Sequence[str], position: int) -> list[DeploymentStatusResponse]:
@@ -47,9 +48,7 @@ def _answers(models: ReadModels, keys: Sequence[str], position: int) -> list[Dep
                 hint="Upgrade deployledger, or restore the database from a backup.",
             )
         found = respond(row)
-        changes: dict[str, Any] = {"position": position}
         if parked:
-            changes["parked_events"] = len(parked)
-            changes["message"] = with_parked(found.message, len(parked), parked[0].position, parked[0].error)
-        answers.append(changed_row(found, changes))
+            found = with_parked(found, len(parked), parked[0].position, parked[0].error)
+        answers.append(changed_row(found, {"position": position}))
     return answers

@@ -12,8 +12,8 @@ from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.schemas import DeploymentPage, DeploymentStatus, DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST, tag_pattern
-from deployledger.projections.history import with_parked
-from deployledger.projections.projection import Consistency
+from deployledger.projections.history import parked_hint, with_parked
+from deployledger.projections.projection import Consistency, Projection
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import KEY, Condition, Selected, Selection, StoredRow
@@ -233,7 +233,20 @@ def list_page(models: ReadModels, listing: Listing, consistency: Consistency | s
     selected = models.select(
         DEPLOYMENT_LIST, listing.selection(), answer=DEPLOYMENT_STATUS, consistency=consistency
     )
-    return listing.page(selected, [answer(models, it.row) for it in selected.rows[: listing.limit]])
+    page = listing.page(selected, [answer(models, it.row) for it in selected.rows[: listing.limit]])
+    page.warning = warning(models, DEPLOYMENT_LIST)
+    return page
+
+
+def warning(models: ReadModels, projection: Projection[Any]) -> str:
+    """Return why a list that is selected from a projection may not be right, or an empty text."""
+    first = models.store.parked(projection, limit=1)
+    if not first:
+        return ""
+    return (
+        "Deployments may be missing or out of place: events could not be applied, from position "
+        f"{first[0].position} on. {parked_hint(projection.name)}"
+    )
 
 
 def answer(models: ReadModels, stored: StoredRow) -> DeploymentStatusResponse:
@@ -243,8 +256,7 @@ def answer(models: ReadModels, stored: StoredRow) -> DeploymentStatusResponse:
         return found
     parked = models.store.parked(DEPLOYMENT_STATUS, stored.key)
     error = parked[0].error if parked else "why is not known"
-    message = with_parked(found.message, len(parked), stored.parked_from, error)
-    return found.model_copy(update={"message": message, "parked_events": len(parked)})
+    return with_parked(found, len(parked), stored.parked_from, error)
 
 
 def keys(

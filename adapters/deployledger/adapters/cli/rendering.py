@@ -79,7 +79,7 @@ def deployments_table(
     for deployment in deployments:
         table.add_row(
             shown(deployment.deployment_name),
-            coloured(deployment.status),
+            coloured(deployment.status) + (Text(" (stale)", style="red") if deployment.warning else Text()),
             _revision(deployment, brief=True),
             shown(deployment.endpoint_url or "-"),
             age(deployment.created_at, as_of),
@@ -127,6 +127,7 @@ def deployment_card(
         ("Id", deployment.deployment_id),
         ("As of", as_of),
         ("Status", coloured(deployment.status)),
+        ("Warning", Text(deployment.warning, style="red") if deployment.warning else None),
         ("Message", shown_lines(deployment.message) if deployment.message else None),
         ("Running", _running(observation)),
         ("Endpoint", deployment.endpoint_url),

@@ -202,6 +202,8 @@ def list_(
         session.show(deployments_table(page, then))
         if held_up := [it for it in page if it.parked_events]:
             listing.say_parked(session, held_up)
+    if page.warning:
+        session.stderr.print(page.warning, markup=False, highlight=False, soft_wrap=True)
     if as_of is not None:
         session.stderr.print(listing.as_of(page, then), highlight=False)
     if page.next_cursor:

@@ -40,7 +40,7 @@ async def wait(
             if steps.is_behind(current):
                 steps.finish(await service.get_deployment_history(accepted.deployment_id))
             steps.show(current)
-            if current.progress is None:
+            if current.progress is None or current.warning:  # a status that is not current shows no end
                 break
     return current
 
