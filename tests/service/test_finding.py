@@ -28,10 +28,13 @@ class Given:
         self.models = models
 
     def deployment(self, deployment_id: UUID, name: str) -> None:
-        """Add a deployment; of earlier releases, its name may also be an id."""
-        asked = request().model_copy(update={"deployment_name": name})
-        deployment = Deployment.request(deployment_id, asked, orchestrator="simulated", by=context())
-        self._save(deployment, reserve=name)
+        """Add a deployment, as an earlier release did it: its name may also be an id."""
+        deployment = Deployment.request(deployment_id, request(), orchestrator="simulated", by=context())
+        (requested,) = deployment.collect_events()
+        reservation = self.repository.reservation(name)
+        reservation.reserve(deployment_id, by=context())
+        named = requested.model_copy(update={"name": name})
+        self.repository.log.append([named, *reservation.collect_events()])
 
     def renamed(self, deployment_id: UUID, name: str) -> None:
         deployment = self.repository.deployment(deployment_id)
@@ -45,12 +48,14 @@ class Given:
         deployment.deleted(simulated=True, by=context())
         self._save(deployment, release=deployment.name)
 
-    def _save(self, deployment: Deployment, reserve: str | None = None, release: str | None = None) -> None:
-        reservations: list[NameReservation] = []
-        for name in filter(None, (reserve, release)):
-            reservation = self.repository.reservation(name)
-            (reservation.reserve if name == reserve else reservation.release)(deployment.id, by=context())
-            reservations.append(reservation)
+    def _save(self, deployment: Deployment, *, reserve: str | None = None, release: str) -> None:
+        released = self.repository.reservation(release)
+        released.release(deployment.id, by=context())
+        reservations: list[NameReservation] = [released]
+        if reserve is not None:
+            taken = self.repository.reservation(reserve)
+            taken.reserve(deployment.id, by=context())
+            reservations.append(taken)
         self.repository.save(deployment, *reservations)
 
     def find(self, reference: str) -> UUID:
