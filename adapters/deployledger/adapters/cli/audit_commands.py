@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from deployledger.adapters.cli.files import file_of_a_pair, file_to_read, no_stream, place_to_read
 from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
@@ -35,7 +36,11 @@ _MOST_SHOWN = 20
 KeyOption = Annotated[
     Path | None,
     typer.Option(
-        "--key", help="The private key that signs.", show_default="DEPLOYLEDGER_AUDIT_KEY", metavar="FILE"
+        "--key",
+        help="The private key that signs.",
+        parser=file_to_read,
+        show_default="DEPLOYLEDGER_AUDIT_KEY",
+        metavar="FILE",
     ),
 ]
 PublicKeysOption = Annotated[
@@ -44,6 +49,7 @@ PublicKeysOption = Annotated[
         "--key",
         metavar="FILE",
         help="A public key whose signatures count; may be given again.",
+        parser=file_to_read,
         show_default="the one beside DEPLOYLEDGER_AUDIT_KEY",
     ),
 ]
@@ -63,6 +69,7 @@ def keygen(
         typer.Argument(
             metavar="[FILE]",
             help="Where the private key is written; the public one is FILE.pub.",
+            parser=file_of_a_pair,
             show_default="DEPLOYLEDGER_AUDIT_KEY",
         ),
     ] = None,
@@ -105,6 +112,7 @@ def checkpoint(
         str | None,
         typer.Option(
             metavar="PLACE",
+            parser=no_stream,
             help="A folder or URI to publish it in as well.",
             show_default="DEPLOYLEDGER_CHECKPOINTS",
         ),
@@ -207,6 +215,7 @@ def verify(
         list[str] | None,
         typer.Option(
             metavar="PLACE",
+            parser=place_to_read,
             help="A checkpoint that was kept elsewhere, or a folder or URI with some; may be given again.",
             show_default="DEPLOYLEDGER_CHECKPOINTS",
         ),
@@ -216,6 +225,7 @@ def verify(
         str | None,
         typer.Option(
             metavar="FILE",
+            parser=place_to_read,
             help="A checkpoint up to which it was verified before: only what came behind it is read.",
             show_default=False,
         ),

@@ -8,8 +8,10 @@ from uuid import UUID
 
 import typer
 
+from deployledger.adapters.cli.files import no_stream
 from deployledger.adapters.cli.session import (
     ExitCode,
+    Interruptible,
     Output,
     OutputOption,
     Reference,
@@ -37,7 +39,8 @@ TimeoutOption = Annotated[
     ),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model-uri", help="Another model.", show_default="the same model")
+    str | None,
+    typer.Option("--model-uri", help="Another model.", parser=no_stream, show_default="the same model"),
 ]
 ReplicasOption = Annotated[int | None, typer.Option(help="How many copies serve.", show_default="1")]
 PortOption = Annotated[int | None, typer.Option(help="The port to serve on.", show_default="a free one")]
@@ -53,10 +56,16 @@ TagOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; may be given again.", show_default=False)
 ]
 InputOption = Annotated[
-    str | None, typer.Option("--input", help="What a batch job reads: CSV or JSON lines.", show_default=False)
+    str | None,
+    typer.Option(
+        "--input",
+        help="What a batch job reads: CSV or JSON lines; - is standard input, of which a copy is kept.",
+        show_default=False,
+    ),
 ]
 OutputUriOption = Annotated[
-    str | None, typer.Option(help="Where a batch job writes its predictions.", show_default=False)
+    str | None,
+    typer.Option(help="Where a batch job writes its predictions.", parser=no_stream, show_default=False),
 ]
 
 KeyOption = Annotated[
@@ -75,6 +84,7 @@ def deploy(
         typer.Argument(
             metavar="MODEL_URI",
             help="A path, or a file://, models:/, runs:/ or mlflow_runs:/ URI.",
+            parser=no_stream,
             show_default=False,
         ),
     ],
@@ -106,6 +116,7 @@ def deploy(
 ) -> None:
     """Deploy a model: fetch it, package it, and serve it or run it."""
     session = session_for(output, verbose)
+    input_uri = _input(session, input_uri)
 
     def request() -> "DeploymentRequest":
         from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
@@ -163,6 +174,7 @@ def update(
     What serves goes on serving until the new revision is ready.
     """
     session = session_for(output, verbose)
+    input_uri = _input(session, input_uri)
     resources = {"cpu_request": cpu, "memory_request": memory, "gpu_request": gpu}
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
@@ -404,6 +416,17 @@ def _tags(pairs: list[str] | None) -> dict[str, str]:
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _input(session: Session, uri: str | None) -> str | None:
+    """Return what a batch job reads: of standard input, a copy that is kept."""
+    if uri != "-":
+        return uri
+    with session.errors(), Interruptible():
+        from deployledger.adapters.cli.files import kept_input
+        from deployledger.adapters.settings import load_settings
+
+        return str(kept_input(load_settings().home / "inputs"))
 
 
 def _absolute(uri: str | None) -> str | None:

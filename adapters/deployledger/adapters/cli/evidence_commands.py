@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployledger.adapters.cli.audit_commands import KeyOption
+from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, writing
 from deployledger.adapters.cli.listing import moment
 from deployledger.adapters.cli.past_commands import name_others
 from deployledger.adapters.cli.reading import Reading
@@ -34,7 +35,13 @@ _MARKS = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "not checked": "[y
 
 def export(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.zip", help="Where it is written.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE.zip",
+            help="Where it is written; - is standard output.",
+            parser=file_to_write,
+            show_default=False,
+        ),
     ],
     deployment: DeploymentOption = None,
     since: Annotated[
@@ -61,6 +68,7 @@ def export(
     It is a ZIP file with the events, a proof for each, a signed checkpoint, and a report for people.
     """
     session = session_for(output, verbose)
+    session.is_aside = file == STANDARD
     begin, end = moment(since, "--since"), moment(until, "--until")
 
     async def work(service: "DeploymentService") -> "Exported":
@@ -72,12 +80,12 @@ def export(
             found = await service.find_deployment_id(deployment)
             await name_others(session, service, deployment, found)
         end_at_once_on_ctrl_c()
-        with Reading(session, "Exporting") as reading:
+        with writing(file) as written, Reading(session, "Exporting") as reading:
             return export_evidence(
                 service.event_log,
                 service.ledger,
                 Signer.load(key) if key is not None else None,
-                file,
+                written,
                 deployment_id=found,
                 since=begin,
                 until=end,
@@ -87,10 +95,11 @@ def export(
 
     with Interruptible():
         made = session.run(work)
+    place = "standard output" if session.is_aside else str(made.path)
     if session.is_json:
         session.print_json(
             {
-                "file": str(made.path),
+                "file": place,
                 "selection": str(made.selection),
                 "events": made.events,
                 "size_bytes": made.size_bytes,
@@ -100,13 +109,13 @@ def export(
         return
     events = "1 event" if made.events == 1 else f"{made.events:,} events"
     session.stdout.print(
-        f"{escaped(made.path)}: {events} ({escaped(made.selection)}), proven in the checkpoint of "
+        f"{escaped(place)}: {events} ({escaped(made.selection)}), proven in the checkpoint of "
         f"{made.checkpoint.size:,}; {made.size_bytes:,} bytes.",
         highlight=False,
         soft_wrap=True,
     )
     session.stderr.print(
-        f"`deployledger audit verify-evidence {escaped(made.path)} --key OWNER.pub` verifies it, "
+        f"`deployledger audit verify-evidence {escaped(file)} --key OWNER.pub` verifies it, "
         "with the public key.",
         highlight=False,
         soft_wrap=True,
@@ -114,11 +123,22 @@ def export(
 
 
 def verify_evidence(
-    file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="The evidence.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.zip",
+            help="The evidence; - is standard input.",
+            parser=file_to_read,
+            show_default=False,
+        ),
+    ],
     key: Annotated[
         Path,
         typer.Option(
-            metavar="FILE", help="The owner's public key, as the owner gave it to you.", show_default=False
+            metavar="FILE",
+            help="The owner's public key, as the owner gave it to you.",
+            parser=file_to_read,
+            show_default=False,
         ),
     ],
     most_bytes: Annotated[

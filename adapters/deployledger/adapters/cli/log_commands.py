@@ -4,11 +4,13 @@ import asyncio
 import base64
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 
+from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, writing
 from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.reading import Reading
 from deployledger.adapters.cli.session import (
@@ -144,7 +146,15 @@ def stats(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
 
 @log.command("export")
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="The file to write; - is standard output.",
+            parser=file_to_write,
+            show_default=False,
+        ),
+    ],
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
@@ -154,10 +164,13 @@ def export(
     The log may be used meanwhile. If it is interrupted, the same command goes on where it was.
     """
     session = session_for(output, verbose)
+    session.is_aside = file == STANDARD
 
     def work(log: "EventLog") -> "tuple[Exported, int]":
-        with _Moving(session) as moving:
-            exported = log.export_to(file, replace=force, progress=moving)
+        with writing(file) as written, _Moving(session) as moving:
+            exported = log.export_to(written, replace=force, progress=moving)
+        if session.is_aside:
+            exported = replace(exported, file="standard output")
         return exported, log.position() - exported.events
 
     with Interruptible():
@@ -169,22 +182,29 @@ def export(
             highlight=False,
             soft_wrap=True,
         )
-    if session.is_json:
-        _print_moved(session, done)
-        return
-    _print_lines(
-        session,
-        f"Exported {_counted(done)} from {done.database} ({done.seconds:.1f} s).",
-        f"File  {done.file} ({done.size_bytes:,} bytes)",
-        f"Root  {_base64(done.root)}",
-    )
+    with session.reporting():
+        if session.is_json:
+            _print_moved(session, done)
+            return
+        _print_lines(
+            session,
+            f"Exported {_counted(done)} from {done.database} ({done.seconds:.1f} s).",
+            f"File  {done.file} ({done.size_bytes:,} bytes)",
+            f"Root  {_base64(done.root)}",
+        )
     _say(session, done, "`deployledger log import FILE` reads it into a database that has no events.")
 
 
 @log.command("import")
 def import_(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What `log export` wrote.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="What `log export` wrote; - is standard input.",
+            parser=file_to_read,
+            show_default=False,
+        ),
     ],
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
@@ -202,14 +222,15 @@ def import_(
 
     with Interruptible():
         done = _of_log_here(session, work)
-    if session.is_json:
-        _print_moved(session, done)
-        return
-    _print_lines(
-        session,
-        f"Imported {_counted(done)} into {done.database} ({done.seconds:.1f} s).",
-        f"Root  {_base64(done.root)} (that of the log which was exported)",
-    )
+    with session.reporting():
+        if session.is_json:
+            _print_moved(session, done)
+            return
+        _print_lines(
+            session,
+            f"Imported {_counted(done)} into {done.database} ({done.seconds:.1f} s).",
+            f"Root  {_base64(done.root)} (that of the log which was exported)",
+        )
     _say(
         session,
         done,

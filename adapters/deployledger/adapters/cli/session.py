@@ -100,11 +100,13 @@ class Session:
     open_service: OpenService
     output: Output = Output.TABLE
     verbose: bool = False
+    is_aside: bool = False
+    """Whether standard output is for a file that the command writes, so that its answer goes beside it."""
 
     @property
     def stdout(self) -> "Console":
         """Where answers go. What is piped into another program is never cut to a width."""
-        return _console(stderr=False)
+        return _console(stderr=self.is_aside)
 
     @property
     def stderr(self) -> "Console":
@@ -125,13 +127,12 @@ class Session:
         with console.capture() as captured:
             console.print(answer)
         lines = captured.get().removesuffix("\n").split("\n")
-        streams.answer().write("".join(f"{line.rstrip()}\n" for line in lines))
+        self._answer.write("".join(f"{line.rstrip()}\n" for line in lines))
 
     def print_lines(self, text: str) -> None:
         """Print lines as they are, but for what would act on a terminal; they are not held back."""
-        answer = streams.answer()
-        answer.write(visible_lines(text) + "\n")
-        answer.flush()
+        self._answer.write(visible_lines(text) + "\n")
+        self._answer.flush()
 
     def print_json(self, answer: Any, *, is_line: bool = False) -> None:
         """Print an answer as JSON: pydantic models, lists of them, or JSON values.
@@ -139,9 +140,9 @@ class Session:
         Args:
             is_line: whether it is one of many answers, on a line each.
         """
-        streams.answer().write(_json(answer, None if is_line else 2) + "\n")
+        self._answer.write(_json(answer, None if is_line else 2) + "\n")
         if is_line:
-            streams.answer().flush()
+            self._answer.flush()
 
     @contextmanager
     def reporting(self, code: "ExitCode" = ExitCode.DONE) -> Iterator[None]:
@@ -162,6 +163,10 @@ class Session:
             )
         if code is not ExitCode.DONE:
             raise SystemExit(int(code))
+
+    @property
+    def _answer(self) -> streams.Stream:
+        return streams.remarks() if self.is_aside else streams.answer()
 
     async def say_if_empty(self, log: "EventLog") -> None:
         """Say of a log without events in which database it is: it may not be the one that was meant."""

@@ -1,0 +1,138 @@
+"""Files that commands are given: ``-`` is a standard stream, and ``./-`` a file that is called so."""
+
+import atexit
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO, cast
+
+import typer
+
+from deployledger.adapters.cli import streams
+from deployledger.domain.exceptions import ConfigurationError
+
+STANDARD = Path("-")
+"""The standard stream that a command reads or writes; no path of a file is spelled so (`file_to_write`)."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+def file_to_write(text: str) -> Path:
+    """Return the path that an argument is; ``./-`` as an absolute one, so that ``-`` is the stream alone."""
+    path = Path(text)
+    return path.absolute() if path == STANDARD and text != "-" else path
+
+
+def file_to_read(text: str) -> Path:
+    """Return the path that an argument is; for standard input, that of a copy, until the command ends.
+
+    Raises:
+        BadParameter: if standard input is closed, a terminal, or was read for another argument.
+    """
+    if text != "-":
+        return file_to_write(text)
+    try:
+        source = _standard_input()
+    except ConfigurationError as error:
+        raise typer.BadParameter(f"{error.message} {error.hint}") from None
+    folder = tempfile.mkdtemp(prefix="deployledger-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = Path(folder) / "standard-input"
+    with copy.open("wb") as file:
+        shutil.copyfileobj(source, file)
+    return copy
+
+
+def place_to_read(text: str) -> str:
+    """Return a place, which may also be a URI; for standard input, a copy, as `file_to_read`."""
+    return str(file_to_read(text)) if text == "-" else text
+
+
+def no_stream(text: str) -> str:
+    """Return what an argument is, where files are that are read or written again later.
+
+    Raises:
+        BadParameter: if it is ``-``.
+    """
+    if text == "-":
+        raise typer.BadParameter(
+            "No standard stream can be used here: the file is needed later. A file that is called - is ./-"
+        )
+    return text
+
+
+def file_of_a_pair(text: str) -> Path:
+    """Return the path of the first of two files; as `no_stream` otherwise."""
+    return file_to_write(no_stream(text))
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[Path]:
+    """Enter with a file to be written; one that goes to standard output is copied there when it is complete.
+
+    Raises:
+        ConfigurationError: if that is a terminal.
+        OutputError: if it cannot be written.
+    """
+    if file != STANDARD:
+        yield file
+        return
+    answer = streams.answer()
+    if answer.isatty():
+        raise ConfigurationError(
+            "Standard output is a terminal, and this is no text.",
+            hint="Send it into a file or to another program; a file that is called - is ./-",
+        )
+    with tempfile.TemporaryDirectory(prefix="deployledger-") as folder:
+        whole = Path(folder) / "standard-output"
+        yield whole
+        with whole.open("rb") as content:
+            while chunk := content.read(_CHUNK_BYTES):
+                answer.write_bytes(chunk)
+        answer.flush()
+
+
+def kept_input(folder: Path) -> Path:
+    """Return a file in a folder that has what standard input has: CSV or JSON lines, as a batch job reads.
+
+    It is named by its content, and stays: the job may be repeated by another process.
+
+    Raises:
+        ConfigurationError: if standard input is closed or a terminal.
+    """
+    source = _standard_input()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    digest, begin = hashlib.sha256(), b""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
+        try:
+            while chunk := source.read(_CHUNK_BYTES):
+                begin = begin or chunk.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+                digest.update(chunk)
+                file.write(chunk)
+            os.fsync(file.fileno())
+            kept = folder / f"{digest.hexdigest()}.{'jsonl' if begin in (b'{', b'[') else 'csv'}"
+            Path(file.name).replace(kept)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    return kept
+
+
+def _standard_input() -> BinaryIO:
+    """Return standard input, which is read once.
+
+    Raises:
+        ConfigurationError: if it is closed, a terminal, or was read already.
+    """
+    source, sys.stdin = sys.stdin, cast("TextIO", None)
+    if source is None or source.isatty():
+        raise ConfigurationError(
+            f"Standard input is {'a terminal' if source else 'closed, or was read already'}.",
+            hint="Send a file into the command, or name one; a file that is called - is ./-",
+        )
+    return cast("BinaryIO", source.buffer)
