@@ -73,10 +73,9 @@ def happened(event_class: type[DeploymentEvent], **fields: Any) -> Happening:
         return event_class(
             originator_id=stream,
             originator_version=version,
-            timestamp=NOON + timedelta(seconds=version),
             event_id=new_id(),
             correlation_id=new_id(),
-            **{"revision": 1, "actor": "ann", **fields},
+            **{"timestamp": NOON + timedelta(seconds=version), "revision": 1, "actor": "ann", **fields},
         )
 
     return at

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from deployledger.domain.events import Event
 from deployledger.domain.findings import Finding
+from deployledger.domain.times import LogTimes
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class RecordedEvent:
 
     Attributes:
         position: its place in the one order of the whole log, counted from 1, without gaps.
-        recorded_at: when the log stored it (UTC); never falls as positions rise.
+        recorded_at: when the log stored it (UTC); falls only at a correction of
+            the clock as positions rise.
     """
 
     position: int
@@ -320,7 +322,7 @@ class EventLog(Protocol):
         """Return the events of one stream in order, as they are stored.
 
         Args:
-            until: only those that were recorded at this time or before, or up to this position.
+            until: only those that had happened at this time, or up to this position.
             limit: no more than this many, the first ones.
         """
         ...
@@ -426,15 +428,21 @@ class EventLog(Protocol):
         ...
 
     def recorded_at(self, position: int) -> datetime | None:
-        """Return when the event at a position was recorded (UTC); None if there is none."""
+        """Return when the event at a position was recorded (UTC), right or wrong; None if there is none."""
         ...
 
     def position_at(self, moment: datetime) -> int:
-        """Return the position of the last event that was recorded at a time or before; 0 if there is none.
+        """Return the position of the last event that had happened at a time; 0 if there is none.
+
+        An event happened when it was recorded, unless that time is wrong; `times` says when then.
 
         Raises:
             ConfigurationError: if the time has no time zone.
         """
+        ...
+
+    def times(self) -> LogTimes:
+        """Return how the recorded times are to be read: which of them are wrong, and what counts instead."""
         ...
 
     def follow(

@@ -296,7 +296,8 @@ class DeploymentHistoryEntry(BaseModel):
         causation_id: the event that caused it, if one did.
         data: what else the event says, as JSON values.
         position: its place in the order of the whole log.
-        recorded_at: when the log stored it (UTC).
+        recorded_at: when the log stored it (UTC), by the clock that it had.
+        happened_at: when it counts as happened (UTC), if that clock was wrong; None if it was right.
         step: the step of the job that ended with it, if one did.
         attempt: how often the job of the revision was started by then.
         duration: seconds from the event before, if this one is what came of work; None for commands.
@@ -320,6 +321,7 @@ class DeploymentHistoryEntry(BaseModel):
     data: dict[str, Any] = Field(default_factory=dict)
     position: int
     recorded_at: datetime
+    happened_at: datetime | None = None
     step: Step | None = None
     attempt: int = 1
     duration: float | None = None
@@ -334,7 +336,8 @@ class PastMoment(BaseModel):
     Attributes:
         asked_for: the moment in words: a time, a position, a revision, or ``now``.
         position: the position that it means, as in the status.
-        recorded_at: when the deployment's last event by then was recorded (UTC).
+        recorded_at: when the deployment's last event by then was recorded (UTC), or counts as happened if the
+            clock was wrong.
         revision: the newest revision then.
     """
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from deployledger.domain import events
@@ -163,8 +164,14 @@ def _comparable(answer: DeploymentStatusResponse | None) -> dict[str, Any]:
     return answer.model_dump(mode="json", exclude=_NOT_COMPARED) if answer is not None else {}
 
 
-def entries(past: Iterable[Applied]) -> list[DeploymentHistoryEntry]:
-    """Return the events of one deployment as the entries of its history."""
+def entries(
+    past: Iterable[Applied], time_of: Callable[[int], datetime | None] = lambda position: None
+) -> list[DeploymentHistoryEntry]:
+    """Return the events of one deployment as the entries of its history.
+
+    Args:
+        time_of: returns when the event at a position happened whose recorded time is wrong; else None.
+    """
     found: list[DeploymentHistoryEntry] = []
     versions: dict[str, int] = {}
     status: DeploymentStatusResponse | None = None
@@ -177,8 +184,10 @@ def entries(past: Iterable[Applied]) -> list[DeploymentHistoryEntry]:
             attempt = it.event.attempt
         before, status = status, respond(it.row) if it.row is not None else None
         duration = None
+        happened_at = time_of(raw.position)
+        ended_at = happened_at or record.recorded_at
         if began_at is not None and raw.topic not in events.COMMANDS:
-            duration = (record.recorded_at - began_at).total_seconds()
+            duration = (ended_at - began_at).total_seconds()
         found.append(
             DeploymentHistoryEntry(
                 **_told(it),
@@ -186,6 +195,7 @@ def entries(past: Iterable[Applied]) -> list[DeploymentHistoryEntry]:
                 topic=raw.topic,
                 position=raw.position,
                 recorded_at=record.recorded_at,
+                happened_at=happened_at,
                 step=_step(it.event),
                 attempt=attempt,
                 duration=duration,
@@ -194,7 +204,7 @@ def entries(past: Iterable[Applied]) -> list[DeploymentHistoryEntry]:
             )
         )
         versions[record.event_id] = raw.stream_version
-        began_at = record.recorded_at
+        began_at = ended_at
     return found
 
 

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
 
+from deployledger.domain.clock import ClockCorrected, ClockCorrections
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog, RawEvent
 from deployledger.domain.events import DeploymentEvent, Event, Requested, UpdateRequested
@@ -43,7 +44,7 @@ _EVENTS_IN_MEMORY = 500_000
 _MOST_PASSES = 256
 """More than any log needs: a position that somebody made huge is not to make a replay endless."""
 
-State = Deployment | NameReservation
+State = Deployment | NameReservation | ClockCorrections
 
 
 class Kind(StrEnum):
@@ -347,7 +348,7 @@ class _Replaying:
         )
 
     def _compare(self, state: State | None, event: DeploymentEvent, raw: RawEvent) -> None:
-        if self._rule is not None and not isinstance(state, NameReservation):
+        if self._rule is not None and not isinstance(state, NameReservation | ClockCorrections):
             if state is None and not isinstance(event, Requested):
                 return
             difference = self._rule.compare(state, event, raw.position, raw.stream_id)
@@ -399,7 +400,7 @@ def _applied(state: State | None, event: Event) -> State:
     Raises:
         ConflictError: if the domain does not allow it; the library's errors if it is of another stream.
     """
-    if isinstance(event, DeploymentEvent) and not isinstance(state, NameReservation):
+    if isinstance(event, DeploymentEvent) and not isinstance(state, NameReservation | ClockCorrections):
         if state is None:
             if not isinstance(event, Requested):
                 raise IllegalTransitionError(f"The history begins with {event.TOPIC}.")
@@ -409,12 +410,16 @@ def _applied(state: State | None, event: Event) -> State:
         _check_revision(state, event)
         state.apply(event)
         return state
-    if isinstance(event, NameEvent) and not isinstance(state, Deployment):
+    if isinstance(event, NameEvent) and not isinstance(state, Deployment | ClockCorrections):
         if state is not None:
             _check_holder(state, event)
         elif not isinstance(event, NameReserved):
             raise IllegalTransitionError(f"The name {event.name!r} is given up before it was reserved.")
         return event.mutate(state)
+    if isinstance(event, ClockCorrected) and (state is None or isinstance(state, ClockCorrections)):
+        corrections = state or ClockCorrections()
+        corrections.apply(event)
+        return corrections
     raise IllegalTransitionError(f"{event.TOPIC} is no event of what this stream is about.")
 
 

@@ -20,6 +20,10 @@ The reservation of a name::
 
     {"aggregate":"name","holder":ID,"id":ID,"name":S,"version":N}
 
+The corrections of the log's clock::
+
+    {"aggregate":"clock","first_positions":[N,...],"id":ID,"version":N}
+
 Who caused the events, and their ids, are no part of what they made.
 """
 
@@ -27,6 +31,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from deployledger.domain.clock import ClockCorrections
 from deployledger.domain.deployment import Deployment, Revision
 from deployledger.domain.names import NameReservation
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
@@ -38,13 +43,19 @@ _quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
 _as_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-def canonical(state: Deployment | NameReservation) -> str:
+def canonical(state: Deployment | NameReservation | ClockCorrections) -> str:
     """Return the canonical form of a state."""
     # Put together by hand: that is three times as fast as encoding a dictionary of it.
     if isinstance(state, NameReservation):
         holder = "null" if state.holder is None else f'"{state.holder}"'
         return (
             f'{{"aggregate":"name","holder":{holder},"id":"{state.id}","name":{_quoted(state.name)},'
+            f'"version":{state.version}}}'
+        )
+    if isinstance(state, ClockCorrections):
+        positions = ",".join(map(str, state.first_positions))
+        return (
+            f'{{"aggregate":"clock","first_positions":[{positions}],"id":"{state.id}",'
             f'"version":{state.version}}}'
         )
     revisions = ",".join([_revision(state.revisions[number]) for number in sorted(state.revisions)])

@@ -80,7 +80,7 @@ class Commands:
     ) -> None:
         self._repository = repository
         self._orchestrator = orchestrator
-        self._actor = _checked_actor(actor)
+        self.actor = checked_actor(actor)
         self._now = now
         self._new_id = new_id
         self._blocking = blocking
@@ -207,7 +207,7 @@ class Commands:
         without_looking: Decide | None = None,
     ) -> DeploymentStatusResponse:
         """Decide and store, again if somebody else changed the same stream meanwhile."""
-        actor = self._actor if actor is None else _checked_actor(actor)
+        actor = self.actor if actor is None else checked_actor(actor)
         digest = ""
         if key is not None:
             digest = digest_of()
@@ -264,7 +264,12 @@ class Commands:
         return status.respond(status.fold(history[: first.version]))
 
 
-def _checked_actor(actor: str) -> str:
+def checked_actor(actor: str) -> str:
+    """Return who gives commands.
+
+    Raises:
+        ConfigurationError: if it is no text that an event can have.
+    """
     try:
         return TypeAdapter(Text).validate_python(actor)
     except ValidationError as error:

@@ -45,7 +45,8 @@ from deployledger.projections.reports import Progress
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import Condition
 from deployledger.service.clients import Clients, SimulatedOrchestrator
-from deployledger.service.commands import Commands
+from deployledger.service.clock import ClockCorrection, ClockCorrector
+from deployledger.service.commands import Commands, checked_actor
 from deployledger.service.finding import find, find_id, find_to_change
 from deployledger.service.fleet import page_as_of
 from deployledger.service.ids import new_id
@@ -120,6 +121,7 @@ class DeploymentService:
         self._ledger = ledger
         self._checkpoint_every = checkpoint_every
         self._past = Past(log, read_models.largest_row, now)
+        self._clock = ClockCorrector(log, now, new_id)
         self._following: list[Thread] = []
         self._closing = Event()
         self._has_written = False
@@ -587,6 +589,29 @@ class DeploymentService:
                 against=against,
                 progress=progress,
             )
+        )
+
+    async def correct_clock(
+        self, *, withdraw: bool = False, dry_run: bool = False, actor: str | None = None
+    ) -> ClockCorrection:
+        """Record that the log's last times have not come yet: the clock was ahead when they were recorded.
+
+        The times that were recorded stay in the log. What happens from now on is recorded by the clock as it
+        is, which must be right by now; when the events before happened is taken from what else is known.
+
+        Args:
+            withdraw: take the last correction back, because the clock was behind when it was made.
+            dry_run: record nothing; return what would be.
+
+        Raises:
+            ConflictError: if there is nothing to correct or to withdraw, this machine's clock and that of the
+                database's server disagree, or somebody else corrects the clock at the same time.
+        """
+        return await self._blocking(
+            self._clock.correct,
+            self._commands.actor if actor is None else checked_actor(actor),
+            withdraw=withdraw,
+            dry_run=dry_run,
         )
 
     async def watch_deployment(self, deployment_id: UUID) -> AsyncIterator[DeploymentStatusResponse]:

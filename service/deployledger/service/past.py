@@ -1,8 +1,10 @@
 """What a deployment was at a moment of the past: a fold of its events up to there."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import cast
 from uuid import UUID
 
@@ -27,6 +29,8 @@ from deployledger.projections.history import Applied, apply_all, differences, en
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.service.repository import check_id
 
+CLOCK_LOGGER = logging.getLogger("ml_model_deployment_service.clock")
+
 _NOW = "now"
 
 
@@ -48,13 +52,13 @@ class Past:
         """Return a deployment as it was. See ``DeploymentService.get_deployment_status``."""
         check_id(deployment_id)
         moment = self._checked(as_of)
-        until = None if isinstance(moment, AtRevision) else moment
+        until = self._until(moment)
         applied = self._applied(self.log.stream_records(deployment_id, until=until))
-        return self._status(deployment_id, applied, moment)
+        return self._status(deployment_id, applied, moment, until)
 
     def history(self, deployment_id: UUID) -> list[DeploymentHistoryEntry]:
         """Return every event of a deployment. See ``DeploymentService.get_deployment_history``."""
-        return entries(self._whole(deployment_id))
+        return entries(self._whole(deployment_id), self.log.times().time_of)
 
     def difference(
         self, deployment_id: UUID, before: AsOf | str | None, after: AsOf | str | None
@@ -62,11 +66,13 @@ class Past:
         """Return what differs between two moments. See ``DeploymentService.diff_deployment``."""
         second = None if after is None else self._checked(after)
         first = None if before is None else self._checked(before)
-        for moment in (first, second):
-            if isinstance(moment, datetime):
-                self.log.position_at(moment)  # which waits until nothing more can be recorded then
+        # Before the events are read: then nothing more can be recorded at these times.
+        first_until = None if first is None else self._until(first)
+        second_until = None if second is None else self._until(second)
         past = self._whole(deployment_id)
-        latest = self._status(deployment_id, past, past[-1].record.raw.position if second is None else second)
+        if second is None:
+            second_until = past[-1].record.raw.position
+        latest = self._status(deployment_id, past, second or past[-1].record.raw.position, second_until)
         if first is None:
             if latest.revision == 1:
                 raise ConfigurationError(
@@ -75,12 +81,12 @@ class Past:
                     hint="Give the first moment: a time, a position or a revision (--from).",
                 )
             first = AtRevision(latest.revision - 1)
-        earliest = self._status(deployment_id, past, first)
+        earliest = self._status(deployment_id, past, first, first_until)
         return DeploymentDifference(
             deployment_id=deployment_id,
             deployment_name=latest.deployment_name,
-            before=_past_moment(past, earliest, moments.describe(first)),
-            after=_past_moment(past, latest, _NOW if second is None else moments.describe(second)),
+            before=self._past_moment(past, earliest, moments.describe(first)),
+            after=self._past_moment(past, latest, _NOW if second is None else moments.describe(second)),
             changes=differences(earliest, latest),
         )
 
@@ -93,9 +99,7 @@ class Past:
         moment = self._checked(as_of, of_all=deployment_id is None)
         if isinstance(moment, AtRevision) and deployment_id is not None:
             return self.status(deployment_id, moment).position or 0
-        if isinstance(moment, datetime):
-            return self.log.position_at(moment)
-        return cast("int", moment)
+        return cast("int", self._until(moment))
 
     def holder(self, name: str, as_of: AsOf | str) -> UUID | None:
         """Return which deployment had a name at a moment, or had it last by then; None if none had.
@@ -105,7 +109,8 @@ class Past:
         moment = moments.check(as_of)
         if isinstance(moment, AtRevision):
             return None
-        records = self.log.stream_records(reservation_id(name), until=moment)
+        until = self.log.position_at(moment) if isinstance(moment, datetime) else moment
+        records = self.log.stream_records(reservation_id(name), until=until)
         if not records:
             return None
         event = self.log.decode(records[-1].raw)
@@ -123,10 +128,45 @@ class Past:
             return []
         return list(apply_all(records, self.log.decode, largest_row=self.largest_row))
 
+    def _until(self, moment: AsOf) -> int | None:
+        """Return the position that a moment means to all deployments; None of a revision, which each has."""
+        match moment:
+            case datetime():
+                position = self.log.position_at(moment)
+                unclear = self.log.times().unclear(moment)
+                if unclear is not None:
+                    CLOCK_LOGGER.warning(
+                        "%s. The answer for %s %s.",
+                        unclear,
+                        moments.describe(moment),
+                        "includes them" if unclear.first <= position else "does not include them",
+                    )
+                return position
+            case AtRevision():
+                return None
+            case _:
+                return moment
+
+    def _past_moment(
+        self, past: Sequence[Applied], answer: DeploymentStatusResponse, asked_for: str
+    ) -> PastMoment:
+        position = answer.position or 0
+        last = [it.record for it in past if it.record.raw.position <= position][-1]
+        return PastMoment(
+            asked_for=asked_for,
+            position=position,
+            recorded_at=self._time_of(last),
+            revision=answer.revision,
+        )
+
+    def _time_of(self, record: RawRecord) -> datetime:
+        """Return when an event counts as happened."""
+        return self.log.times().time_of(record.raw.position) or record.recorded_at
+
     def _status(
-        self, deployment_id: UUID, applied: Sequence[Applied], moment: AsOf
+        self, deployment_id: UUID, applied: Sequence[Applied], moment: AsOf, until: int | None
     ) -> DeploymentStatusResponse:
-        past = _by(applied, moment)
+        past = _by(applied, moment, until)
         if not past:
             raise self._not_there(deployment_id, moment)
         if isinstance(moment, AtRevision):
@@ -176,38 +216,18 @@ class Past:
         return NotYetRequestedError(
             deployment_id,
             moments.describe(moment),
-            began_at=first[0].recorded_at,
+            began_at=self._time_of(first[0]),
             position=first[0].raw.position,
         )
 
 
-def _by(applied: Sequence[Applied], moment: AsOf) -> list[Applied]:
-    """Return the events that were recorded by a moment."""
-    found: list[Applied] = []
-    for it in applied:
-        match moment:
-            case datetime():
-                is_later = it.record.recorded_at > moment
-            case AtRevision():
-                is_later = _revision(it) > moment.number
-            case _:
-                is_later = it.record.raw.position > moment
-        if is_later:
-            break
-        found.append(it)
-    return found
+def _by(applied: Sequence[Applied], moment: AsOf, until: int | None) -> list[Applied]:
+    """Return the events up to a moment, which means the position ``until`` unless it is a revision."""
+    if isinstance(moment, AtRevision):
+        return [*takewhile(lambda it: _revision(it) <= moment.number, applied)]
+    return [it for it in applied if until is None or it.record.raw.position <= until]
 
 
 def _revision(it: Applied) -> int:
     """Return the revision that an event is about; none is known of an event that does not decode."""
     return it.event.revision if it.event is not None else 0
-
-
-def _past_moment(past: Sequence[Applied], answer: DeploymentStatusResponse, asked_for: str) -> PastMoment:
-    position = answer.position or 0
-    return PastMoment(
-        asked_for=asked_for,
-        position=position,
-        recorded_at=max(it.record.recorded_at for it in past if it.record.raw.position <= position),
-        revision=answer.revision,
-    )

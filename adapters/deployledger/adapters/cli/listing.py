@@ -28,8 +28,9 @@ def moment(text: str | None, option: str) -> datetime | None:
         return None
     try:
         if age := _AGE.fullmatch(text):
-            found = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
-            return found.replace(microsecond=0)
+            ago = timedelta(**{_UNITS[age[2]]: int(age[1])})
+            found = datetime.now(UTC) - ago
+            return found.replace(microsecond=0) if ago else found  # no age is now, not a while ago
         found = read_time(text)
         if found.tzinfo is not None:
             return found.astimezone(UTC)

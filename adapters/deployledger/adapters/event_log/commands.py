@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from eventsourcing.persistence import StoredEvent
 
 from deployledger.domain.event_log import CommandKey
+from deployledger.domain.times import CLOCK_CORRECTED
 
 
 class EventRow(NamedTuple):
@@ -38,6 +39,11 @@ class Command:
 
     rows: Sequence[EventRow]
     key: CommandKey | None = None
+
+    @property
+    def corrects_clock(self) -> bool:
+        """Whether it may be recorded earlier than what is before it: it says that those times are wrong."""
+        return self.rows[0].topic == CLOCK_CORRECTED
 
 
 @dataclass(frozen=True)

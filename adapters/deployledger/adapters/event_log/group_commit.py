@@ -189,7 +189,7 @@ class GroupCommit:
                     self._is_idle = True
                     self._condition.wait()
                 rows = 0
-                while self._waiting and (not batch or rows + len(self._waiting[0].command.rows) <= MOST_ROWS):
+                while self._waiting and (not batch or _fits(batch, rows, self._waiting[0])):
                     waiting = self._waiting.popleft()
                     if not waiting.future.cancelled():
                         batch.append(waiting)
@@ -258,6 +258,13 @@ class GroupCommit:
         gone = {waiting for waiting in batch if waiting.since < latest or self._closing}
         _answer([(waiting, _failure(self._described_as, error)) for waiting in batch if waiting in gone])
         return [waiting for waiting in batch if waiting not in gone]
+
+
+def _fits(batch: list[_Waiting], rows: int, waiting: _Waiting) -> bool:
+    """Return whether a command can share a transaction: one that corrects the clock is recorded alone."""
+    if batch[-1].command.corrects_clock or waiting.command.corrects_clock:
+        return False
+    return rows + len(waiting.command.rows) <= MOST_ROWS
 
 
 def _failure(described_as: str, error: Exception | None) -> EventLogError:

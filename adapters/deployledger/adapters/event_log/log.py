@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from threading import Condition, Lock, local
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -17,11 +17,14 @@ from eventsourcing.persistence import (
     StoredEvent,
 )
 
+from deployledger.adapters.event_log import clock
+from deployledger.adapters.event_log.clock import ClockWatch
 from deployledger.adapters.event_log.commands import Command, Conflict, EventRow, Outcome, Repeated
 from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.following import LogFollower, Tail, TailWatch
 from deployledger.adapters.event_log.group_commit import BatchWriter, GroupCommit
-from deployledger.adapters.event_log.mapper import EventMapper, decode, known_topics
+from deployledger.adapters.event_log.mapper import EventMapper, decode, known_topics, timestamp_of
+from deployledger.domain.clock import ClockCorrected, wrong_times
 from deployledger.domain.event_log import (
     CommandKey,
     EventBatch,
@@ -47,6 +50,7 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.findings import Finding
 from deployledger.domain.moments import check_time
+from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, LogTimes, WrongTimes
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.moving.staging import Staging
@@ -94,6 +98,7 @@ class DatabaseEventLog(ABC):
         self._uses = 0
         self._uses_of_thread = local()
         self._process = os.getpid()
+        self._clock = ClockWatch(described_as)
         self._tail = self._make_tail()
         self._commits = GroupCommit(
             self._make_writer(), self._tail.announce, patience=patience, described_as=described_as
@@ -149,8 +154,19 @@ class DatabaseEventLog(ABC):
         """Return the rows behind a position, in the order of the log."""
 
     @abstractmethod
-    def _position_at(self, moment: datetime) -> int:
-        """Return the last position recorded by a time, found by halving: times never fall."""
+    def _recorded_by(self, moment: datetime, first: int, last: int) -> int:
+        """Return the last of some positions that was recorded by a time, or the one before them.
+
+        It is found by halving: between two corrections of the clock, times never fall.
+        """
+
+    @abstractmethod
+    def _clocks(self) -> tuple[int, int | None, int | None]:
+        """Return the last position, when it was recorded, and what the server's clock says.
+
+        Times are in microseconds since 1970. None: there is no event, or its time is none; and there is no
+        server, so that this machine's clock counts.
+        """
 
     @abstractmethod
     def _wait_for_appends(self, moment: datetime) -> None:
@@ -165,9 +181,7 @@ class DatabaseEventLog(ABC):
         """Return the events of some streams up to a position, in the order of the log."""
 
     @abstractmethod
-    def _stream_records(
-        self, stream_id: UUID, until: datetime | int | None, limit: int | None
-    ) -> list[RawRecord]:
+    def _stream_records(self, stream_id: UUID, until: int | None, limit: int | None) -> list[RawRecord]:
         """Return the events of one stream in order, as they are stored."""
 
     @abstractmethod
@@ -274,6 +288,8 @@ class DatabaseEventLog(ABC):
                     else:
                         self._check(state)
                     self._recorder_or_none = self._connect()
+                    _, last, server = self._clocks()
+                    self._clock.opened(last, server)
         return self._recorder_or_none
 
     @contextmanager
@@ -373,7 +389,7 @@ class DatabaseEventLog(ABC):
         with self._use():
             _ = self._recorder
             if isinstance(until, datetime):
-                self._settle(until)
+                until = self.position_at(until)
             return self._stream_records(stream_id, until, limit)
 
     def version(self, stream_id: UUID) -> int:
@@ -489,12 +505,55 @@ class DatabaseEventLog(ABC):
             return next((row.recorded_at for row in rows), None)
 
     def position_at(self, moment: datetime) -> int:
-        """Return the position of the last event that was recorded at a time or before; see the port."""
+        """Return the position of the last event that had happened at a time; see the port."""
         moment = check_time(moment)
         with self._use():
             _ = self._recorder
             self._settle(moment)
-            return self._position_at(moment)
+            return self.times().position_at(moment)
+
+    def times(self) -> LogTimes:
+        """Return how the recorded times are to be read; see the port."""
+        with self._use():
+            _ = self._recorder
+            end, last, server = self._clocks()
+            now = clock.now() if server is None else clock.as_datetime(server)
+            corrections = [
+                (record.raw.position, record.recorded_at, event)
+                for record in self._stream_records(CLOCK_STREAM, end, None)
+                if isinstance(event := decode(record.raw), ClockCorrected)
+            ]
+            wrong = wrong_times(corrections)
+            if last is not None and clock.as_datetime(last) - now > TOLERANCE:
+                wrong = self._with_ahead(wrong, now, end, clock.as_datetime(last))
+        return LogTimes(now, end, wrong, self._search, self._timestamps)
+
+    def _with_ahead(
+        self, wrong: tuple[WrongTimes, ...], now: datetime, end: int, recorded_until: datetime
+    ) -> tuple[WrongTimes, ...]:
+        """Return the wrong times with the last ones, which have not come yet.
+
+        A correction that was itself recorded at such a time, by a clock that was still ahead, does not count.
+        """
+        corrected, last = list(wrong), end
+        while True:
+            after = corrected[-1].last if corrected else 0
+            first = self._search(now, after + 1, last) + 1
+            if first > after + 1 or not corrected:
+                break
+            span = corrected.pop()
+            last, recorded_until = span.first - 1, max(recorded_until, span.recorded_until)
+        not_before = self.recorded_at(first - 1) if first > 1 else None
+        return (*corrected, WrongTimes(first, end, not_before, now, recorded_until))
+
+    def _search(self, moment: datetime, first: int, last: int) -> int:
+        with self._use():
+            return self._recorded_by(moment, first, last) if first <= last else first - 1
+
+    def _timestamps(self, first: int, last: int) -> Iterator[datetime | None]:
+        with self._use():
+            for page in self._scan(first - 1, last, None):
+                yield from map(timestamp_of, page)
 
     def _settle(self, moment: datetime) -> None:
         """Wait until no event can be recorded at a time any more, so that what is read of it stays true.
@@ -503,7 +562,7 @@ class DatabaseEventLog(ABC):
         clock may be a little ahead of ours. A time far ahead is not waited for: if a clock was set back, what
         is appended until then is recorded at the last time that the log has.
         """
-        if -_MOST_AHEAD <= datetime.now(UTC) - moment < _SETTLED_AFTER:
+        if -_MOST_AHEAD <= clock.now() - moment < _SETTLED_AFTER:
             self._wait_for_appends(moment)
 
     def follow(

@@ -1,6 +1,7 @@
 """Turns events into what is stored, and back: pydantic's JSON, with class versions and upcasters."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -8,8 +9,11 @@ from uuid import UUID
 import pydantic_core
 from eventsourcing.persistence import JSONTranscoder, Mapper, MapperDeserialisationError, StoredEvent
 from eventsourcing.utils import TopicError
+from pydantic_core import SchemaValidator
+from pydantic_core.core_schema import datetime_schema, typed_dict_field, typed_dict_schema
 
 from deployledger.adapters.event_log.damage import DamagedEvent, damaged
+from deployledger.domain.clock import ClockCorrections
 from deployledger.domain.deployment import Deployment  # importing the events registers their topics
 from deployledger.domain.event_log import RawEvent
 from deployledger.domain.events import Event
@@ -19,7 +23,12 @@ from deployledger.domain.names import NameReservation
 HAS_VERSION = b'{"class_version"'
 """What a stored state begins with if it is not of the first version of its class."""
 
-AGGREGATES = (Deployment, NameReservation)
+AGGREGATES = (Deployment, NameReservation, ClockCorrections)
+
+
+_read_timestamp = SchemaValidator(
+    typed_dict_schema({"timestamp": typed_dict_field(datetime_schema())}, extra_behavior="ignore")
+).validate_json
 
 
 def known_topics() -> frozenset[str]:
@@ -107,6 +116,15 @@ def decode(raw: RawEvent) -> Event:
         return _upcast(event_class, raw)
     except (ValueError, TypeError, TopicError, AttributeError) as error:
         raise undecodable(raw, error) from error
+
+
+def timestamp_of(raw: RawEvent) -> datetime | None:
+    """Return when a stored event says that it happened (UTC); None if it does not say."""
+    try:
+        stated: datetime = _read_timestamp(raw.state)["timestamp"]
+        return stated.replace(tzinfo=UTC) if stated.tzinfo is None else stated.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def undecodable(raw: RawEvent, problem: Exception) -> UndecodableEventError:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import UndecodableEventError
+from deployledger.domain.times import corrects_clock
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.legality import ILLEGAL, SPECIFYING, UNKNOWN, legality
@@ -66,6 +67,7 @@ class Checked:
         changed: the first position at which the log is not what the stored tree has.
         last_time: when the last event was recorded, in microseconds.
         first_time: when the first one was.
+        corrects_clock: whether the first one is a correction of the clock, where times may fall.
     """
 
     roots: list[bytes] = field(default_factory=list)
@@ -78,6 +80,7 @@ class Checked:
     changed: int | None = None
     first_time: int | None = None
     last_time: int | None = None
+    corrects_clock: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON value."""
@@ -98,6 +101,7 @@ class Checked:
             "lacking": self.lacking,
             "changed": self.changed,
             "times": [self.first_time, self.last_time],
+            "corrects_clock": self.corrects_clock,
         }
 
     @classmethod
@@ -118,6 +122,7 @@ class Checked:
             changed=told["changed"],
             first_time=told["times"][0],
             last_time=told["times"][1],
+            corrects_clock=told["corrects_clock"],
         )
 
 
@@ -193,7 +198,7 @@ def _check_from(
                 expected = position
             try:
                 add_leaf(leaf_hash(encode_leaf(*record)))
-                if recorded_at < time:
+                if recorded_at < time and not corrects_clock(topic, stream):
                     _add(checked, position, "order", "was recorded before the one in front of it")
                 time = recorded_at
                 symbol = symbol_of(topic, state) if topic in SPECIFYING else symbol_get(topic, UNKNOWN)
@@ -223,6 +228,7 @@ def _check_from(
                 begun[stream] = (max(version, standing[0]), after_it)
         if checked.first_time is None:
             checked.first_time = page[0].recorded_at
+            checked.corrects_clock = corrects_clock(page[0].topic, page[0].stream_id)
         checked.last_time = time
         progress(len(page))
     if expected < until:

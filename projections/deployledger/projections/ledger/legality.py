@@ -12,6 +12,7 @@ from pydantic_core import SchemaValidator, ValidationError
 from pydantic_core.core_schema import any_schema, typed_dict_field, typed_dict_schema
 
 from deployledger.domain import events
+from deployledger.domain.clock import ClockCorrected
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import IllegalTransitionError
 from deployledger.domain.names import NameReleased, NameReserved
@@ -85,6 +86,7 @@ class Legality:
             )
             self.names.append(f"state {row.state}" + (", with a revision that serves" * row.is_serving))
         self._add_names(begin, len(samples))
+        self._add_clock(begin, len(samples) + 2)
         self.begin = begin
 
     def _add_names(self, begin: list[int], reserved: int) -> None:
@@ -96,6 +98,15 @@ class Legality:
         begin += [held, ILLEGAL]
         self.next += [[ILLEGAL] * reserved + [held, free], [ILLEGAL] * reserved + [held, ILLEGAL]]
         self.names += ["a name that is taken", "a name that is free"]
+
+    def _add_clock(self, begin: list[int], corrected: int) -> None:
+        """Add the stream of corrections of the clock, which has nothing else."""
+        self.symbols[ClockCorrected.TOPIC] = corrected
+        for row in self.next:
+            row.append(ILLEGAL)
+        begin.append(len(self.next))
+        self.next.append([ILLEGAL] * corrected + [len(self.next)])
+        self.names.append("a correction of the clock")
 
     def symbol(self, topic: str, state: bytes) -> int:
         """Return the symbol of an event.

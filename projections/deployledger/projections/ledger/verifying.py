@@ -370,7 +370,8 @@ def _across(ledger: Ledger, parts: Sequence[Checked], after: int, end: int) -> l
     last_time: int | None = None
     position = after
     for part in parts:
-        if last_time is not None and part.first_time is not None and part.first_time < last_time:
+        falls = last_time is not None and part.first_time is not None and part.first_time < last_time
+        if falls and not part.corrects_clock:
             found.problems.append(
                 AuditProblem(
                     position + 1,

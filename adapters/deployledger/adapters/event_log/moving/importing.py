@@ -24,6 +24,7 @@ from deployledger.adapters.event_log.moving.root import GrowingRoot
 from deployledger.adapters.event_log.moving.staging import Staged, Staging, log_is_filled
 from deployledger.domain.event_log import EventRecord, Imported, KeyRecord, MovingProgress
 from deployledger.domain.exceptions import ConfigurationError, ConflictError, EventLogError
+from deployledger.domain.times import corrects_clock
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.log import DatabaseEventLog
@@ -132,7 +133,7 @@ class _Import:
             nonlocal last
             for position, line in enumerate(islice(lines, until - staged.events), start=staged.events + 1):
                 event = event_of(line, position)
-                if event.recorded_at < last:
+                if event.recorded_at < last and not corrects_clock(event.topic, event.stream_id):
                     raise BadLineError("the event was recorded before the one that comes before it")
                 last = event.recorded_at
                 yield event

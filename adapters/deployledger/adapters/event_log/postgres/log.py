@@ -98,7 +98,7 @@ class PostgresEventLog(DatabaseEventLog):
             ) from error
 
     def _make_writer(self) -> BatchWriter:
-        return PostgresBatchWriter(self._writer_session, schema.EVENTS, schema.KEYS)
+        return PostgresBatchWriter(self._writer_session, schema.EVENTS, schema.KEYS, watch=self._clock)
 
     def _make_tail(self) -> Tail:
         return PostgresTail(self._session, schema.EVENTS.channel)
@@ -179,11 +179,11 @@ class PostgresEventLog(DatabaseEventLog):
             time.sleep(min((moment - ahead["now"]).total_seconds() + _TICK_SECONDS, _MOST_SKEW_SECONDS))
         self._read(lambda session: session.execute(schema.EVENTS.barrier).fetchone())
 
-    def _position_at(self, moment: datetime) -> int:
+    def _recorded_by(self, moment: datetime, first: int, last: int) -> int:
         query = SQL(
             """
             WITH RECURSIVE search (low, high) AS (
-                SELECT 0::bigint, coalesce(max(position), 0) FROM {table}
+                SELECT %(low)s::bigint, %(high)s::bigint
                 UNION ALL
                 SELECT CASE WHEN recorded_at <= %(moment)s THEN (low + high + 1) / 2 ELSE low END,
                        CASE WHEN recorded_at <= %(moment)s THEN high ELSE (low + high + 1) / 2 - 1 END
@@ -193,10 +193,13 @@ class PostgresEventLog(DatabaseEventLog):
             SELECT low FROM search WHERE low = high"""
         ).format(table=schema.EVENTS.name)
         # A plan that is kept may have been made while the table was empty.
-        rows = self._read(
-            lambda session: session.execute(query, {"moment": moment}, prepare=False).fetchall()
-        )
+        values = {"moment": moment, "low": first - 1, "high": last}
+        rows = self._read(lambda session: session.execute(query, values, prepare=False).fetchall())
         return int(rows[0]["low"])
+
+    def _clocks(self) -> tuple[int, int | None, int | None]:
+        (row,) = self._select_tuples(schema.EVENTS.clocks, ())
+        return row[2] or 0, row[1], row[0]
 
     def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
         query = SQL(
@@ -212,12 +215,10 @@ class PostgresEventLog(DatabaseEventLog):
         ).format(schema.EVENTS.name)
         return list(starmap(RawEvent, self._select_tuples(query, (list(stream_ids), until))))
 
-    def _stream_records(
-        self, stream_id: UUID, until: datetime | int | None, limit: int | None
-    ) -> list[RawRecord]:
+    def _stream_records(self, stream_id: UUID, until: int | None, limit: int | None) -> list[RawRecord]:
         condition, values = SQL(""), list[Any]([stream_id])
         if until is not None:
-            condition = SQL("AND position <= %s" if isinstance(until, int) else "AND recorded_at <= %s")
+            condition = SQL("AND position <= %s")
             values.append(until)
         query = SQL(
             "SELECT position, originator_id::text, originator_version, topic, state, recorded_at, "

@@ -71,9 +71,29 @@ class EventTable:
         self.append_function = Identifier(schema, f"{table}_append")
         self._refuse_function = Identifier(schema, f"{table}_refuse_change")
         self.insert = self._insert([SQL("%s")] * len(_COLUMN_TYPES))
+        self.insert_correction = self._insert([SQL("%s")] * len(_COLUMN_TYPES), may_fall=True)
+        self.clocks = SQL("SELECT {clocks}, (SELECT max(position) FROM {table})").format(
+            clocks=self._clocks(), table=self.name
+        )
 
-    def _insert(self, values: Sequence[Composable]) -> Composed:
-        """Return the statement that adds arrays of columns, and gives the position before them."""
+    def _clocks(self) -> Composed:
+        """Return the columns with the server's clock and the last event's time, in microseconds since 1970.
+
+        Where that time is infinite, it is NULL.
+        """
+        return SQL(
+            "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, "
+            "(SELECT (extract(epoch FROM CASE WHEN isfinite(recorded_at) THEN recorded_at END) "
+            "* 1000000)::bigint FROM {table} ORDER BY position DESC LIMIT 1)"
+        ).format(table=self.name)
+
+    def _insert(self, values: Sequence[Composable], *, may_fall: bool = False) -> Composed:
+        """Return the statement that adds arrays of columns, and gives the position before them.
+
+        Args:
+            may_fall: whether they may be recorded earlier than the last event: they correct the clock.
+        """
+        last = SQL("NULL" if may_fall else "(SELECT recorded_at FROM {} ORDER BY position DESC LIMIT 1)")
         arrays = SQL(", ").join(
             SQL("{}::{}[]").format(value, kind) for value, kind in zip(values, _COLUMN_TYPES, strict=True)
         )
@@ -81,8 +101,7 @@ class EventTable:
             """
             WITH last AS MATERIALIZED (
                 SELECT coalesce(max(position), 0) AS position,
-                       greatest(clock_timestamp(), (SELECT recorded_at FROM {table}
-                                                    ORDER BY position DESC LIMIT 1)) AS recorded_at
+                       greatest(clock_timestamp(), {last}) AS recorded_at
                 FROM {table}
             ), added AS (
                 INSERT INTO {table} (position, originator_id, originator_version, topic, state, event_id,
@@ -96,7 +115,7 @@ class EventTable:
             )
             SELECT last.position FROM last
             """
-        ).format(table=self.name, arrays=arrays)
+        ).format(table=self.name, arrays=arrays, last=last.format(self.name))
 
     def create_append_function(self) -> Composed:
         """Return the statement that creates the function that appends in one call: lock, insert, notify.
@@ -139,9 +158,14 @@ class EventTable:
         )
 
     def call_append_function(self) -> Composed:
-        """Return the statement that calls it, with numbered parameters."""
+        """Return the statement that calls it, with numbered parameters.
+
+        Beside what it returns are the clocks; the last event is then the one before those that it adds.
+        """
         arguments = [_argument(number) for number in range(1, len(_ARGUMENT_TYPES) + 1)]
-        return SQL("SELECT {}({})").format(self.append_function, SQL(", ").join(arguments))
+        return SQL("SELECT {}({}), {}").format(
+            self.append_function, SQL(", ").join(arguments), self._clocks()
+        )
 
     def create_statements(self) -> list[Composed]:
         """Return the statements that create the table, which can only be added to."""

@@ -8,6 +8,7 @@ from psycopg import sql
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
+from deployledger.adapters.event_log.clock import ClockWatch
 from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide, versions_before
 from deployledger.adapters.event_log.group_commit import BatchConflictError, BatchWriter, DatabaseAwayError
 from deployledger.adapters.event_log.postgres.recorders import (
@@ -23,10 +24,17 @@ _NOT_PREPARED = b"26000"  # invalid_sql_statement_name
 
 
 class PostgresBatchWriter(BatchWriter):
-    """Stores batches of commands in one table, on a connection of its own."""
+    """Stores batches of commands in one table, on a connection of its own.
 
-    def __init__(self, connect: Callable[[], Session], table: EventTable, keys: sql.Identifier) -> None:
+    Args:
+        watch: compares the server's clock with the log's last event at each transaction.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Session], table: EventTable, keys: sql.Identifier, *, watch: ClockWatch
+    ) -> None:
         self._connect = connect
+        self._watch = watch
         self._session: Session | None = None
         self._table = table
         self._insert_keys = sql.SQL(
@@ -71,7 +79,7 @@ class PostgresBatchWriter(BatchWriter):
 
     def write(self, commands: Sequence[Command]) -> list[Outcome]:
         """Store all the commands in one transaction, without looking."""
-        if any(command.key is not None for command in commands):
+        if any(command.key is not None or command.corrects_clock for command in commands):
             return self.write_checked(commands)
         with self._used_session() as session:
             return _outcomes(self._append(session, commands), commands)
@@ -92,6 +100,8 @@ class PostgresBatchWriter(BatchWriter):
             _check(connection.prepare(_APPEND, self._table.call_append_function().as_bytes(session)), session)
             result = connection.exec_prepared(_APPEND, values)
         _check(result, session)
+        server, last = result.get_value(0, 1), result.get_value(0, 2)
+        self._watch.appending(int(last) if last else None, int(server or 0))
         return int(result.get_value(0, 0) or 0)
 
     def write_checked(self, commands: Sequence[Command]) -> list[Outcome]:
@@ -111,7 +121,12 @@ class PostgresBatchWriter(BatchWriter):
     def _insert(self, session: Session, commands: Sequence[Command]) -> int:
         """Insert the events and the keys, and return the position before the events."""
         rows = [row for command in commands for row in command.rows]
-        before = session.execute(self._table.insert, array_literals(rows), prepare=True).fetchone()
+        clocks = session.execute(self._table.clocks).fetchone()
+        if clocks is not None:
+            self._watch.appending(clocks[1], clocks[0])
+        is_correction = any(command.corrects_clock for command in commands)  # which is then alone
+        insert = self._table.insert_correction if is_correction else self._table.insert
+        before = session.execute(insert, array_literals(rows), prepare=True).fetchone()
         keys = [command.key for command in commands if command.key is not None]
         if keys:
             session.execute(

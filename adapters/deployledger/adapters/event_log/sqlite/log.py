@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from eventsourcing.sqlite import SQLiteConnection, SQLiteDatastore
 
+from deployledger.adapters.event_log import clock
 from deployledger.adapters.event_log.damage import damaged, wrong_of
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter, DatabaseLostError
@@ -133,7 +134,12 @@ class SQLiteEventLog(DatabaseEventLog):
             return connection
 
         return SQLiteBatchWriter(
-            connect, EVENTS_TABLE, KEYS_TABLE, lock=self._memory_lock, check=self._check_file
+            connect,
+            EVENTS_TABLE,
+            KEYS_TABLE,
+            lock=self._memory_lock,
+            watch=self._clock,
+            check=self._check_file,
         )
 
     def _check_file(self) -> None:
@@ -219,7 +225,7 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def _wait_for_appends(self, moment: datetime) -> None:
         # An append that has the lock later is recorded no more than a millisecond before that.
-        time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds() + _TICK_SECONDS))
+        time.sleep(max(0.0, (moment - clock.now()).total_seconds() + _TICK_SECONDS))
         try:
             with self._session() as connection:
                 connection.execute("BEGIN IMMEDIATE")
@@ -228,10 +234,10 @@ class SQLiteEventLog(DatabaseEventLog):
             if self._path is not None and os.access(self._path, os.W_OK):
                 raise  # else it is not ours to write, and what others do is seen as it comes
 
-    def _position_at(self, moment: datetime) -> int:
+    def _recorded_by(self, moment: datetime, first: int, last: int) -> int:
         query = f"""
             WITH RECURSIVE search (low, high) AS (
-                SELECT 0, coalesce(max(position), 0) FROM {EVENTS_TABLE}
+                SELECT ?2, ?3
                 UNION ALL
                 SELECT CASE WHEN recorded_at <= ?1 THEN (low + high + 1) / 2 ELSE low END,
                        CASE WHEN recorded_at <= ?1 THEN high ELSE (low + high + 1) / 2 - 1 END
@@ -239,7 +245,13 @@ class SQLiteEventLog(DatabaseEventLog):
                 WHERE low < high
             )
             SELECT low FROM search WHERE low = high"""  # noqa: S608  # a name of ours
-        return int(self._select(query, _microseconds(moment))[0][0])
+        return int(self._select(query, _microseconds(moment), first - 1, last)[0][0])
+
+    def _clocks(self) -> tuple[int, int | None, int | None]:
+        query = f"SELECT position, recorded_at FROM {EVENTS_TABLE} ORDER BY position DESC LIMIT 1"  # noqa: S608
+        rows = self._select(query)
+        position, recorded_at = rows[0] if rows else (0, None)
+        return position, recorded_at if type(recorded_at) is int else None, None
 
     def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
         query = f"{_SELECT_RAW} WHERE position > ? ORDER BY position LIMIT ?"
@@ -254,13 +266,11 @@ class SQLiteEventLog(DatabaseEventLog):
         ids = json.dumps([stream_id.hex for stream_id in stream_ids])
         return _raw_events(self._select(query, ids, until))
 
-    def _stream_records(
-        self, stream_id: UUID, until: datetime | int | None, limit: int | None
-    ) -> list[RawRecord]:
+    def _stream_records(self, stream_id: UUID, until: int | None, limit: int | None) -> list[RawRecord]:
         condition, values = "", list[int | str]([stream_id.hex])
         if until is not None:
-            condition = f"AND {'position' if isinstance(until, int) else 'recorded_at'} <= ?"
-            values.append(until if isinstance(until, int) else _microseconds(until))
+            condition = "AND position <= ?"
+            values.append(until)
         query = (
             "SELECT position, originator_id, originator_version, topic, state, recorded_at, event_id, actor, "  # noqa: S608
             f"correlation_id, causation_id FROM {EVENTS_TABLE} "

@@ -3,7 +3,6 @@
 ``PERSISTENCE_MODULE=deployledger.adapters.event_log.sqlite.recorders`` makes an application do so.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -17,6 +16,7 @@ from eventsourcing.sqlite import (
     SQLiteProcessRecorder,
 )
 
+from deployledger.adapters.event_log import clock
 from deployledger.adapters.event_log.commands import EventRow, plain_row
 
 _COLUMNS = 9
@@ -26,7 +26,8 @@ _COLUMNS = 9
 def create_statements(table: str) -> list[str]:
     """Return the statements that create the table of events, which can only be added to.
 
-    ``position`` is contiguous; ``recorded_at`` is in microseconds since 1970 (UTC), and never falls.
+    ``position`` is contiguous; ``recorded_at`` is in microseconds since 1970 (UTC), and falls only
+    at a correction of the clock.
     """
     return [
         f"""CREATE TABLE IF NOT EXISTS {table} (
@@ -57,7 +58,7 @@ A statement may have waited for the lock since its own time was taken.
 
 
 @cache
-def insert_statement(table: str, size: int) -> str:
+def insert_statement(table: str, size: int, *, may_fall: bool = False) -> str:
     """Return the statement that adds up to ``size`` events behind the last one; `insert` fills it.
 
     Position and time come from the statement itself, which holds the write lock: no other process can
@@ -65,22 +66,35 @@ def insert_statement(table: str, size: int) -> str:
     loop that is busy may not give back soon.
     """
     marks = ", ".join(f"({number}, {', '.join('?' * _COLUMNS)})" for number in range(1, size + 1))
+    last = f"coalesce((SELECT recorded_at FROM {table} ORDER BY position DESC LIMIT 1), 0)"  # noqa: S608
     return (
         f"INSERT INTO {table} "  # noqa: S608  # a name of ours
         f"SELECT (SELECT coalesce(max(position), 0) FROM {table}) + column1, column2, column3, column4, "
-        f"column5, column6, max(column7, {_MILLISECOND}, coalesce((SELECT recorded_at FROM {table} "
-        "ORDER BY position DESC LIMIT 1), 0)), column8, column9, column10 "
+        f"column5, column6, max(column7, {_MILLISECOND}, {0 if may_fall else last}), "
+        "column8, column9, column10 "
         f"FROM (VALUES {marks}) WHERE column2 IS NOT NULL"
     )
 
 
-def insert(execute: Callable[[str, list[Any]], object], table: str, rows: Sequence[EventRow]) -> None:
-    """Add the events behind the last one. The last row id is then the position of the last of them."""
+def insert(
+    execute: Callable[[str, list[Any]], object],
+    table: str,
+    rows: Sequence[EventRow],
+    *,
+    may_fall: bool = False,
+) -> None:
+    """Add the events behind the last one. The last row id is then the position of the last of them.
+
+    Args:
+        may_fall: whether they may be recorded earlier than the last one: they correct the clock.
+    """
     # Powers of two, so that few statements have to be compiled; rows of NULL are none.
     size = 1 << (len(rows) - 1).bit_length()
-    now = now_microseconds()
+    now = clock.now_microseconds()
     values = [value for row in rows for value in _columns(row, now)]
-    execute(insert_statement(table, size), values + [None] * (_COLUMNS * (size - len(rows))))
+    execute(
+        insert_statement(table, size, may_fall=may_fall), values + [None] * (_COLUMNS * (size - len(rows)))
+    )
 
 
 def _columns(row: EventRow, now: int) -> tuple[Any, ...]:
@@ -95,11 +109,6 @@ def _columns(row: EventRow, now: int) -> tuple[Any, ...]:
         row.correlation_id and row.correlation_id.hex,
         row.causation_id and row.causation_id.hex,
     )
-
-
-def now_microseconds() -> int:
-    """Return the time in microseconds since 1970 (UTC)."""
-    return time.time_ns() // 1000
 
 
 class SQLiteLogRecorder(SQLiteApplicationRecorder):

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from uuid import UUID
 
+from deployledger.adapters.event_log import clock
+from deployledger.adapters.event_log.clock import ClockWatch
 from deployledger.adapters.event_log.commands import Command, Known, Outcome, Stored, decide, versions_before
 from deployledger.adapters.event_log.group_commit import (
     MOST_ROWS,
@@ -12,7 +14,7 @@ from deployledger.adapters.event_log.group_commit import (
     BatchWriter,
     DatabaseAwayError,
 )
-from deployledger.adapters.event_log.sqlite.recorders import insert, now_microseconds
+from deployledger.adapters.event_log.sqlite.recorders import insert
 from deployledger.adapters.sqlite import transaction
 from deployledger.domain.event_log import CommandKey
 
@@ -26,6 +28,7 @@ class SQLiteBatchWriter(BatchWriter):
 
     Args:
         lock: held while a connection is used.
+        watch: compares the clock with the log's last event before each transaction.
         check: called before each transaction; raises what keeps it from being written.
     """
 
@@ -36,9 +39,11 @@ class SQLiteBatchWriter(BatchWriter):
         keys_table: str,
         *,
         lock: AbstractContextManager[object],
+        watch: ClockWatch,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._lock = lock
+        self._watch = watch
         self._check = check
         self._rows_since_checkpoint = 0
         self._connect = connect
@@ -59,6 +64,7 @@ class SQLiteBatchWriter(BatchWriter):
                 if self._connection is None:
                     self._connection = self._connect()
                 self._check()
+                self._watch.appending(last_recorded_at(self._connection, self._table))
                 yield self._connection
             except sqlite3.IntegrityError as error:
                 raise BatchConflictError(str(error)) from error
@@ -74,8 +80,8 @@ class SQLiteBatchWriter(BatchWriter):
 
     def write(self, commands: Sequence[Command]) -> list[Outcome]:
         """Store all the commands in one transaction, without looking: in one statement."""
-        has_keys = any(command.key is not None for command in commands)
-        if has_keys or sum(len(command.rows) for command in commands) > MOST_ROWS:
+        is_special = any(command.key is not None or command.corrects_clock for command in commands)
+        if is_special or sum(len(command.rows) for command in commands) > MOST_ROWS:
             return self.write_checked(commands)
         with self._session() as connection:
             # A version that a stream has reached stays reached: this need not be in the transaction.
@@ -101,8 +107,9 @@ class SQLiteBatchWriter(BatchWriter):
         if not rows:
             return []
         cursor = connection.cursor()
+        may_fall = any(command.corrects_clock for command in commands)  # which is then alone
         for start in range(0, len(rows), MOST_ROWS):  # a statement takes only so many values
-            insert(cursor.execute, self._table, rows[start : start + MOST_ROWS])
+            insert(cursor.execute, self._table, rows[start : start + MOST_ROWS], may_fall=may_fall)
         self._rows_since_checkpoint += len(rows)
         position = int(cursor.lastrowid or 0) - len(rows) + 1
         keys = [command.key for command in commands if command.key is not None]
@@ -110,7 +117,7 @@ class SQLiteBatchWriter(BatchWriter):
             connection.executemany(
                 self._insert_key,
                 [
-                    (key.key, key.fingerprint, key.deployment_id.hex, key.version, now_microseconds())
+                    (key.key, key.fingerprint, key.deployment_id.hex, key.version, clock.now_microseconds())
                     for key in keys
                 ],
             )
@@ -157,6 +164,14 @@ class SQLiteBatchWriter(BatchWriter):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def last_recorded_at(connection: sqlite3.Connection, table: str) -> int | None:
+    """Return when the last event was recorded, in microseconds since 1970; None if there is no such time."""
+    row = connection.execute(
+        f"SELECT recorded_at FROM {table} ORDER BY position DESC LIMIT 1"  # noqa: S608  # a name of ours
+    ).fetchone()
+    return row[0] if row is not None and type(row[0]) is int else None
 
 
 def _in_parts(values: list[str]) -> Iterator[list[str]]:

@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+from deployledger.domain.times import corrects_clock
 from deployledger.projections.ledger.evidence import cloud_events
 from deployledger.projections.ledger.evidence.cloud_events import Recorded, written
 from deployledger.projections.ledger.evidence.findings import Check
@@ -54,7 +55,8 @@ class Ordering:
     def _problem_of_time(self, event: Recorded) -> str:
         """Return what is wrong with the time of an event, beside the one before it; empty if nothing."""
         before, self._recorded_at = self._recorded_at, event.recorded_at
-        if before is not None and event.recorded_at < before:
+        falls = before is not None and event.recorded_at < before
+        if falls and not corrects_clock(event.topic, event.stream_id):
             return "it was recorded before the event in front of it"
         return ""
 

@@ -1,0 +1,75 @@
+"""Corrections of the clock by which a log records events: an operator's word that it was wrong.
+
+What was recorded stays as it is. A correction is an event of its own, in a stream of its own, which says from
+which position on the recorded times are wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import ClassVar
+
+from pydantic import Field
+
+from deployledger.domain.events import Event
+from deployledger.domain.times import CLOCK_CORRECTED, CLOCK_STREAM, WrongTimes
+
+
+class ClockCorrected(Event):
+    """The clock was wrong: the times recorded from a position on, up to this event, are not to be believed.
+
+    This event itself is recorded by the clock as it is then. A correction that a later one covers no longer
+    counts: the clock was wrong when it was made.
+
+    Attributes:
+        first_position: the first position whose recorded time is wrong.
+        recorded_until: the latest time that was recorded from there on (UTC).
+        not_before: when the event before the first position was recorded (UTC); None if there is none.
+    """
+
+    TOPIC: ClassVar[str] = CLOCK_CORRECTED
+
+    first_position: int = Field(ge=1)
+    recorded_until: datetime
+    not_before: datetime | None = None
+
+
+class ClockCorrections:
+    """The corrections of one log, as events make them.
+
+    Attributes:
+        first_positions: from which position on times are wrong, by each correction.
+    """
+
+    def __init__(self) -> None:
+        self.id = CLOCK_STREAM
+        self.version = 0
+        self.first_positions: list[int] = []
+
+    def apply(self, event: ClockCorrected) -> None:
+        """Change as the event says."""
+        event.check_follows(self.id, self.version)
+        self.version = event.originator_version
+        self.first_positions.append(event.first_position)
+
+
+def wrong_times(corrections: Sequence[tuple[int, datetime, ClockCorrected]]) -> tuple[WrongTimes, ...]:
+    """Return the events whose recorded times are wrong, in the order of the log.
+
+    Args:
+        corrections: of each, its position, when it was recorded, and the event, in the order of the log.
+    """
+    found: list[WrongTimes] = []
+    for position, recorded_at, event in reversed(corrections):
+        is_covered = bool(found) and position >= found[-1].first
+        if is_covered or event.first_position >= position:
+            continue
+        not_before = event.not_before
+        not_after = recorded_at if not_before is None else max(recorded_at, not_before)
+        found.append(
+            WrongTimes(
+                event.first_position, position - 1, not_before, not_after, event.recorded_until, position
+            )
+        )
+    return tuple(reversed(found))

@@ -1,0 +1,193 @@
+"""How the recorded times of a log are to be read where the clock was wrong by which it recorded them.
+
+Positions are the truth of a log's order; recorded times are read from a clock, and clocks are wrong at times.
+Times that turn out to be wrong stay as they were recorded; the events are placed by what else is known.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from deployledger.domain import moments
+
+CLOCK_CORRECTED = "event_log.clock_corrected"
+"""The topic of the events that say which times are wrong."""
+
+CLOCK_STREAM = UUID("2f6d3c1a-7b0e-5c1f-8a54-9d1b6e0c7a42")
+"""The id of the stream of clock corrections; each log has one."""
+
+TOLERANCE = timedelta(seconds=5)
+"""How far clocks that are set by a time server may be apart; less is not reported."""
+
+JUST_NOW = timedelta(seconds=2)
+"""How long ago the events were recorded, at the latest, that a wrong clock recorded last."""
+
+
+@dataclass(frozen=True)
+class WrongTimes:
+    """Events in a row whose recorded times are wrong.
+
+    Attributes:
+        first: the position of the first one.
+        last: the position of the last one.
+        not_before: when the event before them was recorded (UTC); None if there is none.
+        not_after: by then they had happened (UTC): when the correction was recorded, or else now.
+        recorded_until: the latest of the times that were recorded (UTC).
+        corrected_at: the position of the correction; None if there is none yet.
+    """
+
+    first: int
+    last: int
+    not_before: datetime | None
+    not_after: datetime
+    recorded_until: datetime
+    corrected_at: int | None = None
+
+    @property
+    def events(self) -> str:
+        """Which events they are, in words."""
+        return events(self.first, self.last)
+
+
+@dataclass(frozen=True)
+class Unclear:
+    """Events of which no more is known than that they happened between two moments.
+
+    Attributes:
+        first: the position of the first one.
+        last: the position of the last one.
+        not_before: they happened then or later (UTC); None if nothing is known.
+        not_after: they happened then or earlier (UTC).
+    """
+
+    first: int
+    last: int
+    not_before: datetime | None
+    not_after: datetime
+
+    def __str__(self) -> str:
+        since = f"between {moments.written(self.not_before)} and" if self.not_before else "before"
+        return (
+            f"The clock was wrong: {events(self.first, self.last)} of the log happened {since} "
+            f"{moments.written(self.not_after)}"
+        )
+
+
+@dataclass(frozen=True)
+class LogTimes:
+    """The times of a log at the moment at which this was made.
+
+    An event counts as happened when it was recorded. Where that time is wrong, it counts as happened when it
+    says so itself (its timestamp), if that is possible at all; else when the next such event did, or when the
+    correction was recorded: by then it had happened for certain. So times never fall as positions rise.
+
+    Attributes:
+        now: what the clock says by which the log records events (UTC).
+        end: the position of the last event.
+        wrong: events whose recorded times are wrong, in the order of the log.
+        search: returns the last of some positions, from one to another, that was recorded by a time, or the
+            position before them.
+        timestamps: returns what the events from one position to another say themselves of when they
+            happened; None of one that says nothing.
+    """
+
+    now: datetime
+    end: int
+    wrong: tuple[WrongTimes, ...]
+    search: Callable[[datetime, int, int], int] = field(repr=False)
+    timestamps: Callable[[int, int], Iterable[datetime | None]] = field(repr=False)
+    _placed: dict[int, _Placed] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def ahead(self) -> WrongTimes | None:
+        """The events that were recorded at times that have not come yet; None if there are none."""
+        return self.wrong[-1] if self.wrong and self.wrong[-1].corrected_at is None else None
+
+    def position_at(self, moment: datetime) -> int:
+        """Return the position of the last event that had happened at a time; 0 if none had."""
+        last = self.end
+        for span in reversed(self.wrong):
+            if span.last < last:
+                found = self.search(moment, span.last + 1, last)
+                if found > span.last:
+                    return found
+            happened = self._happened_by(span, moment)
+            if happened:
+                return span.first - 1 + happened
+            last = span.first - 1
+        return self.search(moment, 1, last) if last else 0
+
+    def time_of(self, position: int) -> datetime | None:
+        """Return when an event had happened whose recorded time is wrong; None if that time is right."""
+        for span in self.wrong:
+            if span.first <= position <= span.last:
+                return self._of(span).times[position - span.first]
+        return None
+
+    def unclear(self, moment: datetime) -> Unclear | None:
+        """Return the events of which it is not known whether they had happened at a time."""
+        for span in self.wrong:
+            if (span.not_before is None or span.not_before <= moment) and moment < span.not_after:
+                for it in self._of(span).unclear:
+                    if (it.not_before is None or it.not_before <= moment) and moment < it.not_after:
+                        return it
+        return None
+
+    def _happened_by(self, span: WrongTimes, moment: datetime) -> int:
+        """Return how many of the events had happened."""
+        if moment >= span.not_after:
+            return span.last - span.first + 1
+        if span.not_before is not None and moment < span.not_before:
+            return 0
+        return bisect_right(self._of(span).times, moment)
+
+    def _of(self, span: WrongTimes) -> _Placed:
+        if span.first not in self._placed:
+            self._placed[span.first] = _Placed(span, self.timestamps(span.first, span.last))
+        return self._placed[span.first]
+
+
+class _Placed:
+    """When the events happened whose recorded times are wrong.
+
+    Attributes:
+        times: of each event, when it had happened for certain.
+        unclear: the events of which no more is known than what happened before and after them.
+    """
+
+    def __init__(self, span: WrongTimes, timestamps: Iterable[datetime | None]) -> None:
+        self.times: list[datetime] = []
+        self.unclear: list[Unclear] = []
+        known, waiting = span.not_before, 0
+        for stated in timestamps:
+            if stated is None or stated > span.not_after:
+                waiting += 1
+                continue
+            before, known = known, stated if known is None or stated > known else known
+            self._place(span, waiting, before, known)
+            self.times.append(known)
+            waiting = 0
+        self._place(span, waiting, known, span.not_after)
+        if waiting and span.corrected_at is None:  # whoever asks about this moment sees them
+            recently = span.not_after - JUST_NOW
+            self.times[-waiting:] = [recently if known is None or recently > known else known] * waiting
+
+    def _place(self, span: WrongTimes, number: int, before: datetime | None, until: datetime) -> None:
+        if number:
+            first = span.first + len(self.times)
+            self.unclear.append(Unclear(first, first + number - 1, before, until))
+            self.times += [until] * number
+
+
+def corrects_clock(topic: str, stream_id: bytes) -> bool:
+    """Return whether an event is a correction of the clock: only there may recorded times fall."""
+    return topic == CLOCK_CORRECTED and stream_id == CLOCK_STREAM.bytes
+
+
+def events(first: int, last: int) -> str:
+    """Return which events of the log are meant, in words."""
+    return f"event {first:,}" if first == last else f"events {first:,} to {last:,}"

@@ -1,0 +1,110 @@
+"""Correcting the clock by which the log records events, once it is right again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from deployledger.domain import moments
+from deployledger.domain.clock import ClockCorrected
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.exceptions import ConflictError
+from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, LogTimes, WrongTimes
+
+
+@dataclass(frozen=True)
+class ClockCorrection:
+    """A correction of the clock.
+
+    Attributes:
+        wrong: the events whose recorded times are wrong.
+        now: what the clock says that records events (UTC).
+        withdraws: the position of the correction that it takes back; None if it takes back none.
+        position: where it is in the log; None if it was not recorded.
+    """
+
+    wrong: WrongTimes
+    now: datetime
+    withdraws: int | None = None
+    position: int | None = None
+
+
+@dataclass(frozen=True)
+class ClockCorrector:
+    """Plans and records corrections of the clock. Methods block.
+
+    Args:
+        now: this machine's clock; returns aware datetimes in UTC.
+        new_id: makes ids.
+    """
+
+    log: EventLog
+    now: Callable[[], datetime]
+    new_id: Callable[[], UUID]
+
+    def correct(self, actor: str, *, withdraw: bool = False, dry_run: bool = False) -> ClockCorrection:
+        """Record which times are wrong. See ``DeploymentService.correct_clock``."""
+        version = self.log.version(CLOCK_STREAM)
+        planned = self._plan_withdrawal() if withdraw else self._plan()
+        if dry_run:
+            return planned
+        event = ClockCorrected(
+            originator_id=CLOCK_STREAM,
+            originator_version=version + 1,
+            timestamp=self.now(),
+            event_id=self.new_id(),
+            actor=actor,
+            correlation_id=self.new_id(),
+            first_position=planned.wrong.first,
+            recorded_until=planned.wrong.recorded_until,
+            not_before=planned.wrong.not_before,
+        )
+        self.log.append([event])
+        (*_, record) = self.log.stream_records(CLOCK_STREAM)
+        position = record.raw.position
+        return replace(planned, wrong=replace(planned.wrong, last=position - 1), position=position)
+
+    def _plan(self) -> ClockCorrection:
+        times = self._times()
+        if times.ahead is None:
+            last = self.log.recorded_at(times.end)
+            raise ConflictError(
+                "The clock needs no correction: "
+                + (
+                    "the event log has no events."
+                    if last is None
+                    else f"the last event was recorded at {moments.written(last)}, and it is "
+                    f"{moments.written(times.now)} now."
+                ),
+                hint="Correct the clock while the log has times that have not come yet; "
+                "`deployledger log stats` reports them.",
+            )
+        return ClockCorrection(times.ahead, times.now)
+
+    def _plan_withdrawal(self) -> ClockCorrection:
+        times = self._times()
+        corrected = [it.corrected_at for it in times.wrong if it.corrected_at is not None]
+        if not corrected:
+            raise ConflictError("There is no correction of the clock to withdraw.")
+        first = corrected[-1]
+        before, last = self.log.recorded_at(first - 1), self.log.recorded_at(times.end)
+        if before is None or last is None or before - times.now > TOLERANCE:
+            raise ConflictError(
+                f"The correction at position {first:,} cannot be withdrawn: the time recorded before it, "
+                f"{'none' if before is None else moments.written(before)}, has not come yet.",
+                hint="If the clock was not wrong after all, set it first: it says "
+                f"{moments.written(times.now)}.",
+            )
+        wrong = WrongTimes(first, times.end, before, times.now, max(before, last))
+        return ClockCorrection(wrong, times.now, withdraws=first)
+
+    def _times(self) -> LogTimes:
+        """Return the log's times, by a clock that this machine's agrees with."""
+        times, here = self.log.times(), self.now()
+        if abs(times.now - here) > TOLERANCE:
+            raise ConflictError(
+                f"Two clocks disagree: the database's server says {moments.written(times.now)}, "
+                f"and this machine {moments.written(here)}.",
+                hint="Set the one that is wrong, then correct the log's times.",
+            )
+        return times
