@@ -27,6 +27,13 @@ JUST_NOW = timedelta(seconds=2)
 """How long ago the events were recorded, at the latest, that a wrong clock recorded last."""
 
 
+AHEAD_HINT = (
+    "If the clock is right now, run `deployledger log correct-clock`: times are right again from then on. "
+    "If not, set it before anything else is recorded."
+)
+"""What to do about a log with times that have not come yet."""
+
+
 @dataclass(frozen=True)
 class WrongTimes:
     """Events in a row whose recorded times are wrong.
@@ -47,10 +54,15 @@ class WrongTimes:
     recorded_until: datetime
     corrected_at: int | None = None
 
-    @property
-    def events(self) -> str:
-        """Which events they are, in words."""
-        return events(self.first, self.last)
+    def __str__(self) -> str:
+        """Return which events they are, what was recorded, and what is known instead, in a sentence."""
+        recorded, until = moments.written(self.recorded_until), moments.written(self.not_after)
+        between = f"between {moments.written(self.not_before)} and" if self.not_before else "before"
+        if self.corrected_at is None:
+            state = f"have not come yet: it is {until} now. They happened {between} now."
+        else:
+            state = f"are wrong, as event {self.corrected_at:,} says. They happened {between} {until}."
+        return f"The times of {events(self.first, self.last)}, up to {recorded}, {state}"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from deployledger.domain.findings import Finding, Outcome
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
 from deployledger.projections.history import parked_hint
+from deployledger.domain.times import AHEAD_HINT
 from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
@@ -101,7 +102,19 @@ def ledger(stores: Stores) -> list[Finding]:
     return stores.ledger.store.findings()
 
 
-CHECKS: tuple[Check, ...] = (event_log, read_models, parked, ledger)
+def clock(stores: Stores) -> Iterator[Finding]:
+    """Check that the log has no times that have not come yet."""
+    times = stores.event_log.times()
+    for it in times.wrong:
+        if it.corrected_at is not None:
+            yield Finding("clock", Outcome.WARNING, str(it))
+    if times.ahead is not None:
+        yield Finding("clock", Outcome.PROBLEM, str(times.ahead), AHEAD_HINT)
+    else:
+        yield Finding("clock", Outcome.OK, "The event log has no times that have not come yet.")
+
+
+CHECKS: tuple[Check, ...] = (event_log, clock, read_models, parked, ledger)
 """The checks of a database that has the schema that is needed, in the order in which they are reported."""
 
 

@@ -9,6 +9,7 @@ import typer
 
 from deployledger.adapters.cli import (
     audit_commands,
+    clock_command,
     deployment_commands,
     evidence_commands,
     log_commands,
@@ -157,6 +158,7 @@ for _command in (
     app.command(_command.__name__.rstrip("_"))(_command)
 audit_commands.audit.command()(evidence_commands.export)
 audit_commands.audit.command()(evidence_commands.verify_evidence)
+log_commands.log.command()(clock_command.correct_clock)
 app.add_typer(log_commands.database, name="db")
 app.add_typer(log_commands.log, name="log")
 app.add_typer(projection_commands.projections, name="projections")

@@ -17,6 +17,7 @@ from deployledger.adapters.cli.session import (
     OutputOption,
     Session,
     VerboseOption,
+    as_json,
     end_at_once_on_ctrl_c,
     escaped,
     session_for,
@@ -296,7 +297,11 @@ def _print(session: Session, found: "Audited") -> None:
     if len(holding) > _MOST_SHOWN:
         say(f"[green]✓[/] … and {len(holding) - _MOST_SHOWN:,} more checkpoints")
     if found.is_in_order:
-        say("[green]✓[/] Positions, times and versions of streams are in order, without gaps")
+        if found.wrong_times:
+            say("[green]✓[/] Positions and versions of streams are in order, without gaps")
+            say("[yellow]![/] Times are in order but for those that a wrong clock recorded, below")
+        else:
+            say("[green]✓[/] Positions, times and versions of streams are in order, without gaps")
         say("[green]✓[/] Every history is legal under the lifecycle")
     for problem in found.problems[:_MOST_SHOWN]:
         say(f"[red]✗[/] {escaped(problem.message)}")
@@ -345,6 +350,7 @@ def _told(found: "Audited") -> dict[str, Any]:
         "checkpoints": [{**vars(it), "holds": it.holds} for it in found.checkpoints],
         "problems": [it._asdict() for it in found.problems],
         "findings": [it.to_json() for it in found.findings],
+        "wrong_times": [as_json(it) for it in found.wrong_times],
         "limits": list(found.limits),
         "seconds": found.seconds,
     }

@@ -66,13 +66,16 @@ def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
 
 
 async def time_of(as_of: str, page: "DeploymentPage", service: "DeploymentService") -> datetime | None:
-    """Return the time of the past that was asked for, or at which the event at the position was recorded."""
+    """Return the time of the past that was asked for, or at which the event at the position happened."""
     from deployledger.domain.moments import check
 
     moment = check(as_of)
     if isinstance(moment, datetime):
         return moment
-    return await asyncio.to_thread(service.event_log.recorded_at, page.position)
+    log = service.event_log
+    return await asyncio.to_thread(
+        lambda: log.times().time_of(page.position) or log.recorded_at(page.position)
+    )
 
 
 def as_of(page: "DeploymentPage", time: datetime | None) -> str:

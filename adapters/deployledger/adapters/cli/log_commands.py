@@ -20,6 +20,7 @@ from deployledger.adapters.cli.session import (
     OutputOption,
     Session,
     VerboseOption,
+    as_json,
     end_at_once_on_ctrl_c,
     escaped,
     session_for,
@@ -122,13 +123,9 @@ def tail(
 def stats(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
     """Say what is in the log."""
     session = session_for(output, verbose)
-    found = _of_log(session, lambda log: log.statistics())
+    found, wrong = _of_log(session, lambda log: (log.statistics(), log.times().wrong))
     if session.is_json:
-        from dataclasses import asdict
-
-        moments = ("first_recorded_at", "last_recorded_at")
-        times = {name: (moment := getattr(found, name)) and moment.isoformat() for name in moments}
-        session.print_json({**asdict(found), **times})
+        session.print_json({**as_json(found), "wrong_times": [as_json(it) for it in wrong]})
         return
     lines = [
         ("Database", found.database),
@@ -142,6 +139,8 @@ def stats(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
     ]
     for label, value in lines:
         session.stdout.print(f"[bold]{escaped(label):<31}[/] {escaped(value)}", highlight=False)
+    for it in wrong:
+        session.stdout.print(f"[yellow]![/] {escaped(it)}", highlight=False, soft_wrap=True)
 
 
 @log.command("export")

@@ -7,8 +7,9 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
 
 import typer
 
@@ -228,6 +229,18 @@ def escaped(text: object) -> str:
     return terminal.escaped(text)
 
 
+def as_json(answer: Any) -> dict[str, Any]:
+    """Return a dataclass as a JSON object; times are in ISO 8601."""
+    fields: dict[str, Any] = asdict(answer)
+    return cast("dict[str, Any]", _plain(fields))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(it) for name, it in value.items()}
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
 def _json(answer: Any, indent: int | None = None) -> str:
     text = json.dumps(answer, default=lambda model: model.model_dump(mode="json"), indent=indent)
     return text.replace("\x7f", r"\u007f")  # the only control character that JSON may have as it is
@@ -243,8 +256,8 @@ def _log(*, verbose: bool) -> None:
         return
     handler.setFormatter(LogFormatter())
     logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
-    # Users are told what was made anew without being asked for, and what is not kept elsewhere.
-    for name in ("read_models", "checkpoints"):
+    # Users are told what was made anew without being asked for, what is not kept elsewhere, and wrong clocks.
+    for name in ("read_models", "checkpoints", "clock"):
         logging.getLogger(f"ml_model_deployment_service.{name}").addHandler(handler)
 
 

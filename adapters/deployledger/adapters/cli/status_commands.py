@@ -242,10 +242,19 @@ def logs(
 async def recorded_at(
     service: "DeploymentService", deployment: "DeploymentStatusResponse"
 ) -> "tuple[datetime, datetime] | None":
-    """Return when the log recorded the first and the last event of a status, if they are there."""
-    records = await asyncio.to_thread(service.event_log.stream_records, deployment.deployment_id)
-    known = [it.recorded_at for it in records if it.raw.stream_version <= deployment.version]
-    return (known[0], known[-1]) if known else None
+    """Return when the first and the last event of a status happened, by the log, if they are there."""
+
+    def look() -> "tuple[datetime, datetime] | None":
+        log = service.event_log
+        records = log.stream_records(deployment.deployment_id)
+        known = [it for it in records if it.raw.stream_version <= deployment.version]
+        if not known:
+            return None
+        times = log.times()
+        first, last = (times.time_of(it.raw.position) or it.recorded_at for it in (known[0], known[-1]))
+        return first, last
+
+    return await asyncio.to_thread(look)
 
 
 async def _observe(

@@ -46,23 +46,27 @@ def _timeline(history: "Sequence[DeploymentHistoryEntry]") -> Iterator[Renderabl
     yield Text(f"{_aligned(_HEADINGS, widths)}  ACTOR", style="bold")
     command: tuple[UUID | None, date] | None = None
     for entry, row in zip(history, rows, strict=True):
-        group = (entry.correlation_id, entry.recorded_at.date())
+        day = (entry.happened_at or entry.recorded_at).date()
+        group = (entry.correlation_id, day)
         if group != command:
             yield Text()
             name = f"command {str(entry.correlation_id)[:8]}" if entry.correlation_id else "no command"
-            yield Text(f"{entry.recorded_at:%Y-%m-%d}  {name}", style="dim")
+            yield Text(f"{day:%Y-%m-%d}  {name}", style="dim")
             command = group
         colour = "red" if entry.error or entry.event in _BAD else ""
         yield _hanging(Text(f"{_aligned(row, widths)}  {_who(entry)}", style=colour))
         for line in _lines(entry):
             yield Padding(_hanging(line), (0, 0, 0, _INDENT), expand=False)
+    if any(entry.happened_at for entry in history):
+        yield Text()
+        yield Text("~ The clock was wrong when this was recorded: it had happened by then for certain.")
 
 
 def _columns(entry: "DeploymentHistoryEntry") -> tuple[str, ...]:
     return (
         f"{entry.version}",
         f"{entry.position}",
-        f"{entry.recorded_at:%H:%M:%S.%f}",
+        f"{entry.happened_at or entry.recorded_at:%H:%M:%S.%f}{'~' if entry.happened_at else ''}",
         _cleaned(entry.event),
         f"{entry.revision}",
         _took(entry.duration),

@@ -6,18 +6,12 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 from deployledger.domain import moments
-from deployledger.domain.times import TOLERANCE
+from deployledger.domain.times import AHEAD_HINT, TOLERANCE
 
 LOGGER = logging.getLogger("ml_model_deployment_service.clock")
 
 LONGEST_PAUSE = timedelta(days=30)
 """How long a log is without a new event before the next append asks whether the clock is right."""
-
-AHEAD_HINT = (
-    "If that clock is right, run `deployledger log correct-clock`: times are right again from then on. "
-    "If not, set it before anything else is recorded."
-)
-"""What to do about a log with times that have not come yet."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from deployledger.domain.exceptions import ConfigurationError, LedgerError
+from deployledger.domain.exceptions import ConfigurationError, LedgerError, UndecodableEventError
 from deployledger.domain.findings import Finding
+from deployledger.domain.times import WrongTimes
 from deployledger.projections.garbage import rare_collections
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.checking import (
@@ -93,6 +94,7 @@ class Audited:
         findings: what checks of the database found; those that are problems are among ``problems``, too.
         undecided_keys: how many idempotency keys cannot be compared with the request of their event, which
             may have had credentials.
+        wrong_times: events whose recorded times are wrong, because the clock was.
     """
 
     after: int
@@ -104,6 +106,7 @@ class Audited:
     seconds: float
     findings: tuple[Finding, ...] = ()
     undecided_keys: int = 0
+    wrong_times: tuple[WrongTimes, ...] = ()
 
     @property
     def covered(self) -> int:
@@ -170,6 +173,7 @@ class Audited:
                 f"The fingerprints of {self.undecided_keys:,} idempotency keys cannot be made again from "
                 "their events: the requests may have had credentials, which are not recorded."
             )
+        found += map(str, self.wrong_times)
         found.append("That what was recorded is true cannot be seen from the record.")
         return tuple(found)
 
@@ -248,7 +252,16 @@ def verify(
         seconds=time.monotonic() - started,
         findings=tuple(findings),
         undecided_keys=commands.undecided if commands is not None else 0,
+        wrong_times=_wrong_times(ledger),
     )
+
+
+def _wrong_times(ledger: Ledger) -> tuple[WrongTimes, ...]:
+    """Return the events whose recorded times are wrong; a correction that does not decode is told already."""
+    try:
+        return ledger.log.times().wrong
+    except UndecodableEventError:
+        return ()
 
 
 # Where to begin, and in which parts --------------------------------------------------------------------

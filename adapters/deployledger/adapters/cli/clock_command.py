@@ -1,0 +1,71 @@
+"""The command ``log correct-clock``: which recorded times are wrong, because the clock was."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployledger.adapters.cli.session import (
+    Interruptible,
+    Output,
+    OutputOption,
+    VerboseOption,
+    as_json,
+    escaped,
+    session_for,
+)
+
+if TYPE_CHECKING:
+    from deployledger.service.clock import ClockCorrection
+    from deployledger.service.deployment_service import DeploymentService
+
+
+def correct_clock(
+    yes: Annotated[bool, typer.Option("--yes", help="Record it; else only say what would be.")] = False,
+    withdraw: Annotated[
+        bool,
+        typer.Option(
+            "--withdraw", help="Take the last correction back: the clock was behind when it was made."
+        ),
+    ] = False,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Record that the clock was ahead, once it is right again: times are right from then on.
+
+    While the clock is ahead, events are recorded at times that have not come yet, and so is all that
+    follows. Nothing of it is changed: a correction is an event of its own, behind which times begin anew.
+    Set the clock first, and stop whatever still has the wrong one.
+    """
+    session = session_for(output, verbose)
+
+    async def work(service: "DeploymentService") -> "ClockCorrection":
+        return await service.correct_clock(withdraw=withdraw, dry_run=not yes)
+
+    with Interruptible():
+        done = session.run(work)
+    with session.reporting():
+        if session.is_json:
+            session.print_json(as_json(done))
+            return
+        session.stdout.print(
+            escaped(done.wrong)
+            if done.withdraws is None
+            else f"The correction at position {done.withdraws:,} is taken back, and the times before it "
+            "count: the clock was behind.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if done.position is not None:
+            session.stdout.print(f"Recorded at position {done.position:,}.", highlight=False)
+    if done.position is None:
+        session.stderr.print(
+            f"Nothing was recorded. If the clock is right, with {escaped(_now(done))} now, give --yes.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _now(correction: "ClockCorrection") -> str:
+    from deployledger.domain.moments import written
+
+    return written(correction.now)
