@@ -6,14 +6,13 @@ which position on the recorded times are wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar
 
 from pydantic import Field
 
 from deployledger.domain.events import Event
-from deployledger.domain.times import CLOCK_CORRECTED, CLOCK_STREAM, WrongTimes
+from deployledger.domain.times import CLOCK_CORRECTED, CLOCK_STREAM
 
 
 class ClockCorrected(Event):
@@ -52,24 +51,3 @@ class ClockCorrections:
         event.check_follows(self.id, self.version)
         self.version = event.originator_version
         self.first_positions.append(event.first_position)
-
-
-def wrong_times(corrections: Sequence[tuple[int, datetime, ClockCorrected]]) -> tuple[WrongTimes, ...]:
-    """Return the events whose recorded times are wrong, in the order of the log.
-
-    Args:
-        corrections: of each, its position, when it was recorded, and the event, in the order of the log.
-    """
-    found: list[WrongTimes] = []
-    for position, recorded_at, event in reversed(corrections):
-        is_covered = bool(found) and position >= found[-1].first
-        if is_covered or event.first_position >= position:
-            continue
-        not_before = event.not_before
-        not_after = recorded_at if not_before is None else max(recorded_at, not_before)
-        found.append(
-            WrongTimes(
-                event.first_position, position - 1, not_before, not_after, event.recorded_until, position
-            )
-        )
-    return tuple(reversed(found))

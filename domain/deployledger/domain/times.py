@@ -7,9 +7,10 @@ Times that turn out to be wrong stay as they were recorded; the events are place
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from deployledger.domain import moments
@@ -198,6 +199,42 @@ class _Placed:
 def corrects_clock(topic: str, stream_id: bytes) -> bool:
     """Return whether an event is a correction of the clock: only there may recorded times fall."""
     return topic == CLOCK_CORRECTED and stream_id == CLOCK_STREAM.bytes
+
+
+class Correction(NamedTuple):
+    """A correction of the clock, as the log has it.
+
+    Attributes:
+        position: where it is.
+        recorded_at: when it was recorded (UTC).
+        first: the first position whose recorded time is wrong.
+        not_before: when the event before that was recorded (UTC); None if there is none.
+        recorded_until: the latest of the wrong times (UTC).
+    """
+
+    position: int
+    recorded_at: datetime
+    first: int
+    not_before: datetime | None
+    recorded_until: datetime
+
+
+def wrong_times(corrections: Sequence[Correction]) -> tuple[WrongTimes, ...]:
+    """Return the events whose recorded times are wrong, in the order of the log.
+
+    A correction that a later one covers does not count.
+
+    Args:
+        corrections: all of a log, in its order.
+    """
+    found: list[WrongTimes] = []
+    for position, recorded_at, first, not_before, recorded_until in reversed(corrections):
+        is_covered = bool(found) and position >= found[-1].first
+        if is_covered or first >= position:
+            continue
+        not_after = recorded_at if not_before is None else max(recorded_at, not_before)
+        found.append(WrongTimes(first, position - 1, not_before, not_after, recorded_until, position))
+    return tuple(reversed(found))
 
 
 def events(first: int, last: int) -> str:

@@ -24,7 +24,7 @@ from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.following import LogFollower, Tail, TailWatch
 from deployledger.adapters.event_log.group_commit import BatchWriter, GroupCommit
 from deployledger.adapters.event_log.mapper import EventMapper, decode, known_topics, timestamp_of
-from deployledger.domain.clock import ClockCorrected, wrong_times
+from deployledger.domain.clock import ClockCorrected
 from deployledger.domain.event_log import (
     CommandKey,
     EventBatch,
@@ -50,7 +50,7 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.findings import Finding
 from deployledger.domain.moments import check_time
-from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, LogTimes, WrongTimes
+from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, Correction, LogTimes, WrongTimes, wrong_times
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.moving.staging import Staging
@@ -519,7 +519,13 @@ class DatabaseEventLog(ABC):
             end, last, server = self._clocks()
             now = clock.now() if server is None else clock.as_datetime(server)
             corrections = [
-                (record.raw.position, record.recorded_at, event)
+                Correction(
+                    record.raw.position,
+                    record.recorded_at,
+                    event.first_position,
+                    event.not_before,
+                    event.recorded_until,
+                )
                 for record in self._stream_records(CLOCK_STREAM, end, None)
                 if isinstance(event := decode(record.raw), ClockCorrected)
             ]

@@ -20,6 +20,7 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.moments import check_time
 from deployledger.domain.reservations import reservation_id
+from deployledger.domain.times import CLOCK_STREAM
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.evidence import cloud_events, pages, report
 from deployledger.projections.ledger.evidence.archive import MOST_BYTES, is_dense, member_info
@@ -42,6 +43,7 @@ from deployledger.projections.ledger.evidence.manifest import (
     files,
 )
 from deployledger.projections.ledger.evidence.naming import Naming
+from deployledger.projections.ledger.evidence.ordering import is_in
 from deployledger.projections.ledger.evidence.proof_lines import Consistency, Proof
 from deployledger.projections.ledger.evidence.story import Story
 from deployledger.projections.ledger.keys import Signer
@@ -194,6 +196,8 @@ def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
         naming.add(event)
     for name in naming.names:
         events += [it for it in _of_stream(log, reservation_id(name), size) if naming.add_of_name(it)]
+    # What says that recorded times are wrong: without it, they would fall for no reason.
+    events += [it for it in _of_stream(log, CLOCK_STREAM, size) if it.position > events[0].position]
     if problem := next(naming.problems(), None):
         raise LedgerError(
             f"There is no evidence of deployment {deployment_id} alone: {problem} in the log.",
@@ -249,7 +253,29 @@ def _of_range(log: EventLog, since: datetime | None, until: datetime | None, siz
     after = _position_before(log, since, size) if since is not None else 0
     last = _position_before(log, until, size) if until is not None else size
     selection = Selection(after + 1, last, since=since, until=until)
+    _check_times(log, selection)
     return _Chosen(selection, last - after, lambda: _in_range(log, after, last))
+
+
+def _check_times(log: EventLog, selection: Selection) -> None:
+    """Check that recorded times show what is in a range: they cannot where the clock was wrong.
+
+    Raises:
+        ConfigurationError: if one of the events in it, or beside it, was recorded at a wrong time that says
+            otherwise.
+    """
+    for wrong in log.times().wrong:
+        first, last = max(wrong.first, selection.first - 1), min(wrong.last, selection.last + 1)
+        for page in log.records(after=first - 1, until=last) if first <= last else ():
+            for record in page:
+                is_shown = selection.first <= record.position <= selection.last
+                if is_in(cloud_events.moment(record.recorded_at), selection) is not is_shown:
+                    raise ConfigurationError(
+                        f"There is no evidence of this range of time: at its begin, its end or in it, the "
+                        f"clock was wrong. {wrong}",
+                        hint="Export each deployment by itself, or all from the first event on: --since "
+                        "1970-01-01T00:00Z without --until.",
+                    )
 
 
 def _position_before(log: EventLog, moment: datetime, size: int) -> int:

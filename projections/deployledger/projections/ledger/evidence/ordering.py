@@ -27,6 +27,7 @@ class Ordering:
         self._last = 0
         self._version = 0
         self._recorded_at: int | None = None
+        self._correction: int | None = None
         self._is_whole = True
 
     def skip(self) -> None:
@@ -73,6 +74,10 @@ class Ordering:
                 add(EVENTS, f"it is not an event of a deployment: {event.topic}", line)
             self._version = event.stream_version
             naming.add(event)
+        elif corrects_clock(event.topic, event.stream_id):
+            before, self._correction = self._correction, event.stream_version
+            if before not in (None, event.stream_version - 1):
+                add(EVENTS, f"correction {event.stream_version} of the clock does not follow {before}", line)
         elif not naming.add_of_name(event):
             add(EVENTS, f"it is not about deployment {deployment_id}", line)
 

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import escape
 from uuid import UUID
 
@@ -16,6 +16,8 @@ _LONGEST_VALUE = 300
 _MOST_CHANGES = 40
 _SHORT_DIGEST = len("sha256:") + 12
 _NOTHING = "–"
+_MOST_APART = timedelta(minutes=1)
+"""How much later than it happened an event is recorded, if neither clock was wrong."""
 
 
 def render(story: Story, selection: Selection, size: int, root: bytes, verifier: Verifier) -> bytes:
@@ -174,6 +176,8 @@ def _summary(story: Story, selection: Selection) -> Iterator[str]:
             '<p><span class="mark">simulated</span> marks steps that were simulated: the service had no real '
             "client for them. Nothing was served by those.</p>"
         )
+    for it in story.wrong_times:
+        yield f"<p><b>The clock was wrong.</b> {_e(it)}</p>"
     yield '<table class="facts"><tbody>'
     yield _row(
         "Who caused events", "; ".join(f"{_e(_cut(who))} ({number:,})" for who, number in _most(story.actors))
@@ -326,6 +330,8 @@ def _event(entry: Entry, selection: Selection) -> str:
     if entry.is_simulated:
         heading += ' <span class="mark">simulated</span>'
     small = [f"took {_lasted(entry.duration)}"] if entry.duration is not None else []
+    if (stated := entry.stated_at) is not None and abs(event.time - stated) > _MOST_APART:
+        small.append(f"by its own clock it happened at {_time(stated)}")
     if event.data is None:
         small.append("its stored state is no JSON")
     line = f'<div class="small">{_e("; ".join(small))}</div>' if small else ""

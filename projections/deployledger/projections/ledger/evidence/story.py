@@ -7,11 +7,12 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 from deployledger.domain.redaction import without_credentials
+from deployledger.domain.times import CLOCK_CORRECTED, Correction, WrongTimes, corrects_clock, wrong_times
 from deployledger.projections.ledger.evidence.cloud_events import Recorded
 
 MOST_SHOWN = 250
@@ -32,6 +33,7 @@ _WHAT: Final = {
     "deployment.deleted": "Deleted",
     "deployment_name.reserved": "Name reserved",
     "deployment_name.released": "Name released",
+    CLOCK_CORRECTED: "Clock corrected",
 }
 # Those of the domain's events, which need more than who only verifies evidence has.
 COMMANDS: Final = {
@@ -58,6 +60,9 @@ _PLAIN: Final = {
     "rows": "rows",
     "rollback_to": "rolled back to revision",
     "deployment_id": "deployment",
+    "first_position": "recorded times are wrong from position",
+    "recorded_until": "latest of the wrong times",
+    "not_before": "the event before was recorded at",
 }
 
 
@@ -116,6 +121,16 @@ class Entry:
     changes: tuple[Change, ...]
     is_simulated: bool
 
+    @property
+    def stated_at(self) -> datetime | None:
+        """When the event says itself that it happened (UTC); None if it does not say."""
+        data = self.event.data
+        try:
+            stated = datetime.fromisoformat(data["timestamp"])
+            return stated.replace(tzinfo=UTC) if stated.tzinfo is None else stated.astimezone(UTC)
+        except (ValueError, TypeError, KeyError, OverflowError):
+            return None
+
 
 @dataclass
 class _Deployment:
@@ -147,6 +162,7 @@ class Story:
         self.revisions: dict[tuple[UUID, int], Revision] = {}
         self.first_at: datetime | None = None
         self.last_at: datetime | None = None
+        self._corrections: list[Correction] = []
         self._deployments: dict[UUID, _Deployment] = {}
         self._first: list[Entry] = []
         self._last: deque[Entry] = deque(maxlen=MOST_SHOWN)
@@ -155,6 +171,11 @@ class Story:
     def deployments(self) -> int:
         """How many deployments the events are about."""
         return len(self._deployments)
+
+    @property
+    def wrong_times(self) -> tuple[WrongTimes, ...]:
+        """The events of the log whose recorded times are wrong, as corrections among the events say."""
+        return wrong_times(self._corrections)
 
     @property
     def left_out(self) -> int:
@@ -175,6 +196,8 @@ class Story:
         self.actors[_clean(event.actor or "-")] += 1
         self.first_at = self.first_at or event.time
         self.last_at = event.time
+        if corrects_clock(event.topic, event.stream_id) and (correction := _correction(event)):
+            self._corrections.append(correction)
         entry = self._told(event)
         if len(self._first) < MOST_SHOWN:
             self._first.append(entry)
@@ -258,6 +281,21 @@ class Story:
             case "deployment.deleted" if deployment.serving is not None:
                 deployment.serving.served_until = event.time
                 deployment.serving = None
+
+
+def _correction(event: Recorded) -> Correction | None:
+    """Return what a correction of the clock says; None if it does not say it as it should."""
+    data = event.data
+    try:
+        first, not_before, until = data["first_position"], data["not_before"], data["recorded_until"]
+        if type(first) is not int:
+            return None
+        before = None if not_before is None else datetime.fromisoformat(not_before).astimezone(UTC)
+        return Correction(
+            event.position, event.time, first, before, datetime.fromisoformat(until).astimezone(UTC)
+        )
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
 
 
 def _values(data: dict[str, Any]) -> dict[str, str]:

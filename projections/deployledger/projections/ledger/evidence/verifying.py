@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.times import TOLERANCE
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.evidence import archive, cloud_events, manifest, pages, report
 from deployledger.projections.ledger.evidence.archive import (
@@ -148,7 +150,17 @@ class _Verification:
         if self.earlier or (said is not None and said.is_continuing):
             checks.append(self.continued)
         shown = limits(said.selection if said else None, said.version if said else manifest.VERSION)
-        return EvidenceReport(self.path, self.verifier, tuple(checks), said, shown)
+        return EvidenceReport(self.path, self.verifier, tuple(checks), said, (*shown, *self._wrong_times()))
+
+    def _wrong_times(self) -> Iterator[str]:
+        """Yield what recorded times do not show because a clock was wrong, a sentence each."""
+        yield from map(str, self.story.wrong_times)
+        latest, now = self.story.last_at, datetime.now(UTC)
+        if latest is not None and latest - now > TOLERANCE:
+            yield (
+                f"Its last event was recorded at {cloud_events.written(latest)}, which has not come yet: it "
+                f"is {cloud_events.written(now)} here. If this clock is right, that of the log was ahead."
+            )
 
     def _check_manifest(self) -> Manifest | None:
         check = self.signed
