@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Literal
 
+from deployledger.adapters import postgres
 from deployledger.adapters.event_log import clock
 from deployledger.domain.event_log import EventLog
 from tests.domain.given import requested
@@ -38,11 +39,8 @@ class Clock:
         if self._url is not None:
             with psycopg.connect(self._url, autocommit=True) as session:
                 session.execute(_FAKE)
-                session.execute(
-                    SQL("ALTER DATABASE {} SET search_path = fake, pg_catalog, public").format(
-                        Identifier(session.info.dbname)
-                    )
-                )
+            settings = f"{postgres._SESSION_SETTINGS}; SET search_path TO fake, pg_catalog"
+            monkeypatch.setattr(postgres, "_SESSION_SETTINGS", settings)
 
     def now(self) -> datetime:
         """Return what it says."""

@@ -257,7 +257,7 @@ class Commands:
             history = await self._blocking(self._repository.history, first.deployment_id)
         expected: DeploymentEvent | None = None
         if request is not None:
-            by = CommandContext(self._actor, self._now(), self._new_id, correlation_id=self._new_id())
+            by = CommandContext(self.actor, self._now(), self._new_id, correlation_id=self._new_id())
             deployment = Deployment.request(self._new_id(), request, orchestrator=self._orchestrator, by=by)
             (expected,) = deployment.collect_events()
         require_event(first, history, expected)

@@ -6,10 +6,10 @@ from typing import Protocol
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import MachineLearningServiceError
 from deployledger.domain.findings import Finding, Outcome
+from deployledger.domain.times import AHEAD_HINT
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
 from deployledger.projections.history import parked_hint
-from deployledger.domain.times import AHEAD_HINT
 from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS

@@ -45,6 +45,10 @@ EVENT_COLUMNS: Mapping[str, LiteralString] = {
 REFUSE_CHANGE = "refuse_change"
 """The name of the trigger that makes a table one that can only be added to."""
 
+_LAST_TIME = SQL(
+    """(SELECT recorded_at FROM {}
+                                                    ORDER BY position DESC LIMIT 1)"""
+)
 _TABLE_KEYS = ("PRIMARY KEY (position)", "UNIQUE (originator_id, originator_version)")
 
 
@@ -93,7 +97,8 @@ class EventTable:
         Args:
             may_fall: whether they may be recorded earlier than the last event: they correct the clock.
         """
-        last = SQL("NULL" if may_fall else "(SELECT recorded_at FROM {} ORDER BY position DESC LIMIT 1)")
+        # Databases have the append function in these very words.
+        last = SQL("NULL") if may_fall else _LAST_TIME.format(self.name)
         arrays = SQL(", ").join(
             SQL("{}::{}[]").format(value, kind) for value, kind in zip(values, _COLUMN_TYPES, strict=True)
         )
@@ -115,7 +120,7 @@ class EventTable:
             )
             SELECT last.position FROM last
             """
-        ).format(table=self.name, arrays=arrays, last=last.format(self.name))
+        ).format(table=self.name, arrays=arrays, last=last)
 
     def create_append_function(self) -> Composed:
         """Return the statement that creates the function that appends in one call: lock, insert, notify.
