@@ -183,7 +183,7 @@ async def test_a_rollback_to_damaged_files_serves_the_right_ones(setting: Settin
     assert setting.orchestrator.serves == FILES
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", ["a blob rots", "a file in the folder rots", "all of it rots"])
 async def test_a_fresh_deploy_over_damaged_files_serves_the_right_ones(setting: Setting, damage: str) -> None:
     service = setting.service()
     first = await setting.deployed(service)

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.stored import KeepsFiles
 from deployledger.domain.values import Artifact, Image
 
 ReportProgress = Callable[[int, int | None, str], None]
@@ -52,7 +53,7 @@ class ResolvesModelVersions(Protocol):
         ...
 
 
-class ArtifactStoreInterface(Protocol):
+class ArtifactStoreInterface(KeepsFiles, Protocol):
     """Keeps models' files by their digest."""
 
     async def add(self, source: Path, *, resolved_uri: str, model_version: str | None = None) -> Artifact:

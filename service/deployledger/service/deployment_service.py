@@ -24,6 +24,7 @@ from deployledger.domain.exceptions import (
     UndecodableEventError,
     WaitTimeoutError,
 )
+from deployledger.domain.findings import Finding
 from deployledger.domain.lifecycle import State
 from deployledger.domain.moments import AsOf
 from deployledger.domain.ports import Observation, OrchestratorClientInterface
@@ -55,6 +56,7 @@ from deployledger.service.local_files import local_path
 from deployledger.service.past import Past
 from deployledger.service.pipeline import Pipeline, next_step
 from deployledger.service.repository import Repository, check_id
+from deployledger.service.stored_files import Recorded, StoredFiles, findings, missing, stored_files
 from deployledger.service.watchers import Watchers
 from deployledger.service.worker import Worker
 
@@ -684,6 +686,37 @@ class DeploymentService:
         await self._blocking(self._commands.load, deployment_id)
         async for line in self._orchestrator.logs(deployment_id, follow=follow):
             yield line
+
+    # Stored files -----------------------------------------------------------------------------------
+
+    async def list_artifacts(self) -> list[StoredFiles]:
+        """Return what is kept on this machine of models and images, and which revisions it belongs to.
+
+        Clients that keep files on this machine report them: those that are
+        `deployledger.domain.stored.KeepsFiles`. Damage is only reported where names and sizes show it.
+
+        Raises:
+            MachineLearningServiceError: if something cannot be read.
+        """
+        recorded = await self._blocking(Recorded.read, self._log)
+        return await stored_files(self._keepers, recorded, read=False)
+
+    async def verify_artifacts(self) -> list[Finding]:
+        """Read everything that `list_artifacts` returns, and compare it with its digests and with the log.
+
+        Nothing is changed, and deployments go on meanwhile. It takes as long as reading all files.
+
+        Raises:
+            MachineLearningServiceError: if something cannot be read.
+        """
+        recorded = await self._blocking(Recorded.read, self._log)
+        files = await stored_files(self._keepers, recorded, read=True)
+        warnings = missing(recorded, files, self._orchestrator.name) if self._clients.artifacts else ()
+        return [*findings(files, recorded), *warnings]
+
+    @property
+    def _keepers(self) -> list[object]:
+        return [self._clients.artifacts, self._clients.container_registry, self._clients.orchestrator]
 
     # Background work --------------------------------------------------------------------------------
 

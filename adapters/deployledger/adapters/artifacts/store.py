@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import fill, holds_exactly
+from deployledger.adapters.artifacts.inspection import Inspection
 from deployledger.adapters.artifacts.refusals import changed, damaged, describe, refused, storage_errors
 from deployledger.adapters.artifacts.source import SourceFile, scan
 from deployledger.adapters.artifacts.staging import locked, publish, staging_folder, sweep, sync_folder
@@ -16,6 +17,7 @@ from deployledger.adapters.model_files.checking import list_files
 from deployledger.adapters.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
+from deployledger.domain.stored import Stored
 from deployledger.domain.values import Artifact
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -104,6 +106,18 @@ class LocalArtifactStore:
         """
         await asyncio.to_thread(self._verify, digest)
 
+    async def stored(self, *, read: bool) -> list[Stored]:
+        """Return the models that are kept, files that are of none of them, and damaged files set aside.
+
+        Args:
+            read: whether to read every file and report what is damaged; otherwise only names and sizes are
+                compared.
+
+        Raises:
+            ModelRegistryError: the store cannot be read (``storage_failed``).
+        """
+        return await asyncio.to_thread(self._stored, read)
+
     def _add(self, source: Path) -> list[FileEntry]:
         files = scan(source)
         self._refuse_own_folder(source)
@@ -160,6 +174,10 @@ class LocalArtifactStore:
                 folder.rename(staging / "old")
             (staging / "new").rename(folder)
             folder.chmod(0o555)
+
+    def _stored(self, read: bool) -> list[Stored]:
+        with storage_errors(self._root):
+            return Inspection(self._blobs, self._listings, self._folders, self._damaged, read=read).run()
 
     def _verify(self, digest: str) -> None:
         entries = self._entries(digest)

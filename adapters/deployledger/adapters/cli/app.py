@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from deployledger.adapters.cli import (
+    artifact_commands,
     audit_commands,
     clock_command,
     deployment_commands,
@@ -159,6 +160,7 @@ for _command in (
 audit_commands.audit.command()(evidence_commands.export)
 audit_commands.audit.command()(evidence_commands.verify_evidence)
 log_commands.log.command()(clock_command.correct_clock)
+app.add_typer(artifact_commands.artifacts, name="artifacts")
 app.add_typer(log_commands.database, name="db")
 app.add_typer(log_commands.log, name="log")
 app.add_typer(projection_commands.projections, name="projections")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from deployledger.projections.reports import Difference
     from deployledger.projections.store import ParkedEvent
     from deployledger.projections.what_if import Difference as RuleDifference
+    from deployledger.service.stored_files import StoredFiles
 
 _COLOURS = {
     "active": "green",
@@ -44,6 +45,7 @@ _COLOURS = {
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _BELOW = 10
+_DIGEST_LETTERS = 12
 _LEAST_DETAILS = 22
 _MOST_DIFFERENCES = 100
 _LONGEST_VALUE = 60
@@ -224,6 +226,48 @@ def read_models_table(statuses: "Sequence[ReadModelStatus]") -> Table:
             style=None if it.is_current else "dim",
         )
     return table
+
+
+def stored_files_table(files: "Sequence[StoredFiles]") -> Table:
+    """Return a table with one row for everything that is stored; damage that shows already is red."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("KIND", "DIGEST"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("SIZE", no_wrap=True, justify="right")
+    table.add_column("USED BY")
+    for it in files:
+        table.add_row(
+            it.stored.kind.replace("_", " "),
+            it.stored.digest.removeprefix("sha256:")[:_DIGEST_LETTERS] or "-",
+            _size(it.stored.size_bytes),
+            _used_by(it),
+            style="red" if it.stored.damage else None,
+        )
+    return table
+
+
+def _used_by(files: "StoredFiles") -> Text:
+    if files.stored.digest == "" and files.stored.deployment_id is None:
+        return shown(files.stored.path, style="dim")
+    uses = [
+        f"{use.deployment_name} r{use.revision}{' (serves)' if use.serves else ''}"
+        for use in files.used_by
+        if not use.deleted
+    ]
+    if uses:
+        return shown(", ".join(uses))
+    deleted = ", ".join(f"{use.deployment_name} r{use.revision}" for use in files.used_by)
+    return shown(f"unused (deleted: {deleted})" if deleted else "unused", style="dim")
+
+
+def _size(size: int) -> str:
+    """Return bytes in the largest unit of which there is at least one, as ``du -h --si`` does."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
 
 
 def _seconds(seconds: float) -> str:

@@ -63,9 +63,10 @@ def status(
             else:
                 recorded = await recorded_at(service, found)
                 session.show(deployment_card(found, observation, recorded=recorded))
-                if observation is not None and not observation.running:
+                if observation is not None and (observation.damaged or not observation.running):
+                    answers = "A replica is missing" if observation.running else "Nothing answers"
                     session.stderr.print(
-                        f"Nothing answers; `deployledger resume {found.deployment_name}` starts it again.",
+                        f"{answers}; `deployledger resume {found.deployment_name}` starts it again.",
                         highlight=False,
                     )
             return

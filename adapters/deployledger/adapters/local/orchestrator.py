@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from deployledger.adapters.local.extraction import ExtractModel
 from deployledger.adapters.local.folders import DeploymentFolder, deployment_folders, sweep
+from deployledger.adapters.local.inspection import extracted_models
 from deployledger.adapters.local.jobs import BatchJobs
 from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.log_lines import log_lines
@@ -24,6 +25,7 @@ from deployledger.domain.ports import (
     ReportProgress,
 )
 from deployledger.domain.reasons import FailureReason
+from deployledger.domain.stored import Stored
 
 
 class LocalProcessOrchestrator:
@@ -124,6 +126,14 @@ class LocalProcessOrchestrator:
             return {folder.deployment_id: folder.revisions() for folder in deployment_folders(self._root)}
 
         return await asyncio.to_thread(scan)
+
+    async def stored(self, *, read: bool) -> list[Stored]:
+        """Return the models that are extracted here, and damaged ones that were set aside.
+
+        Args:
+            read: whether to read every file and report what is damaged.
+        """
+        return await asyncio.to_thread(lambda: list(extracted_models(self._root, read=read)))
 
     async def observe(self, deployment_id: UUID) -> Observation:
         """Return what of the deployment runs right now: processes are asked, nothing is remembered."""

@@ -62,6 +62,20 @@ class ModelFiles:
             raise ModelDamagedError(f"{path} is not a file of the model {self.digest}.")
         return content
 
+    def damage(self) -> list[str]:
+        """Read everything and return what is damaged, a sentence each; nothing is removed."""
+        try:
+            entries = self._listed()
+        except ModelDamagedError as error:
+            return [str(error)]
+        problems = []
+        for entry in entries:
+            try:
+                self._check(entry)
+            except ModelDamagedError as error:
+                problems.append(str(error))
+        return problems
+
     def check_sizes(self) -> None:
         """Return if the folder has the files of the digest in the sizes they should have; none is read.
 
@@ -100,23 +114,29 @@ class ModelFiles:
         return ModelFiles(arguments.files, arguments.listing, arguments.digest)
 
     def _entries(self) -> list[FileEntry]:
-        try:
-            listing = self.listing.read_bytes()
-        except OSError as error:
-            raise ModelDamagedError(f"{self.listing} cannot be read: {error.strerror}.") from error
-        if tree_digest(listing) != self.digest:
-            raise ModelDamagedError(f"{self.listing} is damaged: it is not the listing of {self.digest}.")
-        entries = decode_listing(listing)
+        entries = self._listed()
         expected = {self.folder / entry.path for entry in entries}
         for path, status in _walk(self.folder):
             if path not in expected or not stat.S_ISREG(status.st_mode):
                 _remove(path)
         return entries
 
+    def _listed(self) -> list[FileEntry]:
+        try:
+            listing = self.listing.read_bytes()
+        except OSError as error:
+            raise ModelDamagedError(f"{self.listing} cannot be read: {error.strerror}.") from error
+        if tree_digest(listing) != self.digest:
+            raise ModelDamagedError(f"{self.listing} is damaged: it is not the listing of {self.digest}.")
+        try:
+            return decode_listing(listing)
+        except ValueError as error:
+            raise ModelDamagedError(f"{self.listing} is damaged: it is no listing.") from error
+
     def _check(self, entry: FileEntry) -> None:
         path = self.folder / entry.path
         try:
-            with path.open("rb", buffering=0) as file:
+            with open(path, "rb", buffering=0, opener=_not_through_a_link) as file:
                 self._compare(entry, hashlib.file_digest(file, "sha256").hexdigest())
         except OSError as error:
             raise _unreadable(path, error) from error
@@ -124,7 +144,8 @@ class ModelFiles:
     def _read(self, entry: FileEntry) -> bytes:
         path = self.folder / entry.path
         try:
-            content = path.read_bytes()
+            with open(path, "rb", buffering=0, opener=_not_through_a_link) as file:
+                content = file.read()
         except OSError as error:
             raise _unreadable(path, error) from error
         self._compare(entry, hashlib.sha256(content).hexdigest())
@@ -165,6 +186,10 @@ def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 continue  # a temporary file of another process that loads the same model
             if not stat.S_ISDIR(status.st_mode):
                 yield path, status
+
+
+def _not_through_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _remove(path: Path) -> None:

@@ -104,6 +104,14 @@ class OciLayout:
         """Return where the blob is, if it is there."""
         return self._blobs / digest.removeprefix("sha256:")
 
+    def blobs(self) -> list[Path]:
+        """Return every blob, of whatever image."""
+        return _files(self._blobs)
+
+    def damaged(self) -> list[Path]:
+        """Return the blobs that were set aside because they were damaged."""
+        return _files(self._damaged)
+
     def set_aside(self, digest: str) -> Path | None:
         """Move a blob out of the way if its contents have another digest, and return where it is now.
 
@@ -148,6 +156,13 @@ class OciLayout:
         with (self._own / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _publish(staged: Path, target: Path) -> None:

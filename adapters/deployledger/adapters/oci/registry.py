@@ -16,10 +16,12 @@ from deployledger.adapters.oci.documents import (
     ModelConfig,
     ModelFiles,
 )
-from deployledger.adapters.oci.failures import model_damaged
+from deployledger.adapters.oci.failures import model_damaged, storage_errors
+from deployledger.adapters.oci.inspection import Inspection
 from deployledger.adapters.oci.layers import Layer, layers_of, model_files
 from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.ports import PackageRequest
+from deployledger.domain.stored import Stored
 from deployledger.domain.values import Image
 
 
@@ -49,6 +51,21 @@ class OciLayoutRegistry:
                 cannot be written (``storage_failed``).
         """
         return await asyncio.to_thread(self._build, request)
+
+    async def stored(self, *, read: bool) -> list[Stored]:
+        """Return the images in the layout, its index, blobs of no image, and damaged blobs set aside.
+
+        Args:
+            read: whether to read every blob and report what is damaged; otherwise only sizes are compared.
+
+        Raises:
+            ExternalServiceError: the layout cannot be read (``storage_failed``).
+        """
+        return await asyncio.to_thread(self._stored, read)
+
+    def _stored(self, read: bool) -> list[Stored]:
+        with storage_errors(self._layout.root):
+            return Inspection(self._layout, read=read).run()
 
     def _build(self, request: PackageRequest) -> Image:
         files = model_files(request.model_path)

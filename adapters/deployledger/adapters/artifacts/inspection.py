@@ -1,0 +1,91 @@
+"""Says what the artifact store keeps, and reads it all to find what is damaged."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from deployledger.adapters.artifacts.blobs import Blobs
+from deployledger.adapters.artifacts.folders import holds_exactly
+from deployledger.adapters.model_files.listing import FileEntry, decode_listing, tree_digest
+from deployledger.domain.stored import Kind, Stored
+
+
+class Inspection:
+    """One look at everything in the store.
+
+    Args:
+        read: whether contents are read and compared with their digests, each file once.
+    """
+
+    def __init__(self, blobs: Blobs, listings: Path, folders: Path, damaged: Path, *, read: bool) -> None:
+        self._blobs = blobs
+        self._listings = listings
+        self._folders = folders
+        self._damaged = damaged
+        self._read = read
+        self._is_undamaged: dict[str, bool] = {}
+
+    def run(self) -> list[Stored]:
+        """Return the models, the files that are of none, and the files that were set aside."""
+        models = list(self._models())
+        return [*models, *self._unused(), *_files(self._damaged, Kind.DAMAGED_FILE)]
+
+    def _models(self) -> Iterator[Stored]:
+        for path in _entries(self._listings):
+            digest = f"sha256:{path.name}"
+            try:
+                listing = path.read_bytes()
+            except OSError as error:
+                yield Stored(Kind.MODEL, str(path), 0, digest, damage=(f"{path} cannot be read: {error}.",))
+                continue
+            if tree_digest(listing) != digest:
+                problem = f"The listing {path} is not what was stored."
+                yield Stored(Kind.MODEL, str(path), 0, digest, damage=(problem,))
+                continue
+            entries = decode_listing(listing)
+            yield Stored(
+                Kind.MODEL,
+                str(self._folders / path.name),
+                sum(entry.size for entry in entries),
+                digest,
+                file_count=len(entries),
+                damage=tuple(self._problems(self._folders / path.name, entries)),
+            )
+
+    def _problems(self, folder: Path, entries: Sequence[FileEntry]) -> Iterator[str]:
+        for entry in entries:
+            blob = self._blobs.path(entry.sha256)
+            size = self._blobs.size(entry.sha256)
+            if size is None:
+                yield f"{entry.path} is missing: {blob}."
+            elif size != entry.size:
+                self._is_undamaged[entry.sha256] = False
+                yield f"{entry.path} has {size} bytes, and had {entry.size}: {blob}."
+            elif not self._check(entry.sha256):
+                yield f"{entry.path} is not what was stored: {blob}."
+        if self._read and folder.exists() and not holds_exactly(folder, entries, self._blobs):
+            yield f"The folder {folder} does not hold what was stored."
+
+    def _check(self, sha256: str) -> bool:
+        known = self._is_undamaged.get(sha256)
+        if known is None:
+            known = self._is_undamaged[sha256] = not self._read or self._blobs.is_undamaged(sha256)
+        return known
+
+    def _unused(self) -> Iterator[Stored]:
+        for path in _entries(self._blobs.folder):
+            if path.name not in self._is_undamaged:
+                problem = f"The contents of {path} are not those of its digest."
+                damage = () if self._check(path.name) else (problem,)
+                yield Stored(Kind.UNUSED_FILE, str(path), path.stat().st_size, damage=damage)
+
+
+def _files(folder: Path, kind: Kind) -> Iterator[Stored]:
+    for path in _entries(folder):
+        yield Stored(kind, str(path), path.stat().st_size)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []

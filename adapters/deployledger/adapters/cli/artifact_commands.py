@@ -1,0 +1,68 @@
+"""The commands that are about stored models: ``artifacts list`` and ``artifacts verify``."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from deployledger.adapters.cli.findings import print_finding
+from deployledger.adapters.cli.session import (
+    ExitCode,
+    Interruptible,
+    Output,
+    OutputOption,
+    VerboseOption,
+    session_for,
+)
+
+if TYPE_CHECKING:
+    from deployledger.domain.findings import Finding
+    from deployledger.service.deployment_service import DeploymentService
+    from deployledger.service.stored_files import StoredFiles
+
+artifacts = typer.Typer(help="List and verify the models and images that are stored.", no_args_is_help=True)
+
+
+@artifacts.command("list")
+def list_(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
+    """List what is stored of models and images: its size, and which revisions use it."""
+    session = session_for(output, verbose)
+
+    async def question(service: "DeploymentService") -> "list[StoredFiles]":
+        return await service.list_artifacts()
+
+    with Interruptible():
+        files = session.run(question)
+    if session.is_json:
+        session.print_json([it.to_json() for it in files])
+        return
+    if not files:
+        session.stdout.print("Nothing is stored.", highlight=False)
+        return
+    from deployledger.adapters.cli.rendering import stored_files_table
+
+    session.show(stored_files_table(files))
+
+
+@artifacts.command()
+def verify(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
+    """Read all stored models and images, and report what is not what the event log says.
+
+    Nothing is changed: what is damaged is never used, and is made again when it is needed. Exit code 1 if
+    something is damaged; warnings alone leave it 0.
+    """
+    session = session_for(output, verbose)
+
+    async def question(service: "DeploymentService") -> "list[Finding]":
+        return await service.verify_artifacts()
+
+    with Interruptible():
+        findings = session.run(question)
+    if session.is_json:
+        session.print_json([it.to_json() for it in findings])
+    else:
+        for finding in findings:
+            print_finding(session, finding)
+        if not findings:
+            session.stdout.print("Nothing is stored.", highlight=False)
+    if any(it.is_problem for it in findings):
+        raise SystemExit(int(ExitCode.FAILED))

@@ -1,0 +1,261 @@
+"""What is stored of models on this machine: who uses it, and whether it is what the event log says."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
+
+from deployledger.domain import events
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.exceptions import UndecodableEventError
+from deployledger.domain.findings import Finding, Outcome
+from deployledger.domain.stored import KeepsFiles, Kind, Stored
+from deployledger.domain.values import Artifact, Image
+
+_TOPICS = frozenset(
+    event.TOPIC
+    for event in (
+        events.Requested,
+        events.UpdateRequested,
+        events.ArtifactsFetched,
+        events.Packaged,
+        events.Provisioned,
+        events.Deleted,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A revision that something stored belongs to.
+
+    Attributes:
+        serves: whether the revision serves now.
+        deleted: whether its deployment was deleted.
+    """
+
+    deployment_id: UUID
+    deployment_name: str
+    revision: int
+    serves: bool
+    deleted: bool
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """Something that is stored, and which revisions it belongs to, oldest first."""
+
+    stored: Stored
+    used_by: tuple[Use, ...] = ()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a deployment that was not deleted has it."""
+        return any(not use.deleted for use in self.used_by)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON value."""
+        uses = [{**asdict(use), "deployment_id": str(use.deployment_id)} for use in self.used_by]
+        owner = self.stored.deployment_id
+        return {**asdict(self.stored), "deployment_id": owner and str(owner), "used_by": uses}
+
+
+@dataclass
+class _Deployment:
+    name: str
+    orchestrator: str
+    artifacts: dict[int, Artifact] = field(default_factory=dict)
+    images: dict[int, Image] = field(default_factory=dict)
+    serving: int | None = None
+    is_deleted: bool = False
+
+
+@dataclass
+class Recorded:
+    """What the event log says was fetched and packaged.
+
+    Attributes:
+        deployments: every deployment by its id.
+        names: the digest of the image that was last packaged under a name for other tools.
+    """
+
+    deployments: dict[UUID, _Deployment] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, log: EventLog) -> "Recorded":
+        """Read the whole log; events that do not decode are passed over."""
+        recorded = cls()
+        for page in log.scan(after=0, until=log.position()):
+            for raw in page:
+                if raw.topic in _TOPICS:
+                    try:
+                        recorded._apply(log.decode(raw))
+                    except UndecodableEventError:
+                        continue
+        return recorded
+
+    def _apply(self, event: events.Event) -> None:
+        deployment = self.deployments.get(event.originator_id)
+        match event:
+            case events.Requested():
+                self.deployments[event.originator_id] = _Deployment(event.name, event.orchestrator)
+            case _ if deployment is None:
+                return
+            case events.UpdateRequested():
+                deployment.name = event.name
+            case events.ArtifactsFetched() if not event.simulated:
+                deployment.artifacts[event.revision] = event.artifact
+            case events.Packaged() if not event.simulated:
+                deployment.images[event.revision] = event.image
+                self.names[f"{deployment.name}-r{event.revision}"] = event.image.digest
+            case events.Provisioned():
+                deployment.serving = event.revision
+            case events.Deleted():
+                deployment.is_deleted = True
+                deployment.serving = None
+            case _:
+                pass
+
+    def uses(self, stored: Stored) -> tuple[Use, ...]:
+        """Return which revisions something stored belongs to, in the order of the log."""
+        return tuple(
+            Use(key, deployment.name, revision, deployment.serving == revision, deployment.is_deleted)
+            for key, deployment in self.deployments.items()
+            for revision in _revisions(stored, key, deployment)
+        )
+
+    def damage(self, stored: Stored) -> tuple[str, ...]:
+        """Return what of something stored is not what the log says, a sentence each."""
+        if stored.kind is Kind.IMAGE:
+            return tuple(
+                f"index.json names it {name!r}, and the event log has {self.names[name]} for that."
+                for name in stored.names
+                if self.names.get(name, stored.digest) != stored.digest
+            )
+        owner = stored.deployment_id and self.deployments.get(stored.deployment_id)
+        if owner and stored.digest:
+            artifact = owner.artifacts.get(stored.revision or 0)
+            if artifact is not None and artifact.digest != stored.digest:
+                return (f"{stored.path} and the listing beside it are not of the model {artifact.digest}.",)
+        return ()
+
+    def source(self, digest: str) -> str | None:
+        """Return where a model was fetched from."""
+        for deployment in self.deployments.values():
+            for artifact in deployment.artifacts.values():
+                if artifact.digest == digest:
+                    return artifact.resolved_uri
+        return None
+
+
+def _revisions(stored: Stored, key: UUID, deployment: _Deployment) -> Iterable[int]:
+    match stored.kind:
+        case Kind.MODEL:
+            return [it for it, artifact in deployment.artifacts.items() if artifact.digest == stored.digest]
+        case Kind.IMAGE:
+            return [it for it, image in deployment.images.items() if image.digest == stored.digest]
+        case Kind.EXTRACTED_MODEL if stored.deployment_id == key and stored.revision is not None:
+            return [stored.revision]
+    return []
+
+
+async def stored_files(clients: Sequence[object], recorded: Recorded, *, read: bool) -> list[StoredFiles]:
+    """Return everything that the clients keep, and which revisions it belongs to.
+
+    Args:
+        clients: the artifact store, the container registry, the orchestrator; those that keep files on this
+            machine say so.
+        read: whether to read all of it, and report what is damaged.
+    """
+    return [
+        StoredFiles(stored, recorded.uses(stored))
+        for client in clients
+        if isinstance(client, KeepsFiles)
+        for stored in await client.stored(read=read)
+    ]
+
+
+def findings(files: Sequence[StoredFiles], recorded: Recorded) -> list[Finding]:
+    """Return what is damaged, and in a sentence for each kind what is not."""
+    return [finding for kind in Kind for finding in _of_kind(kind, files, recorded)]
+
+
+_NOUNS = {
+    Kind.MODEL: ("model", "models"),
+    Kind.IMAGE: ("image", "images"),
+    Kind.IMAGE_INDEX: ("index of images", "indexes of images"),
+    Kind.EXTRACTED_MODEL: ("extracted model", "extracted models"),
+    Kind.UNUSED_FILE: ("file of no model or image", "files of no model or image"),
+    Kind.DAMAGED_FILE: ("damaged file that was set aside", "damaged files that were set aside"),
+}
+
+
+def _of_kind(kind: Kind, files: Sequence[StoredFiles], recorded: Recorded) -> Iterator[Finding]:
+    ours = [it for it in files if it.stored.kind is kind]
+    size = sum(it.stored.size_bytes for it in ours)
+    counted = f"{len(ours):,} {_NOUNS[kind][len(ours) != 1]} ({size:,} bytes)"
+    if kind is Kind.DAMAGED_FILE:
+        if ours:
+            paths = ", ".join(it.stored.path for it in ours)
+            hint = f"Keep them to find out what happened to the disk, or remove them: {paths}."
+            yield Finding(kind.value, Outcome.WARNING, f"{counted}.", hint)
+        return
+    problems = [(it, problem) for it in ours for problem in _problems(it.stored, recorded)]
+    for it, problem in problems:
+        yield Finding(
+            kind.value, Outcome.PROBLEM, f"{_described(it)} is damaged: {problem}", _hint(it, recorded)
+        )
+    if not problems and ours:
+        yield Finding(kind.value, Outcome.OK, f"{counted}: undamaged.")
+
+
+def _problems(stored: Stored, recorded: Recorded) -> tuple[str, ...]:
+    contradictions = recorded.damage(stored)
+    if stored.kind is Kind.EXTRACTED_MODEL and contradictions:
+        return contradictions  # the listing is wrong, and so says nothing of the files
+    return (*stored.damage, *contradictions)
+
+
+def _described(files: StoredFiles) -> str:
+    noun = _NOUNS[files.stored.kind][0]
+    digest = f" {files.stored.digest}" if files.stored.digest else ""
+    uses = ", ".join(f"{use.deployment_name} r{use.revision}" for use in files.used_by if not use.deleted)
+    return f"The {noun}{digest}{f' of {uses}' if uses else ''}"
+
+
+def _hint(files: StoredFiles, recorded: Recorded) -> str:
+    serving = [use.deployment_name for use in files.used_by if use.serves]
+    match files.stored.kind:
+        case Kind.MODEL:
+            source = recorded.source(files.stored.digest)
+            return "It is never used as it is. Deploying the same files again stores them again" + (
+                f"; they came from {source}." if source else "."
+            )
+        case Kind.EXTRACTED_MODEL if serving:
+            return (
+                f"It is never loaded as it is: {serving[0]} serves what it loaded before. When the server "
+                f"has ended, `deployledger resume {serving[0]}` extracts the model again."
+            )
+        case Kind.IMAGE if any(not use.deleted for use in files.used_by):
+            return "It is never used as it is: it is packaged again when it is needed."
+        case Kind.IMAGE_INDEX:
+            return "Restore it from a backup, or remove it: it only gives images their names for other tools."
+    return "Nothing uses it: remove it."
+
+
+def missing(recorded: Recorded, files: Sequence[StoredFiles], orchestrator: str) -> Iterator[Finding]:
+    """Yield a warning for each model that is not stored and that a deployment may go back to."""
+    stored = {it.stored.digest for it in files if it.stored.kind is Kind.MODEL}
+    for deployment in recorded.deployments.values():
+        if deployment.is_deleted or deployment.orchestrator != orchestrator:
+            continue
+        for revision, artifact in deployment.artifacts.items():
+            if artifact.digest not in stored:
+                stored.add(artifact.digest)
+                yield Finding(
+                    Kind.MODEL.value,
+                    Outcome.WARNING,
+                    f"The model {artifact.digest} of {deployment.name} r{revision} is not stored.",
+                    f"Rolling back to it fetches it again from {artifact.resolved_uri}.",
+                )
