@@ -66,6 +66,7 @@ REASONS = [
     "internal_error",
     "not_found",
     "conflict",
+    "credential_in_request",
 ]
 
 EVENT_CLASSES: list[type[Event]] = [*FIELDS, *NAME_EVENTS]

@@ -13,6 +13,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from deployledger.domain import bounds, events
+from deployledger.domain.credentials.refusing import refuse_credentials
 from deployledger.domain.events import CommandContext, DeploymentEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,
@@ -23,7 +24,7 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.lifecycle import IN_PROGRESS, LIFECYCLE, State, Trigger
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.redaction import json_without_credentials, without_credentials
+from deployledger.domain.redaction import fields_without_credentials, storable
 from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image
 
@@ -189,7 +190,7 @@ class Deployment:
 
     def fail(self, revision: int, failure: Failure, *, by: CommandContext) -> None:
         """Record that the job, or the deletion, failed; what it says is cut where it is too long."""
-        said = {"message": bounds.bounded(failure.message), "hint": bounds.bounded(failure.hint)}
+        said = {"message": storable(failure.message), "hint": storable(failure.hint)}
         failure = failure.model_copy(update=said)
         event = events.DeletionFailed if self.state is State.DELETING else events.Failed
         self._trigger(event, by, of_revision=revision, failure=failure)
@@ -279,7 +280,7 @@ class Deployment:
             actor=by.actor,
             correlation_id=by.correlation_id,
             causation_id=by.causation_id,
-            **{"revision": self.revision.number, **fields},
+            **{"revision": self.revision.number, **fields_without_credentials(fields)},
         )
         _check_bounds(event, self.name)
         self.apply(event)
@@ -356,16 +357,21 @@ def _builder(image: Image) -> str:
 
 
 def _specification(request: DeploymentRequest) -> dict[str, Any]:
+    """Return the fields of an event that say what was asked for.
+
+    Raises:
+        ConfigurationError: if a field holds a credential, or what is to be stored is out of bounds.
+    """
+    refuse_credentials(f"Deployment {request.deployment_name!r}", request.__dict__)
     # What is stored is checked, not what was asked for: a blanked password may be longer than it was, and
     # `model_copy` checks nothing.
+    fields = fields_without_credentials({**request.__dict__, "tags": request.tags or {}})
     resources = request.resource_allocation
     stored = DeploymentRequest(
         **{
-            **request.__dict__,
-            "model_uri": without_credentials(request.model_uri),
-            "deployment_target_config": _target_without_credentials(request.deployment_target_config),
+            **fields,
+            "deployment_target_config": DeploymentTargetConfig(**fields["deployment_target_config"].__dict__),
             "resource_allocation": resources and ResourceConfig(**resources.__dict__),
-            "tags": json_without_credentials(request.tags or {}),
         }
     )
     return {
@@ -375,15 +381,6 @@ def _specification(request: DeploymentRequest) -> dict[str, Any]:
         "resources": stored.resource_allocation,
         "tags": stored.tags,
     }
-
-
-def _target_without_credentials(target: DeploymentTargetConfig) -> DeploymentTargetConfig:
-    uris = {
-        name: uri and without_credentials(uri)
-        for name in ("serving_image", "input_uri", "output_uri")
-        if (uri := getattr(target, name)) is not None
-    }
-    return DeploymentTargetConfig(**{**target.__dict__, **uris})
 
 
 def _revision(event: events.Requested | events.UpdateRequested, origin: Revision | None) -> Revision:

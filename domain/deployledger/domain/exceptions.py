@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from deployledger.domain.reasons import FailureReason
+from deployledger.domain.redaction import without_credentials
 
 VERIFY_HINT = "`deployledger audit verify` says what is wrong with which event."
 """What to do where the log is not what it should be."""
@@ -15,6 +16,8 @@ VERIFY_HINT = "`deployledger audit verify` says what is wrong with which event."
 
 class MachineLearningServiceError(Exception):
     """Base of every error of the service; catch this one to catch them all.
+
+    Credentials in the message and the hint are blanked.
 
     Attributes:
         message: what happened, in one sentence.
@@ -34,11 +37,12 @@ class MachineLearningServiceError(Exception):
         reason: FailureReason | None = None,
         hint: str = "",
     ) -> None:
+        message = without_credentials(message)
         super().__init__(message)
         self.message = message
         self.status_code = status_code or self.default_status_code
         self.reason = reason or self.default_reason
-        self.hint = hint
+        self.hint = without_credentials(hint)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

@@ -40,7 +40,7 @@ def path_of(uri: str) -> str | None:
         raise _no_file(uri, "its host is malformed") from None
     if parts.netloc.lower() not in _LOCAL or parts.path.startswith("//"):
         raise ConfigurationError(
-            f"{without_credentials(uri)!r} is a file on another host, and files are read on this machine.",
+            f"{without_credentials(uri, is_uri=True)!r} is a file on another host, and files are read on this machine.",
             hint="Copy it here, or mount the folder of the other machine, and give the path.",
         )
     if "?" in uri or "#" in uri:
@@ -53,4 +53,4 @@ def path_of(uri: str) -> str | None:
 
 
 def _no_file(uri: str, why: str) -> ConfigurationError:
-    return ConfigurationError(f"{without_credentials(uri)!r} names no file: {why}.", hint=_FORM)
+    return ConfigurationError(f"{without_credentials(uri, is_uri=True)!r} names no file: {why}.", hint=_FORM)

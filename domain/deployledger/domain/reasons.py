@@ -7,6 +7,7 @@ class FailureReason(StrEnum):
     """Why a job failed. Stored in events: a value may be added, never changed or removed."""
 
     INVALID_CONFIGURATION = "invalid_configuration"
+    CREDENTIAL_IN_REQUEST = "credential_in_request"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     MODEL_NOT_FOUND = "model_not_found"

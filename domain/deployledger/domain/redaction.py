@@ -1,43 +1,70 @@
-"""Keeps credentials out of what is stored, logged and shown."""
+"""Keeps credentials out of what is stored, logged and shown: texts that come from outside lose theirs.
+
+A request that holds one is refused instead: `deployledger.domain.credentials.refusing`.
+"""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from deployledger.domain.bounds import bounded
+from deployledger.domain.credentials.finding import BLANK, credentials_in
+from deployledger.domain.credentials.names import holds_credential
+from deployledger.domain.credentials.values import is_credential, is_reference_object
 
-# The second form is a password with a slash in it; a number there is a port, with a path behind it.
-_USERINFO = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#\s]*@|[^/?#\s:@]+:(?!\d+(?:/|$))[^@\s]*@)"
+URI_FIELDS = frozenset(
+    {"model_uri", "resolved_uri", "endpoint_url", "input_uri", "output_uri", "serving_image", "reference"}
 )
-_SECRET_PARAMETER = re.compile(
-    r"(?P<name>(?:x-amz-|x-goog-|aws)?(?:signature|credential|security-token|accesskeyid|access_key_id|"
-    r"secret[a-z_-]*|token|access_token|api[-_]?key|password|passwd|pwd|sig|sas|auth)=)(?:'[^']*'|\"[^\"]*\"|[^&\s'\"]+)",
-    re.IGNORECASE,
-)
+"""The fields of requests and events that are one URI, or the name of an image."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+://")
 
 
-_SECRET_QUERY = re.compile(r"(?P<name>[?&](?:key|code)=)[^&\s'\"]+", re.IGNORECASE)
+def is_uri(text: str) -> bool:
+    """Return whether a text begins as a URI with an authority does."""
+    return _SCHEME.match(text) is not None
 
 
-def without_credentials(text: str) -> str:
-    """Return a URI, or a text that holds some, without userinfo and with secret parameters blanked."""
-    if "://" not in text and "=" not in text:
+def without_credentials(text: str, *, is_uri: bool = False) -> str:
+    """Return a text with its credentials blanked: a URL without userinfo, anything else as ``***``.
+
+    Args:
+        is_uri: whether the whole text is one URI, so that quotes and spaces in it end nothing.
+    """
+    found = credentials_in(text, is_uri=is_uri)
+    if not found:
         return text
-    for pattern, kept in ((_USERINFO, "scheme"), (_SECRET_PARAMETER, "name"), (_SECRET_QUERY, "name")):
-        blank = "" if kept == "scheme" else "***"
-        text = pattern.sub(rf"\g<{kept}>{blank}", text)
-    return text
+    parts: list[str] = []
+    end = 0
+    for credential in found:
+        parts += (text[end : credential.start], credential.blank)
+        end = credential.end
+    return "".join((*parts, text[end:]))
 
 
-def json_without_credentials(value: Any) -> Any:
-    """Return a JSON value with every text in it, however deep, as `without_credentials` returns it."""
+def json_without_credentials(value: Any, *, name: str = "") -> Any:
+    """Return a JSON value without the credentials in its texts and under their names, however deep.
+
+    Args:
+        name: the name of the credential that the value stands under, if it does.
+    """
     match value:
         case str():
-            return without_credentials(value)
+            if name and is_credential(value, name):
+                return BLANK
+            return without_credentials(value, is_uri=is_uri(value))
         case dict():
-            return {key: json_without_credentials(item) for key, item in value.items()}
+            name = "" if is_reference_object(value) else name
+            return {
+                json_without_credentials(key): json_without_credentials(
+                    item, name=key if isinstance(key, str) and holds_credential(key) else name
+                )
+                for key, item in value.items()
+            }
         case list() | tuple():
-            return [json_without_credentials(item) for item in value]
+            return [json_without_credentials(item, name=name) for item in value]
         case _:
             return value
 
@@ -50,3 +77,24 @@ def storable(text: str) -> str:
 def loggable(text: str) -> str:
     """Return a message without credentials, and with what is not UTF-8 in it written as escapes."""
     return without_credentials(text).encode("utf-8", "backslashreplace").decode()
+
+
+def fields_without_credentials(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an event, or of a value in it, with no credential in any text of them.
+
+    Events are made of nothing else, so that no step of a job can forget it. What is of another type than its
+    field stays as it is: the event refuses it.
+    """
+    return {name: _without_credentials(name, value) for name, value in fields.items()}
+
+
+def _without_credentials(name: str, value: Any) -> Any:
+    if type(value) is str:  # and no member of an enumeration
+        return without_credentials(value, is_uri=name in URI_FIELDS)
+    if isinstance(value, BaseModel):
+        fields = value.__dict__
+        changed = {it: new for it, new in fields_without_credentials(fields).items() if new is not fields[it]}
+        return value.model_copy(update=changed) if changed else value
+    if isinstance(value, dict | list | tuple):
+        return json_without_credentials(value)
+    return value

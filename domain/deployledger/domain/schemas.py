@@ -91,7 +91,8 @@ class _RequestMeta(ModelMetaclass):
 class Schema(BaseModel, metaclass=_RequestMeta):
     """Base of request schemas: frozen, and a misspelt field is an error, not silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # An error that repeated its input would repeat a credential under a misspelt field.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class DeploymentTargetConfig(Schema):

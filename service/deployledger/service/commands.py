@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
+from deployledger.domain.credentials.refusing import refuse_credentials
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import CommandKey, RepeatedCommandError
 from deployledger.domain.events import CommandContext, DeploymentEvent, Event
@@ -79,6 +80,7 @@ class Commands:
         blocking: RunBlocking,
     ) -> None:
         self._repository = repository
+        refuse_credentials("The orchestrator", {"name": orchestrator})
         self._orchestrator = orchestrator
         self.actor = checked_actor(actor)
         self._now = now
@@ -271,9 +273,11 @@ def checked_actor(actor: str) -> str:
         ConfigurationError: if it is no text that an event can have.
     """
     try:
-        return TypeAdapter(Text).validate_python(actor)
+        checked = TypeAdapter(Text).validate_python(actor)
     except ValidationError as error:
         raise ConfigurationError(
             f"The actor is invalid: {error.errors(include_url=False)[0]['msg']}.",
             hint="Set DEPLOYLEDGER_ACTOR, or pass actor=….",
-        ) from error
+        ) from None
+    refuse_credentials("The command", {"actor": checked})
+    return checked

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from deployledger.domain.credentials.refusing import refuse_credentials
 from deployledger.domain.event_log import CommandKey
 from deployledger.domain.events import DeploymentEvent, Requested, UpdateRequested
 from deployledger.domain.exceptions import (
@@ -19,14 +20,15 @@ def checked_key(key: str) -> str:
     """Return an idempotency key that can be stored.
 
     Raises:
-        ConfigurationError: if it is empty, too long, or not printable.
+        ConfigurationError: if it is empty, too long, not printable, or holds a credential.
     """
     if not isinstance(key, str):
-        raise ConfigurationError(f"An idempotency key is a str, not {key!r}.")
+        raise ConfigurationError(f"An idempotency key is a str, not {type(key).__name__}.")
     if not key or len(key) > _LONGEST_KEY or not key.isprintable():
         raise ConfigurationError(
             f"The idempotency key {key[:40]!r} is not 1 to {_LONGEST_KEY} printable characters."
         )
+    refuse_credentials("The command", {"idempotency_key": key})
     return key
 
 

@@ -196,7 +196,7 @@ class Pipeline:
         resolved = ResolvedModel(model_uri)
         if isinstance(registry, ResolvesModelVersions):
             pinned = await registry.resolve_model(model_uri)
-            resolved = ResolvedModel(without_credentials(pinned.uri), pinned.version)
+            resolved = ResolvedModel(without_credentials(pinned.uri, is_uri=True), pinned.version)
         self.workspace.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(prefix=f"{deployment.id}-", dir=self.workspace)
         try:
@@ -206,8 +206,7 @@ class Pipeline:
                 raise
             except Exception as error:  # a user's client raises what it likes
                 raise ModelRegistryError(
-                    f"The model registry could not give {resolved.uri}: "
-                    f"{type(error).__name__}: {without_credentials(str(error))}",
+                    f"The model registry could not give {resolved.uri}: {type(error).__name__}: {error}",
                     reason=FailureReason.MODEL_NOT_FOUND if isinstance(error, FileNotFoundError) else None,
                     hint="Check the registry and the URI, then retry.",
                 ) from error
@@ -287,9 +286,8 @@ class Pipeline:
         revision = deployment.revision
         target = await self._serve(deployment, revision, report)
         simulated = self.clients.orchestrator is None
-        endpoint_url = target.endpoint_url and without_credentials(target.endpoint_url)
         return lambda current, by: current.provisioned(
-            revision.number, endpoint_url, simulated=simulated, by=by
+            revision.number, target.endpoint_url, simulated=simulated, by=by
         )
 
     async def _run(self, deployment: Deployment, report: ReportProgress) -> Record:

@@ -1,0 +1,144 @@
+"""Refuses requests that hold a credential: events are kept permanently, and so would it be.
+
+A URI is stored without the part before the ``@`` and without secret parameters, and is refused only if it is
+not certain where they end. A reference to a credential is not one.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from pydantic import BaseModel
+
+from deployledger.domain.credentials.finding import Where, credentials_in
+from deployledger.domain.credentials.names import holds_credential, is_plural
+from deployledger.domain.credentials.values import is_credential, is_reference, is_reference_object
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.reasons import FailureReason
+from deployledger.domain.redaction import URI_FIELDS, is_uri, without_credentials
+
+_MOST_NAMED = 5
+_LONGEST_KEY = 64
+_PLAIN_KEY = re.compile(r"[\w-]+")
+
+# The fields of a pair such as {"name": "DB_PASSWORD", "value": "…"}.
+_NAMES = ("name", "key", "field", "header", "variable", "parameter")
+_VALUES = ("value", "val", "content", "default")
+
+
+def refuse_credentials(described_as: str, fields: Mapping[str, Any]) -> None:
+    """Check that no field holds a credential.
+
+    Args:
+        described_as: whose fields they are: the beginning of the sentence.
+        fields: by name; texts, JSON values and schemas.
+
+    Raises:
+        ConfigurationError: if one does, with the reason ``credential_in_request``; it names the fields, and
+            repeats none of what is in them.
+    """
+    paths = list(dict.fromkeys(islice(_paths(fields), _MOST_NAMED)))
+    if not paths:
+        return
+    raise ConfigurationError(
+        f"{without_credentials(described_as)} is refused, because a credential would be stored permanently: "
+        f"in {', '.join(paths)}.",
+        reason=FailureReason.CREDENTIAL_IN_REQUEST,
+        hint=(
+            "Leave it out, or put a reference in its place: an environment variable (${DB_PASSWORD}), a file "
+            "(/run/secrets/db), an entry of a secret store (vault:db/reader), or its name under a key such "
+            "as password_ref."
+        ),
+    )
+
+
+def _paths(fields: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in fields.items():
+        if isinstance(value, BaseModel):
+            for path in _paths(value.__dict__):
+                yield f"{name}.{path}"
+        elif name in URI_FIELDS and isinstance(value, str):
+            if _is_refused(value, is_whole_uri=True):
+                yield name
+        else:
+            yield from _paths_in(name, value, name="")
+
+
+def _is_refused(text: str, *, is_whole_uri: bool) -> bool:
+    return any(it.where is Where.TEXT for it in credentials_in(text, is_uri=is_whole_uri))
+
+
+def _paths_in(path: str, value: Any, *, name: str) -> Iterator[str]:
+    """Yield where in a JSON value credentials are; ``name`` is that of a credential that it stands under."""
+    match value:
+        case str():
+            if is_reference(value):
+                return
+            if (name and is_credential(value, name)) or _is_refused(value, is_whole_uri=is_uri(value)):
+                yield path
+            else:
+                yield from (path for _ in islice(_paths_in("", _parsed(value), name=name), 1))
+        case bool() | None:
+            return
+        case int() | float():
+            if name and is_credential(str(value), name):
+                yield path
+        case dict():
+            yield from _paths_in_object(path, value, name="" if is_reference_object(value) else name)
+        case list() | tuple():
+            if _is_pair(value):
+                yield f"{path}[1]"
+                return
+            for number, item in enumerate(value):
+                yield from _paths_in(f"{path}[{number}]", item, name=name)
+        case _:
+            return
+
+
+def _paths_in_object(path: str, value: dict[Any, Any], *, name: str) -> Iterator[str]:
+    named = next((value[it] for it in _NAMES if isinstance(value.get(it), str)), "")
+    is_key = value.get("kty") is not None  # a JSON Web Key
+    for key, item in value.items():
+        text = str(key)
+        below = f"{path}{_step(text)}"
+        if credentials_in(text):
+            yield below
+            continue
+        if holds_credential(text):
+            inner = text
+        elif (text in _VALUES and holds_credential(named)) or (is_key and text in ("d", "k", "p", "q")):
+            inner = named or "secret"
+        else:
+            inner = name
+        yield from _paths_in(below, item, name=inner)
+
+
+def _step(key: str) -> str:
+    shown = without_credentials(key, is_uri=is_uri(key))
+    if len(shown) > _LONGEST_KEY:
+        shown = f"{shown[:_LONGEST_KEY]}…"
+    return f".{shown}" if _PLAIN_KEY.fullmatch(shown) else f"[{shown!r}]"
+
+
+def _is_pair(value: Any) -> bool:
+    """Return whether a list is a header or a setting: the name of a credential, and a value like one."""
+    return (
+        len(value) == 2
+        and all(isinstance(item, str) for item in value)
+        and holds_credential(value[0])
+        and not is_plural(value[0])
+        and is_credential(value[1], value[0])
+        and not (value[1].isalpha() and value[1].islower())
+    )
+
+
+def _parsed(text: str) -> Any:
+    """Return what a text holds as JSON, if it holds an object or a list."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
