@@ -40,7 +40,8 @@ def path_of(uri: str) -> str | None:
         raise _no_file(uri, "its host is malformed") from None
     if parts.netloc.lower() not in _LOCAL or parts.path.startswith("//"):
         raise ConfigurationError(
-            f"{without_credentials(uri, is_uri=True)!r} is a file on another host, and files are read on this machine.",
+            f"{without_credentials(uri, is_uri=True)!r} is a file on another host, "
+            "and files are read on this machine.",
             hint="Copy it here, or mount the folder of the other machine, and give the path.",
         )
     if "?" in uri or "#" in uri:

@@ -1,7 +1,6 @@
 """Read models: rows that are always current when they are read, kept so by whoever reads or follows."""
 
 import hashlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from deployledger.domain.exceptions import (
     ReadModelError,
     ResourceNotFoundError,
 )
+from deployledger.domain.logs import logger
 from deployledger.projections import rebuilding
 from deployledger.projections.folding import LARGEST_ROW_BYTES, Folding, decode_all, read_by
 from deployledger.projections.garbage import rare_collections
@@ -35,7 +35,7 @@ from deployledger.projections.store import (
     check_selection,
 )
 
-LOGGER = logging.getLogger("ml_model_deployment_service.read_models")
+LOGGER = logger("read_models")
 
 _NAMESPACE = UUID("a3c1f5f0-5b0a-5d52-8d0d-1b9a5f5a7c21")
 _APPLIED_AT_ONCE = 8_000

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,10 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.findings import Finding
 from deployledger.domain.lifecycle import State
+from deployledger.domain.logs import logger
 from deployledger.domain.moments import AsOf
 from deployledger.domain.ports import Observation, OrchestratorClientInterface
+from deployledger.domain.redaction import storable
 from deployledger.domain.schemas import (
     DeploymentDifference,
     DeploymentHistoryEntry,
@@ -60,8 +62,8 @@ from deployledger.service.stored_files import Recorded, StoredFiles, findings, m
 from deployledger.service.watchers import Watchers
 from deployledger.service.worker import Worker
 
-LOGGER = logging.getLogger("ml_model_deployment_service")
-CHECKPOINTS_LOGGER = logging.getLogger(f"{LOGGER.name}.checkpoints")
+LOGGER = logger()
+CHECKPOINTS_LOGGER = logger("checkpoints")
 
 PIPELINE_ACTOR = "deployledger"
 """The actor of the events that a job records."""
@@ -675,17 +677,18 @@ class DeploymentService:
             ResourceNotFoundError: if there is no such deployment.
         """
         await self._blocking(self._commands.load, deployment_id)
-        return await self._orchestrator.observe(deployment_id)
+        observed = await self._orchestrator.observe(deployment_id)
+        return replace(observed, detail=storable(observed.detail))
 
     async def deployment_logs(self, deployment_id: UUID, *, follow: bool = False) -> AsyncIterator[str]:
-        """Yield the log lines of what runs the newest revision.
+        """Yield the log lines of what runs the newest revision, without credentials.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
         await self._blocking(self._commands.load, deployment_id)
         async for line in self._orchestrator.logs(deployment_id, follow=follow):
-            yield line
+            yield storable(line)
 
     # Stored files -----------------------------------------------------------------------------------
 

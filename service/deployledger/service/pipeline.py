@@ -4,7 +4,6 @@ Each step reads what earlier ones recorded, does its work through the clients, a
 records the result on the deployment. A step may run again after a crash: its effects are idempotent.
 """
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from deployledger.domain.exceptions import (
     ModelRegistryError,
 )
 from deployledger.domain.lifecycle import State
+from deployledger.domain.logs import logger
 from deployledger.domain.ports import (
     ArtifactStoreInterface,
     ChecksContents,
@@ -37,7 +37,7 @@ from deployledger.domain.values import Artifact, Image, Step
 from deployledger.service.clients import Clients, simulated_artifact, simulated_image
 from deployledger.service.local_files import local_path
 
-LOGGER = logging.getLogger("ml_model_deployment_service.artifacts")
+LOGGER = logger("artifacts")
 
 Record = Callable[[Deployment, CommandContext], None]
 """Records the result of a step on the deployment."""

@@ -7,7 +7,6 @@ seen, and a job that died is taken up where the log shows it ended.
 """
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor, Future
@@ -28,13 +27,13 @@ from deployledger.domain.exceptions import (
     UndecodableEventError,
 )
 from deployledger.domain.lifecycle import IN_PROGRESS, State
+from deployledger.domain.logs import logger
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.redaction import loggable, storable
 from deployledger.domain.values import Failure, Step
 from deployledger.service.pipeline import Pipeline, Record, next_step
 from deployledger.service.repository import Repository
 
-LOGGER = logging.getLogger("ml_model_deployment_service.worker")
+LOGGER = logger("worker")
 
 _T = TypeVar("_T")
 
@@ -235,7 +234,7 @@ class Worker:
         if isinstance(error, MachineLearningServiceError):
             whole = error.message
         # The event has the beginning and the end of a long message, and this is where the whole is.
-        LOGGER.warning("%s: step %s failed: %s", deployment, step, loggable(whole))
+        LOGGER.warning("%s: step %s failed: %s", deployment, step, whole)
         if not isinstance(error, MachineLearningServiceError):
             LOGGER.warning("Where it came from:", exc_info=error)
         revision = deployment.revision.number
@@ -311,4 +310,4 @@ def _failure(step: Step, error: BaseException) -> Failure:
         message = f"{type(error).__name__}: {error}"
         reason = FailureReason.EXTERNAL_SERVICE_FAILED
         hint = "The log of the service has the details; retry when the cause is mended."
-    return Failure(step=step, reason=reason, message=storable(message), hint=storable(hint))
+    return Failure(step=step, reason=reason, message=message, hint=hint)

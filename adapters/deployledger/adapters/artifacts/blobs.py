@@ -1,7 +1,6 @@
 """The files of all stored models, each once, by the sha256 of its contents."""
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,8 +8,9 @@ from pathlib import Path
 from deployledger.adapters.artifacts.source import SourceFile, read_chunks
 from deployledger.adapters.artifacts.staging import locked, publish, sync_folder
 from deployledger.adapters.model_files.listing import FileEntry
+from deployledger.domain.logs import logger
 
-LOGGER = logging.getLogger("ml_model_deployment_service.artifacts")
+LOGGER = logger("artifacts")
 
 
 class Blobs:

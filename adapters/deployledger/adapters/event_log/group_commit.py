@@ -9,7 +9,6 @@ the answer that it would have got alone.
 """
 
 import asyncio
-import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -20,8 +19,9 @@ from dataclasses import dataclass
 
 from deployledger.adapters.event_log.commands import Command, Outcome
 from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.logs import logger
 
-LOGGER = logging.getLogger("ml_model_deployment_service.event_log")
+LOGGER = logger("event_log")
 
 MOST_ROWS = 1024
 """How many events one transaction stores at most."""

@@ -1,7 +1,6 @@
 """Getting the model's files out of its image, and out of the way when they are damaged."""
 
 import asyncio
-import logging
 import os
 import shutil
 import tempfile
@@ -13,10 +12,11 @@ from deployledger.adapters.local.folders import RevisionFolder
 from deployledger.adapters.model_files.checking import ModelDamagedError, ModelFiles, list_files
 from deployledger.adapters.model_files.listing import FileEntry, encode_listing, tree_digest
 from deployledger.domain.exceptions import DeploymentError
+from deployledger.domain.logs import logger
 from deployledger.domain.ports import ProvisionRequest
 from deployledger.domain.reasons import FailureReason
 
-LOGGER = logging.getLogger("ml_model_deployment_service.artifacts")
+LOGGER = logger("artifacts")
 
 ExtractModel = Callable[[str, Path], Sequence[FileEntry]]
 """Unpacks the image with this reference into a folder, which does not exist yet; says what its files are."""
