@@ -192,14 +192,12 @@ class Past:
         moment = moments.check(as_of, of_all=of_all)
         if isinstance(moment, datetime):
             now = self.now()
-            if moment > now:  # but times are the log's, whose clock may be ahead of ours
-                last = self.log.recorded_at(self.log.position())
-                if last is None or moment > last:
-                    raise ConfigurationError(
-                        f"The time {moments.describe(moment)} is in the future: "
-                        f"it is {moments.describe(now)} now.",
-                        hint="Without a moment, the answer is how things are now.",
-                    )
+            if moment > now and moment > self._latest():
+                raise ConfigurationError(
+                    f"The time {moments.describe(moment)} is in the future: "
+                    f"it is {moments.describe(now)} now.",
+                    hint="Without a moment, the answer is how things are now.",
+                )
         elif isinstance(moment, int) and moment > self._end:
             self._end = self.log.position()  # it only rises, so it is not looked up again for what is before
             if moment > self._end:
@@ -208,6 +206,12 @@ class Past:
                     hint="`deployledger log tail` shows the last positions.",
                 )
         return moment
+
+    def _latest(self) -> datetime:
+        """Return the last moment that has come for the log, whose clock may be ahead of ours."""
+        times = self.log.times()
+        last = self.log.recorded_at(times.end)
+        return times.now if times.ahead is not None or last is None else last
 
     def _not_there(self, deployment_id: UUID, moment: AsOf) -> ResourceNotFoundError:
         first = self.log.stream_records(deployment_id, limit=1)
