@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from eventsourcing.persistence import StoredEvent
 
 from deployledger.domain.event_log import CommandKey
-from deployledger.domain.times import CLOCK_CORRECTED
+from deployledger.domain.times import corrects_clock
 
 
 class EventRow(NamedTuple):
@@ -43,7 +43,7 @@ class Command:
     @property
     def corrects_clock(self) -> bool:
         """Whether it may be recorded earlier than what is before it: it says that those times are wrong."""
-        return self.rows[0].topic == CLOCK_CORRECTED
+        return corrects_clock(self.rows[0].topic, self.rows[0].originator_id.bytes)
 
 
 @dataclass(frozen=True)
