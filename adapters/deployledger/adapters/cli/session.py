@@ -209,7 +209,7 @@ class Session:
             streams.remarks().write(_json(report) + "\n")
         else:
             # A message of several lines goes on below its first one: none of them is taken for one of ours.
-            told = "\n  ".join(map(escaped, message.splitlines()))
+            told = "\n  ".join(map(escaped, message.split("\n")))
             self.stderr.print(f"[bold red]Error:[/] {told}", highlight=False, soft_wrap=True)
             if hint:
                 self.stderr.print(escaped(hint), highlight=False, soft_wrap=True)
