@@ -24,6 +24,7 @@ from deployledger.adapters.cli.session import (
 )
 
 if TYPE_CHECKING:
+    from deployledger.projections.ledger.consistency import ConsistencyProof
     from deployledger.projections.ledger.keys import Signer, Verifier
     from deployledger.projections.ledger.ledger import Ledger
     from deployledger.projections.ledger.verifying import Audited
@@ -173,8 +174,9 @@ def root(
 @audit.command()
 def prove(
     position: Annotated[
-        int, typer.Argument(metavar="POSITION", help="The event's position in the log.", show_default=False)
-    ],
+        int | None,
+        typer.Argument(metavar="[POSITION]", help="The event's position in the log.", show_default=False),
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -184,11 +186,35 @@ def prove(
             show_default="the last one",
         ),
     ] = None,
+    consistency: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="FIRST SECOND",
+            help="Prove instead that the log only grew from the first size to the second one. Each is a "
+            "position, a checkpoint or evidence.",
+            show_default=False,
+        ),
+    ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Print the proof (RFC 6962) that an event is in the log: its leaf, and the hashes up to the root."""
+    """Print the proof (RFC 6962) that an event is in the log: its leaf, and the hashes up to the root.
+
+    With --consistency, print the proof that the log only grew between two checkpoints. `deployledger audit
+    verify-consistency` checks it without the database.
+    """
     session = session_for(output, verbose)
+    if (position is None) == (consistency is None) or (size is not None and consistency is not None):
+        raise typer.BadParameter("Name the position of an event, or two sizes with --consistency.")
+    if consistency is not None:
+        first, second = consistency
+        shown = _of_ledger(session, lambda ledger: _consistency(ledger, first, second))
+        if session.is_json:
+            session.print_json(shown.to_json())
+        else:
+            session.print_lines(str(shown).removesuffix("\n"))
+        return
+    assert position is not None  # noqa: S101  # as above
     proof = _of_ledger(session, lambda ledger: ledger.prove(position, size))
     if session.is_json:
         session.print_json(
@@ -208,6 +234,101 @@ def prove(
     for number, it in enumerate(proof.path):
         session.print_lines(f"{'path' if number == 0 else '':<10} {_base64(it)}")
     session.print_lines(f"root       {_base64(proof.root)}  of {proof.size} events")
+
+
+def _consistency(ledger: "Ledger", first: str, second: str) -> "ConsistencyProof":
+    """Return the proof between two trees, each of which has the root that was signed, if one was."""
+    from deployledger.adapters.ledger.publishing import earlier_state
+    from deployledger.domain.exceptions import VERIFY_HINT, ConfigurationError, LedgerError
+
+    states = [None if it.isascii() and it.isdigit() else earlier_state(it) for it in (first, second)]
+    named = zip((first, second), states, strict=True)
+    sizes = [state.size if state is not None else int(text) for text, state in named]
+    if sizes[0] > sizes[1]:
+        raise ConfigurationError(
+            f"The first size, {sizes[0]:,}, is larger than the second one, {sizes[1]:,}.",
+            hint="Name the earlier state first.",
+        )
+    proof = ledger.prove_consistency(*sizes)
+    for state, root in zip(states, (proof.first_root, proof.second_root), strict=True):
+        if state is not None and state.root != root:
+            raise LedgerError(
+                f"The first {state.size:,} events of the log are not those that {state.source} signed.",
+                hint=f"It may be of another log. {VERIFY_HINT}",
+            )
+    return proof
+
+
+@audit.command(name="verify-consistency")
+def verify_consistency(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="What `prove --consistency` printed, as text or JSON.", show_default=False
+        ),
+    ],
+    earlier: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The signed checkpoint, or evidence, of the first state.",
+            show_default="only the hashes are checked",
+        ),
+    ] = None,
+    later: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The signed checkpoint, or evidence, of the second state.",
+            show_default="only the hashes are checked",
+        ),
+    ] = None,
+    key: PublicKeysOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Verify that a log only grew between two checkpoints, without any database.
+
+    Exit code 0 if it did, 1 if that is not proven, 2 if a file cannot be read.
+    """
+    session = session_for(output)
+    with session.errors(), Interruptible():
+        from deployledger.projections.ledger.consistency import ConsistencyProof
+        from deployledger.projections.ledger.evidence.earlier import EarlierState, problem_of_signed
+
+        proof = ConsistencyProof.read(file)
+        verifiers = _verifiers(key) if earlier is not None or later is not None else []
+        problems = [] if proof.holds() else ["The proof does not hold: its hashes do not lead to both roots."]
+        for path, size, root in (
+            (earlier, proof.first_size, proof.first_root),
+            (later, proof.second_size, proof.second_root),
+        ):
+            if path is not None:
+                problem = problem_of_signed(EarlierState.read(path), verifiers, size, root)
+                problems += [f"{path} {problem}"] if problem else []
+    is_signed = earlier is not None and later is not None
+    if session.is_json:
+        session.print_json(
+            {**proof.to_json(), "verified": not problems, "compared": is_signed, "problems": problems}
+        )
+    else:
+        for problem in problems:
+            session.stdout.print(f"[red]✗[/] {escaped(problem)}", highlight=False, soft_wrap=True)
+        if not problems:
+            session.stdout.print(
+                f"[green]✓[/] The log of {proof.second_size:,} events only adds to that of "
+                f"{proof.first_size:,} events.",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if not is_signed:
+            session.stdout.print(
+                f"[dim]–[/] Without --earlier and --later the roots are not compared with what was signed: "
+                f"{_base64(proof.first_root)} and {_base64(proof.second_root)}.",
+                highlight=False,
+                soft_wrap=True,
+            )
+    if problems:
+        raise SystemExit(int(ExitCode.FAILED))
 
 
 @audit.command()

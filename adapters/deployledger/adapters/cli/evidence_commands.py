@@ -58,6 +58,15 @@ def export(
             metavar="TIME", help="Of everything that was recorded before this time.", show_default=False
         ),
     ] = None,
+    continues: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Prove that the log continues this checkpoint (a file, folder or URI; or earlier evidence); "
+            "may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     key: KeyOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     output: OutputOption = Output.TABLE,
@@ -72,6 +81,7 @@ def export(
     begin, end = moment(since, "--since"), moment(until, "--until")
 
     async def work(service: "DeploymentService") -> "Exported":
+        from deployledger.adapters.ledger.publishing import earlier_states
         from deployledger.projections.ledger.evidence.exporting import export_evidence
         from deployledger.projections.ledger.keys import Signer
 
@@ -89,6 +99,7 @@ def export(
                 deployment_id=found,
                 since=begin,
                 until=end,
+                continues=[it for place in continues or () for it in earlier_states(place)],
                 force=force,
                 progress=reading,
             )
@@ -104,6 +115,7 @@ def export(
                 "events": made.events,
                 "size_bytes": made.size_bytes,
                 "checkpoint_size": made.checkpoint.size,
+                "beside": made.selection.beside(made.checkpoint.size),
             }
         )
         return
@@ -114,6 +126,14 @@ def export(
         highlight=False,
         soft_wrap=True,
     )
+    beside = made.selection.beside(made.checkpoint.size)
+    if beside:
+        session.stderr.print(
+            "It discloses stream, topic, actor, ids and time, but not the fields, of what was recorded right "
+            f"before and after the range: {', '.join(f'event {it:,}' for it in beside)}.",
+            highlight=False,
+            soft_wrap=True,
+        )
     session.stderr.print(
         f"`deployledger audit verify-evidence {escaped(file)} --key OWNER.pub` verifies it, "
         "with the public key.",
@@ -133,14 +153,31 @@ def verify_evidence(
         ),
     ],
     key: Annotated[
-        Path,
+        list[Path],
         typer.Option(
             metavar="FILE",
-            help="The owner's public key, as the owner gave it to you.",
+            help="The owner's public key, as the owner gave it to you; may be given again after a change of "
+            "keys.",
             parser=file_to_read,
             show_default=False,
         ),
     ],
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A checkpoint, or evidence, that you kept: the log has to continue it; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    consistency: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A proof that it does, if the evidence has none; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     most_bytes: Annotated[
         int, typer.Option(min=1, metavar="BYTES", help="How many bytes it may have when unpacked.")
     ] = 1 << 30,
@@ -152,11 +189,19 @@ def verify_evidence(
     """
     session = session_for(output)
     with session.errors(), Interruptible():
+        from deployledger.projections.ledger.consistency import ConsistencyProof
+        from deployledger.projections.ledger.evidence.earlier import EarlierState
         from deployledger.projections.ledger.evidence.verifying import as_json
         from deployledger.projections.ledger.evidence.verifying import verify_evidence as verify
         from deployledger.projections.ledger.keys import Verifier
 
-        found = verify(file, Verifier.load(key), most_bytes=most_bytes)
+        found = verify(
+            file,
+            [Verifier.load(it) for it in key],
+            earlier=[EarlierState.read(it, most_bytes) for it in earlier or ()],
+            proofs=[ConsistencyProof.read(it) for it in consistency or ()],
+            most_bytes=most_bytes,
+        )
     if session.is_json:
         session.print_json(as_json(found))
     else:

@@ -14,6 +14,7 @@ from deployledger.domain.exceptions import (
     MachineLearningServiceError,
 )
 from deployledger.domain.redaction import without_credentials
+from deployledger.projections.ledger.evidence.earlier import EarlierState
 from deployledger.service.local_files import local_path
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
     try:
         names, read = _listed(place)
         found = [(name, read(name)) for name in (names if names is not None else [_one(place)])]
+        if names is None:  # it was named for what it is; in a folder, others may lie beside it
+            EarlierState.of(*found[0])
     except MachineLearningServiceError:
         raise
     except Exception as error:  # as above
@@ -93,6 +96,30 @@ def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
     if not found:
         raise ConfigurationError(f"There is no checkpoint at {_shown(place)}: no file ends with {_SUFFIX}.")
     return found
+
+
+def earlier_states(place: str) -> list[EarlierState]:
+    """Return the states of a log that checkpoints in a file, a folder or at a URI are of, or evidence is.
+
+    Raises:
+        ConfigurationError: if there is nothing to be read, or something else than checkpoints.
+    """
+    folder = _folder(place)
+    if folder is not None and folder.is_file():
+        return [EarlierState.read(folder)]
+    return [EarlierState.of(source, note) for source, note in read_checkpoints(place)]
+
+
+def earlier_state(place: str) -> EarlierState:
+    """Return the one state that a checkpoint in a file or at a URI is of, or evidence is.
+
+    Raises:
+        ConfigurationError: if there is none, or there are several.
+    """
+    folder = _folder(place)
+    if folder is not None and folder.is_file():
+        return EarlierState.read(folder)
+    return EarlierState.of(*read_checkpoint(place))
 
 
 def read_checkpoint(place: str) -> tuple[str, bytes]:

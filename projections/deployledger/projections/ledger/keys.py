@@ -3,17 +3,17 @@
 https://c2sp.org/signed-note says how the keys are written. Signing needs the extra ``audit``.
 """
 
-import base64
-import binascii
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from deployledger.domain.exceptions import ConfigurationError, ConflictError
+from deployledger.projections.ledger.encoding import decode_base64, encode_base64
 
 _ED25519 = b"\x01"
 _PRIVATE = "PRIVATE+KEY+"
@@ -75,7 +75,7 @@ class Verifier:
         return _key_id(self.name, self.public)
 
     def __str__(self) -> str:
-        encoded = base64.b64encode(_ED25519 + self.public).decode()
+        encoded = encode_base64(_ED25519 + self.public)
         return f"{self.name}+{self.key_id.hex()}+{encoded}"
 
     def is_signed(self, signature: bytes, text: bytes) -> bool:
@@ -116,7 +116,9 @@ class Verifier:
         Raises:
             ConfigurationError: if there is none.
         """
-        return cls.parse(_read(path, "public"))
+        text = _read(path, "public")
+        with _in_file(path):
+            return cls.parse(text)
 
 
 @dataclass(frozen=True)
@@ -163,14 +165,16 @@ class Signer:
             ConfigurationError: if there is none, or others may read it.
         """
         text = _read(path, "private")
-        _refuse_public(text)  # which others may read
+        with _in_file(path):
+            _refuse_public(text)  # which others may read
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise ConfigurationError(
                 f"The private key {path} can be read or written by others (mode {mode:04o}).",
                 hint=f"Take that away: chmod 600 {path}. If others may have read it, make a new one.",
             )
-        return cls.parse(text)
+        with _in_file(path):
+            return cls.parse(text)
 
 
 def _refuse_public(text: str) -> None:
@@ -192,11 +196,11 @@ def _signer(name: str, secret: bytes) -> Signer:
 def _parts(text: str, kind: str) -> tuple[str, bytes, bytes]:
     try:
         name, key_id, encoded = text.split("+", 2)
-        key = base64.b64decode(encoded, validate=True)
-        if len(key_id) != 8 or key[:1] != _ED25519 or len(key) != 1 + _KEY_BYTES:
+        key = decode_base64(encoded)
+        if key[:1] != _ED25519 or len(key) != 1 + _KEY_BYTES or bytes.fromhex(key_id).hex() != key_id:
             raise ValueError
         return name, bytes.fromhex(key_id), key[1:]
-    except (ValueError, binascii.Error):
+    except ValueError:
         raise ConfigurationError(
             f"That is no {kind} key of Ed25519 as signed notes have them.",
             hint=f"It is one line: name+id+key. {_MISSING[kind]}",
@@ -204,16 +208,41 @@ def _parts(text: str, kind: str) -> tuple[str, bytes, bytes]:
 
 
 def _read(path: Path, kind: str) -> str:
+    """Return the one line that a file of a key has."""
     try:
         with path.open("rb") as file:
-            return file.read(_LONGEST_KEY_FILE).decode()
+            content = file.read(_LONGEST_KEY_FILE + 1)
     except OSError as error:
         raise ConfigurationError(
             f"The {kind} key {path} cannot be read: {error.strerror}.",
             hint=_MISSING[kind],
         ) from error
+    try:
+        lines = content.decode().strip().splitlines()
     except UnicodeDecodeError:
-        raise ConfigurationError(f"The file {path} has no {kind} key in it.") from None
+        lines = []
+    if not content.strip():
+        problem = "it is empty"
+    elif len(content) > _LONGEST_KEY_FILE:
+        problem = f"it has more than {_LONGEST_KEY_FILE:,} bytes"
+    elif not lines:
+        problem = "it is not UTF-8"
+    elif lines[0].startswith("\ufeff"):
+        problem = "it begins with a byte order mark"
+    elif len(lines) > 1:
+        problem = f"it has {len(lines)} lines, and a key is one; each key has a file of its own"
+    else:
+        return lines[0]
+    raise ConfigurationError(f"The file {path} has no {kind} key in it: {problem}.", hint=_MISSING[kind])
+
+
+@contextmanager
+def _in_file(path: Path) -> Iterator[None]:
+    """Let errors name the file."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 def generate(name: str) -> tuple[str, str]:
@@ -225,7 +254,7 @@ def generate(name: str) -> tuple[str, str]:
     check_name(name)
     secret = os.urandom(_KEY_BYTES)
     verifier = _signer(name, secret).verifier
-    encoded = base64.b64encode(_ED25519 + secret).decode()
+    encoded = encode_base64(_ED25519 + secret)
     return f"{_PRIVATE}{name}+{verifier.key_id.hex()}+{encoded}", str(verifier)
 
 

@@ -14,6 +14,7 @@ from deployledger.domain.exceptions import VERIFY_HINT, ConfigurationError, Ledg
 from deployledger.domain.findings import Finding
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.checking import CheckParts, check_here
+from deployledger.projections.ledger.consistency import ConsistencyProof
 from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.leaf import encode_leaf
 from deployledger.projections.ledger.merkle import HASH_BYTES
@@ -231,8 +232,23 @@ class Ledger:
         """
         second = self._checked(second)
         if isinstance(first, bool) or not isinstance(first, int) or not 1 <= first <= second:
-            raise ConfigurationError(f"There is no tree of {first!r} events among the first {second:,}.")
+            raise ConfigurationError(
+                f"There is no tree of {first!r} events among the first {second:,}.",
+                hint=f"The earlier size is 1 to {second:,}." if second else "The log has no events.",
+            )
         return merkle.consistency_proof(first, second, Tree(self.store).hash_of)
+
+    def prove_consistency(self, first: int, second: int | None = None) -> ConsistencyProof:
+        """Return the same proof with the sizes and the roots of both trees: it can be checked by itself.
+
+        Raises:
+            ConfigurationError: if the log has no such positions.
+            LedgerError: as for `integrate`.
+        """
+        second = self._checked(second)
+        path = self.consistency(first, second)
+        tree = Tree(self.store)
+        return ConsistencyProof(first, tree.root(first), second, tree.root(second), tuple(path))
 
     def _checked(self, size: int | None) -> int:
         end = self.integrate()

@@ -3,13 +3,12 @@
 https://c2sp.org/signed-note and https://c2sp.org/tlog-checkpoint
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.projections.ledger.encoding import decode_base64, encode_base64
 from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.merkle import HASH_BYTES
 
@@ -34,7 +33,7 @@ def sign(text: str, signer: Signer) -> str:
     if not text.endswith("\n") or any(ord(it) < 32 and it != "\n" for it in text):
         raise ValueError("only lines of text can be signed")
     signature = signer.verifier.key_id + signer.sign(text.encode())
-    return f"{text}\n{_DASH}{signer.name} {base64.b64encode(signature).decode()}\n"
+    return f"{text}\n{_DASH}{signer.name} {encode_base64(signature)}\n"
 
 
 def opened(note: str | bytes, verifiers: Sequence[Verifier]) -> tuple[str, Verifier]:
@@ -73,21 +72,6 @@ def _signature(line: str) -> tuple[str, bytes]:
     if not line.startswith(_DASH) or not name or len(signature) < 5:
         raise NoteError(f"The line {line[:100]!r} is no signature of a signed note.")
     return name, signature
-
-
-def decode_base64(text: str) -> bytes:
-    """Return the bytes that a text stands for; there is one text for them, with its padding.
-
-    Raises:
-        ValueError: if it is not base64, or written in another way.
-    """
-    try:
-        decoded = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from error
-    if base64.b64encode(decoded).decode() != text:
-        raise ValueError("not canonical base64")
-    return decoded
 
 
 def _split(note: str | bytes) -> tuple[str, list[str]]:
@@ -149,7 +133,7 @@ class Continuation:
     root: bytes
 
     def __str__(self) -> str:
-        root = base64.b64encode(self.root).decode()
+        root = encode_base64(self.root)
         return f"{_CONTINUES}{self.origin}+{self.key_id.hex()} {self.size} {root}"
 
     @classmethod
@@ -183,7 +167,7 @@ class Checkpoint:
 
     def __str__(self) -> str:
         more = f"{self.continues}\n" if self.continues is not None else ""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n{more}"
+        return f"{self.origin}\n{self.size}\n{encode_base64(self.root)}\n{more}"
 
     def signed(self, signer: Signer) -> str:
         """Return it as a signed note.
@@ -211,6 +195,18 @@ class Checkpoint:
         except (ValueError, IndexError):
             raise NoteError("It is no checkpoint: origin, size and root, a line each.") from None
         return cls(origin, size, root, named[0] if named else None)
+
+    @classmethod
+    def unverified(cls, note: str | bytes) -> "Checkpoint":
+        """Return the checkpoint in a signed note, whoever signed it.
+
+        Raises:
+            NoteError: if it is none.
+        """
+        text, lines = _split(note)
+        for line in lines:
+            _signature(line)
+        return cls.parse(text)
 
 
 def _size(text: str) -> int:
@@ -266,8 +262,8 @@ class Claim:
         Raises:
             NoteError: if it is no checkpoint, or none that names a key of its origin.
         """
-        text, lines = _split(note)
-        checkpoint = Checkpoint.parse(text)
+        checkpoint = Checkpoint.unverified(note)
+        _, lines = _split(note)
         for name, signature in map(_signature, lines):
             if name == checkpoint.origin:
                 return cls(checkpoint, signature[:4])

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployledger.domain.exceptions import MachineLearningServiceError
+from deployledger.projections.ledger.consistency import ConsistencyProof
 from deployledger.projections.ledger.evidence.archive import MOST_BYTES
+from deployledger.projections.ledger.evidence.earlier import EarlierState
 from deployledger.projections.ledger.evidence.verifying import EvidenceReport, as_json, verify_evidence
 from deployledger.projections.ledger.keys import Verifier
 
@@ -28,8 +30,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--key",
         type=Path,
         required=True,
+        action="append",
         metavar="OWNER.pub",
-        help="the owner's public key, as you were given it",
+        help="the owner's public key, as you were given it; may be given again after a change of keys",
+    )
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a checkpoint, or evidence, that you kept: the log has to continue it; may be given again",
+    )
+    parser.add_argument(
+        "--consistency",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a proof that it does, if the evidence has none; may be given again",
     )
     parser.add_argument(
         "--most-bytes",
@@ -41,8 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     chosen = parser.parse_args(arguments)
     try:
-        verifier = Verifier.load(chosen.key)
-        found = verify_evidence(chosen.file, verifier, most_bytes=chosen.most_bytes)
+        found = verify_evidence(
+            chosen.file,
+            [Verifier.load(it) for it in chosen.key],
+            earlier=[EarlierState.read(it, chosen.most_bytes) for it in chosen.earlier],
+            proofs=[ConsistencyProof.read(it) for it in chosen.consistency],
+            most_bytes=chosen.most_bytes,
+        )
     except MachineLearningServiceError as error:
         sys.stderr.write(f"{error}\n")
         return _UNREADABLE

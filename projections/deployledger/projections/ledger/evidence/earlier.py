@@ -1,14 +1,17 @@
 """Earlier states of a log, as somebody kept them: a checkpoint, or evidence with one in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.projections.ledger.evidence import archive
 from deployledger.projections.ledger.evidence.manifest import CHECKPOINT
-from deployledger.projections.ledger.notes import Claim, NoteError
+from deployledger.projections.ledger.keys import Verifier
+from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
 
 LARGEST_NOTE = 1 << 20
+_HINT = "Name the file of a checkpoint, or of evidence (a ZIP file)."
 _ZIP = b"PK\3\4"
 
 
@@ -36,11 +39,10 @@ class EarlierState:
             ConfigurationError: if it is not a checkpoint.
         """
         try:
-            checkpoint = Claim.of(note).checkpoint
+            checkpoint = Checkpoint.unverified(note)
         except NoteError as error:
             raise ConfigurationError(
-                f"{source} is not a checkpoint. {error.message}",
-                hint=error.hint or "Name the file of a checkpoint, or evidence (a ZIP file).",
+                f"{source} is not a checkpoint. {error.message}", hint=error.hint or _HINT
             ) from error
         return cls(source, note, checkpoint.size, checkpoint.root)
 
@@ -55,10 +57,7 @@ class EarlierState:
             with path.open("rb") as file:
                 content = file.read(LARGEST_NOTE + 1)
         except OSError as error:
-            raise ConfigurationError(
-                f"{path} cannot be read: {error.strerror}.",
-                hint="Name the file of a checkpoint, or evidence (a ZIP file).",
-            ) from error
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}.", hint=_HINT) from error
         if not content.startswith(_ZIP):
             return cls.of(str(path), content)
         with archive.opened(path, most_bytes) as opened:
@@ -68,3 +67,16 @@ class EarlierState:
                 return cls.of(f"{path} ({CHECKPOINT})", opened.read(CHECKPOINT, LARGEST_NOTE))
             except archive.DamagedMemberError as error:
                 raise ConfigurationError(f"The {CHECKPOINT} in {path} cannot be read: {error}.") from error
+
+
+def problem_of_signed(state: EarlierState, verifiers: Sequence[Verifier], size: int, root: bytes) -> str:
+    """Return why a checkpoint is not signed by one of the keys, or not of a tree; empty if it is both."""
+    try:
+        checkpoint = open_checkpoint(state.note, verifiers)
+    except NoteError as error:
+        return f"proves nothing. {error.message}"
+    if checkpoint.size != size:
+        return f"is of {checkpoint.size:,} events, and the proof of {size:,}."
+    if checkpoint.root != root:
+        return f"contradicts the proof: the root of {size:,} events is another one. Keep both files."
+    return ""

@@ -422,12 +422,10 @@ class _Writing:
             self._tell(len(self._leaves) + number)
 
     def _bounds(self) -> Iterator[bytes]:
-        selection = self.chosen.selection
-        for position in (selection.first - 1, selection.last + 1):
-            if 1 <= position <= self.checkpoint.size:
-                leaf = encode_leaf(*_event_at(self.log, position))
-                path = self._path(position, merkle.leaf_hash(leaf))
-                yield bytes(Proof(position, leaf, path)) + b"\n"
+        for position in self.chosen.selection.beside(self.checkpoint.size):
+            leaf = encode_leaf(*_event_at(self.log, position))
+            path = self._path(position, merkle.leaf_hash(leaf))
+            yield bytes(Proof(position, leaf, path)) + b"\n"
 
     def _path(self, position: int, leaf: bytes) -> tuple[bytes, ...]:
         path = self._path_of(position)

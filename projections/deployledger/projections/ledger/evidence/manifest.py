@@ -67,6 +67,12 @@ class Selection:
         """Whether it is every event of a range."""
         return self.deployment_id is None
 
+    def beside(self, size: int) -> list[int]:
+        """Return the positions right before and after a range, in a log of so many events."""
+        if not self.is_range:
+            return []
+        return [position for position in (self.first - 1, self.last + 1) if 1 <= position <= size]
+
     def __str__(self) -> str:
         if self.deployment_id is not None:
             return f"deployment {self.name or _NOTHING} ({self.deployment_id})"

@@ -1,13 +1,12 @@
 """The lines of proofs in evidence: JSON objects, each of which can be written in one way only."""
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.notes import decode_base64
+from deployledger.projections.ledger.encoding import decode_base64, encode_base64
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,9 @@ class Proof:
     path: tuple[bytes, ...]
 
     def __bytes__(self) -> bytes:
-        return _line({"position": self.position, "leaf": _base64(self.leaf), "path": _hashes(self.path)})
+        return _line(
+            {"position": self.position, "leaf": encode_base64(self.leaf), "path": _hashes(self.path)}
+        )
 
     @classmethod
     def parse(cls, line: bytes) -> "Proof":
@@ -56,7 +57,7 @@ class Consistency:
     path: tuple[bytes, ...]
 
     def __bytes__(self) -> bytes:
-        return _line({"size": self.size, "root": _base64(self.root), "path": _hashes(self.path)})
+        return _line({"size": self.size, "root": encode_base64(self.root), "path": _hashes(self.path)})
 
     @classmethod
     def parse(cls, line: bytes) -> "Consistency":
@@ -112,8 +113,4 @@ def _path(value: Any) -> tuple[bytes, ...]:
 
 
 def _hashes(path: Sequence[bytes]) -> list[str]:
-    return [_base64(it) for it in path]
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    return [encode_base64(it) for it in path]

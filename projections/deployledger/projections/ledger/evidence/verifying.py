@@ -10,6 +10,7 @@ from typing import Any
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.times import TOLERANCE
 from deployledger.projections.ledger import merkle
+from deployledger.projections.ledger.consistency import ConsistencyProof
 from deployledger.projections.ledger.evidence import archive, cloud_events, manifest, pages, report
 from deployledger.projections.ledger.evidence.archive import (
     Archive,
@@ -77,6 +78,7 @@ def verify_evidence(
     verifiers: Verifier | Sequence[Verifier],
     *,
     earlier: Sequence[EarlierState] = (),
+    proofs: Sequence[ConsistencyProof] = (),
     most_bytes: int = archive.MOST_BYTES,
 ) -> EvidenceReport:
     """Verify a file of evidence.
@@ -86,6 +88,7 @@ def verify_evidence(
         verifiers: the public key of the one whose evidence it is, as you got it from that one; after a change
             of keys, several.
         earlier: checkpoints that you kept, which the log has to continue.
+        proofs: that it does, if the evidence itself has no proof of it.
         most_bytes: how many bytes all files in it may have together.
 
     Raises:
@@ -96,7 +99,7 @@ def verify_evidence(
     if not known:
         raise ConfigurationError("Evidence is verified with a public key, and none was given.")
     with archive.opened(path, most_bytes) as opened:
-        return _Verification(path, opened, known, earlier).report()
+        return _Verification(path, opened, known, earlier, proofs).report()
 
 
 class _Verification:
@@ -108,6 +111,7 @@ class _Verification:
         opened: Archive,
         verifiers: tuple[Verifier, ...],
         earlier: Sequence[EarlierState],
+        proofs: Sequence[ConsistencyProof],
     ) -> None:
         self.path = path
         self.archive = opened
@@ -115,6 +119,7 @@ class _Verification:
         self.verifiers = verifiers
         self.verifier = verifiers[0]
         self.earlier = earlier
+        self.proofs = proofs
         self.story = Story()
         self.read_members: dict[str, MemberReader] = {}
         self.archived = Check("the files are those that evidence has, and nothing else")
@@ -147,7 +152,7 @@ class _Verification:
             self.ordered,
             self.told,
         ]
-        if self.earlier or (said is not None and said.is_continuing):
+        if self.earlier or self.proofs or (said is not None and said.is_continuing):
             checks.append(self.continued)
         shown = limits(said.selection if said else None, said.version if said else manifest.VERSION)
         return EvidenceReport(self.path, self.verifier, tuple(checks), said, (*shown, *self._wrong_times()))
@@ -333,7 +338,7 @@ class _Verification:
             return True
         if BOUNDS not in self.archive.names or checkpoint is None:
             return False
-        expected = [it for it in (selection.first - 1, selection.last + 1) if 1 <= it <= said.size]
+        expected = selection.beside(said.size)
         bounds = [*self._lines(BOUNDS, self.proven)]
         if len(bounds) != len(expected):
             self.ordered.add(
@@ -405,6 +410,15 @@ class _Verification:
             check.count += 1
         if said.is_continuing and not last:
             check.add(CONSISTENCY, "there is no proof in it")
+        for given in self.proofs:
+            if (given.second_size, given.second_root) != (checkpoint.size, checkpoint.root):
+                what = f"leads to another tree of {given.second_size:,} events than that of the checkpoint"
+                check.add("", f"the given proof from {given.first_size:,} events {what}")
+            elif not given.holds():
+                check.add("", f"the given proof from {given.first_size:,} events does not hold")
+            else:
+                proven.setdefault(given.first_size, given.first_root)
+                check.count += 1
         for state in self.earlier:
             if problem := self._problem_of_earlier(state, checkpoint, proven):
                 check.add("", f"{_shown(state.source)} {problem}")
