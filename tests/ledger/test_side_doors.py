@@ -1,6 +1,8 @@
 """Evidence by somebody who has the key, or holds files of others, and would have it say something else."""
 
+import zipfile
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,8 +14,10 @@ from deployledger.adapters.ledger import open_ledger
 from deployledger.domain.events import Deleted, Event
 from deployledger.domain.exceptions import LedgerError
 from deployledger.domain.names import NameReservation
+from deployledger.projections.ledger.evidence import cloud_events, pages, report
 from deployledger.projections.ledger.evidence.exporting import export_evidence
-from deployledger.projections.ledger.evidence.manifest import Manifest
+from deployledger.projections.ledger.evidence.manifest import VERSION, Manifest
+from deployledger.projections.ledger.evidence.story import Story
 from deployledger.projections.ledger.evidence.verifying import verify_evidence
 from deployledger.projections.ledger.keys import Signer, Verifier
 from deployledger.projections.ledger.ledger import Ledger
@@ -271,3 +275,33 @@ def test_pages_of_format_1_are_compared_too(signer: Signer, tmp_path: Path) -> N
         old.members[name] += b"\nAll of this was approved.\n"
         old.sign_again(with_pages=False)
         assert f"{name}: it is not what is made from the events and the manifest" in problems(old, tmp_path)
+
+
+# Pages are part of the format -----------------------------------------------------------------------------
+
+PAGES = {
+    "deployment README.md": "a4cdbe6a877acf1e",
+    "deployment README.md, continuing": "e58b70acc9a203fb",
+    "deployment report.html": "e4d5d09ffe602481",
+    "range README.md": "9106a6c8e28bde59",
+    "range README.md, continuing": "f8e232882976eacd",
+    "range report.html": "23c71d9804cb1cdc",
+    "MAPPING.md": "847df59d1dbbaacc",
+}
+"""What evidence in format 2 has. Another digest means another format: raise its version."""
+
+
+def test_pages_change_with_the_version_of_the_format_alone() -> None:
+    owner, made = Verifier.load(OLD / "owner.pub"), {"MAPPING.md": pages.mapping()}
+    for kind in ("deployment", "range"):
+        with zipfile.ZipFile(OLD / f"{kind}.zip") as file:
+            said = Manifest.parse(opened(file.read("manifest.txt"), [owner])[0])
+            events = file.read("events.jsonl").splitlines()
+        story = Story()
+        for line in events:
+            story.add(cloud_events.decode(line, owner.name))
+        made[f"{kind} README.md"] = pages.readme(said.selection, owner.name)
+        made[f"{kind} README.md, continuing"] = pages.readme(said.selection, owner.name, is_continuing=True)
+        made[f"{kind} report.html"] = report.render(story, said.selection, said.size, said.root, owner)
+    assert VERSION == 2
+    assert {name: sha256(page).hexdigest()[:16] for name, page in made.items()} == PAGES

@@ -13,8 +13,8 @@ deployledger-verify-evidence EVIDENCE.zip --key OWNER.pub
 """How an auditor verifies evidence, with nothing else of the service installed."""
 
 PACKAGE = """PACKAGE is deployledger: its wheel, or a folder with its source. Get it from who gave you this,
-or build it from source, and compare its SHA-256 with one that you got on another way. What a public index
-has under that name need not be it."""
+or build it from source, and compare its SHA-256 with one that you got through another channel. What a
+public index has under that name need not be it."""
 """Where what verifies comes from: who could put another program in its place could let it say anything."""
 
 _BOUNDS = (

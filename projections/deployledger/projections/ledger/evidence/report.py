@@ -361,7 +361,7 @@ def _value(text: str) -> str:
 def _verifying(verifier: Verifier) -> Iterator[str]:
     yield (
         "<p>Whoever has this file can verify it, with the public key of whose ledger it is, and without "
-        "access to the database. Use the public key that its owner gave you, on another way than this file. "
+        "access to the database. Use the public key that its owner gave you, through another channel. "
         "This is the key that it should be verified with:</p>"
     )
     yield f"<pre>{_e(verifier)}</pre>"
