@@ -264,7 +264,10 @@ def verify_consistency(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="What `prove --consistency` printed, as text or JSON.", show_default=False
+            metavar="FILE",
+            help="What `prove --consistency` printed, as text or JSON; - is standard input.",
+            parser=file_to_read,
+            show_default=False,
         ),
     ],
     earlier: Annotated[
@@ -272,6 +275,7 @@ def verify_consistency(
         typer.Option(
             metavar="FILE",
             help="The signed checkpoint, or evidence, of the first state.",
+            parser=file_to_read,
             show_default="only the hashes are checked",
         ),
     ] = None,
@@ -280,6 +284,7 @@ def verify_consistency(
         typer.Option(
             metavar="FILE",
             help="The signed checkpoint, or evidence, of the second state.",
+            parser=file_to_read,
             show_default="only the hashes are checked",
         ),
     ] = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployledger.adapters.cli.audit_commands import KeyOption
-from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, writing
+from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, place_to_read, writing
 from deployledger.adapters.cli.listing import moment
 from deployledger.adapters.cli.past_commands import name_others
 from deployledger.adapters.cli.reading import Reading
@@ -64,6 +64,7 @@ def export(
             metavar="CHECKPOINT",
             help="Prove that the log continues this checkpoint (a file, folder or URI; or earlier evidence); "
             "may be given again.",
+            parser=place_to_read,
             show_default=False,
         ),
     ] = None,
@@ -167,6 +168,7 @@ def verify_evidence(
         typer.Option(
             metavar="FILE",
             help="A checkpoint, or evidence, that you kept: the log has to continue it; may be given again.",
+            parser=file_to_read,
             show_default=False,
         ),
     ] = None,
@@ -175,6 +177,7 @@ def verify_evidence(
         typer.Option(
             metavar="FILE",
             help="A proof that it does, if the evidence has none; may be given again.",
+            parser=file_to_read,
             show_default=False,
         ),
     ] = None,
