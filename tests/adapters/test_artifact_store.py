@@ -188,7 +188,7 @@ async def test_the_folder_of_a_digest_holds_exactly_its_files_read_only(
     assert folder is not None
     assert read_tree(folder) == FILES
     modes = {stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
-    assert modes == {0o555, 0o444}
+    assert modes == {0o500, 0o400}
     await store.verify(artifact.digest)
 
 

@@ -204,7 +204,7 @@ async def test_the_layout_is_valid_by_the_oci_image_specification(root: Path, im
     ]
     for path in (root / "blobs" / "sha256").iterdir():
         assert path.name == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert stat.S_IMODE(path.stat().st_mode) == 0o444
+        assert stat.S_IMODE(path.stat().st_mode) == 0o400
     manifest = document(root, image.digest)
     parts = [manifest["config"], *manifest["layers"]]
     for part in parts:

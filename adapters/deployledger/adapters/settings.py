@@ -21,6 +21,7 @@ class Settings(BaseSettings):
 
     Attributes:
         home: the folder for the database file, artifacts, images and serving processes.
+        home_group: the group that shares the home, by name or number; none keeps it private.
         database_url: where the event log is; none is the file ``deployledger.db`` in ``home``.
         create_schema: whether a PostgreSQL database without our schema gets it on first use.
         pool_size: how many connections read from a PostgreSQL server at the same time, at most.
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
     home: Annotated[Path, AfterValidator(_absolute)] = Field(
         default_factory=lambda: user_data_path("deployledger", appauthor=False)
     )
+    home_group: str | None = None
     database_url: SecretStr | None = None
     create_schema: bool = False
     pool_size: int = Field(default=8, ge=1, le=100)

@@ -36,6 +36,7 @@ from deployledger.domain.redaction import without_credentials
 from deployledger.domain.values import Artifact, Image, Step
 from deployledger.service.clients import Clients, simulated_artifact, simulated_image
 from deployledger.service.local_files import local_path
+from deployledger.service.private_files import make_folder
 
 LOGGER = logger("artifacts")
 
@@ -197,7 +198,7 @@ class Pipeline:
         if isinstance(registry, ResolvesModelVersions):
             pinned = await registry.resolve_model(model_uri)
             resolved = ResolvedModel(without_credentials(pinned.uri, is_uri=True), pinned.version)
-        self.workspace.mkdir(parents=True, exist_ok=True)
+        make_folder(self.workspace)
         folder = tempfile.mkdtemp(prefix=f"{deployment.id}-", dir=self.workspace)
         try:
             try:

@@ -9,6 +9,7 @@ from deployledger.adapters.artifacts.source import SourceFile, read_chunks
 from deployledger.adapters.artifacts.staging import locked, publish, sync_folder
 from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.domain.logs import logger
+from deployledger.service.private_files import make_folder, open_file
 
 LOGGER = logger("artifacts")
 
@@ -82,7 +83,7 @@ class Blobs:
         if not self.path(sha256).exists() or self.is_undamaged(sha256):
             return None
         target = self._damaged / sha256
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with locked(self._lock):
             # Another process may have mended it meanwhile: only what is damaged now is moved.
             if not self.path(sha256).exists() or self.is_undamaged(sha256):
@@ -113,7 +114,7 @@ def _sha256_of(file: SourceFile, copy_to: Path | None = None) -> str:
         for chunk in read_chunks(file):
             hasher.update(chunk)
     else:
-        with copy_to.open("xb") as copy:
+        with open(copy_to, "xb", opener=open_file) as copy:
             for chunk in read_chunks(file):
                 hasher.update(chunk)
                 copy.write(chunk)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deployledger.adapters.artifacts.blobs import Blobs, has_sha256
 from deployledger.adapters.model_files.listing import FileEntry
+from deployledger.service.private_files import folder_mode, make_folder, make_read_only
 
 
 def holds_exactly(folder: Path, entries: Sequence[FileEntry], blobs: Blobs) -> bool:
@@ -39,13 +40,14 @@ def fill(folder: Path, entries: Iterable[FileEntry], blobs: Path) -> None:
 
     The folder itself stays writable, because moving it needs that; what is below it is read-only.
     """
-    folder.mkdir()
+    make_folder(folder)
+    mode = folder_mode(folder.parent)
     for entry in entries:
         target = folder / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         _link_or_copy(blobs / entry.sha256, target)
     for path, _, _ in os.walk(folder):
-        Path(path).chmod(0o755 if path == str(folder) else 0o555)
+        Path(path).chmod(mode if path == str(folder) else mode & ~0o222)
 
 
 def _is_link(path: Path, blob: Path) -> bool:
@@ -61,4 +63,4 @@ def _link_or_copy(blob: Path, target: Path) -> None:
     except OSError:
         # Some file systems have no hard links, and all of them limit how many a file may have.
         shutil.copyfile(blob, target)
-        target.chmod(0o444)
+        make_read_only(target)

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from deployledger.service.private_files import make_folder, make_read_only, open_file
+
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
 
@@ -16,7 +18,7 @@ ABANDONED_AFTER_SECONDS = 24 * 3600.0
 def staging_folder(parent: Path) -> Iterator[Path]:
     """Make a private folder below ``parent`` that is gone afterwards, whatever happens in between."""
     folder = parent / uuid4().hex
-    folder.mkdir(mode=0o700, parents=True)
+    make_folder(folder)
     try:
         yield folder
     finally:
@@ -39,7 +41,7 @@ def publish(staged: Path, target: Path) -> None:
 
     The new name itself is durable after `sync_folder` of its folder.
     """
-    staged.chmod(0o444)
+    make_read_only(staged)
     _sync(staged)
     staged.replace(target)
 
@@ -63,7 +65,7 @@ def remove_tree(folder: Path) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file ``path`` against every other thread and process; wait for it if need be."""
-    with path.open("ab") as file:
+    with open(path, "ab", opener=open_file) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

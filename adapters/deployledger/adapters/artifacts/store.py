@@ -19,6 +19,7 @@ from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import Stored
 from deployledger.domain.values import Artifact
+from deployledger.service.private_files import folder_mode, make_folder, open_file
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -123,7 +124,7 @@ class LocalArtifactStore:
         self._refuse_own_folder(source)
         with storage_errors(self._root):
             for folder in (self._blobs.folder, self._listings, self._folders, self._staging):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             sweep(self._staging)
             with staging_folder(self._staging) as staging:
                 # Nothing is published before all of it was read: a failure half-way must not use up the disk.
@@ -144,7 +145,8 @@ class LocalArtifactStore:
 
     def _publish_listing(self, listing: bytes, staging: Path) -> None:
         staged = staging / "listing"
-        staged.write_bytes(listing)
+        with open(staged, "xb", opener=open_file) as file:
+            file.write(listing)
         publish(staged, self._listings / tree_digest(listing).removeprefix("sha256:"))
         sync_folder(self._listings)
 
@@ -170,10 +172,10 @@ class LocalArtifactStore:
                 return  # another process made it while this one waited for the lock
             fill(staging / "new", entries, self._blobs.folder)
             if folder.exists():
-                folder.chmod(0o755)
+                folder.chmod(folder_mode(folder.parent))
                 folder.rename(staging / "old")
             (staging / "new").rename(folder)
-            folder.chmod(0o555)
+            folder.chmod(folder_mode(folder.parent) & ~0o222)
 
     def _stored(self, read: bool) -> list[Stored]:
         with storage_errors(self._root):
@@ -222,7 +224,7 @@ class LocalArtifactStore:
         """Move a damaged listing out of the way."""
         name = digest.removeprefix("sha256:")
         target = self._damaged / f"{name}.listing"
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         (self._listings / name).replace(target)
         sync_folder(self._listings)
         return target

@@ -15,6 +15,7 @@ import typer
 
 from deployledger.adapters.cli import streams
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.service.private_files import is_shared, make_folder, share
 
 STANDARD = Path("-")
 """The standard stream that a command reads or writes; no path of a file is spelled so (`file_to_write`)."""
@@ -106,10 +107,12 @@ def kept_input(folder: Path) -> Path:
         ConfigurationError: if standard input is closed or a terminal.
     """
     source = _standard_input()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     digest, begin = hashlib.sha256(), b""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
         try:
+            if is_shared(folder):
+                share(file.fileno())
             while chunk := source.read(_CHUNK_BYTES):
                 begin = begin or chunk.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
                 digest.update(chunk)

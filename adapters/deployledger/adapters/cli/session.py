@@ -257,7 +257,7 @@ def _log(*, verbose: bool) -> None:
     handler.setFormatter(LogFormatter())
     logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
     # Users are told what was made anew without being asked for, what is not kept elsewhere, and wrong clocks.
-    for name in ("artifacts", "read_models", "checkpoints", "clock"):
+    for name in ("artifacts", "read_models", "checkpoints", "clock", "home"):
         logging.getLogger(f"ml_model_deployment_service.{name}").addHandler(handler)
 
 

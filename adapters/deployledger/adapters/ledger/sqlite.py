@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from deployledger.adapters.sqlite import advice, integrity, transaction
 from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.findings import Finding
 from deployledger.projections.ledger.store import StoredCheckpoint
+from deployledger.service.private_files import make_file
 
 SCHEMA_VERSION = 1
 """The version of what is in a file; its ``user_version``."""
@@ -55,6 +56,8 @@ class SQLiteLedgerStore:
                         self._memory = self._connect(":memory:")
                     yield self._memory
             else:
+                with suppress(OSError):  # SQLite says why
+                    make_file(self._path)
                 with closing(self._connect(str(self._path))) as connection:
                     yield connection
         except sqlite3.Error as error:

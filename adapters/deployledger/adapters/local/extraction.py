@@ -15,6 +15,7 @@ from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.logs import logger
 from deployledger.domain.ports import ProvisionRequest
 from deployledger.domain.reasons import FailureReason
+from deployledger.service.private_files import is_shared, make_folder, share
 
 LOGGER = logger("artifacts")
 
@@ -64,7 +65,7 @@ async def _uninterrupted(call: Callable[..., _T], *arguments: object) -> _T:
 
 
 def _extract(folder: RevisionFolder, request: ProvisionRequest, extract: ExtractModel) -> ModelFiles:
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path)
     files = files_of(folder, request)
     if folder.model.exists():
         try:
@@ -135,6 +136,8 @@ def _set_aside(folder: RevisionFolder, request: ProvisionRequest, what: str) -> 
 def _write(path: Path, content: bytes) -> None:
     """Write a file that is never seen half-written, and survives a power failure."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        if is_shared(path.parent):
+            share(file.fileno())
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deployledger.service.private_files import is_shared, share
+
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Replace ``path`` by ``content`` at once; only the owner can read it."""
+    """Replace ``path`` by ``content`` at once; only the owner, or the group of the home, can read it."""
     # mkstemp makes the file with mode 0600.
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if is_shared(path.parent):
+                share(file.fileno())
             json.dump(content, file)
             file.flush()
             os.fsync(file.fileno())

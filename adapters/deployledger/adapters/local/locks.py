@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from deployledger.service import private_files
+
 _POLL_SECONDS = 0.02
 
 # A probe (`is_held`) holds a lock for some microseconds; within this time a real holder is told from a probe.
@@ -53,7 +55,7 @@ async def locked(path: Path, *, make_folder: bool) -> AsyncIterator[None]:
     """
     while True:
         if make_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_files.make_folder(path.parent)
         try:
             descriptor = _lock_once(path)
         except FileNotFoundError:
@@ -70,7 +72,7 @@ async def locked(path: Path, *, make_folder: bool) -> AsyncIterator[None]:
 
 
 def _lock_once(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = private_files.open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Somebody may have removed the file since it was opened: a lock on a removed file guards nothing.

@@ -26,6 +26,7 @@ from deployledger.domain.ports import (
 )
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import Stored
+from deployledger.service.private_files import is_shared, make_folder, share
 
 
 class LocalProcessOrchestrator:
@@ -169,10 +170,12 @@ def _identity(root: Path) -> str:
     """Return what tells this root from every other one; it is made once, and kept in the root."""
     path = root / "identity"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         with contextlib.suppress(FileExistsError), tempfile.NamedTemporaryFile("w", dir=root) as new:
             new.write(uuid4().hex[:12])
             new.flush()
+            if is_shared(root):
+                share(new.fileno())
             os.link(new.name, path)  # it is there whole or not at all, and the first one stays
         return path.read_text()
     except OSError as error:

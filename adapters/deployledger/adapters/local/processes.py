@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from deployledger.service.private_files import open_file
+
 # Settings of the product (the database's URL among them) are no business of a model server.
 _OWN_SETTINGS = "DEPLOYLEDGER_"
 
@@ -25,7 +27,7 @@ def start_detached(
 
     It inherits the one descriptor ``keep_open`` (a held lock), and nothing else that is open here.
     """
-    with log.open("ab") as output:
+    with open(log, "ab", opener=open_file) as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

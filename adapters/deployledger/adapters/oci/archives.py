@@ -10,6 +10,7 @@ from typing import BinaryIO
 from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.adapters.oci.failures import FETCH_AGAIN, model_unreadable, packaging_failed
 from deployledger.adapters.oci.layers import MODELS, ModelFile
+from deployledger.service.private_files import make_folder, open_file
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -76,8 +77,8 @@ def unpack(stream: BinaryIO, folder: Path) -> list[FileEntry]:
 
 def _create(target: Path, name: str) -> BinaryIO:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return target.open("xb")
+        make_folder(target.parent)
+        return open(target, "xb", opener=open_file)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{name!r} is in the archive twice, or is below a file") from error
 

@@ -17,6 +17,7 @@ from deployledger.adapters.oci.documents import MODEL, MODEL_WEIGHTS, Descriptor
 from deployledger.adapters.oci.failures import image_damaged, packaging_failed, storage_errors
 from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.exceptions import ExternalServiceError
+from deployledger.service.private_files import make_folder
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -60,9 +61,9 @@ def extract_model(reference: str, destination: Path) -> list[FileEntry]:
                 f"{str(destination)!r} is there already, so no model was unpacked over it.",
                 hint="Remove it, or give a folder that does not exist yet.",
             )
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(destination.parent)
         unpacked = destination.parent / f".{destination.name}.{uuid4().hex}"
-        unpacked.mkdir()
+        make_folder(unpacked)
         try:
             entries = [entry for layer in layers for entry in _unpack_layer(layout, layer, unpacked)]
             unpacked.rename(destination)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from deployledger.adapters.oci.documents import Descriptor, Index
 from deployledger.adapters.oci.failures import image_damaged, storage_errors
+from deployledger.service.private_files import make_folder, make_read_only, open_file
 
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
@@ -41,8 +42,8 @@ class OciLayout:
             ExternalServiceError: the folder cannot be written.
         """
         with storage_errors(self.root):
-            self._blobs.mkdir(parents=True, exist_ok=True)
-            self._staging.mkdir(parents=True, exist_ok=True)
+            make_folder(self._blobs)
+            make_folder(self._staging)
             for staged in self._staging.iterdir():
                 with suppress(FileNotFoundError):  # its owner finished just now
                     if time.time() - staged.stat().st_mtime > ABANDONED_AFTER_SECONDS:
@@ -59,12 +60,12 @@ class OciLayout:
         hasher = hashlib.sha256()
         size = 0
         with storage_errors(self.root), self._staged() as staged:
-            with staged.open("xb") as file:
+            with open(staged, "xb", opener=open_file) as file:
                 for chunk in chunks:
                     hasher.update(chunk)
                     size += len(chunk)
                     file.write(chunk)
-            staged.chmod(0o444)
+            make_read_only(staged)
             _sync(staged)
             with self._lock():
                 _publish(staged, self._blobs / hasher.hexdigest())
@@ -120,7 +121,7 @@ class OciLayout:
         """
         target = self._damaged / digest.removeprefix("sha256:")
         with suppress(OSError):
-            self._damaged.mkdir(parents=True, exist_ok=True)
+            make_folder(self._damaged)
             with self._lock():
                 if self.blob(digest).exists() and not self.is_undamaged(digest):
                     self.blob(digest).replace(target)
@@ -137,7 +138,8 @@ class OciLayout:
 
     def _write(self, name: str, content: bytes) -> None:
         with self._staged() as staged:
-            staged.write_bytes(content)
+            with open(staged, "xb", opener=open_file) as file:
+                file.write(content)
             _sync(staged)
             _publish(staged, self.root / name)
 
@@ -153,7 +155,7 @@ class OciLayout:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Keep every other thread and process from changing the index; wait for them if need be."""
-        with (self._own / "lock").open("ab") as file:
+        with open(self._own / "lock", "ab", opener=open_file) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from deployledger.service.private_files import open_file
+
 _SECONDS_BETWEEN_WRITES = 0.1
 
 
@@ -59,7 +61,7 @@ class StatusFile:
 
     def _write(self, **more: object) -> None:
         temporary = self._path.with_name(f".{self._path.name}.partial")
-        with temporary.open("w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", opener=open_file) as file:
             json.dump({**self._known, **more}, file)
             file.flush()
             os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.projection import Projection
 from deployledger.service.clients import Clients
 from deployledger.service.deployment_service import DeploymentService
+from deployledger.service.private_files import open_home
 
 __all__ = [
     "ContainerRegistryClientInterface",
@@ -74,6 +75,7 @@ class MLModelDeploymentService(DeploymentService):
     ) -> None:
         settings = load_settings()
         folder = Path(home).expanduser().absolute() if home else settings.home
+        open_home(folder, settings.home_group)
         clients = Clients(model_registry_client, container_registry_client, orchestrator_client)
         if model_registry_client is not None:
             from deployledger.adapters.artifacts import LocalArtifactStore

@@ -29,6 +29,7 @@ from deployledger.adapters.event_log.moving.lines import (
 from deployledger.adapters.event_log.moving.root import GrowingRoot
 from deployledger.domain.event_log import EventLog, EventRecord, Exported, KeyRecord, MovingProgress
 from deployledger.domain.exceptions import ConfigurationError, ConflictError, EventLogError
+from deployledger.service.private_files import open_file
 
 _LINES_PER_MEMBER = 4_000
 _BYTES_PER_MEMBER = 4 << 20
@@ -243,7 +244,7 @@ def _partial(target: Path) -> Iterator[BinaryIO]:
     """Enter with the file that becomes the export when it is complete; nobody else writes into it."""
     path = _partial_path(target)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise ConfigurationError(
             f"The file {path} cannot be written: {error.strerror}.", hint="Choose another place."

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock, RLock
@@ -32,6 +32,7 @@ from deployledger.adapters.sqlite import advice, integrity
 from deployledger.domain.event_log import CommandKey, EventRecord, KeyedEvent, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import VERIFY_HINT, EventLogError, UndecodableEventError
 from deployledger.domain.findings import Finding
+from deployledger.service.private_files import make_file, make_folder, refusal
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.store import LedgerStore
@@ -88,12 +89,14 @@ class SQLiteEventLog(DatabaseEventLog):
         """Return a new connection, in autocommit mode, which waits for locks for ``timeout`` seconds."""
         if self._path is not None:
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._path.parent)
             except OSError as error:
                 raise EventLogError(
                     f"The folder of the event log {self._path} cannot be made: {error.strerror}.",
                     hint="Choose another place with DEPLOYLEDGER_HOME or DEPLOYLEDGER_DATABASE_URL.",
                 ) from error
+            with suppress(OSError):  # SQLite says why
+                make_file(self._path)
         connection = sqlite3.connect(
             self._name,
             uri=self._path is None,
@@ -115,6 +118,13 @@ class SQLiteEventLog(DatabaseEventLog):
             raise self._unusable(error) from error
 
     def _unusable(self, error: BaseException) -> EventLogError:
+        whose = refusal(self._path) if self._path is not None else ""
+        if whose:
+            return EventLogError(
+                f"The event log in {self._described_as} cannot be used: {error}. {whose}",
+                hint="Set DEPLOYLEDGER_HOME to a folder of your own, or have its owner share the home "
+                "with a group (DEPLOYLEDGER_HOME_GROUP); docs/read-only.md says how to look at a copy.",
+            )
         return EventLogError(
             f"The event log in {self._described_as} cannot be used: {error}.",
             hint=advice(
@@ -426,7 +436,7 @@ class SQLiteEventLog(DatabaseEventLog):
             return
         folder = self._path.with_name(f"{self._path.name}.locks")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             lock = try_flock(folder / str(stream_id))
         except OSError as error:
             raise EventLogError(

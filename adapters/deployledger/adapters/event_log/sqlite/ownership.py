@@ -4,11 +4,13 @@ import fcntl
 import os
 from pathlib import Path
 
+from deployledger.service.private_files import open_file
+
 
 def try_flock(path: Path) -> int | None:
     """Return the descriptor of the file at ``path``, locked, or None if somebody else has it."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The last owner removes the file: what was locked may no longer be the file at that path.

@@ -1,7 +1,11 @@
 """The log of one revision: what its replicas print, and what the gateway does with them."""
 
+import os
 from collections import deque
 from pathlib import Path
+from typing import BinaryIO
+
+from deployledger.service.private_files import open_file
 
 ROTATE_BYTES = 10 * 1024 * 1024
 TAIL_LINES = 10
@@ -12,7 +16,7 @@ class RevisionLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        self._file = _open(path)
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     @property
@@ -38,4 +42,8 @@ class RevisionLog:
         if self._file.tell() > ROTATE_BYTES:
             self._file.close()
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-            self._file = self._path.open("ab", buffering=0)
+            self._file = _open(self._path)
+
+
+def _open(path: Path) -> BinaryIO:
+    return os.fdopen(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab", buffering=0)

@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,7 @@ from deployledger.projections.store import (
     Selection,
     StoredRow,
 )
+from deployledger.service.private_files import make_file, make_folder, open_file
 
 SCHEMA_VERSION = 1
 """The version of what is in a file; its ``user_version``."""
@@ -136,9 +137,11 @@ class SQLiteReadModels:
                 return idle
             idle[1].close()  # the file was removed, to be made again
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         except OSError as error:
             raise self._unusable(f"the folder cannot be made: {error.strerror}") from error
+        with suppress(OSError):  # SQLite says why
+            make_file(path)
         connection = self._connect(str(path))
         found = _identity(path)
         if found is None:
@@ -611,7 +614,7 @@ class _BuildingTable:
 
 def _wait_for_flock(path: Path) -> int:
     """Return a locked descriptor of a file; one for each use, so that threads exclude each other too."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except BaseException:

@@ -320,6 +320,11 @@ def _consistency(
 # Writing ------------------------------------------------------------------------------------------------
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a file which, if it is new, only its owner can read: it has what events say."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
 def _write(
     path: Path,
     chosen: _Chosen,
@@ -331,7 +336,7 @@ def _write(
     progress: Progress | None,
 ) -> None:
     for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
-        with path.open("wb") as raw:
+        with open(path, "wb", opener=_private) as raw:
             with zipfile.ZipFile(raw, "w", compression) as file:
                 writing = _Writing(file, chosen, log, ledger, signer, checkpoint, consistency, progress)
                 writing.write()
