@@ -346,14 +346,14 @@ async def test_a_model_that_is_not_what_was_fetched_is_refused(root: Path, model
 async def test_a_model_that_is_gone_is_refused(root: Path, model: Path) -> None:
     request = order(model)
     shutil.rmtree(model)
-    assert (await packaging_error(root, request)).reason is FailureReason.PACKAGING_FAILED
+    assert (await packaging_error(root, request)).reason is FailureReason.ARTIFACT_DAMAGED
 
 
 @pytest.mark.parametrize("target", ["MLmodel", "weights", "/etc/passwd"])
 async def test_links_are_refused(root: Path, model: Path, target: str) -> None:
     request = order(model)
     (model / "link").symlink_to(target)
-    assert (await packaging_error(root, request)).reason is FailureReason.PACKAGING_FAILED
+    assert (await packaging_error(root, request)).reason is FailureReason.ARTIFACT_DAMAGED
 
 
 @pytest.mark.parametrize("size", [11, 13])

@@ -1,10 +1,13 @@
 """What is stored of a model is damaged behind the service's back: nothing ever serves it."""
 
+import asyncio
+import errno
 import logging
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -91,10 +94,12 @@ class Setting:
         answer = await service.deploy_model(request(model_uri=str(self.source), deployment_name=name))
         return await service.wait_for_deployment(answer.deployment_id, timeout=10)
 
-    async def updated(self, service: MLModelDeploymentService, deployment_id: UUID) -> None:
+    async def updated(
+        self, service: MLModelDeploymentService, deployment_id: UUID, name: str = "iris"
+    ) -> None:
         other = self.source.with_name("other")
         write(other, {"model.onnx": b"another model"})
-        await service.update_deployment(deployment_id, request(model_uri=str(other)))
+        await service.update_deployment(deployment_id, request(model_uri=str(other), deployment_name=name))
         assert (await service.wait_for_deployment(deployment_id, timeout=10)).status == "active"
 
     async def rolled_back(
@@ -267,12 +272,68 @@ async def test_a_registry_that_hashes_nothing_is_given_files_that_were_hashed(se
     assert setting.orchestrator.serves == FILES
 
 
+async def test_damage_that_cannot_be_set_aside_is_not_served(setting: Setting) -> None:
+    service = setting.service()
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    rot(blob(setting))
+    (setting.home / "artifacts" / "damaged").write_text("a file where the folder should be")
+    failed = await setting.rolled_back(service, first.deployment_id)
+    assert failed.failure is not None
+    assert failed.failure.reason is FailureReason.ARTIFACT_DAMAGED
+    assert (
+        "model.onnx is not what was stored, and cannot be moved away: File exists" in failed.failure.message
+    )
+    assert setting.orchestrator.serves == {"model.onnx": b"another model"}
+
+
+async def test_services_that_find_the_same_damage_at_once_mend_it_once(setting: Setting) -> None:
+    services = [setting.service() for _ in range(3)]
+    deployed = [await setting.deployed(each, f"iris-{n}") for n, each in enumerate(services)]
+    for each, status in zip(services, deployed, strict=True):
+        await setting.updated(each, status.deployment_id, status.deployment_name)
+    rot(blob(setting))
+    back = await asyncio.gather(
+        *(
+            setting.rolled_back(each, status.deployment_id)
+            for each, status in zip(services, deployed, strict=True)
+        )
+    )
+    assert [it.status for it in back] == ["active"] * 3
+    assert setting.orchestrator.serves == FILES
+    assert len(list((setting.home / "artifacts" / "damaged").iterdir())) == 1
+    assert not any(it.is_problem for it in await services[0].verify_artifacts())
+
+
+async def test_files_that_the_disk_does_not_give_back_are_fetched_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = setting.service()
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    bad = blob(setting).stat().st_ino
+    open_file = Path.open
+
+    def fail_on_the_bad_sector(path: Path, *args: Any, **options: Any) -> Any:
+        if path.exists() and path.stat().st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return open_file(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", fail_on_the_bad_sector)
+    back = await setting.rolled_back(service, first.deployment_id)
+    assert back.status == "active"
+    assert setting.orchestrator.serves == FILES
+
+
 class Forgetful(OciLayoutRegistry):
     """Builds another image each time."""
 
+    builds = 0
+
     async def build_and_push(self, request: PackageRequest) -> Image:
         image = await super().build_and_push(request)
-        digest = f"sha256:{request.revision:064}"
+        self.builds += 1
+        digest = f"sha256:{self.builds:064}"
         return image.model_copy(update={"digest": digest, "reference": image.reference[:-64] + digest[-64:]})
 
 
@@ -285,6 +346,18 @@ async def test_an_image_that_differs_from_the_one_in_the_log_is_not_provisioned(
     assert failed.failure is not None
     assert failed.failure.reason is FailureReason.ARTIFACT_DAMAGED
     assert f"is sha256:{3:064}, and was sha256:{1:064} before" in failed.failure.message
+
+
+async def test_images_of_one_model_that_differ_between_deployments_are_reported(setting: Setting) -> None:
+    setting.orchestrator = HeldOrchestrator()  # type: ignore[assignment]
+    service = setting.service(Forgetful(setting.home / "images"))
+    await setting.deployed(service)
+    await setting.deployed(service, "other")
+    warnings = [it.message for it in await service.verify_artifacts() if it.check == "image"]
+    assert any(
+        f"was packaged as sha256:{1:064} for iris r1, and as sha256:{2:064} for other r1" in it
+        for it in warnings
+    )
 
 
 @pytest.mark.parametrize("damage", ["all of the image rots", "all of it rots"])

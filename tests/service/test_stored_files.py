@@ -1,5 +1,6 @@
 """What is stored of models and images: who uses it, and reading it all to find what is damaged."""
 
+import shutil
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.adapters.artifacts.staging import remove_tree
 from deployledger.adapters.cli.rendering import stored_files_table
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.extraction import extracted_model
@@ -174,19 +176,25 @@ def _replace(path: Path) -> None:
     rot(path)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
 async def test_any_damage_is_reported_with_the_file_who_uses_it_and_what_to_do(
-    service: MLModelDeploymentService, setting: Setting, damage: str
+    service: MLModelDeploymentService, setting: Setting, tmp_path: Path
 ) -> None:
-    change, check, message = DAMAGE[damage]
-    before = set(setting.home.rglob("*"))
-    change(setting)
-    found = [it for it in await service.verify_artifacts() if it.is_problem]
-    assert {it.check for it in found} <= {check, "unused_file"}
-    assert any(message in it.message for it in found), found
-    assert check == "image_index" or "iris r" in found[0].message
-    assert all(it.hint for it in found)
-    assert set(setting.home.rglob("*")) <= before  # it changes nothing
+    folders = [setting.home / "artifacts", setting.home / "images", setting.orchestrator.folder]
+    for folder in folders:
+        shutil.copytree(folder, tmp_path / "undamaged" / folder.name)
+    for damage, (change, check, message) in DAMAGE.items():
+        change(setting)
+        before = set(setting.home.rglob("*"))
+        problems = [it for it in await service.verify_artifacts() if it.is_problem]
+        assert {it.check for it in problems} - {"unused_file"} == {check}, damage
+        assert any(message in it.message for it in problems), (damage, problems)
+        assert check == "image_index" or "iris r" in problems[0].message, damage
+        assert all(it.hint for it in problems), damage
+        assert set(setting.home.rglob("*")) == before  # it changes nothing
+        for folder in folders:
+            remove_tree(folder)
+            shutil.copytree(tmp_path / "undamaged" / folder.name, folder)
+    assert not any(it.is_problem for it in await service.verify_artifacts())
 
 
 async def test_models_that_are_not_stored_and_files_that_were_set_aside_are_warnings(

@@ -144,7 +144,7 @@ class Deployment:
                 revision.image is not None
                 and revision.artifact is not None
                 and revision.artifact.digest == artifact.digest
-                and _builder(revision.image) == _builder(image)
+                and builder(revision.image) == builder(image)
             ):
                 return revision.image
         return None
@@ -352,7 +352,8 @@ def _check_bounds(event: DeploymentEvent, name: str) -> None:
         ) from None
 
 
-def _builder(image: Image) -> str:
+def builder(image: Image) -> str:
+    """Return what tells the builder of an image from others: how its reference begins, as in ``oci:``."""
     return image.reference.partition(":")[0]
 
 

@@ -58,7 +58,14 @@ from deployledger.service.local_files import local_path
 from deployledger.service.past import Past
 from deployledger.service.pipeline import Pipeline, next_step
 from deployledger.service.repository import Repository, check_id
-from deployledger.service.stored_files import Recorded, StoredFiles, findings, missing, stored_files
+from deployledger.service.stored_files import (
+    Recorded,
+    StoredFiles,
+    contradictions,
+    findings,
+    missing,
+    stored_files,
+)
 from deployledger.service.watchers import Watchers
 from deployledger.service.worker import Worker
 
@@ -714,8 +721,8 @@ class DeploymentService:
         """
         recorded = await self._blocking(Recorded.read, self._log)
         files = await stored_files(self._keepers, recorded, read=True)
-        warnings = missing(recorded, files, self._orchestrator.name) if self._clients.artifacts else ()
-        return [*findings(files, recorded), *warnings]
+        absent = missing(recorded, files, self._orchestrator.name) if self._clients.artifacts else ()
+        return [*findings(files, recorded), *contradictions(recorded), *absent]
 
     @property
     def _keepers(self) -> list[object]:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from deployledger.domain import events
+from deployledger.domain.deployment import builder
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.findings import Finding, Outcome
@@ -211,10 +212,10 @@ def _of_kind(kind: Kind, files: Sequence[StoredFiles], recorded: Recorded) -> It
 
 
 def _problems(stored: Stored, recorded: Recorded) -> tuple[str, ...]:
-    contradictions = recorded.damage(stored)
-    if stored.kind is Kind.EXTRACTED_MODEL and contradictions:
-        return contradictions  # the listing is wrong, and so says nothing of the files
-    return (*stored.damage, *contradictions)
+    otherwise_recorded = recorded.damage(stored)
+    if stored.kind is Kind.EXTRACTED_MODEL and otherwise_recorded:
+        return otherwise_recorded  # the listing is wrong, and so says nothing of the files
+    return (*stored.damage, *otherwise_recorded)
 
 
 def _described(files: StoredFiles) -> str:
@@ -242,6 +243,29 @@ def _hint(files: StoredFiles, recorded: Recorded) -> str:
         case Kind.IMAGE_INDEX:
             return "Restore it from a backup, or remove it: it only gives images their names for other tools."
     return "Nothing uses it: remove it."
+
+
+def contradictions(recorded: Recorded) -> Iterator[Finding]:
+    """Yield a warning for each model of which the log has several images: equal files make equal images.
+
+    Only images of one builder are compared, as `deployledger.domain.deployment.Deployment` does it.
+    """
+    first: dict[tuple[str, str], tuple[Image, str]] = {}
+    for deployment in recorded.deployments.values():
+        for revision, image in deployment.images.items():
+            artifact = deployment.artifacts.get(revision)
+            if artifact is None:
+                continue
+            name = f"{deployment.name} r{revision}"
+            other, whose = first.setdefault((artifact.digest, builder(image)), (image, name))
+            if other.digest != image.digest:
+                yield Finding(
+                    Kind.IMAGE.value,
+                    Outcome.WARNING,
+                    f"The model {artifact.digest} was packaged as {other.digest} for {whose}, and as "
+                    f"{image.digest} for {name}.",
+                    "Equal files make equal images: check this machine's memory, and the container registry.",
+                )
 
 
 def missing(recorded: Recorded, files: Sequence[StoredFiles], orchestrator: str) -> Iterator[Finding]:

@@ -130,7 +130,7 @@ class ModelServices:
                 # Before the model is unpacked: the gateway itself would find out much later.
                 await asyncio.to_thread(lambda: bind(self._host, port).close())
             revision = folder.revision(request.revision)
-            if await self._is_damaged(gateway, request.revision):
+            if await self._cannot_start(gateway, request.revision):
                 await set_aside_if_damaged(revision, request)
             model = await extracted_model(revision, request, self._extract_model)
             spec = await asyncio.to_thread(self._spec, folder, request, model, port, fixed)
@@ -138,13 +138,17 @@ class ModelServices:
             begun = await gateway.ask("begin", spec=spec.to_json())
             await asyncio.to_thread(write_json, folder.port_file, {"port": begun["port"]})
 
-    async def _is_damaged(self, gateway: GatewayProcess, revision: int) -> bool:
-        """Return whether a replica of the revision found its files damaged when it was to start again."""
+    async def _cannot_start(self, gateway: GatewayProcess, revision: int) -> bool:
+        """Return whether a replica of the revision found its files damaged when it was to start again.
+
+        Where none is left the files are suspected in any case: a gateway of an earlier version does not say.
+        """
         try:
             state = await gateway.ask("state")
         except (GatewayGoneError, TimeoutError):
             return False
-        return _is_damaged(state["revisions"].get(str(revision), {}))
+        known = state["revisions"].get(str(revision), {})
+        return _is_damaged(known) or (known.get("state") == "ready" and not known["ready"])
 
     def _spec(
         self, folder: DeploymentFolder, request: ProvisionRequest, model: ModelFiles, port: int, fixed: bool

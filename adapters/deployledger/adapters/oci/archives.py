@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from deployledger.adapters.model_files.listing import FileEntry
-from deployledger.adapters.oci.failures import FETCH_AGAIN, model_unreadable, packaging_failed
+from deployledger.adapters.oci.failures import file_damaged, model_unreadable
 from deployledger.adapters.oci.layers import MODELS, ModelFile
 from deployledger.service.private_files import make_folder, open_file
 
@@ -105,7 +105,7 @@ def _contents(file: ModelFile, packed: list[FileEntry]) -> Iterator[bytes]:
     except OSError as error:
         raise model_unreadable(file.source, error) from error
     if left:
-        raise packaging_failed(f"{str(file.source)!r} changed while it was being packaged.", hint=FETCH_AGAIN)
+        raise file_damaged(f"{str(file.source)!r} changed while it was being packaged.")
     packed.append(FileEntry("/".join(_parts_below_models(file.name)), file.size, hasher.hexdigest()))
 
 

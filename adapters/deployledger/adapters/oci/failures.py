@@ -8,7 +8,7 @@ from pathlib import Path
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.reasons import FailureReason
 
-FETCH_AGAIN = "Deploy the model again, so that it is fetched anew."
+FETCH_AGAIN = "Deploy the model again, which stores it again; check the disk."
 
 
 def packaging_failed(message: str, *, hint: str) -> ExternalServiceError:
@@ -20,7 +20,14 @@ def packaging_failed(message: str, *, hint: str) -> ExternalServiceError:
 
 def model_unreadable(path: Path, error: OSError) -> ExternalServiceError:
     """Return the error for a fetched model that cannot be read any more."""
-    return packaging_failed(f"{str(path)!r} cannot be read: {_words(error)}.", hint=FETCH_AGAIN)
+    return file_damaged(f"{str(path)!r} cannot be read: {_words(error)}.")
+
+
+def file_damaged(message: str) -> ExternalServiceError:
+    """Return the error for a file of a fetched model that is not what was fetched."""
+    return ExternalServiceError(
+        "container registry", message, reason=FailureReason.ARTIFACT_DAMAGED, hint=FETCH_AGAIN
+    )
 
 
 def image_damaged(root: Path, what: str, *, hint: str = "") -> ExternalServiceError:
@@ -35,11 +42,8 @@ def image_damaged(root: Path, what: str, *, hint: str = "") -> ExternalServiceEr
 
 def model_damaged(folder: Path, digest: str, found: str) -> ExternalServiceError:
     """Return the error for a folder to be packaged that does not hold the model it should."""
-    return ExternalServiceError(
-        "container registry",
-        f"The files in {str(folder)!r} are not those of the model {digest}: they are those of {found}.",
-        reason=FailureReason.ARTIFACT_DAMAGED,
-        hint=FETCH_AGAIN,
+    return file_damaged(
+        f"The files in {str(folder)!r} are not those of the model {digest}: they are those of {found}."
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from deployledger.adapters.oci.failures import FETCH_AGAIN, model_unreadable, packaging_failed
+from deployledger.adapters.oci.failures import file_damaged, model_unreadable
 
 MODELS = "models"
 """The folder of the image that the model is in: where KServe looks for it."""
@@ -44,7 +44,7 @@ def model_files(folder: Path) -> list[ModelFile]:
     except OSError as error:
         raise model_unreadable(folder, error) from error
     except UnicodeEncodeError as error:
-        raise packaging_failed(f"{str(folder)!r} has names that are not UTF-8.", hint=FETCH_AGAIN) from error
+        raise file_damaged(f"{str(folder)!r} has names that are not UTF-8.") from error
 
 
 def layers_of(files: Sequence[ModelFile]) -> list[Layer]:
@@ -69,9 +69,7 @@ def _walk(folder: Path) -> Iterator[ModelFile]:
             if stat.S_ISREG(status.st_mode):
                 yield ModelFile(path, f"{MODELS}/{path.relative_to(folder).as_posix()}", status.st_size)
             elif not stat.S_ISDIR(status.st_mode):
-                raise packaging_failed(
-                    f"{str(path)!r} of the fetched model is neither a file nor a folder.", hint=FETCH_AGAIN
-                )
+                raise file_damaged(f"{str(path)!r} of the fetched model is neither a file nor a folder.")
 
 
 def _fail(error: OSError) -> None:

@@ -46,9 +46,9 @@ class OciLayoutRegistry:
         one that is damaged. The model's files are checked against the artifact's digest as they are read.
 
         Raises:
-            ExternalServiceError: the model's files are not those of the artifact, or the layout's index is
-                damaged (``artifact_damaged``); they cannot be read (``packaging_failed``); or the layout
-                cannot be written (``storage_failed``).
+            ExternalServiceError: the model's files are not those of the artifact or cannot be read, or the
+                layout's index is damaged (``artifact_damaged``); or the layout cannot be written
+                (``storage_failed``).
         """
         return await asyncio.to_thread(self._build, request)
 
