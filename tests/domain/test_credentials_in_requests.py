@@ -204,6 +204,7 @@ def test_references_and_words_that_look_alike_are_stored_as_they_are(tags: dict[
         ("model_uri", f"https://host/ghp_{'a1' * 18}/m"),
         ("serving_image", f"ann:{SECRET}@registry/iris:1"),
         ("instance_type", f"token={SECRET}"),
+        ("instance_type", f"https://u:{SECRET}@x"),
         ("input_uri", f"password={SECRET}"),
         ("output_uri", f"ann:{SECRET}@host.example/out.csv"),
         ("deployment_name", f"ghp_{'a1' * 18}"),

@@ -38,7 +38,9 @@ class Settings(BaseSettings):
         ready_timeout: how many seconds a local server may take to become ready.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DEPLOYLEDGER_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DEPLOYLEDGER_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     home: Annotated[Path, AfterValidator(_absolute)] = Field(
         default_factory=lambda: user_data_path("deployledger", appauthor=False)

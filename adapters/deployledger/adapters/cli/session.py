@@ -203,7 +203,10 @@ class Session:
         self.fail(error.message, error.hint, exit_code(error.status_code), error.reason)
 
     def fail(self, message: str, hint: str, code: ExitCode, reason: str = "") -> NoReturn:
-        """Print what went wrong and what to do, and end the command."""
+        """Print what went wrong and what to do, without credentials, and end the command."""
+        from deployledger.domain.redaction import without_credentials
+
+        message, hint = without_credentials(message), without_credentials(hint)
         if self.is_json:
             report = {"error": {"message": message, "hint": hint, "reason": reason, "exit_code": int(code)}}
             streams.remarks().write(_json(report) + "\n")

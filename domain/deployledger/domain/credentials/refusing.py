@@ -59,8 +59,8 @@ def _paths(fields: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(value, BaseModel):
             for path in _paths(value.__dict__):
                 yield f"{name}.{path}"
-        elif name in URI_FIELDS and isinstance(value, str):
-            if _is_refused(value, is_whole_uri=True):
+        elif isinstance(value, str):
+            if _is_refused(value, is_whole_uri=True) if name in URI_FIELDS else credentials_in(value):
                 yield name
         else:
             yield from _paths_in(name, value, name="")

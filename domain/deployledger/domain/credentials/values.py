@@ -7,7 +7,7 @@ from deployledger.domain.credentials.names import is_password, is_plural, words
 
 _REFERENCE = re.compile(
     r"""
-      [*•.…_–—-]{1,64} | [xX]{3,64} | \[[A-Za-z _-]{1,40}\] | <[A-Za-z _:.-]{0,60}>
+      [*•.…_–—-]{1,64} | \*{3}[\]})"',;>]*+ | [xX]{3,64} | \[[A-Za-z _-]{1,40}\] | <[A-Za-z _:.-]{0,60}>
     | \((?:none|hidden|redacted|masked)\)
     | (?i:none|null|nil|undefined|true|false|yes|no|on|off|n/a|required|optional|enabled|disabled|(?:un)?set
         |missing|empty|hidden|redacted|masked|removed|omitted|default|inherit(?:ed)?|anonymous
