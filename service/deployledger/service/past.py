@@ -1,6 +1,5 @@
 """What a deployment was at a moment of the past: a fold of its events up to there."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +16,7 @@ from deployledger.domain.exceptions import (
     ResourceNotFoundError,
     RevisionNotFoundError,
 )
+from deployledger.domain.logs import logger
 from deployledger.domain.moments import AsOf, AtRevision
 from deployledger.domain.names import NameEvent, reservation_id
 from deployledger.domain.schemas import (
@@ -29,7 +29,7 @@ from deployledger.projections.history import Applied, apply_all, differences, en
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.service.repository import check_id
 
-CLOCK_LOGGER = logging.getLogger("ml_model_deployment_service.clock")
+CLOCK_LOGGER = logger("clock")
 
 _NOW = "now"
 

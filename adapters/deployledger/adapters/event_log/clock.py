@@ -1,14 +1,14 @@
 """The clock by which events are recorded, and a watch over it: nothing else tells that it is wrong."""
 
-import logging
 import time
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 from deployledger.domain import moments
+from deployledger.domain.logs import logger
 from deployledger.domain.times import AHEAD_HINT, TOLERANCE
 
-LOGGER = logging.getLogger("ml_model_deployment_service.clock")
+LOGGER = logger("clock")
 
 LONGEST_PAUSE = timedelta(days=30)
 """How long a log is without a new event before the next append asks whether the clock is right."""
