@@ -16,6 +16,7 @@ from deployledger.adapters.cli.terminal import Terminal
 from deployledger.adapters.event_log import open_event_log
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.names import NameReservation
+from deployledger.projections.ledger.verify_evidence import main as verify_alone
 from tests.domain.given import (
     ARTIFACT,
     FAILURE,
@@ -335,6 +336,9 @@ def test_evidence_keys_and_checkpoints_come_from_standard_input(
     ):
         monkeypatch.setattr("sys.stdin", Given(content))
         assert cli.run("audit", *command).exit_code == 0, command
+    for stream in (Output(encoding="ascii"), broken(FULL), broken(UNREAD), None):
+        monkeypatch.setattr("sys.stdout", stream)
+        assert verify_alone([str(tmp_path / "e.zip"), "--key", str(public)]) == 0
 
 
 def test_standard_input_is_read_for_one_file_and_not_from_a_terminal(

@@ -5,11 +5,15 @@ python -m deployledger.projections.ledger.verify_evidence EVIDENCE.zip --key OWN
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from deployledger.domain.exceptions import MachineLearningServiceError
+from deployledger.domain.visible import visible, visible_lines
 from deployledger.projections.ledger.consistency import ConsistencyProof
 from deployledger.projections.ledger.evidence.archive import MOST_BYTES
 from deployledger.projections.ledger.evidence.earlier import EarlierState
@@ -68,20 +72,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             most_bytes=chosen.most_bytes,
         )
     except MachineLearningServiceError as error:
-        sys.stderr.write(f"{error}\n")
+        _print(visible_lines(str(error)), sys.stderr)
         return _UNREADABLE
     lines = json.dumps(as_json(found), indent=2) if chosen.json else "\n".join(_lines(found))
-    sys.stdout.write(lines + "\n")
+    _print(lines, sys.stdout)
     return _VERIFIED if found.is_verified else _NOT_VERIFIED
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    """Print a text, as far as the stream has its characters; if it fails, the exit code still tells."""
+    if stream is None:  # it was closed when Python was started
+        return
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except OSError:
+        with suppress(OSError):  # or Python tries again at its end, and fails
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _lines(found: EvidenceReport) -> list[str]:
     lines = []
     if found.manifest is not None:
-        lines.append(ascii(f"Evidence of {found.manifest.selection}")[1:-1])
+        lines.append(visible(f"Evidence of {found.manifest.selection}"))
     for check in found.checks:
         lines.append(f"{check.state.upper():<11}  {check.what} ({check.count:,} checked)")
-        lines += [f"{'':<13}{ascii(str(it))[1:-1]}" for it in check.problems]
+        lines += [f"{'':<13}{visible(str(it))}" for it in check.problems]
         if check.problem_count > len(check.problems):
             lines.append(f"{'':<13}and {check.problem_count - len(check.problems):,} more")
     lines.append("VERIFIED" if found.is_verified else "NOT VERIFIED")
