@@ -44,6 +44,7 @@ _COLOURS = {
 
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ANY_WIDTH = 10_000
 _BELOW = 10
 _DIGEST_LETTERS = 12
 _LEAST_DETAILS = 22
@@ -68,27 +69,44 @@ def coloured(status: str) -> Text:
 
 def deployments_table(
     deployments: "Sequence[DeploymentStatusResponse]", as_of: datetime | None = None
-) -> Table:
-    """Return a table with one row a deployment.
+) -> RenderableType:
+    """Return a table with one row a deployment; what names a deployment is never cut.
 
     Args:
         as_of: the moment that ages are of; None means now.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("NAME", "STATUS", "REV", "ENDPOINT", "AGE", "ID"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("MODEL")  # what can be wrapped gives way first
-    for deployment in deployments:
-        table.add_row(
-            shown(deployment.deployment_name),
-            coloured(deployment.status) + (Text(" (stale)", style="red") if deployment.warning else Text()),
-            _revision(deployment, brief=True),
-            shown(deployment.endpoint_url or "-"),
-            age(deployment.created_at, as_of),
-            str(deployment.deployment_id)[:8],
-            _Ending(deployment.model_uri),
-        )
-    return table
+    return _Deployments(deployments, as_of)
+
+
+class _Deployments:
+    """A table of deployments: where there is no room for the endpoints, they and the models are left out."""
+
+    def __init__(self, deployments: "Sequence[DeploymentStatusResponse]", as_of: datetime | None) -> None:
+        self._deployments = deployments
+        self._as_of = as_of
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        whole = self._table(has_places=True)
+        least = console.measure(whole, options=options.update(max_width=_ANY_WIDTH)).minimum
+        yield whole if least <= options.max_width else self._table(has_places=False)
+
+    def _table(self, *, has_places: bool) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for heading in ("NAME", "STATUS", "REV", *(["ENDPOINT"] if has_places else []), "AGE", "ID"):
+            table.add_column(heading, no_wrap=heading != "NAME" or has_places, overflow="fold")
+        if has_places:
+            table.add_column("MODEL")  # what can be wrapped gives way first
+        for it in self._deployments:
+            table.add_row(
+                shown(it.deployment_name),
+                coloured(it.status) + (Text(" (stale)", style="red") if it.warning else Text()),
+                _revision(it, brief=True),
+                *([shown(it.endpoint_url or "-")] if has_places else []),
+                age(it.created_at, self._as_of),
+                str(it.deployment_id)[:8],
+                *([_Ending(it.model_uri)] if has_places else []),
+            )
+        return table
 
 
 class _Ending:
