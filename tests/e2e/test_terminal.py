@@ -387,3 +387,11 @@ def test_a_tag_that_is_given_twice_has_one_value(cli: InProcess) -> None:
     refused = cli.run("deploy", "models:/iris/1", "--name", "iris", "--tag", "a=1", "--tag", "a=2")
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "a=1 and a=2 contradict each other" in refused.stderr
+
+
+def test_now_is_a_moment_as_it_is_shown(cli: InProcess) -> None:
+    cli.run("deploy", "models:/iris/1", "--name", "iris")
+    cli.run("update", "iris", "--tag", "a=b")
+    for command in (["status", "iris", "--as-of"], ["list", "--as-of"], ["list", "--created-before"]):
+        assert "iris" in cli.run(*command, "now").stdout
+    assert "tags.a" in cli.run("diff", "iris", "--to", "now").stdout

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
-_AGE = re.compile(r"(\d+)([smhdw])")
+_AGE = re.compile(r"([0-9]+)([smhdw])")
+_NOW = "now"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _EXAMPLES = "as in 2026-03-01T12:00:00Z or 2026-03-01T12:00+01:00; or an age, as in 90s, 15m, 2h, 3d or 1w"
 
@@ -26,6 +27,8 @@ def moment(text: str | None, option: str) -> datetime | None:
 
     if text is None:
         return None
+    if text == _NOW:
+        return datetime.now(UTC)
     try:
         if age := _AGE.fullmatch(text):
             ago = timedelta(**{_UNITS[age[2]]: int(age[1])})
@@ -40,13 +43,17 @@ def moment(text: str | None, option: str) -> datetime | None:
 
 
 def when(text: str | None, option: str) -> str | None:
-    """Return a moment of the past as it was typed, but the time that is meant for an age."""
-    if text is None or not _AGE.fullmatch(text):
+    """Return a moment of the past as it was typed, but the time that is meant for ``now`` or an age."""
+    if text is None or not _depends_on_now(text):
         return text
     from deployledger.domain.moments import describe
 
     time = moment(text, option)
     return describe(time) if time else None
+
+
+def _depends_on_now(text: str) -> bool:
+    return text == _NOW or _AGE.fullmatch(text) is not None
 
 
 def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
@@ -103,7 +110,7 @@ def next_page(
     fixed = [
         f"{option} {at.isoformat()}"
         for option, (text, at) in moments.items()
-        if at and _AGE.fullmatch(text or "")
+        if at and _depends_on_now(text or "")
     ]
     if is_past:
         fixed.append(f"--as-of {page.position}")
