@@ -86,6 +86,11 @@ def test_from_a_key_to_a_verified_log(cli: CommandLine, tmp_path: Path) -> None:
         (("verify", "--workers", "0"), 2, "out of range"),
         (("prove", "4"), 2, "There is no event 4 among the first 3"),
         (("prove", "3", "--size", "2"), 2, "There is no event 3 among the first 2"),
+        (("prove",), 2, "Name the position of an event, or two sizes"),
+        (("prove", "--consistency", "3", "2"), 2, "The first size, 3, is larger than the second one, 2"),
+        (("prove", "--consistency", "1", "9"), 2, "no tree of 9 events"),
+        (("prove", "--consistency", "1", "/nowhere"), 2, "cannot be read"),
+        (("verify-consistency", "/dev/null"), 2, "is not a consistency proof"),
         (("root", "--size", "9"), 2, "no tree of 9 events"),
         (("keygen", "--name", "a"), 2, "no place for the key"),
         (("keygen", "/dev/null/key", "--name", "a"), 2, "cannot be written"),
@@ -112,6 +117,27 @@ def test_a_checkpoint_that_is_newer_than_the_log(cli: CommandLine, tmp_path: Pat
     done = cli.run("audit", "verify", "--since", str(since))
     assert done.returncode == 1
     assert "truncated" in done.stderr
+
+
+def test_a_proof_that_the_log_only_grew_needs_no_database(cli: CommandLine, tmp_path: Path) -> None:
+    key, kept, proof = tmp_path / "audit.key", tmp_path / "kept", tmp_path / "proof"
+    cli.run("audit", "keygen", str(key), "--name", "example.com/deployments")
+    kept.write_text(cli.run("audit", "checkpoint", "--key", str(key)).stdout)
+    proof.write_text(cli.run("audit", "prove", "--consistency", "2", str(kept)).stdout)
+    elsewhere = CommandLine(
+        tmp_path / "auditor", {"DEPLOYLEDGER_DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    )
+    with_key = ("--later", str(kept), "--key", f"{key}.pub")
+    verified = elsewhere.json("audit", "verify-consistency", str(proof), *with_key)
+    assert (verified["verified"], verified["first_size"], verified["second_size"]) == (True, 2, 3)
+    done = elsewhere.run(
+        "audit", "verify-consistency", str(proof), "--earlier", str(kept), "--key", f"{key}.pub"
+    )
+    assert (done.returncode, "is of 3 events, and the proof of 2" in done.stdout) == (1, True), done.stderr
+    # A checkpoint that was converted on its way is none, which is no finding about the log.
+    kept.write_bytes(kept.read_bytes().replace(b"\n", b"\r\n"))
+    done = cli.run("audit", "verify", "--checkpoint", str(kept), "--key", f"{key}.pub")
+    assert (done.returncode, "its lines end with CR LF" in done.stderr) == (2, True), done.stderr
 
 
 def test_there_are_checkpoints_and_no_key(cli: CommandLine, tmp_path: Path) -> None:
