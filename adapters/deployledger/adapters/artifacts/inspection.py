@@ -1,10 +1,13 @@
 """Says what the artifact store keeps, and reads it all to find what is damaged."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import holds_exactly
+from deployledger.adapters.artifacts.staging import locked
 from deployledger.adapters.model_files.listing import FileEntry, decode_listing, tree_digest
 from deployledger.domain.stored import Kind, Stored
 
@@ -16,11 +19,14 @@ class Inspection:
         read: whether contents are read and compared with their digests, each file once.
     """
 
-    def __init__(self, blobs: Blobs, listings: Path, folders: Path, damaged: Path, *, read: bool) -> None:
+    def __init__(
+        self, blobs: Blobs, listings: Path, folders: Path, damaged: Path, lock: Path, *, read: bool
+    ) -> None:
         self._blobs = blobs
         self._listings = listings
         self._folders = folders
         self._damaged = damaged
+        self._lock = lock
         self._read = read
         self._is_undamaged: dict[str, bool] = {}
 
@@ -62,8 +68,14 @@ class Inspection:
                 yield f"{entry.path} has {size} bytes, and had {entry.size}: {blob}."
             elif not self._check(entry.sha256):
                 yield f"{entry.path} is not what was stored: {blob}."
-        if self._read and folder.exists() and not holds_exactly(folder, entries, self._blobs):
+        if self._read and folder.exists() and not self._holds(folder, entries):
             yield f"The folder {folder} does not hold what was stored."
+
+    def _holds(self, folder: Path, entries: Sequence[FileEntry]) -> bool:
+        if holds_exactly(folder, entries, self._blobs):
+            return True
+        with locked(self._lock):  # another process may just have been replacing it
+            return holds_exactly(folder, entries, self._blobs)
 
     def _check(self, sha256: str) -> bool:
         known = self._is_undamaged.get(sha256)
@@ -72,16 +84,17 @@ class Inspection:
         return known
 
     def _unused(self) -> Iterator[Stored]:
-        for path in _entries(self._blobs.folder):
-            if path.name not in self._is_undamaged:
-                problem = f"The contents of {path} are not those of its digest."
-                damage = () if self._check(path.name) else (problem,)
-                yield Stored(Kind.UNUSED_FILE, str(path), path.stat().st_size, damage=damage)
+        for stored in _files(self._blobs.folder, Kind.UNUSED_FILE):
+            name = Path(stored.path).name
+            if name not in self._is_undamaged:
+                problem = f"The contents of {stored.path} are not those of its digest."
+                yield stored if self._check(name) else replace(stored, damage=(problem,))
 
 
 def _files(folder: Path, kind: Kind) -> Iterator[Stored]:
     for path in _entries(folder):
-        yield Stored(kind, str(path), path.stat().st_size)
+        with suppress(FileNotFoundError):  # another process moved it just now
+            yield Stored(kind, str(path), path.stat().st_size)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -179,7 +179,9 @@ class LocalArtifactStore:
 
     def _stored(self, read: bool) -> list[Stored]:
         with storage_errors(self._root):
-            return Inspection(self._blobs, self._listings, self._folders, self._damaged, read=read).run()
+            return Inspection(
+                self._blobs, self._listings, self._folders, self._damaged, self._lock, read=read
+            ).run()
 
     def _verify(self, digest: str) -> None:
         entries = self._entries(digest)

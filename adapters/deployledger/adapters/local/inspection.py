@@ -21,7 +21,9 @@ def extracted_models(root: Path, *, read: bool) -> Iterator[Stored]:
             folder = deployment.revision(revision)
             with contextlib.suppress(FileNotFoundError):  # it is being removed, or extracted
                 if folder.model.exists():
-                    yield _extracted(folder, deployment.deployment_id, revision, read=read)
+                    stored = _extracted(folder, deployment.deployment_id, revision, read=read)
+                    if folder.model.exists():  # it was not removed while it was read
+                        yield stored
                 if folder.damaged_model.exists():
                     yield Stored(
                         Kind.DAMAGED_FILE, str(folder.damaged_model), sum(_sizes(folder.damaged_model))

@@ -1,6 +1,7 @@
 """Says what an image layout keeps, and reads it all to find what is damaged."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -34,10 +35,9 @@ class Inspection:
             size = index.stat().st_size
             return [Stored(Kind.IMAGE_INDEX, str(index), size, damage=(error.message,))]
         found = [Stored(Kind.IMAGE_INDEX, str(index), index.stat().st_size), *self._images(content)]
-        unused = [
-            self._unused(path) for path in self._layout.blobs() if _digest(path) not in self._is_undamaged
-        ]
-        return [*found, *unused, *(_file(path, Kind.DAMAGED_FILE) for path in self._layout.damaged())]
+        unused = [path for path in self._layout.blobs() if _digest(path) not in self._is_undamaged]
+        found += [stored for path in unused for stored in self._unused(path)]
+        return [*found, *(it for path in self._layout.damaged() for it in _file(path, Kind.DAMAGED_FILE))]
 
     def _images(self, index: Index) -> Iterator[Stored]:
         names: dict[str, list[str]] = {}
@@ -85,15 +85,16 @@ class Inspection:
         elif not known:
             yield f"{what.capitalize()} is not what was packaged: {path}."
 
-    def _unused(self, path: Path) -> Stored:
+    def _unused(self, path: Path) -> Iterator[Stored]:
         problem = f"The contents of {path} are not those of its digest."
         is_damaged = self._read and not self._layout.is_undamaged(_digest(path))
-        return _file(path, Kind.UNUSED_FILE, damage=(problem,) if is_damaged else ())
+        yield from _file(path, Kind.UNUSED_FILE, damage=(problem,) if is_damaged else ())
 
 
 def _digest(path: Path) -> str:
     return f"sha256:{path.name}"
 
 
-def _file(path: Path, kind: Kind, damage: tuple[str, ...] = ()) -> Stored:
-    return Stored(kind, str(path), path.stat().st_size, damage=damage)
+def _file(path: Path, kind: Kind, damage: tuple[str, ...] = ()) -> Iterator[Stored]:
+    with suppress(FileNotFoundError):  # another process moved it just now
+        yield Stored(kind, str(path), path.stat().st_size, damage=damage)
