@@ -94,12 +94,13 @@ def keygen(
             )
         verifier = write_pair(name, path.expanduser().absolute())
     public = f"{path}.pub"
-    if session.is_json:
-        session.print_json({"private_key": str(path), "public_key": public, "verifier": str(verifier)})
-        return
-    session.stdout.print(f"Private key  {escaped(path)}  (for your eyes alone)", highlight=False)
-    session.stdout.print(f"Public key   {escaped(public)}", highlight=False)
-    session.stdout.print(escaped(verifier), highlight=False, soft_wrap=True)
+    with session.reporting():
+        if session.is_json:
+            session.print_json({"private_key": str(path), "public_key": public, "verifier": str(verifier)})
+            return
+        session.stdout.print(f"Private key  {escaped(path)}  (for your eyes alone)", highlight=False)
+        session.stdout.print(f"Public key   {escaped(public)}", highlight=False)
+        session.stdout.print(escaped(verifier), highlight=False, soft_wrap=True)
     session.stderr.print(
         f"`export DEPLOYLEDGER_AUDIT_KEY={escaped(path)}` makes the service sign checkpoints with it.",
         highlight=False,

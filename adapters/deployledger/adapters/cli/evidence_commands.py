@@ -108,25 +108,26 @@ def export(
     with Interruptible():
         made = session.run(work)
     place = "standard output" if session.is_aside else str(made.path)
-    if session.is_json:
-        session.print_json(
-            {
-                "file": place,
-                "selection": str(made.selection),
-                "events": made.events,
-                "size_bytes": made.size_bytes,
-                "checkpoint_size": made.checkpoint.size,
-                "beside": made.selection.beside(made.checkpoint.size),
-            }
+    with session.reporting():
+        if session.is_json:
+            session.print_json(
+                {
+                    "file": place,
+                    "selection": str(made.selection),
+                    "events": made.events,
+                    "size_bytes": made.size_bytes,
+                    "checkpoint_size": made.checkpoint.size,
+                    "beside": made.selection.beside(made.checkpoint.size),
+                }
+            )
+            return
+        events = "1 event" if made.events == 1 else f"{made.events:,} events"
+        session.stdout.print(
+            f"{escaped(place)}: {events} ({escaped(made.selection)}), proven in the checkpoint of "
+            f"{made.checkpoint.size:,}; {made.size_bytes:,} bytes.",
+            highlight=False,
+            soft_wrap=True,
         )
-        return
-    events = "1 event" if made.events == 1 else f"{made.events:,} events"
-    session.stdout.print(
-        f"{escaped(place)}: {events} ({escaped(made.selection)}), proven in the checkpoint of "
-        f"{made.checkpoint.size:,}; {made.size_bytes:,} bytes.",
-        highlight=False,
-        soft_wrap=True,
-    )
     beside = made.selection.beside(made.checkpoint.size)
     if beside:
         session.stderr.print(

@@ -147,7 +147,7 @@ def deployment_card(
         ("Id", deployment.deployment_id),
         ("As of", as_of),
         ("Status", coloured(deployment.status)),
-        ("Warning", Text(deployment.warning, style="red") if deployment.warning else None),
+        ("Warning", shown_lines(deployment.warning, "red") if deployment.warning else None),
         ("Message", shown_lines(deployment.message) if deployment.message else None),
         ("Running", _running(observation)),
         ("Endpoint", deployment.endpoint_url),
