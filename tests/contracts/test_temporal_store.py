@@ -326,7 +326,7 @@ def test_tables_are_built_compared_switched_and_dropped(
     by_hand(f"UPDATE @{label}_past SET c_name = 'edited' WHERE {identity[0]}")
     by_hand(f"DELETE FROM @{label}_past WHERE {identity[1]}")
     by_hand(f"UPDATE @{label}_past SET position = 0 WHERE {identity[2]}")
-    by_hand(f"INSERT INTO @{label}_turns VALUES (9, '1', 1)")
+    by_hand(f"INSERT INTO @{label}_turns (block, value, change) VALUES (9, '1', 1)")
     found, misturned = differences(store, built)
     edited, deleted, moved = (it[:3] for it in spoilt)
     assert len(found) == 4

@@ -16,6 +16,7 @@ import pytest
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from tests.domain.given import request as wanted
 from tests.e2e.conftest import CommandLine
+from tests.projections.examples import stamp
 
 BUILT_IN = ["deployment_list", "deployment_status", "deployment_timeline"]
 IN_ORDER = ["deployment_status", "deployment_list", "deployment_timeline"]
@@ -128,6 +129,7 @@ def edit(cli: CommandLine, *statements: str) -> None:
         ).fetchone()
         for statement in statements:
             connection.execute(statement.format(table=f"deployment_list_v1_{generation}"))
+        stamp(connection)
     connection.close()
 
 

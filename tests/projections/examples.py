@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.read_models import open_read_models
+from deployledger.adapters.read_models.sqlite.records import PLACE_GUARD, checksum
 from deployledger.domain import events
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import DeploymentEvent
@@ -274,14 +275,33 @@ def empty(url: str) -> None:
 
 
 def by_hand(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """Execute a statement past the software under test; ``@`` before a table's name is its schema."""
+    """Execute a statement past the software under test; ``@`` before a table's name is its schema.
+
+    On SQLite, rows are as a fold would have stored them: with the checksums that they have then.
+    """
     if url.startswith("sqlite:///"):
         path = f"{url.removeprefix('sqlite:///')}.read-models"
         with closing(sqlite3.connect(path)) as connection, connection:
-            return connection.execute(statement.replace("@", "")).fetchall()
+            found = connection.execute(statement.replace("@", "")).fetchall()
+            stamp(connection)
+            return found
     with psycopg.connect(url) as session:
         cursor = session.execute(statement.replace("@", "deployledger.").encode())
         return cursor.fetchall() if cursor.description else []
+
+
+def stamp(connection: sqlite3.Connection) -> None:
+    """Give every row of read models on SQLite the checksum, or guard, of what is in it."""
+    for (table,) in connection.execute(
+        "SELECT name FROM sqlite_master WHERE name LIKE '%\\_v%' ESCAPE '\\' AND type = 'table'"
+    ).fetchall():
+        names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        if names[-1] == "checksum":
+            for rowid, *record, _ in connection.execute(f"SELECT rowid, * FROM {table}").fetchall():
+                values = (checksum(record), rowid)
+                connection.execute(f"UPDATE {table} SET checksum = ? WHERE rowid = ?", values)
+        elif names[-1] == "guard":
+            connection.execute(f"UPDATE {table} SET guard = {names[2]} + {PLACE_GUARD}")
 
 
 def tables(url: str) -> set[str]:

@@ -400,7 +400,7 @@ def test_an_added_past_row_is_found_and_removed(kept: ReadModels, database_url: 
 def test_miscounted_changes_are_found_and_mended(kept: ReadModels, database_url: str) -> None:
     table = f"@{label(kept, 'deployment_timeline')}_turns"
     by_hand(database_url, f"UPDATE {table} SET change = change + 5")
-    by_hand(database_url, f"INSERT INTO {table} VALUES (7, '1', 2)")
+    by_hand(database_url, f"INSERT INTO {table} (block, value, change) VALUES (7, '1', 2)")
     assert repaired(kept) == [("change of deleted=False", 2, 7), ("change of deleted=True", 0, 2)]
 
 

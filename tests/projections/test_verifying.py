@@ -140,7 +140,8 @@ def test_a_changed_count_is_found_and_mended(statement: str, models: ReadModels,
     value = "0" if database_url.startswith("sqlite") else "false"
     table = f"@{label(models, 'deployment_list')}_counts"
     by_hand(database_url, statement.format(table, value))
-    assert list_page(models, Listing(), "current").total != 8
+    if not database_url.startswith("sqlite"):  # there, a list that does not fit its counts is rebuilt at once
+        assert list_page(models, Listing(), "current").total != 8
     (verified,) = models.verify(["deployment_list"])
     assert verified.differences
     models.repair(verified)

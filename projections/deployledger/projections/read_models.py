@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
@@ -27,11 +28,13 @@ from deployledger.projections.reports import COUNTS, Progress, Rebuilt, Task, Ve
 from deployledger.projections.store import (
     Applying,
     Found,
+    MissingReadModelError,
     ParkedEvent,
     ReadModelStore,
     Rows,
     Selected,
     Selection,
+    UnreliableReadModelsError,
     check_selection,
 )
 
@@ -92,6 +95,7 @@ Fill = Callable[["ReadModels", Sequence[Task], Callable[[int], None]], None]
 """Does tasks, all at the same time, and tells of every number of events that were read."""
 
 _Read = TypeVar("_Read", Found, Selected)
+_T = TypeVar("_T")
 
 
 class ReadModels:
@@ -175,6 +179,18 @@ class ReadModels:
         """Return the projections that are applied together with this one, itself among them."""
         return self._groups[projection.name]
 
+    def _reliably(self, work: Callable[[], _T]) -> _T:
+        """Return what work returns; if rows are damaged or gone, after they were made from the log again."""
+        try:
+            return work()
+        except UnreliableReadModelsError as error:
+            self.store.renew(error)
+            LOGGER.warning("%s They are rebuilt from the event log.", error.message)
+        except MissingReadModelError:  # another process has renewed them, or somebody has removed this one
+            pass
+        self._prepared.clear()
+        return work()
+
     # Reading ----------------------------------------------------------------------------------------
 
     def get(
@@ -197,7 +213,7 @@ class ReadModels:
         if stored is None:
             return None
         if stored.state is None:
-            parked = self.store.parked(projection, stored.key, limit=1)
+            parked = self._reliably(lambda: self.store.parked(projection, stored.key, limit=1))
             raise ReadModelError(
                 f"{stored.key} cannot be shown: event {stored.parked_from} of the log is parked "
                 f"({parked[0].error if parked else 'why is not known'}).",
@@ -217,7 +233,7 @@ class ReadModels:
     ) -> Found:
         """Return the stored row with a key, and the position that it is of."""
         wanted = _consistency(consistency)
-        return self._read(projection, wanted, lambda: self.store.get(projection, key))
+        return self._reliably(lambda: self._read(projection, wanted, lambda: self.store.get(projection, key)))
 
     def select(
         self,
@@ -233,9 +249,9 @@ class ReadModels:
             ConfigurationError: if the selection asks for what the projection has not.
         """
         check_selection(projection, selection)
-        answer = answer or projection
-        return self._read(
-            projection, _consistency(consistency), lambda: self.store.select(projection, selection, answer)
+        wanted, rows = _consistency(consistency), answer or projection
+        return self._reliably(
+            lambda: self._read(projection, wanted, lambda: self.store.select(projection, selection, rows))
         )
 
     def select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
@@ -248,6 +264,9 @@ class ReadModels:
         check_selection(projection, selection)
         if not projection.temporal:
             raise ConfigurationError(f"Projection {projection.name} keeps no rows of the past.")
+        return self._reliably(lambda: self._select_as_of(projection, selection, as_of))
+
+    def _select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
         self._prepare(projection)
         while True:
             found = self.store.select_as_of(projection, selection, as_of)
@@ -284,9 +303,13 @@ class ReadModels:
         Args:
             until: what is behind this position may be left to others; None means the end of the log.
         """
-        self._prepare(projection)
-        end = self.log.position() if until is None else until
-        return self._catch_up(projection, end, self.store.marker(projection)[0])
+
+        def catch_up() -> int:
+            self._prepare(projection)
+            end = self.log.position() if until is None else until
+            return self._catch_up(projection, end, self.store.marker(projection)[0])
+
+        return self._reliably(catch_up)
 
     def _catch_up(self, projection: Projection[Any], end: int, reached: int) -> int:
         """Apply what is missing up to a position, from where the rows were when they were looked at."""
@@ -466,6 +489,9 @@ class ReadModels:
 
     def status(self) -> list[ReadModelStatus]:
         """Return how all read models stand: those of this software, and older versions that are left."""
+        return self._reliably(self._status)
+
+    def _status(self) -> list[ReadModelStatus]:
         end = self.log.position()
         self.store.prepare([])
         records = {(record.name, record.version): record for record in self.store.records()}
@@ -525,11 +551,15 @@ class ReadModels:
     ) -> list[tuple[str, ParkedEvent]]:
         """Return parked events with the name of their projection, in the order of the log."""
         wanted = [self.projection(name)] if name else list(self.projections.values())
-        found: list[tuple[str, ParkedEvent]] = []
-        for projection in wanted:
-            self._prepare(projection)
-            found += [(projection.name, it) for it in self.store.parked(projection, key, limit)]
-        return found
+
+        def parked() -> list[tuple[str, ParkedEvent]]:
+            found: list[tuple[str, ParkedEvent]] = []
+            for projection in wanted:
+                self._prepare(projection)
+                found += [(projection.name, it) for it in self.store.parked(projection, key, limit)]
+            return found
+
+        return self._reliably(parked)
 
     def retry(self, name: str, key: str | None = None) -> int:
         """Try parked events of a projection again, of one row or of all; return how many are still parked.
@@ -562,13 +592,16 @@ class ReadModels:
                 f"Projection {name} makes its keys itself: a single row of it cannot be rebuilt.",
                 hint=f"Rebuild it whole: `deployledger projections rebuild {name}`.",
             )
-        self._prepare(projection)
         for key in keys:
-            with self.store.applying([projection]) as applying:
-                table = applying.table(projection)
-                folding = self.folding(projection, table)
-                folding.refold(key, applying.position(projection))
-                table.save(folding.changes())
+            self._reliably(partial(self._refold, projection, key))
+
+    def _refold(self, projection: Projection[Any], key: str) -> None:
+        self._prepare(projection)
+        with self.store.applying([projection]) as applying:
+            table = applying.table(projection)
+            folding = self.folding(projection, table)
+            folding.refold(key, applying.position(projection))
+            table.save(folding.changes())
 
     def rebuild(
         self, names: str | Sequence[str], *, workers: int = 1, progress: Progress = lambda done, total: None
@@ -586,7 +619,8 @@ class ReadModels:
             ConfigurationError: if there is no such projection, or the number of workers is out of range.
             ConflictError: if one of them is being rebuilt or verified.
         """
-        return rebuilding.rebuild(self, [names] if isinstance(names, str) else names, workers, progress)
+        wanted = [names] if isinstance(names, str) else names
+        return self._reliably(lambda: rebuilding.rebuild(self, wanted, workers, progress))
 
     def verify(
         self,
@@ -608,7 +642,7 @@ class ReadModels:
             ConflictError: if one of them is being rebuilt or verified.
         """
         wanted = [names] if isinstance(names, str) else names
-        return rebuilding.verify(self, wanted, sample, workers, progress)
+        return self._reliably(lambda: rebuilding.verify(self, wanted, sample, workers, progress))
 
     def repair(self, verified: Verified) -> None:
         """Make the rows anew that a verification found to be different, and the counts."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.exceptions import ConfigurationError, ReadModelError
 from deployledger.domain.findings import Finding
 from deployledger.projections.projection import Projection
 
@@ -18,6 +18,22 @@ POSITIONS_PER_BLOCK = 1024
 
 Changes of these counts are counted by blocks too: those that are made by events at so many positions.
 """
+
+
+class UnreliableReadModelsError(ReadModelError):
+    """What is in the database of read models is not what was stored there: it has to be made again.
+
+    Attributes:
+        token: which database it was, for `ReadModelStore.renew`.
+    """
+
+    def __init__(self, message: str, *, token: object, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.token = token
+
+
+class MissingReadModelError(ReadModelError):
+    """The database has no such read model, or no longer."""
 
 
 class StoredRow(NamedTuple):
@@ -313,7 +329,8 @@ class Applying(Protocol):
 class ReadModelStore(Protocol):
     """A database of read models. Methods block, and may be called from any thread.
 
-    Every method raises ``ReadModelError`` when the database cannot be used.
+    Every method raises ``ReadModelError`` when the database cannot be used: ``MissingReadModelError`` if it
+    lacks the read model, and ``UnreliableReadModelsError`` if it is damaged. Nothing damaged is returned.
     """
 
     @property
@@ -393,6 +410,10 @@ class ReadModelStore(Protocol):
 
     def remove(self, name: str, version: int) -> None:
         """Remove a read model with everything that belongs to it."""
+        ...
+
+    def renew(self, error: UnreliableReadModelsError) -> None:
+        """Put an empty database in the place of the one that an error is of, if it is still there."""
         ...
 
     def findings(self) -> list[Finding]:

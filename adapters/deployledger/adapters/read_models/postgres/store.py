@@ -28,6 +28,7 @@ from deployledger.domain.findings import Finding
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
     Found,
+    MissingReadModelError,
     ParkedEvent,
     PastRow,
     ReadModelRecord,
@@ -35,6 +36,7 @@ from deployledger.projections.store import (
     SelectedRow,
     Selection,
     StoredRow,
+    UnreliableReadModelsError,
 )
 
 _T = TypeVar("_T")
@@ -443,6 +445,10 @@ class PostgresReadModels:
                     (who, projection.name, projection.version),
                 )
 
+    def renew(self, error: UnreliableReadModelsError) -> None:
+        """Raise the error, which no method here raises: damage is found, and mended, by the server."""
+        raise error
+
     def findings(self) -> list[Finding]:
         """Return nothing: the server checks its pages itself."""
         return []
@@ -614,7 +620,7 @@ def _between(keys: tuple[str, str] | None) -> tuple[Composable, list[str]]:
 
 
 def _gone(projection: Projection[Any]) -> ReadModelError:
-    return ReadModelError(
+    return MissingReadModelError(
         f"The read model {projection.label} is not there any more.",
         hint="Open the service again: it is made when it is read.",
     )

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from deployledger.projections.store import POSITIONS_PER_BLOCK, PastRow, Selection
+from deployledger.adapters.read_models.sqlite.records import PLACE_GUARD, checked, checksum
+from deployledger.projections.store import KEY, POSITIONS_PER_BLOCK, PastRow, Selection, StoredRow
 
 if TYPE_CHECKING:
     from deployledger.adapters.read_models.sqlite.tables import RowTable
@@ -30,12 +31,12 @@ class PastTable:
         statements = [
             f"CREATE TABLE {self.rows} (key TEXT NOT NULL, first_position INTEGER NOT NULL, "
             "position INTEGER NOT NULL, until INTEGER NOT NULL, was_removed INTEGER NOT NULL, "
-            f"state TEXT NOT NULL{self._table.column_definitions()})"
+            f"state TEXT NOT NULL{self._table.column_definitions()}, checksum INTEGER NOT NULL DEFAULT 0)"
         ]
         if self._table.projection.counted:
             statements.append(
                 f"CREATE TABLE {self.turns} (block INTEGER, value INTEGER, change INTEGER NOT NULL, "
-                "PRIMARY KEY (block, value)) WITHOUT ROWID"
+                "guard INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (block, value)) WITHOUT ROWID"
             )
         return statements
 
@@ -53,19 +54,47 @@ class PastTable:
     @cached_property
     def select_by_key(self) -> str:
         """The statement that selects the past rows with a key."""
-        columns = ", ".join(self.all_columns)
+        columns = ", ".join([*self.all_columns, "checksum"])
         return f"SELECT {columns} FROM {self.rows} WHERE key = ? ORDER BY position"  # noqa: S608
 
     @cached_property
     def insert(self) -> str:
         """The statement that stores a past row."""
-        columns, values = ", ".join(self.all_columns), ", ".join("?" * len(self.all_columns))
+        names = [*self.all_columns, "checksum"]
+        columns, values = ", ".join(names), ", ".join("?" * len(names))
         return f"INSERT INTO {self.rows} ({columns}) VALUES ({values})"  # noqa: S608
 
     def record(self, row: PastRow) -> list[Any]:
-        """Return a past row as it is stored."""
+        """Return a past row as it is stored, with its checksum."""
         state = row.state.decode() if isinstance(row.state, bytes) else row.state
-        return [*row[:4], int(row.was_removed), state, *self._table.encode_all(row.columns)]
+        key = self._table.encode(KEY, row.key)
+        record = [key, *row[1:4], int(row.was_removed), state, *self._table.encode_all(row.columns)]
+        return [*record, checksum(record)]
+
+    def checked_row(self, record: Sequence[Any]) -> PastRow | None:
+        """Return the past row in a record of all columns and the checksum.
+
+        Raises:
+            DamageError: if it is not the row that was stored.
+        """
+        values = checked(record, self.rows)
+        return None if values is None else self.past_row(values)
+
+    def row_as_of(self, record: Sequence[Any], as_of: int) -> StoredRow | None:
+        """Return the row in a record of `page`, as it was at a position.
+
+        Raises:
+            DamageError: if it, or the past row that it is, is not the one that was stored.
+        """
+        key, first_position, position, state, *columns, parked_from, until, was_removed, expected = record
+        if was_removed is None:
+            told = [key, first_position, position, parked_from, state, *columns, expected]
+        else:
+            told = [key, first_position, position, until, was_removed, state, *columns, expected]
+        if checked(told, self.rows) is None:
+            return None
+        parked = parked_from if parked_from is not None and parked_from <= as_of else None
+        return StoredRow(key, first_position, position, parked, self._table.decode_all(columns), state)
 
     def past_row(self, record: Sequence[Any]) -> PastRow | None:
         """Return the past row in a record of all columns; None if it is an empty one of a join."""
@@ -95,7 +124,7 @@ class PastTable:
         if selection.conditions or not self._table.projection.counted:
             return (
                 f"SELECT (SELECT count(*) FROM {rows} WHERE position <= {as_of} AND {where}) + "  # noqa: S608
-                f"(SELECT count(*) FROM {past} WHERE position <= {as_of} AND until > {as_of} AND {where})",
+                f"(SELECT count(*) FROM {past} WHERE position <= {as_of} AND until > {as_of} AND {where}), 0",
                 values * 2,
             )
         # Whole blocks were added up; of the block of the position, the rows are that begin or end in it.
@@ -106,7 +135,8 @@ class PastTable:
             f"SELECT (SELECT coalesce(sum(change), 0) FROM {self.turns} WHERE block < {block} {value}) + "  # noqa: S608
             f"(SELECT count(*) FROM {rows} WHERE position {within}) + "
             f"(SELECT count(*) FROM {past} WHERE position {within}) - "
-            f"(SELECT count(*) FROM {past} WHERE until {within})",
+            f"(SELECT count(*) FROM {past} WHERE until {within}), "
+            f"(SELECT coalesce(sum(change + {PLACE_GUARD} IS NOT guard), 0) FROM {self.turns})",
             values * 4,
         )
 
@@ -133,11 +163,11 @@ class PastTable:
 
     def _held(self, as_of: int) -> list[str]:
         """Return the rows that held: those that still do, and those that no longer do."""
-        names = ", ".join(["state", *self._table.columns])
+        names = ", ".join(["key, first_position, position, state", *self._table.columns])
         return [
-            f"SELECT key, first_position, position, {_parked_from(as_of)}, {names} "  # noqa: S608
+            f"SELECT {names}, parked_from, NULL AS until, NULL AS was_removed, checksum "  # noqa: S608
             f"FROM {self._table.rows} WHERE position <= {as_of}",
-            f"SELECT key, first_position, position, NULL AS parked_from, {names} "  # noqa: S608
+            f"SELECT {names}, NULL AS parked_from, until, was_removed, checksum "  # noqa: S608
             f"FROM {self.rows} WHERE position <= {as_of} AND until > {as_of}",
         ]
 
@@ -149,24 +179,24 @@ class PastTable:
         """
         names = ["state", *self._table.columns]
 
-        def either(name: str) -> str:
-            return f"CASE WHEN r.position <= {as_of} THEN r.{name} ELSE p.{name} END AS {name}"
+        def either(name: str, live: str = "r.{}", past: str = "p.{}") -> str:
+            live, past = live.format(name), past.format(name)
+            return f"CASE WHEN r.position <= {as_of} THEN {live} ELSE {past} END AS {name}"
 
         before = (
             f"(SELECT rowid FROM {self.rows} WHERE key = r.key AND position <= {as_of} "  # noqa: S608
             f"AND until > {as_of} ORDER BY position DESC LIMIT 1)"
         )
         return [
-            f"SELECT r.key, r.first_position, {either('position')}, {_parked_from(as_of)}, "  # noqa: S608
-            f"{', '.join(map(either, names))} FROM {self._table.rows} r LEFT JOIN {self.rows} p "
+            f"SELECT r.key, r.first_position, {either('position')}, "  # noqa: S608
+            f"{', '.join(map(either, names))}, {either('parked_from', past='NULL')}, "
+            f"{either('until', live='NULL')}, {either('was_removed', live='NULL')}, {either('checksum')} "
+            f"FROM {self._table.rows} r LEFT JOIN {self.rows} p "
             f"ON p.rowid = CASE WHEN r.position > {as_of} THEN {before} END "
             f"WHERE r.first_position <= {as_of}",
-            "SELECT r.key, r.first_position, p.position AS position, NULL AS parked_from, "  # noqa: S608
-            f"{', '.join(f'p.{name} AS {name}' for name in names)} "
+            "SELECT r.key, r.first_position, p.position AS position, "  # noqa: S608
+            f"{', '.join(f'p.{name} AS {name}' for name in names)}, NULL AS parked_from, p.until AS until, "
+            "p.was_removed AS was_removed, p.checksum AS checksum "
             f"FROM {self.rows} r JOIN {self.rows} p ON p.rowid = {before} "
             f"WHERE r.was_removed = 1 AND r.first_position <= {as_of} AND r.until > {as_of}",
         ]
-
-
-def _parked_from(as_of: int) -> str:
-    return f"CASE WHEN parked_from <= {as_of} THEN parked_from END AS parked_from"

@@ -1,18 +1,28 @@
 """Read models in an SQLite file of their own, or in memory."""
 
 import fcntl
+import mmap
 import os
+import shutil
 import socket
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from deployledger.adapters.read_models.shapes import check_shape, shape_of
+from deployledger.adapters.read_models.sqlite.records import (
+    GUARDED,
+    IS_INTACT,
+    PLACE_GUARD,
+    DamageError,
+    checked,
+    guard,
+)
 from deployledger.adapters.read_models.sqlite.tables import (
     MODELS,
     PARKED,
@@ -25,13 +35,14 @@ from deployledger.adapters.read_models.sqlite.tables import (
     quoted,
     table_label,
 )
-from deployledger.adapters.sqlite import advice, integrity, transaction
+from deployledger.adapters.sqlite import INTEGRITY, advice, damage, integrity, is_damage, transaction
 from deployledger.domain.exceptions import ReadModelError
-from deployledger.domain.findings import Finding
+from deployledger.domain.findings import Finding, Outcome
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
     Changes,
     Found,
+    MissingReadModelError,
     ParkedEvent,
     PastRow,
     ReadModelRecord,
@@ -39,11 +50,15 @@ from deployledger.projections.store import (
     SelectedRow,
     Selection,
     StoredRow,
+    UnreliableReadModelsError,
 )
 from deployledger.service.private_files import make_file, make_folder, open_file
 
-SCHEMA_VERSION = 1
-"""The version of what is in a file; its ``user_version``."""
+SCHEMA_VERSION = 2
+"""The version of what is in a file; its ``user_version``. Version 1 had no checksums."""
+
+CHECKED_WHOLE_BYTES = 8 << 20
+"""Up to this size a file is checked whole when a process first opens it; a larger one as it is read."""
 
 _ATTEMPTS = 5
 _BUSY_SECONDS = 10
@@ -53,6 +68,7 @@ _IDLE_CONNECTIONS = 8
 _SAVED_AT_ONCE = 2_000
 _DELETED_AT_ONCE = 5_000
 _DROPPED_AT_ONCE = 250_000
+_EARLIER = "earlier version of deployledger"
 _OTHERWISE = (
     "Check that it and its folder can be written. If it is damaged, remove it: it is made again from the log."
 )
@@ -79,6 +95,8 @@ class SQLiteReadModels:
         self._memory: sqlite3.Connection | None = None
         self._memory_lock = threading.RLock()
         self._live: dict[tuple[str, int], RowTable] = {}
+        self._checked: tuple[int, int] | None = None
+        """Which file was checked when it was opened."""
 
     @property
     def described_as(self) -> str:
@@ -114,11 +132,23 @@ class SQLiteReadModels:
                 with self._memory_lock:
                     if self._memory is None:
                         self._memory = self._connect(":memory:")
-                    yield self._memory
+                    try:
+                        yield self._memory
+                    except DamageError as error:
+                        raise self._unusable(str(error)) from error
                 return
             file, connection = self._of_file(self._path)
             try:
+                self._check_whole(file, connection)
                 yield connection
+            except DamageError as error:
+                connection.close()
+                raise self._unreliable(str(error), file) from error
+            except sqlite3.Error as error:
+                connection.close()
+                if _is_damage(error):
+                    raise self._unreliable(str(error), file) from error
+                raise
             except BaseException:
                 connection.close()  # which also ends what it was about to do
                 raise
@@ -142,12 +172,73 @@ class SQLiteReadModels:
             raise self._unusable(f"the folder cannot be made: {error.strerror}") from error
         with suppress(OSError):  # SQLite says why
             make_file(path)
-        connection = self._connect(str(path))
+        try:
+            connection = self._connect(str(path))
+        except sqlite3.Error as error:
+            if (damaged := _identity(path)) is not None and _is_damage(error):
+                raise self._unreliable(str(error), damaged) from error
+            raise
         found = _identity(path)
         if found is None:
             connection.close()
             raise self._unusable("the file was removed while it was opened")
         return found, connection
+
+    def _check_whole(self, file: tuple[int, int], connection: sqlite3.Connection) -> None:
+        """Check a file that this process has not checked yet, if that does not take long.
+
+        Raises:
+            DamageError: if it is damaged, or has no checksums.
+        """
+        if self._checked == file:
+            return
+        if self._found_version(connection) < SCHEMA_VERSION:
+            raise DamageError(_EARLIER)
+        pages, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+        )
+        if pages * size <= CHECKED_WHOLE_BYTES:
+            with transaction(connection, "BEGIN"):
+                if found := damage(connection) or damaged_record(connection):
+                    raise DamageError(found)
+        self._checked = file
+
+    def _unreliable(self, reason: str, file: tuple[int, int]) -> UnreliableReadModelsError:
+        if reason == _EARLIER:
+            message = f"The read models in {self.described_as} were made by an {_EARLIER}."
+        else:
+            message = f"The read models in {self.described_as} are damaged: {reason}."
+        return UnreliableReadModelsError(message, token=file, hint=_OTHERWISE)
+
+    def renew(self, error: UnreliableReadModelsError) -> None:
+        """Put an empty file in the place of a damaged one, unless somebody else did.
+
+        Connections to the damaged file, of whichever process, are closed when they are used next. The path
+        always has a file: what is beside it is removed first, so that no write-ahead log meets the new one.
+        """
+        path = self._path
+        if path is None:
+            return
+        fresh = path.with_name(f"{path.name}.new")
+        try:
+            with self._alone():
+                if _identity(path) != error.token:
+                    return
+                if not _is_ours(path):
+                    raise self._unusable("it has never had read models")
+                fresh.unlink(missing_ok=True)
+                make_file(fresh)
+                with closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
+                    _create_tables(connection)
+                shutil.copymode(path, fresh)
+                for ending in ("-wal", "-shm"):
+                    path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
+                fresh.replace(path)
+        except (OSError, ValueError, sqlite3.Error) as failure:
+            raise self._unusable(
+                f"{error.message.rstrip('.')}, and cannot be replaced: {failure}"
+            ) from failure
+        self._live.clear()
 
     def _pop_idle(self) -> tuple[tuple[int, int], sqlite3.Connection] | None:
         try:
@@ -169,6 +260,7 @@ class SQLiteReadModels:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             # Nothing is deleted here that is not in the log: it need not be overwritten, which takes long.
             connection.execute("PRAGMA secure_delete = OFF")
+            connection.execute("PRAGMA cell_size_check = ON")
             if self._found_version(connection) == 0:
                 self._create(connection)
         except BaseException:
@@ -187,13 +279,7 @@ class SQLiteReadModels:
 
     def _create(self, connection: sqlite3.Connection) -> None:
         with self._alone():
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("BEGIN IMMEDIATE")
-            if self._found_version(connection) == 0:
-                for statement in _CREATE:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
+            _create_tables(connection)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -256,20 +342,27 @@ class SQLiteReadModels:
         self, connection: sqlite3.Connection, projection: Projection[Any]
     ) -> tuple[int | None, int, str] | None:
         """Return the number of the table that is read, the position, and the shape; None if not prepared."""
-        found: tuple[int | None, int, str] | None = connection.execute(
-            f"SELECT generation, position, shape FROM {MODELS} WHERE name = ? AND version = ?",  # noqa: S608
+        found = connection.execute(
+            f"SELECT generation, position, shape, {IS_INTACT} FROM {MODELS} m "  # noqa: S608
+            "WHERE name = ? AND version = ?",
             (projection.name, projection.version),
         ).fetchone()
-        return found
+        if found is None:
+            return None
+        _require_intact(found[3], projection)
+        return found[0], found[1], found[2]
 
     def marker(self, projection: Projection[Any]) -> tuple[int, str]:
         """Return up to where the log is applied to what is read, and which event is there."""
         with self._connection() as connection:
-            position, marker = connection.execute(
-                f"SELECT position, marker FROM {MODELS} WHERE name = ? AND version = ?",  # noqa: S608
+            found = connection.execute(
+                f"SELECT position, marker, {IS_INTACT} FROM {MODELS} m WHERE name = ? AND version = ?",  # noqa: S608
                 (projection.name, projection.version),
             ).fetchone()
-            return position, marker
+            if found is None:
+                raise _gone(projection)
+            _require_intact(found[2], projection)
+            return found[0], found[1]
 
     def forget(self, projection: Projection[Any]) -> None:
         """Leave a projection without a table that is read; the next rebuild drops it."""
@@ -319,7 +412,9 @@ class SQLiteReadModels:
         place = (projection.name, projection.version)
         table = self._live.get(place)
         if table is None or table.generation != record[0]:
-            table = self._live[place] = RowTable(projection, record[0])
+            table = RowTable(projection, record[0])
+            table.check_definition(connection)
+            self._live[place] = table
         return table, record[1]
 
     # Reading ----------------------------------------------------------------------------------------
@@ -337,7 +432,8 @@ class SQLiteReadModels:
                         raise
                     record = None
                 if record is not None and record[0] == table.generation:
-                    return Found(table.stored_row(record[2:]), record[1], None)
+                    _require_intact(record[2], projection)
+                    return Found(table.checked_row(record[3:]), record[1], None)
                 self._look_up(connection, projection)  # another table has become the one that is read
         raise ReadModelError(
             f"The read models in {self.described_as} change all the time.", hint="Try again."
@@ -348,7 +444,7 @@ class SQLiteReadModels:
         with self._snapshot() as connection:
             table, position = self._look_up(connection, projection)
             other, other_position = self._look_up(connection, answer)
-            total = connection.execute(*table.total(selection)).fetchone()[0]
+            total = _total(connection, *table.total(selection))
             position = min(position, other_position)
             start = None
             if table.starts_at_block(selection):
@@ -356,13 +452,16 @@ class SQLiteReadModels:
                 if start is None:  # there are not so many
                     return Selected([], total, position, None)
             records = connection.execute(*table.page(selection, other, start)).fetchall()
-        rows = [
-            SelectedRow(
-                table.decode(selection.sort, record[0]) if selection.sort else record[0], record[1], row
-            )
-            for record in records
-            if (row := other.stored_row(record[2:])) is not None
-        ]
+            width = len(other.all_columns) + 3
+            rows = [
+                SelectedRow(
+                    table.decode(selection.sort, record[0]) if selection.sort else record[0], record[1], row
+                )
+                for record in records
+                if (row := other.checked_row(record[2:width])) is not None
+                and (other is table or table.checked_row(record[width:]) is not None)
+            ]
+            _require_all(projection, selection, total, rows)
         return Selected(rows, total, position, None)
 
     def select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
@@ -370,15 +469,16 @@ class SQLiteReadModels:
         with self._snapshot() as connection:
             table, position = self._look_up(connection, projection)
             assert table.past is not None  # noqa: S101  # only of a temporal projection
-            total = connection.execute(*table.past.total(selection, as_of)).fetchone()[0]
+            total = _total(connection, *table.past.total(selection, as_of))
             records = connection.execute(*table.past.page(selection, as_of)).fetchall()
-        rows = [
-            SelectedRow(
-                table.decode(selection.sort, record[0]) if selection.sort else record[0], record[2], row
-            )
-            for record in records
-            if (row := table.stored_row(record[1:])) is not None
-        ]
+            rows = [
+                SelectedRow(
+                    table.decode(selection.sort, record[0]) if selection.sort else record[0], record[2], row
+                )
+                for record in records
+                if (row := table.past.row_as_of(record[1:], as_of)) is not None
+            ]
+            _require_all(projection, selection, total, rows)
         return Selected(rows, total, position, None)
 
     # Applying ---------------------------------------------------------------------------------------
@@ -462,11 +562,13 @@ class SQLiteReadModels:
         """Return what there is, of every version."""
         query = (
             "SELECT name, version, generation, position, updated_at, rebuilt_at, rebuild_seconds, "  # noqa: S608
-            f"rebuild_events, follower FROM {MODELS} WHERE generation IS NOT NULL ORDER BY name, version"
+            f"rebuild_events, follower, {IS_INTACT} FROM {MODELS} m WHERE generation IS NOT NULL "
+            "ORDER BY name, version"
         )
         with self._snapshot() as connection:
             records = []
-            for name, version, generation, *others in connection.execute(query).fetchall():
+            for name, version, generation, *others, is_intact in connection.execute(query).fetchall():
+                _require_intact(is_intact, f"{name} version {version}")
                 table = quoted(table_label(name, version, generation))
                 rows = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
                 parked = connection.execute(
@@ -496,15 +598,16 @@ class SQLiteReadModels:
     ) -> list[ParkedEvent]:
         """Return parked events in the order of the log, of one row or of all."""
         query = (
-            "SELECT key, p.position, stream_id, stream_version, topic, error, parked_at "  # noqa: S608
-            f"FROM {PARKED} p JOIN {MODELS} m USING (generation) WHERE name = ?1 AND version = ?2 "
+            "SELECT generation, key, p.position, stream_id, stream_version, topic, error, parked_at, "  # noqa: S608
+            f"p.checksum FROM {PARKED} p JOIN {MODELS} m USING (generation) WHERE name = ?1 AND version = ?2 "
             "AND (?3 IS NULL OR key = ?3) ORDER BY p.position LIMIT ?4"
         )
         with self._connection() as connection:
             found = connection.execute(query, (projection.name, projection.version, key, limit)).fetchall()
+            records = [checked(record, PARKED) or [] for record in found]
         return [
             ParkedEvent(key, position, stream, version, topic, error, moment(parked_at))
-            for key, position, stream, version, topic, error, parked_at in found
+            for _, key, position, stream, version, topic, error, parked_at in records
         ]
 
     def follow_as(self, projections: Sequence[Projection[Any]], who: str) -> None:
@@ -519,8 +622,18 @@ class SQLiteReadModels:
         """Check the file for damage; there is none to check before it is first used."""
         if self._path is None or not self._path.exists():
             return []
-        with self._connection() as connection:
-            return [integrity(connection, f"the read models, {self._path},", _OTHERWISE)]
+        described_as = f"the read models, {self._path},"
+        try:
+            with closing(self._connect(str(self._path))) as connection:  # one that is not checked and renewed
+                finding = integrity(connection, described_as, _OTHERWISE)
+                if not finding.is_problem and self._found_version(connection) == SCHEMA_VERSION:
+                    with transaction(connection, "BEGIN"):
+                        if found := damaged_record(connection):
+                            message = f"The SQLite file of {described_as} is damaged: {found}."
+                            finding = Finding(INTEGRITY, Outcome.PROBLEM, message, _OTHERWISE)
+        except sqlite3.Error as error:
+            raise self._unusable(str(error), advice(error, _OTHERWISE)) from error
+        return [finding]
 
     def remove(self, name: str, version: int) -> None:
         """Remove a read model with everything that belongs to it."""
@@ -632,6 +745,98 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _is_ours(path: Path) -> bool:
+    """Return whether a file, however damaged, is one of read models: it has the name of a table of theirs."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(TABLES.encode()) >= 0
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    """Create what a file has before it has any read model, unless somebody else did meanwhile."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    with transaction(connection):
+        if not connection.execute("PRAGMA user_version").fetchone()[0]:
+            for statement in _CREATE:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error is of damage, as also where a statement of ours does not fit the tables."""
+    return is_damage(error) or str(error).startswith(
+        (
+            "no such table",
+            "no such column",
+            "malformed",
+            "unsupported file format",
+            "table ",
+            "index ",
+            "trigger ",
+            "there is already",
+        )
+    )
+
+
+def _require_intact(is_intact: object, projection: object) -> None:
+    if is_intact != 1:
+        label = getattr(projection, "label", projection)
+        raise DamageError(f"the record of {label} is not as it was stored")
+
+
+def _require_all(
+    projection: Projection[Any], selection: Selection, total: int, rows: Sequence[SelectedRow]
+) -> None:
+    """Check that a page has as many rows as the counts say."""
+    if projection.counted is None or selection.conditions or selection.after is not None:
+        return
+    if len(rows) != max(0, min(selection.limit, total - selection.offset)):
+        raise DamageError(f"a page of {projection.label} has {len(rows)} rows, of {total} in all")
+
+
+def _total(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> int:
+    total, damaged = connection.execute(query, values).fetchone()
+    if damaged:
+        raise DamageError("a count is not as it was stored")
+    return int(total)
+
+
+def damaged_record(connection: sqlite3.Connection) -> str:
+    """Return which record of the read models that are read is not as it was stored; else an empty text."""
+    models = connection.execute(
+        f"SELECT name, version, generation, {IS_INTACT} FROM {MODELS} m"  # noqa: S608
+    ).fetchall()
+    try:
+        for name, version, generation, is_intact in models:
+            _require_intact(is_intact, f"{name} version {version}")
+            if generation is not None:
+                _check_table(connection, table_label(name, version, generation))
+        for record in connection.execute(f"SELECT * FROM {PARKED}"):  # noqa: S608
+            checked(record, PARKED)
+    except DamageError as error:
+        return str(error)
+    except sqlite3.Error as error:
+        if _is_damage(error):
+            return str(error)
+        raise
+    return ""
+
+
+def _check_table(connection: sqlite3.Connection, label: str) -> None:
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for name in (label, f"{label}_past"):
+        if name in there or name == label:
+            for record in connection.execute(f"SELECT * FROM {quoted(name)}"):  # noqa: S608
+                checked(record, name)
+    for name, column in ((f"{label}_counts", "rows"), (f"{label}_turns", "change")):
+        if name in there:
+            _total(
+                connection,
+                f"SELECT 0, coalesce(sum({column} + {PLACE_GUARD} IS NOT guard), 0) "  # noqa: S608
+                f"FROM {quoted(name)}",
+                (),
+            )
+
+
 def _one(connection: sqlite3.Connection, query: str, value: int | str) -> tuple[Any, ...] | None:
     record: tuple[Any, ...] | None = connection.execute(query, (value,)).fetchone()
     return record
@@ -657,7 +862,7 @@ def _now() -> int:
 
 
 def _gone(projection: Projection[Any]) -> ReadModelError:
-    return ReadModelError(
+    return MissingReadModelError(
         f"The read model {projection.label} is not there any more.",
         hint="Open the service again: it is made when it is read.",
     )
@@ -677,8 +882,14 @@ _CREATE = [
         rebuild_seconds REAL,
         rebuild_events INTEGER,
         follower TEXT,
+        guard TEXT,
         PRIMARY KEY (name, version)
     )""",
+    *(
+        f"""CREATE TRIGGER {MODELS}_{name} AFTER {name} {columns} ON {MODELS} BEGIN
+        UPDATE {MODELS} SET guard = {guard("new")} WHERE rowid = new.rowid; END"""  # noqa: S608
+        for name, columns in (("insert", ""), ("update", f"OF {', '.join(GUARDED)}"))
+    ),
     f"""CREATE TABLE {TABLES} (
         generation INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT NOT NULL,
@@ -695,6 +906,7 @@ _CREATE = [
         topic TEXT NOT NULL,
         error TEXT NOT NULL,
         parked_at INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
         PRIMARY KEY (generation, position)
     )""",
 ]

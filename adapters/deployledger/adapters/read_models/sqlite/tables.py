@@ -10,11 +10,19 @@ from typing import Any, get_args
 from uuid import UUID
 
 from deployledger.adapters.read_models.sqlite.past import PastTable
+from deployledger.adapters.read_models.sqlite.records import (
+    IS_INTACT,
+    PLACE_GUARD,
+    DamageError,
+    checked,
+    checksum,
+)
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
     KEY,
     POSITIONS_PER_BLOCK,
     Changes,
+    ParkedEvent,
     PastRow,
     Selection,
     StoredRow,
@@ -41,11 +49,23 @@ def moment(stored: int) -> datetime:
 
 def _float(value: float) -> float | str:
     # SQLite would make NULL of what is not a number. As text it comes after all numbers, as on PostgreSQL.
-    return value if value == value else "NaN"
+    # It stores -0.0 as 0.
+    return float(value) + 0.0 if value == value else "NaN"
+
+
+def _text(value: str) -> str:
+    return value if type(value) is str else str.__str__(value)  # as the driver stores a member of an enum
 
 
 _TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER", datetime: "INTEGER", UUID: "TEXT"}
-_ENCODE: dict[type, Callable[[Any], Any]] = {bool: int, datetime: microseconds, UUID: str, float: _float}
+_ENCODE: dict[type, Callable[[Any], Any]] = {
+    str: _text,
+    int: int,
+    bool: int,
+    datetime: microseconds,
+    UUID: str,
+    float: _float,
+}
 _DECODE: dict[type, Callable[[Any], Any]] = {
     bool: {0: False, 1: True}.__getitem__,
     datetime: moment,
@@ -89,10 +109,21 @@ class RowTable:
         return _DECODE[kind](stored) if stored is not None and kind in _DECODE else stored
 
     def record(self, row: StoredRow) -> list[Any]:
-        """Return a row as it is stored."""
+        """Return a row as it is stored, with its checksum."""
         state = row.state.decode() if isinstance(row.state, bytes) else row.state
         columns = self.encode_all(row.columns)
-        return [row.key, row.first_position, row.position, row.parked_from, state, *columns]
+        key = _text(row.key)
+        record = [key, row.first_position, row.position, row.parked_from, state, *columns]
+        return [*record, checksum(record)]
+
+    def checked_row(self, record: Sequence[Any]) -> StoredRow | None:
+        """Return the row in a record of all columns and the checksum; None if it is an empty one of a join.
+
+        Raises:
+            DamageError: if it is not the row that was stored.
+        """
+        values = checked(record, self._label)
+        return None if values is None else self.stored_row(values)
 
     def encode_all(self, values: Sequence[Any]) -> list[Any]:
         """Return the values of all columns as they are stored."""
@@ -133,12 +164,13 @@ class RowTable:
         """Return the statements that create the tables, without the indexes that can wait."""
         statements = [
             f"CREATE TABLE {self.rows} (key TEXT PRIMARY KEY NOT NULL, first_position INTEGER NOT NULL, "
-            f"position INTEGER NOT NULL, parked_from INTEGER, state TEXT{self.column_definitions()})"
+            f"position INTEGER NOT NULL, parked_from INTEGER, state TEXT{self.column_definitions()}, "
+            "checksum INTEGER NOT NULL DEFAULT 0)"
         ]
         if self.projection.counted:
             statements.append(
                 f"CREATE TABLE {self.counts} (block INTEGER, value INTEGER, rows INTEGER NOT NULL, "
-                "PRIMARY KEY (block, value)) WITHOUT ROWID"
+                "guard INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (block, value)) WITHOUT ROWID"
             )
         if self.past is not None:
             statements += self.past.create_statements()
@@ -154,18 +186,37 @@ class RowTable:
             for number, names in enumerate(groups)
         ]
 
+    def check_definition(self, connection: sqlite3.Connection) -> None:
+        """Check that the tables and indexes in the database are those that were created.
+
+        Raises:
+            DamageError: if they are not: statements would mean something else.
+        """
+        expected = {*self.create_statements(), *self.complete_statements()}
+        names = [f"{self._label}{suffix}" for suffix in ("", "_counts", "_past", "_turns")]
+        found = connection.execute(
+            "SELECT sql FROM sqlite_master "
+            "WHERE tbl_name IN (SELECT value FROM json_each(?)) AND sql IS NOT NULL",
+            (_json(names),),
+        )
+        if {sql for (sql,) in found} != expected:
+            raise DamageError(
+                f"the table {self._label} does not have the definition that it was created with"
+            )
+
     @cached_property
     def select_by_keys(self) -> str:
         """The statement that selects rows by a JSON array of keys."""
-        columns = ", ".join(self.all_columns)
+        columns = ", ".join([*self.all_columns, "checksum"])
         return f"SELECT {columns} FROM {self.rows} WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
 
     @cached_property
     def upsert(self) -> str:
         """The statement that stores a row."""
-        columns = ", ".join(self.all_columns)
-        changes = ", ".join(f"{name} = excluded.{name}" for name in self.all_columns[1:])
-        values = ", ".join("?" * len(self.all_columns))
+        names = [*self.all_columns, "checksum"]
+        columns = ", ".join(names)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+        values = ", ".join("?" * len(names))
         return (
             f"INSERT INTO {self.rows} ({columns}) VALUES ({values}) ON CONFLICT (key) DO UPDATE SET {changes}"  # noqa: S608
         )
@@ -174,7 +225,7 @@ class RowTable:
     def get(self) -> str:
         """The statement that gets one row with the state of the read model, by key, name and version."""
         return (
-            f"SELECT m.generation, m.position, {self.columns_of('r')} FROM {MODELS} m "  # noqa: S608
+            f"SELECT m.generation, m.position, {IS_INTACT}, {self.columns_of('r')} FROM {MODELS} m "  # noqa: S608
             f"LEFT JOIN {self.rows} r ON r.key = ? WHERE m.name = ? AND m.version = ?"
         )
 
@@ -192,8 +243,8 @@ class RowTable:
         )
 
     def columns_of(self, alias: str) -> str:
-        """Return the names of all columns of a table with an alias, in the order of `stored_row`."""
-        return ", ".join(f"{alias}.{name}" for name in self.all_columns)
+        """Return the names of all columns of a table with an alias, in the order of `checked_row`."""
+        return ", ".join(f"{alias}.{name}" for name in (*self.all_columns, "checksum"))
 
     def where(self, selection: Selection) -> tuple[str, list[Any]]:
         """Return the condition of a selection, without its place in the order, and its values."""
@@ -219,12 +270,16 @@ class RowTable:
         return " AND ".join(conditions), values
 
     def total(self, selection: Selection) -> tuple[str, list[Any]]:
-        """Return the statement that tells how many rows are selected in all, and its values."""
+        """Return the statement of how many rows are selected in all, and how many counts are damaged."""
         if selection.conditions or not self.projection.counted:
             where, values = self.where(selection)
-            return f"SELECT count(*) FROM {self.rows} WHERE {where}", values  # noqa: S608
+            return f"SELECT count(*), 0 FROM {self.rows} WHERE {where}", values  # noqa: S608
         where, values = _counted(selection)
-        return f"SELECT coalesce(sum(rows), 0) FROM {self.counts} WHERE {where}", values  # noqa: S608
+        return (
+            f"SELECT coalesce(sum(rows), 0), coalesce(sum(rows + {PLACE_GUARD} IS NOT guard), 0) "  # noqa: S608
+            f"FROM {self.counts} WHERE {where}",
+            values,
+        )
 
     def starts_at_block(self, selection: Selection) -> bool:
         """Return whether the counts tell where the rows after the offset begin."""
@@ -246,7 +301,7 @@ class RowTable:
     def page(
         self, selection: Selection, answer: "RowTable", start: tuple[int, int] | None
     ) -> tuple[str, list[Any]]:
-        """Return the statement that selects rows, and its values.
+        """Return the statement that selects rows, and its values: the rows that answer, then those selected.
 
         Args:
             start: the block with the row after the offset, and how many are before it, if that is known.
@@ -269,9 +324,10 @@ class RowTable:
         way, by_position = _directions(selection)
         sorting, order = self.sorting(selection), self.order(selection)
         return (
-            f"SELECT p.sorted_by, p.first_position, {answer.columns_of('a')} FROM "  # noqa: S608
+            f"SELECT p.sorted_by, p.first_position, {answer.columns_of('a')}, {self.columns_of('s')} FROM "  # noqa: S608
             f"(SELECT {sorting} AS sorted_by, first_position, key FROM {self.rows} WHERE {where} "
             f"ORDER BY {order} LIMIT ? OFFSET ?) AS p CROSS JOIN {answer.rows} a ON a.key = p.key "
+            f"CROSS JOIN {self.rows} s ON s.key = p.key "
             f"ORDER BY p.sorted_by {way}, p.first_position {by_position}",
             [*values, selection.limit, offset],
         )
@@ -343,7 +399,7 @@ class ConnectionTable:
     def load(self, keys: Sequence[str]) -> list[StoredRow]:
         """Return the rows that there are among those with these keys."""
         found = self._connection.execute(self._table.select_by_keys, (_json(keys),))
-        return [row for record in found if (row := self._table.stored_row(record)) is not None]
+        return [row for record in found if (row := self._table.checked_row(record)) is not None]
 
     def parked_streams(self) -> list[str]:
         """Return the keys of what is parked by stream, not by row."""
@@ -355,16 +411,22 @@ class ConnectionTable:
         past = self._table.past
         assert past is not None  # noqa: S101  # only of a temporal projection
         found = self._connection.execute(past.select_by_key, (key,))
-        return [row for record in found if (row := past.past_row(record)) is not None]
+        return [row for record in found if (row := past.checked_row(record)) is not None]
 
     def recount(self) -> None:
         """Make the counts anew, from the rows."""
         counts, past = self._table.counts, self._table.past
         self._connection.execute(f"DELETE FROM {counts}")  # noqa: S608
-        self._connection.execute(f"INSERT INTO {counts} (block, value, rows) {self._table.recounted()}")
+        self._connection.execute(
+            f"INSERT INTO {counts} SELECT block, value, rows, rows + {PLACE_GUARD} "  # noqa: S608
+            f"FROM ({self._table.recounted()})"
+        )
         if past is not None:
             self._connection.execute(f"DELETE FROM {past.turns}")  # noqa: S608
-            self._connection.execute(f"INSERT INTO {past.turns} (block, value, change) {past.returned()}")
+            self._connection.execute(
+                f"INSERT INTO {past.turns} SELECT block, value, change, change + {PLACE_GUARD} "  # noqa: S608
+                f"FROM ({past.returned()})"
+            )
 
     def save(self, changes: Changes) -> None:
         """Make the changes."""
@@ -380,8 +442,8 @@ class ConnectionTable:
             (table.generation, _json(changes.unparked)),
         )
         connection.executemany(
-            f"INSERT INTO {PARKED} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-            [(table.generation, *it[:-1], microseconds(it.parked_at)) for it in changes.parked],
+            f"INSERT INTO {PARKED} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            [_parked_record(table.generation, it) for it in changes.parked],
         )
         self._add_up(table.counts, "rows", changes.counts)
         if table.past is not None:
@@ -395,10 +457,24 @@ class ConnectionTable:
     def _add_up(self, table: str, column: str, counts: Mapping[tuple[int, bool], int]) -> None:
         if changed := {place: change for place, change in counts.items() if change}:
             self._connection.executemany(
-                f"INSERT INTO {table} VALUES (?, ?, ?) "  # noqa: S608
-                f"ON CONFLICT (block, value) DO UPDATE SET {column} = {column} + excluded.{column}",
-                [(block, int(value), change) for (block, value), change in sorted(changed.items())],
+                f"INSERT INTO {table} (block, value, {column}, guard) VALUES (?, ?, ?, ?) "  # noqa: S608
+                f"ON CONFLICT (block, value) DO UPDATE SET {column} = {column} + excluded.{column}, "
+                f"guard = guard + excluded.{column}",
+                [
+                    (block, int(value), change, change + 3 * block + int(value))
+                    for (block, value), change in sorted(changed.items())
+                ],
             )
+
+
+def _parked_record(generation: int, parked: ParkedEvent) -> list[Any]:
+    texts = (_text(parked.topic), _text(parked.error))
+    record = [
+        *(generation, _text(parked.key), parked.position, _text(parked.stream_id), parked.stream_version),
+        *texts,
+        microseconds(parked.parked_at),
+    ]
+    return [*record, checksum(record)]
 
 
 def _json(keys: Sequence[str]) -> str:
