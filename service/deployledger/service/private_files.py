@@ -91,8 +91,13 @@ def make_file(path: Path) -> None:
         if is_shared(path.parent):
             share(descriptor)
         os.close(descriptor)
-        with suppress(FileExistsError):
+        try:
             os.link(temporary, path)  # which replaces nothing
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            with suppress(FileExistsError):
+                os.close(open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
     finally:
         Path(temporary).unlink()
 
