@@ -94,6 +94,7 @@ def test_a_name_that_merely_looks_alike_is_not_that_of_a_credential(name: str) -
         ({"headers": [["Authorization", f"Bearer {SECRET}"]]}, "tags.headers[0][1]"),
         ({"auth": {"user": "ann", "pw": SECRET}}, "tags.auth.user, tags.auth.pw"),
         ({"tokens": [SECRET]}, "tags.tokens[0]"),
+        ({"note": f"secret:{SECRET}"}, "tags.note"),
         ({"pin_password": 12345678}, "tags.pin_password"),
         ({"password": f"${{DB_PASSWORD:-{SECRET}}}"}, "tags.password"),
         ({"secret": {"name": "db", "value": SECRET}}, "tags.secret.name, tags.secret.value"),

@@ -13,6 +13,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from deployledger.domain import bounds, events
+from deployledger.domain.credentials.finding import may_hold_credentials
 from deployledger.domain.credentials.refusing import refuse_credentials
 from deployledger.domain.events import CommandContext, DeploymentEvent
 from deployledger.domain.exceptions import (
@@ -357,16 +358,27 @@ def builder(image: Image) -> str:
     return image.reference.partition(":")[0]
 
 
+def _may_hold_credentials(request: DeploymentRequest) -> bool:
+    """Return whether any text of a request is worth reading closely: one look for most requests."""
+    try:
+        return may_hold_credentials(request.model_dump_json(warnings=False))
+    except (ValueError, TypeError):  # what is no JSON is refused later, with its reason
+        return True
+
+
 def _specification(request: DeploymentRequest) -> dict[str, Any]:
     """Return the fields of an event that say what was asked for.
 
     Raises:
         ConfigurationError: if a field holds a credential, or what is to be stored is out of bounds.
     """
-    refuse_credentials(f"Deployment {request.deployment_name!r}", request.__dict__)
+    is_suspect = _may_hold_credentials(request)
+    if is_suspect:
+        refuse_credentials(f"Deployment {request.deployment_name!r}", request.__dict__)
     # What is stored is checked, not what was asked for: a blanked password may be longer than it was, and
     # `model_copy` checks nothing.
-    fields = fields_without_credentials({**request.__dict__, "tags": request.tags or {}})
+    fields = {**request.__dict__, "tags": request.tags or {}}
+    fields = fields_without_credentials(fields) if is_suspect else fields
     resources = request.resource_allocation
     stored = DeploymentRequest(
         **{

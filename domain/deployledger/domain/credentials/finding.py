@@ -53,7 +53,7 @@ def credentials_in(text: str, *, is_uri: bool = False) -> list[Credential]:
     Args:
         is_uri: whether the whole text is one URI, so that quotes and spaces in it end nothing.
     """
-    if not _may_hold_one(text):
+    if not may_hold_credentials(text):
         return []
     found: list[Credential] = []
     for view, origin in views(text):
@@ -67,21 +67,24 @@ def credentials_in(text: str, *, is_uri: bool = False) -> list[Credential]:
 _STEMS = tuple(
     words(
         r"""
-        @ % \ & -u --user :aa age-secret akia abia acca asia aiza assertion atatt auth basic bearer
+        % \ & -u --user :aa age-secret akia abia acca asia aiza assertion atatt auth basic bearer
         code conn cookie cred dapi dckr_ doo_v dop_v dor_v eyj figd_ ghp_ gho_ ghu_ ghs_ ghr_
         github_pat glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glagent- glc_ glsa_ gocspx gsk_
-        hf_ hmac hooks. hvb. hvr. hvs. ident jwt key lin_api login ls0t mysql npm_ nrak nvapi otp
+        hf_ hmac hooks. hvb. hvr. hvs. ident jwt key kty lin_api login ls0t mysql npm_ nrak nvapi otp
         pass pmak pplx private psw putty pw pypi- r8_ rk_ saml sas secret sess sg. shp sig sk- sk_
         sq0 ticket token webhooks whsec xapp- xkeysib xox ya29
         """
     )
 )
-_PLAIN = re.compile(r"[A-Za-z0-9./-]{0,15}+")
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]{0,14}+")
 
 
-def _may_hold_one(text: str) -> bool:
+def may_hold_credentials(text: str) -> bool:
+    """Return whether it is worth looking for credentials in a text; for most there are, it is not."""
     if _PLAIN.fullmatch(text):
         return False
+    if "@" in text and (":" in text or "//" in text):
+        return True
     return not text.isascii() or any(map(text.lower().__contains__, _STEMS))
 
 
@@ -90,7 +93,7 @@ def _may_hold_one(text: str) -> bool:
 # A name, what closes it, and what leads to its value.
 _PAIR = re.compile(
     r"""(?<![\w.\-])(?P<name>[\w.\-]++)(?P<closing>["'`\]\)\\]*+)
-        (?P<leading>[ \t]*+(?:=>|:=|->|==?|::?)[ \t]*+ | [ \t]*+,[ \t]*+(?=[bBuU]?["'])
+        (?P<leading>[ \t]*+(?:=>|:=|->|!=|==?|::?)[ \t]*+ | (?<=-)>[ \t]*+ | [ \t]*+,[ \t]*+(?=[bBuU]?["'])
           | (?<=\w)(?=\([^)]))""",
     re.VERBOSE,
 )
@@ -112,9 +115,10 @@ _NAMED = re.compile(
 )
 # "PASSWORD 'x'", "IDENTIFIED BY 'x'", "login ann password x", "--token x".
 _STATED = re.compile(
-    r"""(?<![\w.\-])(?:(?P<name>pass(?:word|wd|phrase)|pwd)|identified[ ]by)[ \t]++
+    r"""(?<![\w.\-])(?:(?P<name>pass(?:word|wd|phrase)|pwd)|identified[ ](?:with[ ]\w++[ ])?by)[ \t]++
             (?:(?:is|was)[ ])?(?:(?=["'`])|(?<=\t)(?=\S))
-      | (?<![\w.\-])(?P<told>[\w.\-]++)[ ](?:is|was)[ ](?=[^\s"'`0-9]*+[0-9])
+      | (?<![\w.\-])(?P<told>[\w.\-]++)[ ](?:
+            (?:is|was)[ ](?=[^\s"'`0-9]*+[0-9]) | (?=["'`]?[A-Za-z_]*+[0-9])(?=["'`]?\w{8,}+(?![\w./:-])))
       | jdbc:oracle:thin:[^\s/:@]{1,60}/(?=[^\s@]{1,200}@)
       | (?<![\w.\-])login[ \t]++[^\s]++[ \t\n]++(?P<netrc>password)[ \t]++
       | (?<![\w-])--(?P<flag>[A-Za-z][\w-]*+)[ \t]++(?=[^\s-])
@@ -302,7 +306,8 @@ def _begins_line(text: str, start: int) -> bool:
 
 def _is_class(name: str) -> bool:
     """Return whether a name before a parenthesis is that of a class, as in "SecretStr('x')"."""
-    return name[:1].isupper() and not name.isupper() and _PROBLEMS.match(name) is None
+    last = name.rpartition(".")[2]
+    return last[:1].isupper() and not last.isupper() and _PROBLEMS.match(last) is None
 
 
 def _pair_holds_credential(text: str, start: int, name: str) -> bool:

@@ -52,6 +52,7 @@ _ENDINGS = (
         "sshkey",
     ),
     *("accesskeyid", "connectionstring", "connstring", "connstr"),
+    *("adminpass", "dbpass", "ftppass", "pgpass", "rootpass", "smtppass", "userpass"),
 )
 
 # "key" alone names columns, caches and objects; these words before it make it a credential.
@@ -152,4 +153,4 @@ def _is_noun(words: list[str]) -> bool:
         return bool(before) and before[-1] in _SECRET_KEYS
     if noun in ("string", "str"):
         return bool(before) and before[-1] in _STRINGS
-    return noun in _NOUNS or noun.endswith(_ENDINGS)
+    return noun in _NOUNS or noun.endswith(_ENDINGS) or last.endswith(_ENDINGS)

@@ -63,48 +63,58 @@ def _paths(fields: Mapping[str, Any]) -> Iterator[str]:
             if _is_refused(value, is_whole_uri=True) if name in URI_FIELDS else credentials_in(value):
                 yield name
         else:
-            yield from _paths_in(name, value, name="")
+            for path in _paths_in(value):
+                yield f"{name}{path}"
 
 
 def _is_refused(text: str, *, is_whole_uri: bool) -> bool:
     return any(it.where is Where.TEXT for it in credentials_in(text, is_uri=is_whole_uri))
 
 
-def _paths_in(path: str, value: Any, *, name: str) -> Iterator[str]:
-    """Yield where in a JSON value credentials are; ``name`` is that of a credential that it stands under."""
+def _paths_in(value: Any, *, name: str = "") -> Iterator[str]:
+    """Yield where in a JSON value credentials are, as what follows the path of the value itself.
+
+    Args:
+        name: the name of the credential that the value stands under, if it does.
+    """
     match value:
         case str():
-            if is_reference(value):
-                return
-            if (name and is_credential(value, name)) or _is_refused(value, is_whole_uri=is_uri(value)):
-                yield path
-            else:
-                yield from (path for _ in islice(_paths_in("", _parsed(value), name=name), 1))
+            if _is_refused_text(value, name=name):
+                yield ""
         case bool() | None:
             return
         case int() | float():
             if name and is_credential(str(value), name):
-                yield path
+                yield ""
         case dict():
-            yield from _paths_in_object(path, value, name="" if is_reference_object(value) else name)
+            yield from _paths_in_object(value, name="" if is_reference_object(value) else name)
         case list() | tuple():
             if _is_pair(value):
-                yield f"{path}[1]"
+                yield "[1]"
                 return
             for number, item in enumerate(value):
-                yield from _paths_in(f"{path}[{number}]", item, name=name)
+                for path in _paths_in(item, name=name):
+                    yield f"[{number}]{path}"
         case _:
             return
 
 
-def _paths_in_object(path: str, value: dict[Any, Any], *, name: str) -> Iterator[str]:
+def _is_refused_text(value: str, *, name: str) -> bool:
+    # Under another name, "secret:x" is a pair; only with a path is it surely a reference.
+    if is_reference(value) and (name or "/" in value):
+        return False
+    if (name and is_credential(value, name)) or _is_refused(value, is_whole_uri=is_uri(value)):
+        return True
+    return any(True for _ in _paths_in(_parsed(value), name=name))
+
+
+def _paths_in_object(value: dict[Any, Any], *, name: str) -> Iterator[str]:
     named = next((value[it] for it in _NAMES if isinstance(value.get(it), str)), "")
     is_key = value.get("kty") is not None  # a JSON Web Key
     for key, item in value.items():
         text = str(key)
-        below = f"{path}{_step(text)}"
         if credentials_in(text):
-            yield below
+            yield _step(text)
             continue
         if holds_credential(text):
             inner = text
@@ -112,7 +122,8 @@ def _paths_in_object(path: str, value: dict[Any, Any], *, name: str) -> Iterator
             inner = named or "secret"
         else:
             inner = name
-        yield from _paths_in(below, item, name=inner)
+        for path in _paths_in(item, name=inner):
+            yield f"{_step(text)}{path}"
 
 
 def _step(key: str) -> str:
