@@ -9,9 +9,10 @@ Lengths are characters, as users count them; in JSON a character takes at most s
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+if TYPE_CHECKING:  # who only verifies evidence has no pydantic
+    from pydantic import BaseModel
 
 LONGEST_LINE = 2_048
 """Characters of a URI, the name of an image, an actor: of every text but messages."""
@@ -81,7 +82,7 @@ def _depth(value: Any) -> int:
     return 0
 
 
-def check(said: BaseModel, path: str = "", longest: int = LONGEST_LINE) -> None:
+def check(said: "BaseModel", path: str = "", longest: int = LONGEST_LINE) -> None:
     """Check every field of what an event says, however deep, but for tags, which a request has checked.
 
     Raises:
@@ -100,7 +101,7 @@ def check(said: BaseModel, path: str = "", longest: int = LONGEST_LINE) -> None:
                 raise ValueError(f"{path}{name} takes more than 64 bits")
         elif isinstance(value, datetime):
             _check_time(path + name, value)
-        elif isinstance(value, BaseModel):
+        elif hasattr(value, "model_copy"):  # a part of it that is a model itself
             check(value, f"{path}{name}.", LONGEST_MESSAGE if name == _FAILURE else LONGEST_LINE)
 
 

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
 from deployledger.domain.bounds import bounded
 from deployledger.domain.credentials.finding import BLANK, credentials_in
 from deployledger.domain.credentials.names import holds_credential
@@ -91,7 +89,7 @@ def fields_without_credentials(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _without_credentials(name: str, value: Any) -> Any:
     if type(value) is str:  # and no member of an enumeration
         return without_credentials(value, is_uri=name in URI_FIELDS)
-    if isinstance(value, BaseModel):
+    if hasattr(value, "model_copy"):  # a model of pydantic's, which who only verifies evidence has not
         fields = value.__dict__
         changed = {it: new for it, new in fields_without_credentials(fields).items() if new is not fields[it]}
         return value.model_copy(update=changed) if changed else value
