@@ -20,6 +20,7 @@ from deployledger.domain.ports import ProvisionedTarget, ProvisionRequest, Repor
 from deployledger.domain.stored import Kind
 from deployledger.service.stored_files import StoredFiles
 from tests.adapters.files import rot
+from tests.domain.given import BATCH_JOB, request
 from tests.service.conftest import OpenService
 from tests.service.test_rotten_bytes import FILES, Extracting, Setting, blob, setting, truncate
 
@@ -195,6 +196,25 @@ async def test_any_damage_is_reported_with_the_file_who_uses_it_and_what_to_do(
             remove_tree(folder)
             shutil.copytree(tmp_path / "undamaged" / folder.name, folder)
     assert not any(it.is_problem for it in await service.verify_artifacts())
+
+
+async def test_damaged_blobs_are_found_although_the_index_is_damaged_too(
+    service: MLModelDeploymentService, setting: Setting
+) -> None:
+    (setting.home / "images/index.json").write_text("{")
+    rot(images(setting)[-1])
+    problems = [it for it in await service.verify_artifacts() if it.is_problem]
+    assert [it.check for it in problems] == ["image_index", "unused_file"]
+    assert str(images(setting)[-1]) in problems[1].message
+
+
+async def test_a_batch_job_serves_nothing(setting: Setting) -> None:
+    service = setting.service()
+    job = request(model_uri=str(setting.source), deployment_target_config=BATCH_JOB)
+    answer = await service.deploy_model(job)
+    await service.wait_for_deployment(answer.deployment_id, timeout=10)
+    models = [it for it in await service.list_artifacts() if it.stored.kind is Kind.MODEL]
+    assert used(models) == [("model", 2, ["iris r1"])]
 
 
 async def test_models_that_are_not_stored_and_files_that_were_set_aside_are_warnings(

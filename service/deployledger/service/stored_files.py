@@ -65,6 +65,7 @@ class StoredFiles:
 class _Deployment:
     name: str
     orchestrator: str
+    is_batch_job: bool
     artifacts: dict[int, Artifact] = field(default_factory=dict)
     images: dict[int, Image] = field(default_factory=dict)
     serving: int | None = None
@@ -100,7 +101,9 @@ class Recorded:
         deployment = self.deployments.get(event.originator_id)
         match event:
             case events.Requested():
-                self.deployments[event.originator_id] = _Deployment(event.name, event.orchestrator)
+                self.deployments[event.originator_id] = _Deployment(
+                    event.name, event.orchestrator, event.target.type == "batch_inference_job"
+                )
             case _ if deployment is None:
                 return
             case events.UpdateRequested():
@@ -110,7 +113,7 @@ class Recorded:
             case events.Packaged() if not event.simulated:
                 deployment.images[event.revision] = event.image
                 self.names[f"{deployment.name}-r{event.revision}"] = event.image.digest
-            case events.Provisioned():
+            case events.Provisioned() if not deployment.is_batch_job:
                 deployment.serving = event.revision
             case events.Deleted():
                 deployment.is_deleted = True

@@ -29,12 +29,13 @@ class Inspection:
         index = self._layout.root / "index.json"
         if not index.exists():
             return []
+        content = Index()
+        damage: tuple[str, ...] = ()
         try:
             content = self._layout.index()
         except ExternalServiceError as error:
-            size = index.stat().st_size
-            return [Stored(Kind.IMAGE_INDEX, str(index), size, damage=(error.message,))]
-        found = [Stored(Kind.IMAGE_INDEX, str(index), index.stat().st_size), *self._images(content)]
+            damage = (error.message,)
+        found = [*_file(index, Kind.IMAGE_INDEX, damage), *self._images(content)]
         unused = [path for path in self._layout.blobs() if _digest(path) not in self._is_undamaged]
         found += [stored for path in unused for stored in self._unused(path)]
         return [*found, *(it for path in self._layout.damaged() for it in _file(path, Kind.DAMAGED_FILE))]
