@@ -27,6 +27,10 @@ def exits(row: Count | None, event: Any) -> Count:
     raise SystemExit(0)
 
 
+def tells(row: Count | None, event: Any) -> Count:
+    raise ConnectionError("postgresql://ann:s3cr3tValue7@db.example refused password='s3cr3tValue7'")
+
+
 def dies(row: Count | None, event: Any) -> Count:
     os._exit(0)
 
@@ -38,5 +42,6 @@ def clears_tags(row: Count | None, event: Any) -> Count:
 
 PRINTS = Projection(name="prints", version=1, row_type=Count, apply=prints)
 EXITS = Projection(name="exits", version=1, row_type=Count, apply=exits)
+TELLS = Projection(name="tells", version=1, row_type=Count, apply=tells)
 DIES = Projection(name="dies", version=1, row_type=Count, apply=dies)
 A_CLEARS = Projection(name="a_clears", version=1, row_type=Count, apply=clears_tags)

@@ -20,7 +20,7 @@ from deployledger.projections.projection import Projection
 from deployledger.projections.read_models import ReadModels
 from tests.domain.given import SERVING, request
 from tests.faults.conftest import wait_until
-from tests.projections.misbehaving import A_CLEARS, DIES, EXITS, PRINTS
+from tests.projections.misbehaving import A_CLEARS, DIES, EXITS, PRINTS, TELLS
 
 OURS = [projection.name for projection in BUILT_IN]
 STREAMS = 120
@@ -61,6 +61,15 @@ def test_a_fold_that_wants_to_exit_has_its_events_parked(workers: int, database_
         streams = filled(log)
         models.rebuild(["exits"], workers=workers)
         assert len(models.parked("exits")) == 4 * len(streams)
+
+
+def test_what_a_fold_raises_is_stored_without_credentials(database_url: str) -> None:
+    with opened(database_url, TELLS) as (log, models):
+        filled(log, 1)
+        models.rebuild(["tells"])
+        _, first = models.parked("tells")[0]
+        assert "db.example refused" in first.error
+        assert "s3cr3t" not in first.error
 
 
 def test_a_worker_that_ends_before_it_is_done_is_an_error(database_url: str) -> None:

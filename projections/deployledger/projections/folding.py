@@ -8,6 +8,7 @@ from uuid import UUID
 from deployledger.domain.event_log import EventLog, RawEvent
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import UndecodableEventError
+from deployledger.domain.redaction import loggable
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
     POSITIONS_PER_BLOCK,
@@ -222,7 +223,7 @@ class Folding:
                 raw.stream_id,
                 raw.stream_version,
                 raw.topic,
-                error[:LONGEST_ERROR].replace("\0", "\ufffd"),
+                loggable(error)[:LONGEST_ERROR].replace("\0", "\ufffd"),
                 datetime.now(UTC),
             )
         )
