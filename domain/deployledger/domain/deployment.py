@@ -361,7 +361,7 @@ def builder(image: Image) -> str:
 def _may_hold_credentials(request: DeploymentRequest) -> bool:
     """Return whether any text of a request is worth reading closely: one look for most requests."""
     try:
-        return may_hold_credentials(request.model_dump_json(warnings=False))
+        return may_hold_credentials(request.model_dump_json(exclude_defaults=True, warnings=False))
     except (ValueError, TypeError):  # what is no JSON is refused later, with its reason
         return True
 
