@@ -58,12 +58,11 @@ def test_a_difference_between_moments_stays_true_while_events_are_added(database
     past = Past(reader, 1 << 20, lambda: datetime.now(UTC))
     said = []
     latest = time.monotonic() + 1
-    while time.monotonic() < latest:
+    while len(said) <= 10 or time.monotonic() < latest:
         moment = datetime.now(UTC)
         said.append((moment, past.difference(stream, 1, moment).after.position))
     stopping.set()
     thread.join()
-    assert len(said) > 10
     assert said[-1][1] > 10
     assert [(moment, past.difference(stream, 1, moment).after.position) for moment, _ in said] == said
     reader.close()

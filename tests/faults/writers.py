@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.event_log.clock import ClockWatch
 from deployledger.adapters.event_log.commands import Command, EventRow, Outcome
 from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
@@ -43,8 +44,11 @@ def writer(url: str) -> BatchWriter:
             EVENTS_TABLE,
             KEYS_TABLE,
             lock=nullcontext(),
+            watch=ClockWatch(path),
         )
-    return PostgresBatchWriter(lambda: psycopg.connect(url, autocommit=True), schema.EVENTS, schema.KEYS)
+    return PostgresBatchWriter(
+        lambda: psycopg.connect(url, autocommit=True), schema.EVENTS, schema.KEYS, watch=ClockWatch(url)
+    )
 
 
 class HeldWriter(BatchWriter):

@@ -441,8 +441,15 @@ class EventLog(Protocol):
         """
         ...
 
-    def times(self) -> LogTimes:
-        """Return how the recorded times are to be read: which of them are wrong, and what counts instead."""
+    def times(self, *, settled: datetime | None = None) -> LogTimes:
+        """Return how the recorded times are to be read: which of them are wrong, and what counts instead.
+
+        Args:
+            settled: a time at which nothing more may be recorded afterwards: if need be, this waits.
+
+        Raises:
+            ConfigurationError: if that time has no time zone.
+        """
         ...
 
     def follow(

@@ -25,6 +25,7 @@ from deployledger.domain.schemas import (
     DeploymentStatusResponse,
     PastMoment,
 )
+from deployledger.domain.times import LogTimes
 from deployledger.projections.history import Applied, apply_all, differences, entries, past_status
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.service.repository import check_id
@@ -82,11 +83,12 @@ class Past:
                 )
             first = AtRevision(latest.revision - 1)
         earliest = self._status(deployment_id, past, first, first_until)
+        times = self.log.times()
         return DeploymentDifference(
             deployment_id=deployment_id,
             deployment_name=latest.deployment_name,
-            before=self._past_moment(past, earliest, moments.describe(first)),
-            after=self._past_moment(past, latest, _NOW if second is None else moments.describe(second)),
+            before=_past_moment(past, earliest, moments.describe(first), times),
+            after=_past_moment(past, latest, _NOW if second is None else moments.describe(second), times),
             changes=differences(earliest, latest),
         )
 
@@ -132,8 +134,9 @@ class Past:
         """Return the position that a moment means to all deployments; None of a revision, which each has."""
         match moment:
             case datetime():
-                position = self.log.position_at(moment)
-                unclear = self.log.times().unclear(moment)
+                times = self.log.times(settled=moment)
+                position = times.position_at(moment)
+                unclear = times.unclear(moment)
                 if unclear is not None:
                     CLOCK_LOGGER.warning(
                         "%s. The answer for %s %s.",
@@ -146,22 +149,6 @@ class Past:
                 return None
             case _:
                 return moment
-
-    def _past_moment(
-        self, past: Sequence[Applied], answer: DeploymentStatusResponse, asked_for: str
-    ) -> PastMoment:
-        position = answer.position or 0
-        last = [it.record for it in past if it.record.raw.position <= position][-1]
-        return PastMoment(
-            asked_for=asked_for,
-            position=position,
-            recorded_at=self._time_of(last),
-            revision=answer.revision,
-        )
-
-    def _time_of(self, record: RawRecord) -> datetime:
-        """Return when an event counts as happened."""
-        return self.log.times().time_of(record.raw.position) or record.recorded_at
 
     def _status(
         self, deployment_id: UUID, applied: Sequence[Applied], moment: AsOf, until: int | None
@@ -220,7 +207,7 @@ class Past:
         return NotYetRequestedError(
             deployment_id,
             moments.describe(moment),
-            began_at=self._time_of(first[0]),
+            began_at=_time_of(first[0], self.log.times()),
             position=first[0].raw.position,
         )
 
@@ -235,3 +222,21 @@ def _by(applied: Sequence[Applied], moment: AsOf, until: int | None) -> list[App
 def _revision(it: Applied) -> int:
     """Return the revision that an event is about; none is known of an event that does not decode."""
     return it.event.revision if it.event is not None else 0
+
+
+def _past_moment(
+    past: Sequence[Applied], answer: DeploymentStatusResponse, asked_for: str, times: LogTimes
+) -> PastMoment:
+    position = answer.position or 0
+    last = [it.record for it in past if it.record.raw.position <= position][-1]
+    return PastMoment(
+        asked_for=asked_for,
+        position=position,
+        recorded_at=_time_of(last, times),
+        revision=answer.revision,
+    )
+
+
+def _time_of(record: RawRecord, times: LogTimes) -> datetime:
+    """Return when an event counts as happened."""
+    return times.time_of(record.raw.position) or record.recorded_at

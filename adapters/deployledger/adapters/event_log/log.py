@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Condition, Lock, local
@@ -288,8 +288,9 @@ class DatabaseEventLog(ABC):
                     else:
                         self._check(state)
                     self._recorder_or_none = self._connect()
-                    _, last, server = self._clocks()
-                    self._clock.opened(last, server)
+                    with suppress(PersistenceError, EventLogError):  # whoever reads what is damaged is told
+                        _, last, server = self._clocks()
+                        self._clock.opened(last, server)
         return self._recorder_or_none
 
     @contextmanager
@@ -506,16 +507,14 @@ class DatabaseEventLog(ABC):
 
     def position_at(self, moment: datetime) -> int:
         """Return the position of the last event that had happened at a time; see the port."""
-        moment = check_time(moment)
-        with self._use():
-            _ = self._recorder
-            self._settle(moment)
-            return self.times().position_at(moment)
+        return self.times(settled=moment).position_at(check_time(moment))
 
-    def times(self) -> LogTimes:
+    def times(self, *, settled: datetime | None = None) -> LogTimes:
         """Return how the recorded times are to be read; see the port."""
         with self._use():
             _ = self._recorder
+            if settled is not None:
+                self._settle(check_time(settled))
             end, last, server = self._clocks()
             now = clock.now() if server is None else clock.as_datetime(server)
             corrections = [

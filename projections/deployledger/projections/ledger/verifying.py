@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from deployledger.domain.exceptions import ConfigurationError, LedgerError, UndecodableEventError
+from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from deployledger.domain.findings import Finding
 from deployledger.domain.times import WrongTimes
 from deployledger.projections.garbage import rare_collections
@@ -257,10 +257,10 @@ def verify(
 
 
 def _wrong_times(ledger: Ledger) -> tuple[WrongTimes, ...]:
-    """Return the events whose recorded times are wrong; a correction that does not decode is told already."""
+    """Return the events whose recorded times are wrong; that one is damaged is reported already."""
     try:
         return ledger.log.times().wrong
-    except UndecodableEventError:
+    except EventLogError:
         return ()
 
 
