@@ -1205,6 +1205,10 @@ def test_a_zeroed_page_is_seen(victim: Victim, file: str, table: str) -> None:
         size = database.execute("PRAGMA page_size").fetchone()[0]
         page = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if not file:
+        victim.attacker.execute("INSERT INTO idempotency_keys VALUES ('key', '0', ?, 1, 0)", stream(1).hex)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b") as opened:
         opened.seek((page - 1) * size)
         opened.write(bytes(size))

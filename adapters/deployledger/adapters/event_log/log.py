@@ -616,7 +616,8 @@ class DatabaseEventLog(ABC):
     def findings(self, *, whole: bool = True) -> list[Finding]:
         """Check the database itself; see the port."""
         with self._use():
-            _ = self._recorder
+            with suppress(EventLogError):  # opening reads events, which may be what is damaged
+                _ = self._recorder
             return list(self._findings(whole=whole))
 
     # Moving -----------------------------------------------------------------------------------------

@@ -369,7 +369,8 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def _select(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
         assert self._datastore is not None  # noqa: S101  # opened by the caller
-        with self._datastore.transaction(commit=False) as cursor:
+        # Pages are read after the call that asked for them has returned: errors become ours here.
+        with self._translated_errors(), self._datastore.transaction(commit=False) as cursor:
             cursor.execute(query, values)
             return [tuple(row) for row in cursor.fetchall()]
 

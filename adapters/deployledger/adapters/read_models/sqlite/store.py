@@ -69,6 +69,9 @@ _SAVED_AT_ONCE = 2_000
 _DELETED_AT_ONCE = 5_000
 _DROPPED_AT_ONCE = 250_000
 _EARLIER = "earlier version of deployledger"
+_REPLACED = (
+    "It is replaced, and made from the log again, when it is next read: by `deployledger list`, for example."
+)
 _OTHERWISE = (
     "Check that it and its folder can be written. If it is damaged, remove it: it is made again from the log."
 )
@@ -625,12 +628,12 @@ class SQLiteReadModels:
         described_as = f"the read models, {self._path},"
         try:
             with closing(self._connect(str(self._path))) as connection:  # one that is not checked and renewed
-                finding = integrity(connection, described_as, _OTHERWISE)
+                finding = integrity(connection, described_as, _REPLACED)
                 if not finding.is_problem and self._found_version(connection) == SCHEMA_VERSION:
                     with transaction(connection, "BEGIN"):
                         if found := damaged_record(connection):
                             message = f"The SQLite file of {described_as} is damaged: {found}."
-                            finding = Finding(INTEGRITY, Outcome.PROBLEM, message, _OTHERWISE)
+                            finding = Finding(INTEGRITY, Outcome.PROBLEM, message, _REPLACED)
         except sqlite3.Error as error:
             raise self._unusable(str(error), advice(error, _OTHERWISE)) from error
         return [finding]
