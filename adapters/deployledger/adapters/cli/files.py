@@ -14,7 +14,6 @@ from typing import BinaryIO, TextIO, cast
 import typer
 
 from deployledger.adapters.cli import streams
-from deployledger.domain.exceptions import ConfigurationError
 from deployledger.service.private_files import is_shared, make_folder, share
 
 STANDARD = Path("-")
@@ -37,6 +36,8 @@ def file_to_read(text: str) -> Path:
     """
     if text != "-":
         return file_to_write(text)
+    from deployledger.domain.exceptions import ConfigurationError
+
     try:
         source = _standard_input()
     except ConfigurationError as error:
@@ -85,6 +86,8 @@ def writing(file: Path) -> Iterator[Path]:
         return
     answer = streams.answer()
     if answer.isatty():
+        from deployledger.domain.exceptions import ConfigurationError
+
         raise ConfigurationError(
             "Standard output is a terminal, and this is no text.",
             hint="Send it into a file or to another program; a file that is called - is ./-",
@@ -134,6 +137,8 @@ def _standard_input() -> BinaryIO:
     """
     source, sys.stdin = sys.stdin, cast("TextIO", None)
     if source is None or source.isatty():
+        from deployledger.domain.exceptions import ConfigurationError
+
         raise ConfigurationError(
             f"Standard input is {'a terminal' if source else 'closed, or was read already'}.",
             hint="Send a file into the command, or name one; a file that is called - is ./-",
