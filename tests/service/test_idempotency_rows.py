@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -125,7 +125,7 @@ async def test_a_request_that_may_have_had_credentials_is_compared_when_it_is_re
     assert limit.startswith("The fingerprints of 1 idempotency keys cannot be made again from their events")
 
 
-NOBODY = uuid4()
+NOBODY = UUID("00000000-0000-4000-8000-000000000001")
 
 
 @pytest.mark.parametrize(
