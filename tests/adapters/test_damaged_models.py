@@ -15,6 +15,7 @@ import pytest
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.extraction import extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
+from deployledger.adapters.local.inspection import extracted_models
 from deployledger.adapters.model_files.checking import (
     DAMAGED_STATUS,
     ModelDamagedError,
@@ -39,6 +40,7 @@ from tests.adapters.test_local_orchestrator import (
     processes_of,
     replicas_of,
 )
+from tests.adapters.wrong_kinds import KINDS, is_untouched, replace, users_folder
 
 MODEL = {"MLmodel": b"flavors: {}\n", "data/model.onnx": b"weights" * 10, "code/a.py": b"x = 1\n"}
 
@@ -342,3 +344,29 @@ async def test_a_job_that_found_its_files_damaged_is_started_again_with_the_righ
     # and the next time it is right
     await orchestrator.provision(request, ignore)
     assert (await orchestrator.wait_for_completion(deployment, 1, ignore)).rows == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["model", "model.listing", "model/model.onnx", "model.damaged", "."])
+async def test_what_links_lead_to_is_never_changed_and_pipes_are_not_waited_for(
+    extraction: Extraction, tmp_path: Path, place: str, kind: str
+) -> None:
+    files = await extraction()
+    users = users_folder(tmp_path)
+    path = extraction.folder.path / place
+    if place == "." and kind != "a link to a folder":
+        return
+    replace(path, kind, users)
+    if place in ("model", "model/model.onnx", "."):
+        for check in (files.check, files.check_sizes):
+            with pytest.raises(ModelDamagedError):
+                check()
+            assert is_untouched(users)
+    list(extracted_models(tmp_path, read=True))
+
+    await set_aside_if_damaged(extraction.folder, extraction.request)
+    (await extraction()).check()
+
+    assert is_untouched(users)
+    (stored,) = (it for it in extracted_models(tmp_path, read=True) if it.kind == "extracted_model")
+    assert stored.damage == ()

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -518,6 +518,39 @@ class TestFailures:
             await impatient.provision(order(uuid.uuid4(), 1, models[1]), ignore)
         assert failed.value.reason is FailureReason.SERVER_NOT_READY
         await eventually(lambda: not processes_of(root), seconds=5)
+
+
+def flip_the_port(path: Path) -> None:
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "port": state["port"] ^ 1, "pid": 1}))
+
+
+STATE_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "garbage": lambda path: path.write_bytes(b"\xff\xfe\0garbage"),
+    "another port": flip_the_port,
+    "a folder": lambda path: (path.unlink(), path.mkdir(), (path / "it").touch()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "gone": lambda path: path.unlink(),
+}
+
+
+async def test_a_gateway_writes_the_file_by_which_it_is_found_again(
+    orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+) -> None:
+    deployment = uuid.uuid4()
+    await orchestrator.provision(order(deployment, 1, models[1]), ignore)
+    folder = root / str(deployment)
+    for damage in STATE_DAMAGE.values():
+        damage(folder / "gateway.json")
+        assert (await orchestrator.observe(deployment)).running
+    (folder / "port.json").write_text('{"port": "none"}')
+    (folder / "gateway.json").write_text("[]")
+    url = (await orchestrator.provision(order(deployment, 1, models[1]), ignore)).endpoint_url
+    assert url is not None
+    assert ask(url)
+    (folder / "gateway.json").write_text("[]")
+    await orchestrator.prune(deployment, None)
+    assert not processes_of(root)
 
 
 def provision_elsewhere(root: Path, request: ProvisionRequest, results: Any) -> None:

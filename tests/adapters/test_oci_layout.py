@@ -367,12 +367,13 @@ async def test_a_layout_that_cannot_be_written_says_so(model: Path, tmp_path: Pa
     assert (await packaging_error(tmp_path / "images", order(model))).reason is FailureReason.STORAGE_FAILED
 
 
-async def test_a_damaged_index_is_not_overwritten(root: Path, model: Path, image: Image) -> None:
+async def test_a_damaged_index_is_set_aside_and_a_new_one_begun(
+    root: Path, model: Path, image: Image
+) -> None:
     (root / "index.json").write_text("{")
-    error = await packaging_error(root, order(model))
-    assert error.reason is FailureReason.ARTIFACT_DAMAGED
-    assert "index.json" in error.message
-    assert (root / "index.json").read_text() == "{"
+    assert await OciLayoutRegistry(root).build_and_push(order(model)) == image
+    assert names(root).keys() == {"fraud-r1"}
+    assert (root / ".deployledger/damaged/index.json").read_text() == "{"
 
 
 # --- unpacking

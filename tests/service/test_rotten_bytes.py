@@ -14,7 +14,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentStatusResponse
-from deployledger.adapters.artifacts.staging import remove_tree
+from deployledger.adapters.model_files.replacing import remove
 from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 from deployledger.domain.ports import (
     Observation,
@@ -167,7 +167,7 @@ DAMAGE: dict[str, Callable[[Setting], None]] = {
     "a file in the folder rots": lambda setting: each(
         replace_by_copy, setting.home / "artifacts" / "folders"
     ),
-    "blobs and listing are gone": lambda setting: remove_tree(setting.home / "artifacts"),
+    "blobs and listing are gone": lambda setting: remove(setting.home / "artifacts"),
     "all of the image rots": lambda setting: each(rot, setting.home / "images" / "blobs"),
     "all of it rots": lambda setting: each(
         rot,

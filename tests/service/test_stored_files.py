@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.adapters.artifacts.staging import remove_tree
 from deployledger.adapters.cli.rendering import stored_files_table
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.extraction import extracted_model
 from deployledger.adapters.local.folders import DeploymentFolder
+from deployledger.adapters.model_files.replacing import remove
 from deployledger.adapters.oci import extract_model
 from deployledger.domain.findings import Outcome
 from deployledger.domain.ports import ProvisionedTarget, ProvisionRequest, ReportProgress
@@ -193,7 +193,7 @@ async def test_any_damage_is_reported_with_the_file_who_uses_it_and_what_to_do(
         assert all(it.hint for it in problems), damage
         assert set(setting.home.rglob("*")) == before  # it changes nothing
         for folder in folders:
-            remove_tree(folder)
+            remove(folder)
             shutil.copytree(tmp_path / "undamaged" / folder.name, folder)
     assert not any(it.is_problem for it in await service.verify_artifacts())
 

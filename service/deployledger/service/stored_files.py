@@ -244,7 +244,10 @@ def _hint(files: StoredFiles, recorded: Recorded) -> str:
         case Kind.IMAGE if any(not use.deleted for use in files.used_by):
             return "It is never used as it is: it is packaged again when it is needed."
         case Kind.IMAGE_INDEX:
-            return "Restore it from a backup, or remove it: it only gives images their names for other tools."
+            return (
+                "Restore it from a backup; otherwise the next deployment sets it aside and begins a new one. "
+                "It only gives images their names for other tools."
+            )
     return "Nothing uses it: remove it."
 
 

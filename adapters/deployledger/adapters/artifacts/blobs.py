@@ -8,8 +8,10 @@ from pathlib import Path
 from deployledger.adapters.artifacts.source import SourceFile, read_chunks
 from deployledger.adapters.artifacts.staging import locked, publish, sync_folder
 from deployledger.adapters.model_files.listing import FileEntry
+from deployledger.adapters.model_files.reading import exists, file_status, has_sha256
+from deployledger.adapters.model_files.replacing import move_aside
 from deployledger.domain.logs import logger
-from deployledger.service.private_files import make_folder, open_file
+from deployledger.service.private_files import open_file
 
 LOGGER = logger("artifacts")
 
@@ -33,10 +35,8 @@ class Blobs:
 
     def size(self, sha256: str) -> int | None:
         """Return how many bytes are stored under this name, or None if there is no such file."""
-        try:
-            return self.path(sha256).stat().st_size
-        except FileNotFoundError:
-            return None
+        status = file_status(self.path(sha256))
+        return None if status is None else status.st_size
 
     def stage(self, files: Sequence[SourceFile], staging: Path) -> tuple[list[FileEntry], dict[str, Path]]:
         """Read the files, and copy those that are not here yet, or are damaged here, into ``staging``.
@@ -46,7 +46,7 @@ class Blobs:
         """
         entries = []
         staged: dict[str, Path] = {}
-        known_sizes = {path.stat().st_size for path in self.folder.iterdir()}
+        known_sizes = {self.size(path.name) for path in self.folder.iterdir()}
         for number, file in enumerate(files):
             if file.size in known_sizes:
                 # Probably here already. Reading it twice if not is better than needing the space twice if so.
@@ -67,7 +67,7 @@ class Blobs:
             with suppress(OSError):  # where it cannot be kept, it is replaced
                 self.set_aside_if_damaged(sha256)
             with locked(self._lock):
-                publish(copy, self.path(sha256))
+                publish(copy, self.path(sha256), aside=self._damaged / sha256)
         sync_folder(self.folder)
 
     def is_undamaged(self, sha256: str) -> bool:
@@ -80,15 +80,13 @@ class Blobs:
         Raises:
             OSError: it cannot be moved.
         """
-        if not self.path(sha256).exists() or self.is_undamaged(sha256):
+        if not exists(self.path(sha256)) or self.is_undamaged(sha256):
             return None
-        target = self._damaged / sha256
-        make_folder(target.parent)
         with locked(self._lock):
             # Another process may have mended it meanwhile: only what is damaged now is moved.
-            if not self.path(sha256).exists() or self.is_undamaged(sha256):
+            if not exists(self.path(sha256)) or self.is_undamaged(sha256):
                 return None
-            self.path(sha256).replace(target)
+            target = move_aside(self.path(sha256), self._damaged / sha256)
             sync_folder(self.folder)
         LOGGER.warning(
             "The stored file %s was damaged: its sha256 was not its name. It was moved to %s.",
@@ -96,15 +94,6 @@ class Blobs:
             target,
         )
         return target
-
-
-def has_sha256(path: Path, sha256: str) -> bool:
-    """Return whether there is a file at ``path`` that can be read and has these contents."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
 
 
 def _sha256_of(file: SourceFile, copy_to: Path | None = None) -> str:

@@ -6,8 +6,9 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from deployledger.adapters.artifacts.blobs import Blobs, has_sha256
+from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.model_files.listing import FileEntry
+from deployledger.adapters.model_files.reading import has_sha256, is_folder
 from deployledger.service.private_files import folder_mode, make_folder, make_read_only
 
 
@@ -16,6 +17,8 @@ def holds_exactly(folder: Path, entries: Sequence[FileEntry], blobs: Blobs) -> b
 
     A file that is a link to its blob is what the blob is; the contents of a copy are read.
     """
+    if not is_folder(folder):
+        return False
     found = {}
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -52,7 +55,7 @@ def fill(folder: Path, entries: Iterable[FileEntry], blobs: Path) -> None:
 
 def _is_link(path: Path, blob: Path) -> bool:
     try:
-        return path.samefile(blob)
+        return os.path.samestat(path.lstat(), blob.lstat())
     except OSError:
         return False
 

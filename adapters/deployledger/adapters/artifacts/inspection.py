@@ -7,8 +7,10 @@ from pathlib import Path
 
 from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import holds_exactly
+from deployledger.adapters.artifacts.refusals import describe
 from deployledger.adapters.artifacts.staging import locked
 from deployledger.adapters.model_files.listing import FileEntry, decode_listing, tree_digest
+from deployledger.adapters.model_files.reading import exists, read_stored
 from deployledger.domain.stored import Kind, Stored
 
 
@@ -39,15 +41,21 @@ class Inspection:
         for path in _entries(self._listings):
             digest = f"sha256:{path.name}"
             try:
-                listing = path.read_bytes()
+                listing = read_stored(path)
+            except FileNotFoundError:
+                continue  # another process set it aside just now
             except OSError as error:
-                yield Stored(Kind.MODEL, str(path), 0, digest, damage=(f"{path} cannot be read: {error}.",))
+                problem = f"{path} cannot be read: {describe(error)}."
+                yield Stored(Kind.MODEL, str(path), 0, digest, damage=(problem,))
                 continue
-            if tree_digest(listing) != digest:
+            try:
+                entries = decode_listing(listing) if tree_digest(listing) == digest else None
+            except ValueError:
+                entries = None
+            if entries is None:
                 problem = f"The listing {path} is not what was stored."
                 yield Stored(Kind.MODEL, str(path), 0, digest, damage=(problem,))
                 continue
-            entries = decode_listing(listing)
             yield Stored(
                 Kind.MODEL,
                 str(self._folders / path.name),
@@ -61,14 +69,17 @@ class Inspection:
         for entry in entries:
             blob = self._blobs.path(entry.sha256)
             size = self._blobs.size(entry.sha256)
-            if size is None:
+            if size is None and exists(blob):
+                self._is_undamaged[entry.sha256] = False
+                yield f"{entry.path} is not what was stored: {blob}."
+            elif size is None:
                 yield f"{entry.path} is missing: {blob}."
             elif size != entry.size:
                 self._is_undamaged[entry.sha256] = False
                 yield f"{entry.path} has {size} bytes, and had {entry.size}: {blob}."
             elif not self._check(entry.sha256):
                 yield f"{entry.path} is not what was stored: {blob}."
-        if self._read and folder.exists() and not self._holds(folder, entries):
+        if self._read and exists(folder) and not self._holds(folder, entries):
             yield f"The folder {folder} does not hold what was stored."
 
     def _holds(self, folder: Path, entries: Sequence[FileEntry]) -> bool:
@@ -94,7 +105,7 @@ class Inspection:
 def _files(folder: Path, kind: Kind) -> Iterator[Stored]:
     for path in _entries(folder):
         with suppress(FileNotFoundError):  # another process moved it just now
-            yield Stored(kind, str(path), path.stat().st_size)
+            yield Stored(kind, str(path), path.lstat().st_size)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """The errors of the artifact store: what was wrong with the model, or with the store itself."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,4 +64,4 @@ def storage_errors(root: Path) -> Iterator[None]:
 
 def describe(error: OSError) -> str:
     """Return the operating system's words for an error, without the path it happened to carry."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    return error.strerror or str(error)

@@ -2,13 +2,14 @@
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from deployledger.adapters.model_files.reading import is_folder
+from deployledger.adapters.model_files.replacing import put, remove
 from deployledger.service.private_files import make_folder, make_read_only, open_file
 
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
@@ -22,44 +23,35 @@ def staging_folder(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        remove_tree(folder)
+        remove(folder)
 
 
 def sweep(parent: Path) -> None:
     """Remove the staging folders of processes that were killed: those nobody wrote to for a day."""
     for folder in parent.glob("*"):
         try:
-            written = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+            inside = folder.iterdir() if is_folder(folder) else ()
+            written = max(path.lstat().st_mtime for path in (folder, *inside))
         except FileNotFoundError:
             continue  # its owner finished just now
         if time.time() - written > ABANDONED_AFTER_SECONDS:
-            remove_tree(folder)
+            remove(folder)
 
 
-def publish(staged: Path, target: Path) -> None:
+def publish(staged: Path, target: Path, *, aside: Path) -> None:
     """Give a complete staged file its final name, durably and read-only.
 
-    The new name itself is durable after `sync_folder` of its folder.
+    A folder that is in its place is moved to ``aside``. The new name itself is durable after `sync_folder` of
+    its folder.
     """
     make_read_only(staged)
     _sync(staged)
-    staged.replace(target)
+    put(staged, target, aside=aside)
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power failure."""
     _sync(folder)
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and all it holds, read-only sub-folders included.
-
-    What cannot be removed now is left for a later `sweep`: it must not hide the error that led here.
-    """
-    for path, _, _ in os.walk(folder):
-        with suppress(OSError):
-            Path(path).chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

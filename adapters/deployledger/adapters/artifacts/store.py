@@ -15,6 +15,8 @@ from deployledger.adapters.artifacts.source import SourceFile, scan
 from deployledger.adapters.artifacts.staging import locked, publish, staging_folder, sweep, sync_folder
 from deployledger.adapters.model_files.checking import list_files
 from deployledger.adapters.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
+from deployledger.adapters.model_files.reading import exists, is_exhausted, is_folder, read_stored
+from deployledger.adapters.model_files.replacing import move_aside
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import Stored
@@ -147,7 +149,8 @@ class LocalArtifactStore:
         staged = staging / "listing"
         with open(staged, "xb", opener=open_file) as file:
             file.write(listing)
-        publish(staged, self._listings / tree_digest(listing).removeprefix("sha256:"))
+        name = tree_digest(listing).removeprefix("sha256:")
+        publish(staged, self._listings / name, aside=self._damaged / f"{name}.listing")
         sync_folder(self._listings)
 
     def _path_of(self, digest: str) -> Path | None:
@@ -171,8 +174,9 @@ class LocalArtifactStore:
             if holds_exactly(folder, entries, self._blobs):
                 return  # another process made it while this one waited for the lock
             fill(staging / "new", entries, self._blobs.folder)
-            if folder.exists():
+            if is_folder(folder):
                 folder.chmod(folder_mode(folder.parent))
+            if exists(folder):
                 folder.rename(staging / "old")
             (staging / "new").rename(folder)
             folder.chmod(folder_mode(folder.parent) & ~0o222)
@@ -195,10 +199,10 @@ class LocalArtifactStore:
         for entry in entries:
             if not self._blobs.is_undamaged(entry.sha256):
                 blob = self._blobs.path(entry.sha256)
-                problem = "is not what was stored" if blob.exists() else "is missing"
+                problem = "is not what was stored" if exists(blob) else "is missing"
                 raise damaged(digest, f"{entry.path} {problem} ({blob})")
         folder = self._folder_of(digest)
-        if folder.exists() and not holds_exactly(folder, entries, self._blobs):
+        if exists(folder) and not holds_exactly(folder, entries, self._blobs):
             raise damaged(digest, f"the folder {folder} does not hold what was stored")
 
     def _set_aside_damaged(self, digest: str) -> list[str]:
@@ -225,16 +229,17 @@ class LocalArtifactStore:
     def _discard(self, digest: str) -> Path:
         """Move a damaged listing out of the way."""
         name = digest.removeprefix("sha256:")
-        target = self._damaged / f"{name}.listing"
-        make_folder(target.parent)
-        (self._listings / name).replace(target)
+        target = move_aside(self._listings / name, self._damaged / f"{name}.listing")
         sync_folder(self._listings)
         return target
 
     def _list_again(self, digest: str) -> list[FileEntry] | None:
         """Make a listing again from the model's folder, if that still holds the files of the digest."""
-        with storage_errors(self._root):
+        try:
             entries = list_files(self._folder_of(digest))
+        except OSError:
+            return None
+        with storage_errors(self._root):
             if tree_digest(encode_listing(entries)) != digest:
                 return None
             with staging_folder(self._staging) as staging:
@@ -245,13 +250,18 @@ class LocalArtifactStore:
         known = _DIGEST.fullmatch(digest)
         if known is None:
             return None
+        path = self._listings / known[1]
         with storage_errors(self._root):
             try:
-                listing = (self._listings / known[1]).read_bytes()
+                listing = read_stored(path)
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                if is_exhausted(error):
+                    raise
+                raise damaged(digest, f"the listing {path} cannot be read: {describe(error)}") from error
         if tree_digest(listing) != digest:
-            raise damaged(digest, f"the listing {self._listings / known[1]} is not what was stored")
+            raise damaged(digest, f"the listing {path} is not what was stored")
         return decode_listing(listing)
 
     def _folder_of(self, digest: str) -> Path:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TypeVar
 from deployledger.adapters.local.folders import RevisionFolder
 from deployledger.adapters.model_files.checking import ModelDamagedError, ModelFiles, list_files
 from deployledger.adapters.model_files.listing import FileEntry, encode_listing, tree_digest
+from deployledger.adapters.model_files.reading import exists
+from deployledger.adapters.model_files.replacing import put, remove
 from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.logs import logger
 from deployledger.domain.ports import ProvisionRequest
@@ -65,18 +66,18 @@ async def _uninterrupted(call: Callable[..., _T], *arguments: object) -> _T:
 
 
 def _extract(folder: RevisionFolder, request: ProvisionRequest, extract: ExtractModel) -> ModelFiles:
+    _unlink(folder, request)
     make_folder(folder.path)
     files = files_of(folder, request)
-    if folder.model.exists():
+    if exists(folder.model):
         try:
             files.check_sizes()
         except ModelDamagedError as error:
             if not _is_listed_again(folder, files):
                 _set_aside(folder, request, str(error))
-        if folder.model.exists():
+        if exists(folder.model):
             return files
-    if folder.partial_model.exists():
-        shutil.rmtree(folder.partial_model)
+    remove(folder.partial_model)
     listing = encode_listing(extract(request.image.reference, folder.partial_model))
     if tree_digest(listing) != files.digest:
         raise DeploymentError(
@@ -104,7 +105,8 @@ def _is_listed_again(folder: RevisionFolder, files: ModelFiles) -> bool:
 
 
 def _set_aside_if_damaged(folder: RevisionFolder, request: ProvisionRequest) -> None:
-    if not folder.model.exists():
+    _unlink(folder, request)
+    if not exists(folder.model):
         return
     try:
         files_of(folder, request).check()
@@ -112,10 +114,22 @@ def _set_aside_if_damaged(folder: RevisionFolder, request: ProvisionRequest) -> 
         _set_aside(folder, request, str(error))
 
 
+def _unlink(folder: RevisionFolder, request: ProvisionRequest) -> None:
+    """Remove a link in place of the revision's folder: what it leads to is not ours to change."""
+    if folder.path.is_symlink():
+        target = folder.path.readlink()
+        folder.path.unlink()
+        LOGGER.warning(
+            "%s: %s was a link to %s. The link was removed, and the model is extracted again.",
+            request.deployment_name,
+            folder.path,
+            target,
+        )
+
+
 def _set_aside(folder: RevisionFolder, request: ProvisionRequest, what: str) -> None:
     try:
-        if folder.damaged_model.exists():
-            shutil.rmtree(folder.damaged_model)
+        remove(folder.damaged_model)
         folder.model.rename(folder.damaged_model)
     except OSError as error:
         raise DeploymentError(
@@ -141,4 +155,4 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    Path(file.name).replace(path)
+    put(Path(file.name), path, aside=path.with_name(f"{path.name}.damaged"))

@@ -1,9 +1,10 @@
 """Where everything of a deployment lies below the orchestrator's root."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
+
+from deployledger.adapters.model_files.replacing import remove
 
 _REMOVING = ".removing-"
 
@@ -90,7 +91,7 @@ class DeploymentFolder:
         """Return which revisions have a folder."""
         try:
             return {int(path.name) for path in (self.path / "revisions").iterdir() if path.name.isdecimal()}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return set()
 
     def remove(self) -> None:
@@ -106,7 +107,7 @@ def deployment_folders(root: Path) -> list[DeploymentFolder]:
     """Return every deployment that has something under ``root``."""
     try:
         names = [path.name for path in root.iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [DeploymentFolder(root, UUID(name)) for name in names if _is_uuid(name)]
 
@@ -114,7 +115,7 @@ def deployment_folders(root: Path) -> list[DeploymentFolder]:
 def sweep(folder: Path) -> None:
     """Finish the removals below ``folder`` that a killed process left half done."""
     for leftover in folder.glob(f"{_REMOVING}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove(leftover)
 
 
 def _remove(path: Path, into: Path) -> None:
@@ -124,7 +125,7 @@ def _remove(path: Path, into: Path) -> None:
     except FileNotFoundError:
         return
     # Another process may sweep the same folder at the same time; what it removed first is no error.
-    shutil.rmtree(doomed, ignore_errors=True)
+    remove(doomed)
 
 
 def _is_uuid(name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from deployledger.adapters.local.gateway.files import GatewayFiles
 from deployledger.adapters.local.gateway.messages import GatewayError
 from deployledger.adapters.local.gateway.ports import LOOPBACK
-from deployledger.adapters.local.json_files import read_json
+from deployledger.adapters.local.json_files import make_way, read_json
 from deployledger.adapters.local.locks import is_held, try_lock
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
 from deployledger.domain.exceptions import ExternalServiceError
@@ -22,6 +22,8 @@ _START_SECONDS = 15.0
 _ANSWER_SECONDS = 10.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.02
+_MEND_SECONDS = 3.0
+"""A gateway looks after its file each second."""
 _LONGEST_ANSWER = 1024 * 1024
 
 
@@ -89,16 +91,10 @@ class GatewayProcess:
             GatewayError: it answered that it could not do that.
             TimeoutError: no answer came in time.
         """
-        state = await asyncio.to_thread(self._state)
-        if state is None:
-            raise GatewayGoneError
         async with asyncio.timeout(_ANSWER_SECONDS if within is None else within):
+            token, reader, writer = await self._connected()
             try:
-                reader, writer = await asyncio.open_connection(LOOPBACK, state["port"], limit=_LONGEST_ANSWER)
-            except OSError:
-                raise GatewayGoneError from None
-            try:
-                request = {"token": state["token"], "command": command, **arguments}
+                request = {"token": token, "command": command, **arguments}
                 writer.write(json.dumps(request).encode() + b"\n")
                 return await _answer(reader, progress)
             except ConnectionError:
@@ -137,9 +133,30 @@ class GatewayProcess:
             await asyncio.sleep(_POLL_SECONDS)
         return True
 
+    async def _connected(self) -> tuple[str, asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the running gateway; wait for one that has yet to write where it is."""
+        deadline = time.monotonic() + _MEND_SECONDS
+        while True:
+            state = await asyncio.to_thread(self._state)
+            if state is not None:
+                with contextlib.suppress(OSError):
+                    port: int = state["port"]
+                    return state["token"], *await asyncio.open_connection(
+                        LOOPBACK, port, limit=_LONGEST_ANSWER
+                    )
+            if time.monotonic() > deadline or not await asyncio.to_thread(self.is_alive):
+                raise GatewayGoneError
+            await asyncio.sleep(_POLL_SECONDS)
+
     def _state(self) -> dict[str, Any] | None:
         """Return what the running gateway says of itself; never what a dead one said."""
-        return read_json(self._files.state) if is_held(self._files.lock) else None
+        if not is_held(self._files.lock):
+            return None
+        state = read_json(self._files.state)
+        match state:
+            case {"pid": int(pid), "port": int(port), "token": str()} if pid > 1 and 0 < port < 65536:
+                return state
+        return None  # it is damaged: the gateway notices, and writes it again
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """Start a gateway if none runs, and hand it the lock: there is no moment without a holder."""
@@ -147,7 +164,7 @@ class GatewayProcess:
         if lock is None:
             return None
         try:
-            self._files.state.unlink(missing_ok=True)
+            make_way(self._files.state)
             command = python_command(
                 "deployledger.adapters.local.gateway",
                 *("--folder", str(self._files.folder)),

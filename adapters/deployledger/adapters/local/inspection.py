@@ -1,13 +1,15 @@
 """Says which models are extracted on this machine, and reads them all to find what is damaged."""
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 from deployledger.adapters.local.folders import RevisionFolder, deployment_folders
-from deployledger.adapters.model_files.checking import ModelFiles, list_files
+from deployledger.adapters.model_files.checking import ModelFiles, list_files, walk
 from deployledger.adapters.model_files.listing import encode_listing, tree_digest
+from deployledger.adapters.model_files.reading import exists, read_stored
 from deployledger.domain.stored import Kind, Stored
 
 
@@ -20,11 +22,11 @@ def extracted_models(root: Path, *, read: bool) -> Iterator[Stored]:
         for revision in sorted(deployment.revisions()):
             folder = deployment.revision(revision)
             with contextlib.suppress(FileNotFoundError):  # it is being removed, or extracted
-                if folder.model.exists():
+                if exists(folder.model):
                     stored = _extracted(folder, deployment.deployment_id, revision, read=read)
-                    if folder.model.exists():  # it was not removed while it was read
+                    if exists(folder.model):  # it was not removed while it was read
                         yield stored
-                if folder.damaged_model.exists():
+                if exists(folder.damaged_model):
                     yield Stored(
                         Kind.DAMAGED_FILE, str(folder.damaged_model), sum(_sizes(folder.damaged_model))
                     )
@@ -33,15 +35,15 @@ def extracted_models(root: Path, *, read: bool) -> Iterator[Stored]:
 def _extracted(folder: RevisionFolder, deployment_id: UUID, revision: int, *, read: bool) -> Stored:
     sizes = list(_sizes(folder.model))
     digest, damage = "", []
-    if folder.listing.exists():
-        digest = tree_digest(folder.listing.read_bytes())
-        if read:
-            damage = ModelFiles(folder.model, folder.listing, digest).damage()
-    elif read:  # an earlier version extracted it
-        try:
+    try:
+        if exists(folder.listing):
+            digest = tree_digest(read_stored(folder.listing))
+            if read:
+                damage = ModelFiles(folder.model, folder.listing, digest).damage()
+        elif read:  # an earlier version extracted it, or the listing was removed: it is made again
             digest = tree_digest(encode_listing(list_files(folder.model)))
-        except OSError as error:
-            damage = [f"{folder.model} cannot be read: {error}."]
+    except OSError as error:
+        damage = [f"{error.filename or folder.model} cannot be read: {error.strerror or error}."]
     return Stored(
         Kind.EXTRACTED_MODEL,
         str(folder.model),
@@ -55,6 +57,6 @@ def _extracted(folder: RevisionFolder, deployment_id: UUID, revision: int, *, re
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            yield path.stat().st_size
+    for _, status in walk(folder):
+        if stat.S_ISREG(status.st_mode):
+            yield status.st_size

@@ -8,7 +8,7 @@ from typing import Any
 
 from deployledger.adapters.local.extraction import ExtractModel, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
-from deployledger.adapters.local.json_files import read_json
+from deployledger.adapters.local.json_files import make_way, read_json
 from deployledger.adapters.local.locations import batch_file
 from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
@@ -92,8 +92,9 @@ class BatchJobs:
         deadline = asyncio.get_running_loop().time() + _KILL_SECONDS
         while await asyncio.to_thread(is_held, revision.job_lock):
             status = await asyncio.to_thread(_status, revision)
-            if "pid" in status:  # a job that has just been started has none yet
-                kill_group(status["pid"])
+            match status:
+                case {"pid": int(pid)} if pid > 1:  # a job that has just been started has none yet
+                    kill_group(pid)
             if asyncio.get_running_loop().time() > deadline:
                 raise ExternalServiceError(
                     "orchestrator",
@@ -126,8 +127,7 @@ def _start(
     if lock is None:
         return  # it runs
     try:
-        with contextlib.suppress(FileNotFoundError):
-            revision.job_status.unlink()
+        make_way(revision.job_status)
         command = python_command(
             "deployledger.adapters.serving.batch",
             *("--model", str(path)),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deployledger.adapters.model_files.reading import is_folder, read_stored
+from deployledger.adapters.model_files.replacing import move_aside, put
 from deployledger.service.private_files import is_shared, share
 
 
@@ -21,16 +23,28 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
             json.dump(content, file)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        put(Path(temporary), path, aside=_damaged(path))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in ``path``, or None if there is no such file or it holds something else."""
+    """Return the object in ``path``, or None if there is no such file, or it cannot be read as one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        content = json.loads(read_stored(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def make_way(path: Path) -> None:
+    """Remove the file at ``path``; a folder in its place is moved beside it."""
+    if is_folder(path):
+        move_aside(path, _damaged(path))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _damaged(path: Path) -> Path:
+    return path.with_name(f"{path.name}.damaged")

@@ -32,7 +32,7 @@ def try_lock(path: Path) -> int | None:
 def is_held(path: Path) -> bool:
     """Say whether some process holds the lock; a missing file is not held."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

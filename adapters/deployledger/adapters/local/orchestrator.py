@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -16,6 +17,7 @@ from deployledger.adapters.local.jobs import BatchJobs
 from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.log_lines import log_lines
 from deployledger.adapters.local.services import ModelServices
+from deployledger.adapters.model_files.reading import read_stored
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
 from deployledger.domain.ports import (
     JobResult,
@@ -27,6 +29,8 @@ from deployledger.domain.ports import (
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import Stored
 from deployledger.service.private_files import is_shared, make_folder, share
+
+_IDENTITY = re.compile(r"[0-9a-f]{12}")
 
 
 class LocalProcessOrchestrator:
@@ -134,7 +138,10 @@ class LocalProcessOrchestrator:
         Args:
             read: whether to read every file and report what is damaged.
         """
-        return await asyncio.to_thread(lambda: list(extracted_models(self._root, read=read)))
+        try:
+            return await asyncio.to_thread(lambda: list(extracted_models(self._root, read=read)))
+        except OSError as error:
+            raise _unusable(self._root, error) from error
 
     async def observe(self, deployment_id: UUID) -> Observation:
         """Return what of the deployment runs right now: processes are asked, nothing is remembered."""
@@ -177,11 +184,24 @@ def _identity(root: Path) -> str:
             if is_shared(root):
                 share(new.fileno())
             os.link(new.name, path)  # it is there whole or not at all, and the first one stays
-        return path.read_text()
+        identity = read_stored(path).decode("ascii", errors="replace")
     except OSError as error:
+        raise _unusable(root, error) from error
+    if not _IDENTITY.fullmatch(identity):
         raise ExternalServiceError(
             "orchestrator",
-            f"The folder {root} cannot be used: {error.strerror}.",
+            f"{path} is damaged: it has no name for this orchestrator.",
             reason=FailureReason.STORAGE_FAILED,
-            hint="Check that it can be written, or set DEPLOYLEDGER_HOME to another place.",
-        ) from error
+            hint="Write into it what follows `local-process:` in the events of the deployments here, 12 "
+            "hexadecimal digits: `deployledger log tail --output json` shows them.",
+        )
+    return identity
+
+
+def _unusable(root: Path, error: OSError) -> ExternalServiceError:
+    return ExternalServiceError(
+        "orchestrator",
+        f"The folder {root} cannot be used: {error.strerror or error}.",
+        reason=FailureReason.STORAGE_FAILED,
+        hint="Check that it can be written, or set DEPLOYLEDGER_HOME to another place.",
+    )

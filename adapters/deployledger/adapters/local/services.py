@@ -106,7 +106,11 @@ class ModelServices:
         try:
             state = await gateway.ask("state")
         except GatewayGoneError:
-            return Observation(running=False, revision=None, detail="The gateway process is not running.")
+            if await asyncio.to_thread(gateway.is_alive):
+                detail = "The gateway process runs, but cannot be asked: its gateway.json is damaged."
+            else:
+                detail = "The gateway process is not running."
+            return Observation(running=False, revision=None, detail=detail)
         except TimeoutError:
             return Observation(running=False, revision=None, detail="The gateway process does not answer.")
         current = state["current"]
@@ -181,8 +185,10 @@ def _is_damaged(revision: dict[str, Any]) -> bool:
 
 def _remembered_port(folder: DeploymentFolder) -> int:
     """Return the port that the deployment had, or 0 for any."""
-    port: int = (read_json(folder.port_file) or {}).get("port", 0)
-    return port
+    match read_json(folder.port_file):
+        case {"port": int(port)} if 0 < port < 65536:
+            return port
+    return 0
 
 
 def _reachable(host: str) -> str:

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployledger.adapters.model_files.listing import FileEntry, decode_listing, tree_digest
+from deployledger.adapters.model_files.reading import (
+    exists,
+    file_status,
+    is_folder,
+    open_stored,
+    read_stored,
+)
 
 DAMAGED_STATUS = 74
 """The exit status of a server whose model is damaged (EX_IOERR of sysexits.h); its last line says how."""
@@ -69,8 +76,14 @@ class ModelFiles:
         except ModelDamagedError as error:
             return [str(error)]
         problems = []
+        # Starting removes links, and so what is below them.
+        links = {path for path, status in walk(self.folder) if stat.S_ISLNK(status.st_mode)}
         for entry in entries:
             try:
+                self._check_folder()
+                link = next((link for link in links if link in (self.folder / entry.path).parents), None)
+                if link:
+                    raise ModelDamagedError(f"{self.folder / entry.path} is missing: {link} is a link.")
                 self._check(entry)
             except ModelDamagedError as error:
                 problems.append(str(error))
@@ -86,13 +99,13 @@ class ModelFiles:
         """
         for entry in self._entries():
             path = self.folder / entry.path
-            try:
-                size = path.stat().st_size
-            except OSError as error:
-                raise _unreadable(path, error) from error
-            if size != entry.size:
+            status = file_status(path)
+            if status is None:
+                raise ModelDamagedError(f"{path} is {'no file' if exists(path) else 'missing'}.")
+            if status.st_size != entry.size:
                 raise ModelDamagedError(
-                    f"{path} is damaged: it has {size} bytes, and {entry.size} in the model {self.digest}."
+                    f"{path} is damaged: it has {status.st_size} bytes, "
+                    f"and {entry.size} in the model {self.digest}."
                 )
 
     def arguments(self) -> list[str]:
@@ -115,15 +128,25 @@ class ModelFiles:
 
     def _entries(self) -> list[FileEntry]:
         entries = self._listed()
+        self._check_folder()
         expected = {self.folder / entry.path for entry in entries}
-        for path, status in _walk(self.folder):
+        for path, status in walk(self.folder):
             if path not in expected or not stat.S_ISREG(status.st_mode):
                 _remove(path)
         return entries
 
+    def _check_folder(self) -> None:
+        """Return if the model's folder, and the one that is in, are ours: what links lead to is not."""
+        if not exists(self.folder):
+            raise ModelDamagedError(f"{self.folder} is missing.")
+        for folder in (self.folder.parent, self.folder):
+            if not is_folder(folder):
+                what = "a link" if folder.is_symlink() else "not a folder"
+                raise ModelDamagedError(f"{folder} is damaged: it is {what}.")
+
     def _listed(self) -> list[FileEntry]:
         try:
-            listing = self.listing.read_bytes()
+            listing = read_stored(self.listing)
         except OSError as error:
             raise ModelDamagedError(f"{self.listing} cannot be read: {error.strerror}.") from error
         if tree_digest(listing) != self.digest:
@@ -136,7 +159,7 @@ class ModelFiles:
     def _check(self, entry: FileEntry) -> None:
         path = self.folder / entry.path
         try:
-            with open(path, "rb", buffering=0, opener=_not_through_a_link) as file:
+            with open_stored(path) as file:
                 self._compare(entry, hashlib.file_digest(file, "sha256").hexdigest())
         except OSError as error:
             raise _unreadable(path, error) from error
@@ -144,8 +167,7 @@ class ModelFiles:
     def _read(self, entry: FileEntry) -> bytes:
         path = self.folder / entry.path
         try:
-            with open(path, "rb", buffering=0, opener=_not_through_a_link) as file:
-                content = file.read()
+            content = read_stored(path)
         except OSError as error:
             raise _unreadable(path, error) from error
         self._compare(entry, hashlib.sha256(content).hexdigest())
@@ -166,17 +188,22 @@ def list_files(folder: Path) -> list[FileEntry]:
         OSError: something cannot be read, or is neither a file nor a folder.
     """
     entries = []
-    for path, status in _walk(folder):
+    for path, status in walk(folder):
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{path} is neither a file nor a folder")
-        with path.open("rb", buffering=0) as file:
+        with open_stored(path) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         entries.append(FileEntry(path.relative_to(folder).as_posix(), status.st_size, sha256))
     return entries
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield everything below a folder that is not a folder itself; links are not followed."""
+def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield everything below a folder that is not a folder itself; links are not followed.
+
+    Nothing is below a link, even if it leads to a folder.
+    """
+    if not is_folder(folder):
+        return
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             path = Path(parent, name)
@@ -186,10 +213,6 @@ def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 continue  # a temporary file of another process that loads the same model
             if not stat.S_ISDIR(status.st_mode):
                 yield path, status
-
-
-def _not_through_a_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _remove(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from deployledger.adapters.model_files.listing import FileEntry
+from deployledger.adapters.model_files.reading import open_stored
 from deployledger.adapters.oci.failures import file_damaged, model_unreadable
 from deployledger.adapters.oci.layers import MODELS, ModelFile
 from deployledger.service.private_files import make_folder, open_file
@@ -94,7 +95,7 @@ def _header(name: str, kind: bytes, mode: int, size: int = 0) -> bytes:
 def _contents(file: ModelFile, packed: list[FileEntry]) -> Iterator[bytes]:
     hasher = hashlib.sha256()
     try:
-        with file.source.open("rb", buffering=0) as stream:
+        with open_stored(file.source) as stream:
             left = file.size
             while chunk := stream.read(min(CHUNK_BYTES, left + 1)):
                 left -= len(chunk)

@@ -21,6 +21,9 @@ MODEL_WEIGHTS: Final = "application/vnd.cncf.model.weight.v1.tar"
 FILE_PATH: Final = "org.cncf.model.filepath"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 
+MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
+"""The size of a manifest that registries must at least accept, and many accept at most."""
+
 
 class Document(BaseModel):
     """Base of the documents: camel case in JSON, and fields that other tools added are kept."""

@@ -5,6 +5,8 @@ import io
 import re
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -12,18 +14,16 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from deployledger.adapters.model_files.listing import FileEntry
+from deployledger.adapters.model_files.reading import is_exhausted, open_stored
 from deployledger.adapters.oci.archives import CHUNK_BYTES, unpack
-from deployledger.adapters.oci.documents import MODEL, MODEL_WEIGHTS, Descriptor, Manifest
-from deployledger.adapters.oci.failures import image_damaged, packaging_failed, storage_errors
+from deployledger.adapters.oci.documents import MAX_DOCUMENT_BYTES, MODEL, MODEL_WEIGHTS, Descriptor, Manifest
+from deployledger.adapters.oci.failures import describe, image_damaged, packaging_failed, storage_errors
 from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.service.private_files import make_folder
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
-"""The size of a manifest that registries must at least accept, and many accept at most."""
 
 _REFERENCE = re.compile(r"oci:(?P<folder>/.+)@(?P<digest>sha256:[0-9a-f]{64})", re.DOTALL)
 
@@ -91,7 +91,7 @@ def _layers(layout: OciLayout, digest: str) -> list[Descriptor]:
 
 
 def _read_document(layout: OciLayout, digest: str) -> bytes:
-    with _open(layout, digest) as file, storage_errors(layout.root):
+    with _open(layout, digest) as file, _reading(layout, digest):
         content = file.read(MAX_DOCUMENT_BYTES)
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
         raise _damaged(layout, digest, f"the contents of blob {digest} have another digest")
@@ -100,7 +100,7 @@ def _read_document(layout: OciLayout, digest: str) -> bytes:
 
 def _unpack_layer(layout: OciLayout, layer: Descriptor, folder: Path) -> list[FileEntry]:
     with _open(layout, layer.digest) as file:
-        hashed = _HashedStream(layout.root, file)
+        hashed = _HashedStream(layout, layer.digest, file)
         stream = io.BufferedReader(hashed, CHUNK_BYTES)
         try:
             entries = unpack(stream, folder)
@@ -129,8 +129,9 @@ def _damaged(layout: OciLayout, digest: str, what: str) -> ExternalServiceError:
 class _HashedStream(io.RawIOBase):
     """Reads a file of the layout, and knows the digest and size of what was read so far."""
 
-    def __init__(self, root: Path, file: io.FileIO) -> None:
-        self._root = root
+    def __init__(self, layout: OciLayout, expected: str, file: io.FileIO) -> None:
+        self._layout = layout
+        self._expected = expected
         self._file = file
         self._hasher = hashlib.sha256()
         self.size = 0
@@ -143,7 +144,7 @@ class _HashedStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        with storage_errors(self._root):
+        with _reading(self._layout, self._expected):
             count = self._file.readinto(buffer)
         self._hasher.update(memoryview(buffer)[:count])
         self.size += count
@@ -151,8 +152,19 @@ class _HashedStream(io.RawIOBase):
 
 
 def _open(layout: OciLayout, digest: str) -> io.FileIO:
+    with _reading(layout, digest):
+        return open_stored(layout.blob(digest))
+
+
+@contextmanager
+def _reading(layout: OciLayout, digest: str) -> Iterator[None]:
+    """Turn an `OSError` of reading a blob into a typed error: one that cannot be read is damaged."""
     with storage_errors(layout.root):
         try:
-            return layout.blob(digest).open("rb", buffering=0)
+            yield
         except FileNotFoundError as error:
             raise image_damaged(layout.root, f"blob {digest} is missing") from error
+        except OSError as error:
+            if is_exhausted(error):
+                raise
+            raise _damaged(layout, digest, f"blob {digest} cannot be read: {describe(error)}") from error

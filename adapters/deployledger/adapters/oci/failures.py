@@ -1,6 +1,5 @@
 """The errors of the image layout."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ def packaging_failed(message: str, *, hint: str) -> ExternalServiceError:
 
 def model_unreadable(path: Path, error: OSError) -> ExternalServiceError:
     """Return the error for a fetched model that cannot be read any more."""
-    return file_damaged(f"{str(path)!r} cannot be read: {_words(error)}.")
+    return file_damaged(f"{str(path)!r} cannot be read: {describe(error)}.")
 
 
 def file_damaged(message: str) -> ExternalServiceError:
@@ -55,11 +54,12 @@ def storage_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         raise ExternalServiceError(
             "container registry",
-            f"{str(root)!r} cannot be read or written: {_words(error)}.",
+            f"{str(root)!r} cannot be read or written: {describe(error)}.",
             reason=FailureReason.STORAGE_FAILED,
             hint="Check that the disk has free space and that this process may write there, then try again.",
         ) from error
 
 
-def _words(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
+def describe(error: OSError) -> str:
+    """Return the operating system's words for an error, without the path it happened to carry."""
+    return error.strerror or str(error)

@@ -6,9 +6,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployledger.adapters.oci.documents import REF_NAME, Descriptor, Index, Manifest
+from deployledger.adapters.model_files.reading import exists, file_status, open_stored, read_stored
+from deployledger.adapters.oci.documents import (
+    MANIFEST,
+    MAX_DOCUMENT_BYTES,
+    MODEL,
+    REF_NAME,
+    Descriptor,
+    Index,
+    Manifest,
+)
 from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.exceptions import ExternalServiceError
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import Kind, Stored
 
 
@@ -26,16 +36,16 @@ class Inspection:
 
     def run(self) -> list[Stored]:
         """Return the index, the images that it names, blobs of no image, and blobs that were set aside."""
-        index = self._layout.root / "index.json"
-        if not index.exists():
-            return []
-        content = Index()
+        path = self._layout.root / "index.json"
+        index = Index()
         damage: tuple[str, ...] = ()
         try:
-            content = self._layout.index()
+            index = self._layout.index()
         except ExternalServiceError as error:
+            if error.reason is not FailureReason.ARTIFACT_DAMAGED:
+                raise
             damage = (error.message,)
-        found = [*_file(index, Kind.IMAGE_INDEX, damage), *self._images(content)]
+        found = [*_file(path, Kind.IMAGE_INDEX, damage=damage), *self._images(index)]
         unused = [path for path in self._layout.blobs() if _digest(path) not in self._is_undamaged]
         found += [stored for path in unused for stored in self._unused(path)]
         return [*found, *(it for path in self._layout.damaged() for it in _file(path, Kind.DAMAGED_FILE))]
@@ -44,12 +54,13 @@ class Inspection:
         names: dict[str, list[str]] = {}
         for entry in index.manifests:
             names.setdefault(entry.digest, []).append((entry.annotations or {}).get(REF_NAME, ""))
-        for entry in {entry.digest: entry for entry in index.manifests}.values():
+        entries = {entry.digest: entry for entry in (*self._unnamed(), *index.manifests)}
+        for entry in entries.values():
             damage = list(self._problems(entry, "the manifest"))
             parts: list[Descriptor] = []
             if not damage:
                 try:
-                    manifest = Manifest.model_validate_json(self._layout.blob(entry.digest).read_bytes())
+                    manifest = Manifest.model_validate_json(read_stored(self._layout.blob(entry.digest)))
                 except (ValidationError, OSError):
                     continue  # of another tool
                 parts = [manifest.config, *manifest.layers]
@@ -65,19 +76,34 @@ class Inspection:
                 str(self._layout.blob(entry.digest)),
                 sum(part.size for part in (entry, *parts)),
                 entry.digest,
-                names=tuple(sorted(names[entry.digest])),
+                names=tuple(sorted(names.get(entry.digest, ()))),
                 damage=tuple(damage),
             )
+
+    def _unnamed(self) -> Iterator[Descriptor]:
+        """Yield the manifests of models that are there: an index may be lost, or have lost names."""
+        for path in self._layout.blobs():
+            status = file_status(path)
+            if status is None or status.st_size > MAX_DOCUMENT_BYTES:
+                continue
+            try:
+                with open_stored(path) as file:
+                    content = file.readall() if file.read(1) == b"{" else b""
+                manifest = Manifest.model_validate_json(b"{" + content)
+            except (ValidationError, OSError):
+                continue
+            if manifest.artifact_type == MODEL and self._layout.is_undamaged(_digest(path)):
+                yield Descriptor(media_type=MANIFEST, digest=_digest(path), size=status.st_size)
 
     def _problems(self, part: Descriptor, what: str) -> Iterator[str]:
         path = self._layout.blob(part.digest)
         known = self._is_undamaged.get(part.digest)
-        try:
-            size = path.stat().st_size
-        except OSError:
+        status = file_status(path)
+        if status is None:
             self._is_undamaged[part.digest] = False
-            yield f"{what.capitalize()} is missing: {path}."
+            yield f"{what.capitalize()} is {'not what was packaged' if exists(path) else 'missing'}: {path}."
             return
+        size = status.st_size
         if known is None:
             known = not self._read or self._layout.is_undamaged(part.digest)
             self._is_undamaged[part.digest] = known
@@ -98,4 +124,4 @@ def _digest(path: Path) -> str:
 
 def _file(path: Path, kind: Kind, damage: tuple[str, ...] = ()) -> Iterator[Stored]:
     with suppress(FileNotFoundError):  # another process moved it just now
-        yield Stored(kind, str(path), path.stat().st_size, damage=damage)
+        yield Stored(kind, str(path), path.lstat().st_size, damage=damage)

@@ -14,9 +14,16 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from deployledger.adapters.model_files.reading import exists, has_sha256, is_exhausted, read_stored
+from deployledger.adapters.model_files.replacing import move_aside, put
 from deployledger.adapters.oci.documents import Descriptor, Index
-from deployledger.adapters.oci.failures import image_damaged, storage_errors
+from deployledger.adapters.oci.failures import describe, image_damaged, storage_errors
+from deployledger.domain.exceptions import ExternalServiceError
+from deployledger.domain.logs import logger
+from deployledger.domain.reasons import FailureReason
 from deployledger.service.private_files import make_folder, make_read_only, open_file
+
+LOGGER = logger("artifacts")
 
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
@@ -68,17 +75,28 @@ class OciLayout:
             make_read_only(staged)
             _sync(staged)
             with self._lock():
-                _publish(staged, self._blobs / hasher.hexdigest())
+                self._publish(staged, self._blobs / hasher.hexdigest())
         return Descriptor(media_type=media_type, digest=f"sha256:{hasher.hexdigest()}", size=size)
 
     def tag(self, name: str, manifest: Descriptor) -> None:
         """Make ``name`` stand for the image, in place of any other.
 
+        An index that is damaged is set aside, and a new one begun: it may have names of other tools, but no
+        image is used by its name here.
+
         Raises:
-            ExternalServiceError: the index is damaged, or cannot be written.
+            ExternalServiceError: the index cannot be written.
         """
         with storage_errors(self.root), self._lock():
-            index = self.index().tagged(name, manifest)
+            try:
+                index = self.index()
+            except ExternalServiceError as error:
+                if error.reason is not FailureReason.ARTIFACT_DAMAGED:
+                    raise
+                aside = move_aside(self.root / "index.json", self._damaged / "index.json")
+                LOGGER.warning("%s It was moved to %s, and a new one was begun.", error.message, aside)
+                index = Index()
+            index = index.tagged(name, manifest)
             self._write("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
             self._write("index.json", index.encode())
 
@@ -90,16 +108,15 @@ class OciLayout:
         """
         with storage_errors(self.root):
             try:
-                return Index.model_validate_json((self.root / "index.json").read_bytes())
+                return Index.model_validate_json(read_stored(self.root / "index.json"))
             except FileNotFoundError:
                 return Index()
             except ValidationError as error:
-                raise image_damaged(
-                    self.root,
-                    "index.json is not an OCI image index",
-                    hint="Restore index.json from a backup, or remove it: it only gives images their names "
-                    "for other tools.",
-                ) from error
+                raise image_damaged(self.root, "index.json is not an OCI image index") from error
+            except OSError as error:
+                if is_exhausted(error):
+                    raise
+                raise image_damaged(self.root, f"index.json cannot be read: {describe(error)}") from error
 
     def blob(self, digest: str) -> Path:
         """Return where the blob is, if it is there."""
@@ -119,29 +136,27 @@ class OciLayout:
         Return None if there is no such blob, another process mended it meanwhile, or it cannot be moved:
         it is never used as it is, and packaging its model again replaces it.
         """
-        target = self._damaged / digest.removeprefix("sha256:")
         with suppress(OSError):
-            make_folder(self._damaged)
             with self._lock():
-                if self.blob(digest).exists() and not self.is_undamaged(digest):
-                    self.blob(digest).replace(target)
-                    return target
+                if exists(self.blob(digest)) and not self.is_undamaged(digest):
+                    return move_aside(self.blob(digest), self._damaged / digest.removeprefix("sha256:"))
         return None
 
     def is_undamaged(self, digest: str) -> bool:
         """Read a blob and return whether it has this digest; one that cannot be read has not."""
-        try:
-            with self.blob(digest).open("rb", buffering=0) as file:
-                return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == digest
-        except OSError:
-            return False
+        return has_sha256(self.blob(digest), digest.removeprefix("sha256:"))
 
     def _write(self, name: str, content: bytes) -> None:
         with self._staged() as staged:
             with open(staged, "xb", opener=open_file) as file:
                 file.write(content)
             _sync(staged)
-            _publish(staged, self.root / name)
+            self._publish(staged, self.root / name)
+
+    def _publish(self, staged: Path, target: Path) -> None:
+        """Give a complete file that is on disk its final name, so that the name survives a power failure."""
+        put(staged, target, aside=self._damaged / target.name)
+        _sync(target.parent)
 
     @contextmanager
     def _staged(self) -> Iterator[Path]:
@@ -165,12 +180,6 @@ def _files(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except FileNotFoundError:
         return []
-
-
-def _publish(staged: Path, target: Path) -> None:
-    """Give a complete file that is on disk its final name, so that the name survives a power failure."""
-    staged.replace(target)
-    _sync(target.parent)
 
 
 def _sync(path: Path) -> None:

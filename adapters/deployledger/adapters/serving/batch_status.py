@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from deployledger.adapters.model_files.replacing import put
 from deployledger.service.private_files import open_file
 
 _SECONDS_BETWEEN_WRITES = 0.1
@@ -65,5 +66,5 @@ class StatusFile:
             json.dump({**self._known, **more}, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self._path)
+        put(temporary, self._path, aside=self._path.with_name(f"{self._path.name}.damaged"))
         self._written = time.monotonic()

@@ -6,12 +6,13 @@ import os
 import secrets
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from deployledger.adapters.local.gateway.control import ControlServer
 from deployledger.adapters.local.gateway.files import GatewayFiles
 from deployledger.adapters.local.gateway.gateway import Gateway
-from deployledger.adapters.local.json_files import write_json
+from deployledger.adapters.local.json_files import read_json, write_json
 
 _WATCH_SECONDS = 1.0
 
@@ -25,7 +26,7 @@ async def serve(files: GatewayFiles, host: str, lock: int) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    state = {"pid": os.getpid(), "port": await control.open(), "token": token}
+    state: dict[str, object] = {"pid": os.getpid(), "port": await control.open(), "token": token}
     await asyncio.to_thread(write_json, files.state, state)
 
     while not (gateway.closed.is_set() or stopped.is_set() or _is_abandoned(files.lock, lock)):
@@ -33,8 +34,16 @@ async def serve(files: GatewayFiles, host: str, lock: int) -> None:
         await asyncio.wait(waiters, timeout=_WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for waiter in waiters:
             waiter.cancel()
+        await asyncio.to_thread(_mend, files, lock, state)
     if not gateway.closed.is_set():
         await gateway.shut_down(only_if_idle=False)
+
+
+def _mend(files: GatewayFiles, lock: int, state: dict[str, object]) -> None:
+    """Write the file by which this gateway is found again if something else wrote or removed it."""
+    if read_json(files.state) != state and not _is_abandoned(files.lock, lock):
+        with suppress(OSError):  # the disk is full, or the folder is being removed: there is a next time
+            write_json(files.state, state)
 
 
 def _is_abandoned(path: Path, lock: int) -> bool:
