@@ -74,6 +74,21 @@ def test_what_clients_name_is_stored_without_credentials(uri: str) -> None:
     assert IMAGE.digest in stored
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "tokens: 512, key: 'a'",
+        "ConfigurationError: password: field required",
+        "password: must be at least 8 characters",
+        "token: string, label: int64",
+        "docker run -u 1000:1000 iris",
+        "Modèle chargé：iris",
+    ],
+)
+def test_types_quantities_and_remarks_are_not_blanked(message: str) -> None:
+    assert without_credentials(message) == message
+
+
 def test_messages_without_credentials_stay_as_they_are() -> None:
     message = (
         'secrets "db-creds" is forbidden: User "system:serviceaccount:ml:runner" cannot get resource. '

@@ -39,7 +39,8 @@ CREDENTIAL_NAMES = words(
     credentials_json password_hash MYSQL_PWD REDISCLI_AUTH Set-Cookie Proxy-Authorization jwt
     signing_key APIKEY api.key spring.datasource.password ConnectionStrings id_token refreshToken
     ｐａｓｓｗｏｒｄ SecretString user_pass AZURE_STORAGE_CONNECTION_STRING license_key csrftoken
-    WANDB_API_KEY password_prod authtoken
+    WANDB_API_KEY password_prod authtoken api_token_v2 apiTokenV2 dbpwd rootpw pass_word Pass-Phrase
+    mot_de_passe contraseña пароль パスワード password_latest
     """
 )
 
@@ -50,7 +51,8 @@ OTHER_NAMES = words(
     auth_type auth_method eos_token pad_token_id max_new_tokens number_of_tokens public_key
     partition_key cache_key has_password token_type signature key tokens_per_second authored_by
     password_rotation_days secrets_manager_arn cookie_policy compass bypass passenger forward_pass
-    keys monkey tokenization private_endpoint authentication client_id credential_provider
+    keys monkey tokenization private_endpoint token_version passes pass_words_count authentication
+    client_id credential_provider
     key_vault_name passport use_auth require_password input_token assignment design tokens_used
     """
 )
@@ -92,8 +94,21 @@ def test_a_name_that_merely_looks_alike_is_not_that_of_a_credential(name: str) -
         ({"image": f"ann:{SECRET}@registry.example/iris:1"}, "tags.image"),
         ({"env": [{"name": "DB_PASSWORD", "value": SECRET}]}, "tags.env[0].value"),
         ({"headers": [["Authorization", f"Bearer {SECRET}"]]}, "tags.headers[0][1]"),
-        ({"auth": {"user": "ann", "pw": SECRET}}, "tags.auth.user, tags.auth.pw"),
+        ({"auth": {"user": "ann", "pw": SECRET}}, "tags.auth.pw"),
         ({"tokens": [SECRET]}, "tags.tokens[0]"),
+        ({"env": [{"Name": "DB_PASSWORD", "Value": SECRET}]}, "tags.env[0].Value"),
+        ({"env": [{"k": "password", "v": SECRET}]}, "tags.env[0].v"),
+        ({"args": ["curl", "-u", f"ann:{SECRET}"]}, "tags.args[2]"),
+        ({"args": ["serve", "--password", "hunter"]}, "tags.args[2]"),
+        ({"args": ["-p", SECRET]}, "tags.args[1]"),
+        ({"auth": {"type": "oidc", "value": SECRET}}, "tags.auth.value"),
+        ({"license_key": "ABCD-1234-EFGH-5678"}, "tags.license_key"),
+        ({"host": f"ann:{SECRET}@h"}, "tags.host"),
+        *(
+            ({name: value}, f"tags.{name}")
+            for name in ("password", "token", "client_secret", "Authorization", "cookie")
+            for value in ("hunter2", "S3cr3t!", "abc123", "correct-horse", "mysecretvalue", "xyz", "123abc")
+        ),
         ({"note": f"secret:{SECRET}"}, "tags.note"),
         ({"pin_password": 12345678}, "tags.pin_password"),
         ({"password": f"${{DB_PASSWORD:-{SECRET}}}"}, "tags.password"),
@@ -128,6 +143,11 @@ def test_a_name_that_merely_looks_alike_is_not_that_of_a_credential(name: str) -
                 f"ya29.{'a1' * 20}",
                 f"hvs.{'a1' * 12}",
                 "https://hooks.slack.com/services/T0/B0/abc123",
+                f"lsv2_pt_{'a1' * 16}",
+                f"xai-{'a1' * 20}",
+                f"SK{'a1' * 16}",
+                f"key-{'a1' * 16}",
+                "https://x.webhook.office.com/webhookb2/a@b/IncomingWebhook/c/d",
             )
         ),
     ],
@@ -168,6 +188,32 @@ def test_a_credential_in_the_tags_is_refused_with_its_key_and_without_its_value(
         {"secret": {"name": "db", "key": "password"}},
         {"env": [{"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}]},
         {"auth": "oauth2"},
+        {"auth": "team-ml"},
+        {"auth": {"type": "oidc", "issuer": "https://login.example/t1", "client_id": "0oa1b2c3d4e5"}},
+        {"credentials": "iam-role"},
+        {"credentials": "arn:aws:iam::123:role/x"},
+        {"token": "HF_TOKEN", "api_key": "OPENAI_API_KEY"},
+        {"password": "see vault"},
+        {"jwt": "RS256"},
+        {"license_key": "Apache-2.0"},
+        {"session_key": "session_id", "storage_key": "models/iris"},
+        {"schema": {"token": "string", "password": "varchar(255)", "cookie": "float32"}},
+        {"schema": '{"token": "string", "label": "int64"}'},
+        {"schema": "token: list[str], label: int64"},
+        {"tokens": "1.2T", "training_tokens": "300B"},
+        {"note": "trained on tokens: 3e11"},
+        {"token": "subword"},
+        {"tests": "pass: 12, fail: 0"},
+        {"note": "all tests pass: see https://ci.example/1"},
+        {"test_pass": "ok", "pw": "0.5"},
+        {"prompt": "Classify the token: positive or negative"},
+        {"prompt": "If the user asks for the secret: refuse."},
+        {"metric": "recall:0.9@k.10", "map": "map:0.5@iou.50"},
+        {"owner": "ann:bob@example.com"},
+        {"model": "model:resnet50@champion"},
+        {"args": ["-p", "8080:80", "--tokenizer", "bpe2024a"]},
+        {"command": "docker run --user 1000:1000 iris"},
+        {"env": [{"Name": "TOKEN_COUNT", "Value": "512abc"}]},
         {"git_sha": "da39a3ee5e6b4b0d3255bfef95601890afd80709"},
         {"digest": f"sha256:{'a' * 64}"},
         {"run_id": "0123456789abcdef0123456789abcdef"},
@@ -265,7 +311,25 @@ def test_what_an_earlier_release_stored_replays_and_is_not_stored_again() -> Non
 
 @pytest.mark.parametrize(
     "unit",
-    ["a", "@", "a:", "a=", '"', "://a", "//a@", "password=", 'password="a\n', "?key=", "eyJaaaaaaaaa-"],
+    [
+        "a",
+        "@",
+        "a:",
+        "a=",
+        '"',
+        "'a",
+        "://a",
+        "//a:b",
+        "\x1b[",
+        "password=\n",
+        "\u200b",
+        "login -p",
+        "//a@",
+        "password=",
+        'password="a\n',
+        "?key=",
+        "eyJaaaaaaaaa-",
+    ],
 )
 def test_each_part_of_a_long_text_is_read_a_bounded_number_of_times(unit: str) -> None:
     """A pattern that went back over what it took would not come to an end here."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from deployledger.domain.bounds import bounded
 from deployledger.domain.credentials.finding import BLANK, credentials_in
-from deployledger.domain.credentials.names import holds_credential
+from deployledger.domain.credentials.names import name_within
 from deployledger.domain.credentials.values import is_credential, is_reference_object
 
 URI_FIELDS = frozenset(
@@ -57,7 +57,7 @@ def json_without_credentials(value: Any, *, name: str = "") -> Any:
             name = "" if is_reference_object(value) else name
             return {
                 json_without_credentials(key): json_without_credentials(
-                    item, name=key if isinstance(key, str) and holds_credential(key) else name
+                    item, name=name_within(key, name) if isinstance(key, str) else name
                 )
                 for key, item in value.items()
             }

@@ -1,18 +1,31 @@
-"""A text as it reads once it is decoded: percent-encoded, a literal with backslashes, HTML, one in the other.
+"""A text as it reads on a screen and once it is decoded: percent, backslashes, HTML, one in the other.
 
 ``%74oken=x`` and ``{\\"token\\": \\"x\\"}`` hold what ``token=x`` and ``{"token": "x"}`` hold.
 """
 
 import html
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
+# What a terminal obeys, what nobody sees, and what merely looks unlike its ASCII form.
+_UNSEEN = re.compile(
+    r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b]*+(?:\x07|\x1b\\)?|[@-_])?|\x9b[0-?]*+[ -/]*+[@-~]"
+    r"|[^\x20-\x7e\t\r\n]"
+)
 _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 _BACKSLASH = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|quot|apos|amp|lt|gt|colon|equals|commat|sol);")
 _LITERAL = {"n": "\n", "r": "\r", "t": "\t"}
 _MOST_DECODINGS = 4
+
+
+def _seen(match: re.Match[str]) -> str:
+    character = match[0]
+    if len(character) > 1 or unicodedata.category(character) in ("Cc", "Cf"):
+        return ""
+    return unicodedata.normalize("NFKC", character) if not character.isspace() else " "
 
 
 def _percent(match: re.Match[str]) -> str:
@@ -32,10 +45,17 @@ def _entity(match: re.Match[str]) -> str:
 
 
 _DECODINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (_UNSEEN, _seen),
     (_PERCENT, _percent),
     (_BACKSLASH, _backslash),
     (_ENTITY, _entity),
 )
+
+
+def as_seen(text: str) -> str:
+    """Return a text without invisible characters and codes for terminals, and full-width ones as ASCII."""
+    return _UNSEEN.sub(_seen, text)
+
 
 Origin = Callable[[int], int]
 

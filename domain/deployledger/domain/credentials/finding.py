@@ -11,11 +11,17 @@ import re
 import string
 from collections.abc import Iterator
 from enum import Enum, auto
+from functools import lru_cache
 from typing import NamedTuple
 
 from deployledger.domain.credentials.decoding import views
-from deployledger.domain.credentials.names import holds_credential, is_plural, words
-from deployledger.domain.credentials.values import is_credential, is_reference
+from deployledger.domain.credentials.names import holds_credential, is_password, is_plural, words
+from deployledger.domain.credentials.values import (
+    is_credential,
+    is_number,
+    is_reference,
+    looks_like_credential,
+)
 
 BLANK = "***"
 """What stands in the place of a credential."""
@@ -63,38 +69,48 @@ def credentials_in(text: str, *, is_uri: bool = False) -> list[Credential]:
 
 # What is read ---------------------------------------------------------------------------------------
 
-# A text without any of these in it, by far the most are, has no credential in it.
+# A run of letters in lower case with none of these in it, by far the most are, begins no credential and is
+# no name of one.
 _STEMS = tuple(
     words(
-        r"""
-        % \ & -u --user :aa age-secret akia abia acca asia aiza assertion atatt auth basic bearer
-        code conn cookie cred dapi dckr_ doo_v dop_v dor_v eyj figd_ ghp_ gho_ ghu_ ghs_ ghr_
-        github_pat glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glagent- glc_ glsa_ gocspx gsk_
-        hf_ hmac hooks. hvb. hvr. hvs. ident jwt key kty lin_api login ls0t mysql npm_ nrak nvapi otp
-        pass pmak pplx private psw putty pw pypi- r8_ rk_ saml sas secret sess sg. shp sig sk- sk_
-        sq0 ticket token webhooks whsec xapp- xkeysib xox ya29
+        """
+        aiza akia abia acca aqvn asia assertion atatt auth basic bearer code conn contrasena
+        cookie cred dapi dckr dop eaa eyj figd github glpat gldt glrt glcbt glptt glft glsoat glagent
+        gocspx haslo heslo hmac hooks ident jwt kennwort key kty login losenord lsv mysql npm nrak
+        nvapi otp pass pmak pplx private psw putty pw pypi saml sas secret senha sess shp sig ticket
+        token vercel wachtwoord webhook whsec xapp xkeysib xox
         """
     )
 )
-_PLAIN = re.compile(r"[A-Za-z0-9_./-]{0,14}+")
+_SHORT_STEMS = words("aa doo dop dor fw ghp gho ghu ghs ghr glc glsa gsk hf hvb hvr hvs lin ls r rk rpa")
+_SHORT_STEMS |= words("sbp sg sk sq xai ya")
+_SIGNS = ("%", "\\", "&", "-u", "-p ", '-p"', "-p'", "1//0", "api_org")
+_LETTERS = re.compile(r"[a-z]+")
+_LONGEST_KEPT = 2000
+
+
+@lru_cache(maxsize=4096)
+def _is_stem(run: str) -> bool:
+    return run in _SHORT_STEMS or run.startswith("sk") or any(map(run.__contains__, _STEMS))
 
 
 def may_hold_credentials(text: str) -> bool:
     """Return whether it is worth looking for credentials in a text; for most there are, it is not."""
-    if _PLAIN.fullmatch(text):
-        return False
-    if "@" in text and (":" in text or "//" in text):
+    if not text.isascii() or ("@" in text and (":" in text or "//" in text)):
         return True
-    return not text.isascii() or any(map(text.lower().__contains__, _STEMS))
+    if len(text) > _LONGEST_KEPT:
+        return True
+    text = text.lower()
+    return any(map(text.__contains__, _SIGNS)) or any(map(_is_stem, _LETTERS.findall(text)))
 
 
 # Where credentials are ------------------------------------------------------------------------------------
 
 # A name, what closes it, and what leads to its value.
 _PAIR = re.compile(
-    r"""(?<![\w.\-])(?P<name>[\w.\-]++)(?P<closing>["'`\]\)\\]*+)
-        (?P<leading>[ \t]*+(?:=>|:=|->|!=|==?|::?)[ \t]*+ | (?<=-)>[ \t]*+ | [ \t]*+,[ \t]*+(?=[bBuU]?["'])
-          | (?<=\w)(?=\([^)]))""",
+    r"""(?<![\w.\-])(?P<name>[\w.\-]++)(?P<closing>(?:\[\d{0,4}\])?+["'`\]\)\\]*+)
+        (?P<leading>[ \t]*+(?:\r?\n[ \t]*+)?+(?:=>|:=|->|!=|==?|::?)[ \t]*+ | (?<=-)>[ \t]*+
+          | [ \t]*+,[ \t]*+(?=[bBuU]?["']) | (?<=\w)(?=\([^)]))""",
     re.VERBOSE,
 )
 _FILLERS = frozenset(
@@ -106,11 +122,17 @@ _PHRASE = re.compile(r"[A-Za-z][\w-]*+(?:[ ][A-Za-z][\w-]*+)*+[ ]?\Z")
 _WITH_WORD_BEFORE = ("token", "tokens", "pass")
 _HEADS = ("key", "keys", "id", "string", "str", "keyid")
 
-_ELEMENT = re.compile(r"<(?:[\w.\-]{1,40}:)?(?P<name>[\w.\-]++)(?:\s[^<>]{0,300}+)?>(?=[^<])")
+_ELEMENT = re.compile(
+    r"<(?:[\w.\-]{1,40}:)?(?P<name>[\w.\-]++)(?:\s[^<>]{0,300}+)?>(?:\s*+<!\[CDATA\[)?+(?=[^<])"
+)
+# A quoted name of more than one word, as in '"token (prod)": "x"'.
+_QUOTED_NAME = re.compile(
+    r"""(?<![\w\\])(?P<quote>["'])(?P<name>[^"'\\\n]{1,80}+)(?P=quote)[ \t]*+(?::|=>?)[ \t]*+(?=["'])"""
+)
 # "name: DB_PASSWORD, value: x", as Kubernetes and XML write it.
 _NAMED = re.compile(
     r"""(?<![\w.\-])(?P<name>\w[\w.\-]*+)(?:</\w++>\s*+<)?["'\\]*+[\s,;/>-]*+["'\\]*+
-        (?<!\w)(?:value|val|content|default)\b["'\\]*+\s*+[:=>]\s*+""",
+        (?<!\w)(?:(?:value|val|content|default)\b|(?<=["'])v(?=["']))["'\\]*+\s*+[:=>]\s*+""",
     re.IGNORECASE | re.VERBOSE,
 )
 # "PASSWORD 'x'", "IDENTIFIED BY 'x'", "login ann password x", "--token x".
@@ -118,16 +140,21 @@ _STATED = re.compile(
     r"""(?<![\w.\-])(?:(?P<name>pass(?:word|wd|phrase)|pwd)|identified[ ](?:with[ ]\w++[ ])?by)[ \t]++
             (?:(?:is|was)[ ])?(?:(?=["'`])|(?<=\t)(?=\S))
       | (?<![\w.\-])(?P<told>[\w.\-]++)[ ](?:
-            (?:is|was)[ ](?=[^\s"'`0-9]*+[0-9]) | (?=["'`]?[A-Za-z_]*+[0-9])(?=["'`]?\w{8,}+(?![\w./:-])))
+            (?:is|was)[ ](?=["'`]?[^\s"'`0-9]*+[0-9])
+            | (?=[("'`]?[A-Za-z_]*+[0-9])(?=[("'`]?\w{8,}+(?![\w./:-])))
+      | (?<![\w.\-])cred(?:ential)?s[ ](?=[\w.\-]{1,64}:(?=[^\s/:]{0,100}[0-9])[^\s/:]{6,})
       | jdbc:oracle:thin:[^\s/:@]{1,60}/(?=[^\s@]{1,200}@)
       | (?<![\w.\-])login[ \t]++[^\s]++[ \t\n]++(?P<netrc>password)[ \t]++
       | (?<![\w-])--(?P<flag>[A-Za-z][\w-]*+)[ \t]++(?=[^\s-])
-      | (?<![\w.\-])(?:(?:docker|podman|skopeo|helm)[ ]login|sshpass|mysql)\b
-            [^\n]{0,200}?[ ]-p[ ]?(?=[^\s-])""",
+      | (?<![\w.\-])(?:\w{1,20}[ ]login|sshpass|mysql)\b
+            [^\n]{0,200}?[ ]-p[ ]?(?=[^\s-])
+      | ["']-p["'],[ ]?(?=["'][^"'\s:/]{0,200}[0-9])(?=["'][^"'\s:/]{0,200}[A-Za-z])(?=["'][^"'\s:/]{6,})""",
     re.IGNORECASE | re.VERBOSE,
 )
 _USER_OPTION = re.compile(
-    r"""(?<![\w-])(?:-u|-U|--user|--proxy-user)(?:[ \t=]*+)["']?[^\s:"'/=-][^\s:"'/=]*+:(?=[^\s/])"""
+    r"""(?<![\w-])(?:-u|-U|--user|--proxy-user)["']?[ \t=,]*+["']?(?!\d++:\d++\b)
+        (?:[^\s:"'/=,-][^\s:"'/=,]*+)?:(?=[^\s/"'])""",
+    re.VERBOSE,
 )
 
 _QUOTES = "\"'`"
@@ -148,6 +175,8 @@ _SCHEME = re.compile(
     r"[ \t]+(?=\S)",
     re.IGNORECASE,
 )
+_LONE = re.compile(r"\r?\n[ \t]*+(?P<value>[^\s:=\[\]{}<>#]++=*+)[ \t]*+(?=\r?\n|\Z)")
+_ARTICLE = re.compile(r"\b(?:the|an?|each|every|any|per|of|for)[ ]\Z", re.IGNORECASE)
 _CONTAINERS = {"{": "}", "[": "]", "(": ")"}
 _BRACKETS = re.compile(r"[\[\](){}]")
 
@@ -160,7 +189,11 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 
-_AUTHORITY = re.compile(r"(?<=:)//+|(?<![\w:/])//(?=[^\s/])|(?<![\w.+-])(?:https?|ftps?|s3|gs):/(?=[^/\s])")
+_AUTHORITY = re.compile(
+    r"(?<=:)//+|(?<![\w:/])//(?=[^\s/])|//(?=[\w.+-]{1,64}:[^\s/@:]{1,200}@)"
+    r"|(?<![\w.+-])(?:https?|ftps?|s3|gs|oci|docker):(?:/(?=[^/\s])|(?=[\w.+-]{0,64}:[^\s/@:]{1,200}@))",
+    re.IGNORECASE,
+)
 _TOKEN = re.compile(r"""(?:[^\s"'<>`]++|["'`](?![\s,;:)\]}>]|\Z))*+""")
 _LONGEST_TOKEN = 2048
 _BEFORE_AUTHORITY = f"{string.ascii_letters}{string.digits}+.-:/ "
@@ -174,19 +207,21 @@ _HOST = re.compile(
 
 _NO_SCHEME = re.compile(
     r"""(?<![\w.+@%:\-])(?P<user>[\w.+\-]++):(?P<password>[^\s:/@"'<>,;`()\[\]{}]{1,200}+)@
-        (?!sha\d+:|v?\d+(?:\.\d+){0,2}(?![\d.]))(?=[\w-]{1,63}(?:\.[\w-]|:\d|/)|localhost\b|\[)""",
+        (?!sha\d+:|v?\d+(?:\.\d+){0,2}(?![\d.]))(?P<host>[\w.-]{1,255}+)?+(?P<after>:\d|[/\[])?""",
     re.VERBOSE,
 )
+_MAIL = re.compile(r"[a-z]++")
 # What stands before a colon and is no user: "serviceAccount:ci@project.example" names somebody.
 _KINDS_OF_NAME = words(
     """
     account acct actor agent author cc contact domain email federated from group id kerberos ldap
     login mail mailto maintainer member mod name oidc okta owner principal reply-to robot runner
     saml serviceaccount sip sips sub subject team to upn user username users xmpp by bcc git ssh
+    branch image job metric model models npm package pipeline pip pkg ref tag version
     """
 )
 
-_CHALLENGE = re.compile(r"(?<![\w.\-])(?P<scheme>Bearer|Basic)[ \t]+(?P<value>[\w.~+/=\-]+)", re.IGNORECASE)
+_CHALLENGE = re.compile(r"(?<![\w.\-])(?P<scheme>Bearer|Basic)\s{1,9}(?P<value>[\w.~+/=\-]+)", re.IGNORECASE)
 _LONG = 24
 
 _KNOWN = re.compile(
@@ -211,9 +246,14 @@ _KNOWN = re.compile(
       | do[opr]_v1_[0-9a-f]{32,}+ | shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32,}+ | gl(?:sa|c)_[\w+/=-]{20,}+
       | nvapi-[\w-]{20,}+ | gsk_[A-Za-z0-9]{20,}+ | r8_[A-Za-z0-9]{20,}+ | pplx-[A-Za-z0-9]{20,}+
       | ATATT3[\w=-]{20,}+ | sq0(?:atp|csp)-[\w-]{20,}+ | xkeysib-[\w-]{20,}+ | lin_api_[A-Za-z0-9]{20,}+
-      | NRAK-[A-Z0-9]{20,}+ | PMAK-[\w-]{20,}+ | tskey-[\w-]{16,}+ | figd_[\w-]{20,}+ | \d{8,10}:AA[\w-]{30,}+
+      | NRAK-[A-Z0-9]{20,}+ | PMAK-[\w-]{20,}+ | tskey-[\w-]{16,}+ | lsv2_[a-z]{2}_[\w-]{16,}+
+      | xai-[A-Za-z0-9]{20,}+ | sbp_[A-Za-z0-9]{20,}+ | EAA[A-Za-z0-9]{24,}+ | 1//0[\w-]{20,}+
+      | api_org_[A-Za-z0-9]{20,}+ | vercel_blob_rw_\w{16,}+ | rpa_[A-Z0-9]{20,}+ | fw_[A-Za-z0-9]{20,}+
+      | AQVN[\w-]{30,}+ | key-[0-9a-f]{32}(?![0-9a-f]) | SK[0-9a-f]{32}(?![0-9a-f])
+      | figd_[\w-]{20,}+ | \d{8,10}:AA[\w-]{30,}+
       )
     | (?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[\w/-]++
+    | (?<=\.webhook\.office\.com/)webhookb2/[\w@/-]++
     | (?<=/api/webhooks/)\d{10,20}/[\w-]{20,}+
     """,
     re.VERBOSE | re.DOTALL,
@@ -223,14 +263,14 @@ _KNOWN = re.compile(
 def _scan(text: str, is_uri: bool) -> Iterator[Credential]:
     yield from _user_information(text, is_uri)
     for match in _NO_SCHEME.finditer(text):
-        if match["user"].lower() not in _KINDS_OF_NAME:
-            yield Credential(match.start(), match.end(), blank="")
+        if _is_login(text, match, is_uri):
+            yield Credential(match.start(), match.end("password") + 1, blank="")
     yield from _pairs(text, is_uri)
     for match in _ELEMENT.finditer(text):
         if holds_credential(match["name"]):
             end = text.find("<", match.end())
             yield Credential(match.end(), len(text) if end < 0 else end)
-    for pattern in (_NAMED, _STATED, _USER_OPTION, _SIGNATURES, _PARAMETER):
+    for pattern in (_QUOTED_NAME, _NAMED, _STATED, _USER_OPTION, _SIGNATURES, _PARAMETER):
         yield from _values_after(pattern, text, is_uri)
     for match in _CHALLENGE.finditer(text):
         if _is_challenge_answer(match["scheme"].lower(), match["value"]):
@@ -245,13 +285,38 @@ def _values_after(pattern: re.Pattern[str], text: str, is_uri: bool) -> Iterator
     while (match := pattern.search(text, at)) is not None:
         at = match.end()
         is_parameter = pattern in (_SIGNATURES, _PARAMETER)
-        if not is_parameter and match.lastgroup is not None and not holds_credential(match[match.lastgroup]):
+        if not is_parameter and not _is_named(text, match):
             continue
         before = text[max(0, match.start("name") - 1) : match.start("name")] if is_parameter else ""
         where = Where.URL if _begins_parameter(before, is_uri) else Where.TEXT
         for credential in _value(text, at, "password", is_uri=is_uri and is_parameter, where=where):
             at = max(at, credential.end)
             yield credential
+
+
+def _is_named(text: str, match: re.Match[str]) -> bool:
+    """Return whether the name in what a pattern found is a credential's; some find what needs no name."""
+    group = match.lastgroup
+    if group is None:
+        return True
+    if group == "told":
+        return _pair_holds_credential(text, match.start(group), match[group])
+    return holds_credential(match[group])
+
+
+def _is_login(text: str, match: re.Match[str], is_uri: bool) -> bool:
+    """Return whether "a:b@c" is a user, a password and a host, rather than a metric or an address."""
+    user, password, host = match["user"].lower(), match["password"], match["host"] or ""
+    if user in _KINDS_OF_NAME or is_number(password):
+        return False
+    if match["after"]:
+        return True
+    if "." not in host.strip(".") and host != "localhost":
+        around = text[max(0, match.start() - 1) : match.start()] + text[match.end() : match.end() + 1]
+        is_alone = not around.strip(_QUOTES)
+        return is_alone and not around.isspace() and (is_uri or looks_like_credential(password))
+    is_address = _MAIL.fullmatch(user) and _MAIL.fullmatch(password) and not looks_like_credential(password)
+    return is_uri or not is_address
 
 
 def _pairs(text: str, is_uri: bool) -> Iterator[Credential]:
@@ -285,7 +350,7 @@ def _pairs(text: str, is_uri: bool) -> Iterator[Credential]:
             enclosing=enclosing,
             to_the_end=to_the_end,
             is_sure=not (leading == "," and name.isalpha() and name.islower())
-            and not (leading == ":" and is_plural(name)),
+            and not (leading == ":" and (is_plural(name) or _follows_article(text, start, name))),
         ):
             at = max(at, credential.end)
             yield credential
@@ -302,6 +367,11 @@ def _begins_line(text: str, start: int) -> bool:
     if not line and start > _LOOKING_BACK:
         return False
     return _BEFORE_KEY_ON_LINE.fullmatch(text, line, start) is not None
+
+
+def _follows_article(text: str, start: int, name: str) -> bool:
+    """Return whether a name stands in a sentence, as in "classify the token: positive or negative"."""
+    return not is_password(name) and _ARTICLE.search(text, max(0, start - 6), start) is not None
 
 
 def _is_class(name: str) -> bool:
@@ -345,19 +415,30 @@ def _value(
         end = text.find("&", start)
         end = len(text) if end < 0 else end
     elif first and first in "\r\n":
-        start, end = _indented_block(text, start)
+        start, end = _lines_below(text, start, name)
     elif (block := _BLOCK.match(text, start)) is not None:
         start, end = _indented_block(text, block.end())
     elif first and first in _QUOTES:
         start, end = _quoted(text, start)
     elif first in _CONTAINERS and not is_reference(text[start : start + 200].split("\n", 1)[0]):
         end = _bracketed(text, start)
+        if first == "(":  # "auth=('ann', 'x')", "BasicAuth('ann', 'x')"
+            name = "password"
+        if text[end : end + 1].isalnum():
+            end = _bare(text, end)
         if not any(it.isalpha() for it in text[start:end]):
             return
     elif enclosing:
         end = _closing(text, start, enclosing)
     elif to_the_end:
         end = _end_of_line(text, start)
+        first_of_list = text[start:end].partition(",")
+        if (
+            first_of_list[1]
+            and not is_credential(first_of_list[0], name)
+            and _NEXT_PAIR.match(first_of_list[2])
+        ):
+            return
     else:
         end = _bare(text, start)
     value = text[start:end]
@@ -397,6 +478,18 @@ def _bracketed(text: str, start: int) -> int:
         if depth == 0:
             return match.end()
     return len(text)
+
+
+def _lines_below(text: str, newline: int, name: str) -> tuple[int, int]:
+    """Return what is indented further below the line that ends here, or else what is alone on the next."""
+    start, end = _indented_block(text, newline)
+    if start < end:
+        return start, end
+    lone = _LONE.match(text, newline)
+    is_setting = text[max(0, newline - 2) : newline].endswith(("=", "= "))
+    if lone and (is_setting or looks_like_credential(lone["value"])):
+        return lone.span("value")
+    return start, start
 
 
 def _indented_block(text: str, newline: int) -> tuple[int, int]:

@@ -5,15 +5,27 @@ A name is read as English reads a compound: its last noun says what it holds. ``
 """
 
 import re
-import unicodedata
+from enum import IntEnum
 from functools import lru_cache
+
+from deployledger.domain.credentials.decoding import as_seen
 
 _LONGEST_NAME = 200
 
 # "APIKey2" is API, Key, 2; "dbPassword" is db, Password.
 _CAMEL = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 _SEGMENT = re.compile(r"[^\W\d_]+")
-_INVISIBLE = re.compile(r"[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+
+
+class Strength(IntEnum):
+    """How surely what stands under a name is a credential."""
+
+    NONE = 0
+
+    WEAK = 1
+    """A credential only if it looks like one: "auth" may be a method, "session_key" a column."""
+
+    STRONG = 2
 
 
 def words(text: str) -> frozenset[str]:
@@ -21,7 +33,22 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_PASSWORDS = words("password passwd passwrd passphrase passcode passwort pwd pswd psw pw")
+_PASSWORDS = words(
+    """
+    password passwd passwrd passphrase passcode passwort pwd pswd psw pw
+    contrasena contraseña hasło heslo kennwort lösenord motdepasse salasana senha wachtwoord
+    пароль пароля パスワード 密码 密碼 비밀번호
+    """
+)
+_WEAK = words("auth jwt otp pass sas tokens totp")
+# Whose pass is a password, not a run of a test.
+_OWNERS = words(
+    """
+    admin bind database db docker ftp http imap key keystore ldap login mail my mysql pg postgres proxy redis
+    registry root smtp sql ssh truststore user
+    """
+)
+_ENDS_OF_PASS = words("code phrase wd word words")
 _NOUNS = _PASSWORDS | words(
     """
     auth authorisation authorization bearer cookie cred credential htpasswd jsessionid jwt otp pass passkey
@@ -40,6 +67,7 @@ _ENDINGS = (
         "apikey",
         "accesskey",
         "secretkey",
+        "pwd",
     ),
     *(
         "privatekey",
@@ -53,6 +81,7 @@ _ENDINGS = (
     ),
     *("accesskeyid", "connectionstring", "connstring", "connstr"),
     *("adminpass", "dbpass", "ftppass", "pgpass", "rootpass", "smtppass", "userpass"),
+    *("adminpw", "bindpw", "dbpw", "ldappw", "rootpw", "sudopw", "userpw"),
 )
 
 # "key" alone names columns, caches and objects; these words before it make it a credential.
@@ -63,6 +92,13 @@ _SECRET_KEYS = words(
     gcp gemini gpg groq google hmac host huggingface jwt kms license licence live master mistral
     openai pgp pinecone private root rsa sas secret sendgrid server service session shared signing
     ssh ssl storage stripe subscription tls wandb webhook write
+    """
+)
+# Of those, the ones that also name columns, files and plans.
+_OTHER_KEYS = words(
+    """
+    account age app application client consumer deploy function host licence license live root server
+    service session shared storage write
     """
 )
 _STRINGS = frozenset({"connection", "conn", "connect"})
@@ -93,32 +129,59 @@ _WHETHER = words(
 # Words after the noun that do not change what it is: "password_value", "TOKEN_PROD", "api_key_github".
 _TRANSPARENT = words(
     """
-    ascii aws azure base64 b64 backup bytes clear cleartext confirm confirmation current data
-    database db default dev development digest docker encoded encrypted final gcp github gitlab
-    google hash hashed header hex huggingface json live local main mlflow mongo mysql new npm old
-    openai pem plain plaintext postgres previous primary prod production pypi qa raw redis sandbox
-    secondary sha256 md5 slack staging stg str string temp temporary test text tmp uat value values
+    alt alternate ascii aws azure bak base64 b64 backup bytes clear cleartext confirm confirmation
+    current data copy database db default dev development digest docker encoded encrypted fallback
+    final gcp github gitlab
+    google hash hashed header hex huggingface json latest live local main mlflow mongo mysql new npm old
+    one openai orig original pem plain plaintext postgres previous primary prod production pypi qa raw
+    redis rev sandbox secondary sha256 md5 slack staging stg str string temp temporary test text
+    three tmp two uat v value values
     """
 )
 _PREPOSITIONS = frozenset({"for", "of", "in", "on", "from", "at", "by"})
 
 
 @lru_cache(maxsize=4096)
-def _holds_credential(name: str) -> bool:
-    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", name))
-    segments = _SEGMENT.findall(plain)
+def _strength(name: str) -> Strength:
+    segments = _SEGMENT.findall(as_seen(name))
     camel = [word.lower() for segment in segments for word in (_CAMEL.findall(segment) or [segment])]
-    return _is_compound(camel) or _is_compound([segment.lower() for segment in segments])
+    return max(_of_compound(camel), _of_compound([segment.lower() for segment in segments]))
+
+
+def strength(name: str) -> Strength:
+    """Return how surely what is called so is a credential, in any of the usual spellings of the name."""
+    return _strength(name[-_LONGEST_NAME:])
 
 
 def holds_credential(name: str) -> bool:
-    """Return whether what is called so is a credential, in any of the usual spellings of the name."""
-    return _holds_credential(name[-_LONGEST_NAME:])
+    """Return whether what is called so may be a credential."""
+    return strength(name) > Strength.NONE
+
+
+# What stands beside a credential and says of what kind, or whose, it is.
+_BESIDE = words(
+    """
+    algorithm audience domain enabled endpoint host issuer kind method mode provider realm region required
+    role scheme scope scopes tenant type
+    """
+)
+_ENDS_OF_BESIDE = ("arn", "url", "uri", "_id", "Id")
+
+
+def name_within(key: str, name: str) -> str:
+    """Return the name of the credential that the value of a key is, or "".
+
+    Args:
+        name: that of the credential that the object with the key stands under, or "".
+    """
+    if holds_credential(key):
+        return key
+    return "" if key.lower() in _BESIDE or key.endswith(_ENDS_OF_BESIDE) else name
 
 
 def is_password(name: str) -> bool:
     """Return whether the name is that of a password in the narrow sense, not of any credential."""
-    return holds_credential(name) and any(noun in name.lower() for noun in _PASSWORDS)
+    return holds_credential(name) and any(noun in name.lower() for noun in _PASSWORDS if noun != "pw")
 
 
 def is_plural(name: str) -> bool:
@@ -126,31 +189,39 @@ def is_plural(name: str) -> bool:
     return name.rstrip("0123456789_-. ").lower().endswith("s") and not name.lower().endswith(("sas", "pass"))
 
 
-def _is_compound(words: list[str]) -> bool:
+def _of_compound(words: list[str]) -> Strength:
     for at, word in enumerate(words[1:], 1):
         if word in _PREPOSITIONS:
             words = words[:at]
             break
-    while len(words) > 1 and words[-1] in _TRANSPARENT and not _is_noun(words):
+    while len(words) > 1 and words[-1] in _TRANSPARENT and not _of_noun(words):
         words = words[:-1]
-    return _is_noun(words) and words[0] not in _WHETHER
+    if words[-2:] == ["de", "passe"] or (words[-2:-1] == ["pass"] and words[-1] in _ENDS_OF_PASS):
+        words = [*words[:-2], "password"]
+    return Strength.NONE if words and words[0] in _WHETHER else _of_noun(words)
 
 
-def _is_noun(words: list[str]) -> bool:
-    """Return whether the last word, with those before it, names a credential."""
+def _of_noun(words: list[str]) -> Strength:
+    """Return how surely the last word, with those before it, names a credential."""
     if not words:
-        return False
-    if words[-1] in ("id", "ids"):  # an access key's id is half of the pair, and an account's alone is not
-        return words[-3:-1] == ["access", "key"] or words[-2:-1] == ["accesskey"]
-    last = words[-1]
+        return Strength.NONE
+    last, before = words[-1], words[:-1]
     noun = last if last in _NOUNS or not last.endswith("s") else last[:-1]
-    before = words[:-1]
-    if noun == "token":
-        return _OTHER_TOKENS.isdisjoint(before)
-    if noun == "pass":
-        return _OTHER_PASSES.isdisjoint(before)
-    if noun == "key":
-        return bool(before) and before[-1] in _SECRET_KEYS
-    if noun in ("string", "str"):
-        return bool(before) and before[-1] in _STRINGS
-    return noun in _NOUNS or noun.endswith(_ENDINGS) or last.endswith(_ENDINGS)
+    if last in ("id", "ids"):  # an access key's id is half of the pair, and an account's alone is not
+        is_credential = words[-3:-1] == ["access", "key"] or words[-2:-1] == ["accesskey"]
+    elif noun == "token":
+        is_credential = _OTHER_TOKENS.isdisjoint(before)
+    elif noun == "pass":
+        is_credential = _OTHER_PASSES.isdisjoint(before)
+    elif noun == "key":
+        is_credential = before != [] and before[-1] in _SECRET_KEYS
+    elif noun in ("string", "str"):
+        is_credential = before != [] and before[-1] in _STRINGS
+    else:
+        is_credential = noun in _NOUNS or noun.endswith(_ENDINGS) or last.endswith(_ENDINGS)
+    if not is_credential:
+        return Strength.NONE
+    is_weak = not _WEAK.isdisjoint((last, noun)) or (noun == "key" and before[-1] in _OTHER_KEYS)
+    if noun == "pass" and before:
+        is_weak = before[-1] not in _OWNERS
+    return Strength.WEAK if is_weak else Strength.STRONG

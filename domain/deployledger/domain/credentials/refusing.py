@@ -7,13 +7,13 @@ not certain where they end. A reference to a credential is not one.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 from pydantic import BaseModel
 
 from deployledger.domain.credentials.finding import Where, credentials_in
-from deployledger.domain.credentials.names import holds_credential, is_plural
+from deployledger.domain.credentials.names import holds_credential, is_plural, name_within
 from deployledger.domain.credentials.values import is_credential, is_reference, is_reference_object
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.reasons import FailureReason
@@ -24,8 +24,8 @@ _LONGEST_KEY = 64
 _PLAIN_KEY = re.compile(r"[\w-]+")
 
 # The fields of a pair such as {"name": "DB_PASSWORD", "value": "…"}.
-_NAMES = ("name", "key", "field", "header", "variable", "parameter")
-_VALUES = ("value", "val", "content", "default")
+_NAMES = ("name", "k", "key", "field", "header", "variable", "parameter")
+_VALUES = ("value", "v", "val", "content", "default")
 
 
 def refuse_credentials(described_as: str, fields: Mapping[str, Any]) -> None:
@@ -92,6 +92,9 @@ def _paths_in(value: Any, *, name: str = "") -> Iterator[str]:
             if _is_pair(value):
                 yield "[1]"
                 return
+            for number, (option, item) in enumerate(pairwise(value), 1):
+                if _is_option(option, item):
+                    yield f"[{number}]"
             for number, item in enumerate(value):
                 for path in _paths_in(item, name=name):
                     yield f"[{number}]{path}"
@@ -109,19 +112,18 @@ def _is_refused_text(value: str, *, name: str) -> bool:
 
 
 def _paths_in_object(value: dict[Any, Any], *, name: str) -> Iterator[str]:
-    named = next((value[it] for it in _NAMES if isinstance(value.get(it), str)), "")
+    by_lower = {str(key).lower(): item for key, item in value.items()}
+    named = next((by_lower[it] for it in _NAMES if isinstance(by_lower.get(it), str)), "")
     is_key = value.get("kty") is not None  # a JSON Web Key
     for key, item in value.items():
         text = str(key)
         if credentials_in(text):
             yield _step(text)
             continue
-        if holds_credential(text):
-            inner = text
-        elif (text in _VALUES and holds_credential(named)) or (is_key and text in ("d", "k", "p", "q")):
+        inner = name_within(text, name)
+        is_value = text.lower() in _VALUES and holds_credential(named)
+        if not holds_credential(text) and (is_value or (is_key and text in ("d", "k", "p", "q"))):
             inner = named or "secret"
-        else:
-            inner = name
         for path in _paths_in(item, name=inner):
             yield f"{_step(text)}{path}"
 
@@ -143,6 +145,12 @@ def _is_pair(value: Any) -> bool:
         and is_credential(value[1], value[0])
         and not (value[1].isalpha() and value[1].islower())
     )
+
+
+def _is_option(option: Any, value: Any) -> bool:
+    """Return whether two arguments of a command are an option and the credential it has."""
+    is_option = isinstance(option, str) and isinstance(value, str) and option.startswith("-")
+    return is_option and bool(credentials_in(f"'{option}', '{value}'"))
 
 
 def _parsed(text: str) -> Any:
