@@ -341,6 +341,8 @@ async def test_a_model_that_is_not_what_was_fetched_is_refused(root: Path, model
     assert error.reason is FailureReason.ARTIFACT_DAMAGED
     assert request.artifact.digest in error.message
     assert not (root / "index.json").exists()
+    kept = [path for path in root.rglob("*") if path.is_file() and path.name != "lock"]
+    assert kept == [], "what was packed from other files stays in the layout"
 
 
 async def test_a_model_that_is_gone_is_refused(root: Path, model: Path) -> None:

@@ -57,26 +57,31 @@ class OciLayout:
                         staged.unlink()
 
     def add_blob(self, chunks: Iterable[bytes], media_type: str) -> Descriptor:
-        """Store the bytes, which may be many gigabytes, and return their descriptor.
+        """Store the bytes, and return their descriptor.
+
+        Raises:
+            ExternalServiceError: the folder cannot be written.
+        """
+        with self.adding() as added:
+            return added.add(chunks, media_type)
+
+    @contextmanager
+    def adding(self) -> Iterator["AddedBlobs"]:
+        """Add blobs together: all of them become part of the layout at the end, or none if an error ends it.
 
         A blob that is there already is replaced by the same bytes, which mends it should it be damaged.
 
         Raises:
             ExternalServiceError: the folder cannot be written.
         """
-        hasher = hashlib.sha256()
-        size = 0
-        with storage_errors(self.root), self._staged() as staged:
-            with open(staged, "xb", opener=open_file) as file:
-                for chunk in chunks:
-                    hasher.update(chunk)
-                    size += len(chunk)
-                    file.write(chunk)
-            make_read_only(staged)
-            _sync(staged)
-            with self._lock():
-                self._publish(staged, self._blobs / hasher.hexdigest())
-        return Descriptor(media_type=media_type, digest=f"sha256:{hasher.hexdigest()}", size=size)
+        added = AddedBlobs(self.root, self._staging)
+        try:
+            yield added
+            with storage_errors(self.root), self._lock():
+                for name, staged in added.staged.items():
+                    self._publish(staged, self._blobs / name)
+        finally:
+            added.discard()
 
     def tag(self, name: str, manifest: Descriptor) -> None:
         """Make ``name`` stand for the image, in place of any other.
@@ -147,7 +152,7 @@ class OciLayout:
         return has_sha256(self.blob(digest), digest.removeprefix("sha256:"))
 
     def _write(self, name: str, content: bytes) -> None:
-        with self._staged() as staged:
+        with _staged(self._staging) as staged:
             with open(staged, "xb", opener=open_file) as file:
                 file.write(content)
             _sync(staged)
@@ -159,20 +164,58 @@ class OciLayout:
         _sync(target.parent)
 
     @contextmanager
-    def _staged(self) -> Iterator[Path]:
-        """Give a path to write at that is gone afterwards, unless it was renamed."""
-        staged = self._staging / uuid4().hex
-        try:
-            yield staged
-        finally:
-            staged.unlink(missing_ok=True)
-
-    @contextmanager
     def _lock(self) -> Iterator[None]:
         """Keep every other thread and process from changing the index; wait for them if need be."""
         with open(self._own / "lock", "ab", opener=open_file) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+class AddedBlobs:
+    """Blobs that are complete and on disk, but not yet part of the layout.
+
+    Attributes:
+        staged: where each is, by the sha256 of its contents.
+    """
+
+    def __init__(self, root: Path, staging: Path) -> None:
+        self._root = root
+        self._staging = staging
+        self.staged: dict[str, Path] = {}
+
+    def add(self, chunks: Iterable[bytes], media_type: str) -> Descriptor:
+        """Write the bytes, which may be many gigabytes, and return their descriptor.
+
+        Raises:
+            ExternalServiceError: the folder cannot be written.
+        """
+        hasher = hashlib.sha256()
+        size = 0
+        with storage_errors(self._root), _staged(self._staging) as staged:
+            with open(staged, "xb", opener=open_file) as file:
+                for chunk in chunks:
+                    hasher.update(chunk)
+                    size += len(chunk)
+                    file.write(chunk)
+            make_read_only(staged)
+            _sync(staged)
+            self.staged[hasher.hexdigest()] = staged.rename(self._staging / f"{staged.name}.blob")
+        return Descriptor(media_type=media_type, digest=f"sha256:{hasher.hexdigest()}", size=size)
+
+    def discard(self) -> None:
+        """Remove what did not become part of the layout."""
+        for staged in self.staged.values():
+            staged.unlink(missing_ok=True)
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """Give a path to write at that is gone afterwards, unless it was renamed."""
+    staged = folder / uuid4().hex
+    try:
+        yield staged
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from deployledger.adapters.oci.documents import (
 from deployledger.adapters.oci.failures import model_damaged, storage_errors
 from deployledger.adapters.oci.inspection import Inspection
 from deployledger.adapters.oci.layers import Layer, layers_of, model_files
-from deployledger.adapters.oci.layout import OciLayout
+from deployledger.adapters.oci.layout import AddedBlobs, OciLayout
 from deployledger.domain.ports import PackageRequest
 from deployledger.domain.stored import Stored
 from deployledger.domain.values import Image
@@ -71,10 +71,11 @@ class OciLayoutRegistry:
         files = model_files(request.model_path)
         self._layout.prepare()
         packed: list[FileEntry] = []
-        layers = [self._add_layer(layer, packed) for layer in layers_of(files)]
-        found = tree_digest(encode_listing(packed))
-        if found != request.artifact.digest:
-            raise model_damaged(request.model_path, request.artifact.digest, found)
+        with self._layout.adding() as added:
+            layers = [_add_layer(added, layer, packed) for layer in layers_of(files)]
+            found = tree_digest(encode_listing(packed))
+            if found != request.artifact.digest:
+                raise model_damaged(request.model_path, request.artifact.digest, found)
         diff_ids = [layer.digest for layer in layers]  # a layer is not compressed, so that both are the same
         config = self._layout.add_blob(
             [ModelConfig(modelfs=ModelFiles(diff_ids=diff_ids)).encode()], MODEL_CONFIG
@@ -89,6 +90,7 @@ class OciLayoutRegistry:
             size_bytes=sum(part.size for part in (manifest, config, *layers)),
         )
 
-    def _add_layer(self, layer: Layer, packed: list[FileEntry]) -> Descriptor:
-        blob = self._layout.add_blob(archive_chunks(layer.files, packed), MODEL_WEIGHTS)
-        return blob.model_copy(update={"annotations": {FILE_PATH: layer.path}})
+
+def _add_layer(added: AddedBlobs, layer: Layer, packed: list[FileEntry]) -> Descriptor:
+    blob = added.add(archive_chunks(layer.files, packed), MODEL_WEIGHTS)
+    return blob.model_copy(update={"annotations": {FILE_PATH: layer.path}})
