@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _AGE = re.compile(r"([0-9]+)([smhdw])")
 _NOW = "now"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_EXAMPLES = "as in 2026-03-01T12:00:00Z or 2026-03-01T12:00+01:00; or an age, as in 90s, 15m, 2h, 3d or 1w"
+_EXAMPLES = (
+    "as in 2026-03-01T12:00:00Z or 2026-03-01T12:00+01:00; now; or an age, as in 90s, 15m, 2h, 3d or 1w"
+)
 
 
 def moment(text: str | None, option: str) -> datetime | None:
@@ -128,3 +130,20 @@ def say_parked(session: "Session", deployments: "Sequence[DeploymentStatusRespon
         highlight=False,
         soft_wrap=True,
     )
+
+
+def say_created_ahead(
+    session: "Session", deployments: "Sequence[DeploymentStatusResponse]", time: datetime | None
+) -> None:
+    """Say why some deployments of a list have no age: they were created by a clock that was ahead."""
+    from deployledger.domain.times import TOLERANCE
+
+    end = (time or datetime.now(UTC)) + TOLERANCE
+    if names := [it.deployment_name for it in deployments if it.created_at > end]:
+        session.stderr.print(
+            "? The clock was ahead when this was created: "
+            f"`deployledger status {names[0]}` says when it was.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from deployledger.adapters.cli.terminal import shown, shown_lines
 from deployledger.domain.moments import written
+from deployledger.domain.times import TOLERANCE
 from deployledger.domain.visible import visible
 from deployledger.projections.history import event_name
 
@@ -54,8 +55,14 @@ _LONGEST_ERROR = 200
 
 
 def age(moment: datetime, now: datetime | None = None) -> str:
-    """Return how long ago a moment was, as kubectl says it: ``5s``, ``12m``, ``3h``, ``8d``."""
-    seconds = max(0, int(((now or datetime.now(UTC)) - moment).total_seconds()))
+    """Return how long ago a moment was, as kubectl says it: ``5s``, ``12m``, ``3h``, ``8d``.
+
+    Of a moment that has not come yet, because a clock was wrong, it is ``?``.
+    """
+    passed = (now or datetime.now(UTC)) - moment
+    if passed < -TOLERANCE:
+        return "?"
+    seconds = max(0, int(passed.total_seconds()))
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= 2 * size or (unit == "d" and seconds >= size):
             return f"{seconds // size}{unit}"

@@ -203,6 +203,7 @@ def list_(
         session.show(deployments_table(page, then))
         if held_up := [it for it in page if it.parked_events]:
             listing.say_parked(session, held_up)
+        listing.say_created_ahead(session, page, then)
     if page.warning:
         session.stderr.print(page.warning, markup=False, highlight=False, soft_wrap=True)
     if as_of is not None:
