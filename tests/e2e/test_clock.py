@@ -30,6 +30,7 @@ def test_the_clock_is_corrected_from_the_command_line(
     assert "has times that have not come yet: its last event was recorded at 20" in listed.stderr
     assert re.search(r"400 days \d+ (hour|minutes) ahead of the clock of this machine", listed.stderr)
     assert "deployledger log correct-clock" in listed.stderr
+    assert "deployledger log correct-clock" not in cli.run("log", "stats").stderr
     verified = cli.run("audit", "verify").stdout
     assert "Positions, times and versions" not in verified
     assert "Times are in order but for those that a wrong clock recorded" in verified
@@ -38,7 +39,14 @@ def test_the_clock_is_corrected_from_the_command_line(
     planned = cli.run("log", "correct-clock")
     assert planned.stdout.startswith("The times of events 2 to 3, up to 20")
     assert "Nothing was recorded." in planned.stderr
+    assert "correct-clock`" not in planned.stderr  # the warning would name the command that is being run
     assert cli.run("log", "correct-clock", "--yes").stdout.endswith("Recorded at position 4.\n")
+    again = cli.run("log", "correct-clock", "--yes")
+    assert again.stdout.startswith("The clock needs no correction: ")
+    assert "Nothing was recorded" not in again.stderr
+    ages = cli.run("list")
+    assert re.search(r"ahead .* \?  +[0-9a-f]{8}", ages.stdout)
+    assert "`deployledger status ahead` says when it was" in ages.stderr
     then = cli.run("list", "--as-of", before.isoformat())
     assert "ahead" not in then.stdout
     assert "event 2 of the log happened between" in then.stderr

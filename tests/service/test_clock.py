@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.domain.exceptions import ConfigurationError, ConflictError
+from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.findings import Outcome
 from deployledger.service.database_checks import check_database
 from tests.contracts.clocks import Clock
@@ -67,13 +67,13 @@ async def test_what_serves_now_is_listed_as_of_now_whatever_the_clock_was(
             await names(service, after + AHEAD / 2)
         if service.event_log.times().ahead is not None:
             corrected = await service.correct_clock(actor="ops")
+            assert corrected.wrong is not None
             assert corrected.wrong.first == 3
     page = await service.list_deployments(as_of=corrected.position)
     assert [it.deployment_name for it in page] == everything
     await deployed(service, "d_later")
     assert await names(service, datetime.now(UTC)) == [*everything, "d_later"]
-    with pytest.raises(ConflictError, match="needs no correction"):
-        await service.correct_clock()
+    assert (await service.correct_clock()).position is None
 
 
 async def test_what_differs_between_moments_is_by_the_times_that_count(
@@ -98,7 +98,7 @@ async def test_checks_report_times_that_have_not_come_yet_and_corrections(
         return [(it.outcome, it.message) for it in check_database(service) if it.check == "clock"]
 
     await deployed(service, "before")
-    assert findings() == [(Outcome.OK, "The event log has no times that have not come yet.")]
+    assert findings() == [(Outcome.OK, "The event log has no uncorrected times in the future.")]
     clock.set_ahead(AHEAD)
     await deployed(service, "ahead")
     clock.set_ahead()

@@ -29,8 +29,8 @@ JUST_NOW = timedelta(seconds=2)
 
 
 AHEAD_HINT = (
-    "If the clock is right now, run `deployledger log correct-clock`: times are right again from then on. "
-    "If not, set it before anything else is recorded."
+    "Set the clock if it is wrong; then `deployledger log correct-clock` shows the correction, "
+    "and records it with --yes."
 )
 """What to do about a log with times that have not come yet."""
 

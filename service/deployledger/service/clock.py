@@ -17,13 +17,13 @@ class ClockCorrection:
     """A correction of the clock.
 
     Attributes:
-        wrong: the events whose recorded times are wrong.
+        wrong: the events whose recorded times are wrong; None if there are none to correct.
         now: what the clock says that records events (UTC).
         withdraws: the position of the correction that it takes back; None if it takes back none.
         position: where it is in the log; None if it was not recorded.
     """
 
-    wrong: WrongTimes
+    wrong: WrongTimes | None
     now: datetime
     withdraws: int | None = None
     position: int | None = None
@@ -46,7 +46,7 @@ class ClockCorrector:
         """Record which times are wrong. See ``DeploymentService.correct_clock``."""
         version = self.log.version(CLOCK_STREAM)
         planned = self._plan_withdrawal() if withdraw else self._plan()
-        if dry_run:
+        if dry_run or planned.wrong is None:
             return planned
         event = ClockCorrected(
             originator_id=CLOCK_STREAM,
@@ -66,19 +66,6 @@ class ClockCorrector:
 
     def _plan(self) -> ClockCorrection:
         times = self._times()
-        if times.ahead is None:
-            last = self.log.recorded_at(times.end)
-            raise ConflictError(
-                "The clock needs no correction: "
-                + (
-                    "the event log has no events."
-                    if last is None
-                    else f"the last event was recorded at {moments.written(last)}, and it is "
-                    f"{moments.written(times.now)} now."
-                ),
-                hint="Correct the clock while the log has times that have not come yet; "
-                "`deployledger log stats` reports them.",
-            )
         return ClockCorrection(times.ahead, times.now)
 
     def _plan_withdrawal(self) -> ClockCorrection:

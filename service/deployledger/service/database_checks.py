@@ -103,7 +103,7 @@ def ledger(stores: Stores) -> list[Finding]:
 
 
 def clock(stores: Stores) -> Iterator[Finding]:
-    """Check that the log has no times that have not come yet."""
+    """Check that the log has no uncorrected times that have not come yet."""
     times = stores.event_log.times()
     for it in times.wrong:
         if it.corrected_at is not None:
@@ -111,7 +111,7 @@ def clock(stores: Stores) -> Iterator[Finding]:
     if times.ahead is not None:
         yield Finding("clock", Outcome.PROBLEM, str(times.ahead), AHEAD_HINT)
     else:
-        yield Finding("clock", Outcome.OK, "The event log has no times that have not come yet.")
+        yield Finding("clock", Outcome.OK, "The event log has no uncorrected times in the future.")
 
 
 CHECKS: tuple[Check, ...] = (event_log, clock, read_models, parked, ledger)

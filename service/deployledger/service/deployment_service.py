@@ -614,9 +614,13 @@ class DeploymentService:
             withdraw: take the last correction back, because the clock was behind when it was made.
             dry_run: record nothing; return what would be.
 
+        Returns:
+            What was recorded. If the log has no such times, nothing is recorded, and its ``wrong`` is None.
+
         Raises:
-            ConflictError: if there is nothing to correct or to withdraw, this machine's clock and that of the
-                database's server disagree, or somebody else corrects the clock at the same time.
+            ConflictError: if there is no correction to withdraw, or it cannot be withdrawn yet, this
+                machine's clock and that of the database's server disagree, or somebody else corrects the
+                clock at the same time.
         """
         return await self._blocking(
             self._clock.correct,

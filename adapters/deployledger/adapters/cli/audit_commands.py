@@ -370,6 +370,7 @@ def verify(
     is listed below.
     """
     session = session_for(output, verbose)
+    session.reports_clock = True
 
     def work(service: "DeploymentService") -> "tuple[str, Audited]":
         from deployledger.adapters.ledger.publishing import read_checkpoint, read_checkpoints

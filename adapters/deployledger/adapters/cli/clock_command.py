@@ -37,6 +37,7 @@ def correct_clock(
     Set the clock first, and stop whatever still has the wrong one.
     """
     session = session_for(output, verbose)
+    session.reports_clock = True
 
     async def work(service: "DeploymentService") -> "ClockCorrection":
         return await service.correct_clock(withdraw=withdraw, dry_run=not yes)
@@ -48,7 +49,10 @@ def correct_clock(
             session.print_json(as_json(done))
             return
         session.stdout.print(
-            escaped(done.wrong)
+            f"The clock needs no correction: the event log has no uncorrected times in the future, and it is "
+            f"{escaped(_now(done))} now."
+            if done.wrong is None
+            else escaped(done.wrong)
             if done.withdraws is None
             else f"The correction at position {done.withdraws:,} is taken back, and the times before it "
             "count: the clock was behind.",
@@ -57,7 +61,7 @@ def correct_clock(
         )
         if done.position is not None:
             session.stdout.print(f"Recorded at position {done.position:,}.", highlight=False)
-    if done.position is None:
+    if done.position is None and done.wrong is not None:
         session.stderr.print(
             f"Nothing was recorded. If the clock is right, with {escaped(_now(done))} now, give --yes.",
             highlight=False,

@@ -61,6 +61,7 @@ def check(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
     Exit code 1 if there is a problem; warnings alone leave it 0.
     """
     session = session_for(output, verbose)
+    session.reports_clock = True
 
     async def work(service: "DeploymentService") -> "tuple[SchemaState, list[Finding]]":
         from deployledger.service.database_checks import check_database
@@ -123,6 +124,7 @@ def tail(
 def stats(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
     """Say what is in the log."""
     session = session_for(output, verbose)
+    session.reports_clock = True
     found, wrong = _of_log(session, lambda log: (log.statistics(), log.times().wrong))
     if session.is_json:
         session.print_json({**as_json(found), "wrong_times": [as_json(it) for it in wrong]})
@@ -138,7 +140,9 @@ def stats(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
         *((topic, f"{number:,}") for topic, number in found.topics.items()),
     ]
     for label, value in lines:
-        session.stdout.print(f"[bold]{escaped(label):<31}[/] {escaped(value)}", highlight=False)
+        session.stdout.print(
+            f"[bold]{escaped(label):<31}[/] {escaped(value)}", highlight=False, soft_wrap=True
+        )
     for it in wrong:
         session.stdout.print(f"[yellow]![/] {escaped(it)}", highlight=False, soft_wrap=True)
 

@@ -103,6 +103,8 @@ class Session:
     verbose: bool = False
     is_aside: bool = False
     """Whether standard output is for a file that the command writes, so that its answer goes beside it."""
+    reports_clock: bool = False
+    """Whether the command's answer reports times that have not come yet, so that no warning has to."""
 
     @property
     def stdout(self) -> "Console":
@@ -179,7 +181,7 @@ class Session:
 
     def run(self, use: "Callable[[DeploymentService], Awaitable[_T]]") -> _T:
         """Open the service, use it, close it; errors of the service end the command with their exit code."""
-        _log(verbose=self.verbose)
+        _log(verbose=self.verbose, reports_clock=self.reports_clock)
 
         async def opened() -> _T:
             async with self.open_service() as service:
@@ -249,8 +251,11 @@ def _json(answer: Any, indent: int | None = None) -> str:
     return text.replace("\x7f", r"\u007f")  # the only control character that JSON may have as it is
 
 
-def _log(*, verbose: bool) -> None:
+def _log(*, verbose: bool, reports_clock: bool) -> None:
     from deployledger.adapters.cli.terminal import LogFormatter
+
+    ahead = logging.getLogger("ml_model_deployment_service.clock.ahead")
+    ahead.setLevel(logging.ERROR if reports_clock else logging.NOTSET)
 
     handler = logging.StreamHandler()
     if verbose:

@@ -9,6 +9,8 @@ from deployledger.domain.logs import logger
 from deployledger.domain.times import AHEAD_HINT, TOLERANCE
 
 LOGGER = logger("clock")
+AHEAD_LOGGER = logger("clock.ahead")
+"""Warns of times that have not come yet, which some commands report themselves."""
 
 LONGEST_PAUSE = timedelta(days=30)
 """How long a log is without a new event before the next append asks whether the clock is right."""
@@ -105,14 +107,13 @@ class ClockWatch:
     def _compare_with_last(self, last: int, here: int, server: int | None) -> None:
         clock = here if server is None else server
         if self._is_news("ahead", last - clock > _TOLERANCE):
-            LOGGER.warning(
+            AHEAD_LOGGER.warning(
                 "The event log in %s has times that have not come yet: its last event was recorded at %s, %s "
-                "ahead of %s, which says %s. %s",
+                "ahead of %s. %s",
                 self._described_as,
                 written(last),
                 duration(last - clock),
                 _whose(server),
-                written(clock),
                 AHEAD_HINT,
             )
 
