@@ -69,6 +69,8 @@ def refused(url: str, *, create: bool = False) -> Iterator[EventLogError]:
         "sqlite://host/path.db",
         "ledger.db",
         "",
+        f"postgresql:ann:{PASSWORD}@localhost",
+        PASSWORD,
     ],
 )
 def test_a_url_of_no_known_kind_is_a_configuration_error(url: str) -> None:
@@ -83,6 +85,9 @@ def test_a_url_of_no_known_kind_is_a_configuration_error(url: str) -> None:
     [
         f"postgresql://ann:{PASSWORD}%ZZ@localhost/ledger",
         f"postgresql://localhost/ledger?password={PASSWORD}&colour=red",
+        f"postgresql://ann:p@{PASSWORD}/x@localhost/ledger",
+        f"postgresql://ann:p/{PASSWORD}@localhost/ledger",
+        f"postgresql://ann:{PASSWORD}",
     ],
 )
 def test_a_malformed_postgresql_url_is_a_configuration_error_without_the_password(url: str) -> None:

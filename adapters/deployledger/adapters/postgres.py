@@ -1,7 +1,8 @@
 """A PostgreSQL database: sessions as ours are, and one pool of them for all who use it in a process."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -19,6 +20,9 @@ SCHEMA = "deployledger"
 
 _CONNECT_TIMEOUT_SECONDS = 5
 _READ_ATTEMPTS = 3
+# A second "@", or a "/" before it, is of a password: the driver would take its rest for a host.
+_URL = re.compile(r"postgres(?:ql)?://(?:[^@/]*+@[^@?]*+|[^@?]*+)(?:\?.*)?", re.DOTALL)
+_PORTS = re.compile(r"[0-9,]*")
 
 _SESSION_SETTINGS = """
     SET default_transaction_isolation TO 'read committed';
@@ -82,6 +86,23 @@ def _described(parameters: Mapping[str, Any]) -> str:
     return f"postgresql://{host}{port}/{path}"
 
 
+def _parsed(url: str) -> dict[str, Any]:
+    parameters: dict[str, Any] | None = None
+    if _URL.fullmatch(url):
+        with suppress(psycopg.ProgrammingError):
+            parameters = dict(conninfo_to_dict(url))
+    if parameters is None or not _PORTS.fullmatch(str(parameters.get("port", ""))):
+        # Neither the URL nor the driver's message is shown: a part of the password may be in either.
+        raise ConfigurationError(
+            "The database URL that begins with 'postgresql://' is malformed.",
+            hint=(
+                "It reads postgresql://user:password@host:port/database; in the password, write @ as %40, "
+                "/ as %2F and : as %3A."
+            ),
+        )
+    return parameters
+
+
 class PostgresDatabase:
     """One database on a PostgreSQL server. Nothing is connected before it is needed.
 
@@ -94,16 +115,8 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str, pool_size: int) -> None:
-        self.described_as = without_credentials(url).split("?")[0]
-        try:
-            self._parameters: dict[str, Any] = dict(conninfo_to_dict(url))
-            self.described_as = _described(self._parameters)
-        except psycopg.ProgrammingError:
-            # Not chained: the driver's message may quote the password.
-            raise ConfigurationError(
-                f"The database URL {self.described_as!r} is malformed.",
-                hint="It reads postgresql://user:password@host:port/database.",
-            ) from None
+        self._parameters = _parsed(url)
+        self.described_as = _described(self._parameters)
         self._parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
         self._parameters.setdefault("application_name", "deployledger")
         self._parameters["client_encoding"] = "UTF8"

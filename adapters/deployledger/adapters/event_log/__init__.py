@@ -11,10 +11,9 @@ follows them (`following`) misses nothing. The recorders of `eventsourcing`, wit
 import os
 from threading import Lock
 
+from deployledger.adapters.database_urls import unsupported
 from deployledger.adapters.event_log.log import DatabaseEventLog
 from deployledger.adapters.sqlite import file_of
-from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.redaction import without_credentials
 
 __all__ = ["DatabaseEventLog", "open_event_log"]
 
@@ -65,7 +64,4 @@ def _make(database_url: str, create: bool, pool_size: int, patience: float) -> D
     file = file_of(database_url)
     if file is not None:
         return SQLiteEventLog(file, patience=patience)
-    raise ConfigurationError(
-        f"The database URL {without_credentials(database_url)!r} is of no kind that is known.",
-        hint="Use sqlite:///path/to/file.db, sqlite:// (memory) or postgresql://user@host/database.",
-    )
+    raise unsupported(database_url)

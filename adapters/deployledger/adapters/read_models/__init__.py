@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from deployledger.adapters.database_urls import unsupported
 from deployledger.adapters.sqlite import file_of
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.redaction import without_credentials
@@ -115,10 +116,7 @@ def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "Re
         from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
 
         return SQLiteReadModels(None)
-    raise ConfigurationError(
-        f"The database URL {without_credentials(url)!r} of the read models is of no kind that is known.",
-        hint="Use sqlite:///path/to/file.db, sqlite:// (memory) or postgresql://user@host/database.",
-    )
+    raise unsupported(url, "of the read models")
 
 
 def load_projections(references: str) -> list[Projection[Any]]:
