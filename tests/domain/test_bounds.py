@@ -1,5 +1,6 @@
 """Whatever a deployment accepts has a bound: requests are refused, messages cut, names of clients fail."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -18,7 +19,7 @@ from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import DeploymentEvent, Failed
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError
 from deployledger.domain.redaction import storable
-from deployledger.domain.schemas import DeploymentTargetConfig
+from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.projections import status
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from tests.domain.given import (
@@ -197,3 +198,13 @@ def test_events_and_rows_at_every_bound_are_as_large_as_the_documented_ones() ->
         assert max(len(EventMapper().encode(event)) for event in past) <= LARGEST_EVENT_BYTES
         row = status.fold(past)
         assert len(DEPLOYMENT_STATUS.encode(row)[1]) <= LARGEST_ROW_BYTES == DEPLOYMENT_STATUS.row_bytes
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [lambda: request(deployment_name="n" * 1_000_000), lambda: ResourceConfig(cpu_request="1x" * 500_000)],
+)
+def test_the_error_for_a_long_value_does_not_repeat_all_of_it(refused: Callable[[], Any]) -> None:
+    with pytest.raises(ConfigurationError, match="characters") as error:
+        refused()
+    assert len(str(error.value)) < 1_000

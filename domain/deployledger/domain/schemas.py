@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from deployledger.domain.bounds import LONGEST_LINE, check_tags
+from deployledger.domain.bounds import LONGEST_LINE, bounded, check_tags
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.handles import as_id, path_of
 from deployledger.domain.values import Digest, Failure, Progress, Step
@@ -24,11 +24,15 @@ _QUANTITY = re.compile(
 _NO_TEXT = re.compile(r"[\x00-\x1f\ud800-\udfff]")
 
 
+_MOST_REPEATED = 200
+"""Characters of a refused value that the error repeats."""
+
+
 def _check_name(name: str) -> str:
     if not DEPLOYMENT_NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is not a legal deployment name: 1 to 63 letters, digits, '.', '_' or '-', "
-            "starting with a letter or digit"
+            f"{bounded(name, _MOST_REPEATED)!r} is not a legal deployment name: "
+            "1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit"
         )
     if as_id(name) is not None:
         raise ValueError(
@@ -52,7 +56,10 @@ def _check_tags(tags: dict[str, Any]) -> dict[str, Any]:
 
 def _check_quantity(quantity: str) -> str:
     if not _QUANTITY.fullmatch(quantity):
-        raise ValueError(f"{quantity!r} is not a Kubernetes quantity such as '500m', '2' or '1.5Gi'")
+        raise ValueError(
+            f"{bounded(quantity, _MOST_REPEATED)!r} is not a Kubernetes quantity "
+            "such as '500m', '2' or '1.5Gi'"
+        )
     return quantity
 
 
