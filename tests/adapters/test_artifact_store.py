@@ -449,7 +449,7 @@ async def test_verify_finds_changed_bytes_of_the_same_size(
         await store.verify(artifact.digest)
     assert caught.value.reason is FailureReason.ARTIFACT_DAMAGED
     blob = tmp_path / "store/blobs/sha256" / hashlib.sha256(FILES["MLmodel"]).hexdigest()
-    assert f"MLmodel is not what was stored ({blob})" in caught.value.message
+    assert f"MLmodel has changed since it was stored ({blob})" in caught.value.message
 
     await add(store, model)  # as the hint says
     assert await store.path_of(artifact.digest) == folder
@@ -461,7 +461,7 @@ async def test_a_forged_listing_is_noticed(store: LocalArtifactStore, model: Pat
     listing = tmp_path / "store/listings/sha256" / artifact.digest.removeprefix("sha256:")
     listing.chmod(0o644)
     listing.write_bytes(listing.read_bytes().replace(b"MLmodel", b"MLmode1"))
-    with pytest.raises(ModelRegistryError, match=r"the listing .* is not what was stored"):
+    with pytest.raises(ModelRegistryError, match=r"the listing .* has changed since it was stored"):
         await store.path_of(artifact.digest)
 
 

@@ -94,14 +94,14 @@ def _complete(output_uri: str, rows: int) -> Command:
         ([requested()], _fetch(resolved_uri="a\0b"), "artifact.resolved_uri has a NUL character"),
         ([requested()], _fetch(model_version=LONG), "artifact.model_version has 2,049 characters"),
         ([requested()], _fetch(model_version="\ud800"), "artifact.model_version is not Unicode text"),
-        ([requested()], _fetch(size_bytes=1 << 63), "artifact.size_bytes takes more than 64 bits"),
-        ([requested()], _fetch(file_count=10**4000), "artifact.file_count takes more than 64 bits"),
+        ([requested()], _fetch(size_bytes=1 << 63), "artifact.size_bytes does not fit in 64 bits"),
+        ([requested()], _fetch(file_count=10**4000), "artifact.file_count does not fit in 64 bits"),
         ([requested(), fetched()], _package(reference=LONG), "image.reference has 2,049 characters"),
         ([requested(), fetched()], _package(size_bytes=-(1 << 63)), "image.size_bytes takes more than"),
         ([requested(), fetched(), packaged()], _provision(LONG), "endpoint_url has 2,049 characters"),
         ([requested(), fetched(), packaged()], _provision("http://\udc80"), "endpoint_url is not Unicode"),
         (RUNNING_JOB, _complete(LONG, 1), "output_uri has 2,049 characters"),
-        (RUNNING_JOB, _complete("out.csv", 1 << 64), "rows takes more than 64 bits"),
+        (RUNNING_JOB, _complete("out.csv", 1 << 64), "rows does not fit in 64 bits"),
     ],
 )
 def test_what_a_client_names_is_never_cut_but_refused(past: Any, command: Command, says: str) -> None:

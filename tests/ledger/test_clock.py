@@ -89,7 +89,7 @@ def test_evidence_that_lacks_a_correction_is_not_verified(
     evidence.sign_again(signer, events=3)
     report = verify_evidence(evidence.write(path), signer.verifier)
     problems = [problem.message for check in report.checks for problem in check.problems]
-    assert problems == ["it was recorded before the event in front of it"]
+    assert problems == ["it was recorded before the preceding event"]
 
 
 def test_evidence_of_a_range_is_refused_where_its_times_are_wrong(
@@ -130,7 +130,7 @@ def test_evidence_of_times_that_have_not_come_yet_says_so(
     export_evidence(log, ledger, signer, path, deployment_id=wrong)
     report = verify_evidence(path, signer.verifier)
     assert report.is_verified
-    assert any("which has not come yet: it is" in it for it in report.limits)
+    assert any("which is in the future: it is" in it for it in report.limits)
 
 
 def test_times_that_fall_without_a_correction_are_found(

@@ -177,7 +177,7 @@ def test_proofs_cannot_be_taken_out_or_be_none(
     evidence = Evidence.read(path, signer)
     evidence.members["consistency.jsonl"] = b""
     evidence.sign_again()
-    assert problems(evidence, tmp_path) == ["consistency.jsonl: there is no proof in it"]
+    assert problems(evidence, tmp_path) == ["consistency.jsonl: it has no proof"]
     del evidence.members["consistency.jsonl"]
     assert "consistency.jsonl: it is missing" in problems(evidence, tmp_path)
 

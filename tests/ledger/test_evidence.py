@@ -533,12 +533,12 @@ def test_an_event_and_its_proof_that_were_changed_by_who_has_the_key(iris: Evide
         (lambda it: it["path"].pop(), "the proof is too short"),
         (lambda it: it["path"].append(it["leaf"]), "the proof is too long"),
         (lambda it: it["path"].__setitem__(0, it["leaf"]), "is not in the tree of the checkpoint"),
-        (lambda it: it["path"].__setitem__(0, "AAAA"), "the line is no proof"),
+        (lambda it: it["path"].__setitem__(0, "AAAA"), "the line is not a proof"),
         (lambda it: it.update(position=6), "the proof is of position 6"),
-        (lambda it: it.update(position=True), "the line is no proof"),
+        (lambda it: it.update(position=True), "the line is not a proof"),
         (lambda it: it.update(leaf=it["path"][0]), "is not the one that the proof is of"),
-        (lambda it: it.pop("path"), "the line is no proof"),
-        (lambda it: it.update(more=1), "the line is no proof"),
+        (lambda it: it.pop("path"), "the line is not a proof"),
+        (lambda it: it.update(more=1), "the line is not a proof"),
     ],
 )
 def test_a_proof_that_was_changed(
@@ -596,8 +596,8 @@ def test_a_bound_that_is_inside_of_the_range(
     selection = type(said)(8, 10, since=said.since, until=said.until)
     small.sign_again(selection=selection)
     assert problems(small, tmp_path) == [
-        "bounds.jsonl line 1: the event at position 7 was recorded in the range, and is not shown",
-        "bounds.jsonl line 2: the event at position 11 was recorded in the range, and is not shown",
+        "bounds.jsonl line 1: the event at position 7 was recorded within the range, but is not included",
+        "bounds.jsonl line 2: the event at position 11 was recorded within the range, but is not included",
     ]
 
 
@@ -609,7 +609,7 @@ def test_a_bound_that_is_inside_of_the_range(
         (lambda it: it[0].update(leaf="AAAA"), "it is no leaf of a ledger"),
         (lambda it: it[0].update(leaf=it[1]["leaf"]), "is not in the tree of the checkpoint"),
         (lambda it: it[0].update(path=[]), "the proof is too short"),
-        (lambda it: it[0].pop("leaf"), "the line is no event beside the range"),
+        (lambda it: it[0].pop("leaf"), "the line is not the proof of an event beside the range"),
     ],
 )
 def test_a_bound_that_was_changed(
@@ -629,7 +629,7 @@ def test_events_in_another_order_or_twice(iris: Evidence, tmp_path: Path) -> Non
         iris.put("proofs.jsonl", [proofs[it] for it in order])
         iris.sign_again(events=len(order))
         said = problems(iris, tmp_path)
-        assert any(it.startswith("events.jsonl line 3: position 3 comes behind position") for it in said)
+        assert any(it.startswith("events.jsonl line 3: position 3 comes after position") for it in said)
 
 
 def test_an_event_of_another_deployment(iris: Evidence, memory: Any, signer: Signer, tmp_path: Path) -> None:

@@ -102,18 +102,14 @@ def test_a_page_that_says_something_else_is_found(
     evidence = iris if kind == "deployment" else span
     evidence.members[name] = change(evidence.members[name])
     evidence.sign_again(with_pages=False)
-    assert problems(evidence, tmp_path) == [
-        f"{name}: it is not what is made from the events and the manifest"
-    ]
+    assert problems(evidence, tmp_path) == [f"{name}: it does not match the events and the manifest"]
 
 
 def test_the_page_of_other_evidence_is_found(iris: Evidence, span: Evidence, tmp_path: Path) -> None:
     for name in ("README.md", "report.html"):
         mixed = Evidence({**iris.members, name: span.members[name]}, iris.signer)
         mixed.sign_again(with_pages=False)
-        assert problems(mixed, tmp_path) == [
-            f"{name}: it is not what is made from the events and the manifest"
-        ]
+        assert problems(mixed, tmp_path) == [f"{name}: it does not match the events and the manifest"]
 
 
 def test_a_range_that_ends_before_it_begins_is_found(span: Evidence, tmp_path: Path) -> None:
@@ -275,7 +271,7 @@ def test_pages_of_format_1_are_compared_too(signer: Signer, tmp_path: Path) -> N
         old.members["manifest.txt"] = sign(str(said), signer).encode()
         old.members[name] += b"\nAll of this was approved.\n"
         old.sign_again(with_pages=False)
-        assert f"{name}: it is not what is made from the events and the manifest" in problems(old, tmp_path)
+        assert f"{name}: it does not match the events and the manifest" in problems(old, tmp_path)
 
 
 # Pages are part of the format -----------------------------------------------------------------------------

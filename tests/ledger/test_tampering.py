@@ -530,7 +530,7 @@ def test_a_log_that_was_made_anew_with_all_that_is_stored_is_found_by_what_was_k
     assert "Events 1 to 512 are not all those" in message(audited, 1, "changed")
     assert message(audited, None, "checkpoint") == (
         f"The checkpoint of 512 events ({victim.signer.name}; kept-512) does not hold: "
-        "The first 512 events are not those that it signed."
+        "The first 512 events differ from those that it signed."
     )
     assert not audited.is_contradicted
     with pytest.raises(LedgerError, match="does not lead to the checkpoint of 300"):
@@ -1027,7 +1027,7 @@ SQLITE_OBJECTS = {
             "UPDATE sqlite_master SET sql = replace(sql, 'actor TEXT', 'actor TEXT COLLATE NOCASE') "
             "WHERE name = 'events'",
         ],
-        "The table events does not have the definition that it was created with",
+        "The table events no longer has the definition it was created with",
     ),
     "keys without their constraints": (
         ["ALTER TABLE idempotency_keys RENAME TO old", "CREATE TABLE idempotency_keys AS SELECT * FROM old"],

@@ -255,7 +255,7 @@ async def test_what_is_mended_is_reported_with_the_file_and_where_the_damaged_on
         await setting.rolled_back(service, first.deployment_id)
     aside = setting.home / "artifacts" / "damaged" / damaged.name
     assert any(
-        f"model.onnx was not what was stored, and was moved to {aside}" in it
+        f"model.onnx had changed since it was stored and was moved to {aside}" in it
         and f"It was fetched again from {setting.source}" in it
         for it in caplog.messages
     )
@@ -282,7 +282,8 @@ async def test_damage_that_cannot_be_set_aside_is_not_served(setting: Setting) -
     assert failed.failure is not None
     assert failed.failure.reason is FailureReason.ARTIFACT_DAMAGED
     assert (
-        "model.onnx is not what was stored, and cannot be moved away: File exists" in failed.failure.message
+        "model.onnx has changed since it was stored and cannot be moved aside: File "
+        "exists" in failed.failure.message
     )
     assert setting.orchestrator.serves == {"model.onnx": b"another model"}
 

@@ -124,20 +124,20 @@ def rename_in_index(setting: Setting) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Setting], object], str, str]] = {
-    "a file of a model": (lambda it: rot(blob(it)), "model", "model.onnx is not what was stored"),
+    "a file of a model": (lambda it: rot(blob(it)), "model", "model.onnx has changed since it was stored"),
     "a cut file": (lambda it: truncate(blob(it)), "model", "model.onnx has 10 bytes, and had 1000"),
     "a missing file": (lambda it: blob(it).unlink(), "model", "model.onnx is missing"),
     "a listing": (
         lambda it: rot(next((it.home / "artifacts/listings/sha256").iterdir())),
         "model",
-        "is not what was stored",
+        "has changed since it was stored",
     ),
     "a copy in a folder": (
         lambda it: _replace(next((it.home / "artifacts/folders/sha256").rglob("readme.txt"))),
         "model",
         "does not hold what was stored",
     ),
-    "a layer": (lambda it: rot(images(it)[-1]), "image", "A layer is not what was packaged"),
+    "a layer": (lambda it: rot(images(it)[-1]), "image", "A layer has changed since it was packaged"),
     "every blob of the images": (lambda it: [rot(path) for path in images(it)], "image", "The manifest"),
     "a missing layer": (lambda it: images(it)[-1].unlink(), "image", "A layer is missing"),
     "the index": (

@@ -19,7 +19,8 @@ _KINDS = {
     "S": "a sequence",
 }
 _LEAVE = (
-    "Find out who changed it; `deployledger audit verify` with checkpoints kept elsewhere says what is left."
+    "Find out who changed it; `deployledger audit verify` with checkpoints kept elsewhere shows what is "
+    "intact."
 )
 _QUERY = """
     SELECT c.oid, c.relname AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence,
@@ -74,7 +75,7 @@ def strange(relation: dict[str, Any]) -> Iterator[Finding]:
     for rule in relation["rules"]:
         yield problem(
             f"The rule {rule} on {name} was not created by deployledger: it changes what statements do.",
-            f"Look at it, and remove it: DROP RULE {rule} ON {name}.",
+            f"Inspect it, then remove it: DROP RULE {rule} ON {name}.",
         )
     if relation["children"]:
         yield problem(

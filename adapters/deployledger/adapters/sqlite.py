@@ -24,7 +24,7 @@ def file_of(url: str) -> Path | None:
         return None
     if "?" in path or "#" in path or path.startswith("file:"):
         raise ConfigurationError(
-            f"The database URL {without_credentials(url)!r} has more in it than the path of a file.",
+            f"The database URL {without_credentials(url)!r} contains more than a file path.",
             hint="Use sqlite:///path/to/file.db, without parameters.",
         )
     return Path(path).expanduser().absolute()

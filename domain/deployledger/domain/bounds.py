@@ -69,7 +69,7 @@ def check_tags(tags: dict[str, Any]) -> None:
     except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError too
         raise ValueError(f"they are not JSON: {error}") from None
     if size > LARGEST_TAGS_BYTES:
-        raise ValueError(f"they take {size:,} bytes as JSON; {LARGEST_TAGS_BYTES:,} is the most")
+        raise ValueError(f"they take {size:,} bytes as JSON; at most {LARGEST_TAGS_BYTES:,} are allowed")
     if _depth(tags) > DEEPEST_TAGS:
         raise ValueError(f"they are nested more than {DEEPEST_TAGS} deep")
 
@@ -91,14 +91,16 @@ def check(said: "BaseModel", path: str = "", longest: int = LONGEST_LINE) -> Non
     for name, value in said.__dict__.items():
         if isinstance(value, str):
             if len(value) > longest:
-                raise ValueError(f"{path}{name} has {len(value):,} characters; {longest:,} is the most")
+                raise ValueError(
+                    f"{path}{name} has {len(value):,} characters; at most {longest:,} are allowed"
+                )
             if "\0" in value and longest == LONGEST_LINE:
-                raise ValueError(f"{path}{name} has a NUL character, which no database stores in a column")
+                raise ValueError(f"{path}{name} has a NUL character, which databases cannot store")
             if not value.isascii():
                 _check_unicode(path + name, value)
         elif isinstance(value, int):
             if not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
-                raise ValueError(f"{path}{name} takes more than 64 bits")
+                raise ValueError(f"{path}{name} does not fit in 64 bits")
         elif isinstance(value, datetime):
             _check_time(path + name, value)
         elif hasattr(value, "model_copy"):  # a part of it that is a model itself
@@ -109,7 +111,7 @@ def _check_unicode(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name} is not Unicode text: it has half a surrogate pair") from None
+        raise ValueError(f"{name} is not Unicode text: it has an unpaired surrogate") from None
 
 
 def _check_time(name: str, time: datetime) -> None:

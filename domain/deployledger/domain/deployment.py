@@ -347,9 +347,9 @@ def _check_bounds(event: DeploymentEvent, name: str) -> None:
             ) from None
         raise DeploymentError(
             name,
-            f"What a client reported of deployment {name!r} cannot be recorded: {error}.",
+            f"A client's report about deployment {name!r} cannot be recorded: {error}.",
             reason=FailureReason.EXTERNAL_SERVICE_FAILED,
-            hint="Correct the client, or what it reads this from; then retry.",
+            hint="Fix the client, or where it reads this from, then retry.",
         ) from None
 
 

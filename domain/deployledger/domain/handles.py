@@ -40,18 +40,20 @@ def path_of(uri: str) -> str | None:
         raise _no_file(uri, "its host is malformed") from None
     if parts.netloc.lower() not in _LOCAL or parts.path.startswith("//"):
         raise ConfigurationError(
-            f"{without_credentials(uri, is_uri=True)!r} is a file on another host, "
-            "and files are read on this machine.",
+            f"{without_credentials(uri, is_uri=True)!r} is a file on another host, but only files on this "
+            "machine can be read.",
             hint="Copy it here, or mount the folder of the other machine, and give the path.",
         )
     if "?" in uri or "#" in uri:
-        raise _no_file(uri, "a file has no query and no fragment")
+        raise _no_file(uri, "a file URI has no query and no fragment")
     if not parts.path.startswith("/"):
         raise _no_file(uri, "its path is not absolute")
     if _NO_ESCAPE.search(parts.path):
-        raise _no_file(uri, "it has an escape that is no character of a file's name")
+        raise _no_file(uri, "it has an escape that cannot be part of a file name")
     return unquote(parts.path, errors="surrogateescape")
 
 
 def _no_file(uri: str, why: str) -> ConfigurationError:
-    return ConfigurationError(f"{without_credentials(uri, is_uri=True)!r} names no file: {why}.", hint=_FORM)
+    return ConfigurationError(
+        f"{without_credentials(uri, is_uri=True)!r} is not a valid file URI: {why}.", hint=_FORM
+    )

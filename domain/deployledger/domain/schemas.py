@@ -35,9 +35,7 @@ def _check_name(name: str) -> str:
             "1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit"
         )
     if as_id(name) is not None:
-        raise ValueError(
-            f"{name!r} is an id, and is taken for that wherever a deployment is named: choose another name"
-        )
+        raise ValueError(f"{name!r} is an id; choose a name that cannot be mistaken for one")
     return name
 
 

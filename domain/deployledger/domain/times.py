@@ -32,7 +32,7 @@ AHEAD_HINT = (
     "Set the clock if it is wrong; then `deployledger log correct-clock` shows the correction, "
     "and records it with --yes."
 )
-"""What to do about a log with times that have not come yet."""
+"""What to do about a log with times in the future."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class WrongTimes:
         recorded, until = moments.written(self.recorded_until), moments.written(self.not_after)
         between = f"between {moments.written(self.not_before)} and" if self.not_before else "before"
         if self.corrected_at is None:
-            state = f"have not come yet: it is {until} now. They happened {between} now."
+            state = f"are in the future: it is {until} now. They happened {between} now."
         else:
             state = f"are wrong, as event {self.corrected_at:,} says. They happened {between} {until}."
         return f"The times of {events(self.first, self.last)}, up to {recorded}, {state}"
@@ -117,7 +117,7 @@ class LogTimes:
 
     @property
     def ahead(self) -> WrongTimes | None:
-        """The events that were recorded at times that have not come yet; None if there are none."""
+        """The events that were recorded at times in the future; None if there are none."""
         return self.wrong[-1] if self.wrong and self.wrong[-1].corrected_at is None else None
 
     def position_at(self, moment: datetime) -> int:

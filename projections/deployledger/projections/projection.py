@@ -180,14 +180,14 @@ class Projection(Generic[Row]):
             kind = type(value)
             if kind is str:
                 if "\0" in value:
-                    raise ValueError(f"{value!r} has a NUL character, which no database stores in a column")
+                    raise ValueError(f"{value!r} has a NUL character, which databases cannot store")
                 if not value.isascii():
                     value.encode()  # half a surrogate pair is a ValueError: no database stores that either
             elif kind is datetime:
                 if value.tzinfo is None:
                     raise ValueError(f"{value} has no time zone")
             elif kind is int and not -(1 << 63) <= value < 1 << 63:
-                raise ValueError(f"{value} takes more than 64 bits")
+                raise ValueError(f"{value} does not fit in 64 bits")
 
     def _check_types(self, columns: tuple[Any, ...]) -> None:
         for (name, kind), value in zip(self.column_types.items(), columns, strict=True):

@@ -21,7 +21,7 @@ Changes of these counts are counted by blocks too: those that are made by events
 
 
 class UnreliableReadModelsError(ReadModelError):
-    """What is in the database of read models is not what was stored there: it has to be made again.
+    """The stored read models are damaged or outdated, and must be rebuilt.
 
     Attributes:
         token: which database it was, for `ReadModelStore.renew`.

@@ -78,7 +78,7 @@ class ClockCorrector:
         if before is None or last is None or before - times.now > TOLERANCE:
             raise ConflictError(
                 f"The correction at position {first:,} cannot be withdrawn: the time recorded before it, "
-                f"{'none' if before is None else moments.written(before)}, has not come yet.",
+                f"{'none' if before is None else moments.written(before)}, is in the future.",
                 hint="If the clock was not wrong after all, set it first: it says "
                 f"{moments.written(times.now)}.",
             )
@@ -90,8 +90,8 @@ class ClockCorrector:
         times, here = self.log.times(), self.now()
         if abs(times.now - here) > TOLERANCE:
             raise ConflictError(
-                f"Two clocks disagree: the database's server says {moments.written(times.now)}, "
+                f"Two clocks disagree: the database server says {moments.written(times.now)}, "
                 f"and this machine {moments.written(here)}.",
-                hint="Set the one that is wrong, then correct the log's times.",
+                hint="Set the wrong one, then correct the log's times.",
             )
         return times

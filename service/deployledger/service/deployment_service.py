@@ -374,7 +374,7 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment; NotYetRequestedError if it did not exist
                 at that moment; RevisionNotFoundError if it has no such revision.
-            ConfigurationError: if the moment is none, has no time zone, or has not come yet.
+            ConfigurationError: if the moment is none, has no time zone, or is in the future.
         """
         return await self._blocking(self._status, deployment_id, consistency, as_of)
 
@@ -667,7 +667,7 @@ class DeploymentService:
                 async for current in self.watch_deployment(deployment_id):
                     if current.warning:  # a job may have ended, and the status would never say so
                         raise ReadModelError(
-                            f"Whether the job of deployment {deployment_id} has ended cannot be told. "
+                            f"Cannot tell whether the job of deployment {deployment_id} has ended. "
                             f"{current.message}",
                             hint=parked_hint(DEPLOYMENT_STATUS.name),
                         )

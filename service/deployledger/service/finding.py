@@ -58,7 +58,7 @@ def find_to_change(reference: str, repository: Repository, models: ReadModels) -
             raise ConfigurationError(
                 f"{reference!r} {has} the name of deployment {deployment_id}, and the id of deployment "
                 f"{others[0]} begins with it.",
-                hint="Give the whole id of the one that is meant.",
+                hint="Give the whole id of the deployment that you mean.",
             )
     if named is not None:
         return named

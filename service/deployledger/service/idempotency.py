@@ -61,8 +61,8 @@ def require_event(
     if not agrees:
         raise EventLogError(
             f"The idempotency key {first.key!r} names version {first.version} of deployment "
-            f"{first.deployment_id}, which is not what the command with that key did: "
-            "the row of the key, or the log, was changed. The command was not given again.",
+            f"{first.deployment_id}, which the command with that key did not store: the row of the key, "
+            "or the log, was modified. The command was not run again.",
             hint=VERIFY_HINT,
         )
 

@@ -21,5 +21,5 @@ def local_path(uri: str) -> Path | None:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigurationError(
-            f"{uri!r} names no path: {error}", hint="A folder that is called so is written ./~name."
+            f"{uri!r} names no path: {error}", hint="Write a folder of that name as ./~name."
         ) from error

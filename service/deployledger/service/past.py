@@ -183,7 +183,7 @@ class Past:
                 raise ConfigurationError(
                     f"The time {moments.describe(moment)} is in the future: "
                     f"it is {moments.describe(now)} now.",
-                    hint="Without a moment, the answer is how things are now.",
+                    hint="Omit the moment to ask for the current state.",
                 )
         elif isinstance(moment, int) and moment > self._end:
             self._end = self.log.position()  # it only rises, so it is not looked up again for what is before

@@ -139,7 +139,7 @@ class Pipeline:
                 deployment.name,
                 f"The artifact store no longer has {artifact.digest} of deployment {deployment.name!r}.",
                 reason=FailureReason.STORAGE_FAILED,
-                hint="Something else removed it just now: retry the deployment.",
+                hint="Another program removed it just now; retry the deployment.",
             )
         return folder
 
@@ -172,7 +172,7 @@ class Pipeline:
         if fetched.digest != artifact.digest:
             changed = (
                 f"The model at {artifact.resolved_uri} is no longer the one that was deployed: "
-                f"its digest was {artifact.digest}, and now is {fetched.digest}."
+                f"its digest was {artifact.digest} and is now {fetched.digest}."
             )
             if damaged:
                 raise DeploymentError(
@@ -263,7 +263,7 @@ class Pipeline:
             raise DeploymentError(
                 deployment.name,
                 f"The image of deployment {deployment.name!r} that was built from {artifact.digest} is "
-                f"{image.digest}, and was {before.digest} before: equal files make equal images.",
+                f"{image.digest}, but was {before.digest} before: equal files make equal images.",
                 reason=FailureReason.ARTIFACT_DAMAGED,
                 hint="Retry; if it fails again, check this machine's memory and disk, and the registry.",
             )

@@ -166,7 +166,7 @@ def _share_home(home: Path, group_id: int, group: str) -> None:
         if foreign:
             raise ConfigurationError(
                 f"The home {home} is not shared with the group {group!r}: it has files that are not "
-                f"deployledger's, as {foreign[0]!r}.",
+                f"deployledger's, such as {foreign[0]!r}.",
                 hint="Set DEPLOYLEDGER_HOME to a folder of its own.",
             )
         for folder, _, names in os.walk(home, topdown=False):
@@ -176,8 +176,8 @@ def _share_home(home: Path, group_id: int, group: str) -> None:
         owner = _user_name(home)
         raise ConfigurationError(
             f"The home {home} cannot be shared with the group {group!r}: {error.strerror}.",
-            hint=f"Its owner, {owner}, has to do it as a member of that group: any command of theirs does, "
-            "with DEPLOYLEDGER_HOME_GROUP set.",
+            hint=f"Its owner, {owner}, must be a member of that group and run any command with "
+            "DEPLOYLEDGER_HOME_GROUP set.",
         ) from error
 
 

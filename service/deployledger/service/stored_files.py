@@ -133,7 +133,7 @@ class Recorded:
         """Return what of something stored is not what the log says, a sentence each."""
         if stored.kind is Kind.IMAGE:
             return tuple(
-                f"index.json names it {name!r}, and the event log has {self.names[name]} for that."
+                f"index.json names it {name!r}, but the event log has {self.names[name]} under that name."
                 for name in stored.names
                 if self.names.get(name, stored.digest) != stored.digest
             )
@@ -141,7 +141,9 @@ class Recorded:
         if owner and stored.digest:
             artifact = owner.artifacts.get(stored.revision or 0)
             if artifact is not None and artifact.digest != stored.digest:
-                return (f"{stored.path} and the listing beside it are not of the model {artifact.digest}.",)
+                return (
+                    f"{stored.path} and the listing beside it do not belong to the model {artifact.digest}.",
+                )
         return ()
 
     def source(self, digest: str) -> str | None:
@@ -202,7 +204,7 @@ def _of_kind(kind: Kind, files: Sequence[StoredFiles], recorded: Recorded) -> It
     if kind is Kind.DAMAGED_FILE:
         if ours:
             paths = ", ".join(it.stored.path for it in ours)
-            hint = f"Keep them to find out what happened to the disk, or remove them: {paths}."
+            hint = f"Keep them to investigate what happened to the disk, or remove them: {paths}."
             yield Finding(kind.value, Outcome.WARNING, f"{counted}.", hint)
         return
     problems = [(it, problem) for it in ours for problem in _problems(it.stored, recorded)]
@@ -233,16 +235,16 @@ def _hint(files: StoredFiles, recorded: Recorded) -> str:
     match files.stored.kind:
         case Kind.MODEL:
             source = recorded.source(files.stored.digest)
-            return "It is never used as it is. Deploying the same files again stores them again" + (
+            return "The damaged file is never used. Deploy the same files again to store them again" + (
                 f"; they came from {source}." if source else "."
             )
         case Kind.EXTRACTED_MODEL if serving:
             return (
-                f"It is never loaded as it is: {serving[0]} serves what it loaded before. When the server "
-                f"has ended, `deployledger resume {serving[0]}` extracts the model again."
+                f"The damaged files are never loaded: {serving[0]} serves what it loaded before. When the "
+                f"server has stopped, `deployledger resume {serving[0]}` extracts the model again."
             )
         case Kind.IMAGE if any(not use.deleted for use in files.used_by):
-            return "It is never used as it is: it is packaged again when it is needed."
+            return "It is never used while damaged; it is packaged again when it is needed."
         case Kind.IMAGE_INDEX:
             return (
                 "Restore it from a backup; otherwise the next deployment sets it aside and begins a new one. "

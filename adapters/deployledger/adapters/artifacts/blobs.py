@@ -89,7 +89,7 @@ class Blobs:
             target = move_aside(self.path(sha256), self._damaged / sha256)
             sync_folder(self.folder)
         LOGGER.warning(
-            "The stored file %s was damaged: its sha256 was not its name. It was moved to %s.",
+            "The stored file %s was damaged (its sha256 did not match its name) and was moved to %s.",
             self.path(sha256),
             target,
         )

@@ -76,7 +76,7 @@ class Inspection:
                 yield f"{entry.path} is missing: {blob}."
             elif size != entry.size:
                 self._is_undamaged[entry.sha256] = False
-                yield f"{entry.path} has {size} bytes, and had {entry.size}: {blob}."
+                yield f"{entry.path} has {size} bytes instead of {entry.size}: {blob}."
             elif not self._check(entry.sha256):
                 yield f"{entry.path} is not what was stored: {blob}."
         if self._read and exists(folder) and not self._holds(folder, entries):
@@ -98,7 +98,7 @@ class Inspection:
         for stored in _files(self._blobs.folder, Kind.UNUSED_FILE):
             name = Path(stored.path).name
             if name not in self._is_undamaged:
-                problem = f"The contents of {stored.path} are not those of its digest."
+                problem = f"The contents of {stored.path} do not match its digest."
                 yield stored if self._check(name) else replace(stored, damage=(problem,))
 
 

@@ -43,8 +43,8 @@ def damaged(digest: str, what: str) -> ModelRegistryError:
         status_code=500,
         reason=FailureReason.ARTIFACT_DAMAGED,
         hint=(
-            "Deploy the model again, which stores it again, or restore the file from a backup. "
-            "Something other than the store wrote there, or the disk is failing."
+            "Deploy the model again to store it again, or restore the file from a backup. Another program "
+            "wrote there, or the disk is failing."
         ),
     )
 

@@ -214,14 +214,14 @@ class LocalArtifactStore:
                 raise
             with _moving(digest, "the listing"):
                 problems.append(
-                    f"the listing was not what was stored, and was moved to {self._discard(digest)}"
+                    f"the listing had changed since it was stored and was moved to {self._discard(digest)}"
                 )
             entries = self._list_again(digest)
         for entry in {entry.sha256: entry for entry in entries or ()}.values():
             with _moving(digest, entry.path):
                 aside = self._blobs.set_aside_if_damaged(entry.sha256)
             if aside is not None:
-                problems.append(f"{entry.path} was not what was stored, and was moved to {aside}")
+                problems.append(f"{entry.path} had changed since it was stored and was moved to {aside}")
             elif self._blobs.size(entry.sha256) is None:
                 problems.append(f"{entry.path} is missing ({self._blobs.path(entry.sha256)})")
         return problems
@@ -275,7 +275,7 @@ def _moving(digest: str, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise damaged(
-            digest, f"{what} is not what was stored, and cannot be moved away: {describe(error)}"
+            digest, f"{what} has changed since it was stored and cannot be moved aside: {describe(error)}"
         ) from error
 
 

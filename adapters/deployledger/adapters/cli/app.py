@@ -74,7 +74,7 @@ def _unwritten(error: streams.OutputError) -> int:
     try:
         _session().fail(
             f"The answer could not be written to standard output: {error.reason}.",
-            "Give the command again when that is mended.",
+            "Fix the output, then run the command again.",
             ExitCode.FAILED,
             "output_failed",
         )
@@ -94,7 +94,7 @@ def _refuse(error: Any) -> NoReturn:
         raise SystemExit(int(ExitCode.USAGE))
     context = error.ctx
     command = context.command_path if context is not None else "deployledger"
-    hint = f"`{command} --help` says how it is used."
+    hint = f"Run `{command} --help` for its usage."
     _session().fail(error.format_message(), hint, ExitCode.USAGE, "usage")
 
 

@@ -24,7 +24,7 @@ artifacts = typer.Typer(help="List and verify the models and images that are sto
 
 @artifacts.command("list")
 def list_(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """List what is stored of models and images: its size, and which revisions use it."""
+    """List the stored models and images with their sizes and the revisions that use them."""
     session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> "list[StoredFiles]":
@@ -45,10 +45,10 @@ def list_(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
 
 @artifacts.command()
 def verify(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Read all stored models and images, and report what is not what the event log says.
+    """Read all stored models and images, and report what does not match the event log.
 
-    Nothing is changed: what is damaged is never used, and is made again when it is needed. Exit code 1 if
-    something is damaged; warnings alone leave it 0.
+    Nothing is changed: damaged files are never used, and are replaced when they are needed. Exit code 1 if
+    something is damaged, 0 if there are only warnings.
     """
     session = session_for(output, verbose)
 

@@ -50,7 +50,7 @@ PublicKeysOption = Annotated[
     typer.Option(
         "--key",
         metavar="FILE",
-        help="A public key whose signatures count; may be given again.",
+        help="A public key whose signatures count; may be repeated.",
         parser=file_to_read,
         show_default="the one beside DEPLOYLEDGER_AUDIT_KEY",
     ),
@@ -98,7 +98,7 @@ def keygen(
         if session.is_json:
             session.print_json({"private_key": str(path), "public_key": public, "verifier": str(verifier)})
             return
-        session.stdout.print(f"Private key  {escaped(path)}  (for your eyes alone)", highlight=False)
+        session.stdout.print(f"Private key  {escaped(path)}  (keep it secret)", highlight=False)
         session.stdout.print(f"Public key   {escaped(public)}", highlight=False)
         session.stdout.print(escaped(verifier), highlight=False, soft_wrap=True)
     session.stderr.print(
@@ -191,8 +191,8 @@ def prove(
         tuple[str, str] | None,
         typer.Option(
             metavar="FIRST SECOND",
-            help="Prove instead that the log only grew from the first size to the second one. Each is a "
-            "position, a checkpoint or evidence.",
+            help="Prove instead that the log only grew from FIRST to SECOND: sizes, or files of "
+            "checkpoints or evidence.",
             show_default=False,
         ),
     ] = None,
@@ -206,7 +206,7 @@ def prove(
     """
     session = session_for(output, verbose)
     if (position is None) == (consistency is None) or (size is not None and consistency is not None):
-        raise typer.BadParameter("Name the position of an event, or two sizes with --consistency.")
+        raise typer.BadParameter("Give the position of an event, or two sizes with --consistency.")
     if consistency is not None:
         first, second = consistency
         shown = _of_ledger(session, lambda ledger: _consistency(ledger, first, second))
@@ -247,15 +247,15 @@ def _consistency(ledger: "Ledger", first: str, second: str) -> "ConsistencyProof
     sizes = [state.size if state is not None else int(text) for text, state in named]
     if sizes[0] > sizes[1]:
         raise ConfigurationError(
-            f"The first size, {sizes[0]:,}, is larger than the second one, {sizes[1]:,}.",
-            hint="Name the earlier state first.",
+            f"The first size ({sizes[0]:,}) is larger than the second ({sizes[1]:,}).",
+            hint="Give the earlier state first.",
         )
     proof = ledger.prove_consistency(*sizes)
     for state, root in zip(states, (proof.first_root, proof.second_root), strict=True):
         if state is not None and state.root != root:
             raise LedgerError(
-                f"The first {state.size:,} events of the log are not those that {state.source} signed.",
-                hint=f"It may be of another log. {VERIFY_HINT}",
+                f"The log does not match the checkpoint {state.source} of its first {state.size:,} events.",
+                hint=f"The checkpoint may belong to another log. {VERIFY_HINT}",
             )
     return proof
 
@@ -275,7 +275,7 @@ def verify_consistency(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The signed checkpoint, or evidence, of the first state.",
+            help="A signed checkpoint or evidence of the first state.",
             parser=file_to_read,
             show_default="only the hashes are checked",
         ),
@@ -284,7 +284,7 @@ def verify_consistency(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The signed checkpoint, or evidence, of the second state.",
+            help="A signed checkpoint or evidence of the second state.",
             parser=file_to_read,
             show_default="only the hashes are checked",
         ),
@@ -303,7 +303,7 @@ def verify_consistency(
 
         proof = ConsistencyProof.read(file)
         verifiers = _verifiers(key) if earlier is not None or later is not None else []
-        problems = [] if proof.holds() else ["The proof does not hold: its hashes do not lead to both roots."]
+        problems = [] if proof.holds() else ["The proof is invalid: its hashes do not lead to both roots."]
         for path, size, root in (
             (earlier, proof.first_size, proof.first_root),
             (later, proof.second_size, proof.second_root),
@@ -321,14 +321,14 @@ def verify_consistency(
             session.stdout.print(f"[red]✗[/] {escaped(problem)}", highlight=False, soft_wrap=True)
         if not problems:
             session.stdout.print(
-                f"[green]✓[/] The log of {proof.second_size:,} events only adds to that of "
+                f"[green]✓[/] The log of {proof.second_size:,} events extends that of "
                 f"{proof.first_size:,} events.",
                 highlight=False,
                 soft_wrap=True,
             )
         if not is_signed:
             session.stdout.print(
-                f"[dim]–[/] Without --earlier and --later the roots are not compared with what was signed: "
+                f"[dim]–[/] The roots were not compared with signed checkpoints (--earlier, --later): "
                 f"{_base64(proof.first_root)} and {_base64(proof.second_root)}.",
                 highlight=False,
                 soft_wrap=True,
@@ -344,7 +344,7 @@ def verify(
         typer.Option(
             metavar="PLACE",
             parser=place_to_read,
-            help="A checkpoint that was kept elsewhere, or a folder or URI with some; may be given again.",
+            help="A checkpoint that was kept elsewhere, or a folder or URI with some; may be repeated.",
             show_default="DEPLOYLEDGER_CHECKPOINTS",
         ),
     ] = None,
@@ -366,8 +366,8 @@ def verify(
 
     Every event is read and hashed; the tree is compared with every checkpoint, given or in the database;
     order, versions of streams, the lifecycle, idempotency keys and the database itself are checked. Exit code
-    0 if all is well and a checkpoint proves it, 1 if not, 2 if it could not be tried. What this cannot detect
-    is listed below.
+    0 if nothing is wrong and a checkpoint proves it, 1 otherwise, 2 if the log could not be verified.
+    What this cannot detect is listed below.
     """
     session = session_for(output, verbose)
     session.reports_clock = True
@@ -427,7 +427,7 @@ def _print(session: Session, found: "Audited") -> None:
     if found.is_in_order:
         if found.wrong_times:
             say("[green]✓[/] Positions and versions of streams are in order, without gaps")
-            say("[yellow]![/] Times are in order but for those that a wrong clock recorded, below")
+            say("[yellow]![/] Times are in order except for those recorded by a wrong clock (below)")
         else:
             say("[green]✓[/] Positions, times and versions of streams are in order, without gaps")
         say("[green]✓[/] Every history is legal under the lifecycle")
@@ -451,7 +451,7 @@ def _print(session: Session, found: "Audited") -> None:
     elif found.is_contradicted:
         say("[bold red]Not verified:[/] one checkpoint proves the log, and another one is not of it.")
     elif all(it.kind == IN_DATABASE for it in found.problems) and found.problems:
-        say("[bold red]Not verified:[/] the database is damaged, or is not as it was created.")
+        say("[bold red]Not verified:[/] the database is damaged, or its definitions were changed.")
     elif found.problems:
         say("[bold red]Not verified:[/] the log is not what it was.")
     else:

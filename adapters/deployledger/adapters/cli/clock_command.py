@@ -20,21 +20,24 @@ if TYPE_CHECKING:
 
 
 def correct_clock(
-    yes: Annotated[bool, typer.Option("--yes", help="Record it; else only say what would be.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Record the correction; without this option it is only shown.")
+    ] = False,
     withdraw: Annotated[
         bool,
         typer.Option(
-            "--withdraw", help="Take the last correction back: the clock was behind when it was made."
+            "--withdraw",
+            help="Withdraw the last correction, because the clock was behind when it was recorded.",
         ),
     ] = False,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Record that the clock was ahead, once it is right again: times are right from then on.
+    """Record that the clock was ahead, once it is right again.
 
-    While the clock is ahead, events are recorded at times that have not come yet, and so is all that
-    follows. Nothing of it is changed: a correction is an event of its own, behind which times begin anew.
-    Set the clock first, and stop whatever still has the wrong one.
+    While the clock is ahead, events are recorded at times in the future, and so are all events after them.
+    None of them is changed: the correction is an event of its own, after which times follow the clock again.
+    Set the clock first, and stop every process that still has the wrong one.
     """
     session = session_for(output, verbose)
     session.reports_clock = True
@@ -54,8 +57,8 @@ def correct_clock(
             if done.wrong is None
             else escaped(done.wrong)
             if done.withdraws is None
-            else f"The correction at position {done.withdraws:,} is taken back, and the times before it "
-            "count: the clock was behind.",
+            else f"The correction at position {done.withdraws:,} is withdrawn, and the recorded times "
+            "before it count again: the clock was behind.",
             highlight=False,
             soft_wrap=True,
         )
@@ -63,7 +66,8 @@ def correct_clock(
             session.stdout.print(f"Recorded at position {done.position:,}.", highlight=False)
     if done.position is None and done.wrong is not None:
         session.stderr.print(
-            f"Nothing was recorded. If the clock is right, with {escaped(_now(done))} now, give --yes.",
+            f"Nothing was recorded. If {escaped(_now(done))} is the right time, run the command again "
+            "with --yes.",
             highlight=False,
             soft_wrap=True,
         )

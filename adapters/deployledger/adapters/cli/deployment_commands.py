@@ -53,13 +53,13 @@ MemoryOption = Annotated[
 ]
 GpuOption = Annotated[str | None, typer.Option(help="GPUs for each replica.", show_default=False)]
 TagOption = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; may be given again.", show_default=False)
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; may be repeated.", show_default=False)
 ]
 InputOption = Annotated[
     str | None,
     typer.Option(
         "--input",
-        help="What a batch job reads: CSV or JSON lines; - is standard input, of which a copy is kept.",
+        help="The input of a batch job, CSV or JSON lines; - keeps a copy of standard input.",
         show_default=False,
     ),
 ]

@@ -38,7 +38,7 @@ def export(
         Path,
         typer.Argument(
             metavar="FILE.zip",
-            help="Where it is written; - is standard output.",
+            help="The file to write; - is standard output.",
             parser=file_to_write,
             show_default=False,
         ),
@@ -62,8 +62,8 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="CHECKPOINT",
-            help="Prove that the log continues this checkpoint (a file, folder or URI; or earlier evidence); "
-            "may be given again.",
+            help="Prove that the log continues this checkpoint (a file, folder or URI) or earlier "
+            "evidence; may be repeated.",
             parser=place_to_read,
             show_default=False,
         ),
@@ -131,7 +131,7 @@ def export(
     beside = made.selection.beside(made.checkpoint.size)
     if beside:
         session.stderr.print(
-            "It discloses stream, topic, actor, ids and time, but not the fields, of what was recorded right "
+            "It discloses the stream, topic, actor, ids and time, but not the fields, of the events right "
             f"before and after the range: {', '.join(f'event {it:,}' for it in beside)}.",
             highlight=False,
             soft_wrap=True,
@@ -158,7 +158,7 @@ def verify_evidence(
         list[Path],
         typer.Option(
             metavar="FILE",
-            help="The owner's public key, as the owner gave it to you; may be given again after a change of "
+            help="The owner's public key, as the owner gave it to you; may be repeated after a change of "
             "keys.",
             parser=file_to_read,
             show_default=False,
@@ -168,7 +168,7 @@ def verify_evidence(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A checkpoint, or evidence, that you kept: the log has to continue it; may be given again.",
+            help="A checkpoint or evidence that you kept, which the log must continue; may be repeated.",
             parser=file_to_read,
             show_default=False,
         ),
@@ -177,7 +177,7 @@ def verify_evidence(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A proof that it does, if the evidence has none; may be given again.",
+            help="A consistency proof from an --earlier state, if the evidence has none; may be repeated.",
             parser=file_to_read,
             show_default=False,
         ),

@@ -63,7 +63,7 @@ def no_stream(text: str) -> str:
     """
     if text == "-":
         raise typer.BadParameter(
-            "No standard stream can be used here: the file is needed later. A file that is called - is ./-"
+            "A standard stream cannot be used here, because the file is needed later; ./- is a file named -"
         )
     return text
 
@@ -89,8 +89,8 @@ def writing(file: Path) -> Iterator[Path]:
         from deployledger.domain.exceptions import ConfigurationError
 
         raise ConfigurationError(
-            "Standard output is a terminal, and this is no text.",
-            hint="Send it into a file or to another program; a file that is called - is ./-",
+            "Standard output is a terminal; files are not written to one.",
+            hint="Redirect it to a file or to another program; ./- is a file named -",
         )
     with tempfile.TemporaryDirectory(prefix="deployledger-") as folder:
         whole = Path(folder) / "standard-output"
@@ -141,6 +141,6 @@ def _standard_input() -> BinaryIO:
 
         raise ConfigurationError(
             f"Standard input is {'a terminal' if source else 'closed, or was read already'}.",
-            hint="Send a file into the command, or name one; a file that is called - is ./-",
+            hint="Redirect a file into the command, or give its path; ./- is a file named -",
         )
     return cast("BinaryIO", source.buffer)

@@ -56,9 +56,9 @@ def init(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) ->
 
 @database.command()
 def check(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Check the database: that it has the schema that is needed, and that nothing in it is damaged.
+    """Check that the database has the required schema and is undamaged.
 
-    Exit code 1 if there is a problem; warnings alone leave it 0.
+    Exit code 1 if there is a problem, 0 if there are only warnings.
     """
     session = session_for(output, verbose)
     session.reports_clock = True
@@ -104,7 +104,7 @@ def tail(
     ] = None,
     topic: Annotated[
         list[str] | None,
-        typer.Option(help="Only events of this topic; may be given again.", show_default=False),
+        typer.Option(help="Only events of this topic; may be repeated.", show_default=False),
     ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
@@ -232,7 +232,7 @@ def import_(
         _print_lines(
             session,
             f"Imported {_counted(done)} into {done.database} ({done.seconds:.1f} s).",
-            f"Root  {_base64(done.root)} (that of the log which was exported)",
+            f"Root  {_base64(done.root)} (the same as that of the exported log)",
         )
     _say(
         session,

@@ -397,7 +397,7 @@ def _refold(session: Session, names: Sequence[str] | None, all_: bool, deploymen
             _print_json(session, done)
             return
         for it in done:
-            session.stdout.print(f"{it['name']}: the row of {it['key']} is made anew.", highlight=False)
+            session.stdout.print(f"{it['name']}: the row of {it['key']} was rebuilt.", highlight=False)
 
 
 def _parked(models: "ReadModels", name: str | None = None) -> "list[tuple[str, ParkedEvent]]":

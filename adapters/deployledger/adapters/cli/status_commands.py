@@ -95,7 +95,7 @@ def list_(
     tag: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY[=VALUE]", help="Only those with this tag; may be given again.", show_default=False
+            metavar="KEY[=VALUE]", help="Only those with this tag; may be repeated.", show_default=False
         ),
     ] = None,
     model_uri: Annotated[

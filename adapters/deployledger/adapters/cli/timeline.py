@@ -59,7 +59,7 @@ def _timeline(history: "Sequence[DeploymentHistoryEntry]") -> Iterator[Renderabl
             yield Padding(_hanging(line), (0, 0, 0, _INDENT), expand=False)
     if any(entry.happened_at for entry in history):
         yield Text()
-        yield Text("~ The clock was wrong when this was recorded: it had happened by then for certain.")
+        yield Text("~ The clock was wrong when this was recorded; it happened by this time at the latest.")
 
 
 def _columns(entry: "DeploymentHistoryEntry") -> tuple[str, ...]:

@@ -77,7 +77,7 @@ class ClockWatch:
         Args:
             last: when the log's last event before it was recorded, in microseconds since 1970; None if there
                 is none.
-            server: what the clock of the database's server says, if that is the one which records.
+            server: what the clock of the database server says, if that is the one which records.
         """
         here = now_microseconds()
         jump = here - steady_microseconds() - self._offset
@@ -90,14 +90,14 @@ class ClockWatch:
                 duration(jump),
                 self._described_as,
                 written(here),
-                "" if server is None else " Events are recorded by the clock of the database's server.",
+                "" if server is None else " Events are recorded by the clock of the database server.",
             )
         self.opened(last, server)
         clock = here if server is None else server
         if last is not None and self._is_news("pause", clock - last > _LONGEST_PAUSE):
             LOGGER.warning(
-                "Nothing was recorded in the event log in %s for %s, by %s, which says %s. If it was used "
-                "meanwhile, that clock is ahead: set it, and run `deployledger log correct-clock`.",
+                "Nothing was recorded in the event log in %s for %s according to %s, which says %s. If "
+                "the log was in use, that clock is ahead: set it and run `deployledger log correct-clock`.",
                 self._described_as,
                 duration(clock - last),
                 _whose(server),
@@ -120,8 +120,8 @@ class ClockWatch:
     def _compare_with_server(self, here: int, server: int) -> None:
         if self._is_news("server", abs(server - here) > _TOLERANCE):
             LOGGER.warning(
-                "The clock of this machine is %s %s the clock of the database's server, by which %s records "
-                "events: it says %s, and the server %s. Set the one that is wrong.",
+                "The clock of this machine is %s %s the clock of the database server, which records the "
+                "events of %s: it says %s, and the server says %s. Set the wrong one.",
                 duration(here - server),
                 "ahead of" if here > server else "behind",
                 self._described_as,
@@ -155,4 +155,4 @@ def written(microseconds: int) -> str:
 
 
 def _whose(server: int | None) -> str:
-    return "the clock of this machine" if server is None else "the clock of the database's server"
+    return "the clock of this machine" if server is None else "the clock of the database server"

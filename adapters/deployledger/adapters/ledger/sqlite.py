@@ -18,8 +18,8 @@ SCHEMA_VERSION = 1
 
 _BUSY_SECONDS = 10
 _REMOVE = (
-    "If it is damaged, remove it: the tree is made anew from the log, and checkpoints are where they were "
-    "published."
+    "If it is damaged, remove it: the tree is rebuilt from the log; its checkpoints then exist only where "
+    "they were published."
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES = (

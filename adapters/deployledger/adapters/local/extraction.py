@@ -82,10 +82,10 @@ def _extract(folder: RevisionFolder, request: ProvisionRequest, extract: Extract
     if tree_digest(listing) != files.digest:
         raise DeploymentError(
             request.deployment_name,
-            f"The image {request.image.reference} of {request.deployment_name!r} does not hold the model "
-            f"{files.digest}, but {tree_digest(listing)}.",
+            f"The image {request.image.reference} of {request.deployment_name!r} contains the model "
+            f"{tree_digest(listing)} instead of {files.digest}.",
             reason=FailureReason.ARTIFACT_DAMAGED,
-            hint="Update the deployment with its model URI, which packages the model again.",
+            hint="Update the deployment with its model URI to package the model again.",
         )
     _write(folder.listing, listing)  # first, because the model's folder says that both are there
     folder.partial_model.rename(folder.model)
@@ -135,9 +135,9 @@ def _set_aside(folder: RevisionFolder, request: ProvisionRequest, what: str) -> 
         raise DeploymentError(
             request.deployment_name,
             f"The model of {request.deployment_name!r} cannot be loaded: {what} "
-            f"It could not be moved out of the way: {error.strerror}.",
+            f"The damaged files could not be moved aside: {error.strerror}.",
             reason=FailureReason.ARTIFACT_DAMAGED,
-            hint=f"Check that the disk of {folder.path} works and can be written, then retry.",
+            hint=f"Check that {folder.path} is writable and its disk healthy, then retry.",
         ) from error
     LOGGER.warning(
         "%s: %s The model is extracted from its image again; the damaged files are in %s.",

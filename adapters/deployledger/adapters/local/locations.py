@@ -24,13 +24,13 @@ def batch_file(uri: str | None, field: str) -> Path:
     try:
         path = local_path(uri)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{field} is wrong: {error.message}", hint=error.hint) from None
+        raise ConfigurationError(f"{field} is invalid: {error.message}", hint=error.hint) from None
     if path is None:
         scheme = uri.partition(":")[0]
         raise ConfigurationError(
-            f"{field} has the scheme {scheme!r}, and batch jobs on this machine use local files.",
-            hint=f"Copy the data to a local path, or give a file:/// URI; a path that begins with {scheme}: "
-            f"is written ./{scheme}:",
+            f"{field} has the scheme {scheme!r}, but batch jobs on this machine only use local files.",
+            hint="Copy the data to a local path, or give a file:/// URI; write a path that begins with "
+            f"{scheme}: as ./{scheme}:",
         )
     return _usable(path.absolute(), field)
 

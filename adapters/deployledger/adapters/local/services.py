@@ -120,7 +120,7 @@ class ModelServices:
         detail = f"{serving['ready']} of {serving['replicas']} replicas ready, {serving['restarts']} restarts"
         damaged = _is_damaged(serving)
         if damaged:
-            detail += "; replicas that ended cannot start again: the model's files on disk are damaged"
+            detail += "; replicas that stopped cannot restart, because the model's files on disk are damaged"
         return Observation(running=serving["ready"] > 0, revision=current, detail=detail, damaged=damaged)
 
     async def _begin(
@@ -246,7 +246,7 @@ def _exited(error: GatewayError, request: ProvisionRequest) -> MachineLearningSe
             request.deployment_name,
             f"The model of {request.deployment_name!r} was not loaded. {error.log[-1] if error.log else ''}",
             reason=FailureReason.ARTIFACT_DAMAGED,
-            hint="Damaged again right after it was extracted from its image: check the disk, then retry.",
+            hint="The files were damaged again right after they were extracted: check the disk, then retry.",
         )
     if error.exit_status == MODEL_REFUSED_STATUS and error.log:
         return DeploymentError(

@@ -11,7 +11,7 @@ from deployledger.domain.exceptions import ConfigurationError
 
 _FORMS = (
     "Use models:/<name>/<version>, models:/<name>/latest, models:/<name>@<alias>, models:/m-<id> or "
-    "runs:/<run id>/<path>; a path that begins like a URI is written ./like:this."
+    "runs:/<run id>/<path>; write a path that looks like a URI as ./like:this."
 )
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 _LOGGED_MODEL_ID = re.compile(r"m-[A-Za-z0-9_-]+")

@@ -154,7 +154,7 @@ class ModelFiles:
         try:
             return decode_listing(listing)
         except ValueError as error:
-            raise ModelDamagedError(f"{self.listing} is damaged: it is no listing.") from error
+            raise ModelDamagedError(f"{self.listing} is damaged: it is not a listing.") from error
 
     def _check(self, entry: FileEntry) -> None:
         path = self.folder / entry.path
@@ -176,8 +176,8 @@ class ModelFiles:
     def _compare(self, entry: FileEntry, sha256: str) -> None:
         if sha256 != entry.sha256:
             raise ModelDamagedError(
-                f"{self.folder / entry.path} is damaged: its sha256 is {sha256}, "
-                f"and {entry.sha256} in the model {self.digest}."
+                f"{self.folder / entry.path} is damaged: its sha256 is {sha256}; in the model "
+                f"{self.digest} it is {entry.sha256}."
             )
 
 

@@ -84,7 +84,7 @@ def _layers(layout: OciLayout, digest: str) -> list[Descriptor]:
     if manifest.artifact_type != MODEL or {layer.media_type for layer in manifest.layers} != {MODEL_WEIGHTS}:
         raise packaging_failed(
             f"The image {digest} in {str(layout.root)!r} is not a model packaged by this service.",
-            hint="Deploy the model with this service, which packages it.",
+            hint="Deploy the model with this service to package it.",
         )
     _read_document(layout, manifest.config.digest)
     return manifest.layers
@@ -94,7 +94,7 @@ def _read_document(layout: OciLayout, digest: str) -> bytes:
     with _open(layout, digest) as file, _reading(layout, digest):
         content = file.read(MAX_DOCUMENT_BYTES)
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
-        raise _damaged(layout, digest, f"the contents of blob {digest} have another digest")
+        raise _damaged(layout, digest, f"the contents of blob {digest} do not match its digest")
     return content
 
 
@@ -109,14 +109,14 @@ def _unpack_layer(layout: OciLayout, layer: Descriptor, folder: Path) -> list[Fi
             if not layout.is_undamaged(layer.digest):
                 raise _damaged(layout, layer.digest, what) from error
             raise packaging_failed(
-                f"An image in {str(layout.root)!r} is not one of this service: {what}.",
-                hint="Deploy the model with this service, which packages it.",
+                f"An image in {str(layout.root)!r} was not packaged by this service: {what}.",
+                hint="Deploy the model with this service to package it.",
             ) from error
         while stream.read(CHUNK_BYTES):
             pass  # what follows the archive counts for the digest too
     if (hashed.digest, hashed.size) != (layer.digest, layer.size):
         raise _damaged(
-            layout, layer.digest, f"the contents of layer {layer.digest} have another digest or size"
+            layout, layer.digest, f"the contents of layer {layer.digest} do not match its digest or size"
         )
     return entries
 

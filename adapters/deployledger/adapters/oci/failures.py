@@ -7,7 +7,7 @@ from pathlib import Path
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.reasons import FailureReason
 
-FETCH_AGAIN = "Deploy the model again, which stores it again; check the disk."
+FETCH_AGAIN = "Deploy the model again to store it again, and check the disk."
 
 
 def packaging_failed(message: str, *, hint: str) -> ExternalServiceError:
@@ -35,15 +35,13 @@ def image_damaged(root: Path, what: str, *, hint: str = "") -> ExternalServiceEr
         "container registry",
         f"The image layout in {str(root)!r} is damaged: {what}.",
         reason=FailureReason.ARTIFACT_DAMAGED,
-        hint=hint or "Retry the deployment, which packages its model again; check the disk.",
+        hint=hint or "Retry the deployment to package its model again, and check the disk.",
     )
 
 
 def model_damaged(folder: Path, digest: str, found: str) -> ExternalServiceError:
     """Return the error for a folder to be packaged that does not hold the model it should."""
-    return file_damaged(
-        f"The files in {str(folder)!r} are not those of the model {digest}: they are those of {found}."
-    )
+    return file_damaged(f"The files in {str(folder)!r} are those of the model {found}, not of {digest}.")
 
 
 @contextmanager

@@ -110,10 +110,10 @@ class Inspection:
         if size != part.size:
             yield f"{what.capitalize()} has {size} bytes, and should have {part.size}: {path}."
         elif not known:
-            yield f"{what.capitalize()} is not what was packaged: {path}."
+            yield f"{what.capitalize()} has changed since it was packaged: {path}."
 
     def _unused(self, path: Path) -> Iterator[Stored]:
-        problem = f"The contents of {path} are not those of its digest."
+        problem = f"The contents of {path} do not match its digest."
         is_damaged = self._read and not self._layout.is_undamaged(_digest(path))
         yield from _file(path, Kind.UNUSED_FILE, damage=(problem,) if is_damaged else ())
 

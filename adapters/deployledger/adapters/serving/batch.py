@@ -19,7 +19,7 @@ from deployledger.adapters.model_files.checking import ModelDamagedError, ModelF
 from deployledger.adapters.serving.batch_rows import Row, RowFormat, chunks, format_of
 from deployledger.adapters.serving.batch_status import BatchError, StatusFile, input_invalid
 
-_DAMAGED_HINT = "Retry, which extracts the model from its image again; check the disk."
+_DAMAGED_HINT = "Retry to extract the model from its image again, and check the disk."
 
 
 class Scorer(Protocol):

@@ -53,7 +53,7 @@ class Commands:
         what = f"{what} event {raw.position} ({raw.topic})"
         earlier = self._named.setdefault((key.deployment_id, key.version), key.key)
         if earlier != key.key:
-            yield AuditProblem(raw.position, KEY, f"{what}, which the key {earlier!r} names, too.")
+            yield AuditProblem(raw.position, KEY, f"{what}, which the key {earlier!r} also names.")
         try:
             agrees = is_of_command(self._log.decode_whole(raw), key.fingerprint)
         except UndecodableEventError:  # which is reported of the event

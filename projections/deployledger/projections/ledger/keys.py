@@ -230,10 +230,12 @@ def _read(path: Path, kind: str) -> str:
     elif lines[0].startswith("\ufeff"):
         problem = "it begins with a byte order mark"
     elif len(lines) > 1:
-        problem = f"it has {len(lines)} lines, and a key is one; each key has a file of its own"
+        problem = f"it has {len(lines)} lines instead of one; each key needs a file of its own"
     else:
         return lines[0]
-    raise ConfigurationError(f"The file {path} has no {kind} key in it: {problem}.", hint=_MISSING[kind])
+    raise ConfigurationError(
+        f"The file {path} does not contain a {kind} key: {problem}.", hint=_MISSING[kind]
+    )
 
 
 @contextmanager

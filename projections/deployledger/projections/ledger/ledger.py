@@ -233,8 +233,8 @@ class Ledger:
         second = self._checked(second)
         if isinstance(first, bool) or not isinstance(first, int) or not 1 <= first <= second:
             raise ConfigurationError(
-                f"There is no tree of {first!r} events among the first {second:,}.",
-                hint=f"The earlier size is 1 to {second:,}." if second else "The log has no events.",
+                f"Cannot prove consistency between {first!r} and {second:,} events.",
+                hint=f"The earlier size must be 1 to {second:,}." if second else "The log has no events.",
             )
         return merkle.consistency_proof(first, second, Tree(self.store).hash_of)
 
@@ -297,11 +297,11 @@ class Ledger:
             signed = it.claim.checkpoint
             if signed.size > size or tree.root(signed.size) != signed.root:
                 raise LedgerError(
-                    f"The log is not the one whose first {signed.size:,} events an earlier checkpoint "
-                    f"signed ({signed.origin}, key {it.claim.key_id.hex()}; {it.source}): it was rewritten, "
-                    "or another one was put in its place.",
-                    hint=f"{VERIFY_HINT} If that checkpoint is of another log, publish the checkpoints of "
-                    "this one in a folder of their own.",
+                    f"The log contradicts an earlier checkpoint of its first {signed.size:,} events "
+                    f"({signed.origin}, key {it.claim.key_id.hex()}; {it.source}): it was rewritten, or "
+                    "replaced by another one.",
+                    hint=f"{VERIFY_HINT} If that checkpoint belongs to another log, publish the "
+                    "checkpoints of this one in a folder of their own.",
                 )
         last = _last_stored(stored, signer)
         if last is None or last.size != size:

@@ -70,7 +70,7 @@ def _signature(line: str) -> tuple[str, bytes]:
     except ValueError:
         signature = b""
     if not line.startswith(_DASH) or not name or len(signature) < 5:
-        raise NoteError(f"The line {line[:100]!r} is no signature of a signed note.")
+        raise NoteError(f"The line {line[:100]!r} is not a signature line of a signed note.")
     return name, signature
 
 
@@ -85,7 +85,7 @@ def _split(note: str | bytes) -> tuple[str, list[str]]:
     text, blank, signatures = whole.rpartition("\n\n")
     lines = signatures.split("\n")
     if problem := _damage(whole):
-        raise NoteError(f"It is no signed note: {problem}.", hint=_COPY_AGAIN)
+        raise NoteError(f"It is not a signed note: {problem}.", hint=_COPY_AGAIN)
     if not blank or not text or not signatures.endswith("\n") or not 1 < len(lines) <= _MOST_SIGNATURES:
         raise NoteError("It is no signed note: text, a blank line, and signatures.")
     return f"{text}\n", lines[:-1]
@@ -101,7 +101,7 @@ def _damage(note: str) -> str:
     if note.startswith("\ufeff"):
         return "it begins with a byte order mark"
     if "\r" in note:
-        return "its lines end with CR LF, and those of a signed note with LF"
+        return "its lines end with CR LF instead of LF"
     if "\0" in note:
         return "it is binary"
     lines = note.split("\n")
@@ -112,7 +112,7 @@ def _damage(note: str) -> str:
     if f"\n\n{_DASH}" in note.partition(f"\n\n{_DASH}")[2]:
         return "it has several signed notes; each one needs a file of its own"
     if note.endswith("\n\n") and f"\n\n{_DASH}" in note:
-        return "it has empty lines behind its signatures"
+        return "it has empty lines after its signatures"
     return ""
 
 
@@ -267,4 +267,4 @@ class Claim:
         for name, signature in map(_signature, lines):
             if name == checkpoint.origin:
                 return cls(checkpoint, signature[:4])
-        raise NoteError(f"It is no checkpoint: it has no signature of its origin, {checkpoint.origin}.")
+        raise NoteError(f"It is not a checkpoint: it has no signature of its origin, {checkpoint.origin}.")

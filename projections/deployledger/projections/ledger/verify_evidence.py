@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         required=True,
         action="append",
         metavar="OWNER.pub",
-        help="the owner's public key, as you were given it; may be given again after a change of keys",
+        help="the owner's public key, as the owner gave it to you; may be repeated after a change of keys",
     )
     parser.add_argument(
         "--earlier",
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="FILE",
-        help="a checkpoint, or evidence, that you kept: the log has to continue it; may be given again",
+        help="a checkpoint or evidence that you kept, which the log must continue; may be repeated",
     )
     parser.add_argument(
         "--consistency",
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="FILE",
-        help="a proof that it does, if the evidence has none; may be given again",
+        help="a consistency proof from an --earlier state, if the evidence has none; may be repeated",
     )
     parser.add_argument(
         "--most-bytes",

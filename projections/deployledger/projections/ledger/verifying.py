@@ -148,8 +148,8 @@ class Audited:
         found: list[str] = []
         if self.after:
             found.append(
-                f"Events 1 to {self.after:,} were not read again: that they were verified once is assumed. "
-                "Nor were idempotency keys, and the pages of an SQLite file."
+                f"Events 1 to {self.after:,} were not read again, and are assumed to have been verified "
+                "before. Idempotency keys and the pages of SQLite files were not checked."
             )
         signed = max((it.size for it in self.checkpoints if it.origin), default=0)
         if self.size > signed:
@@ -170,7 +170,7 @@ class Audited:
             )
         if self.undecided_keys:
             found.append(
-                f"The fingerprints of {self.undecided_keys:,} idempotency keys cannot be made again from "
+                f"The fingerprints of {self.undecided_keys:,} idempotency keys cannot be recomputed from "
                 "their events: the requests may have had credentials, which are not recorded."
             )
         found += map(str, self.wrong_times)
@@ -498,7 +498,7 @@ def _result(
         error = "" if _is_before(ledger, checkpoint, start) else "It does not fit the checkpoint --since."
     else:
         fits = checkpoint.size == 0 or roots.get(checkpoint.size) == checkpoint.root
-        error = "" if fits else f"The first {checkpoint.size:,} events are not those that it signed."
+        error = "" if fits else f"The first {checkpoint.size:,} events differ from those that it signed."
     return CheckpointResult(
         signed.source, checkpoint.origin, checkpoint.size, error, named_by=signed.named_by
     )

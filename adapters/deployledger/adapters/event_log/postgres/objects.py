@@ -16,9 +16,10 @@ from deployledger.domain.findings import Finding, Outcome
 TRIGGERS = "triggers"
 """The name of the check of what refuses changes to events."""
 
-_RESTORE = "Find out who changed it; `deployledger db init` creates it again."
+_RESTORE = "Find out who changed it; `deployledger db init` restores it."
 _LEAVE = (
-    "Find out who changed it; `deployledger audit verify` with checkpoints kept elsewhere says what is left."
+    "Find out who changed it; `deployledger audit verify` with checkpoints kept elsewhere shows what is "
+    "intact."
 )
 _VERSION_TABLE = "schema_version"
 _UNIQUE = {EVENTS_TABLE: (["position"], ["originator_id", "originator_version"]), KEYS_TABLE: (["key"],)}
@@ -92,12 +93,12 @@ def _definition(session: Session, relation: dict[str, Any]) -> Iterator[Finding]
         unique = [row[0] for row in cursor.execute(_UNIQUE_COLUMNS, (relation["oid"],)).fetchall()]
     changed = [column for column in (*expected, *columns) if columns.get(column) != expected.get(column)]
     if changed:
-        message = f"The table {SCHEMA}.{name} has other columns than it was created with: {changed[0]}."
+        message = f"The table {SCHEMA}.{name} no longer has the columns it was created with: {changed[0]}."
         yield Finding(TABLES, Outcome.PROBLEM, message, _LEAVE)
     for key in _UNIQUE[name]:
         if key not in unique:
             message = f"The table {SCHEMA}.{name} has lost its unique key ({', '.join(key)})."
-            hint = f"Once no row is there twice: ALTER TABLE {SCHEMA}.{name} ADD UNIQUE ({', '.join(key)})."
+            hint = f"Remove duplicate rows, then: ALTER TABLE {SCHEMA}.{name} ADD UNIQUE ({', '.join(key)})."
             yield Finding(TABLES, Outcome.PROBLEM, message, hint)
 
 
@@ -130,14 +131,14 @@ def _triggers(session: Session) -> Iterator[Finding]:
                 Outcome.PROBLEM,
                 f"The trigger {it['name']} on {table} was not created by deployledger: "
                 "it may change what is stored.",
-                f"Look at it, and remove it: DROP TRIGGER {it['name']} ON {table}.",
+                f"Inspect it, then remove it: DROP TRIGGER {it['name']} ON {table}.",
             )
     expected = _plain(EVENTS.create_append_function().as_string(session))
     if not any(_plain(it["prosrc"]) in expected for it in append):
         message = (
             f"The function {SCHEMA}.{EVENTS_TABLE}_append, which stores events, is not that of this version."
         )
-        yield Finding(TRIGGERS, Outcome.WARNING, message, "`deployledger db init` creates it again.")
+        yield Finding(TRIGGERS, Outcome.WARNING, message, "`deployledger db init` restores it.")
 
 
 def _settings(session: Session) -> Iterator[Finding]:

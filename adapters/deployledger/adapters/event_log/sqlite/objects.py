@@ -15,7 +15,8 @@ TRIGGERS = "triggers"
 
 _TABLES = "tables"
 _LEAVE = (
-    "Find out who changed it; `deployledger audit verify` with checkpoints kept elsewhere says what is left."
+    "Find out who changed it; `deployledger audit verify` with checkpoints kept elsewhere shows what is "
+    "intact."
 )
 _QUERY = (
     "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE tbl_name COLLATE NOCASE IN (?, ?) "
@@ -64,7 +65,7 @@ def _changed(expected: dict[str, _Object], found: dict[str, _Object]) -> Iterato
     for name, wanted in expected.items():
         there = found.get(name)
         if wanted.kind == "trigger":
-            restore = "Find out who changed it; `deployledger db init` creates it again."
+            restore = "Find out who changed it; `deployledger db init` restores it."
             what = f"The trigger {name}, which refuses changes to table {wanted.table},"
             if there is None:
                 yield TRIGGERS, f"{what} is missing: events can be changed and removed.", restore
@@ -78,7 +79,7 @@ def _changed(expected: dict[str, _Object], found: dict[str, _Object]) -> Iterato
                 _LEAVE,
             )
         elif there.sql != wanted.sql:
-            yield _TABLES, f"The table {name} does not have the definition that it was created with.", _LEAVE
+            yield _TABLES, f"The table {name} no longer has the definition it was created with.", _LEAVE
 
 
 def _foreign(expected: dict[str, _Object], found: dict[str, _Object]) -> Iterator[tuple[str, str, str]]:
@@ -88,5 +89,5 @@ def _foreign(expected: dict[str, _Object], found: dict[str, _Object]) -> Iterato
             TRIGGERS,
             f"The trigger {name} on {it.table} was not created by deployledger: "
             "it may change what is stored.",
-            f"Look at it, and remove it: DROP TRIGGER {name}.",
+            f"Inspect it, then remove it: DROP TRIGGER {name}.",
         )

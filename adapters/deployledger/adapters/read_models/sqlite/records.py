@@ -53,5 +53,5 @@ def checked(record: Sequence[Any], table: str) -> Sequence[Any] | None:
         return None
     *values, expected = record
     if checksum(values) != expected:
-        raise DamageError(f"a row of table {table} does not have its checksum (its key reads {values[0]!r})")
+        raise DamageError(f"a row of table {table} does not match its checksum (its key reads {values[0]!r})")
     return values

@@ -70,7 +70,7 @@ _DELETED_AT_ONCE = 5_000
 _DROPPED_AT_ONCE = 250_000
 _EARLIER = "earlier version of deployledger"
 _REPLACED = (
-    "It is replaced, and made from the log again, when it is next read: by `deployledger list`, for example."
+    "It is replaced and rebuilt from the log when it is next read, for example by `deployledger list`."
 )
 _OTHERWISE = (
     "Check that it and its folder can be written. If it is damaged, remove it: it is made again from the log."
@@ -783,7 +783,7 @@ def _is_damage(error: sqlite3.Error) -> bool:
 def _require_intact(is_intact: object, projection: object) -> None:
     if is_intact != 1:
         label = getattr(projection, "label", projection)
-        raise DamageError(f"the record of {label} is not as it was stored")
+        raise DamageError(f"the record of {label} has changed since it was stored")
 
 
 def _require_all(
@@ -799,12 +799,13 @@ def _require_all(
 def _total(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> int:
     total, damaged = connection.execute(query, values).fetchone()
     if damaged:
-        raise DamageError("a count is not as it was stored")
+        raise DamageError("a count has changed since it was stored")
     return int(total)
 
 
 def damaged_record(connection: sqlite3.Connection) -> str:
-    """Return which record of the read models that are read is not as it was stored; else an empty text."""
+    """Return which record of the read models that are read has changed since it was stored; else an empty
+    text."""
     models = connection.execute(
         f"SELECT name, version, generation, {IS_INTACT} FROM {MODELS} m"  # noqa: S608
     ).fetchall()

@@ -200,9 +200,7 @@ class RowTable:
             (_json(names),),
         )
         if {sql for (sql,) in found} != expected:
-            raise DamageError(
-                f"the table {self._label} does not have the definition that it was created with"
-            )
+            raise DamageError(f"the table {self._label} no longer has the definition it was created with")
 
     @cached_property
     def select_by_keys(self) -> str:

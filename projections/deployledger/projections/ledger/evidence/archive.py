@@ -79,30 +79,30 @@ class Archive:
         """
         infos = self._file.infolist()
         if len({it.compress_type for it in infos}) > 1:
-            self.problems.append(("", "some of the files are compressed, and others are not"))
+            self.problems.append(("", "only some of the files are compressed"))
         self._raw.seek(0)
         for info in infos:
             offset = self._raw.tell()
             header = _local_header(info)
             found = self._raw.read(len(header))
             if found[:4] != header[:4] or info.header_offset != offset:
-                self.problems.append((info.filename, "has something before it that is not listed"))
+                self.problems.append((info.filename, "is preceded by data that is not listed"))
                 return
             if found != header:
-                self.problems.append((info.filename, "is listed otherwise than it is stored"))
+                self.problems.append((info.filename, "is listed with other values than it is stored with"))
             if not self._is_whole(info):
-                self.problems.append((info.filename, "has something behind its content"))
+                self.problems.append((info.filename, "is followed by data that is not listed"))
             self._raw.seek(offset + len(header) + info.compress_size)
         directory = self._raw.tell()
         for info in infos:
             entry = _central_entry(info)
             if self._raw.read(len(entry)) != entry:
-                self.problems.append((info.filename, "is not listed as the files of evidence are"))
+                self.problems.append((info.filename, "is not listed the way evidence lists its files"))
                 return
         size = self._raw.tell() - directory
         end = _END.pack(b"PK\5\6", 0, 0, len(infos), len(infos), size, directory, 0)
         if self._raw.read() != end:
-            self.problems.append(("", "there is something in the file that is not listed"))
+            self.problems.append(("", "the file contains data that is not listed"))
 
     def _is_whole(self, info: zipfile.ZipInfo) -> bool:
         """Return whether the content of a file takes up all the bytes that are there for it."""

@@ -11,7 +11,7 @@ from deployledger.projections.ledger.keys import Verifier
 from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
 
 LARGEST_NOTE = 1 << 20
-_HINT = "Name the file of a checkpoint, or of evidence (a ZIP file)."
+_HINT = "Give the file of a checkpoint, or of evidence (a ZIP file)."
 _ZIP = b"PK\3\4"
 
 
@@ -76,7 +76,7 @@ def problem_of_signed(state: EarlierState, verifiers: Sequence[Verifier], size: 
     except NoteError as error:
         return f"proves nothing. {error.message}"
     if checkpoint.size != size:
-        return f"is of {checkpoint.size:,} events, and the proof of {size:,}."
+        return f"covers {checkpoint.size:,} events, but the proof covers {size:,}."
     if checkpoint.root != root:
-        return f"contradicts the proof: the root of {size:,} events is another one. Keep both files."
+        return f"contradicts the proof: the roots of {size:,} events differ. Keep both files."
     return ""

@@ -200,7 +200,7 @@ def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
     events += [it for it in _of_stream(log, CLOCK_STREAM, size) if it.position > events[0].position]
     if problem := next(naming.problems(), None):
         raise LedgerError(
-            f"There is no evidence of deployment {deployment_id} alone: {problem} in the log.",
+            f"Cannot export evidence of deployment {deployment_id} alone: {problem} in the log.",
             hint="Export a range of time instead: it has every event, whatever it is about.",
         )
     events.sort()
@@ -271,9 +271,10 @@ def _check_times(log: EventLog, selection: Selection) -> None:
                 is_shown = selection.first <= record.position <= selection.last
                 if is_in(cloud_events.moment(record.recorded_at), selection) is not is_shown:
                     raise ConfigurationError(
-                        f"There is no evidence of this range of time: at its begin, its end or in it, the "
-                        f"clock was wrong. {wrong}",
-                        hint="Export each deployment by itself, or all from the first event on: --since "
+                        "Cannot export evidence of this range: the clock was wrong at its start, at its "
+                        f"end or within it. {wrong}",
+                        hint="Export the deployments one by one, or everything from the first event on: "
+                        "--since "
                         "1970-01-01T00:00Z without --until.",
                     )
 
@@ -307,9 +308,9 @@ def _consistency(
         is_continued = it.size <= checkpoint.size and ledger.root(it.size) == it.root
         if not is_continued:
             raise LedgerError(
-                f"The log does not continue the checkpoint {it.source}: its first {it.size:,} events are not "
-                "those that it signed.",
-                hint=f"It may be of another log. {VERIFY_HINT}",
+                f"The log does not continue the checkpoint {it.source}: its first {it.size:,} events "
+                "differ from those that it signed.",
+                hint=f"The checkpoint may belong to another log. {VERIFY_HINT}",
             )
         if it.size:  # everything continues nothing
             path = ledger.consistency(it.size, checkpoint.size)

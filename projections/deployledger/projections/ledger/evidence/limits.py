@@ -3,15 +3,16 @@
 from deployledger.projections.ledger.evidence.manifest import VERSION, Selection
 
 _OUTSIDE_OF_RANGE = (
-    "It shows nothing outside of the range. Where the range goes on to the checkpoint, that nothing was "
-    "recorded between its last event and its end is said by who exported it."
+    "It shows nothing outside of the range. Where the range extends to the checkpoint, only the "
+    "exporter's word says that nothing was recorded between its last event and its end."
 )
 _OF_DEPLOYMENT = (
-    "The deployment's events have no gap up to the last one shown. That no later one was left out cannot be "
-    "seen here: evidence of a range of time, or the whole log, shows that."
+    "The deployment's events have no gap up to the last one shown. Whether a later one was left out "
+    "cannot be detected here; evidence of a range of time, or the whole log, shows that."
 )
 _REPORT_OF_VERSION_1 = (
-    "This is format 1, whose report is not compared with the events: it is what the exporter wrote. Where it "
+    "This is format 1, whose report is not compared with the events: it is whatever the exporter wrote. "
+    "Where it "
     "matters, read the events."
 )
 
@@ -23,7 +24,7 @@ def limits(selection: Selection | None, version: int = VERSION) -> tuple[str, ..
         _OUTSIDE_OF_RANGE if selection is None or selection.is_range else _OF_DEPLOYMENT,
         "It shows what was recorded, and that it was not changed since; not that it was true when it was "
         "recorded.",
-        "It shows that the owner of the key signed this state of the log. Whether that continues what you "
-        "were given earlier is checked with --earlier and the checkpoint, or the evidence, that you kept.",
+        "It shows that the owner of the key signed this state of the log. To check that it continues what "
+        "you were given earlier, pass the checkpoint or evidence that you kept as --earlier.",
         *((_REPORT_OF_VERSION_1,) if version == 1 else ()),
     )

@@ -42,9 +42,9 @@ class Ordering:
         if self._first is None:
             self._first = event.position
         if event.position <= self._last:
-            add(EVENTS, f"position {event.position} comes behind position {self._last}", line)
+            add(EVENTS, f"position {event.position} comes after position {self._last}", line)
         elif selection.is_range and self._last and event.position != self._last + 1:
-            add(EVENTS, f"between the positions {self._last} and {event.position} events are missing", line)
+            add(EVENTS, f"events are missing between the positions {self._last} and {event.position}", line)
         self._last = event.position
         if problem := self._problem_of_time(event):
             add(EVENTS, problem, line)
@@ -58,7 +58,7 @@ class Ordering:
         before, self._recorded_at = self._recorded_at, event.recorded_at
         falls = before is not None and event.recorded_at < before
         if falls and not corrects_clock(event.topic, event.stream_id):
-            return "it was recorded before the event in front of it"
+            return "it was recorded before the preceding event"
         return ""
 
     def _add_of_deployment(self, event: Recorded, line: int, naming: Naming) -> None:
@@ -88,11 +88,11 @@ class Ordering:
             if (self._first, self._last) != (selection.first, selection.last):
                 add(
                     EVENTS,
-                    f"it has the positions {self._first} to {self._last}, and the manifest says "
+                    f"it has the positions {self._first} to {self._last}, but the manifest says "
                     f"{selection.first} to {selection.last}",
                 )
         elif not selection.is_range or selection.last != selection.first - 1:
-            add(EVENTS, f"it has no events, and the manifest says {selection.first} to {selection.last}")
+            add(EVENTS, f"it has no events, but the manifest says {selection.first} to {selection.last}")
         if not selection.is_range and not self._version:
             add(EVENTS, "it has no event of the deployment")
         if selection.is_range and said.events != selection.last - selection.first + 1:
@@ -101,7 +101,7 @@ class Ordering:
                 f"it says {said.events} events at the positions {selection.first} to {selection.last}",
             )
         if selection.last > said.size:
-            add(MANIFEST, "it has positions behind the checkpoint")
+            add(MANIFEST, "it has positions beyond the checkpoint")
         if selection.since is not None and selection.until is not None and selection.since >= selection.until:
             add(MANIFEST, "the range ends before it begins")
         if self.naming is not None and self._is_whole:
@@ -110,7 +110,8 @@ class Ordering:
             if self.naming.name != selection.name:
                 add(
                     MANIFEST,
-                    f"it names the deployment {selection.name!r}, and its events {self.naming.name!r}",
+                    f"it names the deployment {selection.name!r}, but its events name it "
+                    f"{self.naming.name!r}",
                 )
 
 
@@ -124,7 +125,7 @@ def problem_of_bound(leaf: bytes, position: int, selection: Selection) -> str:
     if found != position:
         return f"the event beside the range is that at position {found}, not at {position}"
     if is_in(recorded_at, selection):
-        return f"the event at position {position} was recorded in the range, and is not shown"
+        return f"the event at position {position} was recorded within the range, but is not included"
     return ""
 
 

@@ -129,7 +129,7 @@ class _Verification:
         self.events = Check("the events are what their stored bytes say")
         self.proven = Check("the events are in the tree of the checkpoint")
         self.ordered = Check("the events are in order, and none is missing between them")
-        self.told = Check("the pages for people say what the events say")
+        self.told = Check("README, mapping and report match the events")
         self.continued = Check("the log continues its earlier checkpoints")
 
     def report(self) -> EvidenceReport:
@@ -163,8 +163,8 @@ class _Verification:
         latest, now = self.story.last_at, datetime.now(UTC)
         if latest is not None and latest - now > TOLERANCE:
             yield (
-                f"Its last event was recorded at {cloud_events.written(latest)}, which has not come yet: it "
-                f"is {cloud_events.written(now)} here. If this clock is right, that of the log was ahead."
+                f"Its last event was recorded at {cloud_events.written(latest)}, which is in the future: "
+                f"it is {cloud_events.written(now)} here. If this clock is right, that of the log was ahead."
             )
 
     def _check_manifest(self) -> Manifest | None:
@@ -235,7 +235,7 @@ class _Verification:
             and not check.problem_count
             and self.archive.names != manifest.in_archive(expected)
         ):
-            check.add("", "the files are in another order than evidence has them")
+            check.add("", "the files are not in the order of the format")
         check.count, check.is_done = len(self.archive.names), said is not None
 
     def _check_digests(self, said: Manifest) -> None:
@@ -311,7 +311,7 @@ class _Verification:
         if proof is None:
             check.add(member, f"there is no proof of the event at position {position}", line)
         elif proof.position == _NOT_A_PROOF.position:
-            check.add(member, "the line is no proof", line)
+            check.add(member, "the line is not a proof", line)
         elif proof.position != position:
             check.add(member, f"the proof is of position {proof.position}, and the event at {position}", line)
         elif proof.leaf != leaf_hash:
@@ -349,7 +349,7 @@ class _Verification:
             try:
                 bound = Proof.parse(written)
             except ValueError:
-                self.proven.add(BOUNDS, "the line is no event beside the range", line)
+                self.proven.add(BOUNDS, "the line is not the proof of an event beside the range", line)
                 continue
             digest = merkle.leaf_hash(bound.leaf)
             proof = Proof(bound.position, digest, bound.path)
@@ -377,7 +377,7 @@ class _Verification:
             if found is None:
                 continue
             if (found.sha256, found.size) != (sha256(expected).hexdigest(), len(expected)):
-                check.add(name, "it is not what is made from the events and the manifest")
+                check.add(name, "it does not match the events and the manifest")
             check.count += 1
         check.is_done = check.count == len(made) and (can_make_report or said.version == 1)
 
@@ -397,7 +397,9 @@ class _Verification:
                 continue
             if not last < proof.size <= checkpoint.size:
                 check.add(
-                    CONSISTENCY, f"a proof from {proof.size:,} events does not belong behind {last:,}", number
+                    CONSISTENCY,
+                    f"a proof from {proof.size:,} events must not come after one from {last:,}",
+                    number,
                 )
                 continue
             last = proof.size
@@ -411,13 +413,13 @@ class _Verification:
             proven[proof.size] = proof.root
             check.count += 1
         if said.is_continuing and not last:
-            check.add(CONSISTENCY, "there is no proof in it")
+            check.add(CONSISTENCY, "it has no proof")
         for given in self.proofs:
             if (given.second_size, given.second_root) != (checkpoint.size, checkpoint.root):
-                what = f"leads to another tree of {given.second_size:,} events than that of the checkpoint"
+                what = f"leads to another tree of {given.second_size:,} events than the checkpoint's"
                 check.add("", f"the given proof from {given.first_size:,} events {what}")
             elif not given.holds():
-                check.add("", f"the given proof from {given.first_size:,} events does not hold")
+                check.add("", f"the given proof from {given.first_size:,} events is invalid")
             else:
                 proven.setdefault(given.first_size, given.first_root)
                 check.count += 1
@@ -438,21 +440,21 @@ class _Verification:
             return f"proves nothing. {error.message}"
         if kept.size > checkpoint.size:
             return (
-                f"is of a later state of the log, {kept.size:,} events, and this evidence is of "
-                f"{checkpoint.size:,}: this evidence is the earlier one"
+                f"covers {kept.size:,} events, and this evidence only {checkpoint.size:,}: this evidence "
+                "is the earlier one"
             )
         signed = {checkpoint.size: checkpoint.root, **proven, 0: merkle.EMPTY_ROOT}
         if checkpoint.continues is not None:
             signed.setdefault(checkpoint.continues.size, checkpoint.continues.root)
         if signed.get(kept.size, kept.root) != kept.root:
             return (
-                f"contradicts this evidence: the root of the first {kept.size:,} events is another one. Two "
-                "histories were signed; keep both files"
+                f"contradicts this evidence: the roots of the first {kept.size:,} events differ. Two "
+                "different histories were signed; keep both files"
             )
         if kept.size not in (0, checkpoint.size) and kept.size not in proven:
             return (
-                f"may be continued, but no proof from {kept.size:,} events is in this evidence. Ask for "
-                "evidence that was exported with --continues and this checkpoint, or for the output of "
+                f"may be continued, but this evidence has no proof from {kept.size:,} events. Ask for "
+                "evidence exported with --continues and this checkpoint, or for the output of "
                 f"`deployledger audit prove --consistency {kept.size} {checkpoint.size}`"
             )
         return ""
