@@ -251,7 +251,7 @@ async def test_a_damaged_model_that_cannot_be_moved_is_not_served(
 
 async def test_an_image_of_another_model_is_refused(extraction: Extraction, tmp_path: Path) -> None:
     adds(tmp_path / "source", 2)
-    with pytest.raises(DeploymentError, match="does not hold the model sha256:") as failed:
+    with pytest.raises(DeploymentError, match="contains the model sha256:") as failed:
         await extraction()
     assert failed.value.reason is FailureReason.ARTIFACT_DAMAGED
     assert not extraction.folder.model.exists()

@@ -180,7 +180,7 @@ def test_what_is_not_ours_keeps_its_mode(tmp_path: Path) -> None:
     open_home(home, None)
     assert (mode(home), mode(home / "notes.txt")) == (0o755, 0o644)
     assert (mode(home / "artifacts"), mode(home / "deployledger.db")) == (0o700, 0o600)
-    with pytest.raises(ConfigurationError, match=r"files that are not deployledger's, as 'notes\.txt'"):
+    with pytest.raises(ConfigurationError, match=r"files that are not deployledger's, such as 'notes\.txt'"):
         open_home(home, GROUP)
     assert mode(home) == 0o755
 

@@ -196,7 +196,7 @@ def test_a_right_correction_is_not_withdrawn(log: EventLog, clock: Clock) -> Non
     clock.request(log)
     clock.set_ahead()
     correct(log, clock)
-    with pytest.raises(ConflictError, match=r"at position 2 cannot be withdrawn: .* has not come yet"):
+    with pytest.raises(ConflictError, match=r"at position 2 cannot be withdrawn: .* is in the future"):
         correct(log, clock, withdraw=True)
 
 

@@ -90,14 +90,18 @@ def _complete(output_uri: str, rows: int) -> Command:
 @pytest.mark.parametrize(
     ("past", "command", "says"),
     [
-        ([requested()], _fetch(resolved_uri=LONG), "artifact.resolved_uri has 2,049 characters; 2,048"),
+        (
+            [requested()],
+            _fetch(resolved_uri=LONG),
+            "artifact.resolved_uri has 2,049 characters; at most 2,048",
+        ),
         ([requested()], _fetch(resolved_uri="a\0b"), "artifact.resolved_uri has a NUL character"),
         ([requested()], _fetch(model_version=LONG), "artifact.model_version has 2,049 characters"),
         ([requested()], _fetch(model_version="\ud800"), "artifact.model_version is not Unicode text"),
         ([requested()], _fetch(size_bytes=1 << 63), "artifact.size_bytes does not fit in 64 bits"),
         ([requested()], _fetch(file_count=10**4000), "artifact.file_count does not fit in 64 bits"),
         ([requested(), fetched()], _package(reference=LONG), "image.reference has 2,049 characters"),
-        ([requested(), fetched()], _package(size_bytes=-(1 << 63)), "image.size_bytes takes more than"),
+        ([requested(), fetched()], _package(size_bytes=-(1 << 63)), "image.size_bytes does not fit"),
         ([requested(), fetched(), packaged()], _provision(LONG), "endpoint_url has 2,049 characters"),
         ([requested(), fetched(), packaged()], _provision("http://\udc80"), "endpoint_url is not Unicode"),
         (RUNNING_JOB, _complete(LONG, 1), "output_uri has 2,049 characters"),
@@ -112,7 +116,10 @@ def test_what_a_client_names_is_never_cut_but_refused(past: Any, command: Comman
     ("changes", "says"),
     [
         ({"model_uri": LONG}, "model_uri: String should have at most 2048 characters"),
-        ({"tags": {"note": "x" * LARGEST_TAGS_BYTES}}, "tags: they take 65,548 bytes as JSON; 65,536"),
+        (
+            {"tags": {"note": "x" * LARGEST_TAGS_BYTES}},
+            "tags: they take 65,548 bytes as JSON; at most 65,536",
+        ),
         ({"tags": {"note": float("nan")}}, "tags: they are not JSON"),
         ({"tags": {"note": 10**5000}}, "tags: they are not JSON"),
         (

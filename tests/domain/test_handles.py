@@ -26,7 +26,7 @@ def test_a_name_that_is_an_id_is_refused_in_every_spelling(name: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         request(deployment_name=name)
     assert f"deployment_name: {name!r} is an id" in refusal.value.message
-    assert "choose another name" in refusal.value.message
+    assert "choose a name that cannot be mistaken for one" in refusal.value.message
 
 
 @pytest.mark.parametrize(

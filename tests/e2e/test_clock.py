@@ -33,7 +33,7 @@ def test_the_clock_is_corrected_from_the_command_line(
     assert "deployledger log correct-clock" not in cli.run("log", "stats").stderr
     verified = cli.run("audit", "verify").stdout
     assert "Positions, times and versions" not in verified
-    assert "Times are in order but for those that a wrong clock recorded" in verified
+    assert "Times are in order except for those recorded by a wrong clock" in verified
     assert "The times of events 2 to 3, up to 20" in verified
 
     planned = cli.run("log", "correct-clock")

@@ -380,7 +380,7 @@ def test_a_standard_stream_is_refused_where_a_file_is_needed_later(
 ) -> None:
     done = cli.run(*command)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "No standard stream can be used here" in done.stderr
+    assert "A standard stream cannot be used here" in done.stderr
 
 
 def test_a_tag_that_is_given_twice_has_one_value(cli: InProcess) -> None:

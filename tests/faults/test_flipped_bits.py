@@ -228,7 +228,7 @@ def test_a_check_reports_damage_and_leaves_it_there(path: Path) -> None:
         for _ in range(2):
             (finding,) = reader.models.store.findings()
             assert finding.outcome is Outcome.PROBLEM
-            assert "does not have its checksum" in finding.message
+            assert "does not match its checksum" in finding.message
 
 
 def test_no_flipped_bit_of_the_log_changes_an_answer_that_was_derived_before(path: Path) -> None:

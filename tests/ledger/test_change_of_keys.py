@@ -76,7 +76,7 @@ def test_a_log_that_contradicts_what_another_key_signed_is_not_signed(
     if where == "place":
         attacker.remove_checkpoints()
     with pytest.raises(
-        LedgerError, match=rf"first 4 events an earlier checkpoint signed \({signer.name}, key"
+        LedgerError, match=rf"an earlier checkpoint of its first 4 events \({signer.name}, key"
     ):
         ledger.checkpoint(new)
     assert all(new.verifier.key_id != Claim.of(it.note).key_id for it in ledger.checkpoints())
@@ -92,7 +92,7 @@ def test_a_log_that_was_cut_off_is_not_signed_by_a_new_key(
     attacker.delete(4, 4)
     attacker.remove_checkpoints()
     attacker.make_tree_again()
-    with pytest.raises(LedgerError, match="first 4 events an earlier checkpoint signed"):
+    with pytest.raises(LedgerError, match="an earlier checkpoint of its first 4 events"):
         ledger.checkpoint(new)
 
 

@@ -71,7 +71,7 @@ def test_evidence_of_one_deployment_does_not_pass_under_the_name_of_another(
     for name in ("rose", "", "Iris", "iris\u200b", "i\u0301ris"):
         iris.sign_again(selection=type(said)(said.first, said.last, IRIS, name))
         assert problems(iris, tmp_path) == [
-            f"manifest.txt: it names the deployment {name!r}, and its events 'iris'"
+            f"manifest.txt: it names the deployment {name!r}, but its events name it 'iris'"
         ]
 
 
@@ -245,7 +245,7 @@ def test_a_proof_that_is_written_in_another_way_is_refused(
     assert change(first) != first
     span.members[name] = change(first) + b"\n" + rest
     span.sign_again()
-    assert any(it.startswith(f"{name} line 1: the line is no") for it in problems(span, tmp_path))
+    assert any(it.startswith(f"{name} line 1: the line is not") for it in problems(span, tmp_path))
 
 
 # Format 1 -------------------------------------------------------------------------------------------------

@@ -1031,7 +1031,7 @@ SQLITE_OBJECTS = {
     ),
     "keys without their constraints": (
         ["ALTER TABLE idempotency_keys RENAME TO old", "CREATE TABLE idempotency_keys AS SELECT * FROM old"],
-        "The table idempotency_keys does not have the definition",
+        "The table idempotency_keys no longer has the definition",
     ),
 }
 POSTGRES_OBJECTS = {
@@ -1113,7 +1113,7 @@ POSTGRES_OBJECTS = {
     ),
     "a column of another kind": (
         ["ALTER TABLE events ALTER actor SET DEFAULT 'nobody'"],
-        "The table deployledger.events has other columns than it was created with: actor",
+        "The table deployledger.events no longer has the columns it was created with: actor",
     ),
     "no unique key": (
         ["ALTER TABLE events DROP CONSTRAINT events_originator_id_originator_version_key"],

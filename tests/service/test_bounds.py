@@ -58,5 +58,5 @@ async def test_a_long_name_of_a_client_fails_the_step_and_stops_what_it_started(
     await service.settled(deployment_id)
     assert failed.failure is not None
     assert failed.failure.reason is FailureReason.EXTERNAL_SERVICE_FAILED
-    assert "endpoint_url has 5,007 characters; 2,048 is the most" in failed.message
+    assert "endpoint_url has 5,007 characters; at most 2,048 are allowed" in failed.message
     assert cluster.runs == {}

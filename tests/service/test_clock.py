@@ -105,7 +105,7 @@ async def test_checks_report_times_that_have_not_come_yet_and_corrections(
     ((outcome, message),) = findings()
     assert outcome is Outcome.PROBLEM
     assert "The times of events 3 to 4, up to 2" in message
-    assert "have not come yet" in message
+    assert "are in the future" in message
     audited = service.ledger.verify([])
     assert audited.is_in_order
     assert message[:40] in "".join(audited.limits)

@@ -97,10 +97,10 @@ async def test_a_key_that_was_pointed_at_another_deployment_is_neither_verified_
         assert problems(service, workers=workers) == [
             "The idempotency key 'one' names event 3 (deployment.requested), which a command with another "
             "fingerprint stored.",
-            "The idempotency key 'other' names event 3 (deployment.requested), which the key 'one' names, "
-            "too.",
+            "The idempotency key 'other' names event 3 (deployment.requested), which the key 'one' also "
+            "names.",
         ]
-    with pytest.raises(EventLogError, match="which is not what the command with that key did") as refusal:
+    with pytest.raises(EventLogError, match="which the command with that key did not store") as refusal:
         await service.deploy_model(request(deployment_name="one"), idempotency_key="one")
     assert refusal.value.hint == "`deployledger audit verify` says what is wrong with which event."
     assert (
@@ -118,11 +118,11 @@ async def test_a_request_that_may_have_had_credentials_is_compared_when_it_is_re
     assert await service.deploy_model(repeated, idempotency_key="one") == one
     execute("DELETE FROM idempotency_keys WHERE key = 'other'")
     execute("UPDATE idempotency_keys SET deployment_id = ? WHERE key = 'one'", other.deployment_id)
-    with pytest.raises(EventLogError, match="which is not what the command with that key did"):
+    with pytest.raises(EventLogError, match="which the command with that key did not store"):
         await service.deploy_model(repeated, idempotency_key="one")
     assert problems(service) == []
     (limit,) = [it for it in limits(service) if "idempotency" in it]
-    assert limit.startswith("The fingerprints of 1 idempotency keys cannot be made again from their events")
+    assert limit.startswith("The fingerprints of 1 idempotency keys cannot be recomputed from their events")
 
 
 NOBODY = UUID("00000000-0000-4000-8000-000000000001")
@@ -164,7 +164,7 @@ async def test_every_column_of_a_key_is_compared(
     if is_answered:
         assert await service.deploy_model(request(), idempotency_key="once") == first
     else:
-        with pytest.raises(Exception, match=r"is not what the command|was used for another"):
+        with pytest.raises(Exception, match=r"the command with that key did not store|was used for another"):
             await service.deploy_model(request(), idempotency_key="once")
 
 
@@ -177,4 +177,4 @@ async def test_keys_are_compared_when_the_whole_log_is(open_service: OpenService
     assert not service.ledger.verify([signer.verifier]).is_verified
     since = service.ledger.verify([signer.verifier], since=note)
     assert since.is_verified
-    assert any("Nor were idempotency keys" in it for it in since.limits)
+    assert any("Idempotency keys and the pages" in it for it in since.limits)

@@ -41,7 +41,7 @@ async def test_a_status_that_is_not_current_says_so_and_is_not_waited_for(open_s
     assert found.warning.startswith("Not current: 1 later event could not be applied, from position ")
     assert "deployledger projections parked retry deployment_status" in found.warning
     assert before.warning == ""
-    with pytest.raises(MachineLearningServiceError, match="cannot be told"):
+    with pytest.raises(MachineLearningServiceError, match="Cannot tell whether"):
         await service.wait_for_deployment(before.deployment_id, timeout=WAIT)
 
     page = await service.list_deployments()

@@ -213,7 +213,7 @@ async def test_damage_that_cannot_be_mended_fails_and_names_the_file(
 
     assert failed.failure is not None
     assert failed.failure.reason is FailureReason.ARTIFACT_DAMAGED
-    assert "model.onnx was not what was stored" in failed.failure.message
+    assert "model.onnx had changed since it was stored" in failed.failure.message
     assert "could not be fetched again" in failed.failure.message
     assert "deployment 'iris'" in failed.failure.message
     assert str(setting.source) in failed.failure.hint
@@ -346,7 +346,7 @@ async def test_an_image_that_differs_from_the_one_in_the_log_is_not_provisioned(
     failed = await setting.rolled_back(service, first.deployment_id)
     assert failed.failure is not None
     assert failed.failure.reason is FailureReason.ARTIFACT_DAMAGED
-    assert f"is sha256:{3:064}, and was sha256:{1:064} before" in failed.failure.message
+    assert f"is sha256:{3:064}, but was sha256:{1:064} before" in failed.failure.message
 
 
 async def test_images_of_one_model_that_differ_between_deployments_are_reported(setting: Setting) -> None:

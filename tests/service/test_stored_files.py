@@ -125,7 +125,7 @@ def rename_in_index(setting: Setting) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Setting], object], str, str]] = {
     "a file of a model": (lambda it: rot(blob(it)), "model", "model.onnx has changed since it was stored"),
-    "a cut file": (lambda it: truncate(blob(it)), "model", "model.onnx has 10 bytes, and had 1000"),
+    "a cut file": (lambda it: truncate(blob(it)), "model", "model.onnx has 10 bytes instead of 1000"),
     "a missing file": (lambda it: blob(it).unlink(), "model", "model.onnx is missing"),
     "a listing": (
         lambda it: rot(next((it.home / "artifacts/listings/sha256").iterdir())),
@@ -135,7 +135,7 @@ DAMAGE: dict[str, tuple[Callable[[Setting], object], str, str]] = {
     "a copy in a folder": (
         lambda it: _replace(next((it.home / "artifacts/folders/sha256").rglob("readme.txt"))),
         "model",
-        "does not hold what was stored",
+        "have changed since they were stored",
     ),
     "a layer": (lambda it: rot(images(it)[-1]), "image", "A layer has changed since it was packaged"),
     "every blob of the images": (lambda it: [rot(path) for path in images(it)], "image", "The manifest"),
@@ -154,17 +154,17 @@ DAMAGE: dict[str, tuple[Callable[[Setting], object], str, str]] = {
     "the listing beside it": (
         lambda it: rot(extracted(it, "model.listing")),
         "extracted_model",
-        "are not of the model sha256:",
+        "do not belong to the model sha256:",
     ),
     "a listing that is none": (
         lambda it: extracted(it, "model.listing").write_bytes(b"\xff\n"),
         "extracted_model",
-        "are not of the model sha256:",
+        "do not belong to the model sha256:",
     ),
     "the file where no listing is": (
         lambda it: (extracted(it, "model.listing").unlink(), rot(extracted(it, "model/model.onnx"))),
         "extracted_model",
-        "are not of the model sha256:",
+        "do not belong to the model sha256:",
     ),
 }
 

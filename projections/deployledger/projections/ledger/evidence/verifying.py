@@ -398,7 +398,7 @@ class _Verification:
             if not last < proof.size <= checkpoint.size:
                 check.add(
                     CONSISTENCY,
-                    f"a proof from {proof.size:,} events must not come after one from {last:,}",
+                    f"a proof from {proof.size:,} events is not between {last:,} events and the checkpoint",
                     number,
                 )
                 continue
