@@ -569,7 +569,7 @@ def test_an_event_that_was_left_out_by_who_has_the_key(
     without(span, 4)
     span.sign_again(events=6)
     assert problems(span, tmp_path) == [
-        "events.jsonl line 5: between the positions 9 and 11 events are missing",
+        "events.jsonl line 5: events are missing between the positions 9 and 11",
         "manifest.txt: it says 6 events at the positions 6 to 12",
     ]
 
@@ -669,7 +669,7 @@ def test_checkpoints_that_are_not_the_one(iris: Evidence, tmp_path: Path) -> Non
         (sign(str(Checkpoint(stranger.name, said.size, said.root)), signer), "of another origin"),
         (whole.replace("\n22\n", "\n21\n"), "changed since, or forged"),
         (sign("no checkpoint\n", signer), "It is no checkpoint"),
-        ("", "no signed note"),
+        ("", "not a signed note"),
     ]:
         iris.members["checkpoint.txt"] = note.encode()
         iris.sign_again()
@@ -949,7 +949,7 @@ def test_it_says_where_what_verifies_comes_from(iris: Evidence) -> None:
     for name in ("README.md", "report.html"):
         text = iris.members[name].decode()
         assert "pip install --no-deps PACKAGE" in text
-        assert "What a public index has under that name need not be it." in " ".join(text.split())
+        assert "A package of that name on a public index need not be the same." in " ".join(text.split())
 
 
 def test_the_mapping_says_supports_and_never_complies(iris: Evidence) -> None:

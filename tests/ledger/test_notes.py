@@ -35,9 +35,9 @@ def test_a_note_of_other_software_is_read() -> None:
     [
         ("example message", "Example message", "changed since, or forged"),
         ("Uw2QOkn8", "Uw2QOkn9", "changed since, or forged"),
-        ("— example", "- example", "no signature of a signed note"),
-        ("\n\n", "\n", "no signed note"),
-        ("aQM=\n", "aQM=", "no signed note"),
+        ("— example", "- example", "not a signature line of a signed note"),
+        ("\n\n", "\n", "not a signed note"),
+        ("aQM=\n", "aQM=", "not a signed note"),
         ("Uw2QOk", "AAAAAA", "not signed by"),
         ("/foo", "/bar", "not signed by"),
     ],

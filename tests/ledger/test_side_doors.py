@@ -277,12 +277,12 @@ def test_pages_of_format_1_are_compared_too(signer: Signer, tmp_path: Path) -> N
 # Pages are part of the format -----------------------------------------------------------------------------
 
 PAGES = {
-    "deployment README.md": "a4cdbe6a877acf1e",
-    "deployment README.md, continuing": "e58b70acc9a203fb",
-    "deployment report.html": "bb73b690812c3c19",
-    "range README.md": "9106a6c8e28bde59",
-    "range README.md, continuing": "f8e232882976eacd",
-    "range report.html": "b7cf82221575feac",
+    "deployment README.md": "f6f6e5ec0fe537c3",
+    "deployment README.md, continuing": "9eadb8cffb843a16",
+    "deployment report.html": "a63f61918332dcb4",
+    "range README.md": "f84de804d0141c50",
+    "range README.md, continuing": "0713ae3f79802566",
+    "range report.html": "9563da902bb759df",
     "MAPPING.md": "847df59d1dbbaacc",
 }
 """What evidence in format 2 has. Another digest means another format: raise its version."""

@@ -608,10 +608,10 @@ NOTES = {
     "with another root": (with_other_line(2, "A" * 43 + "="), "changed since, or forged"),
     "with another origin": (with_other_line(0, "example.com/other"), "changed since, or forged"),
     "with the signature of another one": (other_signature, "changed since, or forged"),
-    "without a signature": (lambda it, size: it.kept[size].partition("—")[0], "no signed note"),
-    "that is cut off": (lambda it, size: it.kept[size][:-9], "no signed note"),
-    "that is none": (lambda *_: "nonsense", "no signed note"),
-    "that is empty": (lambda *_: "", "no signed note"),
+    "without a signature": (lambda it, size: it.kept[size].partition("—")[0], "not a signed note"),
+    "that is cut off": (lambda it, size: it.kept[size][:-9], "not a signed note"),
+    "that is none": (lambda *_: "nonsense", "not a signed note"),
+    "that is empty": (lambda *_: "", "not a signed note"),
 }
 
 

@@ -87,7 +87,7 @@ def _split(note: str | bytes) -> tuple[str, list[str]]:
     if problem := _damage(whole):
         raise NoteError(f"It is not a signed note: {problem}.", hint=_COPY_AGAIN)
     if not blank or not text or not signatures.endswith("\n") or not 1 < len(lines) <= _MOST_SIGNATURES:
-        raise NoteError("It is no signed note: text, a blank line, and signatures.")
+        raise NoteError("It is not a signed note: text, a blank line, and signatures.")
     return f"{text}\n", lines[:-1]
 
 

@@ -12,17 +12,18 @@ deployledger-verify-evidence EVIDENCE.zip --key OWNER.pub
 """
 """How an auditor verifies evidence, with nothing else of the service installed."""
 
-PACKAGE = """PACKAGE is deployledger: its wheel, or a folder with its source. Get it from who gave you this,
-or build it from source, and compare its SHA-256 with one that you got through another channel. What a
-public index has under that name need not be it."""
+PACKAGE = """PACKAGE is deployledger: its wheel, or a folder with its source. Get it from whoever gave you
+this,
+or build it from source, and compare its SHA-256 with one that you got through another channel. A
+package of that name on a public index need not be the same."""
 """Where what verifies comes from: who could put another program in its place could let it say anything."""
 
 _BOUNDS = (
-    f"| `{BOUNDS}` | the leaves of the events right before and after the range, which prove when those were "
-    "recorded, and so that none was left out: id of the stream, topic, actor and ids; of what is stored, "
-    "only the SHA-256 |\n"
+    f"| `{BOUNDS}` | the leaves of the events right before and after the range, which prove when they "
+    "were recorded, and thus that none was left out: their streams, topics, actors and ids, and only the "
+    "SHA-256 of their stored states |\n"
 )
-_CONSISTENCY = f"| `{CONSISTENCY}` | for each earlier checkpoint, the proof that the log only added to it |\n"
+_CONSISTENCY = f"| `{CONSISTENCY}` | for each earlier checkpoint, the proof that the log extends it |\n"
 
 
 def text(name: str) -> str:

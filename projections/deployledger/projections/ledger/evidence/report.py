@@ -360,18 +360,18 @@ def _value(text: str) -> str:
 
 def _verifying(verifier: Verifier) -> Iterator[str]:
     yield (
-        "<p>Whoever has this file can verify it, with the public key of whose ledger it is, and without "
-        "access to the database. Use the public key that its owner gave you, through another channel. "
-        "This is the key that it should be verified with:</p>"
+        "<p>Anyone who has this file can verify it with the public key of the ledger's owner, without "
+        "access to the database. Use the public key that the owner gave you through another channel. It "
+        "should be this key:</p>"
     )
     yield f"<pre>{_e(verifier)}</pre>"
     yield f"<pre>{_e(COMMANDS)}</pre>"
     yield f"<p>{_e(PACKAGE)}</p>"
     yield (
-        "<p>The command checks the signatures, the digest of every file, that every event is what its stored "
-        "bytes say, and with an inclusion proof (RFC 6962) for each that it is in the tree whose root the "
-        "checkpoint signs; it makes this report again from the events, and compares the two. It names the "
-        "place of everything that is wrong. README.md says how to do this with other tools.</p>"
+        "<p>The command checks the signatures, the digest of every file, that every event matches its "
+        "stored bytes, and that it is in the tree whose root the checkpoint signs, with an inclusion "
+        "proof (RFC 6962); it regenerates this report from the events and compares the two. It reports "
+        "the file and line of every problem. README.md explains how to verify with other tools.</p>"
     )
 
 
@@ -379,10 +379,10 @@ def _limits(selection: Selection) -> Iterator[str]:
     yield "<p>If the verification succeeds, this evidence shows that</p><ul>"
     yield "<li>the events are in the log that the checkpoint signs, each at its position, unchanged;</li>"
     if selection.is_range:
-        yield "<li>between the first and the last of them none was left out, and none at the two ends;</li>"
+        yield "<li>none was left out between the first and the last of them, nor at the two ends;</li>"
     else:
-        yield "<li>between the first and the last event of the deployment none was left out;</li>"
-    yield "<li>who has the key signed this selection of events, and this report.</li></ul>"
+        yield "<li>none was left out between the first and the last event of the deployment;</li>"
+    yield "<li>the holder of the key signed this selection of events and this report.</li></ul>"
     yield "<p>It does not show everything:</p><ul>"
     for limit in limits(selection):
         yield f"<li>{_e(limit)}</li>"
