@@ -53,7 +53,7 @@ class Inspection:
             except ValueError:
                 entries = None
             if entries is None:
-                problem = f"The listing {path} is not what was stored."
+                problem = f"The listing {path} has changed since it was stored."
                 yield Stored(Kind.MODEL, str(path), 0, digest, damage=(problem,))
                 continue
             yield Stored(
@@ -71,16 +71,16 @@ class Inspection:
             size = self._blobs.size(entry.sha256)
             if size is None and exists(blob):
                 self._is_undamaged[entry.sha256] = False
-                yield f"{entry.path} is not what was stored: {blob}."
+                yield f"{entry.path} has changed since it was stored: {blob}."
             elif size is None:
                 yield f"{entry.path} is missing: {blob}."
             elif size != entry.size:
                 self._is_undamaged[entry.sha256] = False
                 yield f"{entry.path} has {size} bytes instead of {entry.size}: {blob}."
             elif not self._check(entry.sha256):
-                yield f"{entry.path} is not what was stored: {blob}."
+                yield f"{entry.path} has changed since it was stored: {blob}."
         if self._read and exists(folder) and not self._holds(folder, entries):
-            yield f"The folder {folder} does not hold what was stored."
+            yield f"The contents of folder {folder} have changed since they were stored."
 
     def _holds(self, folder: Path, entries: Sequence[FileEntry]) -> bool:
         if holds_exactly(folder, entries, self._blobs):

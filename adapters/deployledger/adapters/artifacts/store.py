@@ -199,11 +199,11 @@ class LocalArtifactStore:
         for entry in entries:
             if not self._blobs.is_undamaged(entry.sha256):
                 blob = self._blobs.path(entry.sha256)
-                problem = "is not what was stored" if exists(blob) else "is missing"
+                problem = "has changed since it was stored" if exists(blob) else "is missing"
                 raise damaged(digest, f"{entry.path} {problem} ({blob})")
         folder = self._folder_of(digest)
         if exists(folder) and not holds_exactly(folder, entries, self._blobs):
-            raise damaged(digest, f"the folder {folder} does not hold what was stored")
+            raise damaged(digest, f"the contents of folder {folder} have changed since they were stored")
 
     def _set_aside_damaged(self, digest: str) -> list[str]:
         problems = []
@@ -261,7 +261,7 @@ class LocalArtifactStore:
                     raise
                 raise damaged(digest, f"the listing {path} cannot be read: {describe(error)}") from error
         if tree_digest(listing) != digest:
-            raise damaged(digest, f"the listing {path} is not what was stored")
+            raise damaged(digest, f"the listing {path} has changed since it was stored")
         return decode_listing(listing)
 
     def _folder_of(self, digest: str) -> Path:
