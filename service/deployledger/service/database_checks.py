@@ -103,7 +103,7 @@ def ledger(stores: Stores) -> list[Finding]:
 
 
 def clock(stores: Stores) -> Iterator[Finding]:
-    """Check that the log has no uncorrected times that have not come yet."""
+    """Check that the log has no uncorrected times in the future."""
     times = stores.event_log.times()
     for it in times.wrong:
         if it.corrected_at is not None:

@@ -619,7 +619,7 @@ class DeploymentService:
 
         Raises:
             ConflictError: if there is no correction to withdraw, or it cannot be withdrawn yet, this
-                machine's clock and that of the database's server disagree, or somebody else corrects the
+                machine's clock and that of the database server disagree, or somebody else corrects the
                 clock at the same time.
         """
         return await self._blocking(

@@ -104,7 +104,7 @@ class Session:
     is_aside: bool = False
     """Whether standard output is for a file that the command writes, so that its answer goes beside it."""
     reports_clock: bool = False
-    """Whether the command's answer reports times that have not come yet, so that no warning has to."""
+    """Whether the command's answer reports times in the future, so that no warning has to."""
 
     @property
     def stdout(self) -> "Console":

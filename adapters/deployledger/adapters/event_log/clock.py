@@ -10,7 +10,7 @@ from deployledger.domain.times import AHEAD_HINT, TOLERANCE
 
 LOGGER = logger("clock")
 AHEAD_LOGGER = logger("clock.ahead")
-"""Warns of times that have not come yet, which some commands report themselves."""
+"""Warns of times in the future, which some commands report themselves."""
 
 LONGEST_PAUSE = timedelta(days=30)
 """How long a log is without a new event before the next append asks whether the clock is right."""
@@ -108,7 +108,7 @@ class ClockWatch:
         clock = here if server is None else server
         if self._is_news("ahead", last - clock > _TOLERANCE):
             AHEAD_LOGGER.warning(
-                "The event log in %s has times that have not come yet: its last event was recorded at %s, %s "
+                "The event log in %s has times in the future: its last event was recorded at %s, %s "
                 "ahead of %s. %s",
                 self._described_as,
                 written(last),
