@@ -1,12 +1,13 @@
 """Tables and lists on a terminal of 80 columns."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from uuid import UUID
 
 from rich.console import Console, RenderableType
 
 from deployledger.adapters.cli.rendering import (
+    age,
     deployment_card,
     deployments_table,
     problem_list,
@@ -53,6 +54,12 @@ def test_the_end_of_a_model_is_shown() -> None:
     heading, _, row = lines(deployments_table([deployment], now), 60)
     assert heading.split() == ["NAME", "STATUS", "REV", "AGE", "ID"], "no id and no name is cut"
     assert row == " iris  updating  2 (1 serves)  0s   68a00851"
+
+
+def test_what_has_not_come_yet_has_no_age() -> None:
+    now = datetime.now(UTC)
+    ages = [age(now + timedelta(seconds=it), now) for it in (-90, 0, 4, 6, 86_400)]
+    assert ages == ["90s", "0s", "0s", "?", "?"]
 
 
 def test_a_card_breaks_no_digest_and_pads_no_line() -> None:

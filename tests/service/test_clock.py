@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.adapters.cli.status_commands import created_at, recorded_at
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.findings import Outcome
 from deployledger.service.database_checks import check_database
@@ -117,3 +118,23 @@ async def test_checks_report_times_that_have_not_come_yet_and_corrections(
     audited = service.ledger.verify([])
     assert audited.is_in_order
     assert corrected[1] in audited.limits
+
+
+async def test_a_list_and_a_status_have_the_same_time_of_what_a_wrong_clock_recorded(
+    service: MLModelDeploymentService, clock: Clock
+) -> None:
+    begin = datetime.now(UTC) - timedelta(seconds=1)  # a new database has its first time in milliseconds
+    await deployed(service, "before")
+    for is_corrected in (False, True):
+        clock.set_ahead(AHEAD)
+        await deployed(service, f"ahead_{is_corrected}")
+        clock.set_ahead()
+        await deployed(service, f"again_{is_corrected}")
+        if is_corrected:
+            await service.correct_clock(dry_run=False)
+        page = await service.list_deployments()
+        assert any(it.created_at > datetime.now(UTC) for it in page), "as the event says itself"
+        created = await created_at(service, page)
+        cards = {it.deployment_id: await recorded_at(service, it) for it in page}
+        assert created == {key: times and times[0] for key, times in cards.items()}
+        assert all(begin <= it <= datetime.now(UTC) for it in created.values())

@@ -130,20 +130,3 @@ def say_parked(session: "Session", deployments: "Sequence[DeploymentStatusRespon
         highlight=False,
         soft_wrap=True,
     )
-
-
-def say_created_ahead(
-    session: "Session", deployments: "Sequence[DeploymentStatusResponse]", time: datetime | None
-) -> None:
-    """Say why some deployments of a list have no age: they were created by a clock that was ahead."""
-    from deployledger.domain.times import TOLERANCE
-
-    end = (time or datetime.now(UTC)) + TOLERANCE
-    if names := [it.deployment_name for it in deployments if it.created_at > end]:
-        session.stderr.print(
-            "? The clock was ahead when this was created: "
-            f"`deployledger status {names[0]}` says when it was.",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from deployledger.domain.visible import visible
 from deployledger.projections.history import event_name
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from deployledger.domain.event_log import RawEvent
@@ -57,7 +59,7 @@ _LONGEST_ERROR = 200
 def age(moment: datetime, now: datetime | None = None) -> str:
     """Return how long ago a moment was, as kubectl says it: ``5s``, ``12m``, ``3h``, ``8d``.
 
-    Of a moment that has not come yet, because a clock was wrong, it is ``?``.
+    Of a moment that has not come yet, because a clock is wrong, it is ``?``.
     """
     passed = (now or datetime.now(UTC)) - moment
     if passed < -TOLERANCE:
@@ -75,22 +77,32 @@ def coloured(status: str) -> Text:
 
 
 def deployments_table(
-    deployments: "Sequence[DeploymentStatusResponse]", as_of: datetime | None = None
+    deployments: "Sequence[DeploymentStatusResponse]",
+    as_of: datetime | None = None,
+    *,
+    created: "Mapping[UUID, datetime] | None" = None,
 ) -> RenderableType:
     """Return a table with one row a deployment; what names a deployment is never cut.
 
     Args:
         as_of: the moment that ages are of; None means now.
+        created: when the request of each happened, by the log; of others it is when they say.
     """
-    return _Deployments(deployments, as_of)
+    return _Deployments(deployments, as_of, created or {})
 
 
 class _Deployments:
     """A table of deployments: where there is no room for the endpoints, they and the models are left out."""
 
-    def __init__(self, deployments: "Sequence[DeploymentStatusResponse]", as_of: datetime | None) -> None:
+    def __init__(
+        self,
+        deployments: "Sequence[DeploymentStatusResponse]",
+        as_of: datetime | None,
+        created: "Mapping[UUID, datetime]",
+    ) -> None:
         self._deployments = deployments
         self._as_of = as_of
+        self._created = created
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         whole = self._table(has_places=True)
@@ -109,7 +121,7 @@ class _Deployments:
                 coloured(it.status) + (Text(" (stale)", style="red") if it.warning else Text()),
                 _revision(it, brief=True),
                 *([shown(it.endpoint_url or "-")] if has_places else []),
-                age(it.created_at, self._as_of),
+                age(self._created.get(it.deployment_id, it.created_at), self._as_of),
                 str(it.deployment_id)[:8],
                 *([_Ending(it.model_uri)] if has_places else []),
             )

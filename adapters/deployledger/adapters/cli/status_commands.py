@@ -1,6 +1,7 @@
 """The commands that show deployments: ``status``, ``list`` and ``logs``."""
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -18,7 +19,9 @@ from deployledger.adapters.cli.session import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
@@ -175,7 +178,9 @@ def list_(
         **moments,
     }
 
-    async def question(service: "DeploymentService") -> "tuple[DeploymentPage, datetime | None]":
+    async def question(
+        service: "DeploymentService",
+    ) -> "tuple[DeploymentPage, dict[UUID, datetime], datetime | None]":
         page = await service.list_deployments(
             limit,
             offset,
@@ -191,19 +196,18 @@ def list_(
                 await _resume_if_left(session, service, deployment)
             if not page:
                 await session.say_if_empty(service.event_log)
-            return page, None
-        return page, await listing.time_of(as_of, page, service)
+            return page, await created_at(service, page), None
+        return page, await created_at(service, page), await listing.time_of(as_of, page, service)
 
-    page, then = session.run(question)
+    page, created, then = session.run(question)
     if session.is_json:
         session.print_json(page)
     elif page:
         from deployledger.adapters.cli.rendering import deployments_table
 
-        session.show(deployments_table(page, then))
+        session.show(deployments_table(page, then, created=created))
         if held_up := [it for it in page if it.parked_events]:
             listing.say_parked(session, held_up)
-        listing.say_created_ahead(session, page, then)
     if page.warning:
         session.stderr.print(page.warning, markup=False, highlight=False, soft_wrap=True)
     if as_of is not None:
@@ -255,6 +259,26 @@ async def recorded_at(
         times = log.times()
         first, last = (times.time_of(it.raw.position) or it.recorded_at for it in (known[0], known[-1]))
         return first, last
+
+    return await asyncio.to_thread(look)
+
+
+async def created_at(
+    service: "DeploymentService", deployments: "Sequence[DeploymentStatusResponse]"
+) -> "dict[UUID, datetime]":
+    """Return when the first event of each happened, by the log, as `recorded_at` does of one."""
+
+    from deployledger.domain.exceptions import EventLogError
+
+    def look() -> "dict[UUID, datetime]":
+        found: dict[UUID, datetime] = {}
+        log = service.event_log
+        with suppress(EventLogError):  # the list is there though the log is damaged
+            times = log.times()
+            for it in deployments:
+                (first,) = log.stream_records(it.deployment_id, limit=1)
+                found[it.deployment_id] = times.time_of(first.raw.position) or first.recorded_at
+        return found
 
     return await asyncio.to_thread(look)
 
