@@ -136,6 +136,10 @@ def test_a_proof_that_the_log_only_grew_needs_no_database(cli: CommandLine, tmp_
     assert (done.returncode, "covers 3 events, but the proof covers 2" in done.stdout) == (1, True), (
         done.stderr
     )
+    assert "The root of the first 3 events was not compared" in done.stdout
+    assert "The root of the first 2 events" not in done.stdout
+    done = elsewhere.run("audit", "verify-consistency", str(proof), "--later", str(kept))
+    assert (done.returncode, "Pass it with --key." in done.stderr) == (2, True)
     # A checkpoint that was converted on its way is none, which is no finding about the log.
     kept.write_bytes(kept.read_bytes().replace(b"\n", b"\r\n"))
     done = cli.run("audit", "verify", "--checkpoint", str(kept), "--key", f"{key}.pub")

@@ -375,6 +375,15 @@ def test_the_verifier_that_stands_alone_takes_what_was_kept(
     assert (code, "no proof from 10 events" in shown) == (1, True)
     code, shown = run("--earlier", kept, "--consistency", proof)
     assert (code, "the log continues its earlier checkpoints (2 checked)" in shown) == (0, True)
+    assert "pass the checkpoint" not in shown
+    assert f"{kept} is continued: 10 events" in shown
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for size in (1, 22):
+        (folder / f"{size}.checkpoint").write_text(str(signed(ledger, signer, size).note))
+    code, shown = run("--earlier", folder, "--consistency", proof)
+    assert (code, "1.checkpoint may be continued, but this evidence has no proof" in shown) == (1, True)
+    assert f"{folder / '22.checkpoint'} is continued: 22 events" in shown
     assert run("--earlier", key)[0] == run("--consistency", kept)[0] == run("--earlier", tmp_path)[0] == 2
 
 

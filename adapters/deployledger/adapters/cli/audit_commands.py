@@ -25,6 +25,7 @@ from deployledger.adapters.cli.session import (
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.consistency import ConsistencyProof
+    from deployledger.projections.ledger.evidence.earlier import EarlierState
     from deployledger.projections.ledger.keys import Signer, Verifier
     from deployledger.projections.ledger.ledger import Ledger
     from deployledger.projections.ledger.verifying import Audited
@@ -298,23 +299,34 @@ def verify_consistency(
     """
     session = session_for(output)
     with session.errors(), Interruptible():
+        from deployledger.domain.exceptions import ConfigurationError
         from deployledger.projections.ledger.consistency import ConsistencyProof
-        from deployledger.projections.ledger.evidence.earlier import EarlierState, problem_of_signed
+        from deployledger.projections.ledger.evidence.earlier import problem_of_signed
 
         proof = ConsistencyProof.read(file)
         verifiers = _verifiers(key) if earlier is not None or later is not None else []
+        if not verifiers and (signed := earlier or later):
+            raise ConfigurationError(
+                f"The signature of {signed} cannot be verified: no public key was given.",
+                hint="Pass it with --key.",
+            )
         problems = [] if proof.holds() else ["The proof is invalid: its hashes do not lead to both roots."]
-        for path, size, root in (
-            (earlier, proof.first_size, proof.first_root),
-            (later, proof.second_size, proof.second_root),
+        unsigned: list[str] = []
+        for option, path, size, root in (
+            ("--earlier", earlier, proof.first_size, proof.first_root),
+            ("--later", later, proof.second_size, proof.second_root),
         ):
-            if path is not None:
-                problem = problem_of_signed(EarlierState.read(path), verifiers, size, root)
+            if path is None:
+                unsigned.append(
+                    f"The root of the first {size:,} events was not compared with a signed checkpoint "
+                    f"({option}): {_base64(root)}."
+                )
+            else:
+                problem = problem_of_signed(_state(path), verifiers, size, root)
                 problems += [f"{path} {problem}"] if problem else []
-    is_signed = earlier is not None and later is not None
     if session.is_json:
         session.print_json(
-            {**proof.to_json(), "verified": not problems, "compared": is_signed, "problems": problems}
+            {**proof.to_json(), "verified": not problems, "compared": not unsigned, "problems": problems}
         )
     else:
         for problem in problems:
@@ -326,13 +338,8 @@ def verify_consistency(
                 highlight=False,
                 soft_wrap=True,
             )
-        if not is_signed:
-            session.stdout.print(
-                f"[dim]–[/] The roots were not compared with signed checkpoints (--earlier, --later): "
-                f"{_base64(proof.first_root)} and {_base64(proof.second_root)}.",
-                highlight=False,
-                soft_wrap=True,
-            )
+        for limit in unsigned:
+            session.stdout.print(f"[dim]–[/] {escaped(limit)}", highlight=False, soft_wrap=True)
     if problems:
         raise SystemExit(int(ExitCode.FAILED))
 
@@ -503,6 +510,20 @@ def _verifiers(paths: list[Path] | None) -> "list[Verifier]":
         public = private.with_name(f"{private.name}.pub") if private else None
         paths = [public] if public is not None and public.exists() else []
     return [Verifier.load(path) for path in paths]
+
+
+def _state(path: Path) -> "EarlierState":
+    """Return the state that a checkpoint, evidence or a folder with one checkpoint is of."""
+    from deployledger.domain.exceptions import ConfigurationError
+    from deployledger.projections.ledger.evidence.earlier import EarlierState
+
+    state, *more = EarlierState.read_all(path)
+    if more:
+        raise ConfigurationError(
+            f"There are {len(more) + 1} checkpoints in {path}, and one is wanted.",
+            hint="Name one of the files in it.",
+        )
+    return state
 
 
 def _base64(digest: bytes) -> str:

@@ -167,8 +167,9 @@ def verify_evidence(
     earlier: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE",
-            help="A checkpoint or evidence that you kept, which the log must continue; may be repeated.",
+            metavar="PLACE",
+            help="A checkpoint, a folder with some, or evidence that you kept, which the log must continue; "
+            "may be repeated.",
             parser=file_to_read,
             show_default=False,
         ),
@@ -202,7 +203,7 @@ def verify_evidence(
         found = verify(
             file,
             [Verifier.load(it) for it in key],
-            earlier=[EarlierState.read(it, most_bytes) for it in earlier or ()],
+            earlier=[state for it in earlier or () for state in EarlierState.read_all(it, most_bytes)],
             proofs=[ConsistencyProof.read(it) for it in consistency or ()],
             most_bytes=most_bytes,
         )
@@ -238,6 +239,8 @@ def _print_check(session: Session, check: "Check") -> None:
 
     how = f"{check.count:,} checked" if check.count else check.state
     say(f"{_MARKS[check.state]} {escaped(check.what)} ({how})")
+    for result in check.results:
+        say(f"  {escaped(result)}")
     for problem in check.problems[:_MOST_SHOWN]:
         shown = "".join(it if it.isprintable() else ascii(it)[1:-1] for it in str(problem))
         say(f"  [red]{escaped(shown)}[/]")

@@ -14,7 +14,7 @@ from deployledger.domain.exceptions import (
     MachineLearningServiceError,
 )
 from deployledger.domain.redaction import without_credentials
-from deployledger.projections.ledger.evidence.earlier import EarlierState
+from deployledger.projections.ledger.evidence.earlier import CHECKPOINT_SUFFIX, EarlierState
 from deployledger.service.local_files import local_path
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from deployledger.projections.ledger.store import StoredCheckpoint
 
-_SUFFIX = ".checkpoint"
 _LARGEST_BYTES = 1 << 20
 _PUBLISHED = re.compile(r"[0-9]{12,}-([0-9a-f-]+)\.checkpoint")
 _LAST_OF_A_KEY = 3
@@ -94,7 +93,9 @@ def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
             hint="Name the file of a checkpoint, or a folder or URI that has some.",
         ) from None
     if not found:
-        raise ConfigurationError(f"There is no checkpoint at {_shown(place)}: no file ends with {_SUFFIX}.")
+        raise ConfigurationError(
+            f"There is no checkpoint at {_shown(place)}: no file ends with {CHECKPOINT_SUFFIX}."
+        )
     return found
 
 
@@ -105,8 +106,8 @@ def earlier_states(place: str) -> list[EarlierState]:
         ConfigurationError: if there is nothing to be read, or something else than checkpoints.
     """
     folder = _folder(place)
-    if folder is not None and folder.is_file():
-        return [EarlierState.read(folder)]
+    if folder is not None and folder.exists():
+        return EarlierState.read_all(folder)
     return [EarlierState.of(source, note) for source, note in read_checkpoints(place)]
 
 
@@ -154,7 +155,7 @@ def _listed(place: str) -> tuple[list[str] | None, Callable[[str], bytes]]:
 
 
 def _checkpoints(names: "Iterable[str]") -> list[str]:
-    return sorted(name for name in names if name.endswith(_SUFFIX))
+    return sorted(name for name in names if name.endswith(CHECKPOINT_SUFFIX))
 
 
 def _last_of_each_key(names: "Sequence[str]") -> "Iterator[str]":
@@ -189,7 +190,7 @@ def _read_file(name: str) -> bytes:
 def _name(checkpoint: "StoredCheckpoint") -> str:
     from deployledger.projections.ledger.notes import signed_by
 
-    return f"{checkpoint.size:012d}-{signed_by(checkpoint.note)}{_SUFFIX}"
+    return f"{checkpoint.size:012d}-{signed_by(checkpoint.note)}{CHECKPOINT_SUFFIX}"
 
 
 def _write_file(folder: Path, checkpoint: "StoredCheckpoint") -> None:

@@ -55,7 +55,12 @@ def opened(note: str | bytes, verifiers: Sequence[Verifier]) -> tuple[str, Verif
                     )
                 return text, verifier
     signers = ", ".join(sorted({name for name, _ in signatures}))
-    wanted = ", ".join(f"{it.name} ({it.key_id.hex()})" for it in verifiers) or "no key at all"
+    if not verifiers:
+        raise OtherSignerError(
+            f"No public key was given, and it is signed by {signers}.",
+            hint="Give the public key of that one.",
+        )
+    wanted = ", ".join(f"{it.name} ({it.key_id.hex()})" for it in verifiers)
     raise OtherSignerError(
         f"It is not signed by {wanted}, but by {signers}.",
         hint="Give the public key of the one who signed it, if you trust that one.",

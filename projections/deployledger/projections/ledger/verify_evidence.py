@@ -43,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         action="append",
         default=[],
-        metavar="FILE",
-        help="a checkpoint or evidence that you kept, which the log must continue; may be repeated",
+        metavar="PLACE",
+        help="a checkpoint, a folder of checkpoints, or evidence that you kept, which the log must continue; "
+        "may be repeated",
     )
     parser.add_argument(
         "--consistency",
@@ -67,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = verify_evidence(
             chosen.file,
             [Verifier.load(it) for it in chosen.key],
-            earlier=[EarlierState.read(it, chosen.most_bytes) for it in chosen.earlier],
+            earlier=[
+                state for it in chosen.earlier for state in EarlierState.read_all(it, chosen.most_bytes)
+            ],
             proofs=[ConsistencyProof.read(it) for it in chosen.consistency],
             most_bytes=chosen.most_bytes,
         )
@@ -98,7 +101,7 @@ def _lines(found: EvidenceReport) -> list[str]:
         lines.append(visible(f"Evidence of {found.manifest.selection}"))
     for check in found.checks:
         lines.append(f"{check.state.upper():<11}  {check.what} ({check.count:,} checked)")
-        lines += [f"{'':<13}{visible(str(it))}" for it in check.problems]
+        lines += [f"{'':<13}{visible(it)}" for it in (*check.results, *map(str, check.problems))]
         if check.problem_count > len(check.problems):
             lines.append(f"{'':<13}and {check.problem_count - len(check.problems):,} more")
     lines.append("VERIFIED" if found.is_verified else "NOT VERIFIED")

@@ -11,6 +11,9 @@ from deployledger.projections.ledger.keys import Verifier
 from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint
 
 LARGEST_NOTE = 1 << 20
+CHECKPOINT_SUFFIX = ".checkpoint"
+"""How the names of checkpoints in a folder end."""
+
 _HINT = "Give the file of a checkpoint, or of evidence (a ZIP file)."
 _ZIP = b"PK\3\4"
 
@@ -45,6 +48,22 @@ class EarlierState:
                 f"{source} is not a checkpoint. {error.message}", hint=error.hint or _HINT
             ) from error
         return cls(source, note, checkpoint.size, checkpoint.root)
+
+    @classmethod
+    def read_all(cls, path: Path, most_bytes: int = archive.MOST_BYTES) -> "list[EarlierState]":
+        """Return the states in a folder of checkpoints, the smallest first; or the one in a file, as `read`.
+
+        Raises:
+            ConfigurationError: if there is none in it.
+        """
+        if not path.is_dir():
+            return [cls.read(path, most_bytes)]
+        files = sorted(it for it in path.iterdir() if it.name.endswith(CHECKPOINT_SUFFIX))
+        if not files:
+            raise ConfigurationError(
+                f"There is no checkpoint in {path}: no file ends with {CHECKPOINT_SUFFIX}.", hint=_HINT
+            )
+        return [cls.read(it, most_bytes) for it in files]
 
     @classmethod
     def read(cls, path: Path, most_bytes: int = archive.MOST_BYTES) -> "EarlierState":

@@ -35,6 +35,7 @@ class Check:
         is_done: whether it could be checked to its end.
         problems: what is wrong, the first 100.
         problem_count: how many there are.
+        results: what was found to be so, where that has a name of its own.
     """
 
     what: str
@@ -42,6 +43,7 @@ class Check:
     is_done: bool = False
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
+    results: list[str] = field(default_factory=list)
 
     @property
     def is_passed(self) -> bool:

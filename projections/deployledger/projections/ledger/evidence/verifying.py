@@ -154,7 +154,11 @@ class _Verification:
         ]
         if self.earlier or self.proofs or (said is not None and said.is_continuing):
             checks.append(self.continued)
-        shown = limits(said.selection if said else None, said.version if said else manifest.VERSION)
+        shown = limits(
+            said.selection if said else None,
+            said.version if said else manifest.VERSION,
+            is_compared=bool(self.earlier) and self.continued.is_passed,
+        )
         return EvidenceReport(self.path, self.verifier, tuple(checks), said, (*shown, *self._wrong_times()))
 
     def _wrong_times(self) -> Iterator[str]:
@@ -428,6 +432,7 @@ class _Verification:
                 check.add("", f"{_shown(state.source)} {problem}")
             else:
                 check.count += 1
+                check.results.append(f"{_shown(state.source)} is continued: {_events(state.size)}")
         check.is_done = True
 
     def _problem_of_earlier(
@@ -485,6 +490,10 @@ def _proofs(lines: Iterator[tuple[int, bytes]]) -> Iterator[Proof]:
             yield _NOT_A_PROOF
 
 
+def _events(number: int) -> str:
+    return f"{number:,} event{'s' * (number != 1)}"
+
+
 def _text_of(note: bytes) -> str:
     text, _, _ = note.decode(errors="replace").rpartition("\n\n")
     return f"{text}\n"
@@ -511,6 +520,7 @@ def as_json(found: EvidenceReport) -> dict[str, Any]:
                 "what": it.what,
                 "state": it.state,
                 "checked": it.count,
+                "results": list(it.results),
                 "problems": [vars(problem) for problem in it.problems],
                 "problem_count": it.problem_count,
             }
