@@ -84,7 +84,7 @@ def test_a_constructor_raises_the_error_of_the_guide(
     with pytest.raises(ConfigurationError) as refusal:
         schema(**fields)
     assert refusal.value.status_code == 400
-    assert refusal.value.message.startswith(f"The {schema.__name__} is invalid: {names}")
+    assert refusal.value.message.startswith(f"Invalid request: {names}")
     assert "Value error" not in refusal.value.message
     assert "pydantic" not in refusal.value.message
 

@@ -90,7 +90,7 @@ class _RequestMeta(ModelMetaclass):
                     for problem in error.errors(include_url=False)
                 )
                 problems = problems.removeprefix(": ").removesuffix(".")
-                raise ConfigurationError(f"The {self.__name__} is invalid: {problems}.") from error
+                raise ConfigurationError(f"Invalid request: {problems}.") from error
 
 
 class Schema(BaseModel, metaclass=_RequestMeta):
