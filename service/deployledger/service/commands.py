@@ -80,7 +80,9 @@ class Commands:
         blocking: RunBlocking,
     ) -> None:
         self._repository = repository
-        refuse_credentials("The orchestrator", {"name": orchestrator})
+        refuse_credentials(
+            "The orchestrator", {"name": orchestrator}, hint="Give it a name without a credential."
+        )
         self._orchestrator = orchestrator
         self.actor = checked_actor(actor)
         self._now = now
@@ -266,6 +268,9 @@ class Commands:
         return status.respond(status.fold(history[: first.version]))
 
 
+_ACTOR_HINT = "Set DEPLOYLEDGER_ACTOR, or pass actor=…, to the name of a person or a program."
+
+
 def checked_actor(actor: str) -> str:
     """Return who gives commands.
 
@@ -277,7 +282,7 @@ def checked_actor(actor: str) -> str:
     except ValidationError as error:
         raise ConfigurationError(
             f"The actor is invalid: {error.errors(include_url=False)[0]['msg']}.",
-            hint="Set DEPLOYLEDGER_ACTOR, or pass actor=….",
+            hint=_ACTOR_HINT,
         ) from None
-    refuse_credentials("The command", {"actor": checked})
+    refuse_credentials("The command", {"actor": checked}, hint=_ACTOR_HINT)
     return checked

@@ -28,7 +28,11 @@ def checked_key(key: str) -> str:
         raise ConfigurationError(
             f"The idempotency key {key[:40]!r} is not 1 to {_LONGEST_KEY} printable characters."
         )
-    refuse_credentials("The command", {"idempotency_key": key})
+    refuse_credentials(
+        "The command",
+        {"idempotency_key": key},
+        hint="Choose a key that is not secret, such as a UUID or the number of a build.",
+    )
     return key
 
 

@@ -28,12 +28,20 @@ _NAMES = ("name", "k", "key", "field", "header", "variable", "parameter")
 _VALUES = ("value", "v", "val", "content", "default")
 
 
-def refuse_credentials(described_as: str, fields: Mapping[str, Any]) -> None:
+_HINT = (
+    "Leave it out, or put a reference in its place: an environment variable (${DB_PASSWORD}), a file "
+    "(/run/secrets/db), an entry of a secret store (vault:db/reader), or its name under a key such "
+    "as password_ref."
+)
+
+
+def refuse_credentials(described_as: str, fields: Mapping[str, Any], *, hint: str = _HINT) -> None:
     """Check that no field holds a credential.
 
     Args:
         described_as: whose fields they are: the beginning of the sentence.
         fields: by name; texts, JSON values and schemas.
+        hint: what to do, where a reference to the credential makes no sense.
 
     Raises:
         ConfigurationError: if one does, with the reason ``credential_in_request``; it names the fields, and
@@ -46,11 +54,7 @@ def refuse_credentials(described_as: str, fields: Mapping[str, Any]) -> None:
         f"{without_credentials(described_as)} is refused, because a credential would be stored permanently: "
         f"in {', '.join(paths)}.",
         reason=FailureReason.CREDENTIAL_IN_REQUEST,
-        hint=(
-            "Leave it out, or put a reference in its place: an environment variable (${DB_PASSWORD}), a file "
-            "(/run/secrets/db), an entry of a secret store (vault:db/reader), or its name under a key such "
-            "as password_ref."
-        ),
+        hint=hint,
     )
 
 
