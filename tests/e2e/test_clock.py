@@ -44,9 +44,7 @@ def test_the_clock_is_corrected_from_the_command_line(
     again = cli.run("log", "correct-clock", "--yes")
     assert again.stdout.startswith("The clock needs no correction: ")
     assert "Nothing was recorded" not in again.stderr
-    ages = cli.run("list")
-    assert re.search(r"ahead .* \?  +[0-9a-f]{8}", ages.stdout)
-    assert "`deployledger status ahead` says when it was" in ages.stderr
+    assert " ? " not in cli.run("list").stdout, "no age is unknown: the log tells"
     then = cli.run("list", "--as-of", before.isoformat())
     assert "ahead" not in then.stdout
     assert "event 2 of the log happened between" in then.stderr

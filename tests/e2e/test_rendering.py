@@ -11,16 +11,19 @@ from deployledger.adapters.cli.rendering import (
     deployment_card,
     deployments_table,
     problem_list,
+    read_models_table,
     rule_difference_list,
 )
-from deployledger.adapters.cli.timeline import changes_table, difference_title
+from deployledger.adapters.cli.timeline import changes_table, difference_title, timeline
 from deployledger.domain.schemas import (
     Change,
     DeploymentDifference,
+    DeploymentHistoryEntry,
     DeploymentStatus,
     DeploymentStatusResponse,
     PastMoment,
 )
+from deployledger.projections.read_models import ReadModelStatus
 from deployledger.projections.replaying import Kind, Problem
 from deployledger.projections.what_if import Difference
 from tests.domain.given import SERVICE
@@ -60,6 +63,53 @@ def test_what_has_not_come_yet_has_no_age() -> None:
     now = datetime.now(UTC)
     ages = [age(now + timedelta(seconds=it), now) for it in (-90, 0, 4, 6, 86_400)]
     assert ages == ["90s", "0s", "0s", "?", "?"]
+
+
+def test_who_acted_is_below_a_line_of_the_history_that_is_full() -> None:
+    entry = DeploymentHistoryEntry.model_construct(
+        version=1,
+        position=12,
+        recorded_at=datetime(2026, 3, 1, tzinfo=UTC),
+        happened_at=None,
+        event="DeploymentRequested",
+        revision=1,
+        duration=None,
+        actor="ann",
+        attempt=1,
+        cause=None,
+        correlation_id=None,
+        error=None,
+        data={},
+        changes=[],
+    )
+    heading, who, _, row, actor = lines(timeline([entry]), 60)
+    assert (heading.split()[-1], who, actor) == ("TOOK", "      ACTOR", "      ann")
+    assert "DeploymentRequested" in row
+    assert lines(timeline([entry]), 80)[0].endswith("  ACTOR")
+
+
+def test_a_name_of_a_read_model_is_never_cut() -> None:
+    status = ReadModelStatus(
+        name="deployment_timeline",
+        version=1,
+        position=12_345,
+        lag_events=0,
+        lag_seconds=0,
+        rows=12_345,
+        parked=0,
+        rebuilt_at=None,
+        rebuild_seconds=None,
+        rebuild_events=None,
+        follower=None,
+        is_current=True,
+        is_being_rebuilt=False,
+    )
+    whole, _, row = lines(read_models_table([status]))
+    assert whole.split() == ["NAME", "VERSION", "POSITION", "LAG", "ROWS", "PARKED", "REBUILT"]
+    assert row.split() == ["deployment_timeline", "1", "12,345", "0", "12,345", "0", "-"]
+    brief, _, row = lines(read_models_table([status]), 60)
+    assert brief.split() == ["NAME", "POSITION", "LAG", "PARKED", "REBUILT"]
+    assert row.split() == ["deployment_timeline", "12,345", "0", "0", "-"]
 
 
 def test_a_card_breaks_no_digest_and_pads_no_line() -> None:

@@ -244,29 +244,53 @@ def _revision(deployment: "DeploymentStatusResponse", *, brief: bool = False) ->
     return str(deployment.revision)
 
 
-def read_models_table(statuses: "Sequence[ReadModelStatus]") -> Table:
-    """Return a table with one row a read model."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("NAME", no_wrap=True)
-    for heading in ("VERSION", "POSITION", "LAG", "ROWS", "PARKED", "REBUILT"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    for it in statuses:
-        lag = f"{it.lag_events:,} ({_seconds(it.lag_seconds)})" if it.lag_events else "0"
-        table.add_row(
-            shown(it.name),
-            f"{it.version}",
-            f"{it.position:,}",
-            lag,
-            f"{it.rows:,}",
-            Text(f"{it.parked:,}", style="red" if it.parked else ""),
-            "now" if it.is_being_rebuilt else f"{age(it.rebuilt_at)} ago" if it.rebuilt_at else "-",
-            style=None if it.is_current else "dim",
-        )
-    return table
+def read_models_table(statuses: "Sequence[ReadModelStatus]") -> RenderableType:
+    """Return a table with one row a read model; no name is cut."""
+    return _ReadModels(statuses)
 
 
-def stored_files_table(files: "Sequence[StoredFiles]") -> Table:
-    """Return a table with one row for everything that is stored; damage that shows already is red."""
+class _ReadModels:
+    """A table of read models: where there is no room for versions and numbers of rows, they are left out."""
+
+    def __init__(self, statuses: "Sequence[ReadModelStatus]") -> None:
+        self._statuses = statuses
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        whole = self._table(is_brief=False)
+        width = console.measure(whole, options=options.update(max_width=_ANY_WIDTH)).maximum
+        yield whole if width <= options.max_width else self._table(is_brief=True)
+
+    def _table(self, *, is_brief: bool) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("NAME", overflow="fold")
+        numbers = ["POSITION", "LAG", "PARKED", "REBUILT"]
+        if not is_brief:
+            numbers = ["VERSION", "POSITION", "LAG", "ROWS", "PARKED", "REBUILT"]
+        for heading in numbers:
+            table.add_column(heading, no_wrap=True, justify="right")
+        for it in self._statuses:
+            values: dict[str, str | Text] = {
+                "VERSION": f"{it.version}",
+                "POSITION": f"{it.position:,}",
+                "LAG": f"{it.lag_events:,} ({_seconds(it.lag_seconds)})" if it.lag_events else "0",
+                "ROWS": f"{it.rows:,}",
+                "PARKED": Text(f"{it.parked:,}", style="red" if it.parked else ""),
+                "REBUILT": "now"
+                if it.is_being_rebuilt
+                else f"{age(it.rebuilt_at)} ago"
+                if it.rebuilt_at
+                else "-",
+            }
+            row = [values[heading] for heading in numbers]
+            table.add_row(shown(it.name), *row, style=None if it.is_current else "dim")
+        return table
+
+
+def stored_files_table(files: "Sequence[StoredFiles]") -> Group:
+    """Return a table with one row for everything that is stored; damage that shows already is red.
+
+    What has neither a digest nor a deployment is known by its path alone: those are below, in one piece each.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("KIND", "DIGEST"):
         table.add_column(heading, no_wrap=True)
@@ -277,15 +301,24 @@ def stored_files_table(files: "Sequence[StoredFiles]") -> Table:
             it.stored.kind.replace("_", " "),
             it.stored.digest.removeprefix("sha256:")[:_DIGEST_LETTERS] or "-",
             _size(it.stored.size_bytes),
-            _used_by(it),
+            Text("path below", style="dim") if _has_path_alone(it) else _used_by(it),
             style="red" if it.stored.damage else None,
         )
-    return table
+    paths = [
+        Text.assemble(
+            f"{it.stored.kind.replace('_', ' ')}: ", shown(it.stored.path), no_wrap=True, overflow="ignore"
+        )
+        for it in files
+        if _has_path_alone(it)
+    ]
+    return Group(table, *paths)
+
+
+def _has_path_alone(files: "StoredFiles") -> bool:
+    return files.stored.digest == "" and files.stored.deployment_id is None
 
 
 def _used_by(files: "StoredFiles") -> Text:
-    if files.stored.digest == "" and files.stored.deployment_id is None:
-        return shown(files.stored.path, style="dim")
     uses = [
         f"{use.deployment_name} r{use.revision}{' (serves)' if use.serves else ''}"
         for use in files.used_by

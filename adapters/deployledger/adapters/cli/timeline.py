@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from datetime import date
     from uuid import UUID
 
+    from rich.console import Console, ConsoleOptions, RenderResult
+
     from deployledger.domain.schemas import (
         Change,
         DeploymentDifference,
@@ -43,7 +45,7 @@ def timeline(history: "Sequence[DeploymentHistoryEntry]") -> Group:
 def _timeline(history: "Sequence[DeploymentHistoryEntry]") -> Iterator[RenderableType]:
     rows = [_columns(entry) for entry in history]
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    yield Text(f"{_aligned(_HEADINGS, widths)}  ACTOR", style="bold")
+    yield _Row(_aligned(_HEADINGS, widths), "ACTOR", "bold")
     command: tuple[UUID | None, date] | None = None
     for entry, row in zip(history, rows, strict=True):
         day = (entry.happened_at or entry.recorded_at).date()
@@ -54,12 +56,29 @@ def _timeline(history: "Sequence[DeploymentHistoryEntry]") -> Iterator[Renderabl
             yield Text(f"{day:%Y-%m-%d}  {name}", style="dim")
             command = group
         colour = "red" if entry.error or entry.event in _BAD else ""
-        yield _hanging(Text(f"{_aligned(row, widths)}  {_who(entry)}", style=colour))
+        yield _Row(_aligned(row, widths), _who(entry), colour)
         for line in _lines(entry):
             yield Padding(_hanging(line), (0, 0, 0, _INDENT), expand=False)
     if any(entry.happened_at for entry in history):
         yield Text()
         yield Text("~ The clock was wrong when this was recorded; it happened by this time at the latest.")
+
+
+class _Row:
+    """A line of the timeline; who acted goes below it, indented, where there is no room beside it."""
+
+    def __init__(self, columns: str, actor: str, style: str) -> None:
+        self._columns = columns
+        self._actor = actor
+        self._style = style
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        line = Text(f"{self._columns}  {self._actor}", style=self._style)
+        if line.cell_len <= options.max_width:
+            yield line
+            return
+        yield _hanging(Text(self._columns.rstrip(), style=self._style))
+        yield Padding(_hanging(Text(self._actor, style=self._style)), (0, 0, 0, _INDENT), expand=False)
 
 
 def _columns(entry: "DeploymentHistoryEntry") -> tuple[str, ...]:
