@@ -1,4 +1,4 @@
-"""Texts of the outside with a credential in them: SECRET stands for it."""
+"""Texts from outside with a credential in them, written as SECRET."""
 
 SHAPES = [
     "headers={'Authorization': 'Bearer SECRET'}",

@@ -33,7 +33,7 @@ def test_a_log_that_took_the_place_of_another_one(tmp_path: Path, caplog: pytest
         (tmp_path / file).unlink(missing_ok=True)
     with caplog.at_level(logging.WARNING):
         assert rows_of(url, "second") == {"second"}
-    assert "is of another event log" in caplog.text
+    assert "belongs to another event log" in caplog.text
     caplog.clear()
     assert rows_of(url) == {"second"}
     assert caplog.text == ""

@@ -498,7 +498,7 @@ def test_a_machine_as_somebody_else_writes_it() -> None:
     ("change", "says"),
     [
         ("originator_id = 'zz'", "The id of the stream, 'zz----', is no id."),
-        ("originator_version = 'two'", "Its place in the stream is none: they are numbers from 1 on."),
+        ("originator_version = 'two'", "Invalid stream version: versions start at 1."),
     ],
 )
 def test_what_is_not_of_the_columns_types_is_told(

@@ -82,13 +82,13 @@ def _depth(value: Any) -> int:
     return 0
 
 
-def check(said: "BaseModel", path: str = "", longest: int = LONGEST_LINE) -> None:
+def check(model: "BaseModel", path: str = "", longest: int = LONGEST_LINE) -> None:
     """Check every field of what an event says, however deep, but for tags, which a request has checked.
 
     Raises:
         ValueError: if one of them is out of bounds; it names the field and the bound.
     """
-    for name, value in said.__dict__.items():
+    for name, value in model.__dict__.items():
         if isinstance(value, str):
             if len(value) > longest:
                 raise ValueError(

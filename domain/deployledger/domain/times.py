@@ -1,4 +1,4 @@
-"""How the recorded times of a log are to be read where the clock was wrong by which it recorded them.
+"""How to interpret the recorded times of a log whose clock was wrong.
 
 Positions are the truth of a log's order; recorded times are read from a clock, and clocks are wrong at times.
 Times that turn out to be wrong stay as they were recorded; the events are placed by what else is known.

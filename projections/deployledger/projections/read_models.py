@@ -397,8 +397,8 @@ class ReadModels:
             position, expected = self.store.marker(projection)
             if self.marker_at(position) != expected:
                 LOGGER.warning(
-                    "The read model %s is of another event log: event %d is not the one that it knows. "
-                    "It is made anew.",
+                    "The read model %s belongs to another event log: event %d is not the one it was built "
+                    "from. It is rebuilt.",
                     projection.label,
                     position,
                 )

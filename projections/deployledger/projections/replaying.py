@@ -312,7 +312,7 @@ class _Replaying:
             self.broken[stream] = 0
             self.not_replayed += 1
             if _ID.fullmatch(stream):
-                message = "Its place in the stream is none: they are numbers from 1 on."
+                message = "Invalid stream version: versions start at 1."
                 self.problems[stream] = _of(raw, Kind.UNDECODABLE, message)
             else:
                 self.events -= 1
@@ -420,7 +420,7 @@ def _applied(state: State | None, event: Event) -> State:
         corrections = state or ClockCorrections()
         corrections.apply(event)
         return corrections
-    raise IllegalTransitionError(f"{event.TOPIC} is no event of what this stream is about.")
+    raise IllegalTransitionError(f"{event.TOPIC} does not belong to this kind of stream.")
 
 
 def _check_revision(deployment: Deployment, event: DeploymentEvent) -> None:

@@ -159,19 +159,19 @@ def _provisioned(row: StatusRow, event: events.Provisioned) -> dict[str, Any]:
 def _bounded_failure(failure: Failure) -> Failure:
     if len(failure.message) <= LONGEST_MESSAGE and len(failure.hint) <= LONGEST_MESSAGE:
         return failure
-    said = {"message": bounded(failure.message), "hint": bounded(failure.hint)}
-    return failure.model_copy(update=said)
+    texts = {"message": bounded(failure.message), "hint": bounded(failure.hint)}
+    return failure.model_copy(update=texts)
 
 
 def _bounded_artifact(artifact: Artifact) -> Artifact:
     uri, version = artifact.resolved_uri, artifact.model_version or ""
     if len(uri) <= LONGEST_LINE and len(version) <= LONGEST_LINE:
         return artifact
-    said = {
+    texts = {
         "resolved_uri": bounded(uri, LONGEST_LINE),
         "model_version": artifact.model_version and bounded(version, LONGEST_LINE),
     }
-    return artifact.model_copy(update=said)
+    return artifact.model_copy(update=texts)
 
 
 def _bounded_image(image: Image) -> Image:

@@ -1,4 +1,4 @@
-"""Finds the deployment that a name, an id or the beginning of an id means.
+"""Finds the deployment for a name, an id or the beginning of an id.
 
 A reference may be several of these at once. A whole id is always taken for that. Questions then take the
 name as it is now, the name as it was last, and the beginning of an id, in this order. Commands that change

@@ -1,4 +1,4 @@
-"""What is stored of models on this machine: who uses it, and whether it is what the event log says."""
+"""The models stored on this machine: which revisions use them, and whether they match the event log."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field

@@ -83,7 +83,7 @@ class Blobs:
         if not exists(self.path(sha256)) or self.is_undamaged(sha256):
             return None
         with locked(self._lock):
-            # Another process may have mended it meanwhile: only what is damaged now is moved.
+            # Another process may have repaired it meanwhile: only a file that is still damaged is moved.
             if not exists(self.path(sha256)) or self.is_undamaged(sha256):
                 return None
             target = move_aside(self.path(sha256), self._damaged / sha256)

@@ -1,4 +1,4 @@
-"""Says what the artifact store keeps, and reads it all to find what is damaged."""
+"""Lists the contents of the artifact store, and reads them to detect damage."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

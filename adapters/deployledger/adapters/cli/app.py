@@ -68,7 +68,7 @@ def _session() -> Session:
 
 
 def _unwritten(error: streams.OutputError) -> int:
-    """Say that an answer could not be written, unless nobody wants it; return the exit code."""
+    """Report that the output could not be written, unless its reader is gone; return the exit code."""
     if error.is_unwanted:
         return 128 + signal.SIGPIPE
     try:

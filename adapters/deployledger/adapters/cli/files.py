@@ -1,4 +1,4 @@
-"""Files that commands are given: ``-`` is a standard stream, and ``./-`` a file that is called so."""
+"""File arguments of commands: ``-`` is a standard stream, and ``./-`` a file named ``-``."""
 
 import atexit
 import hashlib

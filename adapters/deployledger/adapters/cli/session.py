@@ -108,7 +108,7 @@ class Session:
 
     @property
     def stdout(self) -> "Console":
-        """Where answers go. What is piped into another program is never cut to a width."""
+        """Where answers go. Piped output is never cut to a width."""
         return _console(stderr=self.is_aside)
 
     @property
@@ -214,8 +214,8 @@ class Session:
             streams.remarks().write(_json(report) + "\n")
         else:
             # A message of several lines goes on below its first one: none of them is taken for one of ours.
-            told = "\n  ".join(map(escaped, message.split("\n")))
-            self.stderr.print(f"[bold red]Error:[/] {told}", highlight=False, soft_wrap=True)
+            lines = "\n  ".join(map(escaped, message.split("\n")))
+            self.stderr.print(f"[bold red]Error:[/] {lines}", highlight=False, soft_wrap=True)
             if hint:
                 self.stderr.print(escaped(hint), highlight=False, soft_wrap=True)
         raise SystemExit(int(code))
@@ -264,7 +264,7 @@ def _log(*, verbose: bool, reports_clock: bool) -> None:
         return
     handler.setFormatter(LogFormatter())
     logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
-    # Users are told what was made anew without being asked for, what is not kept elsewhere, and wrong clocks.
+    # Users see warnings about automatic rebuilds, about state kept nowhere else, and about wrong clocks.
     for name in ("artifacts", "read_models", "checkpoints", "clock", "home"):
         logging.getLogger(f"ml_model_deployment_service.{name}").addHandler(handler)
 

@@ -1,8 +1,8 @@
 """Standard output and standard error: what is written to them, and what becomes of it when they fail.
 
-A deployment does not fail because nobody could read of it. What a stream cannot encode is written as an
-escape; a standard error that fails is given up silently; a standard output that fails is an `OutputError`,
-which the command line turns into one sentence and an exit code.
+A deployment does not fail because its output cannot be written. Characters that a stream cannot encode are
+written as escapes; a failing standard error is abandoned silently; a failing standard output raises
+`OutputError`, which the command line turns into one sentence and an exit code.
 """
 
 import errno
@@ -26,7 +26,7 @@ class OutputError(Exception):
 
     Attributes:
         reason: why, in words.
-        is_unwanted: whether whatever reads it wants no more of it, as ``head`` does.
+        is_unwanted: whether the reader stopped reading, as ``head`` does.
     """
 
     def __init__(self, cause: OSError) -> None:
@@ -95,7 +95,7 @@ class Stream(io.TextIOBase):
             self._fail(error)
 
     def flush(self) -> None:
-        """Write what is still held back.
+        """Write buffered text.
 
         Raises:
             OutputError: as `write`.
@@ -120,7 +120,7 @@ class Stream(io.TextIOBase):
         return text
 
     def _fail(self, error: OSError | ValueError) -> None:
-        """Write nothing more: also not what is held back, when Python ends."""
+        """Write nothing more, not even buffered text when Python exits."""
         self._has_failed = True
         try:
             with Path(os.devnull).open("wb") as nothing:
@@ -168,7 +168,7 @@ class Inert(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Write what is still held back.
+        """Write buffered text.
 
         Raises:
             OutputError: as `Stream.write`.

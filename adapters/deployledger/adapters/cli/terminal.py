@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
 
 _WIDTH_OF_A_PIPE = 10_000
-"""What is piped into another program is never cut to a width."""
+"""Piped output is never cut to a width."""
 
 _ErrorInfo: TypeAlias = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]

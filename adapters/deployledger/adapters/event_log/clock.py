@@ -13,7 +13,7 @@ AHEAD_LOGGER = logger("clock.ahead")
 """Warns of times in the future, which some commands report themselves."""
 
 LONGEST_PAUSE = timedelta(days=30)
-"""How long a log is without a new event before the next append asks whether the clock is right."""
+"""How long a log may be idle before the next append checks the clock."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
@@ -34,7 +34,7 @@ def now() -> datetime:
 
 
 def steady_microseconds() -> int:
-    """Return microseconds since some moment, by a clock that nobody sets."""
+    """Return microseconds since an arbitrary moment, by a monotonic clock."""
     return time.clock_gettime_ns(_STEADY) // 1000
 
 
@@ -49,7 +49,7 @@ def as_datetime(microseconds: int) -> datetime:
 class ClockWatch:
     """Compares clocks whenever the log is opened or written, and warns of each thing that is wrong once.
 
-    Three things are compared: this machine's clock with one that nobody sets, which shows a jump; the clock
+    Three things are compared: this machine's clock with a monotonic one, which reveals a jump; the clock
     that records events with the time of the log's last event; and, where a server records events, its clock
     with this machine's.
 

@@ -1,4 +1,4 @@
-"""Says which models are extracted on this machine, and reads them all to find what is damaged."""
+"""Lists the models extracted on this machine, and reads them to detect damage."""
 
 import contextlib
 import stat

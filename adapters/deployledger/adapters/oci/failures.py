@@ -39,9 +39,9 @@ def image_damaged(root: Path, what: str, *, hint: str = "") -> ExternalServiceEr
     )
 
 
-def model_damaged(folder: Path, digest: str, found: str) -> ExternalServiceError:
+def model_damaged(folder: Path, digest: str, actual: str) -> ExternalServiceError:
     """Return the error for a folder to be packaged that does not hold the model it should."""
-    return file_damaged(f"The files in {str(folder)!r} are those of the model {found}, not of {digest}.")
+    return file_damaged(f"The files in {str(folder)!r} are those of the model {actual}, not of {digest}.")
 
 
 @contextmanager

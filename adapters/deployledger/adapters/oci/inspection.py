@@ -1,4 +1,4 @@
-"""Says what an image layout keeps, and reads it all to find what is damaged."""
+"""Lists the contents of an image layout, and reads them to detect damage."""
 
 from collections.abc import Iterator
 from contextlib import suppress

@@ -139,7 +139,7 @@ _NAMED = re.compile(
 _STATED = re.compile(
     r"""(?<![\w.\-])(?:(?P<name>pass(?:word|wd|phrase)|pwd)|identified[ ](?:with[ ]\w++[ ])?by)[ \t]++
             (?:(?:is|was)[ ])?(?:(?=["'`])|(?<=\t)(?=\S))
-      | (?<![\w.\-])(?P<told>[\w.\-]++)[ ](?:
+      | (?<![\w.\-])(?P<prose>[\w.\-]++)[ ](?:
             (?:is|was)[ ](?=["'`]?[^\s"'`0-9]*+[0-9])
             | (?=[("'`]?[A-Za-z_]*+[0-9])(?=[("'`]?\w{8,}+(?![\w./:-])))
       | (?<![\w.\-])cred(?:ential)?s[ ](?=[\w.\-]{1,64}:(?=[^\s/:]{0,100}[0-9])[^\s/:]{6,})
@@ -299,7 +299,7 @@ def _is_named(text: str, match: re.Match[str]) -> bool:
     group = match.lastgroup
     if group is None:
         return True
-    if group == "told":
+    if group == "prose":
         return _pair_holds_credential(text, match.start(group), match[group])
     return holds_credential(match[group])
 

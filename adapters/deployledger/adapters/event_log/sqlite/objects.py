@@ -40,8 +40,8 @@ def objects(connection: sqlite3.Connection, described_as: str) -> Iterator[Findi
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as reference:
         create(reference)
         expected = _objects(reference)
-    found = _objects(connection)
-    problems = [*_changed(expected, found), *_foreign(expected, found)]
+    actual = _objects(connection)
+    problems = [*_changed(expected, actual), *_foreign(expected, actual)]
     for check, message, hint in problems:
         yield Finding(check, Outcome.PROBLEM, message, hint)
     for check in (_TABLES, TRIGGERS):
@@ -61,9 +61,9 @@ def _plain(sql: str) -> str:
     return _NOISE.sub(" ", sql).strip()
 
 
-def _changed(expected: dict[str, _Object], found: dict[str, _Object]) -> Iterator[tuple[str, str, str]]:
+def _changed(expected: dict[str, _Object], actual: dict[str, _Object]) -> Iterator[tuple[str, str, str]]:
     for name, wanted in expected.items():
-        there = found.get(name)
+        there = actual.get(name)
         if wanted.kind == "trigger":
             restore = "Find out who changed it; `deployledger db init` restores it."
             what = f"The trigger {name}, which refuses changes to table {wanted.table},"
@@ -82,12 +82,12 @@ def _changed(expected: dict[str, _Object], found: dict[str, _Object]) -> Iterato
             yield _TABLES, f"The table {name} no longer has the definition it was created with.", _LEAVE
 
 
-def _foreign(expected: dict[str, _Object], found: dict[str, _Object]) -> Iterator[tuple[str, str, str]]:
-    for name in sorted(found.keys() - expected.keys()):
-        it = found[name]
+def _foreign(expected: dict[str, _Object], actual: dict[str, _Object]) -> Iterator[tuple[str, str, str]]:
+    for name in sorted(actual.keys() - expected.keys()):
+        trigger = actual[name]
         yield (
             TRIGGERS,
-            f"The trigger {name} on {it.table} was not created by deployledger: "
+            f"The trigger {name} on {trigger.table} was not created by deployledger: "
             "it may change what is stored.",
             f"Inspect it, then remove it: DROP TRIGGER {name}.",
         )

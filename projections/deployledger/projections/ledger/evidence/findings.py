@@ -1,4 +1,4 @@
-"""What is found when evidence is verified: what was checked, and what is wrong, and where."""
+"""Results of verifying evidence: checks, and problems with their locations."""
 
 from dataclasses import dataclass, field
 

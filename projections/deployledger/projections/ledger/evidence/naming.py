@@ -1,4 +1,4 @@
-"""The names of a deployment: which ones its events say it had, and what the log has to have of them."""
+"""The names of a deployment according to its events, and the name events that must be in the log."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -81,9 +81,9 @@ class Ordering:
         elif not naming.add_of_name(event):
             add(EVENTS, f"it is not about deployment {deployment_id}", line)
 
-    def end(self, said: Manifest) -> None:
+    def end(self, manifest: Manifest) -> None:
         """Check what the manifest says of all of them."""
-        selection, add = said.selection, self._check.add
+        selection, add = manifest.selection, self._check.add
         if self._first is not None:
             if (self._first, self._last) != (selection.first, selection.last):
                 add(
@@ -95,12 +95,12 @@ class Ordering:
             add(EVENTS, f"it has no events, but the manifest says {selection.first} to {selection.last}")
         if not selection.is_range and not self._version:
             add(EVENTS, "it has no event of the deployment")
-        if selection.is_range and said.events != selection.last - selection.first + 1:
+        if selection.is_range and manifest.events != selection.last - selection.first + 1:
             add(
                 MANIFEST,
-                f"it says {said.events} events at the positions {selection.first} to {selection.last}",
+                f"it says {manifest.events} events at the positions {selection.first} to {selection.last}",
             )
-        if selection.last > said.size:
+        if selection.last > manifest.size:
             add(MANIFEST, "it has positions beyond the checkpoint")
         if selection.since is not None and selection.until is not None and selection.since >= selection.until:
             add(MANIFEST, "the range ends before it begins")

@@ -129,7 +129,7 @@ class _Verification:
         self.events = Check("the events are what their stored bytes say")
         self.proven = Check("the events are in the tree of the checkpoint")
         self.ordered = Check("the events are in order, and none is missing between them")
-        self.told = Check("README, mapping and report match the events")
+        self.pages = Check("README, mapping and report match the events")
         self.continued = Check("the log continues its earlier checkpoints")
 
     def report(self) -> EvidenceReport:
@@ -150,7 +150,7 @@ class _Verification:
             self.events,
             self.proven,
             self.ordered,
-            self.told,
+            self.pages,
         ]
         if self.earlier or self.proofs or (said is not None and said.is_continuing):
             checks.append(self.continued)
@@ -364,7 +364,7 @@ class _Verification:
 
     def _check_pages(self, said: Manifest) -> None:
         """Make again what was made from the events, and compare it."""
-        check, verifier = self.told, self.verifier
+        check, verifier = self.pages, self.verifier
         if said.version == 1:
             check.what = "the README and the mapping are those of format 1, whose report is not compared"
         made = {
