@@ -44,11 +44,15 @@ def relations(session: Session, names: Sequence[str]) -> dict[str, dict[str, Any
         return {row["name"]: row for row in cursor.execute(_QUERY, (SCHEMA, list(names))).fetchall()}
 
 
-def strange(relation: dict[str, Any]) -> Iterator[Finding]:
-    """Yield why a relation may show this role other rows than those that were stored in it."""
+def strange(relation: dict[str, Any], what_next: str = _LEAVE) -> Iterator[Finding]:
+    """Yield why a relation may show this role other rows than those that were stored in it.
+
+    Args:
+        what_next: the hint where nothing of this relation can be trusted.
+    """
     name = f"{SCHEMA}.{relation['name']}"
 
-    def problem(message: str, hint: str = _LEAVE) -> Finding:
+    def problem(message: str, hint: str = what_next) -> Finding:
         return Finding(TABLES, Outcome.PROBLEM, message, hint)
 
     if relation["kind"] != "r":

@@ -23,6 +23,7 @@ from deployledger.adapters.read_models.postgres.tables import (
     stored_row,
 )
 from deployledger.adapters.read_models.shapes import check_shape, shape_of
+from deployledger.adapters.relations import relations, strange
 from deployledger.domain.exceptions import ReadModelError
 from deployledger.domain.findings import Finding
 from deployledger.projections.projection import Projection
@@ -38,6 +39,19 @@ from deployledger.projections.store import (
     StoredRow,
     UnreliableReadModelsError,
 )
+
+_MAKE_AGAIN = (
+    "Find out who changed it and remove it; `deployledger projections rebuild` makes read models again from "
+    "the event log."
+)
+# By the catalog alone: the tables that list the others may be what was replaced.
+_TABLE_NAMES = """
+    SELECT relname::text FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE nspname = %s AND relkind NOT IN ('i', 'I', 't', 'c')
+          AND (relname IN ('read_models', 'read_model_tables', 'read_model_parked')
+               OR relname ~ '_v[0-9]+_[0-9]+(_counts|_past|_turns)?$')
+"""
 
 _T = TypeVar("_T")
 _ATTEMPTS = 5
@@ -449,9 +463,14 @@ class PostgresReadModels:
         """Raise the error, which no method here raises: damage is found, and mended, by the server."""
         raise error
 
-    def findings(self) -> list[Finding]:
-        """Return nothing: the server checks its pages itself."""
-        return []
+    def findings(self) -> list[Finding]:  # pages are the server's
+        """Check that the tables, those that there are, are plain ones that show every row."""
+        self._open()
+        with self._errors(), self._database.pooled() as session:
+            with session.cursor(row_factory=tuple_row) as cursor:
+                names = [name for (name,) in cursor.execute(_TABLE_NAMES, (SCHEMA,)).fetchall()]
+            found = relations(session, names)
+            return [it for name in sorted(found) for it in strange(found[name], _MAKE_AGAIN)]
 
     def remove(self, name: str, version: int) -> None:
         """Remove a read model with everything that belongs to it."""
