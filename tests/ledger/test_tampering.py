@@ -1059,6 +1059,14 @@ POSTGRES_OBJECTS = {
         ],
         "was changed: events may be changed or removed",
     ),
+    "a trigger whose function runs with the rights of its owner": (
+        ["ALTER FUNCTION events_refuse_change() SECURITY DEFINER"],
+        "which refuses changes to deployledger.events, was changed",
+    ),
+    "a trigger whose function has settings": (
+        ["ALTER FUNCTION events_refuse_change() SET search_path TO elsewhere, pg_catalog"],
+        "which refuses changes to deployledger.events, was changed",
+    ),
     "a trigger that changes what is stored": (
         [
             "CREATE FUNCTION forge() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",

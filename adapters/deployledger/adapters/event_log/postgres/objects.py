@@ -43,7 +43,7 @@ _UNIQUE_COLUMNS = """
 _TRIGGERS = """
     SELECT tgname::text AS name, tgenabled::text AS enabled, tgtype::int AS type,
            tgqual IS NULL AND tgattr::text = '' AS is_unconditional, proname::text AS function,
-           nspname::text AS schema, prosrc AS source
+           nspname::text AS schema, prosrc AS source, proconfig IS NOT NULL OR prosecdef AS is_other
     FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_proc p ON p.oid = tgfoid
     JOIN pg_catalog.pg_namespace n ON n.oid = pronamespace
     WHERE tgrelid = %s AND NOT tgisinternal ORDER BY tgname
@@ -54,9 +54,13 @@ _SETTINGS = """
            (SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path') AS search_path
 """
 _FUNCTION = """
-    SELECT prosrc FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = pronamespace
-    WHERE nspname = %s AND proname = %s
+    SELECT p.oid::regprocedure::text AS name, prosrc AS source, proconfig AS settings,
+           prosecdef OR lanname <> 'plpgsql' AS is_other
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = pronamespace
+    JOIN pg_catalog.pg_language l ON l.oid = prolang
+    WHERE nspname = %s AND proname = %s ORDER BY p.oid
 """
+_APPEND_SETTINGS = ["enable_seqscan=off"]
 
 
 def objects(session: Session, described_as: str) -> Iterator[Finding]:
@@ -121,6 +125,7 @@ def _triggers(session: Session) -> Iterator[Finding]:
         or not ours["is_unconditional"]
         or (ours["schema"], ours["function"]) != (SCHEMA, f"{EVENTS_TABLE}_refuse_change")
         or _plain(ours["source"]) != _plain(EVENTS.refuse_body)
+        or ours["is_other"]
     ):
         message = f"{what} was changed: events may be changed or removed."
         yield Finding(TRIGGERS, Outcome.PROBLEM, message, _RESTORE)
@@ -134,11 +139,24 @@ def _triggers(session: Session) -> Iterator[Finding]:
                 f"Inspect it, then remove it: DROP TRIGGER {it['name']} ON {table}.",
             )
     expected = _plain(EVENTS.create_append_function().as_string(session))
-    if not any(_plain(it["prosrc"]) in expected for it in append):
+    is_ours = [
+        _plain(it["source"]) in expected and it["settings"] == _APPEND_SETTINGS and not it["is_other"]
+        for it in append
+    ]
+    if not any(is_ours):
         message = (
             f"The function {SCHEMA}.{EVENTS_TABLE}_append, which stores events, is not that of this version."
         )
         yield Finding(TRIGGERS, Outcome.WARNING, message, "`deployledger db init` restores it.")
+    elif not all(is_ours):
+        name = append[is_ours.index(False)]["name"]
+        yield Finding(
+            TRIGGERS,
+            Outcome.WARNING,
+            f"The function {name} was not created by deployledger: it may be called instead of the one that "
+            "stores events.",
+            f"Inspect it, then remove it: DROP FUNCTION {name}.",
+        )
 
 
 def _settings(session: Session) -> Iterator[Finding]:
