@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from deployledger.projections.ledger.store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
+_RESTORE = "Restore it from a backup, and verify that with `deployledger audit verify`."
 _LOCK_TIMEOUT_SECONDS = 10
 _WRITER_CACHE_KIB = 65_536
 _MOST_PAGES_IN_LOG = 16_000
@@ -124,6 +125,11 @@ class SQLiteEventLog(DatabaseEventLog):
                 f"The event log in {self._described_as} cannot be used: {error}. {whose}",
                 hint="Set DEPLOYLEDGER_HOME to a folder of your own, or have its owner share the home "
                 "with a group (DEPLOYLEDGER_HOME_GROUP); docs/read-only.md says how to look at a copy.",
+            )
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+            return EventLogError(
+                f"The event log in {self._described_as} is damaged: {error}.",
+                hint=f"`deployledger db check` says where. {_RESTORE}",
             )
         return EventLogError(
             f"The event log in {self._described_as} cannot be used: {error}.",
@@ -400,7 +406,7 @@ class SQLiteEventLog(DatabaseEventLog):
                 yield integrity(
                     connection,
                     f"the event log, {self._described_as},",
-                    "Restore it from a backup, and verify that with `deployledger audit verify`.",
+                    _RESTORE,
                 )
             yield from objects(connection, f"the event log in {self._described_as}")
 
