@@ -54,6 +54,9 @@ def test_the_end_of_a_model_is_shown() -> None:
     assert row == expected
     *_, row = lines(deployments_table([deployment], now), 120)
     assert row.endswith("  /home/ann/models/iris-v1.onnx")
+    heading, _, row = lines(deployments_table([deployment], now), 69)
+    assert heading.split() == ["NAME", "STATUS", "REV", "ENDPOINT", "AGE", "ID"]
+    assert row.endswith("  http://127.0.0.1:38881  0s   68a00851")
     heading, _, row = lines(deployments_table([deployment], now), 60)
     assert heading.split() == ["NAME", "STATUS", "REV", "AGE", "ID"], "no id and no name is cut"
     assert row == " iris  updating  2 (1 serves)  0s   68a00851"

@@ -51,6 +51,7 @@ _ANY_WIDTH = 10_000
 _BELOW = 10
 _DIGEST_LETTERS = 12
 _LEAST_DETAILS = 22
+_LEAST_MODEL = len("  MODEL")
 _MOST_DIFFERENCES = 100
 _LONGEST_VALUE = 60
 _LONGEST_ERROR = 200
@@ -92,7 +93,7 @@ def deployments_table(
 
 
 class _Deployments:
-    """A table of deployments: where there is no room for the endpoints, they and the models are left out."""
+    """A table of deployments: models are left out where there is no room, and then endpoints, too."""
 
     def __init__(
         self,
@@ -105,15 +106,17 @@ class _Deployments:
         self._created = created
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        whole = self._table(has_places=True)
-        least = console.measure(whole, options=options.update(max_width=_ANY_WIDTH)).minimum
-        yield whole if least <= options.max_width else self._table(has_places=False)
+        table = self._table(has_places=True, has_models=False)
+        room = (
+            options.max_width - console.measure(table, options=options.update(max_width=_ANY_WIDTH)).maximum
+        )
+        yield self._table(has_places=room >= 0, has_models=room >= _LEAST_MODEL)
 
-    def _table(self, *, has_places: bool) -> Table:
+    def _table(self, *, has_places: bool, has_models: bool) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for heading in ("NAME", "STATUS", "REV", *(["ENDPOINT"] if has_places else []), "AGE", "ID"):
             table.add_column(heading, no_wrap=heading != "NAME" or has_places, overflow="fold")
-        if has_places:
+        if has_models:
             table.add_column("MODEL")  # what can be wrapped gives way first
         for it in self._deployments:
             table.add_row(
@@ -123,7 +126,7 @@ class _Deployments:
                 *([shown(it.endpoint_url or "-")] if has_places else []),
                 age(self._created.get(it.deployment_id, it.created_at), self._as_of),
                 str(it.deployment_id)[:8],
-                *([_Ending(it.model_uri)] if has_places else []),
+                *([_Ending(it.model_uri)] if has_models else []),
             )
         return table
 
