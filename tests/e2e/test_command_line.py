@@ -320,7 +320,7 @@ def test_bad_usage_as_json(cli: CommandLine, arguments: list[str]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     error = json.loads(done.stderr)["error"]
     assert (error["exit_code"], error["reason"]) == (2, "usage")
-    assert error["hint"] == f"`deployledger {arguments[0]} --help` says how it is used."
+    assert error["hint"] == f"Run `deployledger {arguments[0]} --help` for its usage."
 
 
 def test_without_what_it_depends_on_it_says_so() -> None:

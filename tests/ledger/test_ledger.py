@@ -119,7 +119,7 @@ def test_a_log_that_contradicts_what_was_published_is_not_signed(signer: Signer)
             add(log, streams)  # each time it is another log: its events have other ids
             ledger = open_ledger(log, signer=signer, place=kept)
             if refused:
-                with pytest.raises(LedgerError, match="first 6 events an earlier checkpoint signed"):
+                with pytest.raises(LedgerError, match="an earlier checkpoint of its first 6 events"):
                     ledger.checkpoint()
             else:
                 kept.published.clear()
