@@ -88,6 +88,8 @@ def test_a_url_of_no_known_kind_is_a_configuration_error(url: str) -> None:
         f"postgresql://ann:p@{PASSWORD}/x@localhost/ledger",
         f"postgresql://ann:p/{PASSWORD}@localhost/ledger",
         f"postgresql://ann:{PASSWORD}",
+        f"postgresql://ann:1/{PASSWORD}?x@localhost/ledger",
+        f"postgresql://ann:{PASSWORD}\udcff@localhost/ledger",
     ],
 )
 def test_a_malformed_postgresql_url_is_a_configuration_error_without_the_password(url: str) -> None:

@@ -22,7 +22,7 @@ _CONNECT_TIMEOUT_SECONDS = 5
 _READ_ATTEMPTS = 3
 # A second "@", or a "/" before it, is of a password: the driver would take its rest for a host.
 _URL = re.compile(r"postgres(?:ql)?://(?:[^@/]*+@[^@?]*+|[^@?]*+)(?:\?.*)?", re.DOTALL)
-_PORTS = re.compile(r"[0-9,]*")
+_PORTS = re.compile(r"[0-9]{0,5}(?:,[0-9]{0,5})*")  # one for each host
 
 _SESSION_SETTINGS = """
     SET default_transaction_isolation TO 'read committed';
@@ -89,7 +89,7 @@ def _described(parameters: Mapping[str, Any]) -> str:
 def _parsed(url: str) -> dict[str, Any]:
     parameters: dict[str, Any] | None = None
     if _URL.fullmatch(url):
-        with suppress(psycopg.ProgrammingError):
+        with suppress(psycopg.ProgrammingError, ValueError):
             parameters = dict(conninfo_to_dict(url))
     if parameters is None or not _PORTS.fullmatch(str(parameters.get("port", ""))):
         # Neither the URL nor the driver's message is shown: a part of the password may be in either.

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from deployledger.adapters.database_urls import unsupported
 from deployledger.adapters.sqlite import file_of
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.redaction import without_credentials
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
 from deployledger.projections.folding import LARGEST_ROW_BYTES
@@ -67,7 +66,7 @@ def open_read_models(
         beside = [f"{log.url}.read-models", f"{log.url}.ledger"] if log.url.startswith("sqlite:///") else []
         if _place(other) in map(_place, [log.url, url or log.url, *beside]):
             raise ConfigurationError(
-                f"The database {without_credentials(other)!r} is that of the event log or its read models.",
+                f"The database {_described(other)} is that of the event log or its read models.",
                 hint="`deployledger projections rebuild --all` makes those anew.",
             )
         return open_read_models(
@@ -97,6 +96,15 @@ def _place(url: str) -> tuple[str, ...]:
         return tuple(str(parameters.get(name, "")) for name in ("host", "port", "dbname"))
     file = file_of(url)
     return (url if file is None else str(file.resolve()),)
+
+
+def _described(url: str) -> str:
+    """Return which database it is, without user and password."""
+    if url.startswith(("postgresql://", "postgres://")):
+        from deployledger.adapters.postgres import PostgresDatabase
+
+        return PostgresDatabase(url, 1).described_as
+    return str(file_of(url) or "in memory")
 
 
 def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "ReadModelStore":
