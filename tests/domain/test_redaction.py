@@ -2,7 +2,9 @@
 
 import pytest
 
-from deployledger.domain.redaction import without_credentials
+from deployledger.domain.bounds import LONGEST_MESSAGE
+from deployledger.domain.exceptions import MachineLearningServiceError, ResourceNotFoundError
+from deployledger.domain.redaction import shown, without_credentials
 
 SECRET = "s3cr3t-Value"
 
@@ -79,3 +81,20 @@ def test_everything_else_stays_as_it_is(text: str) -> None:
 def test_what_is_left_is_still_of_use() -> None:
     uri = f"https://ann:{SECRET}@models.example:8443/iris?v=2&sig={SECRET}&part=1"
     assert without_credentials(uri) == "https://models.example:8443/iris?v=2&sig=***&part=1"
+
+
+def test_what_was_given_is_shown_without_credentials_also_where_it_is_cut() -> None:
+    for given in (f"https://ann:{SECRET * 50}@h/m", {"password": SECRET * 50}):
+        assert SECRET[:5] not in shown(given)
+    assert shown("prod") == "'prod'"
+    assert shown("a'b") == '"a\'b"'
+    assert shown(7) == "7"
+    assert len(shown("n" * 2_000_000)) < 300
+    assert len(shown(10**100_000)) < 300
+    assert len(shown(["n" * 2_000_000])) < 300
+
+
+def test_no_error_is_longer_than_what_an_event_may_say() -> None:
+    error = MachineLearningServiceError("m" * 2_000_000, hint="h" * 2_000_000)
+    assert len(error.message) == len(error.hint) == LONGEST_MESSAGE
+    assert len(ResourceNotFoundError("Deployment", "n" * 2_000_000).message) < 300

@@ -164,3 +164,20 @@ def test_requests_cannot_be_changed() -> None:
 def test_a_request_survives_json() -> None:
     asked = request(version_strategy="update_existing")
     assert DeploymentRequest.model_validate_json(asked.model_dump_json()) == asked
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"deployment_name": "n" * 2_000_000},
+        {"model_uri": f"file://{'h' * 2_000}/m"},
+        {"resource_allocation": {"cpu_request": "1" * 2_000_000}},
+        {"n" * 2_000_000: 1},
+        {"tags": {"t" * 2_000_000: object()}},
+    ],
+    ids=["name", "uri", "quantity", "field", "tag"],
+)
+def test_a_refusal_repeats_no_more_than_a_little_of_what_was_given(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        DeploymentRequest(**{**REQUEST, **fields})
+    assert len(refusal.value.message) < 600

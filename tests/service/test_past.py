@@ -417,8 +417,9 @@ async def test_an_actor_is_one_line_of_text(open_service: OpenService) -> None:
     first = await service.deploy_model(request())
     bad: list[Any] = ["", " ", "a\nb", "\0", "x" * 3000, 7]
     for actor in bad:
-        with pytest.raises(ConfigurationError, match="The actor is invalid"):
+        with pytest.raises(ConfigurationError, match="The actor is invalid") as refusal:
             await service.deploy_model(request(deployment_name="rose"), actor=actor)
+        assert "Value error" not in refusal.value.message
         for command in COMMANDS.values():
             with pytest.raises(ConfigurationError, match="The actor is invalid"):
                 await command(service, first.deployment_id, actor)

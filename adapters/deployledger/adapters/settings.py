@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployledger.adapters.sqlite import file_of
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.schemas import problem_of
 
 
 def _absolute(path: Path) -> Path:
@@ -107,7 +108,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"DEPLOYLEDGER_{str(problem['loc'][0]).upper()}: {problem['msg']}"
+            f"DEPLOYLEDGER_{str(problem['loc'][0]).upper()}: {problem_of(problem)}"
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise ConfigurationError(f"A setting is invalid: {problems}.") from error

@@ -7,8 +7,9 @@ fits it, and where there is something to do, a ``hint`` that says what.
 from datetime import datetime
 from uuid import UUID
 
+from deployledger.domain.bounds import bounded
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.redaction import without_credentials
+from deployledger.domain.redaction import shown, without_credentials
 
 VERIFY_HINT = "`deployledger audit verify` says what is wrong with which event."
 """What to do where the log is not what it should be."""
@@ -17,7 +18,7 @@ VERIFY_HINT = "`deployledger audit verify` says what is wrong with which event."
 class MachineLearningServiceError(Exception):
     """Base of every error of the service; catch this one to catch them all.
 
-    Credentials in the message and the hint are blanked.
+    Credentials in the message and the hint are blanked, and both are cut where they are long.
 
     Attributes:
         message: what happened, in one sentence.
@@ -37,12 +38,12 @@ class MachineLearningServiceError(Exception):
         reason: FailureReason | None = None,
         hint: str = "",
     ) -> None:
-        message = without_credentials(message)
+        message = bounded(without_credentials(message))
         super().__init__(message)
         self.message = message
         self.status_code = status_code or self.default_status_code
         self.reason = reason or self.default_reason
-        self.hint = without_credentials(hint)
+        self.hint = bounded(without_credentials(hint))
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
@@ -67,7 +68,7 @@ class NameInUseError(ConflictError):
 
     def __init__(self, name: str, holder: UUID) -> None:
         super().__init__(
-            f"The deployment name {name!r} is in use by deployment {holder}.",
+            f"The deployment name {shown(name)} is in use by deployment {holder}.",
             hint=(
                 "Choose another name, or delete or update that deployment "
                 '(version_strategy="update_existing"; on the command line, --update-existing).'
@@ -99,7 +100,7 @@ class IdempotencyKeyReusedError(ConflictError):
 
     def __init__(self, key: str, *, first: str, second: str) -> None:
         super().__init__(
-            f"The idempotency key {key!r} was used for another command: "
+            f"The idempotency key {shown(key)} was used for another command: "
             f"its fingerprint is {first}, and that of this command is {second}.",
             hint="Use a key for one command only; repeat a command with the key and the body it had.",
         )
@@ -119,7 +120,7 @@ class ResourceNotFoundError(MachineLearningServiceError):
     default_reason = FailureReason.NOT_FOUND
 
     def __init__(self, resource_type: str, resource_id: object) -> None:
-        super().__init__(f"{resource_type} {str(resource_id)!r} was not found.")
+        super().__init__(f"{resource_type} {shown(str(resource_id))} was not found.")
         self.resource_type = resource_type
         self.resource_id = resource_id
 
@@ -129,7 +130,9 @@ class RevisionNotFoundError(ResourceNotFoundError):
 
     def __init__(self, deployment_name: str, revision: int, *, newest: int) -> None:
         super().__init__("Revision", revision)
-        self.message = f"Deployment {deployment_name!r} has no revision {revision}: it has 1 to {newest}."
+        self.message = (
+            f"Deployment {shown(deployment_name)} has no revision {shown(revision)}: it has 1 to {newest}."
+        )
 
 
 class NotYetRequestedError(ResourceNotFoundError):

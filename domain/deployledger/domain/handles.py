@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.redaction import without_credentials
+from deployledger.domain.redaction import shown
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]+:")
 """What a URI begins with; a path that begins so is written ``./like:this``."""
@@ -40,7 +40,7 @@ def path_of(uri: str) -> str | None:
         raise _no_file(uri, "its host is malformed") from None
     if parts.netloc.lower() not in _LOCAL or parts.path.startswith("//"):
         raise ConfigurationError(
-            f"{without_credentials(uri, is_uri=True)!r} is a file on another host, but only files on this "
+            f"{shown(uri, is_uri=True)} is a file on another host, but only files on this "
             "machine can be read.",
             hint="Copy it here, or mount the folder of the other machine, and give the path.",
         )
@@ -54,6 +54,4 @@ def path_of(uri: str) -> str | None:
 
 
 def _no_file(uri: str, why: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{without_credentials(uri, is_uri=True)!r} is not a valid file URI: {why}.", hint=_FORM
-    )
+    return ConfigurationError(f"{shown(uri, is_uri=True)} is not a valid file URI: {why}.", hint=_FORM)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.redaction import shown
 
 LARGEST = 2**63 - 1
 """The largest number that a database counts to."""
 
 _NUMBER = re.compile(r"(?P<revision>r|revision:)?(?P<digits>[0-9]+)")
 _MOST_DIGITS = len(str(LARGEST))
-_LONGEST_SHOWN = 60
 _IN_UTC = re.compile(r" ?UTC$")
 _FORMS = (
     "Give a time with its zone, as in 2026-03-03T12:00Z; a position of the event log, as in 1234; "
@@ -119,7 +119,7 @@ def check_time(moment: datetime, text: str = "") -> datetime:
     """
     if moment.utcoffset() is None:
         raise ConfigurationError(
-            f"The time {text or moment.isoformat()!r} has no time zone.",
+            f"The time {shown(text or moment.isoformat())} has no time zone.",
             hint=f"If it is in UTC, give it as {_written(moment)}.",
         )
     try:
@@ -152,7 +152,4 @@ def _no_moment(value: object) -> ConfigurationError:
     what = "position" if type(value) is int else "moment"
     if isinstance(value, AtRevision):
         what, value = "revision", value.number
-    shown = hex(value) if type(value) is int and abs(value) > LARGEST else repr(value)
-    if len(shown) > _LONGEST_SHOWN:
-        shown = f"{shown[: _LONGEST_SHOWN - 1]}…"
-    return ConfigurationError(f"There is no {what} {shown}.", hint=_FORMS)
+    return ConfigurationError(f"There is no {what} {shown(value)}.", hint=_FORMS)

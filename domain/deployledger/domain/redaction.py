@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from deployledger.domain.bounds import bounded
+from deployledger.domain.bounds import LARGEST_INTEGER, bounded
 from deployledger.domain.credentials.finding import BLANK, credentials_in
 from deployledger.domain.credentials.names import name_within
 from deployledger.domain.credentials.values import is_credential, is_reference_object
@@ -16,6 +16,9 @@ URI_FIELDS = frozenset(
     {"model_uri", "resolved_uri", "endpoint_url", "input_uri", "output_uri", "serving_image", "reference"}
 )
 """The fields of requests and events that are one URI, or the name of an image."""
+
+_LONGEST_SHOWN = 256
+"""Characters that an error repeats of what was given, from its beginning and its end."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+://")
 
@@ -65,6 +68,19 @@ def json_without_credentials(value: Any, *, name: str = "") -> Any:
             return [json_without_credentials(item, name=name) for item in value]
         case _:
             return value
+
+
+def shown(given: object, *, is_uri: bool = False) -> str:
+    """Return what a caller gave, as Python writes it: without credentials, and cut where it is long.
+
+    Args:
+        is_uri: whether it is one URI, as in `without_credentials`.
+    """
+    if isinstance(given, str):
+        return repr(bounded(without_credentials(given, is_uri=is_uri), _LONGEST_SHOWN))
+    # Python writes no decimal number of some thousands of digits.
+    text = hex(given) if isinstance(given, int) and abs(given) > LARGEST_INTEGER else repr(given)
+    return bounded(without_credentials(text), _LONGEST_SHOWN)
 
 
 def storable(text: str) -> str:

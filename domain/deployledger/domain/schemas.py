@@ -9,9 +9,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from deployledger.domain.bounds import LONGEST_LINE, bounded, check_tags
+from deployledger.domain.bounds import LONGEST_LINE, check_tags
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.handles import as_id, path_of
+from deployledger.domain.redaction import shown
 from deployledger.domain.values import Digest, Failure, Progress, Step
 
 DEPLOYMENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
@@ -21,21 +22,18 @@ _QUANTITY = re.compile(
     r"^\+?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})(m|[numk]|[KMGTPE]i|[MGTPE]|[eE][+-]?\d{1,2})?$", re.ASCII
 )
 
+_LONGEST_FIELD = 64
 _NO_TEXT = re.compile(r"[\x00-\x1f\ud800-\udfff]")
-
-
-_MOST_REPEATED = 200
-"""Characters of a refused value that the error repeats."""
 
 
 def _check_name(name: str) -> str:
     if not DEPLOYMENT_NAME.fullmatch(name):
         raise ValueError(
-            f"{bounded(name, _MOST_REPEATED)!r} is not a legal deployment name: "
+            f"{shown(name)} is not a legal deployment name: "
             "1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit"
         )
     if as_id(name) is not None:
-        raise ValueError(f"{name!r} is an id; choose a name that cannot be mistaken for one")
+        raise ValueError(f"{shown(name)} is an id; choose a name that cannot be mistaken for one")
     return name
 
 
@@ -54,10 +52,7 @@ def _check_tags(tags: dict[str, Any]) -> dict[str, Any]:
 
 def _check_quantity(quantity: str) -> str:
     if not _QUANTITY.fullmatch(quantity):
-        raise ValueError(
-            f"{bounded(quantity, _MOST_REPEATED)!r} is not a Kubernetes quantity "
-            "such as '500m', '2' or '1.5Gi'"
-        )
+        raise ValueError(f"{shown(quantity)} is not a Kubernetes quantity such as '500m', '2' or '1.5Gi'")
     return quantity
 
 
@@ -69,8 +64,20 @@ Quantity = Annotated[str, AfterValidator(_check_quantity)]
 
 if TYPE_CHECKING:  # pydantic does not export its metaclass
     from pydantic._internal._model_construction import ModelMetaclass
+    from pydantic_core import ErrorDetails
 else:
     ModelMetaclass = type(BaseModel)
+
+
+def problem_of(error: "ErrorDetails") -> str:
+    """Return what pydantic found, without its word for errors of ours."""
+    return error["msg"].removeprefix("Value error, ").removesuffix(".")
+
+
+def _step(part: str | int) -> str:
+    if isinstance(part, int) or (part.isidentifier() and len(part) <= _LONGEST_FIELD):
+        return str(part)
+    return shown(part)
 
 
 class _RequestMeta(ModelMetaclass):
@@ -86,10 +93,10 @@ class _RequestMeta(ModelMetaclass):
                 return super().__call__(*args, **fields)
             except ValidationError as error:
                 problems = "; ".join(
-                    f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+                    f"{'.'.join(map(_step, problem['loc']))}: {problem_of(problem)}"
                     for problem in error.errors(include_url=False)
                 )
-                problems = problems.removeprefix(": ").removesuffix(".")
+                problems = problems.removeprefix(": ")
                 raise ConfigurationError(f"Invalid request: {problems}.") from error
 
 

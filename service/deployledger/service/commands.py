@@ -24,7 +24,8 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.fingerprints import fingerprint
 from deployledger.domain.names import NameReservation
-from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse, Text
+from deployledger.domain.redaction import shown
+from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse, Text, problem_of
 from deployledger.projections import status
 from deployledger.service.clients import SIMULATED
 from deployledger.service.idempotency import checked_key, require_event, require_same
@@ -168,7 +169,7 @@ class Commands:
             StaleVersionError: if it is not at the expected version.
         """
         if expected_version is not None and type(expected_version) is not int:
-            raise ConfigurationError(f"An expected version is an int, not {expected_version!r}.")
+            raise ConfigurationError(f"An expected version is an int, not {shown(expected_version)}.")
         history = self._repository.history(deployment_id)
         deployment = self._repository.rebuild(history)
         if deployment.orchestrator != self._orchestrator:
@@ -281,7 +282,7 @@ def checked_actor(actor: str) -> str:
         checked = TypeAdapter(Text).validate_python(actor)
     except ValidationError as error:
         raise ConfigurationError(
-            f"The actor is invalid: {error.errors(include_url=False)[0]['msg']}.",
+            f"The actor is invalid: {problem_of(error.errors(include_url=False)[0])}.",
             hint=_ACTOR_HINT,
         ) from None
     refuse_credentials("The command", {"actor": checked}, hint=_ACTOR_HINT)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.redaction import shown
 from deployledger.domain.schemas import DeploymentPage, DeploymentStatus, DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST, tag_pattern
@@ -82,7 +83,7 @@ def _tags(tags: Any) -> list[tuple[str, Any]]:
     if tags is None:
         return []
     if not isinstance(tags, dict):
-        raise ConfigurationError(f"tags={tags!r} is not a dict of tags and their values.")
+        raise ConfigurationError(f"tags={shown(tags)} is not a dict of tags and their values.")
     try:
         json.dumps(tags, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -92,7 +93,7 @@ def _tags(tags: Any) -> list[tuple[str, Any]]:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value or not is_text(value):
-        raise ConfigurationError(f"{name}={value!r} is not a text to look for.")
+        raise ConfigurationError(f"{name}={shown(value)} is not a text to look for.")
     return value
 
 
@@ -107,13 +108,15 @@ def is_text(value: str) -> bool:
 
 def _one_of(name: str, value: Any, known: Any) -> str:
     if value not in known:
-        raise ConfigurationError(f"There is no {name} {value!r}.", hint=f"It is one of {', '.join(known)}.")
+        raise ConfigurationError(
+            f"There is no {name} {shown(value)}.", hint=f"It is one of {', '.join(known)}."
+        )
     return str(value)
 
 
 def _check_moment(name: str, moment: Any) -> None:
     if not isinstance(moment, datetime):
-        raise ConfigurationError(f"{name}={moment!r} is not a datetime.")
+        raise ConfigurationError(f"{name}={shown(moment)} is not a datetime.")
     if moment.tzinfo is None:
         raise ConfigurationError(
             f"{name}={moment.isoformat()} has no time zone.",
@@ -139,12 +142,14 @@ class Listing:
 
     def __post_init__(self) -> None:
         if not _is_number(self.limit) or not 1 <= self.limit <= LARGEST_PAGE:
-            raise ConfigurationError(f"limit={self.limit!r} is out of range: limit is 1 to {LARGEST_PAGE}.")
+            raise ConfigurationError(
+                f"limit={shown(self.limit)} is out of range: limit is 1 to {LARGEST_PAGE}."
+            )
         if not _is_number(self.offset) or not 0 <= self.offset < 1 << 63:
-            raise ConfigurationError(f"offset={self.offset!r} is out of range: offset is 0 or more.")
+            raise ConfigurationError(f"offset={shown(self.offset)} is out of range: offset is 0 or more.")
         if not isinstance(self.sort, str) or self.sort not in _SORTS:
             raise ConfigurationError(
-                f"There is no order by {self.sort!r}.", hint=f"It is one of {', '.join(_SORTS)}."
+                f"There is no order by {shown(self.sort)}.", hint=f"It is one of {', '.join(_SORTS)}."
             )
         if self.cursor is not None and self.offset:
             raise ConfigurationError(
@@ -183,7 +188,7 @@ class Listing:
                 _check_moment("cursor", value)
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise ConfigurationError(
-                f"{cursor!r} is no cursor of a list of deployments.",
+                f"{shown(cursor)} is no cursor of a list of deployments.",
                 hint="Use the next_cursor of the page before, as it is.",
             ) from None
         if fingerprint != self._fingerprint:

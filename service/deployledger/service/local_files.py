@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.handles import path_of
+from deployledger.domain.redaction import shown
 
 
 def local_path(uri: str) -> Path | None:
@@ -21,5 +22,5 @@ def local_path(uri: str) -> Path | None:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigurationError(
-            f"{uri!r} names no path: {error}", hint="Write a folder of that name as ./~name."
+            f"{shown(uri)} names no path: {error}", hint="Write a folder of that name as ./~name."
         ) from error

@@ -14,6 +14,7 @@ from deployledger.domain.exceptions import (
     UndecodableEventError,
 )
 from deployledger.domain.names import NameEvent, NameReservation, reservation_id
+from deployledger.domain.redaction import shown
 
 
 def check_id(deployment_id: object) -> None:
@@ -24,7 +25,7 @@ def check_id(deployment_id: object) -> None:
     """
     if not isinstance(deployment_id, UUID):
         raise ConfigurationError(
-            f"A deployment id is a uuid.UUID, not {type(deployment_id).__name__}: {deployment_id!r}.",
+            f"A deployment id is a uuid.UUID, not {type(deployment_id).__name__}: {shown(deployment_id)}.",
             hint="uuid.UUID(text) makes one.",
         )
 

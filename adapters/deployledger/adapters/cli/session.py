@@ -206,9 +206,10 @@ class Session:
 
     def fail(self, message: str, hint: str, code: ExitCode, reason: str = "") -> NoReturn:
         """Print what went wrong and what to do, without credentials, and end the command."""
+        from deployledger.domain.bounds import bounded
         from deployledger.domain.redaction import without_credentials
 
-        message, hint = without_credentials(message), without_credentials(hint)
+        message, hint = bounded(without_credentials(message)), bounded(without_credentials(hint))
         if self.is_json:
             report = {"error": {"message": message, "hint": hint, "reason": reason, "exit_code": int(code)}}
             streams.remarks().write(_json(report) + "\n")
