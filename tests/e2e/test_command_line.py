@@ -262,7 +262,7 @@ def test_a_list_with_nothing_in_it_says_so(several: CommandLine, tmp_path: Path)
         (["--sort", "size"], "'size' is not one of"),
         (["--type", "toaster"], "'toaster' is not one of"),
         (["--name", ""], "is not a text to look for"),
-        (["--tag", "=x"], "is not KEY or KEY=VALUE"),
+        (["--tag", "=x"], "A tag is KEY or KEY=VALUE"),
         (["--tag", "team=a", "--tag", "team=b"], "contradict each other"),
         (["--created-after", "yesterday"], "'yesterday' is no time"),
         (["--created-after", "2026-03-01"], "has no time zone. Give it one"),

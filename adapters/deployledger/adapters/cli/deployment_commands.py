@@ -405,10 +405,12 @@ def _tags(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--tag")
+            raise typer.BadParameter(
+                "A tag is KEY=VALUE, and one of those given has no KEY or no '='.", param_hint="--tag"
+            )
         if tags.setdefault(key, value) != value:
             raise typer.BadParameter(
-                f"{key}={tags[key]} and {pair} contradict each other: a tag has one value.",
+                f"The tag {key!r} was given with two values: a tag has one.",
                 param_hint="--tag",
             )
     return tags

@@ -64,11 +64,13 @@ def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
     for pair in wanted or []:
         key, equals, value = pair.partition("=")
         if not key:
-            raise typer.BadParameter(f"{pair!r} is not KEY or KEY=VALUE.", param_hint="--tag")
+            raise typer.BadParameter(
+                "A tag is KEY or KEY=VALUE, and one of those given has no KEY.", param_hint="--tag"
+            )
         before = found.get(key)
         if equals and before not in (None, value):
             raise typer.BadParameter(
-                f"{key}={before} and {pair} contradict each other: a tag has one value.", param_hint="--tag"
+                f"The tag {key!r} was given with two values: a tag has one.", param_hint="--tag"
             )
         found[key] = value if equals else before
     return found
