@@ -386,7 +386,28 @@ def test_a_standard_stream_is_refused_where_a_file_is_needed_later(
 def test_a_tag_that_is_given_twice_has_one_value(cli: InProcess) -> None:
     refused = cli.run("deploy", "models:/iris/1", "--name", "iris", "--tag", "a=1", "--tag", "a=2")
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert "a=1 and a=2 contradict each other" in refused.stderr
+    assert "The tag 'a' was given with two values" in refused.stderr
+
+
+def test_a_tag_without_its_key_is_not_repeated(cli: InProcess) -> None:
+    for command in (("deploy", "models:/iris/1", "--name", "iris"), ("list",)):
+        for tag in ("=hunter2-Secret", *(["hunter2-Secret"] if command[0] == "deploy" else [])):
+            refused = cli.run(*command, "--tag", tag)
+            assert (refused.exit_code, refused.stdout) == (2, "")
+            assert "hunter2" not in refused.stderr
+
+
+def test_a_question_by_a_name_that_begins_another_id_says_whom_it_is_about(cli: InProcess) -> None:
+    cli.run("deploy", "models:/iris/1", "--name", "iris")
+    (one,) = json.loads(cli.run("list", "-o", "json").stdout)
+    name = one["deployment_id"][:8]
+    cli.run("deploy", "models:/iris/1", "--name", name)
+    for command in (("status", name), ("history", name), ("status", name, "--as-of", "now")):
+        done = cli.run(*command)
+        assert done.exit_code == 0
+        assert "is taken for the name of deployment" in done.stderr
+        assert f"the id of deployment {one['deployment_id']} begins with it, too." in done.stderr
+    assert "is taken for" not in cli.run("status", "iris").stderr
 
 
 def test_now_is_a_moment_as_it_is_shown(cli: InProcess) -> None:

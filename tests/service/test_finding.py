@@ -94,10 +94,18 @@ def test_the_id_of_the_stream_of_a_name_is_no_deployment(given: Given) -> None:
     assert given.find(name) == SECOND
 
 
-def test_a_name_that_begins_another_id_answers_questions_but_takes_no_command(given: Given) -> None:
+def test_a_name_that_begins_another_id_answers_questions_and_says_so_but_takes_no_command(
+    given: Given, caplog: pytest.LogCaptureFixture
+) -> None:
     given.deployment(FIRST, "prod")
     given.deployment(SECOND, "deadbeef")
     assert given.find("deadbeef") == SECOND
+    (said,) = caplog.messages
+    assert f"the name of deployment {SECOND}; the id of deployment {FIRST} begins with it" in said
+    caplog.clear()
+    assert given.find("prod") == given.find(str(FIRST)) == FIRST
+    assert given.find(str(SECOND)) == SECOND
+    assert not caplog.messages
     with pytest.raises(ConfigurationError) as refusal:
         given.find_to_change("deadbeef")
     assert f"is the name of deployment {SECOND}, and the id of deployment {FIRST}" in refusal.value.message

@@ -50,7 +50,7 @@ from deployledger.projections.store import Condition
 from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.clock import ClockCorrection, ClockCorrector
 from deployledger.service.commands import Commands, checked_actor
-from deployledger.service.finding import find, find_id, find_to_change
+from deployledger.service.finding import find, find_id, find_to_change, say_whose
 from deployledger.service.fleet import page_as_of
 from deployledger.service.ids import new_id
 from deployledger.service.listing import Filters, Listing, answer, is_text, keys, list_page
@@ -503,11 +503,10 @@ class DeploymentService:
             if as_of is None or not is_text(reference):
                 found = find(reference, self._repository, self._models)
             else:
-                found = (
-                    find_id(reference, self._repository)
-                    or self._past.holder(reference, as_of)
-                    or find(reference, self._repository, self._models)
-                )
+                then = find_id(reference, self._repository) or self._past.holder(reference, as_of)
+                if then is not None:
+                    say_whose(reference, then, self._models)
+                found = then or find(reference, self._repository, self._models)
             return self._status(found, as_of=as_of)
 
         return await self._blocking(find_and_look)

@@ -5,19 +5,25 @@ name as it is now, the name as it was last, and the beginning of an id, in this 
 something take no name that a deployment no longer has, and nothing that could mean two deployments.
 """
 
+import re
 from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError
 from deployledger.domain.handles import as_id
+from deployledger.domain.logs import logger
 from deployledger.domain.names import NameReserved, reservation_id
+from deployledger.domain.redaction import shown
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import Condition
 from deployledger.service.listing import begins, is_text, keys
 from deployledger.service.repository import Repository
 
+_log = logger("handles")
+
 _SHORTEST_PREFIX = 4
+_BEGINNING = re.compile(r"[0-9A-Fa-f-]{4,35}")
 _SHOWN = 100
 
 
@@ -31,11 +37,26 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
     if not is_text(reference):
         raise _not_found(reference, repository.log)
     if found := _by_id_or_name(reference, repository) or _had(reference, repository, models):
+        say_whose(reference, found, models)
         return found
     begun = _begun(reference, models)
     if not begun:
         raise _not_found(reference, repository.log)
     return _only(reference, begun)
+
+
+def say_whose(name: str, found: UUID, models: ReadModels) -> None:
+    """Warn that a question is answered by a name, if the name is also how another id begins."""
+    if not _BEGINNING.fullmatch(name):
+        return
+    others = [it for it in _begun(name, models, Condition("deleted", "=", False)) if it != found]
+    if others:
+        _log.warning(
+            "%s is taken for the name of deployment %s; the id of deployment %s begins with it, too.",
+            shown(name),
+            found,
+            others[0],
+        )
 
 
 def find_to_change(reference: str, repository: Repository, models: ReadModels) -> UUID:
@@ -56,7 +77,7 @@ def find_to_change(reference: str, repository: Repository, models: ReadModels) -
         others = [it for it in begun if it != deployment_id]
         if deployment_id is not None and others:
             raise ConfigurationError(
-                f"{reference!r} {has} the name of deployment {deployment_id}, and the id of deployment "
+                f"{shown(reference)} {has} the name of deployment {deployment_id}, and the id of deployment "
                 f"{others[0]} begins with it.",
                 hint="Give the whole id of the deployment that you mean.",
             )
@@ -111,7 +132,7 @@ def _only(reference: str, begun: list[UUID]) -> UUID:
     if len(begun) > 1:
         raise ConfigurationError(
             f"{len(begun)}{'' if len(begun) < _SHOWN else ' or more'} deployments have an id "
-            f"that begins with {reference!r}.",
+            f"that begins with {shown(reference)}.",
             hint="Give more of the id.",
         )
     return begun[0]
