@@ -263,7 +263,7 @@ def test_a_list_with_nothing_in_it_says_so(several: CommandLine, tmp_path: Path)
         (["--type", "toaster"], "'toaster' is not one of"),
         (["--name", ""], "is not a text to look for"),
         (["--tag", "=x"], "A tag is KEY or KEY=VALUE"),
-        (["--tag", "team=a", "--tag", "team=b"], "contradict each other"),
+        (["--tag", "team=a", "--tag", "team=b"], "was given with two values"),
         (["--created-after", "yesterday"], "'yesterday' is no time"),
         (["--created-after", "2026-03-01"], "has no time zone. Give it one"),
         (["--updated-before", "9999999999999d"], "is no time"),
