@@ -224,7 +224,7 @@ def test_the_rows_of_one_deployment_are_made_anew(users: CommandLine) -> None:
     ]
     assert len(users.json("list", "--name", "iris")) == 1
     one = users.run("projections", "rebuild", "deployment_list", "--deployment", iris[:8])
-    assert one.stdout == f"deployment_list: the row of {iris} is made anew.\n"
+    assert one.stdout == f"deployment_list: the row of {iris} was rebuilt.\n"
     assert users.run("projections", "rebuild", "--all", "--deployment", str(uuid4())).returncode == 3
     assert users.run("projections", "rebuild", "nope", "--deployment", iris).returncode == 2
     refused = users.run("projections", "rebuild", "by_model", "--deployment", iris)
