@@ -1,6 +1,7 @@
 """Extracted models that are damaged: every start checks what it loads, and mends what it can."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.extraction import extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.inspection import extracted_models
+from deployledger.adapters.local.locks import try_lock
 from deployledger.adapters.model_files.checking import (
     DAMAGED_STATUS,
     ModelDamagedError,
@@ -344,6 +346,30 @@ async def test_a_job_that_found_its_files_damaged_is_started_again_with_the_righ
     # and the next time it is right
     await orchestrator.provision(request, ignore)
     assert (await orchestrator.wait_for_completion(deployment, 1, ignore)).rows == 1
+
+
+async def test_a_job_that_failed_is_started_again_although_its_process_has_not_ended_yet(
+    orchestrator: LocalProcessOrchestrator, tmp_path: Path
+) -> None:
+    # given a job that said that it failed, and whose process is still there
+    deployment = uuid.uuid4()
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    request = job(deployment, row_maxima(tmp_path / "model" / "model.onnx"), source, output)
+    await orchestrator.provision(request, ignore)
+    with pytest.raises(DeploymentError, match="does not exist"):
+        await orchestrator.wait_for_completion(deployment, 1, ignore)
+    revision = DeploymentFolder(tmp_path / "root", deployment).revision(1)
+    while (lock := try_lock(revision.job_lock)) is None:
+        await asyncio.sleep(0.01)
+    with subprocess.Popen(["sleep", "60"], pass_fds=[lock], start_new_session=True) as process:
+        os.close(lock)
+        status = json.loads(revision.job_status.read_text())
+        revision.job_status.write_text(json.dumps({**status, "pid": process.pid}))
+        # when it is started again
+        source.write_text("a,b,c\n1,2,3\n")
+        await orchestrator.provision(request, ignore)
+        # then it is the new one that is waited for
+        assert (await orchestrator.wait_for_completion(deployment, 1, ignore)).rows == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

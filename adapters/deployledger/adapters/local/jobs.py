@@ -48,6 +48,9 @@ class BatchJobs:
             status = await asyncio.to_thread(_status, revision)
             if status.get("state") == "completed":
                 return
+            if status.get("state") == "failed":
+                # It holds its lock until its process has ended, and would be taken for a job that runs.
+                await self.stop(folder, request.revision)
             if status.get("reason") == FailureReason.ARTIFACT_DAMAGED:
                 await set_aside_if_damaged(revision, request)
             model = await extracted_model(revision, request, self._extract_model)
