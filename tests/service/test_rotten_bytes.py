@@ -49,9 +49,10 @@ class Extracting(HeldOrchestrator):
         self.is_damaged = False
 
     async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        extract_model(request.image.reference, self.folder)
-        self.serves = read(self.folder)
+        folder = self.folder / str(request.deployment_id)
+        shutil.rmtree(folder, ignore_errors=True)
+        extract_model(request.image.reference, folder)
+        self.serves = read(folder)
         self.is_damaged = False
         return await super().provision(request, report)
 
