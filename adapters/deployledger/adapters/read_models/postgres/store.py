@@ -467,8 +467,7 @@ class PostgresReadModels:
     def findings(self) -> list[Finding]:  # pages are the server's
         """Check that the tables, those that there are, are plain ones that show every row."""
         try:
-            self._open()
-            with self._errors(), self._database.pooled() as session:
+            with self._errors(), self._database.session() as session:  # the pool need not be open yet
                 with session.cursor(row_factory=tuple_row) as cursor:
                     names = [name for (name,) in cursor.execute(_TABLE_NAMES, (SCHEMA,)).fetchall()]
                 found = relations(session, names)
