@@ -93,7 +93,12 @@ def test_evidence_that_lacks_a_correction_is_not_verified(
 
 
 def test_evidence_of_a_range_is_refused_where_its_times_are_wrong(
-    log: DatabaseEventLog, ledger: Ledger, signer: Signer, clock: Clock, tmp_path: Path
+    log: DatabaseEventLog,
+    ledger: Ledger,
+    signer: Signer,
+    clock: Clock,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     deploy(log, clock, "before")
     before = datetime.now(UTC)
@@ -112,8 +117,16 @@ def test_evidence_of_a_range_is_refused_where_its_times_are_wrong(
         return made.events
 
     begin = datetime(1970, 1, 1, tzinfo=UTC)
+    caplog.clear()
     assert export(begin, before) == 2
+    (warned,) = [
+        it for it in caplog.messages if "The evidence" in it
+    ]  # they may have happened before its end
+    assert warned.startswith("The clock was wrong: events 3 to 4 of the log happened between")
+    assert warned.endswith("The evidence does not include them.")
+    caplog.clear()
     assert export(begin, None) == 7
+    assert not [it for it in caplog.messages if "The evidence" in it]
     assert export(after, None) == 2
     for since, until in ((begin, after), (before, after)):
         with pytest.raises(ConfigurationError, match=r"within it\. The times of events 3 to 4"):

@@ -18,9 +18,10 @@ from deployledger.domain.exceptions import (
     LedgerError,
     ResourceNotFoundError,
 )
+from deployledger.domain.logs import logger
 from deployledger.domain.moments import check_time
 from deployledger.domain.reservations import reservation_id
-from deployledger.domain.times import CLOCK_STREAM
+from deployledger.domain.times import CLOCK_STREAM, LogTimes
 from deployledger.projections.ledger import merkle
 from deployledger.projections.ledger.evidence import cloud_events, pages, report
 from deployledger.projections.ledger.evidence.archive import MOST_BYTES, is_dense, member_info
@@ -56,6 +57,7 @@ from deployledger.projections.reports import Progress
 MOST_EVENTS = 250_000
 """How many events evidence can have."""
 
+_CLOCK_LOGGER = logger("clock")
 _TICK = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOLD_EVERY = 500
@@ -253,18 +255,26 @@ def _of_range(log: EventLog, since: datetime | None, until: datetime | None, siz
     after = _position_before(log, since, size) if since is not None else 0
     last = _position_before(log, until, size) if until is not None else size
     selection = Selection(after + 1, last, since=since, until=until)
-    _check_times(log, selection)
+    times = log.times()
+    _check_times(log, times, selection)
+    for end in (since, until):
+        unclear = times.unclear(end - _TICK) if end is not None and end > _EPOCH else None
+        if unclear is not None:
+            included = (
+                "includes" if selection.first <= unclear.first <= selection.last else "does not include"
+            )
+            _CLOCK_LOGGER.warning("%s. The evidence %s them.", unclear, included)
     return _Chosen(selection, last - after, lambda: _in_range(log, after, last))
 
 
-def _check_times(log: EventLog, selection: Selection) -> None:
+def _check_times(log: EventLog, times: LogTimes, selection: Selection) -> None:
     """Check that recorded times show what is in a range: they cannot where the clock was wrong.
 
     Raises:
         ConfigurationError: if one of the events in it, or beside it, was recorded at a wrong time that says
             otherwise.
     """
-    for wrong in log.times().wrong:
+    for wrong in times.wrong:
         first, last = max(wrong.first, selection.first - 1), min(wrong.last, selection.last + 1)
         for page in log.records(after=first - 1, until=last) if first <= last else ():
             for record in page:
