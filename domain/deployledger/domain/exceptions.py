@@ -7,7 +7,6 @@ fits it, and where there is something to do, a ``hint`` that says what.
 from datetime import datetime
 from uuid import UUID
 
-from deployledger.domain.bounds import bounded
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import shown, without_credentials
 
@@ -18,7 +17,7 @@ VERIFY_HINT = "`deployledger audit verify` says what is wrong with which event."
 class MachineLearningServiceError(Exception):
     """Base of every error of the service; catch this one to catch them all.
 
-    Credentials in the message and the hint are blanked, and both are cut where they are long.
+    Credentials in the message and the hint are blanked. Neither is cut: the whole of it belongs in a log.
 
     Attributes:
         message: what happened, in one sentence.
@@ -38,12 +37,12 @@ class MachineLearningServiceError(Exception):
         reason: FailureReason | None = None,
         hint: str = "",
     ) -> None:
-        message = bounded(without_credentials(message))
+        message = without_credentials(message)
         super().__init__(message)
         self.message = message
         self.status_code = status_code or self.default_status_code
         self.reason = reason or self.default_reason
-        self.hint = bounded(without_credentials(hint))
+        self.hint = without_credentials(hint)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
