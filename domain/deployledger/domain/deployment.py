@@ -379,12 +379,12 @@ def _specification(request: DeploymentRequest) -> dict[str, Any]:
     # `model_copy` checks nothing.
     fields = {**request.__dict__, "tags": request.tags or {}}
     fields = fields_without_credentials(fields) if is_suspect else fields
-    resources = request.resource_allocation
+    target, resources = fields["deployment_target_config"], request.resource_allocation
     stored = DeploymentRequest(
         **{
             **fields,
-            "deployment_target_config": DeploymentTargetConfig(**fields["deployment_target_config"].__dict__),
-            "resource_allocation": resources and ResourceConfig(**resources.__dict__),
+            "deployment_target_config": target.__dict__,
+            "resource_allocation": resources and resources.__dict__,
         }
     )
     return {
