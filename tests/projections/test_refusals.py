@@ -73,7 +73,7 @@ def test_what_cannot_be_opened_is_refused(database_url: str) -> None:
             open_read_models(log, projections=[projection(row_type=NotJson)])
         with pytest.raises(ConfigurationError, match="is no Projection"):
             open_read_models(log, projections=["counts"])  # type: ignore[list-item]
-        with pytest.raises(ConfigurationError, match="of no kind that is known"):
+        with pytest.raises(ConfigurationError, match="Unsupported database URL"):
             open_read_models(log, url="mysql://me:secret@host/db")
 
 

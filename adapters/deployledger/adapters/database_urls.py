@@ -19,6 +19,6 @@ def unsupported(url: str, of: str = "") -> ConfigurationError:
     begins = f"begins with {scheme[0]!r}" if scheme else "does not begin as a URL does"
     whose = f" {of}" if of else ""
     return ConfigurationError(
-        f"The database URL{whose} is of no kind that is known: it {begins}.",
+        f"Unsupported database URL{whose}: it {begins}.",
         hint="Use sqlite:///path/to/file.db, sqlite:// (memory) or postgresql://user@host/database.",
     )

@@ -38,7 +38,7 @@ def open_event_log(
         patience: how many seconds an append waits for a database that is away, before it fails.
 
     Raises:
-        ConfigurationError: if the URL is of no kind that is known.
+        ConfigurationError: if the URL is not supported.
     """
     if database_url in _MEMORY:
         return _make(database_url, create, pool_size, patience)

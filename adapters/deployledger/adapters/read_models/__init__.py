@@ -50,7 +50,7 @@ def open_read_models(
         pool_size: how many connections read at the same time, at most (another PostgreSQL database).
 
     Raises:
-        ConfigurationError: if the URL is of no kind that is known, or two projections have the same name.
+        ConfigurationError: if the URL is not supported, or two projections have the same name.
     """
     for projection in projections:
         if not isinstance(projection, Projection):
