@@ -27,7 +27,8 @@ def run_demo(session: Session, *, keep: bool) -> None:
     """Deploy, predict, update under load, list, show the history, delete; in a home of its own."""
     home = tempfile.mkdtemp(prefix="deployledger-demo-")
     os.environ["DEPLOYLEDGER_HOME"] = home
-    os.environ.pop("DEPLOYLEDGER_DATABASE_URL", None)
+    for setting in ("DEPLOYLEDGER_DATABASE_URL", "DEPLOYLEDGER_READ_MODELS_URL"):
+        os.environ.pop(setting, None)
     try:
         session.run(lambda service: _demonstrate(session, service, keep=keep))
     finally:
@@ -46,9 +47,9 @@ def run_demo(session: Session, *, keep: bool) -> None:
 async def _demonstrate(session: Session, service: "DeploymentService", *, keep: bool) -> None:
     try:
         await _live(session, service)
-    finally:  # also if nobody reads what is told of it
+    finally:  # also when standard output was closed
         if not keep:
-            for deployment in await service.list_deployments():
+            for deployment in await service.list_deployments(name_contains=_NAME):
                 _Narrator(session).title("Deleting it")
                 await _done(session, service, await service.delete_deployment(deployment.deployment_id))
 
