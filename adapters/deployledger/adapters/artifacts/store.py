@@ -80,7 +80,7 @@ class LocalArtifactStore:
         """Return a read-only folder that holds exactly the files of ``digest``, or None if unknown.
 
         Names and sizes are checked each time. The contents of files that are links to what is stored are
-        not read: whoever reads them checks them, or calls `set_aside_damaged` before.
+        not read: the reader checks them, or calls `set_aside_damaged` first.
 
         Raises:
             ModelRegistryError: the listing is damaged, or stored files are missing or have another size

@@ -225,7 +225,7 @@ class _Card:
 
 
 def _tag(value: Any, *, is_key: bool = False) -> str:
-    """Return a tag's key or value; as JSON, if it is no text or could be taken for more than one tag."""
+    """Return a tag's key or value; as JSON if it is not text, or reads like several tags."""
     signs = ',="' if is_key else ',"'
     if isinstance(value, str) and value and value == value.strip() and not set(signs).intersection(value):
         return value

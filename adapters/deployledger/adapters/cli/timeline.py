@@ -65,7 +65,7 @@ def _timeline(history: "Sequence[DeploymentHistoryEntry]") -> Iterator[Renderabl
 
 
 class _Row:
-    """A line of the timeline; who acted goes below it, indented, where there is no room beside it."""
+    """A line of the timeline; on a narrow terminal the actor goes below it, indented."""
 
     def __init__(self, columns: str, actor: str, style: str) -> None:
         self._columns = columns

@@ -288,7 +288,7 @@ class DatabaseEventLog(ABC):
                     else:
                         self._check(state)
                     self._recorder_or_none = self._connect()
-                    with suppress(PersistenceError, EventLogError):  # whoever reads what is damaged is told
+                    with suppress(PersistenceError, EventLogError):  # reading the damaged row reports it
                         _, last, server = self._clocks()
                         self._clock.opened(last, server)
         return self._recorder_or_none
