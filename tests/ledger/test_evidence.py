@@ -426,23 +426,24 @@ def test_something_that_is_not_listed(of_iris: Path, signer: Signer, tmp_path: P
         assert any("not listed" in str(it) for it in found.problems)
 
 
-def test_a_flipped_byte_anywhere_is_found_or_changes_nothing(
+def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(
     of_range: Path, signer: Signer, tmp_path: Path
 ) -> None:
     content, path = of_range.read_bytes(), tmp_path / "flipped.zip"
-    found_out = 0
     before = Evidence.read(of_range, signer).members
-    for place in range(0, len(content), 29):
+    places = range(0, len(content), 29)
+    harmless = []
+    for place in places:
         path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
         try:
             verified = verify_evidence(path, signer.verifier).is_verified
         except UnreadableEvidenceError:
             verified = False
-        if verified:  # bits behind the end of what was compressed
-            assert Evidence.read(path, signer).members == before
-        else:
-            found_out += 1
-    assert found_out >= len(range(0, len(content), 29)) - 1
+        if verified:
+            assert Evidence.read(path, signer).members == before, f"byte {place}"
+            harmless.append(place)
+    # Deflate says some things in two ways: the bits behind its end, a repetition's distance.
+    assert len(harmless) < len(places) / 20
 
 
 def test_a_file_that_is_cut_off(of_range: Path, signer: Signer, tmp_path: Path) -> None:
