@@ -184,6 +184,15 @@ def test_it_says_who_asked_for_what_serves_and_for_the_newest_revision() -> None
     assert asked == [("ann", None), ("ann", "ann"), ("cy", "ann"), ("ann", None)]
 
 
+def test_a_failure_has_its_time_until_something_is_done_about_it() -> None:
+    failures = after(requested(), failed()), after(*SERVING, deletion_requested(), DELETION_FAILED)
+    for answer in failures:
+        assert answer.failed_at == answer.updated_at
+    for later in (RETRIED, update_requested(), deletion_requested()):
+        assert after(requested(), failed(), later).failed_at is None
+    assert after(*SERVING).failed_at is None
+
+
 def test_a_failed_update_keeps_what_serves_and_says_why_it_failed() -> None:
     answer = after(*SERVING, update_requested(), failed(2))
     assert answer.status == "failed"

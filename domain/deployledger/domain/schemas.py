@@ -213,6 +213,7 @@ class DeploymentStatusResponse(BaseModel):
         requested_by: who asked for the newest revision; a retry does not change it.
         serving_requested_by: who asked for the revision that serves.
         failure: why the last job failed, if it did.
+        failed_at: when it failed (UTC), likewise.
         simulated: whether any step of the newest revision was simulated.
         parked_events: how many of its events could not be applied, so that this is the state before them.
         warning: why the answer is not current and what to do, or an empty string.
@@ -246,6 +247,7 @@ class DeploymentStatusResponse(BaseModel):
     requested_by: str = ""
     serving_requested_by: str | None = None
     failure: Failure | None = None
+    failed_at: datetime | None = None
     simulated: bool = False
     parked_events: int = 0
     position: int | None = None

@@ -20,6 +20,7 @@ _NOT_COMPARED = {
     "deployment_id",
     "created_at",
     "updated_at",
+    "failed_at",
     "version",
     "progress",
     "message",

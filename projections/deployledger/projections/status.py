@@ -352,6 +352,7 @@ def respond(row: StatusRow) -> DeploymentStatusResponse:
             "requested_by": row.requested_by,
             "serving_requested_by": row.serving_requested_by,
             "failure": row.failure,
+            "failed_at": row.updated_at if row.failure else None,  # it was its last event
             "simulated": bool(row.simulated_steps),
         },
     )

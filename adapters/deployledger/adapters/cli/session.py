@@ -42,6 +42,7 @@ class Output(enum.StrEnum):
     """How answers are printed on standard output."""
 
     TABLE = "table"
+    WIDE = "wide"
     JSON = "json"
 
 
@@ -53,7 +54,9 @@ Reference = Annotated[
         show_default=False,
     ),
 ]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")]
+OutputOption = Annotated[
+    Output, typer.Option("--output", "-o", help="How to print the answer; wide is a table with more.")
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens on standard error.")]
 
 DeploymentOption = Annotated[
@@ -115,6 +118,11 @@ class Session:
     def stderr(self) -> "Console":
         """Where everything goes that is not the answer."""
         return _console(stderr=True)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a table is to show everything, whatever its width."""
+        return self.output is Output.WIDE
 
     @property
     def is_json(self) -> bool:
