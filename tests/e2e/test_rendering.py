@@ -1,13 +1,12 @@
 """Tables and lists on a terminal of 80 columns."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from io import StringIO
 from uuid import UUID
 
 from rich.console import Console, RenderableType
 
 from deployledger.adapters.cli.rendering import (
-    age,
     deployment_card,
     deployments_table,
     problem_list,
@@ -60,12 +59,6 @@ def test_the_end_of_a_model_is_shown() -> None:
     heading, _, row = lines(deployments_table([deployment], now), 60)
     assert heading.split() == ["NAME", "STATUS", "REV", "AGE", "ID"], "no id and no name is cut"
     assert row == " iris  updating  2 (1 serves)  0s   68a00851"
-
-
-def test_what_has_not_come_yet_has_no_age() -> None:
-    now = datetime.now(UTC)
-    ages = [age(now + timedelta(seconds=it), now) for it in (-90, 0, 4, 6, 86_400)]
-    assert ages == ["90s", "0s", "0s", "?", "?"]
 
 
 def test_who_acted_is_below_a_line_of_the_history_that_is_full() -> None:

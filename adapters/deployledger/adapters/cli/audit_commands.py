@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from deployledger.adapters.cli import marks, units
 from deployledger.adapters.cli.files import file_of_a_pair, file_to_read, no_stream, place_to_read
 from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
@@ -330,16 +331,16 @@ def verify_consistency(
         )
     else:
         for problem in problems:
-            session.stdout.print(f"[red]✗[/] {escaped(problem)}", highlight=False, soft_wrap=True)
+            session.stdout.print(f"{marks.FAILED} {escaped(problem)}", highlight=False, soft_wrap=True)
         if not problems:
             session.stdout.print(
-                f"[green]✓[/] The log of {proof.second_size:,} events extends that of "
+                f"{marks.DONE} The log of {proof.second_size:,} events extends that of "
                 f"{proof.first_size:,} events.",
                 highlight=False,
                 soft_wrap=True,
             )
         for limit in unsigned:
-            session.stdout.print(f"[dim]–[/] {escaped(limit)}", highlight=False, soft_wrap=True)
+            session.stdout.print(f"{marks.OFF} {escaped(limit)}", highlight=False, soft_wrap=True)
     if problems:
         raise SystemExit(int(ExitCode.FAILED))
 
@@ -418,7 +419,7 @@ def _print(session: Session, found: "Audited") -> None:
     read = found.size - found.after
     say(
         f"Read {read:,} events of {found.streams:,} stream{'s' * (found.streams != 1)} "
-        f"up to position {found.size:,}, in {found.seconds:.1f} s."
+        f"up to position {found.size:,}, in {units.duration(found.seconds)}."
     )
     if found.root is not None:
         say(f"Root {_base64(found.root)}")
@@ -426,27 +427,27 @@ def _print(session: Session, found: "Audited") -> None:
     for it in sorted(holding, key=lambda it: (it.is_from_outside, it.size))[-_MOST_SHOWN:]:
         named = f", named by a checkpoint of {it.named_by}" if it.named_by else ""
         say(
-            f"[green]✓[/] Checkpoint of {it.size:,} events holds "
+            f"{marks.DONE} Checkpoint of {it.size:,} events holds "
             f"({escaped(it.origin)}; {escaped(it.source)}{escaped(named)})"
         )
     if len(holding) > _MOST_SHOWN:
-        say(f"[green]✓[/] … and {len(holding) - _MOST_SHOWN:,} more checkpoints")
+        say(f"{marks.DONE} … and {len(holding) - _MOST_SHOWN:,} more checkpoints")
     if found.is_in_order:
         if found.wrong_times:
-            say("[green]✓[/] Positions and versions of streams are in order, without gaps")
-            say("[yellow]![/] Times are in order except for those recorded by a wrong clock (below)")
+            say(f"{marks.DONE} Positions and versions of streams are in order, without gaps")
+            say(f"{marks.WARNING} Times are in order except for those recorded by a wrong clock (below)")
         else:
-            say("[green]✓[/] Positions, times and versions of streams are in order, without gaps")
-        say("[green]✓[/] Every history is legal under the lifecycle")
+            say(f"{marks.DONE} Positions, times and versions of streams are in order, without gaps")
+        say(f"{marks.DONE} Every history is legal under the lifecycle")
     for problem in found.problems[:_MOST_SHOWN]:
-        say(f"[red]✗[/] {escaped(problem.message)}")
+        say(f"{marks.FAILED} {escaped(problem.message)}")
     if len(found.problems) > _MOST_SHOWN:
-        say(f"[red]✗[/] … and {len(found.problems) - _MOST_SHOWN:,} more")
+        say(f"{marks.FAILED} … and {len(found.problems) - _MOST_SHOWN:,} more")
     for finding in found.findings:
         if not finding.is_problem:  # problems are above
             print_finding(session, finding)
     for limit in found.limits:
-        say(f"[dim]–[/] {escaped(limit)}")
+        say(f"{marks.OFF} {escaped(limit)}")
     if found.is_verified:
         if found.after < found.covered_by_database:
             since = f"from position {found.after + 1:,} " if found.after else ""

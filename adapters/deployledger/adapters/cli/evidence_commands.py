@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployledger.adapters.cli import marks
 from deployledger.adapters.cli.audit_commands import KeyOption
 from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, place_to_read, writing
 from deployledger.adapters.cli.listing import moment
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
     from deployledger.service.deployment_service import DeploymentService
 
 _MOST_SHOWN = 20
-_MARKS = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "not checked": "[yellow]?[/]"}
+_MARKS = {
+    "passed": marks.DONE,
+    "failed": marks.FAILED,
+    "not checked": marks.UNKNOWN,
+}
 
 
 def export(
@@ -230,7 +235,7 @@ def _print(session: Session, found: "EvidenceReport") -> None:
     else:
         say("[bold red]Not verified[/]")
     for limit in found.limits:
-        say(f"[dim]–[/] {escaped(limit)}")
+        say(f"{marks.OFF} {escaped(limit)}")
 
 
 def _print_check(session: Session, check: "Check") -> None:

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from deployledger.adapters.cli import marks
 from deployledger.adapters.cli.session import escaped
 
 if TYPE_CHECKING:
     from deployledger.adapters.cli.session import Session
     from deployledger.domain.findings import Finding
 
-_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
+_MARKS = {"ok": marks.DONE, "warning": marks.WARNING, "problem": marks.FAILED}
 
 
 def print_finding(session: "Session", finding: "Finding") -> None:

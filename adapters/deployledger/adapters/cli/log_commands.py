@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 
+from deployledger.adapters.cli import units
 from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, writing
 from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.reading import Reading
@@ -191,7 +192,7 @@ def export(
             return
         _print_lines(
             session,
-            f"Exported {_counted(done)} from {done.database} ({done.seconds:.1f} s).",
+            f"Exported {_counted(done)} from {done.database} ({units.duration(done.seconds)}).",
             f"File  {done.file} ({done.size_bytes:,} bytes)",
             f"Root  {_base64(done.root)}",
         )
@@ -231,7 +232,7 @@ def import_(
             return
         _print_lines(
             session,
-            f"Imported {_counted(done)} into {done.database} ({done.seconds:.1f} s).",
+            f"Imported {_counted(done)} into {done.database} ({units.duration(done.seconds)}).",
             f"Root  {_base64(done.root)} (the same as that of the exported log)",
         )
     _say(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from deployledger.adapters.cli import units
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
     DeploymentOption,
@@ -136,7 +137,7 @@ def print_rebuilt(session: Session, done: "Sequence[Rebuilt]") -> None:
         return
     for it in done:
         session.stdout.print(
-            f"{it.name}: rebuilt from {it.events:,} events in {it.seconds:.1f} s "
+            f"{it.name}: rebuilt from {it.events:,} events in {units.duration(it.seconds)} "
             f"({it.events / max(it.seconds, 1e-9):,.0f}/s); it is at position {it.position:,}.",
             highlight=False,
         )
@@ -462,7 +463,7 @@ def _verified(verified: "Verified") -> dict[str, Any]:
 
 
 def _print_verified(session: Session, verified: "Verified", parked: int) -> None:
-    at = f"at position {verified.position:,} ({verified.seconds:.1f} s)"
+    at = f"at position {verified.position:,} ({units.duration(verified.seconds)})"
     rows = f"{verified.rows:,} {'row' if verified.rows == 1 else 'rows'}"
     if not verified.differences:
         equal = "equals" if verified.rows == 1 else "equal"

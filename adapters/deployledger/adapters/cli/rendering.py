@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -14,13 +13,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deployledger.adapters.cli import units
 from deployledger.adapters.cli.terminal import shown, shown_lines
 from deployledger.domain.moments import written
-from deployledger.domain.times import TOLERANCE
 from deployledger.domain.visible import visible
 from deployledger.projections.history import event_name
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -57,21 +57,6 @@ _LONGEST_VALUE = 60
 _LONGEST_ERROR = 200
 
 
-def age(moment: datetime, now: datetime | None = None) -> str:
-    """Return how long ago a moment was, as kubectl says it: ``5s``, ``12m``, ``3h``, ``8d``.
-
-    Of a moment that has not come yet, because a clock is wrong, it is ``?``.
-    """
-    passed = (now or datetime.now(UTC)) - moment
-    if passed < -TOLERANCE:
-        return "?"
-    seconds = max(0, int(passed.total_seconds()))
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= 2 * size or (unit == "d" and seconds >= size):
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
-
-
 def coloured(status: str) -> Text:
     """Return a status in its colour."""
     return Text(status, style=_COLOURS.get(status, ""))
@@ -79,7 +64,7 @@ def coloured(status: str) -> Text:
 
 def deployments_table(
     deployments: "Sequence[DeploymentStatusResponse]",
-    as_of: datetime | None = None,
+    as_of: "datetime | None" = None,
     *,
     created: "Mapping[UUID, datetime] | None" = None,
 ) -> RenderableType:
@@ -98,7 +83,7 @@ class _Deployments:
     def __init__(
         self,
         deployments: "Sequence[DeploymentStatusResponse]",
-        as_of: datetime | None,
+        as_of: "datetime | None",
         created: "Mapping[UUID, datetime]",
     ) -> None:
         self._deployments = deployments
@@ -124,7 +109,7 @@ class _Deployments:
                 coloured(it.status) + (Text(" (stale)", style="red") if it.warning else Text()),
                 _revision(it, brief=True),
                 *([shown(it.endpoint_url or "-")] if has_places else []),
-                age(self._created.get(it.deployment_id, it.created_at), self._as_of),
+                units.age(self._created.get(it.deployment_id, it.created_at), self._as_of),
                 str(it.deployment_id)[:8],
                 *([_Ending(it.model_uri)] if has_models else []),
             )
@@ -275,12 +260,12 @@ class _ReadModels:
             values: dict[str, str | Text] = {
                 "VERSION": f"{it.version}",
                 "POSITION": f"{it.position:,}",
-                "LAG": f"{it.lag_events:,} ({_seconds(it.lag_seconds)})" if it.lag_events else "0",
+                "LAG": f"{it.lag_events:,} ({units.duration(it.lag_seconds)})" if it.lag_events else "0",
                 "ROWS": f"{it.rows:,}",
                 "PARKED": Text(f"{it.parked:,}", style="red" if it.parked else ""),
                 "REBUILT": "now"
                 if it.is_being_rebuilt
-                else f"{age(it.rebuilt_at)} ago"
+                else f"{units.age(it.rebuilt_at)} ago"
                 if it.rebuilt_at
                 else "-",
             }
@@ -303,7 +288,7 @@ def stored_files_table(files: "Sequence[StoredFiles]") -> Group:
         table.add_row(
             it.stored.kind.replace("_", " "),
             it.stored.digest.removeprefix("sha256:")[:_DIGEST_LETTERS] or "-",
-            _size(it.stored.size_bytes),
+            units.size(it.stored.size_bytes),
             Text("path below", style="dim") if _has_path_alone(it) else _used_by(it),
             style="red" if it.stored.damage else None,
         )
@@ -331,20 +316,6 @@ def _used_by(files: "StoredFiles") -> Text:
         return shown(", ".join(uses))
     deleted = ", ".join(f"{use.deployment_name} r{use.revision}" for use in files.used_by)
     return shown(f"unused (deleted: {deleted})" if deleted else "unused", style="dim")
-
-
-def _size(size: int) -> str:
-    """Return bytes in the largest unit of which there is at least one, as ``du -h --si`` does."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
 
 
 def differences_table(differences: "Sequence[Difference]") -> Table:
@@ -416,7 +387,7 @@ def parked_table(parked: "Sequence[tuple[str, ParkedEvent]]") -> Table:
     for name, it in parked:
         why = _shortened(" ".join(_why(it).split()), _LONGEST_ERROR)
         key = it.key[:8] if it.key == it.stream_id else it.key
-        event = f"{it.topic.rpartition('.')[2]}, {age(it.parked_at)} ago"
+        event = f"{it.topic.rpartition('.')[2]}, {units.age(it.parked_at)} ago"
         table.add_row(f"{it.position}", *map(shown, (name, key, event, why)))
     return table
 

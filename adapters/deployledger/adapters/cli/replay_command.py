@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from deployledger.adapters.cli import units
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
     DeploymentOption,
@@ -119,7 +120,7 @@ def _print(session: Session, replayed: "Replayed", against: str | None) -> None:
     rate = replayed.events / max(replayed.seconds, 1e-9)
     session.stdout.print(
         f"Replayed {_number(replayed.events, 'event')} of {_number(replayed.streams, 'stream')} "
-        f"up to position {replayed.until:,} in {replayed.seconds:.1f} s ({rate:,.0f}/s).",
+        f"up to position {replayed.until:,} in {units.duration(replayed.seconds)} ({rate:,.0f}/s).",
         highlight=False,
     )
     if replayed.digest is not None:

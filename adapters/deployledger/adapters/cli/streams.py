@@ -17,7 +17,7 @@ from deployledger.domain.visible import visible
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
-_PLAIN = str.maketrans({"✓": "+", "✗": "x", "…": "...", "–": "-"})
+_PLAIN = str.maketrans(dict(zip("✓✗•–−·│─└", "+x*--.|-`", strict=True)) | {"…": "...", "→": "->"})
 """What our own marks are where the encoding has none."""
 
 

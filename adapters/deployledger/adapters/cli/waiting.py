@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from deployledger.adapters.cli import marks
 from deployledger.adapters.cli.session import ExitCode, Session, escaped
+from deployledger.adapters.cli.units import short_digests
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +105,7 @@ class Steps:
         for entry in history:
             if entry.version > self._seen and entry.correlation_id == command and entry.step:
                 has_failed = "failure" in entry.data
-                mark = "[red]✗[/]" if has_failed else "[green]✓[/]"
+                mark = marks.FAILED if has_failed else marks.DONE
                 what = _DOING[entry.step] if has_failed else _DONE[entry.step]
                 self._console.print(f"{mark} {what}{_detail(entry)}", highlight=False)
         self._seen = history[-1].version
@@ -131,4 +133,4 @@ def _detail(entry: "DeploymentHistoryEntry") -> str:
             pass
         case _:
             return ""
-    return f" [dim]{escaped(detail)}[/]"
+    return f" {escaped(short_digests(detail))}"

@@ -1,0 +1,69 @@
+"""The marks and colours of outcomes, the same in every answer.
+
+A mark can be read without its colour, and the word beside it without the mark. Colours are the terminal's own
+(ANSI names), so that they suit light and dark backgrounds; nothing is dimmed. Where a stream cannot encode a
+mark, `streams` writes an ASCII character in its place.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A sign and its colour.
+
+    Attributes:
+        sign: one character.
+        style: the name of an ANSI colour, or nothing.
+    """
+
+    sign: str
+    style: str = ""
+
+    def __str__(self) -> str:
+        """Return the sign in Rich's markup."""
+        return f"[{self.style}]{self.sign}[/]" if self.style else self.sign
+
+    def before(self, text: "str | Text", *, is_coloured: bool = False) -> "Text":
+        """Return a text with the mark before it.
+
+        Args:
+            text: what is marked; foreign text has been made visible before.
+            is_coloured: whether a plain text has the mark's colour, too.
+        """
+        from rich.text import Text
+
+        words = Text(text, style=self.style if is_coloured else "") if isinstance(text, str) else text
+        return Text.assemble((self.sign, self.style), " ", words)
+
+
+DONE = Mark("✓", "green")
+FAILED = Mark("✗", "red")
+WARNING = Mark("!", "yellow")
+UNKNOWN = Mark("?", "yellow")
+IN_PROGRESS = Mark("•", "yellow")
+OFF = Mark("–")
+"""What is neither good nor bad: it ended as was asked, or is beyond a check."""
+
+_OF_STATUS = {
+    "active": DONE,
+    "creating": IN_PROGRESS,
+    "updating": IN_PROGRESS,
+    "deleting": IN_PROGRESS,
+    "failed": FAILED,
+    "delete_failed": FAILED,
+}
+
+
+def of_status(status: str, state: str = "") -> Mark:
+    """Return the mark of a deployment's status.
+
+    Args:
+        status: the word of the usage guide.
+        state: the state of its lifecycle, by which a completed job is told from a cancelled one.
+    """
+    return DONE if state == "completed" else _OF_STATUS.get(status, OFF)
