@@ -94,7 +94,7 @@ def _refuse(error: Any) -> NoReturn:
         raise SystemExit(int(ExitCode.USAGE))
     context = error.ctx
     command = context.command_path if context is not None else "deployledger"
-    hint = f"Run `{command} --help` for its usage."
+    hint = getattr(error, "hint", "") or f"Run `{command} --help` for its usage."
     _session().fail(error.format_message(), hint, ExitCode.USAGE, "usage")
 
 

@@ -3,10 +3,14 @@
 import asyncio
 import re
 import shlex
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,33 +19,121 @@ if TYPE_CHECKING:
     from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
-_AGE = re.compile(r"([0-9]+)([smhdw])")
+StatusFilter = Annotated[
+    Literal["creating", "updating", "active", "failed", "deleting", "delete_failed", "inactive"] | None,
+    typer.Option(help="Only those with this status.", show_default=False),
+]
+NameFilter = Annotated[
+    str | None,
+    typer.Option(help="Only those with this in their name, in upper or lower case.", show_default=False),
+]
+TagFilter = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY[=VALUE]", help="Only those with this tag; may be repeated.", show_default=False
+    ),
+]
+ModelFilter = Annotated[
+    str | None,
+    typer.Option(
+        "--model-uri", metavar="PREFIX", help="Only those whose model URI begins so.", show_default=False
+    ),
+]
+TypeFilter = Annotated[
+    Literal["api_service", "batch_inference_job", "edge_device"] | None,
+    typer.Option("--type", help="Only those of this type.", show_default=False),
+]
+SinceFilter = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        "--updated-after",
+        metavar="TIME",
+        help="Only those that changed last (or failed) then or later: an age, as in 12h or 2h30m, or a time "
+        "with its zone, as in 2026-03-01T12:00Z.",
+        show_default=False,
+    ),
+]
+UntilFilter = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        "--updated-before",
+        metavar="TIME",
+        help="Only those that changed last before.",
+        show_default=False,
+    ),
+]
+CreatedAfterFilter = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only those requested then or later.", show_default=False),
+]
+CreatedBeforeFilter = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Only those requested earlier.", show_default=False)
+]
+
+_AGE = re.compile(r"(?:[0-9]+[wdhms])+")
+_PART = re.compile(r"([0-9]+)([wdhms])")
 _NOW = "now"
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _EXAMPLES = (
-    "as in 2026-03-01T12:00:00Z or 2026-03-01T12:00+01:00; now; or an age, as in 90s, 15m, 2h, 3d or 1w"
+    "a time with its zone, as in 2026-03-01T12:00:00Z or 2026-03-01T12:00+01:00; now; "
+    "or an age, as in 90s, 15m, 2h30m, 3d or 1w"
 )
 
 
 def moment(text: str | None, option: str) -> datetime | None:
     """Return the moment (UTC) that an ISO 8601 time or an age names; it has a zone, or is refused."""
-    from deployledger.domain.moments import read_time
+    from deployledger.domain.exceptions import ConfigurationError
+    from deployledger.domain.moments import check_time, read_time
 
     if text is None:
         return None
     if text == _NOW:
         return datetime.now(UTC)
     try:
-        if age := _AGE.fullmatch(text):
-            ago = timedelta(**{_UNITS[age[2]]: int(age[1])})
+        if _AGE.fullmatch(text):
+            ago = _age(text)
             found = datetime.now(UTC) - ago
             return found.replace(microsecond=0) if ago else found  # no age is now, not a while ago
-        found = read_time(text)
-        if found.tzinfo is not None:
-            return found.astimezone(UTC)
+        return check_time(read_time(text), text)
+    except ConfigurationError as error:
+        raise UsageError(error.message, hint=error.hint, option=option) from None
     except (ValueError, OverflowError):
-        raise typer.BadParameter(f"{text!r} is no time. Give one {_EXAMPLES}.", param_hint=option) from None
-    raise typer.BadParameter(f"{text!r} has no time zone. Give it one, {_EXAMPLES}.", param_hint=option)
+        raise UsageError(f"{text!r} is not a time.", hint=f"Give {_EXAMPLES}.", option=option) from None
+
+
+def _age(text: str) -> timedelta:
+    """Return the age in a text.
+
+    Raises:
+        ValueError: if its units are not each smaller than the one before.
+    """
+    parts = [(unit, int(number)) for number, unit in _PART.findall(text)]
+    units = [unit for unit, _ in parts]
+    if units != [unit for unit in _UNITS if unit in units]:
+        raise ValueError(text)
+    return timedelta(**{_UNITS[unit]: number for unit, number in parts})
+
+
+def check_range(begin: tuple[str, datetime | None], end: tuple[str, datetime | None]) -> None:
+    """Refuse a range of time, of two options and their moments, in which nothing can have happened."""
+    from deployledger.domain.moments import describe
+    from deployledger.domain.times import TOLERANCE
+
+    (first, since), (second, until) = begin, end
+    now = datetime.now(UTC)
+    if since is not None and since > now + TOLERANCE:
+        raise UsageError(
+            f"{describe(since)} is in the future: it is {describe(now)} now.",
+            hint=f"Give {first} a time that has passed.",
+            option=first,
+        )
+    if since is not None and until is not None and since >= until:
+        raise UsageError(
+            f"{first} ({describe(since)}) is not before {second} ({describe(until)}): nothing is in between.",
+            hint=f"Give {first} the earlier time; of two ages, that is the larger one.",
+        )
 
 
 def when(text: str | None, option: str) -> str | None:
@@ -64,16 +156,64 @@ def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
     for pair in wanted or []:
         key, equals, value = pair.partition("=")
         if not key:
-            raise typer.BadParameter(
-                "A tag is KEY or KEY=VALUE, and one of those given has no KEY.", param_hint="--tag"
-            )
+            raise UsageError("A tag is KEY or KEY=VALUE, and one of those given has no KEY.", option="--tag")
         before = found.get(key)
         if equals and before not in (None, value):
-            raise typer.BadParameter(
-                f"The tag {key!r} was given with two values: a tag has one.", param_hint="--tag"
-            )
+            raise UsageError(f"The tag {key!r} was given with two values: a tag has one.", option="--tag")
         found[key] = value if equals else before
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which deployments are asked for, as it was typed: all of the filters must hold.
+
+    Raises:
+        UsageError: if a filter is malformed, or no time can be in a range of time.
+    """
+
+    status: str | None = None
+    name: str | None = None
+    tag: "Sequence[str] | None" = None
+    model_uri: str | None = None
+    type_: str | None = None
+    created_after: str | None = None
+    created_before: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+    @property
+    def are_given(self) -> bool:
+        """Whether there is any filter."""
+        return any(getattr(self, it.name) not in (None, []) for it in fields(self))
+
+    @cached_property
+    def moments(self) -> dict[str, tuple[str | None, datetime | None]]:
+        """Each option for a time, as it was typed and as it was understood."""
+        typed = {
+            "--created-after": self.created_after,
+            "--created-before": self.created_before,
+            "--since": self.since,
+            "--until": self.until,
+        }
+        found = {option: (text, moment(text, option)) for option, text in typed.items()}
+        for first, second in (("--created-after", "--created-before"), ("--since", "--until")):
+            check_range((first, found[first][1]), (second, found[second][1]))
+        return found
+
+    def arguments(self) -> dict[str, Any]:
+        """Return them as ``DeploymentService.list_deployments`` takes them."""
+        return {
+            "status": self.status,
+            "name_contains": self.name,
+            "tags": tags(self.tag) or None,
+            "model_uri_prefix": self.model_uri,
+            "target_type": self.type_,
+            "created_after": self.moments["--created-after"][1],
+            "created_before": self.moments["--created-before"][1],
+            "updated_after": self.moments["--since"][1],
+            "updated_before": self.moments["--until"][1],
+        }
 
 
 async def time_of(as_of: str, page: "DeploymentPage", service: "DeploymentService") -> datetime | None:

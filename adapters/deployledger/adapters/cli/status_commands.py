@@ -2,10 +2,22 @@
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from deployledger.adapters.cli.listing import (
+    CreatedAfterFilter,
+    CreatedBeforeFilter,
+    Filters,
+    ModelFilter,
+    NameFilter,
+    SinceFilter,
+    StatusFilter,
+    TagFilter,
+    TypeFilter,
+    UntilFilter,
+)
 from deployledger.adapters.cli.past_commands import AsOfOption
 from deployledger.adapters.cli.session import (
     Interruptible,
@@ -17,6 +29,7 @@ from deployledger.adapters.cli.session import (
     escaped,
     session_for,
 )
+from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +54,9 @@ def status(
     session = session_for(output, verbose)
     as_of = when(as_of, "--as-of")
     if as_of is not None and watch:
-        raise typer.BadParameter("What was does not change: there is nothing to watch.", param_hint="--as-of")
+        raise UsageError(
+            "--watch and --as-of contradict each other: what was does not change.", hint="Give one of them."
+        )
 
     async def question(service: "DeploymentService") -> None:
         from deployledger.adapters.cli.rendering import deployment_card
@@ -87,50 +102,15 @@ def status(
 
 
 def list_(
-    status: Annotated[
-        Literal["creating", "updating", "active", "failed", "deleting", "delete_failed", "inactive"] | None,
-        typer.Option(help="Only those with this status.", show_default=False),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help="Only those with this in their name, in upper or lower case.", show_default=False),
-    ] = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY[=VALUE]", help="Only those with this tag; may be repeated.", show_default=False
-        ),
-    ] = None,
-    model_uri: Annotated[
-        str | None,
-        typer.Option(metavar="PREFIX", help="Only those whose model URI begins so.", show_default=False),
-    ] = None,
-    type_: Annotated[
-        Literal["api_service", "batch_inference_job", "edge_device"] | None,
-        typer.Option("--type", help="Only those of this type.", show_default=False),
-    ] = None,
-    created_after: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Only those requested then or later: a time with its zone, as in 2026-03-01T12:00Z, "
-            "or an age, as in 2h or 3d.",
-            show_default=False,
-        ),
-    ] = None,
-    created_before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only those requested earlier.", show_default=False)
-    ] = None,
-    updated_after: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Only those to which something happened then or later.", show_default=False
-        ),
-    ] = None,
-    updated_before: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only those to which nothing happened since.", show_default=False),
-    ] = None,
+    status: StatusFilter = None,
+    name: NameFilter = None,
+    tag: TagFilter = None,
+    model_uri: ModelFilter = None,
+    type_: TypeFilter = None,
+    since: SinceFilter = None,
+    until: UntilFilter = None,
+    created_after: CreatedAfterFilter = None,
+    created_before: CreatedBeforeFilter = None,
     all_: Annotated[bool, typer.Option("--all", "-a", help="Also those that were deleted.")] = False,
     sort: Annotated[
         Literal["created_at", "updated_at", "name", "status"], typer.Option(help="What to sort by.")
@@ -162,21 +142,18 @@ def list_(
 
     session = session_for(output, verbose)
     as_of = listing.when(as_of, "--as-of")
-    typed = {
-        "created_after": created_after,
-        "created_before": created_before,
-        "updated_after": updated_after,
-        "updated_before": updated_before,
-    }
-    moments = {key: listing.moment(text, _option(key)) for key, text in typed.items()}
-    filters: dict[str, Any] = {
-        "status": status,
-        "name_contains": name,
-        "tags": listing.tags(tag) or None,
-        "model_uri_prefix": model_uri,
-        "target_type": type_,
-        **moments,
-    }
+    filters = Filters(
+        status=status,
+        name=name,
+        tag=tag,
+        model_uri=model_uri,
+        type_=type_,
+        created_after=created_after,
+        created_before=created_before,
+        since=since,
+        until=until,
+    )
+    arguments = filters.arguments()
 
     async def question(
         service: "DeploymentService",
@@ -184,7 +161,7 @@ def list_(
         page = await service.list_deployments(
             limit,
             offset,
-            **filters,
+            **arguments,
             include_deleted=all_,
             sort=sort,
             descending=reverse,
@@ -213,14 +190,13 @@ def list_(
     if as_of is not None:
         session.stderr.print(listing.as_of(page, then), highlight=False)
     if page.next_cursor:
-        known = {_option(key): (typed[key], moments[key]) for key in typed}
-        next_page = listing.next_page(page, known, is_past=as_of is not None)
+        next_page = listing.next_page(page, filters.moments, is_past=as_of is not None)
         session.stderr.print(escaped(next_page), highlight=False, soft_wrap=True)
     if page or session.is_json:
         return
     if page.total:
         session.stderr.print(f"No more deployments: there are {page.total:,}.", highlight=False)
-    elif any(it is not None for it in filters.values()):
+    elif filters.are_given:
         session.stderr.print("No deployment matches.")
     elif as_of is not None:
         session.stderr.print("There were no deployments.")
@@ -323,7 +299,3 @@ async def _resume_if_left(
         f"The job of {escaped(deployment.deployment_name)} was interrupted; it goes on in the background.",
         highlight=False,
     )
-
-
-def _option(parameter: str) -> str:
-    return f"--{parameter.replace('_', '-')}"
