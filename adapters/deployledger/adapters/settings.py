@@ -1,6 +1,7 @@
 """The settings, from environment variables that begin with ``DEPLOYLEDGER_``."""
 
 import getpass
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +9,26 @@ from platformdirs import user_data_path
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from deployledger.adapters.environment import forget_empty_variables
 from deployledger.adapters.sqlite import file_of
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.schemas import problem_of
+from deployledger.service.local_files import expanded
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    return expanded(path).absolute()
+
+
+def _default_home() -> Path:
+    try:
+        return user_data_path("deployledger", appauthor=False).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            "There is no folder to keep deployments in: HOME is not set, and "
+            f"user {os.getuid()} has no home folder on this machine.",
+            hint="Set DEPLOYLEDGER_HOME to a folder that this user may write to.",
+        ) from error
 
 
 class Settings(BaseSettings):
@@ -43,9 +57,7 @@ class Settings(BaseSettings):
         env_prefix="DEPLOYLEDGER_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    home: Annotated[Path, AfterValidator(_absolute)] = Field(
-        default_factory=lambda: user_data_path("deployledger", appauthor=False)
-    )
+    home: Annotated[Path, AfterValidator(_absolute)] = Field(default_factory=_default_home)
     home_group: str | None = None
     database_url: SecretStr | None = None
     create_schema: bool = False
@@ -98,14 +110,18 @@ def check_folder(database_url: str, home: Path) -> str:
     return database_url
 
 
-def load_settings() -> Settings:
+def load_settings(*, home: str | Path | None = None) -> Settings:
     """Return the settings from the environment.
 
+    Args:
+        home: the folder that takes the place of the one in the environment.
+
     Raises:
-        ConfigurationError: if one of them is malformed.
+        ConfigurationError: if one of them is malformed, or the home is not set and this user has none.
     """
+    forget_empty_variables()
     try:
-        return Settings()
+        return Settings(home=Path(home)) if home else Settings()
     except ValidationError as error:
         problems = "; ".join(
             f"DEPLOYLEDGER_{str(problem['loc'][0]).upper()}: {problem_of(problem)}"

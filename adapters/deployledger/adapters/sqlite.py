@@ -8,6 +8,7 @@ from pathlib import Path
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.domain.redaction import without_credentials
+from deployledger.service.local_files import expanded
 
 INTEGRITY = "integrity"
 """The name of the check for damage."""
@@ -27,7 +28,7 @@ def file_of(url: str) -> Path | None:
             f"The database URL {without_credentials(url)!r} contains more than a file path.",
             hint="Use sqlite:///path/to/file.db, without parameters.",
         )
-    return Path(path).expanduser().absolute()
+    return expanded(path).absolute()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Files on this machine, as users name them."""
 
+import os
 from pathlib import Path
 
 from deployledger.domain.exceptions import ConfigurationError
@@ -18,9 +19,19 @@ def local_path(uri: str) -> Path | None:
     path = path_of(uri)
     if path is None or path != uri:
         return None if path is None else Path(path)
+    return expanded(path)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path in which ``~`` and ``~user`` stand for home folders.
+
+    Raises:
+        ConfigurationError: if there is no such user, or this one has no home folder.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigurationError(
-            f"{shown(uri)} names no path: {error}", hint="Write a folder of that name as ./~name."
+            f"{shown(str(path))} names no path: {error}",
+            hint="Write the whole path, or a folder of that name as ./~name.",
         ) from error

@@ -88,13 +88,14 @@ def keygen(
         from deployledger.adapters.settings import load_settings
         from deployledger.domain.exceptions import ConfigurationError
         from deployledger.projections.ledger.keys import write_pair
+        from deployledger.service.local_files import expanded
 
         path = file or load_settings().audit_key
         if path is None:
             raise ConfigurationError(
                 "There is no place for the key.", hint="Name a file, or set DEPLOYLEDGER_AUDIT_KEY."
             )
-        verifier = write_pair(name, path.expanduser().absolute())
+        verifier = write_pair(name, expanded(path).absolute())
     public = f"{path}.pub"
     with session.reporting():
         if session.is_json:

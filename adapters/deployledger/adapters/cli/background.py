@@ -8,7 +8,7 @@ from uuid import UUID
 
 def resume_in_background(deployment_id: UUID) -> None:
     """Start ``deployledger resume`` detached from this terminal; it ends when the job is done."""
-    command = [sys.executable, "-m", "core_ai_layer.machine_learning_service.ml_model_deployment_cli"]
+    command = [sys.executable, "-P", "-m", "deployledger.app"]
     subprocess.Popen(
         [*command, "resume", str(deployment_id), "--output", "json"],
         stdin=subprocess.DEVNULL,

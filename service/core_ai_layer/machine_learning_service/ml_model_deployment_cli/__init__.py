@@ -1,30 +1,5 @@
-"""The command ``deployledger``: the command line's adapter, given the composed service.
+"""The command line's entry point of earlier installations; it is in `deployledger.app`."""
 
-A package beside the service's own, so that ``--help`` does not import the service.
-"""
+from deployledger.app.command_line import main
 
-import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from deployledger.service.deployment_service import DeploymentService
-
-
-def main() -> None:
-    """Run the command line."""
-    try:
-        from deployledger.adapters.cli import run
-    except ModuleNotFoundError as error:  # installed without what it depends on, to verify evidence
-        if (error.name or "").startswith(("deployledger", "core_ai_layer")):
-            raise
-        sys.exit(
-            f"Error: deployledger is installed without the package {error.name!r}, which this needs.\n"
-            "Install it with its dependencies, not --no-deps; `deployledger-verify-evidence` works without."
-        )
-    run(_open_service)
-
-
-def _open_service() -> "DeploymentService":
-    from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-
-    return MLModelDeploymentService.local(resume=False)
+__all__ = ["main"]

@@ -29,6 +29,7 @@ from deployledger.adapters.event_log.moving.lines import (
 from deployledger.adapters.event_log.moving.root import GrowingRoot
 from deployledger.domain.event_log import EventLog, EventRecord, Exported, KeyRecord, MovingProgress
 from deployledger.domain.exceptions import ConfigurationError, ConflictError, EventLogError
+from deployledger.service.local_files import expanded
 from deployledger.service.private_files import open_file
 
 _LINES_PER_MEMBER = 4_000
@@ -46,7 +47,7 @@ def export_log(
 ) -> Exported:
     """Write the whole log, as it is when this first begins, into a file; see ``EventLog.export_to``."""
     begin = time.monotonic()
-    target = Path(file).expanduser().absolute()
+    target = expanded(file).absolute()
     until = log.position()
     _check_is_free(target, replace)
     try:

@@ -25,6 +25,7 @@ from deployledger.adapters.event_log.moving.staging import Staged, Staging, log_
 from deployledger.domain.event_log import EventRecord, Imported, KeyRecord, MovingProgress
 from deployledger.domain.exceptions import ConfigurationError, ConflictError, EventLogError
 from deployledger.domain.times import corrects_clock
+from deployledger.service.local_files import expanded
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.log import DatabaseEventLog
@@ -44,7 +45,7 @@ def import_log(
 ) -> Imported:
     """Fill a log, which has no events, with all of another one; see ``EventLog.import_from``."""
     begin = time.monotonic()
-    source = Path(file).expanduser().absolute()
+    source = expanded(file).absolute()
     with _opened(source) as opened:
         database = log.schema_state().database
         events = log.position()

@@ -32,6 +32,7 @@ from deployledger.adapters.sqlite import advice, integrity
 from deployledger.domain.event_log import CommandKey, EventRecord, KeyedEvent, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import VERIFY_HINT, EventLogError, UndecodableEventError
 from deployledger.domain.findings import Finding
+from deployledger.service.local_files import expanded
 from deployledger.service.private_files import make_file, make_folder, refusal
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class SQLiteEventLog(DatabaseEventLog):
     """
 
     def __init__(self, path: Path | None, *, patience: float) -> None:
-        self._path = path.expanduser().absolute() if path else None
+        self._path = expanded(path).absolute() if path else None
         self._name = (
             str(self._path) if self._path else f"file:deployledger-{uuid4().hex}?mode=memory&cache=shared"
         )

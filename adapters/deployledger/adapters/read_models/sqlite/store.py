@@ -52,6 +52,7 @@ from deployledger.projections.store import (
     StoredRow,
     UnreliableReadModelsError,
 )
+from deployledger.service.local_files import expanded
 from deployledger.service.private_files import make_file, make_folder, open_file
 
 SCHEMA_VERSION = 2
@@ -90,7 +91,7 @@ class SQLiteReadModels:
     """
 
     def __init__(self, path: Path | None, *, described_as: str | None = None) -> None:
-        self._path = path.expanduser().absolute() if path else None
+        self._path = expanded(path).absolute() if path else None
         self._described_as = described_as or str(self._path or "memory")
         self._process = os.getpid()
         self._is_closed = False

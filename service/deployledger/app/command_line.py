@@ -1,0 +1,30 @@
+"""The command ``deployledger``: the command line's adapter, given the composed service."""
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deployledger.service.deployment_service import DeploymentService
+
+
+def main() -> None:
+    """Run the command line."""
+    from deployledger.adapters.environment import forget_empty_variables
+
+    forget_empty_variables()
+    try:
+        from deployledger.adapters.cli import run
+    except ModuleNotFoundError as error:  # installed without what it depends on, to verify evidence
+        if (error.name or "").startswith("deployledger"):
+            raise
+        sys.exit(
+            f"Error: deployledger is installed without the package {error.name!r}, which this needs.\n"
+            "Install it with its dependencies, not --no-deps; `deployledger-verify-evidence` works without."
+        )
+    run(_open_service)
+
+
+def _open_service() -> "DeploymentService":
+    from deployledger.app.composed_service import MLModelDeploymentService
+
+    return MLModelDeploymentService.local(resume=False)
