@@ -1,6 +1,7 @@
 """What a projection may not be, and what cannot be asked of read models: each its own clear error."""
 
 import threading
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -66,9 +67,9 @@ def test_what_cannot_be_opened_is_refused(database_url: str) -> None:
     with opened(database_url) as models:
         log: Any = models.log
         with pytest.raises(ConfigurationError, match="Two projections are called 'counts'"):
-            open_read_models(log, projections=[COUNTS, COUNTS])
+            open_read_models(log, projections=[COUNTS, replace(COUNTS, version=COUNTS.version + 1)])
         with pytest.raises(ConfigurationError, match="Two projections are called 'deployment_list'"):
-            open_read_models(log, projections=[DEPLOYMENT_LIST])
+            open_read_models(log, projections=[replace(DEPLOYMENT_LIST, version=99)])
         with pytest.raises(ConfigurationError, match="odd cannot be stored"):
             open_read_models(log, projections=[projection(row_type=NotJson)])
         with pytest.raises(ConfigurationError, match="is no Projection"):

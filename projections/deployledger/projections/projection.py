@@ -130,6 +130,29 @@ class Projection(Generic[Row]):
         return f"{self.name} version {self.version}"
 
     @property
+    def origin(self) -> str:
+        """Which version it is, and whose fold, as people find it."""
+        apply = getattr(self.apply, "__qualname__", repr(self.apply))
+        module = getattr(self.apply, "__module__", None) or self.row_type.__module__
+        return f"version {self.version}, applied by {module}:{apply}"
+
+    def is_same_as(self, other: "Projection[Any]") -> bool:
+        """Return whether another one is this one, be it that their module was imported under two names."""
+        return self is other or (self._definition() is not None and self._definition() == other._definition())
+
+    def _definition(self) -> tuple[Any, ...] | None:
+        """Return what it is made of; None if that is more than the code of a file."""
+        functions = [it for it in (self.apply, self.key) if it is not None]
+        codes = [getattr(it, "__code__", None) for it in functions]
+        if None in codes or any(getattr(it, "__closure__", None) for it in functions):
+            return None
+        return (
+            (self.name, self.version, self.topics, self.columns, self.indexes, self.counted, self.temporal),
+            (self.row_bytes, self.row_type.__qualname__, list(self.row_type.model_fields)),
+            [(code.co_filename, code) for code in codes if code is not None],
+        )
+
+    @property
     def is_by_stream(self) -> bool:
         """Whether each stream has a row of its own."""
         return self.key is None

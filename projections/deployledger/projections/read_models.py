@@ -137,9 +137,12 @@ class ReadModels:
         for group in groups:
             for projection in group:
                 if projection.name in self.projections:
+                    before = self.projections[projection.name]
                     raise ConfigurationError(
-                        f"Two projections are called {projection.name!r}.",
-                        hint="Give one of them another name.",
+                        f"Two projections are called {projection.name!r}: {before.origin}, and "
+                        f"{projection.origin}.",
+                        hint="Give one of them another name, or leave it out where projections are given: in "
+                        "the argument `projections` or in DEPLOYLEDGER_PROJECTIONS.",
                     )
                 self.projections[projection.name] = projection
                 self._groups[projection.name] = tuple(group)

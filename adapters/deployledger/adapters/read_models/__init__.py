@@ -50,12 +50,16 @@ def open_read_models(
         pool_size: how many connections read at the same time, at most (another PostgreSQL database).
 
     Raises:
-        ConfigurationError: if the URL is not supported, or two projections have the same name.
+        ConfigurationError: if the URL is not supported, or two different projections have the same name.
     """
+    distinct: list[Projection[Any]] = []
     for projection in projections:
         if not isinstance(projection, Projection):
             raise ConfigurationError(f"{projection!r} is no Projection.")
+        if any(projection.is_same_as(other) for other in (*BUILT_IN, *distinct)):
+            continue  # as when an application gives it, and the setting names it for the command line
         projection.check_storable()
+        distinct.append(projection)
 
     def fill(models: ReadModels, tasks: Sequence[Task], progress: Callable[[int], None]) -> None:
         from deployledger.adapters.read_models.workers import fill_with_workers
@@ -76,7 +80,7 @@ def open_read_models(
     return ReadModels(
         log,
         _open_store(log, url, pool_size),
-        [*BUILT_IN_GROUPS, *((projection,) for projection in projections)],
+        [*BUILT_IN_GROUPS, *((projection,) for projection in distinct)],
         process=f"{socket.gethostname()}:{os.getpid()}",
         largest_row=largest_row,
         fill=fill,
