@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from deployledger.adapters.local.gateway.forwarding import ClientConnection
+from deployledger.adapters.local.gateway.exchange import RequestMemory
+from deployledger.adapters.local.gateway.forwarding import LOSSES_PER_SERVER, ClientConnection
 from deployledger.adapters.local.gateway.listeners import Listeners
 from deployledger.adapters.local.gateway.messages import GatewayError, RevisionSpec
 from deployledger.adapters.local.gateway.replica import Replica
@@ -24,7 +25,8 @@ class Gateway:
 
     def __init__(self, host: str) -> None:
         self.closed = asyncio.Event()
-        self._listeners = Listeners(host, lambda: ClientConnection(self._pick))
+        memory = RequestMemory()
+        self._listeners = Listeners(host, lambda: ClientConnection(self, memory))
         self._revisions: dict[int, Revision] = {}
         self._current: Revision | None = None
         self._turn = 0
@@ -113,24 +115,35 @@ class Gateway:
             },
         }
 
+    @property
+    def count(self) -> int:
+        """How many replicas the current revision has, ready or not."""
+        return 0 if self._current is None else len(self._current.replicas)
+
+    async def pick(self, losses: Mapping[object, int]) -> Replica | None:
+        """Return the ready replicas of the current revision in turn; wait a while for the first one.
+
+        Args:
+            losses: how often a process lost the request; see `Backends`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PICK_SECONDS
+        while self._current is not None and loop.time() < deadline:
+            ready = [(losses.get(replica.process, 0), replica) for replica in self._current.ready_replicas]
+            fewest = min((lost for lost, _ in ready), default=LOSSES_PER_SERVER)
+            if fewest < LOSSES_PER_SERVER:
+                replicas = [replica for lost, replica in ready if lost == fewest]
+                self._turn += 1
+                return replicas[self._turn % len(replicas)]
+            await asyncio.sleep(_POLL_SECONDS)
+        return None
+
     def _keep_ports(self) -> None:
         self._listeners.keep({revision.port for revision in self._revisions.values()})
 
     async def _stop_all(self, revisions: list[Revision]) -> None:
         move = self._current is not None
         await asyncio.gather(*(revision.stop(move_connections=move) for revision in revisions))
-
-    async def _pick(self) -> Replica | None:
-        """Return the ready replicas of the current revision in turn; wait a while for the first one."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _PICK_SECONDS
-        while self._current is not None and loop.time() < deadline:
-            replicas = self._current.ready_replicas
-            if replicas:
-                self._turn += 1
-                return replicas[self._turn % len(replicas)]
-            await asyncio.sleep(_POLL_SECONDS)
-        return None
 
     def _find(self, number: int) -> Revision:
         if number not in self._revisions:

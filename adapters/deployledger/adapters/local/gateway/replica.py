@@ -30,7 +30,7 @@ class NotReadyError(Exception):
         self.exit_status = exit_status
 
 
-@dataclass
+@dataclass(eq=False)
 class _Incarnation:
     """One process of a replica, and the task that copies its output to the log."""
 
@@ -75,6 +75,11 @@ class Replica:
     def port(self) -> int:
         """Where it listens, on 127.0.0.1."""
         return self._reserved.number
+
+    @property
+    def process(self) -> object:
+        """What tells the process that runs now from the one before."""
+        return self._incarnation
 
     async def start(self) -> None:
         """Start the process and wait until it is ready; from then on a process that dies is replaced.
