@@ -5,34 +5,48 @@ python -m docs.generate --check  fails, and names them, if they differ from the 
 """
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
+from rich.text import Text
+from typer.main import get_command
+
+from deployledger.adapters.cli.app import app as cli
+from deployledger.adapters.cli.help import Group
 from deployledger.domain.lifecycle import LIFECYCLE
 from deployledger.domain.lifecycle_chart import markdown
 
 DOCS = Path(__file__).parent
+_WIDTH = 100
 
 
 def pages() -> dict[Path, str]:
     """Return the generated pages."""
-    reference = subprocess.run(
-        [
-            Path(sys.executable).with_name("typer"),
-            "deployledger.adapters.cli.app",
-            "utils",
-            "docs",
-            "--name",
-            "deployledger",
-            "--title",
-            "The command line",
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    return {DOCS / "lifecycle.md": markdown(LIFECYCLE), DOCS / "cli.md": reference.rstrip() + "\n"}
+    return {DOCS / "lifecycle.md": markdown(LIFECYCLE), DOCS / "cli.md": _command_line()}
+
+
+def _command_line() -> str:
+    """Return the help of all commands, in the groups that it has on a terminal."""
+    app = cast("Group", get_command(cli))
+    context = app.make_context("deployledger", [], resilient_parsing=True, terminal_width=_WIDTH)
+    page = ["# The command line", "", app.help or ""]
+    for panel, names in app.panels().items():
+        page += ["", f"## {panel}", ""]
+        page += [f"* [`{name}`](#deployledger-{name}): {text}" for name, text in names.items()]
+    for panel in app.panels().values():
+        for name in panel:
+            page += _pages_of(app.commands[name], name, context)
+    return "\n".join(page) + "\n"
+
+
+def _pages_of(command: Any, name: str, parent: Any) -> list[str]:
+    context = command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=_WIDTH)
+    help_text = Text.from_ansi(command.get_help(context)).plain
+    page = ["", f"## deployledger {context.command_path.partition(' ')[2]}", "", "```text", help_text, "```"]
+    for child, subcommand in getattr(command, "commands", {}).items():
+        page += _pages_of(subcommand, child, context)
+    return page
 
 
 def main() -> int:

@@ -283,8 +283,8 @@ def test_a_list_that_cannot_be(several: CommandLine, arguments: list[str], said:
 
 
 def test_the_statuses_are_those_of_the_service(tmp_path: Path) -> None:
-    cli = CommandLine(tmp_path / "home", {"COLUMNS": "300"})
-    assert f"<{'|'.join(DeploymentStatus)}>" in cli.run("list", "--help").stdout
+    shown = " ".join(CommandLine(tmp_path / "home").run("list", "--help").stdout.split())
+    assert f"[one of: {', '.join(DeploymentStatus)}]" in shown
 
 
 # Bad input ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -20,15 +21,24 @@ from deployledger.adapters.cli import (
     status_commands,
     streams,
 )
+from deployledger.adapters.cli.help import Commands
 from deployledger.adapters.cli.session import ExitCode, OpenService, Output, Session, session_for, use
 
-app = typer.Typer(
+_SUMMARY = "Deploy machine-learning models, and keep a history of every change that can be proven."
+_START = """\
+Deploy:  deployledger deploy model.onnx --name my-model
+Look:    deployledger status my-model
+Learn:   deployledger demo, deployledger --help
+"""
+_WIDEST_HELP = 100
+
+app = Commands(
     name="deployledger",
-    help="Deploy machine-learning models, with a complete history of how that came to be.",
-    no_args_is_help=True,
+    help=_SUMMARY,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP},
 )
 
 
@@ -90,9 +100,12 @@ def _asks_for_json(arguments: list[str]) -> bool:
 
 def _refuse(error: Any) -> NoReturn:
     """Print what is wrong with the command as it was typed, as other errors are printed."""
-    if type(error).__name__ == "NoArgsIsHelpError":  # its help is printed
-        raise SystemExit(int(ExitCode.USAGE))
     context = error.ctx
+    if type(error).__name__ == "NoArgsIsHelpError":
+        from rich.text import Text
+
+        session_for().show(Text.from_ansi(context.get_help()))
+        raise SystemExit(int(ExitCode.USAGE))
     command = context.command_path if context is not None else "deployledger"
     hint = getattr(error, "hint", "") or f"Run `{command} --help` for its usage."
     _session().fail(error.format_message(), hint, ExitCode.USAGE, "usage")
@@ -108,19 +121,28 @@ def _print_version(is_asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Deploy machine-learning models, with a complete history of how that came to be."""
+    """Say what to do first, if there is no command."""
+    if context.invoked_subcommand is None:
+        streams.answer().write(_START)
+        raise typer.Exit(int(ExitCode.USAGE))
 
 
 def lifecycle(
     output: Annotated[
-        Literal["mermaid", "json"], typer.Option("--output", "-o", help="A diagram, or the table.")
+        Literal["mermaid", "json"], typer.Option("--output", "-o", help="Print a diagram or the table.")
     ] = "mermaid",
 ) -> None:
-    """Print the lifecycle that every deployment follows."""
+    """Print the lifecycle that every deployment follows.
+
+    Examples:
+        deployledger lifecycle
+        deployledger lifecycle -o json
+    """
     from deployledger.domain.lifecycle import LIFECYCLE
     from deployledger.domain.lifecycle_chart import mermaid, table
 
@@ -131,37 +153,48 @@ def lifecycle(
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave it serving at the end.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the deployment running at the end.")] = False,
 ) -> None:
-    """Deploy a real model, predict with it, update it under load, look at its history, delete it."""
+    """Deploy a sample model, query it, update it under load, show its history, and delete it.
+
+    Examples:
+        deployledger demo
+        deployledger demo --keep
+    """
     from deployledger.adapters.cli.demo import run_demo
 
     run_demo(session_for(), keep=keep)
 
 
-for _command in (
-    deployment_commands.deploy,
-    deployment_commands.update,
-    deployment_commands.rollback,
-    deployment_commands.retry,
-    deployment_commands.cancel,
-    deployment_commands.delete,
-    deployment_commands.resume,
-    status_commands.status,
-    status_commands.list_,
-    past_commands.history,
-    past_commands.diff,
-    replay_command.replay,
-    status_commands.logs,
-    lifecycle,
-    demo,
-):
-    app.command(_command.__name__.rstrip("_"))(_command)
+_COMMANDS: dict[str, tuple[Callable[..., None] | Commands, ...]] = {
+    "Deploy": (
+        deployment_commands.deploy,
+        deployment_commands.update,
+        deployment_commands.rollback,
+        deployment_commands.retry,
+        deployment_commands.cancel,
+        deployment_commands.delete,
+        deployment_commands.resume,
+        demo,
+    ),
+    "Look": (status_commands.status, status_commands.list_, status_commands.logs, lifecycle),
+    "Look back": (past_commands.history, past_commands.diff),
+    "Prove": (audit_commands.audit, replay_command.replay),
+    "Operate": (
+        log_commands.database,
+        log_commands.log,
+        projection_commands.projections,
+        artifact_commands.artifacts,
+    ),
+}
+"""The commands by what they are for, in the order in which help has them."""
+
 audit_commands.audit.command()(evidence_commands.export)
 audit_commands.audit.command()(evidence_commands.verify_evidence)
 log_commands.log.command()(clock_command.correct_clock)
-app.add_typer(artifact_commands.artifacts, name="artifacts")
-app.add_typer(log_commands.database, name="db")
-app.add_typer(log_commands.log, name="log")
-app.add_typer(projection_commands.projections, name="projections")
-app.add_typer(audit_commands.audit, name="audit")
+for _panel, _commands in _COMMANDS.items():
+    for _command in _commands:
+        if isinstance(_command, Commands):
+            app.add_typer(_command, rich_help_panel=_panel)
+        else:
+            app.command(_command.__name__.rstrip("_"), rich_help_panel=_panel)(_command)

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from deployledger.adapters.cli.findings import print_finding
+from deployledger.adapters.cli.help import Commands
 from deployledger.adapters.cli.session import (
     ExitCode,
     Interruptible,
@@ -19,12 +18,16 @@ if TYPE_CHECKING:
     from deployledger.service.deployment_service import DeploymentService
     from deployledger.service.stored_files import StoredFiles
 
-artifacts = typer.Typer(help="List and verify the models and images that are stored.", no_args_is_help=True)
+artifacts = Commands(name="artifacts", help="List and verify the stored models and images.")
 
 
 @artifacts.command("list")
 def list_(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """List the stored models and images with their sizes and the revisions that use them."""
+    """List the stored models and images, their sizes, and the revisions that use them.
+
+    Examples:
+        deployledger artifacts list
+    """
     session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> "list[StoredFiles]":
@@ -45,10 +48,13 @@ def list_(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
 
 @artifacts.command()
 def verify(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Read all stored models and images, and report what does not match the event log.
+    """Verify the stored models and images against the event log.
 
     Nothing is changed: damaged files are never used, and are replaced when they are needed. Exit code 1 if
     something is damaged, 0 if there are only warnings.
+
+    Examples:
+        deployledger artifacts verify
     """
     session = session_for(output, verbose)
 

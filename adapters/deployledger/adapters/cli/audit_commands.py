@@ -10,6 +10,7 @@ import typer
 from deployledger.adapters.cli import marks, units
 from deployledger.adapters.cli.files import file_of_a_pair, file_to_read, no_stream, place_to_read
 from deployledger.adapters.cli.findings import print_finding
+from deployledger.adapters.cli.help import Commands
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
     ExitCode,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from deployledger.projections.ledger.verifying import Audited
     from deployledger.service.deployment_service import DeploymentService
 
-audit = typer.Typer(help="Prove that the record was not edited.", no_args_is_help=True)
+audit = Commands(name="audit", help="Prove that the record was not edited.")
 
 _T = TypeVar("_T")
 _MOST_SHOWN = 20
@@ -52,7 +53,7 @@ PublicKeysOption = Annotated[
     typer.Option(
         "--key",
         metavar="FILE",
-        help="A public key whose signatures count; may be repeated.",
+        help="A public key whose signatures count; repeatable.",
         parser=file_to_read,
         show_default="the one beside DEPLOYLEDGER_AUDIT_KEY",
     ),
@@ -64,24 +65,28 @@ def keygen(
     name: Annotated[
         str,
         typer.Option(
-            help="Whose key it is, like example.com/deployments: the origin of its checkpoints.",
+            help="The owner of the key, for example example.com/deployments: the origin of its checkpoints.",
             show_default=False,
         ),
     ],
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
-            help="Where the private key is written; the public one is FILE.pub.",
+            metavar="FILE",
+            help="The file for the private key; the public key goes to FILE.pub.",
             parser=file_of_a_pair,
             show_default="DEPLOYLEDGER_AUDIT_KEY",
         ),
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Make a pair of keys: the private one signs checkpoints, with the public one anybody verifies them.
+    """Create a key pair: the private key signs checkpoints, the public key verifies them.
 
-    Keep the private key where who can change the database cannot read it, and give the public one away.
+    Keep the private key where those who can change the database cannot read it. Give the public key to
+    everyone who verifies.
+
+    Examples:
+        deployledger audit keygen ledger.key --name example.com/deployments
     """
     session = session_for(output)
     with session.errors():
@@ -119,17 +124,21 @@ def checkpoint(
         typer.Option(
             metavar="PLACE",
             parser=no_stream,
-            help="A folder or URI to publish it in as well.",
+            help="A folder or URI to publish it to as well.",
             show_default="DEPLOYLEDGER_CHECKPOINTS",
         ),
     ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Sign the state of the log as it is now, and print the signed note.
+    """Sign the current state of the log, and print the signed note.
 
-    It is kept in the database. Publish it where who can change the database cannot change it: what comes
-    behind the last checkpoint that was published could be edited unseen.
+    The checkpoint is also stored in the database. Publish it where those who can change the database cannot
+    change it: edits to events after the last published checkpoint cannot be detected.
+
+    Examples:
+        deployledger audit checkpoint
+        deployledger audit checkpoint --key ledger.key --to checkpoints/
     """
     session = session_for(output, verbose)
 
@@ -161,7 +170,12 @@ def root(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Print the root of the Merkle tree over the log: it stands for every event up to a position."""
+    """Print the root of the log's Merkle tree, which stands for every event up to a position.
+
+    Examples:
+        deployledger audit root
+        deployledger audit root --size 1234
+    """
     session = session_for(output, verbose)
 
     def work(ledger: "Ledger") -> tuple[int, bytes]:
@@ -179,7 +193,7 @@ def root(
 def prove(
     position: Annotated[
         int | None,
-        typer.Argument(metavar="[POSITION]", help="The event's position in the log.", show_default=False),
+        typer.Argument(metavar="POSITION", help="The event's position in the log.", show_default=False),
     ] = None,
     size: Annotated[
         int | None,
@@ -202,10 +216,14 @@ def prove(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Print the proof (RFC 6962) that an event is in the log: its leaf, and the hashes up to the root.
+    """Print the proof (RFC 6962) that an event is in the log: its leaf and the hashes up to the root.
 
     With --consistency, print the proof that the log only grew between two checkpoints. `deployledger audit
     verify-consistency` checks it without the database.
+
+    Examples:
+        deployledger audit prove 1234
+        deployledger audit prove --consistency 1000 1234
     """
     session = session_for(output, verbose)
     if (position is None) == (consistency is None) or (size is not None and consistency is not None):
@@ -298,6 +316,9 @@ def verify_consistency(
     """Verify that a log only grew between two checkpoints, without any database.
 
     Exit code 0 if it did, 1 if that is not proven, 2 if a file cannot be read.
+
+    Examples:
+        deployledger audit verify-consistency proof.txt --earlier first.txt --later second.txt
     """
     session = session_for(output)
     with session.errors(), Interruptible():
@@ -353,7 +374,7 @@ def verify(
         typer.Option(
             metavar="PLACE",
             parser=place_to_read,
-            help="A checkpoint that was kept elsewhere, or a folder or URI with some; may be repeated.",
+            help="A checkpoint that was kept elsewhere, or a folder or URI of checkpoints; repeatable.",
             show_default="DEPLOYLEDGER_CHECKPOINTS",
         ),
     ] = None,
@@ -363,7 +384,7 @@ def verify(
         typer.Option(
             metavar="FILE",
             parser=place_to_read,
-            help="A checkpoint up to which it was verified before: only what came behind it is read.",
+            help="The checkpoint of an earlier verification: only later events are read.",
             show_default=False,
         ),
     ] = None,
@@ -371,12 +392,16 @@ def verify(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Verify the event log: that nothing in it was changed, removed, moved or put in between.
+    """Verify that no event of the log was changed, removed, moved or inserted.
 
     Every event is read and hashed; the tree is compared with every checkpoint, given or in the database;
     order, versions of streams, the lifecycle, idempotency keys and the database itself are checked. Exit code
     0 if nothing is wrong and a checkpoint proves it, 1 otherwise, 2 if the log could not be verified.
-    What this cannot detect is listed below.
+    What this cannot detect is listed in the answer.
+
+    Examples:
+        deployledger audit verify
+        deployledger audit verify --checkpoint checkpoints/ --key ledger.key.pub
     """
     session = session_for(output, verbose)
     session.reports_clock = True

@@ -38,6 +38,10 @@ def correct_clock(
     While the clock is ahead, events are recorded at times in the future, and so are all events after them.
     None of them is changed: the correction is an event of its own, after which times follow the clock again.
     Set the clock first, and stop every process that still has the wrong one.
+
+    Examples:
+        deployledger log correct-clock
+        deployledger log correct-clock --yes
     """
     session = session_for(output, verbose)
     session.reports_clock = True

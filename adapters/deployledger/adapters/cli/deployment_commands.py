@@ -29,52 +29,61 @@ if TYPE_CHECKING:
 
     _Told = tuple[DeploymentStatusResponse, tuple[datetime, datetime] | None]
 
-WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the work is done.")]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the operation is complete.")]
 TimeoutOption = Annotated[
     float | None,
     typer.Option(
         min=0.0,
-        help="Seconds to wait; after that the work goes on in the background.",
+        help="Seconds to wait; the operation then continues in the background.",
         show_default="no limit",
     ),
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model-uri", help="Another model.", parser=no_stream, show_default="the same model"),
+    typer.Option("--model-uri", help="The new model.", parser=no_stream, show_default="the same model"),
 ]
-ReplicasOption = Annotated[int | None, typer.Option(help="How many copies serve.", show_default="1")]
-PortOption = Annotated[int | None, typer.Option(help="The port to serve on.", show_default="a free one")]
+ReplicasOption = Annotated[
+    int | None, typer.Option(help="The number of replicas; 1 for a new deployment.", show_default=False)
+]
+PortOption = Annotated[
+    int | None,
+    typer.Option(help="The port to serve on; a free one for a new deployment.", show_default=False),
+]
 ServingImageOption = Annotated[
-    str | None, typer.Option(help="The container image to serve with.", show_default=False)
+    str | None, typer.Option(help="The container image that serves the model.", show_default=False)
 ]
-CpuOption = Annotated[str | None, typer.Option(help="CPU for each replica, as in 500m.", show_default=False)]
+CpuOption = Annotated[str | None, typer.Option(help="CPU per replica, for example 500m.", show_default=False)]
 MemoryOption = Annotated[
-    str | None, typer.Option(help="Memory for each replica, as in 1Gi.", show_default=False)
+    str | None, typer.Option(help="Memory per replica, for example 1Gi.", show_default=False)
 ]
-GpuOption = Annotated[str | None, typer.Option(help="GPUs for each replica.", show_default=False)]
+GpuOption = Annotated[str | None, typer.Option(help="GPUs per replica.", show_default=False)]
 TagOption = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; may be repeated.", show_default=False)
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; repeatable.", show_default=False)
 ]
 InputOption = Annotated[
     str | None,
     typer.Option(
         "--input",
-        help="The input of a batch job, CSV or JSON lines; - keeps a copy of standard input.",
+        help="The input of a batch job: CSV or JSON lines; - copies standard input.",
         show_default=False,
     ),
 ]
 OutputUriOption = Annotated[
     str | None,
-    typer.Option(help="Where a batch job writes its predictions.", parser=no_stream, show_default=False),
+    typer.Option(
+        help="The file to which a batch job writes its predictions.", parser=no_stream, show_default=False
+    ),
 ]
 
 KeyOption = Annotated[
     str | None,
-    typer.Option(help="A name for this command: repeated with it, it takes effect once.", show_default=False),
+    typer.Option(
+        help="A key of your choice: commands repeated with it take effect once.", show_default=False
+    ),
 ]
 ExpectedVersionOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Refuse if the deployment is not at this version any more.", show_default=False),
+    typer.Option(min=1, help="Refuse if the deployment has changed since this version.", show_default=False),
 ]
 
 
@@ -91,7 +100,7 @@ def deploy(
     name: Annotated[str, typer.Option(help="The deployment's name.", show_default=False)],
     type_: Annotated[
         Literal["api_service", "batch_inference_job", "edge_device"],
-        typer.Option("--type", help="What to make of the model."),
+        typer.Option("--type", help="How the model runs."),
     ] = "api_service",
     replicas: ReplicasOption = None,
     port: PortOption = None,
@@ -105,7 +114,7 @@ def deploy(
     update_existing: Annotated[
         bool,
         typer.Option(
-            "--update-existing", help="If the name is in use, make that deployment what is given here."
+            "--update-existing", help="If the name is in use, update that deployment to this request."
         ),
     ] = False,
     idempotency_key: KeyOption = None,
@@ -114,7 +123,14 @@ def deploy(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Deploy a model: fetch it, package it, and serve it or run it."""
+    """Deploy a model: fetch it, package it, then serve it or run it as a batch job.
+
+    Examples:
+        deployledger deploy model.onnx --name iris --replicas 2
+        deployledger deploy models:/wine/2 --name wine --tag team=flowers
+        deployledger deploy model.onnx --name scores --type batch_inference_job \
+            --input rows.csv --output-uri scores.csv
+    """
     session = session_for(output, verbose)
     input_uri = _input(session, input_uri)
 
@@ -151,7 +167,7 @@ def update(
     deployment: Reference,
     model_uri: ModelOption = None,
     name: Annotated[
-        str | None, typer.Option(help="Another name, also in the model's URLs.", show_default="the same name")
+        str | None, typer.Option(help="The new name, also in the model's URLs.", show_default="the same name")
     ] = None,
     replicas: ReplicasOption = None,
     port: PortOption = None,
@@ -169,9 +185,13 @@ def update(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Make a new revision; what is not given stays as it is.
+    """Update a deployment to a new revision; options not given keep their values.
 
-    What serves goes on serving until the new revision is ready.
+    The old revision keeps serving until the new one is ready.
+
+    Examples:
+        deployledger update iris --model-uri model-v2.onnx
+        deployledger update iris --replicas 3 --tag team=flowers
     """
     session = session_for(output, verbose)
     input_uri = _input(session, input_uri)
@@ -211,7 +231,7 @@ def update(
 
 def rollback(
     deployment: Reference,
-    to_revision: Annotated[int, typer.Option(help="The revision to go back to.", show_default=False)],
+    to_revision: Annotated[int, typer.Option(help="The revision to return to.", show_default=False)],
     expected_version: ExpectedVersionOption = None,
     idempotency_key: KeyOption = None,
     wait: WaitOption = True,
@@ -219,7 +239,11 @@ def rollback(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Go back to an earlier revision, from the very same bytes."""
+    """Roll back to an earlier revision, from exactly the same bytes.
+
+    Examples:
+        deployledger rollback iris --to-revision 1
+    """
     _command_on(
         session_for(output, verbose),
         deployment,
@@ -240,7 +264,11 @@ def retry(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Try again what failed or was cancelled."""
+    """Retry what failed or was cancelled.
+
+    Examples:
+        deployledger retry iris
+    """
     _command_on(
         session_for(output, verbose),
         deployment,
@@ -259,7 +287,11 @@ def cancel(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Call off what is in progress; what served before goes on serving."""
+    """Cancel the operation in progress; an earlier revision keeps serving.
+
+    Examples:
+        deployledger cancel iris
+    """
     session = session_for(output, verbose)
 
     async def command(service: "DeploymentService") -> "_Told":
@@ -284,7 +316,11 @@ def delete(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Stop a deployment and delete it. Its history stays."""
+    """Stop and delete a deployment; its history is kept.
+
+    Examples:
+        deployledger delete iris
+    """
     _command_on(
         session_for(output, verbose),
         deployment,
@@ -304,7 +340,11 @@ def resume(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Go on with a job that was interrupted, or start again a server that is gone."""
+    """Resume an interrupted operation, or restart a server that is gone.
+
+    Examples:
+        deployledger resume iris
+    """
     _command_on(
         session_for(output, verbose),
         deployment,

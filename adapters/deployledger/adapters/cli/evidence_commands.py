@@ -53,34 +53,36 @@ def export(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Of everything that was recorded from this time on: 2026-03-01T00:00Z, or an age: 3d.",
+            help="Only events recorded at or after this time: 2026-03-01T00:00Z, or an age such as 3d.",
             show_default=False,
         ),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option(
-            metavar="TIME", help="Of everything that was recorded before this time.", show_default=False
-        ),
+        typer.Option(metavar="TIME", help="Only events recorded before this time.", show_default=False),
     ] = None,
     continues: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CHECKPOINT",
             help="Prove that the log continues this checkpoint (a file, folder or URI) or earlier "
-            "evidence; may be repeated.",
+            "evidence; repeatable.",
             parser=place_to_read,
             show_default=False,
         ),
     ] = None,
     key: KeyOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Write evidence of a deployment, or of a range of time, that others verify without the database.
+    """Export evidence of a deployment or a range of time, which others verify without the database.
 
-    It is a ZIP file with the events, a proof for each, a signed checkpoint, and a report for people.
+    The evidence is a ZIP file with the events, a proof for each, a signed checkpoint, and a report.
+
+    Examples:
+        deployledger audit export iris.zip --deployment iris --key ledger.key
+        deployledger audit export march.zip --since 2026-03-01T00:00Z --until 2026-04-01T00:00Z
     """
     session = session_for(output, verbose)
     session.is_aside = file == STANDARD
@@ -163,8 +165,7 @@ def verify_evidence(
         list[Path],
         typer.Option(
             metavar="FILE",
-            help="The owner's public key, as the owner gave it to you; may be repeated after a change of "
-            "keys.",
+            help="The owner's public key, as you got it from the owner; repeatable after a change of keys.",
             parser=file_to_read,
             show_default=False,
         ),
@@ -173,8 +174,8 @@ def verify_evidence(
         list[Path] | None,
         typer.Option(
             metavar="PLACE",
-            help="A checkpoint, a folder with some, or evidence that you kept, which the log must continue; "
-            "may be repeated.",
+            help="A checkpoint, a folder of checkpoints, or evidence that you kept, which the log must "
+            "continue; repeatable.",
             parser=file_to_read,
             show_default=False,
         ),
@@ -183,19 +184,23 @@ def verify_evidence(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A consistency proof from an --earlier state, if the evidence has none; may be repeated.",
+            help="A consistency proof from an --earlier state, if the evidence has none; repeatable.",
             parser=file_to_read,
             show_default=False,
         ),
     ] = None,
     most_bytes: Annotated[
-        int, typer.Option(min=1, metavar="BYTES", help="How many bytes it may have when unpacked.")
+        int,
+        typer.Option(min=1, metavar="BYTES", help="The most bytes that the evidence may have when unpacked."),
     ] = 1 << 30,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Verify evidence, without any database.
 
     Exit code 0 if everything was checked and nothing is wrong, 1 if not, 2 if it cannot be read.
+
+    Examples:
+        deployledger audit verify-evidence iris.zip --key ledger.key.pub
     """
     session = session_for(output)
     with session.errors(), Interruptible():

@@ -21,27 +21,25 @@ if TYPE_CHECKING:
 
 StatusFilter = Annotated[
     Literal["creating", "updating", "active", "failed", "deleting", "delete_failed", "inactive"] | None,
-    typer.Option(help="Only those with this status.", show_default=False),
+    typer.Option(help="Filter by status.", show_default=False),
 ]
 NameFilter = Annotated[
     str | None,
-    typer.Option(help="Only those with this in their name, in upper or lower case.", show_default=False),
+    typer.Option(help="Filter by name (case-insensitive substring).", show_default=False),
 ]
 TagFilter = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="KEY[=VALUE]", help="Only those with this tag; may be repeated.", show_default=False
-    ),
+    typer.Option(metavar="KEY[=VALUE]", help="Filter by tag; repeatable.", show_default=False),
 ]
 ModelFilter = Annotated[
     str | None,
     typer.Option(
-        "--model-uri", metavar="PREFIX", help="Only those whose model URI begins so.", show_default=False
+        "--model-uri", metavar="PREFIX", help="Filter by the beginning of the model URI.", show_default=False
     ),
 ]
 TypeFilter = Annotated[
     Literal["api_service", "batch_inference_job", "edge_device"] | None,
-    typer.Option("--type", help="Only those of this type.", show_default=False),
+    typer.Option("--type", help="Filter by type.", show_default=False),
 ]
 SinceFilter = Annotated[
     str | None,

@@ -13,6 +13,7 @@ import typer
 from deployledger.adapters.cli import units
 from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, writing
 from deployledger.adapters.cli.findings import print_finding
+from deployledger.adapters.cli.help import Commands
 from deployledger.adapters.cli.reading import Reading
 from deployledger.adapters.cli.session import (
     ExitCode,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-database = typer.Typer(help="Look after the database of the event log.", no_args_is_help=True)
-log = typer.Typer(help="Look at the event log itself, and move it.", no_args_is_help=True)
+database = Commands(name="db", help="Create, check and upgrade the event log's database.")
+log = Commands(name="log", help="Read, export and import the event log.")
 
 _LAST = 20
 _LOOK_BACK = 10_000
@@ -48,7 +49,11 @@ _LOOK_BACK = 10_000
 
 @database.command()
 def init(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Create the event log's schema in the database, if it has none."""
+    """Create the event log's schema, if the database has none.
+
+    Examples:
+        deployledger db init
+    """
     session = session_for(output, verbose)
     state = _of_log(session, lambda log: log.create_schema())
     with session.reporting():
@@ -60,6 +65,9 @@ def check(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
     """Check that the database has the required schema and is undamaged.
 
     Exit code 1 if there is a problem, 0 if there are only warnings.
+
+    Examples:
+        deployledger db check
     """
     session = session_for(output, verbose)
     session.reports_clock = True
@@ -83,7 +91,11 @@ def check(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -
 
 @database.command()
 def upgrade(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Bring an older schema to the one that is needed; every event is kept."""
+    """Upgrade an older schema to the required one; every event is kept.
+
+    Examples:
+        deployledger db upgrade
+    """
     session = session_for(output, verbose)
     state = _of_log(session, lambda log: log.upgrade_schema())
     with session.reporting():
@@ -92,11 +104,11 @@ def upgrade(output: OutputOption = Output.TABLE, verbose: VerboseOption = False)
 
 @log.command()
 def tail(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as events are added.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue as events are added.")] = False,
     from_: Annotated[
         int | None,
         typer.Option(
-            "--from", metavar="POSITION", help="Begin behind this position.", show_default="the last 20"
+            "--from", metavar="POSITION", help="Start after this position.", show_default="the last 20"
         ),
     ] = None,
     deployment: Annotated[
@@ -105,12 +117,18 @@ def tail(
     ] = None,
     topic: Annotated[
         list[str] | None,
-        typer.Option(help="Only events of this topic; may be repeated.", show_default=False),
+        typer.Option(help="Only events of this topic; repeatable.", show_default=False),
     ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Print events in the order of the log; as JSON, one object a line."""
+    """Print events in log order; as JSON, one object per line.
+
+    Examples:
+        deployledger log tail
+        deployledger log tail --follow --topic deployment.failed
+        deployledger log tail --deployment iris -o json
+    """
     session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> None:
@@ -123,7 +141,11 @@ def tail(
 
 @log.command()
 def stats(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Say what is in the log."""
+    """Show the size of the log, its events by topic, and times that are wrong.
+
+    Examples:
+        deployledger log stats
+    """
     session = session_for(output, verbose)
     session.reports_clock = True
     found, wrong = _of_log(session, lambda log: (log.statistics(), log.times().wrong))
@@ -159,13 +181,17 @@ def export(
             show_default=False,
         ),
     ],
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Write the whole log into a file, for another database or as a backup.
+    """Export the whole log to a file, for another database or as a backup.
 
-    The log may be used meanwhile. If it is interrupted, the same command goes on where it was.
+    The log stays in use meanwhile. If the export is interrupted, the same command continues it.
+
+    Examples:
+        deployledger log export log.jsonl.gz
+        deployledger log export - > log.jsonl.gz
     """
     session = session_for(output, verbose)
     session.is_aside = file == STANDARD
@@ -205,7 +231,7 @@ def import_(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="What `log export` wrote; - is standard input.",
+            help="A file that `log export` wrote; - is standard input.",
             parser=file_to_read,
             show_default=False,
         ),
@@ -213,10 +239,13 @@ def import_(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Read an exported log into this database, which must have no events.
+    """Import an exported log into this database, which must have no events.
 
-    Nothing is visible until all is there and has the root that the file says. If it is interrupted, the same
-    command goes on where it was.
+    Nothing is visible until the whole log is imported and its root equals that in the file. If the import is
+    interrupted, the same command continues it.
+
+    Examples:
+        deployledger log import log.jsonl.gz
     """
     session = session_for(output, verbose)
 

@@ -26,16 +26,19 @@ _MOMENT = (
 
 AsOfOption = Annotated[
     str | None,
-    typer.Option("--as-of", metavar="WHEN", help=f"As it was then: {_MOMENT}.", show_default="now"),
+    typer.Option("--as-of", metavar="WHEN", help=f"A point in the past: {_MOMENT}.", show_default="now"),
 ]
 
 
 def history(
     deployment: Reference, output: OutputOption = Output.TABLE, verbose: VerboseOption = False
 ) -> None:
-    """Show everything that ever happened to a deployment: when, who, and what it changed.
+    """Show the history of a deployment: what happened, when, and by whom.
 
-    TOOK is the time since the step began. Events that one command set off are together.
+    Events that one command set off are together, below that command.
+
+    Examples:
+        deployledger history iris
     """
     session = session_for(output, verbose)
 
@@ -74,16 +77,28 @@ def diff(
     from_: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="WHEN", help=f"The first moment: {_MOMENT}.", show_default="the revision before"
+            "--from",
+            metavar="WHEN",
+            help=f"The first point in time: {_MOMENT}.",
+            show_default="the revision before",
         ),
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="WHEN", help="The second moment.", show_default="now")
+        str | None,
+        typer.Option("--to", metavar="WHEN", help="The second point in time, likewise.", show_default="now"),
     ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show what differs in a deployment between two moments."""
+    """Show what changed in a deployment between two points in time.
+
+    Compares with the previous revision by default.
+
+    Examples:
+        deployledger diff iris
+        deployledger diff iris --from r1 --to r2
+        deployledger diff iris --from 2h
+    """
     from deployledger.adapters.cli.listing import when
 
     session = session_for(output, verbose)

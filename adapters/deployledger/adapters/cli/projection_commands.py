@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from deployledger.adapters.cli import units
+from deployledger.adapters.cli.help import Commands
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
     DeploymentOption,
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from deployledger.projections.store import ParkedEvent
     from deployledger.service.deployment_service import DeploymentService
 
-projections = typer.Typer(help="Look after the read models, which answer questions.", no_args_is_help=True)
-parked = typer.Typer(help="Look after events that could not be applied.", no_args_is_help=True)
-projections.add_typer(parked, name="parked")
+projections = Commands(name="projections", help="Rebuild, verify and follow the read models.")
+parked = Commands(name="parked", help="Inspect and retry events that could not be applied.")
+projections.add_typer(parked)
 
 _T = TypeVar("_T")
 
@@ -41,13 +42,17 @@ _ALL = 1 << 31
 _SAID_AGAIN_SECONDS = 60.0
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="Which projections.", show_default=False)
+    list[str] | None, typer.Argument(metavar="NAME", help="The projections.", show_default=False)
 ]
 
 
 @projections.command()
 def status(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Show how every read model stands, those of other versions among them."""
+    """Show the state of every read model, including other versions.
+
+    Examples:
+        deployledger projections status
+    """
     session = session_for(output, verbose)
     found = _do(session, lambda models, _: models.status())
     if session.is_json:
@@ -65,7 +70,11 @@ def run_(names: Names = None, output: OutputOption = Output.TABLE, verbose: Verb
     """Keep read models up to date as events are added, until Ctrl-C or SIGTERM.
 
     Reads are current without it; with it they find nothing left to apply. Any number of processes may run
-    it: one does the work, and another one goes on when it ends. Without names it is all projections.
+    it: one does the work, and another takes over when it ends. Without names it is all projections.
+
+    Examples:
+        deployledger projections run
+        deployledger projections run deployment_list
     """
     session = session_for(output, verbose)
     signals: list[int] = []
@@ -93,16 +102,21 @@ def run_(names: Names = None, output: OutputOption = Output.TABLE, verbose: Verb
 @projections.command()
 def rebuild(
     names: Names = None,
-    all_: Annotated[bool, typer.Option("--all", help="All projections.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Rebuild all projections.")] = False,
     workers: WorkersOption = None,
     deployment: DeploymentOption = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Make read models anew from the log, beside those that are read, and switch when they are complete.
+    """Rebuild read models from the log; readers switch when they are complete.
 
-    Readers and writers go on. If it is interrupted, what was read is read as before, and the next rebuild
-    starts clean. With --deployment only the rows of that one are made anew, where they are.
+    Readers and writers continue meanwhile. If the rebuild is interrupted, readers keep the old rows, and the
+    next rebuild starts clean. With --deployment only the rows of that deployment are rebuilt, in place.
+
+    Examples:
+        deployledger projections rebuild --all
+        deployledger projections rebuild deployment_list
+        deployledger projections rebuild --deployment iris
     """
     session = session_for(output, verbose)
     if deployment is not None:
@@ -148,20 +162,25 @@ def verify(
     names: Names = None,
     sample: Annotated[
         int | None,
-        typer.Option(help="Compare only about so many rows, chosen at random.", show_default="all rows"),
+        typer.Option(help="Compare only about this many rows, chosen at random.", show_default="all rows"),
     ] = None,
     workers: WorkersOption = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make rows that differ anew, and verify those projections again.")
+        bool, typer.Option("--repair", help="Rebuild rows that differ, then verify those projections again.")
     ] = False,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Compare what is read with what the log says, row by row, while everything goes on.
+    """Verify read models against the log, row by row, while they are in use.
 
-    Exit code 1 if there are differences; events that are parked are none, and are told. With --repair it is
-    what a second verification finds, of all rows of the projections that had differences, also after a
-    sample. Without names it is all projections.
+    Exit code 1 if there are differences; parked events are reported but do not count as differences. With
+    --repair, the exit code is that of a second verification of all rows of the projections that differed,
+    also after a sample. Without names it is all projections.
+
+    Examples:
+        deployledger projections verify
+        deployledger projections verify deployment_list --sample 1000
+        deployledger projections verify --repair
     """
     session = session_for(output, verbose)
 
@@ -211,9 +230,12 @@ def remove(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Remove the rows of another version, or of a projection that is no longer, when nobody reads them.
+    """Remove the rows of a read model that is no longer used.
 
-    The log is not touched: software that reads that version builds it again.
+    The log is not touched: software that reads that version rebuilds it.
+
+    Examples:
+        deployledger projections remove deployment_list 1
     """
     session = session_for(output, verbose)
 
@@ -245,13 +267,18 @@ def remove(
 def list_parked(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Which projection.", show_default="all of them"),
+        typer.Argument(metavar="NAME", help="The projection.", show_default="all of them"),
     ] = None,
     deployment: DeploymentOption = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """List the events that are not applied: they could not be, or an earlier one of the row could not."""
+    """List parked events: those that could not be applied, and later ones of the same row.
+
+    Examples:
+        deployledger projections parked list
+        deployledger projections parked list deployment_list
+    """
     session = session_for(output, verbose)
 
     def work(models: "ReadModels", key: str | None) -> "list[tuple[str, ParkedEvent]]":
@@ -277,7 +304,11 @@ def show(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show a parked event as it is stored, and why it is parked."""
+    """Show a parked event as it is stored, and why it is parked.
+
+    Examples:
+        deployledger projections parked show 1234
+    """
     session = session_for(output, verbose)
 
     def work(models: "ReadModels", _: str | None) -> "tuple[RawEvent, list[tuple[str, ParkedEvent]]]":
@@ -310,12 +341,16 @@ def show(
 
 @parked.command()
 def retry(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Which projection.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The projection.", show_default=False)],
     deployment: DeploymentOption = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Try parked events again; exit code 1 if some are parked afterwards."""
+    """Apply parked events again; exit code 1 if some stay parked.
+
+    Examples:
+        deployledger projections parked retry deployment_list
+    """
     session = session_for(output, verbose)
 
     def work(models: "ReadModels", key: str | None) -> int:

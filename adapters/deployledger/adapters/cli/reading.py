@@ -20,8 +20,8 @@ _SAID_EVERY_SECONDS = 5.0
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        help="How many processes do the work, 1 to 64.",
-        show_default="as many as there are cores; 1 if the log is small",
+        help="The number of processes, 1 to 64.",
+        show_default="one per core; 1 if the log is small",
     ),
 ]
 

@@ -62,13 +62,18 @@ def replay(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Run everything that ever happened through the domain again.
+    """Replay the log through the domain and report events that could not have happened.
 
-    Names events that cannot have happened so, with exit code 1, and prints one digest of the resulting
-    states, which is the same on every machine and database.
+    Prints one digest of the resulting states, which is the same on every machine and database. Exit code 1 if
+    an event could not have happened.
 
-    With --against, lists what would have gone differently under another rule. With --into, makes the read
-    models anew in another database.
+    With --against, lists what would have differed under another rule. With --into, rebuilds the read models
+    in another database.
+
+    Examples:
+        deployledger replay
+        deployledger replay --deployment iris --until r1
+        deployledger replay --against rules:LIFECYCLE
     """
     from deployledger.adapters.cli.listing import when
 

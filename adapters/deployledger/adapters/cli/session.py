@@ -50,20 +50,20 @@ Reference = Annotated[
     str,
     typer.Argument(
         metavar="DEPLOYMENT",
-        help="A name, an id, or the beginning of an id (4 characters or more).",
+        help="A name, an id, or the first 4 or more characters of an id.",
         show_default=False,
     ),
 ]
 OutputOption = Annotated[
-    Output, typer.Option("--output", "-o", help="How to print the answer; wide is a table with more.")
+    Output, typer.Option("--output", "-o", help="The output format; wide shows more than table.")
 ]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens on standard error.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log to standard error.")]
 
 DeploymentOption = Annotated[
     str | None,
     typer.Option(
         metavar="DEPLOYMENT",
-        help="Only this one: a name, an id, or the beginning of an id (4 characters or more).",
+        help="Only this deployment: a name, an id, or the first 4 or more characters of an id.",
         show_default=False,
     ),
 ]

@@ -43,12 +43,20 @@ if TYPE_CHECKING:
 
 def status(
     deployment: Reference,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Print it again whenever it changes.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Print the status again whenever it changes.")
+    ] = False,
     as_of: AsOfOption = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show everything there is to know about a deployment, now or at a moment of the past."""
+    """Show the status of a deployment, now or at a point in the past.
+
+    Examples:
+        deployledger status iris
+        deployledger status iris --watch
+        deployledger status iris --as-of r1
+    """
     from deployledger.adapters.cli.listing import when
 
     session = session_for(output, verbose)
@@ -111,16 +119,16 @@ def list_(
     until: UntilFilter = None,
     created_after: CreatedAfterFilter = None,
     created_before: CreatedBeforeFilter = None,
-    all_: Annotated[bool, typer.Option("--all", "-a", help="Also those that were deleted.")] = False,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="Include deleted deployments.")] = False,
     sort: Annotated[
-        Literal["created_at", "updated_at", "name", "status"], typer.Option(help="What to sort by.")
+        Literal["created_at", "updated_at", "name", "status"], typer.Option(help="The sort key.")
     ] = "created_at",
-    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 100,
-    offset: Annotated[int, typer.Option(help="How many to pass over.")] = 0,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Reverse the order.")] = False,
+    limit: Annotated[int, typer.Option(help="The most deployments to list.")] = 100,
+    offset: Annotated[int, typer.Option(help="The number of deployments to skip.")] = 0,
     cursor: Annotated[
         str | None,
-        typer.Option(help="Go on behind a page: what was printed below it.", show_default=False),
+        typer.Option(help="Continue after a page, with the cursor printed below it.", show_default=False),
     ] = None,
     as_of: Annotated[
         str | None,
@@ -134,9 +142,15 @@ def list_(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """List deployments, the oldest first.
+    """List deployments, oldest first.
 
-    All filters must hold. If there are more, what gives the next page is printed below the table.
+    A deployment is listed if it matches all filters. If there are more, the options for the next page
+    are printed below the table.
+
+    Examples:
+        deployledger list
+        deployledger list --status failed
+        deployledger list --tag team=flowers --sort updated_at --reverse
     """
     from deployledger.adapters.cli import listing
 
@@ -206,10 +220,15 @@ def list_(
 
 def logs(
     deployment: Reference,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue as lines are written.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Print the logs of what serves a deployment."""
+    """Print the logs of a deployment's servers or batch job.
+
+    Examples:
+        deployledger logs iris
+        deployledger logs iris --follow
+    """
     session = session_for(verbose=verbose)
 
     async def question(service: "DeploymentService") -> None:
