@@ -11,13 +11,10 @@ from uuid import uuid4
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.adapters.cli import log_commands
-from deployledger.adapters.cli.log_commands import _begin
 from deployledger.adapters.event_log.mapper import known_topics
-from tests.domain.given import cancelled, history, requested
 from tests.domain.given import request as wanted
 from tests.e2e.conftest import MODELS, CommandLine
-from tests.projections.examples import append_undecodable, opened
+from tests.projections.examples import append_undecodable
 
 # The iris deployment's events, its reservation, and the rose's: positions 1 to 5.
 POSITIONS = {
@@ -81,22 +78,6 @@ async def test_what_does_not_decode_ends_it_after_what_comes_before(log: Command
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["1", "2", "3", "4", "5"]
     assert "The event at position 6 cannot be read: Event 1 of stream" in " ".join(done.stderr.split())
     assert [it["position"] for it in tail(log, "--from", "6")] == [7]
-
-
-def test_the_last_ones_are_found_however_far_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_commands, "_LOOK_BACK", 7)
-    iris, topic = uuid4(), "deployment.requested"
-    with opened(database_url) as models:
-        log = models.log
-        assert _begin(log, [], None) == _begin(log, [topic], iris) == 0
-        log.append(history(requested(), cancelled(), stream=iris))
-        log.append([requested()(uuid4(), 1) for _ in range(30)])
-        append_undecodable(log, iris, 3)
-        assert _begin(log, [], None) == 33 - 20
-        assert _begin(log, [], iris) == _begin(log, [topic], iris) == 0
-        assert _begin(log, [topic], None) == 32 - 20
-        assert _begin(log, ["deployment.cancelled"], None) == 1
-        assert _begin(log, ["deployment.deleted"], None) == 33
 
 
 async def test_a_line_says_what_happened_where_and_who_did_it(log: CommandLine) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -55,6 +55,7 @@ from deployledger.service.fleet import page_as_of
 from deployledger.service.ids import new_id
 from deployledger.service.listing import Filters, Listing, answer, is_text, keys, list_page
 from deployledger.service.local_files import local_path
+from deployledger.service.log_reading import LoggedEvent, LogQuery, LogReader
 from deployledger.service.past import Past
 from deployledger.service.pipeline import Pipeline, next_step
 from deployledger.service.repository import Repository, check_id
@@ -600,6 +601,55 @@ class DeploymentService:
                 progress=progress,
             )
         )
+
+    async def read_log(
+        self,
+        *,
+        after: int | None = None,
+        last: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        topics: Sequence[str] = (),
+        deployment_id: UUID | None = None,
+        actor: str | None = None,
+        name_contains: str | None = None,
+        follow: bool = False,
+    ) -> AsyncIterator[LoggedEvent]:
+        """Yield events of the log in its order, each with the name of the deployment that it is about.
+
+        All filters must hold. Without ``after``, ``since`` and ``last`` it begins with the first event.
+
+        Args:
+            after: only those behind this position.
+            last: without ``after`` and ``since``: no more of what is there than the last so many.
+            since: only those that happened then or later; ``until``: earlier.
+            topics: only those of these topics.
+            deployment_id: only those of this deployment.
+            actor: only those that this actor caused; what a job records is caused by ``deployledger``.
+            name_contains: only those of deployments (and of names) that then had this in their name, in upper
+                or lower case.
+            follow: go on as events are added, by any process, until the moment ``until``.
+
+        Raises:
+            ConfigurationError: if there is no such position or topic, a time has no zone, ``since`` is in the
+                future, or filters contradict each other.
+            UndecodableEventError: if one of the events cannot be read; those before it were yielded.
+        """
+        query = LogQuery(
+            after=after,
+            last=last,
+            since=since,
+            until=until,
+            topics=topics,
+            deployment_id=deployment_id,
+            actor=actor,
+            name_contains=name_contains,
+        )
+        if not self._is_open:
+            await self._opened()
+        reader = LogReader(self._log, self._past, query, self._now, self._in_thread)
+        async for logged in reader.read(follow=follow):
+            yield logged
 
     async def correct_clock(
         self, *, withdraw: bool = False, dry_run: bool = False, actor: str | None = None

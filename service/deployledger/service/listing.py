@@ -50,11 +50,11 @@ class Filters:
         if self.status is not None:
             found.append(Condition("status", "=", _one_of("status", self.status, list(DeploymentStatus))))
         if self.name_contains is not None:
-            found.append(Condition("name", "contains", _text("name_contains", self.name_contains)))
+            found.append(Condition("name", "contains", checked_text("name_contains", self.name_contains)))
         for name, value in _tags(self.tags):
             found.append(Condition("tags", "has", tag_pattern(name, value)))
         if self.model_uri_prefix is not None:
-            prefix = _text("model_uri_prefix", self.model_uri_prefix)
+            prefix = checked_text("model_uri_prefix", self.model_uri_prefix)
             found.append(Condition("model_uri", "begins", prefix))
         if self.target_type is not None:
             found.append(
@@ -88,10 +88,15 @@ def _tags(tags: Any) -> list[tuple[str, Any]]:
         json.dumps(tags, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"tags are not what tags can be: {error}.") from None
-    return [(_text("tags", name), value) for name, value in tags.items()]
+    return [(checked_text("tags", name), value) for name, value in tags.items()]
 
 
-def _text(name: str, value: Any) -> str:
+def checked_text(name: str, value: Any) -> str:
+    """Return a text to look for.
+
+    Raises:
+        ConfigurationError: if it is empty, or none that a database can compare something with.
+    """
     if not isinstance(value, str) or not value or not is_text(value):
         raise ConfigurationError(f"{name}={shown(value)} is not a text to look for.")
     return value

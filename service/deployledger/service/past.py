@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import cast
 from uuid import UUID
@@ -33,6 +33,8 @@ from deployledger.service.repository import check_id
 CLOCK_LOGGER = logger("clock")
 
 _NOW = "now"
+_TICK = timedelta(microseconds=1)
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass
@@ -102,6 +104,11 @@ class Past:
         if isinstance(moment, AtRevision) and deployment_id is not None:
             return self.status(deployment_id, moment).position or 0
         return cast("int", self._until(moment))
+
+    def position_before(self, moment: datetime) -> int:
+        """Return the position of the last event that happened before a time; 0 if none did."""
+        self._checked(moment)
+        return cast("int", self._until(moment - _TICK if moment - _EARLIEST >= _TICK else moment))
 
     def holder(self, name: str, as_of: AsOf | str) -> UUID | None:
         """Return which deployment had a name at a moment, or had it last by then; None if none had.

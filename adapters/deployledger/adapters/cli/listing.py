@@ -47,8 +47,8 @@ SinceFilter = Annotated[
         "--since",
         "--updated-after",
         metavar="TIME",
-        help="Only those that changed last (or failed) then or later: an age, as in 12h or 2h30m, or a time "
-        "with its zone, as in 2026-03-01T12:00Z.",
+        help="Only those whose last change (or failure) was then or later: an age, as in 12h or 2h30m, or a "
+        "time with its zone, as in 2026-03-01T12:00Z.",
         show_default=False,
     ),
 ]
@@ -58,7 +58,7 @@ UntilFilter = Annotated[
         "--until",
         "--updated-before",
         metavar="TIME",
-        help="Only those that changed last before.",
+        help="Only those whose last change was earlier.",
         show_default=False,
     ),
 ]

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,10 @@ from deployledger.adapters.cli import units
 from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, writing
 from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.help import Commands
+from deployledger.adapters.cli.listing import NameFilter, check_range, moment
 from deployledger.adapters.cli.reading import Reading
 from deployledger.adapters.cli.session import (
+    DeploymentOption,
     ExitCode,
     Interruptible,
     Output,
@@ -27,15 +29,17 @@ from deployledger.adapters.cli.session import (
     escaped,
     session_for,
 )
+from deployledger.adapters.cli.usage import UsageError
 from deployledger.domain.visible import visible
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from uuid import UUID
 
-    from deployledger.domain.event_log import EventLog, Exported, Imported, RecordedEvent, SchemaState
+    from deployledger.domain.event_log import EventLog, Exported, Imported, SchemaState
     from deployledger.domain.findings import Finding
+    from deployledger.domain.values import Failure
     from deployledger.service.deployment_service import DeploymentService
+    from deployledger.service.log_reading import LoggedEvent
 
 _T = TypeVar("_T")
 
@@ -43,8 +47,8 @@ database = Commands(name="db", help="Create, check and upgrade the event log's d
 log = Commands(name="log", help="Read, export and import the event log.")
 
 _LAST = 20
-_LOOK_BACK = 10_000
-"""How many events are looked at together for the last ones of some topics."""
+_REASON = 120
+"""How many characters of the reason of a failure are printed."""
 
 
 @database.command()
@@ -111,10 +115,26 @@ def tail(
             "--from", metavar="POSITION", help="Start after this position.", show_default="the last 20"
         ),
     ] = None,
-    deployment: Annotated[
+    since: Annotated[
         str | None,
-        typer.Option(metavar="DEPLOYMENT", help="Only this one: a name, an id, or the beginning of an id."),
+        typer.Option(
+            metavar="TIME",
+            help="Start with events recorded then or later: an age, as in 12h or 2h30m, or a time with its "
+            "zone, as in 2026-03-01T12:00Z.",
+            show_default=False,
+        ),
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Stop before events recorded then; with --follow it may be in the future.",
+            show_default=False,
+        ),
+    ] = None,
+    deployment: DeploymentOption = None,
+    name: NameFilter = None,
+    actor: Annotated[str | None, typer.Option(help="Filter by actor.", show_default=False)] = None,
     topic: Annotated[
         list[str] | None,
         typer.Option(help="Only events of this topic; repeatable.", show_default=False),
@@ -124,16 +144,42 @@ def tail(
 ) -> None:
     """Print events in log order; as JSON, one object per line.
 
+    A line has the position, the recorded time, the topic, the deployment and the actor, and of a failure the
+    reason.
+
     Examples:
         deployledger log tail
-        deployledger log tail --follow --topic deployment.failed
-        deployledger log tail --deployment iris -o json
+        deployledger log tail --since 12h --topic deployment.failed
+        deployledger log tail --follow --name iris -o json
     """
     session = session_for(output, verbose)
+    begin, end = moment(since, "--since"), moment(until, "--until")
+    check_range(("--since", begin), ("--until", end))
+    if from_ is not None and since is not None:
+        raise UsageError(
+            "--from and --since contradict each other: both say where to begin.", hint="Give one of them."
+        )
 
     async def question(service: "DeploymentService") -> None:
-        stream_id = (await service.find_deployment(deployment)).deployment_id if deployment else None
-        await _tail(session, service.event_log, follow, from_, topic or [], stream_id)
+        found = (await service.find_deployment(deployment)).deployment_id if deployment else None
+        await session.say_if_empty(service.event_log)
+        logged = service.read_log(
+            after=from_,
+            last=_LAST,
+            since=begin,
+            until=end,
+            topics=topic or [],
+            deployment_id=found,
+            actor=actor,
+            name_contains=name,
+            follow=follow,
+        )
+        is_any = False
+        async for it in logged:
+            is_any = True
+            _print_event(session, it)
+        if not is_any and service.event_log.position():
+            session.stderr.print("No event matches.")
 
     with Interruptible():
         session.run(question)
@@ -344,46 +390,10 @@ def _of_log_here(session: Session, work: "Callable[[EventLog], _T]") -> _T:
     return session.run(use)
 
 
-async def _tail(
-    session: Session,
-    log: "EventLog",
-    follow: bool,
-    after: int | None,
-    topics: list[str],
-    stream_id: "UUID | None",
-) -> None:
-    await session.say_if_empty(log)
-    start = await asyncio.to_thread(_begin, log, topics, stream_id) if after is None else after
-    follower = await asyncio.to_thread(log.follow, start, topics=topics, stream_id=stream_id)
-    with follower:
-        while not follow and (batch := await asyncio.to_thread(follower.next_batch, 0)):
-            _print_events(session, batch.events)
-        if follow:
-            # Not in a thread: a thread that waits could not be interrupted.
-            async for batch in follower:
-                _print_events(session, batch.events)
-
-
-def _begin(log: "EventLog", topics: list[str], stream_id: "UUID | None") -> int:
-    """Return the position behind which the last events are; those in front of them need not decode."""
-    start = end = log.position()
-    step = end if stream_id is not None else _LOOK_BACK if topics else _LAST
-    streams = None if stream_id is None else (stream_id, stream_id)
-    found: list[int] = []
-    while start > 0 and len(found) < _LAST:
-        until, start = start, max(0, start - step)
-        pages = log.scan(after=start, until=until, streams=streams)
-        found[:0] = [raw.position for page in pages for raw in page if not topics or raw.topic in topics]
-    return found[-_LAST:][0] - 1 if found else end
-
-
-def _print_events(session: Session, events: "Iterable[RecordedEvent]") -> None:
-    for recorded in events:
-        _print_event(session, recorded)
-
-
-def _print_event(session: Session, recorded: "RecordedEvent") -> None:
+def _print_event(session: Session, logged: "LoggedEvent") -> None:
+    recorded = logged.recorded
     event = recorded.event
+    failure: Failure | None = getattr(event, "failure", None)
     if session.is_json:
         line = {
             "position": recorded.position,
@@ -391,14 +401,28 @@ def _print_event(session: Session, recorded: "RecordedEvent") -> None:
             "stream_id": str(event.originator_id),
             "stream_version": event.originator_version,
             "topic": event.TOPIC,
+            "deployment_name": logged.deployment_name,
             **event.model_dump(mode="json"),
         }
         session.print_json(line, is_line=True)
-    else:
-        session.print_lines(
-            f"{recorded.position:>8}  {_moment(recorded.recorded_at)}  {event.TOPIC:<32} "
-            f"{str(event.originator_id)[:8]} v{event.originator_version:<4} {visible(event.actor)}"
-        )
+        return
+    fields = [
+        f"{recorded.position:>8}",
+        _moment(recorded.recorded_at),
+        f"{event.TOPIC:<32}",
+        f"{visible(logged.deployment_name or '-'):<24}",
+        f"{str(event.originator_id)[:8]} v{event.originator_version:<4}",
+        visible(event.actor),
+    ]
+    if failure is not None:
+        fields.append(f"{failure.reason}: {_reason(failure, is_wide=session.is_wide)}")
+    session.print_lines("  ".join(fields))
+
+
+def _reason(failure: "Failure", *, is_wide: bool) -> str:
+    """Return why something failed, on one line; whole only where there is room for everything."""
+    reason = " ".join(failure.message.split())
+    return visible(reason if is_wide or len(reason) <= _REASON else f"{reason[: _REASON - 1]}…")
 
 
 def _state(state: "SchemaState") -> dict[str, Any]:

@@ -1,0 +1,199 @@
+"""Reading the log from one moment to another, with the name of the deployment that each event is about."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from uuid import UUID
+
+from deployledger.domain import events
+from deployledger.domain.event_log import EventLog, RawEvent, RecordedEvent
+from deployledger.domain.events import DeploymentEvent
+from deployledger.domain.exceptions import ConfigurationError, UndecodableEventError
+from deployledger.domain.moments import check_time
+from deployledger.domain.names import NameEvent
+from deployledger.service.commands import RunBlocking
+from deployledger.service.listing import checked_text
+from deployledger.service.past import Past
+
+_LOOK_BACK = 10_000
+"""How many events are looked at together for the last ones that are wanted."""
+
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_NAMING = frozenset({events.Requested.TOPIC, events.UpdateRequested.TOPIC})
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """An event of the log, and the deployment that it is about.
+
+    Attributes:
+        recorded: the event, its position, and when it was recorded.
+        deployment_name: the name that the deployment had right after the event, or that the event reserves or
+            releases; None if it is about no deployment, or no event that can be read says the name.
+    """
+
+    recorded: RecordedEvent
+    deployment_name: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogQuery:
+    """Which events of the log are wanted; all of it must hold. See ``DeploymentService.read_log``.
+
+    Raises:
+        ConfigurationError: if parts of it contradict each other, or a time has no zone.
+    """
+
+    after: int | None = None
+    last: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    topics: Sequence[str] = ()
+    deployment_id: UUID | None = None
+    actor: str | None = None
+    name_contains: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.after is not None and self.since is not None:
+            raise ConfigurationError(
+                "A position and a time (after and since) contradict each other: both say where to begin.",
+                hint="Give one of them.",
+            )
+        for name in ("actor", "name_contains"):
+            if getattr(self, name) is not None:
+                checked_text(name, getattr(self, name))
+        for moment in (self.since, self.until):
+            if moment is not None:
+                check_time(moment)
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ConfigurationError(
+                f"since={self.since.isoformat()} is not before until={self.until.isoformat()}: "
+                "nothing is in between.",
+                hint="Give since the earlier time.",
+            )
+
+    def wants(self, logged: LoggedEvent) -> bool:
+        """Return whether an event has the actor and the name."""
+        if self.actor is not None and logged.recorded.event.actor != self.actor:
+            return False
+        if self.name_contains is None:
+            return True
+        name = logged.deployment_name
+        return name is not None and self.name_contains.casefold() in name.casefold()
+
+    @property
+    def decodes(self) -> bool:
+        """Whether only a decoded event tells if it is wanted."""
+        return self.actor is not None or self.name_contains is not None
+
+
+class LogReader:
+    """Reads what is wanted of a log.
+
+    Args:
+        past: which positions moments of the past mean.
+        now: the clock; returns aware datetimes in UTC.
+        blocking: runs the calls that block.
+    """
+
+    def __init__(
+        self, log: EventLog, past: Past, query: LogQuery, now: Callable[[], datetime], blocking: RunBlocking
+    ) -> None:
+        self._log = log
+        self._past = past
+        self._query = query
+        self._now = now
+        self._blocking = blocking
+
+    async def read(self, *, follow: bool) -> AsyncIterator[LoggedEvent]:
+        """Yield the events in the order of the log.
+
+        Args:
+            follow: whether to go on as events are added, until the last moment that is wanted.
+        """
+        query, until = self._query, self._query.until
+        after = await self._blocking(self._begin)
+        opened = partial(self._log.follow, after, topics=query.topics, stream_id=query.deployment_id)
+        with await self._blocking(opened) as follower:
+            while follow and (until is None or until > self._now()):
+                left = None if until is None else max(0.0, (until - self._now()).total_seconds())
+                try:
+                    batch = await asyncio.wait_for(anext(follower), left)
+                except (TimeoutError, StopAsyncIteration):
+                    break
+                for logged in await self._blocking(self._wanted, batch.events):
+                    yield logged
+            end = await self._blocking(self._end)
+            while follower.position < end and (batch := await self._blocking(follower.next_batch, 0)):
+                for logged in await self._blocking(self._wanted, batch.events):
+                    if logged.recorded.position <= end:
+                        yield logged
+
+    def _wanted(self, recorded: Sequence[RecordedEvent]) -> list[LoggedEvent]:
+        return [logged for logged in _named(self._log, recorded) if self._query.wants(logged)]
+
+    def _end(self) -> int:
+        """Return the position of the last event before the end of the time that is wanted."""
+        until = self._query.until
+        if until is None or until > self._now():
+            return self._log.position()
+        return self._past.position_before(until)
+
+    def _begin(self) -> int:
+        """Return the position behind which to begin; events in front of it need not decode."""
+        query = self._query
+        if query.after is not None:
+            return query.after
+        if query.since is not None:
+            return self._past.position_before(query.since)
+        if query.last is None:
+            return 0
+        start = end = self._end()
+        step = query.last
+        if query.deployment_id is not None:
+            step = end
+        elif query.topics or query.decodes:
+            step = _LOOK_BACK
+        streams = None if query.deployment_id is None else (query.deployment_id, query.deployment_id)
+        found: list[int] = []
+        while start > 0 and len(found) < query.last:
+            until, start = start, max(0, start - step)
+            pages = self._log.scan(after=start, until=until, streams=streams)
+            raws = [raw for page in pages for raw in page if not query.topics or raw.topic in query.topics]
+            found[:0] = self._positions(raws)
+        return found[-query.last :][0] - 1 if found else end
+
+    def _positions(self, raws: Sequence[RawEvent]) -> list[int]:
+        """Return the positions of those of some events that are wanted, as far as they decode."""
+        if not self._query.decodes:
+            return [raw.position for raw in raws]
+        recorded: list[RecordedEvent] = []
+        for raw in raws:
+            with suppress(UndecodableEventError):
+                recorded.append(RecordedEvent(raw.position, _EARLIEST, self._log.decode(raw)))
+        return [logged.recorded.position for logged in self._wanted(recorded)]
+
+
+def _named(log: EventLog, recorded: Sequence[RecordedEvent]) -> list[LoggedEvent]:
+    """Return events of a log, in its order, each with the name that its deployment had right after it."""
+    deployments = {it.event.originator_id for it in recorded if isinstance(it.event, DeploymentEvent)}
+    names: dict[UUID, list[tuple[int, str]]] = {deployment_id: [] for deployment_id in deployments}
+    if deployments:
+        for raw in log.read_streams(list(deployments), until=recorded[-1].position):
+            if raw.topic not in _NAMING:
+                continue
+            with suppress(UndecodableEventError):
+                event = log.decode(raw)
+                if isinstance(event, events.Requested | events.UpdateRequested):
+                    names[event.originator_id].append((raw.position, event.name))
+
+    def name(it: RecordedEvent) -> str | None:
+        if isinstance(it.event, NameEvent):
+            return it.event.name
+        known = names.get(it.event.originator_id, [])
+        return next((name for position, name in reversed(known) if position <= it.position), None)
+
+    return [LoggedEvent(it, name(it)) for it in recorded]
