@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -459,3 +459,86 @@ async def test_a_step_that_ends_while_its_job_is_woken_is_recorded(open_service:
         answer = await service.deploy_model(request(deployment_name=f"iris-{number}"))
         failed = await service.wait_for_deployment(answer.deployment_id, timeout=10)
         assert failed.status == "failed"
+
+
+# What is left behind --------------------------------------------------------------------------------
+
+
+async def replaced(service: MLModelDeploymentService) -> UUID:
+    """Update a deployment, and return when the new revision serves."""
+    deployment_id = await serving(service)
+    await service.update_deployment(deployment_id, request(model_uri="models:/iris/2"))
+    await service.wait_for_deployment(deployment_id, timeout=WAIT)
+    return deployment_id
+
+
+@pytest.mark.parametrize("goes_back", [False, True])
+async def test_closing_right_after_an_update_stops_the_revision_before(
+    goes_back: bool, held: MLModelDeploymentService, cluster: HeldOrchestrator
+) -> None:
+    # given an update, or a rollback, that serves, while the revision before is being stopped
+    deployment_id = await (replaced(held) if goes_back else serving(held))
+    await held.settled(deployment_id)
+    cluster.pruning.shut()
+    if goes_back:
+        answer = await held.rollback_deployment(deployment_id, 1)
+    else:
+        answer = await held.update_deployment(deployment_id, request(model_uri="models:/iris/2"))
+    await held.wait_for_deployment(deployment_id, timeout=WAIT)
+    # when the service closes
+    closing = asyncio.create_task(held.close())
+    await asyncio.sleep(0.05)  # long enough to show that it does not give up
+    cluster.pruning.open()
+    await closing
+    # then that is carried through
+    assert cluster.runs == {deployment_id: {answer.revision}}
+
+
+async def test_closing_right_after_a_cancellation_leaves_nothing(
+    held: MLModelDeploymentService, cluster: HeldOrchestrator
+) -> None:
+    deployment_id = await serving(held)
+    cluster.provisioning.shut()
+    await held.update_deployment(deployment_id, request(model_uri="models:/iris/2"))
+    await eventually(lambda: cluster.provisioning.arrivals == 2)
+    cluster.runs[deployment_id].add(2)  # its server has been started, and is not ready
+    await held.cancel_deployment(deployment_id)
+    await held.close()
+    assert cluster.runs == {deployment_id: {1}}
+
+
+async def test_closing_in_the_middle_of_a_step_leaves_the_step_to_the_next_service(
+    held: MLModelDeploymentService, cluster: HeldOrchestrator, open_service: OpenService
+) -> None:
+    deployment_id = await provisioning(held, cluster)
+    await held.close()
+    cluster.provisioning.open()
+    assert cluster.runs == {}
+    active = await open_service(None, None, cluster).wait_for_deployment(deployment_id, timeout=WAIT)
+    assert active.status == "active"
+
+
+async def test_servers_that_a_killed_process_left_are_found_and_stopped(
+    held: MLModelDeploymentService, cluster: HeldOrchestrator, open_service: OpenService
+) -> None:
+    # given what a process leaves that is killed before it stops the revision that it replaced
+    deployment_id = await replaced(held)
+    await held.close()
+    cluster.runs[deployment_id].add(1)
+    # when a service looks that takes up nothing by itself
+    other = open_service(None, None, cluster, resume=False)
+    assert await other.leftovers() == [deployment_id]
+    await other.resume_deployment(deployment_id)
+    await other.settled(deployment_id)
+    # then nothing of it is left
+    assert cluster.runs == {deployment_id: {2}}
+    assert await other.leftovers() == []
+
+
+async def test_what_is_in_progress_or_of_another_log_is_not_left_over(
+    held: MLModelDeploymentService, cluster: HeldOrchestrator
+) -> None:
+    deployment_id = await provisioning(held, cluster)
+    cluster.runs = {deployment_id: {1}, uuid4(): {1}}
+    assert await held.leftovers() == []
+    cluster.provisioning.open()

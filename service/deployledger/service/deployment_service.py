@@ -841,6 +841,36 @@ class DeploymentService:
 
         return await self._blocking(look)
 
+    async def leftovers(self) -> list[UUID]:
+        """Return the deployments of which more runs than the log shows, while no process works on them.
+
+        A process that is killed after an update became active, and before it has stopped the servers of the
+        revision before, leaves such. `resume_deployment` stops them.
+        """
+        try:
+            provisioned = await self._orchestrator.provisioned()
+            return await self._blocking(self._leftovers, provisioned) if provisioned else []
+        except Exception as error:  # an orchestrator raises what it likes
+            LOGGER.warning("The orchestrator does not say what it runs: %s", error)
+            return []
+
+    def _leftovers(self, provisioned: dict[UUID, set[int]]) -> list[UUID]:
+        serving = set(keys(self._models, self._is_ours, Condition("is_serving", "=", True)))
+        found = []
+        for deployment_id, revisions in provisioned.items():
+            if str(deployment_id) in serving and len(revisions) == 1:
+                continue
+            with contextlib.suppress(
+                ResourceNotFoundError, UndecodableEventError
+            ):  # of another log, or version
+                deployment = self._repository.deployment(deployment_id)
+                is_ours = deployment.orchestrator == self._orchestrator.name
+                is_settled = next_step(deployment) is None and deployment.state is not State.DELETE_FAILED
+                if is_ours and is_settled and revisions - {deployment.serving_revision}:
+                    with self._log.ownership(deployment_id) as is_free:
+                        found += [deployment_id] if is_free else []
+        return found
+
     def _resume_all(self, worker: Worker) -> None:
         """Take up unfinished jobs, and make what runs what the log says; and go on so as commands come in."""
         position = self._log.position()
@@ -967,7 +997,11 @@ class DeploymentService:
         await self.close()
 
     async def close(self) -> None:
-        """Stop working and close the event log; jobs in progress are resumed by the next service."""
+        """Stop working and close the event log; jobs in progress are resumed by the next service.
+
+        Servers that a job of this process has just replaced or made superfluous are stopped first: requests
+        that are on their way get some seconds to finish. That takes 15 seconds at most.
+        """
         if self._closed is None:
             self._is_open = False
             self._closed = asyncio.get_running_loop().run_in_executor(None, self._shut_down)

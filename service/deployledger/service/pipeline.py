@@ -89,15 +89,18 @@ class Pipeline:
                 simulated = self.clients.orchestrator is None
                 return lambda current, by: current.deleted(simulated=simulated, by=by)
 
-    async def reconcile(self, deployment: Deployment) -> None:
-        """Make what runs what the log says: the serving revision, started again if need be, and no other."""
+    async def revive(self, deployment: Deployment) -> None:
+        """Start the revision that serves again, if it does not run."""
         serving = deployment.serving_revision
         if self.clients.orchestrator is not None and serving is not None:
             observed = await self.orchestrator.observe(deployment.id)
             if not observed.running or observed.damaged:
                 revision = deployment.revisions[serving]
                 await self._serve(deployment, revision, lambda done, total, unit: None)
-        await self.orchestrator.prune(deployment.id, serving)
+
+    async def tidy(self, deployment: Deployment) -> None:
+        """Stop everything of the deployment but the revision that serves."""
+        await self.orchestrator.prune(deployment.id, deployment.serving_revision)
 
     async def _fetch(self, deployment: Deployment) -> Record:
         revision = deployment.revision

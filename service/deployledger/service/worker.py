@@ -40,6 +40,9 @@ _T = TypeVar("_T")
 _LOOK_AGAIN_SECONDS = 0.25
 """How often a job looks whether another process gave a command."""
 
+_CLOSING_SECONDS = 15.0
+"""How long a worker that closes waits for its jobs to stop what no revision needs any more."""
+
 
 @dataclass
 class StepProgress:
@@ -52,8 +55,12 @@ class StepProgress:
 
 @dataclass
 class _Job:
+    """A job, the step that it is doing, and whether it has done any, which may leave servers to stop."""
+
     task: "asyncio.Task[None]"
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    step: "asyncio.Task[Record] | None" = None
+    has_worked: bool = False
 
 
 class Worker:
@@ -106,7 +113,11 @@ class Worker:
         return deployment_id in self._jobs
 
     def close(self) -> None:
-        """Stop every job where it is; the log shows where to go on. Blocks until the thread has ended."""
+        """Stop every job; the log shows where to go on. Blocks until the thread has ended.
+
+        Steps are cancelled. What a job has already recorded is carried through: servers that an update, a
+        rollback or a cancellation made superfluous are stopped, for `_CLOSING_SECONDS` at most.
+        """
         if self._loop.is_closed():
             return
         self.run(self._stop()).result()
@@ -117,8 +128,15 @@ class Worker:
     async def _stop(self) -> None:
         self._is_stopping = True
         tasks = [job.task for job in self._jobs.values()]
-        for task in tasks:
-            task.cancel()
+        for job in self._jobs.values():
+            if not job.has_worked:
+                job.task.cancel()
+            elif job.step is not None:
+                job.step.cancel()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_CLOSING_SECONDS)
+            for task in late:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_default_executor()
 
@@ -135,7 +153,7 @@ class Worker:
     async def _work(self, deployment_id: UUID) -> None:
         """Work on one deployment until there is nothing to do, over all processes."""
         try:
-            while True:
+            while not self._is_stopping:
                 woken = self._jobs[deployment_id].woken
                 woken.clear()
                 try:
@@ -185,6 +203,8 @@ class Worker:
                 if deployment.state not in (State.DELETED, State.DELETE_FAILED):
                     await self._reconcile(deployment)
                 return
+            if self._is_stopping:
+                return
             record = await self._step_result(step, deployment)
             if record is not None:
                 await self._record(step, deployment, record)
@@ -192,23 +212,28 @@ class Worker:
     async def _reconcile(self, deployment: Deployment) -> None:
         """Make what runs what the log says: the serving revision, and nothing else."""
         try:
-            await self._pipeline.reconcile(deployment)
+            if not self._is_stopping:
+                await self._pipeline.revive(deployment)
+            await self._pipeline.tidy(deployment)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # an orchestrator raises what it likes
             LOGGER.warning("%s: what runs could not be made what the log says: %s", deployment, error)
 
     async def _step_result(self, step: Step, deployment: Deployment) -> Record | None:
         """Do one step; return how to record its result, or None if a command made it pointless."""
-        work = asyncio.create_task(self._attempt(step, deployment))
+        job = self._jobs[deployment.id]
+        work = job.step = asyncio.create_task(self._attempt(step, deployment))
+        job.has_worked = True
         superseded = asyncio.create_task(self._superseded(deployment))
         try:
             await asyncio.wait({work, superseded}, return_when=asyncio.FIRST_COMPLETED)
-            if work.cancelled():  # not by us: by something that the client awaited
+            if work.cancelled() and not self._is_stopping:  # by something that the client awaited
                 return self._failed(step, deployment, RuntimeError("it was cancelled from within"))
-            return work.result() if work.done() else None
+            return work.result() if work.done() and not work.cancelled() else None
         finally:
             for task in (work, superseded):
                 task.cancel()
             await asyncio.gather(work, superseded, return_exceptions=True)
+            job.step = None
             self.progress.pop(deployment.id, None)
 
     async def _attempt(self, step: Step, deployment: Deployment) -> Record:
@@ -276,6 +301,8 @@ class Worker:
             except UndecodableEventError:
                 raise
             except EventLogError as error:
+                if self._is_stopping:
+                    return  # the next process does the step again, and records it
                 LOGGER.warning("%s waits for the event log: %s", deployment, error)
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
                 continue

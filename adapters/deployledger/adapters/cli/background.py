@@ -3,7 +3,11 @@
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from deployledger.service.deployment_service import DeploymentService
 
 
 def resume_in_background(deployment_id: UUID) -> None:
@@ -17,3 +21,9 @@ def resume_in_background(deployment_id: UUID) -> None:
         start_new_session=True,
         env=os.environ,
     )
+
+
+async def stop_leftovers(service: "DeploymentService") -> None:
+    """Have servers stopped that no revision needs: the process that was to stop them was killed before."""
+    for deployment_id in await service.leftovers():
+        resume_in_background(deployment_id)

@@ -351,6 +351,7 @@ def resume(
         lambda service, found: service.resume_deployment(found),
         wait,
         timeout,
+        stops_leftovers=False,  # it is what stops them
     )
 
 
@@ -362,11 +363,12 @@ def _command_on(
     timeout: float | None,
     *,
     deleting: bool = False,
+    stops_leftovers: bool = True,
 ) -> None:
     async def find_and_command(service: "DeploymentService") -> "DeploymentStatusResponse":
         return await command(service, await service.find_deployment_id(reference, to_change=True))
 
-    _command(session, find_and_command, wait, timeout, deleting=deleting)
+    _command(session, find_and_command, wait, timeout, deleting=deleting, stops_leftovers=stops_leftovers)
 
 
 def _command(
@@ -376,9 +378,10 @@ def _command(
     timeout: float | None,
     *,
     deleting: bool = False,
+    stops_leftovers: bool = True,
 ) -> None:
     """Give a command; wait for its job here, or leave it to a process in the background."""
-    from deployledger.adapters.cli.background import resume_in_background
+    from deployledger.adapters.cli.background import resume_in_background, stop_leftovers
     from deployledger.adapters.cli.waiting import outcome
     from deployledger.adapters.cli.waiting import wait as wait_for
 
@@ -387,6 +390,8 @@ def _command(
     async def give(service: "DeploymentService") -> "_Told":
         answer = await command(service)
         accepted.append(answer)
+        if stops_leftovers:
+            await stop_leftovers(service)
         if not wait:
             return await _told(service, answer)
         async with asyncio.timeout(timeout):

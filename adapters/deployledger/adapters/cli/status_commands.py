@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from deployledger.adapters.cli.background import stop_leftovers
 from deployledger.adapters.cli.listing import (
     CreatedAfterFilter,
     CreatedBeforeFilter,
@@ -81,6 +82,7 @@ def status(
             return
         found = await service.find_deployment(deployment)
         await _resume_if_left(session, service, found)
+        await stop_leftovers(service)
         if not watch:
             observation = await _observe(session, service, found)
             if session.is_json:
@@ -185,6 +187,7 @@ def list_(
         if as_of is None:
             for deployment in page:
                 await _resume_if_left(session, service, deployment)
+            await stop_leftovers(service)
             if not page:
                 await session.say_if_empty(service.event_log)
             return page, await created_at(service, page), None

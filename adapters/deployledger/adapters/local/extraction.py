@@ -37,7 +37,7 @@ async def extracted_model(
     Raises:
         DeploymentError: the image holds another model than the event log says (``artifact_damaged``).
     """
-    return await _uninterrupted(_extract, folder, request, extract)
+    return await uninterrupted(_extract, folder, request, extract)
 
 
 async def set_aside_if_damaged(folder: RevisionFolder, request: ProvisionRequest) -> None:
@@ -48,7 +48,7 @@ async def set_aside_if_damaged(folder: RevisionFolder, request: ProvisionRequest
     Raises:
         DeploymentError: it is damaged, and cannot be moved.
     """
-    await _uninterrupted(_set_aside_if_damaged, folder, request)
+    await uninterrupted(_set_aside_if_damaged, folder, request)
 
 
 def files_of(folder: RevisionFolder, request: ProvisionRequest) -> ModelFiles:
@@ -56,7 +56,8 @@ def files_of(folder: RevisionFolder, request: ProvisionRequest) -> ModelFiles:
     return ModelFiles(folder.model, folder.listing, request.artifact.digest)
 
 
-async def _uninterrupted(call: Callable[..., _T], *arguments: object) -> _T:
+async def uninterrupted(call: Callable[..., _T], *arguments: object) -> _T:
+    """Call it in a thread; being cancelled takes effect when it is over, while its locks are still held."""
     work = asyncio.create_task(asyncio.to_thread(call, *arguments))
     try:
         return await asyncio.shield(work)

@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deployledger.adapters.local.extraction import ExtractModel, extracted_model, set_aside_if_damaged
+from deployledger.adapters.local.extraction import (
+    ExtractModel,
+    extracted_model,
+    set_aside_if_damaged,
+    uninterrupted,
+)
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.json_files import make_way, read_json
 from deployledger.adapters.local.locations import batch_file
@@ -54,7 +59,8 @@ class BatchJobs:
             if status.get("reason") == FailureReason.ARTIFACT_DAMAGED:
                 await set_aside_if_damaged(revision, request)
             model = await extracted_model(revision, request, self._extract_model)
-            await asyncio.to_thread(_start, revision, request, model, source, output)
+            # A job that is started after this one gave the lock up would be nobody's to stop.
+            await uninterrupted(_start, revision, request, model, source, output)
 
     async def wait(self, folder: DeploymentFolder, revision_number: int, report: ReportProgress) -> JobResult:
         """Wait until the job is complete, whichever process started it.
