@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Image
 from tests.adapters.files import artifact_of
 
+JOB = {"type": "batch_inference_job", "input_uri": "/in.csv", "output_uri": "/out.csv"}
 ASK = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [0]}]}
 
 
@@ -303,6 +304,26 @@ class TestWithoutProcesses:
     ) -> None:
         with pytest.raises(ConfigurationError, match="edge_device"):
             await orchestrator.provision(order(uuid.uuid4(), 1, models[1], type="edge_device"), ignore)
+
+    @pytest.mark.parametrize(
+        ("target", "resources", "refused"),
+        [
+            ({"serving_image": "registry.example.org/serving:1"}, {}, "asks for a serving image"),
+            ({"instance_type": "ml.m5.large"}, {}, "asks for an instance type"),
+            ({}, {"gpu_request": "1"}, "asks for GPUs"),
+            ({}, {"gpu_request": "0", "cpu_request": "1", "memory_request": "1Gi"}, None),
+            (JOB | {"input_uri": "s3://bucket/rows.csv"}, {}, "input_uri has the scheme 's3'"),
+            (JOB | {"output_uri": "gs://bucket/rows.csv"}, {}, "output_uri has the scheme 'gs'"),
+            (JOB | {"output_uri": "/in.csv"}, {}, "as its input and as its output"),
+            (JOB, {}, None),
+        ],
+    )
+    def test_what_this_machine_lacks_is_refused_before_anything_is_stored(
+        self, target: dict[str, Any], resources: dict[str, str], refused: str | None, root: Path
+    ) -> None:
+        config = DeploymentTargetConfig(**{"type": "api_service", **target})
+        with pytest.raises(ConfigurationError, match=refused) if refused else nullcontext():
+            local(root).check_target("iris", config, ResourceConfig(**resources))
 
 
 class TestServing:

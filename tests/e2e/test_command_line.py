@@ -300,12 +300,13 @@ def test_the_statuses_are_those_of_the_service(tmp_path: Path) -> None:
         (["deploy", V1, "--name", "x", "--port", "70000"], 2, "port"),
         (["deploy", V1, "--name", "x", "--memory", "lots"], 2, "quantity"),
         (["deploy", V1, "--name", "x", "--tag", "novalue"], 2, "KEY=VALUE"),
-        (["deploy", V1, "--name", "x", "--type", "edge_device"], 2, "api_service, batch_inference_job"),
+        (["deploy", V1, "--name", "x", "--type", "edge_device"], 2, "'api_service', 'batch_inference_job'"),
         (["deploy", V1, "--name", "x", "--type", "batch_inference_job"], 2, "input_uri and output_uri"),
         (["deploy", "", "--name", "x"], 2, "blank"),
         (["list", "--limit", "0"], 2, "limit"),
         (["deploy", "/does/not/exist", "--name", "x"], 1, "/does/not/exist"),
-        (["deploy", "models:/", "--name", "x"], 1, "models:/"),
+        (["deploy", "models:/", "--name", "x"], 2, "not a model URI that MLflow understands"),
+        (["deploy", "s3://bucket/model", "--name", "x"], 2, "not a model URI that MLflow understands"),
     ],
 )
 def test_bad_input(cli: CommandLine, arguments: list[str | Path], exit_code: int, said: str) -> None:

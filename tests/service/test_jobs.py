@@ -7,7 +7,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from core_ai_layer.machine_learning_service.ml_models_schemas import FailureReason
+from core_ai_layer.machine_learning_service.ml_models_schemas import (
+    DeploymentTargetConfig,
+    FailureReason,
+    ResourceConfig,
+)
 from core_ai_layer.machine_learning_service.ml_service_exceptions import (
     ConfigurationError,
     ConflictError,
@@ -281,6 +285,68 @@ async def test_a_target_that_the_orchestrator_does_not_serve_is_refused(
     target = request().deployment_target_config.model_copy(update={"type": "edge_device"})
     with pytest.raises(ConfigurationError, match="'held' serves api_service, batch_inference_job"):
         await held.deploy_model(request(deployment_target_config=target))
+
+
+class Fewer(HeldOrchestrator):
+    """The cluster after an upgrade that serves less, and says so."""
+
+    target_types = frozenset({"batch_inference_job"})
+
+
+async def test_a_revision_that_the_orchestrator_no_longer_serves_is_not_gone_back_to(
+    held: MLModelDeploymentService, open_service: OpenService
+) -> None:
+    deployment_id = await serving(held)
+    later = open_service(None, None, Fewer())
+    calls = [later.update_deployment(deployment_id, request()), later.rollback_deployment(deployment_id, 1)]
+    for call in calls:
+        with pytest.raises(ConfigurationError, match="'held' serves batch_inference_job"):
+            await call
+    assert await events_of(held, deployment_id) == [
+        "Requested",
+        "ArtifactsFetched",
+        "Packaged",
+        "Provisioned",
+    ]
+
+
+async def test_a_failed_deployment_of_a_type_no_longer_served_is_not_retried(
+    held: MLModelDeploymentService, cluster: HeldOrchestrator, open_service: OpenService
+) -> None:
+    cluster.failure = RuntimeError("no room")
+    answer = await held.deploy_model(request())
+    await held.wait_for_deployment(answer.deployment_id, timeout=WAIT)
+    with pytest.raises(ConfigurationError, match="'held' serves batch_inference_job"):
+        await open_service(None, None, Fewer()).retry_deployment(answer.deployment_id)
+
+
+async def test_an_orchestrator_that_declares_no_types_refuses_by_itself(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(HeldOrchestrator, "target_types")
+    service = open_service(None, None, HeldOrchestrator())
+    target = request().deployment_target_config.model_copy(update={"type": "edge_device"})
+    answer = await service.deploy_model(request(deployment_target_config=target))
+    assert (await service.wait_for_deployment(answer.deployment_id, timeout=WAIT)).status == "active"
+
+
+class Picky(HeldOrchestrator):
+    """A cluster that checks what it is asked for."""
+
+    def check_target(
+        self, deployment_name: str, target: DeploymentTargetConfig, resources: ResourceConfig | None
+    ) -> None:
+        if target.replicas > 8:
+            raise ConfigurationError(f"{deployment_name!r} asks for more than 8 replicas.")
+
+
+async def test_what_an_orchestrator_refuses_is_not_stored(open_service: OpenService) -> None:
+    service = open_service(None, None, Picky())
+    target = request().deployment_target_config.model_copy(update={"replicas": 9})
+    with pytest.raises(ConfigurationError, match="more than 8 replicas"):
+        await service.deploy_model(request(deployment_target_config=target))
+    assert await service.list_deployments(include_deleted=True) == []
+    assert await serving(service)
 
 
 async def test_a_batch_job_without_input_or_output_is_refused(held: MLModelDeploymentService) -> None:

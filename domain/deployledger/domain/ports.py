@@ -53,6 +53,23 @@ class ResolvesModelVersions(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksModelURIs(Protocol):
+    """What a registry client may also do: tell the URIs that it can read from those that it cannot.
+
+    A URI that it refuses is refused before anything is stored. Without it the deployment fails when the model
+    is fetched.
+    """
+
+    def check_model_uri(self, model_uri: str) -> None:
+        """Return if the URI is well-formed; whether there is such a model is not asked. It does no I/O.
+
+        Raises:
+            ConfigurationError: the client reads no such URIs.
+        """
+        ...
+
+
 class ArtifactStoreInterface(KeepsFiles, Protocol):
     """Keeps models' files by their digest."""
 
@@ -174,7 +191,7 @@ class OrchestratorClientInterface(Protocol):
 
     @property
     def target_types(self) -> frozenset[str]:
-        """The ``DeploymentTargetConfig.type`` values that it can provision."""
+        """The ``DeploymentTargetConfig.type`` values that it can provision; others are refused at once."""
         ...
 
     async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
@@ -208,4 +225,25 @@ class OrchestratorClientInterface(Protocol):
 
     def logs(self, deployment_id: UUID, *, follow: bool) -> AsyncIterator[str]:
         """Yield the log lines of the deployment's newest revision, without line ends."""
+        ...
+
+
+@runtime_checkable
+class ChecksTargets(Protocol):
+    """What an orchestrator client may also do: refuse what it could never provision.
+
+    A target that it refuses is refused before anything is stored. Without it only
+    `OrchestratorClientInterface.target_types` is compared, and the deployment fails when it is provisioned.
+    """
+
+    def check_target(
+        self, deployment_name: str, target: DeploymentTargetConfig, resources: ResourceConfig | None
+    ) -> None:
+        """Return if such a target can be provisioned; whether there is room for it now is not asked.
+
+        It does no I/O.
+
+        Raises:
+            ConfigurationError: it cannot.
+        """
         ...

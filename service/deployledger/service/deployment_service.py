@@ -47,6 +47,7 @@ from deployledger.projections.replaying import Replayed, replay
 from deployledger.projections.reports import Progress
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import Condition
+from deployledger.service.capabilities import check_request, check_revision
 from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.clock import ClockCorrection, ClockCorrector
 from deployledger.service.commands import Commands, checked_actor
@@ -230,12 +231,18 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment or revision.
             ConflictError: if that revision is the newest one, or was never fetched.
+            ConfigurationError: if the orchestrator does not serve such targets (any more).
         """
+
+        def request_rollback(deployment: Deployment, by: CommandContext) -> None:
+            check_revision(self._clients, deployment, to_revision)
+            deployment.request_rollback(to_revision, by=by)
+
         return await self._command(
             self._commands.on(
                 deployment_id,
                 "rollback",
-                lambda deployment, by: deployment.request_rollback(to_revision, by=by),
+                request_rollback,
                 idempotency_key,
                 expected_version,
                 actor,
@@ -256,12 +263,18 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
             IllegalTransitionError: if it neither failed nor was cancelled.
+            ConfigurationError: if the orchestrator does not serve such targets (any more).
         """
+
+        def retry(deployment: Deployment, by: CommandContext) -> None:
+            check_revision(self._clients, deployment, deployment.revision.number)
+            deployment.retry(by=by)
+
         return await self._command(
             self._commands.on(
                 deployment_id,
                 "retry",
-                lambda deployment, by: deployment.retry(by=by),
+                retry,
                 idempotency_key,
                 expected_version,
                 actor,
@@ -333,21 +346,7 @@ class DeploymentService:
         return answer
 
     def _checked(self, request: DeploymentRequest) -> DeploymentRequest:
-        target = request.deployment_target_config
-        if target.type not in self._orchestrator.target_types:
-            raise ConfigurationError(
-                f"Deployment {request.deployment_name!r} asks for a target of type {target.type!r}; "
-                f"the orchestrator {self._orchestrator.name!r} serves "
-                f"{', '.join(sorted(self._orchestrator.target_types))}."
-            )
-        if self._clients.orchestrator is not None and target.type == "batch_inference_job":
-            missing = [name for name in ("input_uri", "output_uri") if not getattr(target, name)]
-            if missing:
-                raise ConfigurationError(
-                    f"Deployment {request.deployment_name!r} is a batch inference job and needs "
-                    f"{' and '.join(missing)}.",
-                    hint="On the command line: --input and --output-uri.",
-                )
+        check_request(self._clients, request)
         if self._clients.model_registry is not None:
             path = local_path(request.model_uri)
             if path is not None and not path.is_absolute():

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
@@ -20,6 +20,7 @@ from deployledger.adapters.cli.session import (
     session_for,
 )
 from deployledger.adapters.cli.status_commands import recorded_at
+from deployledger.adapters.local import TargetType
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,13 +51,15 @@ PortOption = Annotated[
     typer.Option(help="The port to serve on; a free one for a new deployment.", show_default=False),
 ]
 ServingImageOption = Annotated[
-    str | None, typer.Option(help="The container image that serves the model.", show_default=False)
+    str | None,
+    # No orchestrator of the command line has it: it is refused, with the reason.
+    typer.Option(help="The container image that serves the model.", show_default=False, hidden=True),
 ]
 CpuOption = Annotated[str | None, typer.Option(help="CPU per replica, for example 500m.", show_default=False)]
 MemoryOption = Annotated[
     str | None, typer.Option(help="Memory per replica, for example 1Gi.", show_default=False)
 ]
-GpuOption = Annotated[str | None, typer.Option(help="GPUs per replica.", show_default=False)]
+GpuOption = Annotated[str | None, typer.Option(help="GPUs per replica.", show_default=False, hidden=True)]
 TagOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; repeatable.", show_default=False)
 ]
@@ -99,7 +102,7 @@ def deploy(
     ],
     name: Annotated[str, typer.Option(help="The deployment's name.", show_default=False)],
     type_: Annotated[
-        Literal["api_service", "batch_inference_job", "edge_device"],
+        TargetType,
         typer.Option("--type", help="How the model runs."),
     ] = "api_service",
     replicas: ReplicasOption = None,

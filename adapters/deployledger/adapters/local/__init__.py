@@ -26,12 +26,15 @@ gateway that is killed leaves nothing behind.
 What is not enforced here: memory and GPU requests. ``cpu_request`` sets the threads of ONNX Runtime.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from deployledger.adapters.local.orchestrator import LocalProcessOrchestrator
 
-__all__ = ["LocalProcessOrchestrator"]
+__all__ = ["LocalProcessOrchestrator", "TargetType"]
+
+TargetType = Literal["api_service", "batch_inference_job"]
+"""What this machine can make of a model."""
 
 
 def __getattr__(name: str) -> object:

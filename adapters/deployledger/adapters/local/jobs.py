@@ -14,13 +14,13 @@ from deployledger.adapters.local.extraction import (
 )
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.json_files import make_way, read_json
-from deployledger.adapters.local.locations import batch_file
+from deployledger.adapters.local.locations import batch_files
 from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
 from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import runtime_of
 from deployledger.adapters.model_files.checking import ModelFiles
-from deployledger.domain.exceptions import ConfigurationError, DeploymentError, ExternalServiceError
+from deployledger.domain.exceptions import DeploymentError, ExternalServiceError
 from deployledger.domain.ports import JobResult, Observation, ProvisionRequest, ReportProgress
 from deployledger.domain.reasons import FailureReason
 
@@ -41,13 +41,7 @@ class BatchJobs:
             ConfigurationError: input or output is missing, or is no local file.
             DeploymentError: no runtime of this machine scores such a model.
         """
-        source = batch_file(request.target.input_uri, "input_uri")
-        output = batch_file(request.target.output_uri, "output_uri")
-        if source == output:
-            raise ConfigurationError(
-                f"The batch job {request.deployment_name!r} has {source} as its input and as its output.",
-                hint="Give output_uri another path.",
-            )
+        source, output = batch_files(request.target, request.deployment_name)
         revision = folder.revision(request.revision)
         async with locked(folder.operate_lock, make_folder=True):
             status = await asyncio.to_thread(_status, revision)

@@ -3,9 +3,26 @@
 from pathlib import Path
 
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.service.local_files import local_path
 
 _LONGEST_NAME_BYTES = 200
+
+
+def batch_files(target: DeploymentTargetConfig, deployment_name: str) -> tuple[Path, Path]:
+    """Return the absolute paths of what a batch job reads and writes.
+
+    Raises:
+        ConfigurationError: one is missing or is no local file, or both are the same.
+    """
+    source = batch_file(target.input_uri, "input_uri")
+    output = batch_file(target.output_uri, "output_uri")
+    if source == output:
+        raise ConfigurationError(
+            f"The batch job {deployment_name!r} has {source} as its input and as its output.",
+            hint="Give output_uri another path.",
+        )
+    return source, output
 
 
 def batch_file(uri: str | None, field: str) -> Path:

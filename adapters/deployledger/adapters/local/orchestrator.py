@@ -8,14 +8,18 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import get_args
 from uuid import UUID, uuid4
 
+from deployledger.adapters.local import TargetType
 from deployledger.adapters.local.extraction import ExtractModel
 from deployledger.adapters.local.folders import DeploymentFolder, deployment_folders, sweep
 from deployledger.adapters.local.inspection import extracted_models
 from deployledger.adapters.local.jobs import BatchJobs
+from deployledger.adapters.local.locations import batch_files
 from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.log_lines import log_lines
+from deployledger.adapters.local.resources import cores
 from deployledger.adapters.local.services import ModelServices
 from deployledger.adapters.model_files.reading import read_stored
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
@@ -27,6 +31,7 @@ from deployledger.domain.ports import (
     ReportProgress,
 )
 from deployledger.domain.reasons import FailureReason
+from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.stored import Stored
 from deployledger.service.private_files import is_shared, make_folder, share
 
@@ -69,7 +74,30 @@ class LocalProcessOrchestrator:
     @property
     def target_types(self) -> frozenset[str]:
         """What it can provision."""
-        return frozenset({"api_service", "batch_inference_job"})
+        return frozenset(get_args(TargetType))
+
+    def check_target(
+        self, deployment_name: str, target: DeploymentTargetConfig, resources: ResourceConfig | None
+    ) -> None:
+        """Refuse what only other orchestrators have: GPUs, containers, kinds of machines, remote files.
+
+        Raises:
+            ConfigurationError: the target asks for one of them.
+        """
+        asked = {
+            "a serving image": target.serving_image,
+            "an instance type": target.instance_type,
+            "GPUs": resources and resources.gpu_request and cores(resources.gpu_request),
+        }
+        for what, value in asked.items():
+            if value:
+                raise ConfigurationError(
+                    f"{deployment_name!r} asks for {what}, which the orchestrator of this machine lacks: it "
+                    "runs models as processes, on the CPU.",
+                    hint=f"Leave {what} out, or give the service an orchestrator client that has them.",
+                )
+        if target.type == "batch_inference_job":
+            batch_files(target, deployment_name)
 
     async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
         """Start a revision, wait until it is ready, and send the traffic to it; a batch job is only started.

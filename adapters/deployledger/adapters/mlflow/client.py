@@ -72,6 +72,14 @@ class MlflowModelRegistryClient:
         reference = _reference(run_id, model_uri, artifact_path)
         return await asyncio.to_thread(self._download, reference, dst_path)
 
+    def check_model_uri(self, model_uri: str) -> None:
+        """Check the form of a model URI; the server is not asked.
+
+        Raises:
+            ConfigurationError: it is not a model URI of MLflow.
+        """
+        parse_reference(model_uri)
+
     def _resolve(self, reference: ModelReference) -> ResolvedModel:
         with question(self._tracking_uri, self._registry_uri, str(reference)) as server:
             pinned = pin(server, reference)
