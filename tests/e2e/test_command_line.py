@@ -92,7 +92,7 @@ def test_tables_are_for_people(cli: CommandLine) -> None:
     assert "✓ Artifacts fetched sha256:" in done.stderr
     assert "✓ Provisioned http://127.0.0.1:" in done.stderr
     assert "iris" in cli.run("list").stdout
-    assert "Provisioned" in cli.run("history", "iris").stdout
+    assert "✓  Active in " in cli.run("history", "iris").stdout
     assert "Running" in cli.run("status", "iris").stdout
 
 

@@ -1,11 +1,14 @@
 """Tables and lists on a terminal of 80 columns."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
+from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from rich.console import Console, RenderableType
 
+from deployledger.adapters.cli import units
 from deployledger.adapters.cli.rendering import (
     deployment_card,
     deployments_table,
@@ -13,7 +16,7 @@ from deployledger.adapters.cli.rendering import (
     read_models_table,
     rule_difference_list,
 )
-from deployledger.adapters.cli.timeline import changes_table, difference_title, timeline
+from deployledger.adapters.cli.timeline import change_line, difference, timeline
 from deployledger.domain.schemas import (
     Change,
     DeploymentDifference,
@@ -27,6 +30,7 @@ from deployledger.projections.replaying import Kind, Problem
 from deployledger.projections.what_if import Difference
 from tests.domain.given import SERVICE
 
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STREAM = "68a00851-7079-4dee-b164-49e23e26e1d7"
 
 
@@ -61,27 +65,59 @@ def test_the_end_of_a_model_is_shown() -> None:
     assert row == " iris  updating  2 (1 serves)  0s   68a00851"
 
 
-def test_who_acted_is_below_a_line_of_the_history_that_is_full() -> None:
-    entry = DeploymentHistoryEntry.model_construct(
-        version=1,
-        position=12,
-        recorded_at=datetime(2026, 3, 1, tzinfo=UTC),
-        happened_at=None,
-        event="DeploymentRequested",
-        revision=1,
-        duration=None,
-        actor="ann",
-        attempt=1,
-        cause=None,
-        correlation_id=None,
-        error=None,
-        data={},
-        changes=[],
+def entry(**fields: Any) -> DeploymentHistoryEntry:
+    known: dict[str, Any] = {
+        "version": 1,
+        "position": 12,
+        "recorded_at": NOW - timedelta(hours=3),
+        "happened_at": None,
+        "topic": "deployment.deletion_requested",
+        "revision": 1,
+        "duration": None,
+        "actor": "ann",
+        "attempt": 1,
+        "correlation_id": None,
+        "error": "",
+        "data": {},
+        "changes": [],
+    }
+    return DeploymentHistoryEntry.model_construct(**known | fields)
+
+
+def test_an_event_has_its_age_and_beside_it_the_time_in_the_reader_s_zone() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    heading, row = lines(timeline([entry()], units.Clock(NOW, berlin)), 60)
+    assert heading.split() == ["AGE", "TIME", "(CET)", "EVENT"]
+    assert row.split()[:2] == ["3h", "10:00:00"]
+    assert row.endswith("Deletion requested by ann")
+    _, row = lines(timeline([entry()], units.Clock(NOW, UTC, is_terminal=False)), 60)
+    assert row.split()[:2] == ["3h", "2026-03-01T09:00:00Z"]
+
+
+def test_a_long_event_goes_on_below_its_beginning() -> None:
+    failure = {
+        "step": "fetch",
+        "reason": "model_not_found",
+        "message": "No " + "model " * 30,
+        "hint": "Look.",
+    }
+    failed = entry(topic="deployment.failed", data={"failure": failure}, duration=0.25, attempt=3)
+    _, first, *more = lines(timeline([failed], units.Clock(NOW, UTC)), 60)
+    assert "✗  Failed in fetch after 0.25 s (attempt" in first
+    column = first.index("Failed")
+    assert {len(line) - len(line.lstrip()) for line in more} == {column}
+    assert more[-1].endswith("Look.")
+    assert max(map(len, [first, *more])) <= 60
+
+
+def test_an_event_that_could_not_be_applied_says_why() -> None:
+    parked = entry(topic="acme.audited", duration=0.1, error="No field\nteam.")
+    assert lines(timeline([parked], units.Clock(NOW, UTC)), 120)[-1].endswith(
+        r"✗  acme.audited. This event could not be applied: No field\nteam."
     )
-    heading, who, _, row, actor = lines(timeline([entry]), 60)
-    assert (heading.split()[-1], who, actor) == ("TOOK", "      ACTOR", "      ann")
-    assert "DeploymentRequested" in row
-    assert lines(timeline([entry]), 80)[0].endswith("  ACTOR")
+    late = lines(timeline([entry(happened_at=NOW - timedelta(days=1))], units.Clock(NOW, UTC)), 100)
+    assert late[1].split()[:3] == ["1d", "2026-02-28", "12:00:00~"]
+    assert late[-1].startswith("~ The clock was wrong")
 
 
 def test_a_name_of_a_read_model_is_never_cut() -> None:
@@ -132,32 +168,38 @@ def test_a_card_breaks_no_digest_and_pads_no_line() -> None:
     assert sum(line.startswith(" " * 10) for line in found) == 1, "the message goes on below"
 
 
-def test_a_failure_is_told_to_its_end_below_the_table() -> None:
+def test_a_change_shows_no_value_that_there_was_not() -> None:
     failure = {"step": "run", "reason": "odd", "message": "no " * 150, "hint": "Check the disk."}
-    changes = [
-        Change(field="revision", before=1, after=2),
-        Change(field="failure", before=None, after=failure),
-    ]
-    found = lines(changes_table(changes))
-    assert found[2].split() == ["revision", "1", "2"]
-    assert found[3:5] == ["failure", "      before: -"]
-    assert " ".join(found).endswith("Check the disk.")
-    assert max(map(len, found)) <= 80
-    assert lines(changes_table(changes[1:]))[0] == "failure"
+    changes = {
+        "  replicas 1 → 2": ("deployment_target_config.replicas", 1, 2),
+        "+ tags.team flowers": ("tags.team", None, "flowers"),
+        "− tags.team flowers": ("tags.team", "flowers", None),
+        "− message gone": ("message", "gone", ""),
+        "  cpu_request 500m → 1": ("resource_allocation.cpu_request", "500m", "1"),
+        "  simulated false → true": ("simulated", False, True),
+        r"+ tags.a\nb \u001b[2J": ("tags.a\nb", None, "\x1b[2J"),
+        "+ tags.list [1, 2]": ("tags.list", None, [1, 2]),
+        f"+ image sha256:{'ab' * 4}": ("image", None, f"sha256:{'ab' * 32}"),
+    }
+    for expected, (field, before, after) in changes.items():
+        assert change_line(Change(field=field, before=before, after=after)).plain == expected
+    assert change_line(Change(field="failure", after=failure)).plain.endswith("Check the disk.")
 
 
-def test_the_moments_of_a_difference_are_a_line_each() -> None:
+def test_a_difference_says_between_which_moments_it_is() -> None:
     then, now = (
-        PastMoment(asked_for=it, position=5, recorded_at=datetime.now(UTC), revision=1)
-        for it in ("revision 1", "now")
+        PastMoment(asked_for=it, position=5, recorded_at=NOW - timedelta(hours=1), revision=1)
+        for it in ("position 5", "now")
     )
-    difference = DeploymentDifference(
+    found = DeploymentDifference(
         deployment_id=UUID(STREAM), deployment_name="iris", before=then, after=now, changes=[]
     )
-    first, second = difference_title(difference).split("\n")
-    assert first.startswith("iris: revision 1 (")
-    assert second.startswith("   -> now (")
-    assert max(len(first), len(second)) <= 80
+    assert lines(difference(found, units.Clock(NOW, UTC)), 60) == [
+        "iris: position 5 → now",
+        "  position 5  last event 60m ago (11:00:00 UTC)",
+        "  now         position 5, last event 60m ago (11:00:00 UTC)",
+        "No difference.",
+    ]
 
 
 def test_what_a_replay_found_is_not_broken_within_words() -> None:

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deployledger.adapters.cli import units
 from deployledger.adapters.cli.session import ExitCode, Session, escaped
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ async def _live(session: Session, service: "DeploymentService") -> None:
     say.title("What is deployed")
     session.stdout.print(deployments_table(await service.list_deployments()))
     say.title("How it came to be")
-    session.stdout.print(timeline(await service.get_deployment_history(first.deployment_id)))
+    history = await service.get_deployment_history(first.deployment_id)
+    session.stdout.print(timeline(history, units.Clock.of(session.stdout)))
     if load.unanswered:
         session.fail(f"{load.unanswered} requests were not answered during the update.", "", ExitCode.FAILED)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployledger.adapters.cli import units
 from deployledger.adapters.cli.session import (
     Output,
     OutputOption,
@@ -31,14 +32,21 @@ AsOfOption = Annotated[
 
 
 def history(
-    deployment: Reference, output: OutputOption = Output.TABLE, verbose: VerboseOption = False
+    deployment: Reference,
+    changes: Annotated[
+        bool, typer.Option("--changes", help="Show the fields that each event changed.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+    verbose: VerboseOption = False,
 ) -> None:
     """Show the history of a deployment: what happened, when, and by whom.
 
-    Events that one command set off are together, below that command.
+    Events that one command set off are together, below that command. JSON has what each event changed, too.
 
     Examples:
         deployledger history iris
+        deployledger history iris --changes
+        deployledger history iris -o wide
     """
     session = session_for(output, verbose)
 
@@ -54,7 +62,8 @@ def history(
     else:
         from deployledger.adapters.cli.timeline import timeline
 
-        session.show(timeline(entries))
+        clock = units.Clock.of(session.stdout)
+        session.show(timeline(entries, clock, has_changes=changes, is_wide=session.is_wide))
 
 
 async def name_others(session: Session, service: "DeploymentService", name: str, found: "UUID") -> None:
@@ -111,10 +120,6 @@ def diff(
     if session.is_json:
         session.print_json(found)
         return
-    from deployledger.adapters.cli.timeline import changes_table, difference_title
+    from deployledger.adapters.cli.timeline import difference
 
-    session.stdout.print(difference_title(found), markup=False, highlight=False, soft_wrap=True)
-    if found.changes:
-        session.show(changes_table(found.changes))
-    else:
-        session.stdout.print("No difference.")
+    session.show(difference(found, units.Clock.of(session.stdout)))

@@ -7,14 +7,18 @@ in the reader's zone on a terminal, and in UTC elsewhere: a file or a pipe may h
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Self
 
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.handles import path_of
 from deployledger.domain.times import TOLERANCE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
+_NAMES_OF_ANY_MODEL = ("model", "models", "artifacts", "saved_model")
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}(?![0-9a-f])")
 
 
@@ -76,6 +80,21 @@ def short_digests(text: str) -> str:
     return _DIGEST.sub(r"\1", text)
 
 
+def model(uri: str) -> str:
+    """Return a model as people name it: the file or folder of a path, and every other URI whole.
+
+    A name that says nothing, as in ``iris/model.onnx``, has the folder before it.
+    """
+    try:
+        path = PurePosixPath(path_of(uri) or "")
+    except ConfigurationError:
+        return uri
+    if not path.name:
+        return uri
+    says_nothing = path.stem in _NAMES_OF_ANY_MODEL or path.name.isdigit()
+    return str(PurePosixPath(*path.parts[-2:])) if says_nothing and path.parent.name else path.name
+
+
 @dataclass(frozen=True)
 class Clock:
     """How moments are written for one reader.
@@ -114,8 +133,12 @@ class Clock:
 
     def moment(self, moment: datetime) -> str:
         """Return a moment as its age with the clock time beside it: ``3m ago (14:03:07 CET)``."""
+        return f"{self.ago(moment)} ({self.zoned_time(moment)})"
+
+    def zoned_time(self, moment: datetime) -> str:
+        """Return the clock time as `time` does, with its zone: ``14:03:07 CET``."""
         zone = f" {moment.astimezone(self.zone):%Z}" if self.is_terminal else ""
-        return f"{self.ago(moment)} ({self.time(moment)}{zone})"
+        return f"{self.time(moment)}{zone}"
 
     def ago(self, moment: datetime) -> str:
         """Return how long ago a moment was, in a sentence: ``3m ago``, or ``in the future``."""
