@@ -78,7 +78,13 @@ class NameInUseError(ConflictError):
 
 
 class IllegalTransitionError(ConflictError):
-    """The lifecycle does not allow this command in the state the deployment is in."""
+    """The lifecycle does not allow this command in the state the deployment is in.
+
+    Attributes:
+        why: the state, and what it does not allow, without the deployment's name.
+    """
+
+    why = ""
 
 
 class StaleVersionError(ConflictError):

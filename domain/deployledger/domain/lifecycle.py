@@ -186,12 +186,15 @@ class Lifecycle:
         state = self.next_state(subject, trigger)
         if state is None:
             commands = [_COMMANDS[allowed] for allowed in self.triggers(subject) if allowed in _COMMANDS]
-            raise IllegalTransitionError(
-                f"{described_as} is {subject.state.replace('_', ' ')}: {_REFUSALS[trigger]}.",
+            why = f"{subject.state.replace('_', ' ')}: {_REFUSALS[trigger]}"
+            error = IllegalTransitionError(
+                f"{described_as} is {why}.",
                 hint=f"Possible now: {', '.join(commands)}."
                 if commands
                 else "Nothing more can happen to it.",
             )
+            error.why = why
+            raise error
         return state
 
 

@@ -142,6 +142,8 @@ class Commands:
         key: str | None,
         expected_version: int | None,
         actor: str | None,
+        *,
+        dry_run: bool = False,
         **body: int | None,
     ) -> DeploymentStatusResponse:
         """Give a command that concerns the deployment alone; ``name`` and ``body`` tell it from others."""
@@ -156,6 +158,7 @@ class Commands:
             key,
             lambda: fingerprint(name, deployment_id, expected_version=expected_version, **body),
             actor,
+            dry_run=dry_run,
         )
 
     def load(
@@ -210,6 +213,7 @@ class Commands:
         *,
         request: DeploymentRequest | None = None,
         without_looking: Decide | None = None,
+        dry_run: bool = False,
     ) -> DeploymentStatusResponse:
         """Decide and store, again if somebody else changed the same stream meanwhile."""
         actor = self.actor if actor is None else checked_actor(actor)
@@ -235,6 +239,8 @@ class Commands:
                 raise
             deployment = decision.deployment
             own = deployment.collect_events()
+            if dry_run:
+                return status.respond(status.fold([*decision.history, *own]))
             events: list[Event] = [
                 *own,
                 *(event for reservation in decision.reservations for event in reservation.collect_events()),

@@ -257,8 +257,12 @@ class DeploymentService:
         idempotency_key: str | None = None,
         expected_version: int | None = None,
         actor: str | None = None,
+        dry_run: bool = False,
     ) -> DeploymentStatusResponse:
         """Try the newest revision again after it failed or was cancelled.
+
+        Args:
+            dry_run: change nothing; return what the answer would be, or raise why there is none.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
@@ -278,7 +282,9 @@ class DeploymentService:
                 idempotency_key,
                 expected_version,
                 actor,
-            )
+                dry_run=dry_run,
+            ),
+            dry_run=dry_run,
         )
 
     async def cancel_deployment(
@@ -288,8 +294,12 @@ class DeploymentService:
         idempotency_key: str | None = None,
         expected_version: int | None = None,
         actor: str | None = None,
+        dry_run: bool = False,
     ) -> DeploymentStatusResponse:
         """Call off a deployment or an update in progress; what served before goes on serving.
+
+        Args:
+            dry_run: as for `retry_deployment`.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
@@ -303,7 +313,9 @@ class DeploymentService:
                 idempotency_key,
                 expected_version,
                 actor,
-            )
+                dry_run=dry_run,
+            ),
+            dry_run=dry_run,
         )
 
     async def delete_deployment(
@@ -313,8 +325,12 @@ class DeploymentService:
         idempotency_key: str | None = None,
         expected_version: int | None = None,
         actor: str | None = None,
+        dry_run: bool = False,
     ) -> DeploymentStatusResponse:
         """Stop a deployment and delete it; returns at once, with status ``deleting``.
+
+        Args:
+            dry_run: as for `retry_deployment`.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
@@ -328,11 +344,13 @@ class DeploymentService:
                 idempotency_key,
                 expected_version,
                 actor,
-            )
+                dry_run=dry_run,
+            ),
+            dry_run=dry_run,
         )
 
     async def _command(
-        self, command: Coroutine[Any, Any, DeploymentStatusResponse]
+        self, command: Coroutine[Any, Any, DeploymentStatusResponse], *, dry_run: bool = False
     ) -> DeploymentStatusResponse:
         if not self._is_open:
             try:
@@ -340,6 +358,8 @@ class DeploymentService:
             except BaseException:
                 command.close()
                 raise
+        if dry_run:
+            return await command
         self._has_written = True
         answer = await command
         self._wake(answer.deployment_id)

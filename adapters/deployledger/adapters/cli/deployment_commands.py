@@ -8,10 +8,24 @@ from uuid import UUID
 
 import typer
 
+from deployledger.adapters.cli.bulk import Bulk, DryRunOption, YesOption, at_once
 from deployledger.adapters.cli.files import no_stream
+from deployledger.adapters.cli.listing import (
+    CreatedAfterFilter,
+    CreatedBeforeFilter,
+    Filters,
+    ModelFilter,
+    NameFilter,
+    SinceFilter,
+    StatusFilter,
+    TagFilter,
+    TypeFilter,
+    UntilFilter,
+)
 from deployledger.adapters.cli.session import (
     ExitCode,
     Interruptible,
+    OptionalReference,
     Output,
     OutputOption,
     Reference,
@@ -259,7 +273,18 @@ def rollback(
 
 
 def retry(
-    deployment: Reference,
+    deployment: OptionalReference = None,
+    status: StatusFilter = None,
+    name: NameFilter = None,
+    tag: TagFilter = None,
+    model_uri: ModelFilter = None,
+    type_: TypeFilter = None,
+    since: SinceFilter = None,
+    until: UntilFilter = None,
+    created_after: CreatedAfterFilter = None,
+    created_before: CreatedBeforeFilter = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
     expected_version: ExpectedVersionOption = None,
     idempotency_key: KeyOption = None,
     wait: WaitOption = True,
@@ -267,14 +292,48 @@ def retry(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Retry what failed or was cancelled.
+    """Retry what failed or was cancelled: one deployment, or all that match filters.
+
+    Filters show a plan first, and ask. A deployment that changes after the plan was made is skipped.
 
     Examples:
         deployledger retry iris
+        deployledger retry --status failed --since 12h
     """
-    _command_on(
-        session_for(output, verbose),
+    filters = Filters(
+        status=status,
+        name=name,
+        tag=tag,
+        model_uri=model_uri,
+        type_=type_,
+        created_after=created_after,
+        created_before=created_before,
+        since=since,
+        until=until,
+    )
+    session = session_for(output, verbose)
+    reference = at_once(
         deployment,
+        filters,
+        dry_run=dry_run,
+        expected_version=expected_version,
+        idempotency_key=idempotency_key,
+    )
+    if reference is None:
+        Bulk(
+            session,
+            "retry",
+            filters,
+            deployment,
+            yes=yes,
+            dry_run=dry_run,
+            wait=wait,
+            timeout=timeout,
+        ).run()
+        return
+    _command_on(
+        session,
+        reference,
         lambda service, found: service.retry_deployment(
             found, idempotency_key=idempotency_key, expected_version=expected_version
         ),
@@ -284,7 +343,18 @@ def retry(
 
 
 def cancel(
-    deployment: Reference,
+    deployment: OptionalReference = None,
+    status: StatusFilter = None,
+    name: NameFilter = None,
+    tag: TagFilter = None,
+    model_uri: ModelFilter = None,
+    type_: TypeFilter = None,
+    since: SinceFilter = None,
+    until: UntilFilter = None,
+    created_after: CreatedAfterFilter = None,
+    created_before: CreatedBeforeFilter = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
     expected_version: ExpectedVersionOption = None,
     idempotency_key: KeyOption = None,
     output: OutputOption = Output.TABLE,
@@ -292,13 +362,37 @@ def cancel(
 ) -> None:
     """Cancel the operation in progress; an earlier revision keeps serving.
 
+    Filters show a plan first, and ask, as those of `retry`.
+
     Examples:
         deployledger cancel iris
+        deployledger cancel --status creating --tag team=flowers
     """
+    filters = Filters(
+        status=status,
+        name=name,
+        tag=tag,
+        model_uri=model_uri,
+        type_=type_,
+        created_after=created_after,
+        created_before=created_before,
+        since=since,
+        until=until,
+    )
     session = session_for(output, verbose)
+    reference = at_once(
+        deployment,
+        filters,
+        dry_run=dry_run,
+        expected_version=expected_version,
+        idempotency_key=idempotency_key,
+    )
+    if reference is None:
+        Bulk(session, "cancel", filters, deployment, yes=yes, dry_run=dry_run).run()
+        return
 
     async def command(service: "DeploymentService") -> "_Told":
-        found = await service.find_deployment_id(deployment, to_change=True)
+        found = await service.find_deployment_id(reference, to_change=True)
         await service.cancel_deployment(
             found, idempotency_key=idempotency_key, expected_version=expected_version
         )
@@ -311,7 +405,18 @@ def cancel(
 
 
 def delete(
-    deployment: Reference,
+    deployment: OptionalReference = None,
+    status: StatusFilter = None,
+    name: NameFilter = None,
+    tag: TagFilter = None,
+    model_uri: ModelFilter = None,
+    type_: TypeFilter = None,
+    since: SinceFilter = None,
+    until: UntilFilter = None,
+    created_after: CreatedAfterFilter = None,
+    created_before: CreatedBeforeFilter = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
     expected_version: ExpectedVersionOption = None,
     idempotency_key: KeyOption = None,
     wait: WaitOption = True,
@@ -319,14 +424,48 @@ def delete(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Stop and delete a deployment; its history is kept.
+    """Stop and delete a deployment, or all that match filters; their history is kept.
+
+    Filters show a plan first, and ask, as those of `retry`.
 
     Examples:
         deployledger delete iris
+        deployledger delete --status failed --until 30d --dry-run
     """
-    _command_on(
-        session_for(output, verbose),
+    filters = Filters(
+        status=status,
+        name=name,
+        tag=tag,
+        model_uri=model_uri,
+        type_=type_,
+        created_after=created_after,
+        created_before=created_before,
+        since=since,
+        until=until,
+    )
+    session = session_for(output, verbose)
+    reference = at_once(
         deployment,
+        filters,
+        dry_run=dry_run,
+        expected_version=expected_version,
+        idempotency_key=idempotency_key,
+    )
+    if reference is None:
+        Bulk(
+            session,
+            "delete",
+            filters,
+            deployment,
+            yes=yes,
+            dry_run=dry_run,
+            wait=wait,
+            timeout=timeout,
+        ).run()
+        return
+    _command_on(
+        session,
+        reference,
         lambda service, found: service.delete_deployment(
             found, idempotency_key=idempotency_key, expected_version=expected_version
         ),

@@ -54,6 +54,14 @@ Reference = Annotated[
         show_default=False,
     ),
 ]
+OptionalReference = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[DEPLOYMENT]",
+        help="A name, an id, or the first 4 or more characters of an id; or give filters.",
+        show_default=False,
+    ),
+]
 OutputOption = Annotated[
     Output, typer.Option("--output", "-o", help="The output format; wide shows more than table.")
 ]

@@ -81,7 +81,7 @@ def status(
                 )
             return
         found = await service.find_deployment(deployment)
-        await _resume_if_left(session, service, found)
+        await resume_if_left(session, service, found)
         await stop_leftovers(service)
         if not watch:
             observation = await _observe(session, service, found)
@@ -186,7 +186,7 @@ def list_(
         )
         if as_of is None:
             for deployment in page:
-                await _resume_if_left(session, service, deployment)
+                await resume_if_left(session, service, deployment)
             await stop_leftovers(service)
             if not page:
                 await session.say_if_empty(service.event_log)
@@ -301,7 +301,7 @@ async def _observe(
         return None
 
 
-async def _resume_if_left(
+async def resume_if_left(
     session: Session, service: "DeploymentService", deployment: "DeploymentStatusResponse"
 ) -> None:
     """If nobody is on an unfinished job, for example because its process was killed, start one that is."""
