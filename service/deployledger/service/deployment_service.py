@@ -51,6 +51,7 @@ from deployledger.service.capabilities import check_request, check_revision
 from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.clock import ClockCorrection, ClockCorrector
 from deployledger.service.commands import Commands, checked_actor
+from deployledger.service.empty_logs import EmptyLogs, explain_empty_logs
 from deployledger.service.finding import find, find_id, find_to_change, say_whose
 from deployledger.service.fleet import page_as_of
 from deployledger.service.ids import new_id
@@ -762,12 +763,24 @@ class DeploymentService:
     async def deployment_logs(self, deployment_id: UUID, *, follow: bool = False) -> AsyncIterator[str]:
         """Yield the log lines of what runs the newest revision, without credentials.
 
+        With ``follow``, go on until the deployment is deleted. `empty_logs` tells why there are none.
+
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
-        await self._blocking(self._commands.load, deployment_id)
+        deployment, _ = await self._blocking(self._commands.load, deployment_id)
+        follow = follow and deployment.state is not State.DELETED
         async for line in self._orchestrator.logs(deployment_id, follow=follow):
             yield storable(line)
+
+    async def empty_logs(self, deployment_id: UUID) -> EmptyLogs:
+        """Return why `deployment_logs` has no lines, supposing that it has none.
+
+        Raises:
+            ResourceNotFoundError: if there is no such deployment.
+        """
+        deployment = await self.get_deployment_status(deployment_id)
+        return explain_empty_logs(deployment, await self.observe_deployment(deployment_id))
 
     # Stored files -----------------------------------------------------------------------------------
 

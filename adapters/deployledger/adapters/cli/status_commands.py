@@ -236,8 +236,14 @@ def logs(
 
     async def question(service: "DeploymentService") -> None:
         found = await service.find_deployment(deployment)
+        is_empty = True
         async for line in service.deployment_logs(found.deployment_id, follow=follow):
             session.print_lines(line)
+            is_empty = False
+        if is_empty:
+            reason = await service.empty_logs(found.deployment_id)
+            for sentence in (reason.message, reason.hint):
+                session.stderr.print(escaped(sentence), highlight=False, soft_wrap=True)
 
     with Interruptible():
         session.run(question)

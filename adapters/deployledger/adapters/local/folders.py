@@ -9,6 +9,11 @@ from deployledger.adapters.model_files.replacing import remove
 _REMOVING = ".removing-"
 
 
+def earlier(log: Path) -> Path:
+    """Return what a log is renamed to when it is rotated."""
+    return log.with_name(f"{log.name}.1")
+
+
 @dataclass(frozen=True)
 class RevisionFolder:
     """The files of one revision."""
@@ -59,6 +64,11 @@ class RevisionFolder:
     def log(self) -> Path:
         """The log of whichever of the two this revision is."""
         return self.job_log if self.job_log.exists() else self.server_log
+
+    @property
+    def earlier_log(self) -> Path:
+        """What that log said before it was rotated."""
+        return earlier(self.log)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
@@ -46,7 +47,7 @@ async def log_lines(folder: DeploymentFolder, *, follow: bool) -> AsyncIterator[
 
 @dataclass
 class _Tail:
-    """Reads a log from its beginning, through its rotations."""
+    """Reads a log from the beginning of what is kept of it, through its rotations."""
 
     revision: RevisionFolder
     _file: BinaryIO | None = field(default=None, init=False)
@@ -56,16 +57,20 @@ class _Tail:
         """Return the next complete lines; none when there are none for now."""
         while True:
             if self._file is None:
-                try:
-                    self._file = self.revision.log.open("rb")
-                except FileNotFoundError:
+                self._file = _open(self.revision.earlier_log) or _open(self.revision.log)
+                if self._file is None:
                     return []
             chunk = self._file.read(_CHUNK_BYTES)
             if not chunk:
-                if not self._was_rotated():
+                following = self._following(self._file)
+                if following is None:
                     return []
-                self.close()
-                continue
+                chunk = self._file.read(_CHUNK_BYTES)  # what was written right before it was rotated
+                if not chunk:
+                    self.close()
+                    self._file = following
+                    continue
+                following.close()
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             if lines:
                 return [line.decode("utf-8", errors="replace") for line in lines]
@@ -81,11 +86,25 @@ class _Tail:
             self._file.close()
             self._file = None
 
-    def _was_rotated(self) -> bool:
-        try:
-            return (
-                self._file is not None
-                and os.fstat(self._file.fileno()).st_ino != self.revision.log.stat().st_ino
-            )
-        except FileNotFoundError:
-            return False
+    def _following(self, file: BinaryIO) -> BinaryIO | None:
+        """Return the file that goes on where this one ends, if the log was rotated since."""
+        read = os.fstat(file.fileno()).st_ino
+        if _inode(self.revision.log) == read:
+            return None
+        if _inode(self.revision.earlier_log) == read:
+            return _open(self.revision.log)
+        return _open(self.revision.earlier_log) or _open(self.revision.log)  # rotated twice meanwhile
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _open(path: Path) -> BinaryIO | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None

@@ -5,6 +5,7 @@ from collections import deque
 from pathlib import Path
 from typing import BinaryIO
 
+from deployledger.adapters.local.folders import earlier
 from deployledger.service.private_files import open_file
 
 ROTATE_BYTES = 10 * 1024 * 1024
@@ -41,7 +42,7 @@ class RevisionLog:
         self._file.write(f"[{speaker}] {line}\n".encode())
         if self._file.tell() > ROTATE_BYTES:
             self._file.close()
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._path.replace(earlier(self._path))
             self._file = _open(self._path)
 
 
