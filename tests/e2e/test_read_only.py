@@ -17,14 +17,14 @@ from deployledger.projections.ledger import keys
 from tests.domain.given import request
 from tests.e2e.conftest import REPOSITORY, CommandLine
 
-PAGE = REPOSITORY / "docs" / "read-only.md"
+PAGE = REPOSITORY / "docs" / "database.md"
 WAIT = 20
 EVENTS = 5
 """A deployment has so many, with the one that reserves its name."""
 
 
 class Auditor:
-    """A user who has the rights that docs/read-only.md gives, and a command line for them."""
+    """A user who has the rights that docs/database.md gives a reader, and a command line for them."""
 
     def __init__(self, url: str, name: str, folder: Path) -> None:
         self.owner_url = url
@@ -36,11 +36,10 @@ class Auditor:
     def has_rights_once_there_is_something(self) -> None:
         """Deploy a model, and give the auditor what the page says."""
         self.deploy("iris")
-        block = re.search(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
-        assert block is not None
+        block = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)[-1]
         with psycopg.connect(self.owner_url, autocommit=True) as session:
-            for statement in filter(str.strip, block.group(1).split(";")):
-                session.execute(statement.replace("TO auditor", f"TO {self.name}").encode())
+            for statement in filter(str.strip, block.split(";")):
+                session.execute(statement.replace("TO deployledger_reader", f"TO {self.name}").encode())
 
     def deploy(self, name: str) -> DeploymentStatusResponse:
         """Deploy a model, as the owner."""
@@ -108,13 +107,13 @@ def test_everything_that_looks_back_works(auditor: Auditor, key_file: Path, tmp_
 
 def test_nothing_is_written(auditor: Auditor, key_file: Path) -> None:
     auditor.has_rights_once_there_is_something()
-    for command in (
-        ("deploy", "models:/iris/1", "--name", "rose"),
-        ("audit", "checkpoint", "--key", str(key_file)),
+    for command, problem in (
+        (("deploy", "models:/iris/1", "--name", "rose"), "lacks rights"),
+        (("audit", "checkpoint", "--key", str(key_file)), "permission denied for "),
     ):
         refused = auditor.cli.run(*command)
         assert refused.returncode == 1
-        assert "permission denied for " in refused.stderr
+        assert problem in refused.stderr
         assert "CONTEXT" not in refused.stderr
         assert "statement" not in refused.stderr
     assert auditor.cli.json("log", "stats")["events"] == EVENTS
@@ -137,7 +136,7 @@ def test_rows_that_are_behind_and_what_to_do(auditor: Auditor) -> None:
     refused = auditor.cli.run("list", "--as-of", "3")
     assert refused.returncode == 1
     assert "permission denied for " in refused.stderr
-    assert "docs/read-only.md" in refused.stderr
+    assert "docs/database.md" in refused.stderr
 
 
 def test_without_any_rights(auditor: Auditor) -> None:
@@ -146,7 +145,7 @@ def test_without_any_rights(auditor: Auditor) -> None:
     assert refused.returncode == 1
     assert "permission denied for schema deployledger." in refused.stderr
     assert "LINE 1" not in refused.stderr
-    assert "docs/read-only.md" in refused.stderr
+    assert "docs/database.md" in refused.stderr
 
 
 def test_a_server_on_which_nobody_writes(auditor: Auditor) -> None:

@@ -56,8 +56,9 @@ def advice(error: BaseException) -> str:
     """Return what to do about an error."""
     if isinstance(error, DENIED):
         return (
-            "This needs rights that the database's user has not. docs/read-only.md says what reading needs, "
-            "and how to have read models of your own with DEPLOYLEDGER_READ_MODELS_URL."
+            "The database's user lacks a right for this. `deployledger db check` names the GRANTs that a "
+            "service needs; what creates tables, as a rebuild does, is for the owner of the schema. "
+            "docs/database.md lists the rights of every role."
         )
     return "Check that the database is there, reachable and writable, and try again."
 

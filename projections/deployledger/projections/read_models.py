@@ -375,6 +375,11 @@ class ReadModels:
         """Return what applies events to the rows of a table."""
         return Folding(projection, table, self.log, largest_row=self.largest_row, is_new=is_new)
 
+    def prepare(self) -> None:
+        """Create what is not there yet of every read model, for users who may not create tables later."""
+        for projection in self.projections.values():
+            self._reliably(partial(self._prepare, projection))
+
     def _prepare(self, projection: Projection[Any]) -> None:
         """Have a table for the projection and those of its group."""
         if projection.name in self._prepared:

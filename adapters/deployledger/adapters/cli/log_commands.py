@@ -53,13 +53,13 @@ _REASON = 120
 
 @database.command()
 def init(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Create the event log's schema, if the database has none.
+    """Create the schema and every table that the database lacks.
 
     Examples:
         deployledger db init
     """
     session = session_for(output, verbose)
-    state = _of_log(session, lambda log: log.create_schema())
+    state = _set_up(session, lambda log: log.create_schema())
     with session.reporting():
         _print_state(session, state)
 
@@ -101,7 +101,7 @@ def upgrade(output: OutputOption = Output.TABLE, verbose: VerboseOption = False)
         deployledger db upgrade
     """
     session = session_for(output, verbose)
-    state = _of_log(session, lambda log: log.upgrade_schema())
+    state = _set_up(session, lambda log: log.upgrade_schema())
     with session.reporting():
         _print_state(session, state)
 
@@ -371,6 +371,21 @@ def _moment(moment: "datetime | None") -> str:
     from deployledger.domain.moments import written
 
     return written(moment) if moment else "-"
+
+
+def _set_up(session: Session, change: "Callable[[EventLog], SchemaState]") -> "SchemaState":
+    """Change the schema, and have every other table, too: services may not be allowed to create any."""
+
+    def work(service: "DeploymentService") -> "SchemaState":
+        state = change(service.event_log)
+        service.read_models.prepare()
+        service.ledger.store.size()  # this creates its tables
+        return state
+
+    async def use(service: "DeploymentService") -> "SchemaState":
+        return await asyncio.to_thread(work, service)
+
+    return session.run(use)
 
 
 def _of_log(session: Session, question: "Callable[[EventLog], Any]") -> Any:

@@ -214,7 +214,8 @@ class GroupCommit:
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         """Fail a command that cannot be stored; of several, find out which it is."""
         if len(batch) == 1:
-            LOGGER.error("A command could not be stored", exc_info=error)
+            if not isinstance(error, EventLogError):
+                LOGGER.error("A command could not be stored", exc_info=error)
             _answer([(batch[0], _failure(self._described_as, error))])
             return
         for waiting in batch:
@@ -270,6 +271,8 @@ def _fits(batch: list[_Waiting], rows: int, waiting: _Waiting) -> bool:
 def _failure(described_as: str, error: Exception | None) -> EventLogError:
     from deployledger.domain.redaction import without_credentials
 
+    if isinstance(error, EventLogError):  # the writer knows more about it
+        return error
     reason = " ".join(without_credentials(str(error)).split()).rstrip(".")
     return EventLogError(
         f"The event log in {described_as} could not be written: {reason}.",

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from itertools import islice, starmap
@@ -14,6 +14,7 @@ from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL
 
+from deployledger.adapters import rights
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.log import EVENTS_TABLE, DatabaseEventLog, StoredRow
@@ -61,12 +62,14 @@ class PostgresEventLog(DatabaseEventLog):
         described_as = self.database.described_as
         self._lock_seconds = min(patience, _LONGEST_LOCK_SECONDS)
         self._create = create
+        self._has_rights = self._keeps_read_models = False
         self._locks = AdvisoryLocks(self._session, described_as)
         super().__init__(database_url, described_as, patience=patience)
 
     def _writer_session(self) -> Session:
         """Return a new connection for the writer: what is acknowledged is on disk, and no wait is endless."""
         session = self.database.session()
+        self._check_rights(session)
         session.execute(
             "SELECT set_config('lock_timeout', %s, false)", (f"{int(self._lock_seconds * 1000)}ms",)
         )
@@ -75,6 +78,20 @@ class PostgresEventLog(DatabaseEventLog):
             "WHERE current_setting('synchronous_commit') = 'off'"
         )
         return session
+
+    def _check_rights(self, session: Session) -> None:
+        """Check once that the user may do everything a service does, before anything is accepted."""
+        if self._has_rights:
+            return
+        user_rights = rights.rights_of(session)
+        if missing := user_rights.to_serve(keeps_read_models=self._keeps_read_models):
+            session.close()
+            raise EventLogError(
+                f"The user {user_rights.user!r} lacks rights in {self._described_as} that a service needs; "
+                "nothing was stored.",
+                hint=rights.hint(missing),
+            )
+        self._has_rights = True
 
     def _session(self) -> Session:
         """Return a new connection; errors are ours."""
@@ -94,7 +111,7 @@ class PostgresEventLog(DatabaseEventLog):
         except psycopg.Error as error:
             raise EventLogError(
                 f"The schema in {self._described_as} cannot be used: {reason(error)}.",
-                hint=advice(error),
+                hint=self._advice(error),
             ) from error
 
     def _make_writer(self) -> BatchWriter:
@@ -126,6 +143,13 @@ class PostgresEventLog(DatabaseEventLog):
 
     def _create_schema(self) -> None:
         with self._schema_session() as session:
+            user_rights = rights.rights_of(session)
+            if missing := user_rights.to_create():
+                raise EventLogError(
+                    f"The user {user_rights.user!r} may not create the tables of deployledger in "
+                    f"{self._described_as}.",
+                    hint=rights.hint(missing),
+                )
             schema.create(session)
 
     def _upgrade_schema(self) -> None:
@@ -324,8 +348,17 @@ class PostgresEventLog(DatabaseEventLog):
 
     def _unusable(self, error: BaseException) -> EventLogError:
         return EventLogError(
-            f"The event log in {self._described_as} cannot be used: {reason(error)}.", hint=advice(error)
+            f"The event log in {self._described_as} cannot be used: {reason(error)}.",
+            hint=self._advice(error),
         )
+
+    def _advice(self, error: BaseException) -> str:
+        """Return what to do about an error; where a right to read is missing, which one."""
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            with suppress(psycopg.Error, EventLogError), self.database.session() as session:
+                if missing := rights.rights_of(session).to_read():
+                    return rights.hint(missing)
+        return advice(error)
 
     def _find_command(self, key: str) -> CommandKey | None:
         query = SQL("SELECT key, fingerprint, deployment_id, version FROM {} WHERE key = %s").format(
@@ -346,6 +379,9 @@ class PostgresEventLog(DatabaseEventLog):
     def _findings(self, *, whole: bool) -> Iterator[Finding]:  # pages are the server's
         with self._schema_session() as session:
             yield from objects.objects(session, f"the event log in {self._described_as}")
+            yield from rights.findings(
+                rights.rights_of(session), self._described_as, keeps_read_models=self._keeps_read_models
+            )
 
     def _restore_triggers(self) -> None:
         with self._schema_session() as session:
@@ -356,6 +392,7 @@ class PostgresEventLog(DatabaseEventLog):
         """Return the store of read models in the same database, which uses the same pool."""
         from deployledger.adapters.read_models.postgres.store import PostgresReadModels
 
+        self._keeps_read_models = True
         return PostgresReadModels(self.database, events=schema.EVENTS.name)
 
     def open_ledger_store(self) -> "LedgerStore":

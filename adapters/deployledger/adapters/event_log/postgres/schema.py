@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, SCHEMA_VERSION
 from deployledger.adapters.event_log.postgres.recorders import REFUSE_CHANGE, EventTable, columns_of
 from deployledger.adapters.postgres import SCHEMA, Session
+from deployledger.adapters.rights import rights_of
 
 EVENTS = EventTable(SCHEMA, EVENTS_TABLE)
 KEYS = Identifier(SCHEMA, KEYS_TABLE)
@@ -41,7 +42,8 @@ def found_version(session: Session) -> int:
 def create(session: Session) -> None:
     """Create the schema, unless somebody else did meanwhile."""
     with _alone(session):
-        session.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)))
+        if not rights_of(session).has_schema:  # who was given it may not be allowed to create one
+            session.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)))
         session.execute(
             SQL("CREATE TABLE IF NOT EXISTS {} (version integer NOT NULL)").format(_SCHEMA_VERSION)
         )

@@ -25,6 +25,7 @@ from deployledger.adapters.read_models.postgres.tables import (
 from deployledger.adapters.read_models.shapes import check_shape, shape_of
 from deployledger.adapters.relations import TABLES as TABLES_CHECK
 from deployledger.adapters.relations import relations, strange
+from deployledger.adapters.rights import rights_of
 from deployledger.domain.exceptions import ReadModelError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.projections.projection import Projection
@@ -160,6 +161,8 @@ class PostgresReadModels:
         if exists is None:
             with session.transaction():
                 session.execute(_CREATE_ALONE)
+                if not rights_of(session).has_schema:
+                    session.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)))
                 for statement in _CREATE:
                     session.execute(statement)
         self._is_created = True
@@ -377,12 +380,16 @@ class PostgresReadModels:
             )
 
     def drop(self, projection: Projection[Any], generation: int) -> None:
-        """Drop a table, unless it is read; one that somebody still has open is left to the next rebuild."""
+        """Drop a table, unless it is read.
+
+        One that somebody still has open, or that is another user's, is left to the next rebuild.
+        """
         table = RowTable(projection, generation)
         with self._own_session() as session:
             # Who still reads it is not cut off, and those who wait for this do not wait for long.
             session.execute(SQL("SET lock_timeout = {}").format(Literal(f"{_DROP_SECONDS}s")))
-            with suppress(psycopg.errors.LockNotAvailable), session.transaction():
+            left = (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege)
+            with suppress(*left), session.transaction():
                 is_read = _one(
                     session,
                     SQL("SELECT count(*) FROM {} WHERE generation = %s").format(MODELS),
@@ -657,7 +664,6 @@ def _one(session: Session, query: Any, values: Sequence[Any] = ()) -> tuple[Any,
 
 _CREATE_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('deployledger read models', 0))"
 _CREATE = [
-    SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)),
     SQL(
         """CREATE TABLE IF NOT EXISTS {} (
             name text NOT NULL,
