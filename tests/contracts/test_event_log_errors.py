@@ -282,7 +282,7 @@ def test_a_wrong_password(empty_postgres_url: str, role: str) -> None:
 
 def test_a_role_that_may_not_create_the_schema(empty_postgres_url: str, role: str) -> None:
     for error in refused(as_role(empty_postgres_url, role, PASSWORD), create=True):
-        assert "permission denied" in error.message
+        assert "may not create the tables" in error.message
 
 
 def test_a_role_that_may_not_use_the_schema(empty_postgres_url: str, role: str) -> None:
