@@ -355,6 +355,8 @@ def test_an_event_that_does_not_decode_is_parked(log: CommandLine) -> None:
     assert len(log.json("projections", "parked", "list", "--deployment", "iris")) == 3
     assert log.json("projections", "parked", "list", "--deployment", "rose") == []
     table = log.run("projections", "parked", "list", "deployment_list")
+    assert f"deployment_list {iris[:8]} 1 8 " in said(table)
+    table = log.run("projections", "parked", "list", "deployment_list", "-o", "wide")
     assert f"8 deployment_list {iris[:8]} packaged," in said(table)
 
     shown = log.json("projections", "parked", "show", "8")
@@ -396,7 +398,11 @@ def test_what_is_parked_is_applied_when_its_cause_is_mended(users: CommandLine) 
     listed = users.json("projections", "parked", "list", "counted")
     assert [it["error"] for it in listed] == [*["RuntimeError: it is broken"] * 3, ""]
     assert users.json("projections", "parked", "list", "deployment_list") == []
-    assert "an earlier event of the row is parked" in users.run("projections", "parked", "list").stdout
+    grouped = said(users.run("projections", "parked", "list"))
+    assert grouped.count("RuntimeError: it is broken") == 3, "one for each row"
+    assert "an earlier event of the row is parked" not in grouped
+    every = users.run("projections", "parked", "list", "-o", "wide").stdout
+    assert "an earlier event of the row is parked" in every
     assert "counted: 4 events are parked." in users.run("projections", "status").stderr
     assert len(users.json("list")) == ROWS
     retried = users.run("projections", "parked", "retry", "counted")

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from deployledger.adapters.cli.rendering import parked_rows_table
 from deployledger.adapters.event_log import open_event_log
 from deployledger.domain.values import Failure
-from tests.domain.given import FAILURE, failed, history, new_id, requested
+from deployledger.projections.store import ParkedEvent
+from tests.domain.given import FAILURE, NOON, failed, history, new_id, requested
 from tests.e2e.in_process import InProcess
+from tests.e2e.test_rendering import lines
 
 LONG = FAILURE.model_copy(update={"message": f"{'x ' * 100}the end\nof it."})
 
@@ -87,3 +90,15 @@ def test_what_cannot_be_asked_is_refused_with_what_can_be(cli: InProcess) -> Non
         assert message in error["message"]
         assert error["hint"].startswith(hint)
         assert not hint or hint not in error["message"]
+
+
+def test_parked_events_are_grouped_by_row() -> None:
+    def parked(key: str, position: int, error: str = "") -> ParkedEvent:
+        return ParkedEvent(key, position, "s", 1, "deployment.packaged", error, NOON)
+
+    events = [parked("a", 3, "It broke."), parked("b", 4, "It broke, too."), parked("a", 5), parked("a", 19)]
+    table = lines(parked_rows_table([("list", it) for it in events]), width=60)
+    rows = [" ".join(it.split()) for it in table]
+    assert any(it.startswith("list a 3 3 to 19 ") for it in rows), rows
+    assert any(it.startswith("list b 1 4 ") for it in rows), rows
+    assert "".join(rows).replace(" ", "").count("Itbroke.") == 1

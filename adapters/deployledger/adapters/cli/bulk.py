@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from deployledger.adapters.cli import marks, units
-from deployledger.adapters.cli.background import resume_in_background
+from deployledger.adapters.cli.background import resume_in_background, stop_leftovers
 from deployledger.adapters.cli.session import ExitCode, Session
 from deployledger.adapters.cli.status_commands import resume_if_left
 from deployledger.adapters.cli.usage import UsageError
@@ -161,6 +161,7 @@ class Bulk:
     async def _give_all(self, service: "DeploymentService") -> None:
         planned = self._with(Outcome.PLANNED)
         await self._give(service, planned)
+        await stop_leftovers(service)
         if self.wait:
             await self._wait(service)
         for item in self._with(Outcome.ACCEPTED):

@@ -273,7 +273,9 @@ def list_parked(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """List parked events: those that could not be applied, and later ones of the same row.
+    """List parked events by row: how many, which, and why the first could not be applied.
+
+    The later events of a row are parked with it. Wide and JSON output have every event.
 
     Examples:
         deployledger projections parked list
@@ -289,9 +291,9 @@ def list_parked(
     if session.is_json:
         _print_json(session, [{"projection": projection, **it._asdict()} for projection, it in found])
     elif found:
-        from deployledger.adapters.cli.rendering import parked_table
+        from deployledger.adapters.cli.rendering import parked_rows_table, parked_table
 
-        session.show(parked_table(found))
+        session.show(parked_table(found) if session.is_wide else parked_rows_table(found))
     else:
         session.stderr.print("Nothing is parked.")
 

@@ -378,6 +378,38 @@ def _shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def parked_rows_table(parked: "Sequence[tuple[str, ParkedEvent]]") -> Table:
+    """Return a table of the rows that have parked events: how many, which, and why the first is parked."""
+    rows: dict[tuple[str, str], list[ParkedEvent]] = {}
+    for name, it in parked:
+        rows.setdefault((name, it.key), []).append(it)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("PROJECTION", "ROW", "EVENTS", "POSITIONS", "PARKED"):
+        table.add_column(
+            heading,
+            no_wrap=heading not in ("PROJECTION", "ROW"),
+            overflow="fold",
+            justify="right" if heading == "EVENTS" else "left",
+        )
+    table.add_column("REASON", overflow="fold", min_width=_LEAST_DETAILS)
+    for (name, _), events in rows.items():
+        first, last = events[0], events[-1]
+        why = _shortened(" ".join(_why(first).split()), _LONGEST_ERROR)
+        table.add_row(
+            shown(name),
+            shown(_row_key(first)),
+            f"{len(events):,}",
+            f"{first.position}" if first is last else f"{first.position} to {last.position}",
+            f"{units.age(first.parked_at)} ago",
+            shown(f"{event_name(first.topic)}: {why}"),
+        )
+    return table
+
+
+def _row_key(parked: "ParkedEvent") -> str:
+    return parked.key[:8] if parked.key == parked.stream_id else parked.key
+
+
 def parked_table(parked: "Sequence[tuple[str, ParkedEvent]]") -> Table:
     """Return a table with one row a parked event."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -386,9 +418,8 @@ def parked_table(parked: "Sequence[tuple[str, ParkedEvent]]") -> Table:
     table.add_column("ERROR", overflow="fold", min_width=_LEAST_DETAILS)
     for name, it in parked:
         why = _shortened(" ".join(_why(it).split()), _LONGEST_ERROR)
-        key = it.key[:8] if it.key == it.stream_id else it.key
         event = f"{it.topic.rpartition('.')[2]}, {units.age(it.parked_at)} ago"
-        table.add_row(f"{it.position}", *map(shown, (name, key, event, why)))
+        table.add_row(f"{it.position}", *map(shown, (name, _row_key(it), event, why)))
     return table
 
 
