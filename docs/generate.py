@@ -16,6 +16,7 @@ from deployledger.adapters.cli.app import app as cli
 from deployledger.adapters.cli.help import Group
 from deployledger.domain.lifecycle import LIFECYCLE
 from deployledger.domain.lifecycle_chart import markdown
+from docs import event_reference
 
 DOCS = Path(__file__).parent
 _WIDTH = 100
@@ -23,7 +24,11 @@ _WIDTH = 100
 
 def pages() -> dict[Path, str]:
     """Return the generated pages."""
-    return {DOCS / "lifecycle.md": markdown(LIFECYCLE), DOCS / "cli.md": _command_line()}
+    return {
+        DOCS / "lifecycle.md": markdown(LIFECYCLE),
+        DOCS / "event-reference.md": event_reference.markdown(),
+        DOCS / "cli.md": _command_line(),
+    }
 
 
 def _command_line() -> str:

@@ -28,6 +28,7 @@ class ClockCorrected(Event):
     """
 
     TOPIC: ClassVar[str] = CLOCK_CORRECTED
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
 
     first_position: int = Field(ge=1)
     recorded_until: datetime

@@ -61,6 +61,8 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     TOPIC: ClassVar[str]
+    SINCE: ClassVar[tuple[str, ...]]
+    """The releases that introduced the versions, from version 1 on."""
     class_version: ClassVar[int] = 1
 
     originator_id: UUID = Field(exclude=True)
@@ -92,7 +94,11 @@ class Event(BaseModel):
 
 
 class DeploymentEvent(Event):
-    """Base of a deployment's events; ``revision`` says which revision each is about."""
+    """Base of a deployment's events.
+
+    Attributes:
+        revision: the revision that it is about, counted from 1.
+    """
 
     trigger: ClassVar[Trigger]
 
@@ -111,7 +117,15 @@ class DeploymentEvent(Event):
 
 
 class _Specified(DeploymentEvent):
-    """What a revision was asked to be."""
+    """What a revision was asked to be.
+
+    Attributes:
+        name: the deployment's name from now on.
+        model_uri: what to deploy, without credentials.
+        target: where and how it is to run.
+        resources: what each replica asks for.
+        tags: anything JSON can hold.
+    """
 
     name: str
     model_uri: str
@@ -121,9 +135,14 @@ class _Specified(DeploymentEvent):
 
 
 class Requested(_Specified):
-    """A new deployment was asked for, of an orchestrator that from now on looks after it."""
+    """A new deployment was asked for, of an orchestrator that from now on looks after it.
+
+    Attributes:
+        orchestrator: the name of the orchestrator.
+    """
 
     TOPIC: ClassVar[str] = "deployment.requested"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
 
     revision: int = 1
     orchestrator: str
@@ -138,9 +157,15 @@ class Requested(_Specified):
 
 
 class ArtifactsFetched(DeploymentEvent):
-    """The model's files are in the artifact store, under their digest."""
+    """The model's files are in the artifact store, under their digest.
+
+    Attributes:
+        artifact: the files, and the pinned URI that they came from.
+        simulated: whether there was no client for the step, so that it was only simulated.
+    """
 
     TOPIC: ClassVar[str] = "deployment.artifacts_fetched"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.ARTIFACTS_FETCHED
 
     artifact: Artifact
@@ -148,9 +173,15 @@ class ArtifactsFetched(DeploymentEvent):
 
 
 class Packaged(DeploymentEvent):
-    """The model's image is built and stored."""
+    """The model's image is built and stored.
+
+    Attributes:
+        image: the image.
+        simulated: whether there was no client for the step, so that it was only simulated.
+    """
 
     TOPIC: ClassVar[str] = "deployment.packaged"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.PACKAGED
 
     image: Image
@@ -158,9 +189,15 @@ class Packaged(DeploymentEvent):
 
 
 class Provisioned(DeploymentEvent):
-    """The revision is ready and serves; or, for a batch job, the job was started."""
+    """The revision is ready and serves; or, for a batch job, the job was started.
+
+    Attributes:
+        endpoint_url: where the revision answers; none of a batch job.
+        simulated: whether there was no client for the step, so that it was only simulated.
+    """
 
     TOPIC: ClassVar[str] = "deployment.provisioned"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.PROVISIONED
 
     endpoint_url: str | None = None
@@ -168,9 +205,16 @@ class Provisioned(DeploymentEvent):
 
 
 class Completed(DeploymentEvent):
-    """The batch job wrote its output."""
+    """The batch job wrote its output.
+
+    Attributes:
+        output_uri: where the predictions are.
+        rows: how many rows were scored.
+        simulated: whether there was no client for the step, so that it was only simulated.
+    """
 
     TOPIC: ClassVar[str] = "deployment.completed"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.COMPLETED
 
     output_uri: str
@@ -179,27 +223,42 @@ class Completed(DeploymentEvent):
 
 
 class Failed(DeploymentEvent):
-    """The job failed."""
+    """The job failed.
+
+    Attributes:
+        failure: at which step, why, and what to do.
+    """
 
     TOPIC: ClassVar[str] = "deployment.failed"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.FAIL
 
     failure: Failure
 
 
 class UpdateRequested(_Specified):
-    """A new revision was asked for; ``rollback_to`` names the earlier revision that it repeats."""
+    """A new revision was asked for.
+
+    Attributes:
+        rollback_to: the earlier revision that it repeats, from the same bytes; none of an update.
+    """
 
     TOPIC: ClassVar[str] = "deployment.update_requested"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.REQUEST_UPDATE
 
     rollback_to: int | None = None
 
 
 class RetryRequested(DeploymentEvent):
-    """The same revision is to be tried again."""
+    """The same revision is to be tried again.
+
+    Attributes:
+        attempt: how often the revision's job is started with this, counted from 1.
+    """
 
     TOPIC: ClassVar[str] = "deployment.retry_requested"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.RETRY
 
     attempt: int
@@ -209,6 +268,7 @@ class Cancelled(DeploymentEvent):
     """The job was called off; if an earlier revision serves, it goes on serving."""
 
     TOPIC: ClassVar[str] = "deployment.cancelled"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.CANCEL
 
     def trigger_for(self, deployment: Subject) -> Trigger:
@@ -220,22 +280,33 @@ class DeletionRequested(DeploymentEvent):
     """The deployment is to be stopped and deleted."""
 
     TOPIC: ClassVar[str] = "deployment.deletion_requested"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.REQUEST_DELETION
 
 
 class DeletionFailed(DeploymentEvent):
-    """The deployment could not be deleted; deleting can be asked for again."""
+    """The deployment could not be deleted; deleting can be asked for again.
+
+    Attributes:
+        failure: why, and what to do.
+    """
 
     TOPIC: ClassVar[str] = "deployment.deletion_failed"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.DELETION_FAILED
 
     failure: Failure
 
 
 class Deleted(DeploymentEvent):
-    """Nothing of the deployment runs any more, and its name is free."""
+    """Nothing of the deployment runs any more, and its name is free.
+
+    Attributes:
+        simulated: whether there was no client for the step, so that it was only simulated.
+    """
 
     TOPIC: ClassVar[str] = "deployment.deleted"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.DELETED
 
     simulated: bool = False

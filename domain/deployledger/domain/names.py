@@ -17,7 +17,12 @@ from deployledger.domain.reservations import reservation_id as reservation_id
 
 
 class NameEvent(Event):
-    """Base of the events of a name's reservation."""
+    """Base of the events of a name's reservation.
+
+    Attributes:
+        name: the name.
+        deployment_id: the deployment that takes it, or no longer has it.
+    """
 
     name: str
     deployment_id: UUID
@@ -36,12 +41,14 @@ class NameReserved(NameEvent):
     """A deployment took the name."""
 
     TOPIC: ClassVar[str] = "deployment_name.reserved"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
 
 
 class NameReleased(NameEvent):
     """The deployment that held the name no longer does."""
 
     TOPIC: ClassVar[str] = "deployment_name.released"
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
 
 
 class NameReservation:

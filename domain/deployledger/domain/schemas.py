@@ -130,7 +130,13 @@ class DeploymentTargetConfig(Schema):
 
 
 class ResourceConfig(Schema):
-    """What a replica asks for, as Kubernetes quantities (``500m``, ``2``, ``1.5Gi``)."""
+    """What a replica asks for, as Kubernetes quantities (``500m``, ``2``, ``1.5Gi``).
+
+    Attributes:
+        cpu_request: CPU.
+        memory_request: memory.
+        gpu_request: GPUs.
+    """
 
     cpu_request: Quantity | None = None
     memory_request: Quantity | None = None

@@ -63,7 +63,14 @@ class Image(Value):
 
 
 class Failure(Value):
-    """Why, and at which step, a job failed, and what to do next."""
+    """Why, and at which step, a job failed, and what to do next.
+
+    Attributes:
+        step: the step that failed.
+        reason: why, for programs.
+        message: what happened, for people; at most 8,192 characters.
+        hint: what to do next, or an empty text; at most 8,192 characters.
+    """
 
     step: Step
     reason: FailureReason
