@@ -25,6 +25,7 @@ from deployledger.adapters.event_log.postgres.recorders import EventTable, Postg
 from deployledger.adapters.event_log.postgres.staging import PostgresStaging
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
+from deployledger.adapters.pooling import refuse_shared
 from deployledger.adapters.postgres import PostgresDatabase, Session, advice, reason
 from deployledger.domain.event_log import CommandKey, EventRecord, KeyedEvent, KeyRecord, RawEvent, RawRecord
 from deployledger.domain.exceptions import EventLogError
@@ -69,6 +70,7 @@ class PostgresEventLog(DatabaseEventLog):
     def _writer_session(self) -> Session:
         """Return a new connection for the writer: what is acknowledged is on disk, and no wait is endless."""
         session = self.database.session()
+        refuse_shared(session, self.database.session, self._described_as)
         self._check_rights(session)
         session.execute(
             "SELECT set_config('lock_timeout', %s, false)", (f"{int(self._lock_seconds * 1000)}ms",)
@@ -96,7 +98,9 @@ class PostgresEventLog(DatabaseEventLog):
     def _session(self) -> Session:
         """Return a new connection; errors are ours."""
         try:
-            return self.database.session()
+            session = self.database.session()
+            refuse_shared(session, self.database.session, self._described_as)
+            return session
         except psycopg.Error as error:
             raise EventLogError(
                 f"The database {self._described_as} cannot be reached: {reason(error)}.",

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from deployledger.adapters.pooling import refuse_shared
 from deployledger.adapters.postgres import SCHEMA, PostgresDatabase, Session, advice, reason
 from deployledger.adapters.read_models.postgres.past import past_row
 from deployledger.adapters.read_models.postgres.tables import (
@@ -153,7 +154,9 @@ class PostgresReadModels:
         with self._opening:
             if self._owns_database and not self._database.is_open:
                 with self._errors():
-                    self._database.session().close()  # says at once what is wrong; the pool tries for long
+                    # It says at once what is wrong; the pool tries for long.
+                    with self._database.session() as session:
+                        refuse_shared(session, self._database.session, self.described_as)
                 self._database.open()
 
     def _create(self, session: Session) -> None:
