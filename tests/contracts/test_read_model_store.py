@@ -24,6 +24,7 @@ import pytest
 from pydantic import BaseModel
 
 from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
+from deployledger.domain.event_log import Mark
 from deployledger.domain.exceptions import ConfigurationError, ReadModelError
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
@@ -293,7 +294,7 @@ def test_rows_are_new_changed_and_removed(store: ReadModelStore) -> None:
     found = store.get(TASKS, "a")
     assert plain(found.row) == plain(changed)
     assert found.position == 6
-    assert store.get(TASKS, "b") == Found(None, 6, found.end)
+    assert store.get(TASKS, "b") == Found(None, 6, found.end, "event")
     assert load(store, TASKS, "c", "d", "a").keys() == {"a", "c", "d"}
     assert load(store, TASKS) == {}
 
@@ -1032,7 +1033,9 @@ def test_which_event_is_applied_last_is_kept_and_a_projection_can_be_forgotten(s
     with store.applying([TASKS]) as applying:
         applying.advance(TASKS, 9, "stream:3")
     assert store.marker(TASKS) == (9, "stream:3")
-    store.forget(TASKS)
+    assert not store.forget(TASKS, Mark(9, "stream:4"))
+    assert store.forget(TASKS, Mark(9, "stream:3"))
+    assert not store.forget(TASKS, Mark(9, "stream:3"))
     assert store.prepare([TASKS]) == [TASKS]
     assert store.marker(TASKS) == (0, "")
 

@@ -1,5 +1,6 @@
 """What an event log promises: the port that services append to and projections read from."""
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -44,6 +45,36 @@ class RawEvent(NamedTuple):
     stream_version: int
     topic: str
     state: bytes
+
+
+class Mark(NamedTuple):
+    """How far a log was read, and which event is there: an append-only log with it has all that was read.
+
+    Attributes:
+        position: the position of the last event; 0 if there is none.
+        marker: what tells that event from one of another log at the same position; empty if there is none.
+    """
+
+    position: int
+    marker: str
+
+
+NOTHING_READ = Mark(0, "")
+"""The mark of whoever has read nothing yet, which fits every log."""
+
+
+def marker(stream_id: object, stream_version: int, state: bytes) -> str:
+    """Return what tells an event of one log from one of another log at the same position.
+
+    Args:
+        stream_id: the id of its stream; a UUID, or its text with dashes.
+    """
+    return f"{stream_id}:{stream_version}:{hashlib.sha256(state).hexdigest()}"
+
+
+def mark_of(raw: RawEvent) -> Mark:
+    """Return the mark of whoever has read a log up to an event."""
+    return Mark(raw.position, marker(raw.stream_id, raw.stream_version, raw.state))
 
 
 class EventRecord(NamedTuple):
@@ -295,6 +326,11 @@ class EventLog(Protocol):
     called from any thread. Every method raises ``EventLogError`` when the database cannot be used.
     """
 
+    @property
+    def described_as(self) -> str:
+        """The database, for messages; without credentials."""
+        ...
+
     def append(self, events: Sequence[Event], key: CommandKey | None = None) -> None:
         """Store all of the events, and the idempotency key, or none of them.
 
@@ -333,6 +369,10 @@ class EventLog(Protocol):
 
     def position(self) -> int:
         """Return the position of the last event; 0 if there is none."""
+        ...
+
+    def end(self) -> Mark:
+        """Return the position of the last event, and which event it is."""
         ...
 
     def read(
@@ -456,6 +496,9 @@ class EventLog(Protocol):
         self, after: int = 0, *, topics: Sequence[str] = (), stream_id: UUID | None = None
     ) -> Follower:
         """Return an iterator over the events behind a position, which goes on as events are added.
+
+        Iterating raises ``LogDivergedError`` when the log no longer has what was read: each batch is read
+        together with the event before it.
 
         Raises:
             ConfigurationError: if there is no such position or topic.

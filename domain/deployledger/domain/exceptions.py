@@ -216,6 +216,26 @@ class UndecodableEventError(EventLogError):
     """A stored event cannot be read: it is damaged or missing, or newer software wrote it."""
 
 
+class LogDivergedError(MachineLearningServiceError):
+    """The event log no longer has what was read from it: it was restored from a backup, or replaced.
+
+    Attributes:
+        position: the last position that was read; its event is gone, or another one is there.
+    """
+
+    default_status_code = 409
+    default_reason = FailureReason.CONFLICT
+
+    def __init__(self, position: int, *, database: str) -> None:
+        super().__init__(
+            f"The event log in {database} has gone back: it no longer has the event that was read at "
+            f"position {position:,}.",
+            hint="It was restored from a backup or replaced, for example by a failover to a standby server "
+            "that lagged behind. Discard what was built from its events and read it again from position 0.",
+        )
+        self.position = position
+
+
 class ReadModelError(ExternalServiceError):
     """The database of the read models cannot be used, or a row of a read model cannot be had."""
 

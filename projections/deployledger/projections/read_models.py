@@ -1,6 +1,5 @@
 """Read models: rows that are always current when they are read, kept so by whoever reads or follows."""
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,10 +10,11 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
-from deployledger.domain.event_log import EventLog, RawEvent
+from deployledger.domain.event_log import NOTHING_READ, EventLog, Mark, RawEvent, mark_of
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,
+    LogDivergedError,
     ReadModelError,
     ResourceNotFoundError,
 )
@@ -183,13 +183,15 @@ class ReadModels:
         return self._groups[projection.name]
 
     def _reliably(self, work: Callable[[], _T]) -> _T:
-        """Return what work returns; if rows are damaged or gone, after they were made from the log again."""
+        """Return what work returns; if rows are damaged, gone or of another log, after they were rebuilt."""
         try:
             return work()
         except UnreliableReadModelsError as error:
             self.store.renew(error)
             LOGGER.warning("%s They are rebuilt from the event log.", error.message)
         except MissingReadModelError:  # another process has renewed them, or somebody has removed this one
+            pass
+        except LogDivergedError:  # preparing them again finds out which are of another log
             pass
         self._prepared.clear()
         return work()
@@ -273,13 +275,15 @@ class ReadModels:
         self._prepare(projection)
         while True:
             found = self.store.select_as_of(projection, selection, as_of)
-            if found.position >= as_of:
-                return found
-            if as_of > (end := self.log.position()):
+            end = self.log.end()
+            self._check_is_of_log(Mark(found.position, found.marker), end)
+            if as_of > end.position:
                 raise ConfigurationError(
-                    f"There is no position {as_of} in the event log: it ends at position {end}.",
+                    f"There is no position {as_of} in the event log: it ends at position {end.position}.",
                     hint="`deployledger log tail` shows the last positions.",
                 )
+            if found.position >= as_of:
+                return found
             self._catch_up(projection, as_of, found.position)
 
     def _read(
@@ -288,15 +292,36 @@ class ReadModels:
         self._prepare(projection)
         if consistency is Consistency.EVENTUAL:
             return read()
-        end: int | None = None
+        until: int | None = None
         while True:
             found = read()
-            if end is None:
-                # What was acknowledged before the read began is at or before this position.
-                end = self.log.position() if found.end is None else found.end
-            if found.position >= end:
+            # The log is looked at after the rows, or together with them: they are beyond it if it went back.
+            end = self.log.end() if found.end is None else found.end
+            if until is None:
+                until = end.position  # what was acknowledged before the read began is at or before it
+            if found.position >= end.position:
+                self._check_is_of_log(Mark(found.position, found.marker), end)
                 return found
-            self._catch_up(projection, end, found.position)
+            if found.position >= until:  # whoever applied it has checked it
+                return found
+            self._catch_up(projection, until, found.position)
+
+    def _check_is_of_log(self, mark: Mark, end: Mark) -> None:
+        """Check that rows were made from this log.
+
+        Args:
+            mark: up to where the log was applied to them.
+            end: the end of the log, looked at later.
+
+        Raises:
+            LogDivergedError: if they were not.
+        """
+        if mark.position == end.position:
+            expected = end
+        else:
+            expected = NOTHING_READ if mark.position > end.position else self._mark_at(mark.position)
+        if mark.position and mark != expected:
+            raise LogDivergedError(mark.position, database=self.log.described_as)
 
     # Applying ---------------------------------------------------------------------------------------
 
@@ -309,8 +334,10 @@ class ReadModels:
 
         def catch_up() -> int:
             self._prepare(projection)
-            end = self.log.position() if until is None else until
-            return self._catch_up(projection, end, self.store.marker(projection)[0])
+            mark, end = self.store.marker(projection), self.log.end()
+            if mark.position >= end.position:
+                self._check_is_of_log(mark, end)
+            return self._catch_up(projection, end.position if until is None else until, mark.position)
 
         return self._reliably(catch_up)
 
@@ -325,19 +352,21 @@ class ReadModels:
 
     def _apply_some(self, group: Sequence[Projection[Any]], end: int, after: int) -> int:
         # Read before the transaction: who is in one takes no second connection, for which others may wait.
-        raws = self.log.read_raw(after=after, limit=_APPLIED_AT_ONCE) if after < end else []
+        raws = self.log.read_raw(after=max(0, after - 1), limit=_APPLIED_AT_ONCE + 1) if after < end else []
+        if after < end and (not raws or raws[-1].position <= after):
+            raise LogDivergedError(end, database=self.log.described_as)
         with self.store.applying(group) as applying:
             reached = min(applying.position(projection) for projection in group)
-            if reached < after:  # others of the group are further behind, or they were made anew meanwhile
+            if reached < after or after >= end:  # others of the group are further behind, or were rebuilt
                 return reached
-            raws = raws[reached - after :]
             with rare_collections:
-                return self.apply(applying, group, raws) if raws else reached
+                return self.apply(applying, group, raws)
 
     def apply_until(self, applying: Applying, group: Sequence[Projection[Any]], until: int) -> None:
         """Apply events up to a position to the tables that are read, in a transaction."""
         while (reached := min(applying.position(projection) for projection in group)) < until:
-            self.apply(applying, group, self.raws(reached, min(until, reached + _APPLIED_AT_ONCE)))
+            last = min(until, reached + _APPLIED_AT_ONCE)
+            self.apply(applying, group, self.raws(max(0, reached - 1), last))
 
     def raws(self, after: int, until: int) -> list[RawEvent]:
         """Return the events behind a position and up to another one, read on a connection of its own."""
@@ -347,7 +376,17 @@ class ReadModels:
         """Apply events to the tables that are read, in a transaction; return up to where.
 
         That may not be all of them: nobody is to wait for long because a fold takes its time.
+
+        Args:
+            raws: the next events, behind the last one that was applied, which is the first of them. What
+                was applied already is passed over.
+
+        Raises:
+            LogDivergedError: if the events that were applied last are not the ones that the log has there.
         """
+        raws = self._not_applied(applying, group, raws)
+        if not raws:
+            return min(applying.position(projection) for projection in group)
         behind = [projection for projection in group if applying.position(projection) < raws[-1].position]
         latest = time.monotonic() + _LONGEST_TURN_SECONDS
         last = raws[-1]
@@ -368,8 +407,21 @@ class ReadModels:
         for projection, position, table, folding in work:
             table.save(folding.changes())
             if position < last.position:
-                applying.advance(projection, last.position, marker(last))
+                applying.advance(projection, *mark_of(last))
         return last.position
+
+    def _not_applied(
+        self, applying: Applying, group: Sequence[Projection[Any]], raws: Sequence[RawEvent]
+    ) -> Sequence[RawEvent]:
+        """Return the events behind what was applied; check that they continue it."""
+        marks = {applying.mark(projection) for projection in group}
+        first = raws[0].position if raws else 1
+        for position, expected in marks:
+            found = raws[position - first] if first <= position < first + len(raws) else None
+            is_ahead = bool(raws) and position > raws[-1].position  # which was checked when it was applied
+            if position and not is_ahead and (found is None or mark_of(found) != (position, expected)):
+                raise LogDivergedError(position, database=self.log.described_as)
+        return raws[min(marks).position - first + 1 :]
 
     def folding(self, projection: Projection[Any], table: Rows, *, is_new: bool = False) -> Folding:
         """Return what applies events to the rows of a table."""
@@ -388,7 +440,7 @@ class ReadModels:
         with self._turns[group[0].name]:
             end = self.log.position()  # this opens the log's database, which may be that of the rows
             missing = self.store.prepare(group)
-            missing += self._of_another_log([it for it in group if it not in missing])
+            missing += self.forget_another_log([it for it in group if it not in missing])
             while missing and end >= _BUILT_FROM:
                 try:
                     self.rebuild([projection.name for projection in missing])
@@ -398,26 +450,39 @@ class ReadModels:
             self.store.begin_empty(missing)
             self._prepared.update(it.name for it in group)
 
-    def _of_another_log(self, projections: Sequence[Projection[Any]]) -> list[Projection[Any]]:
-        """Return those whose rows were made from another log, as when an older one was restored."""
+    def forget_another_log(self, projections: Sequence[Projection[Any]]) -> list[Projection[Any]]:
+        """Leave those without rows that were made from another log, as when an older one was restored.
+
+        Returns:
+            Those projections; they have to be rebuilt.
+        """
         found: list[Projection[Any]] = []
         for projection in projections:
-            position, expected = self.store.marker(projection)
-            if self.marker_at(position) != expected:
-                LOGGER.warning(
-                    "The read model %s belongs to another event log: event %d is not the one it was built "
-                    "from. It is rebuilt.",
-                    projection.label,
-                    position,
-                )
-                self.store.forget(projection)
+            mark = self.store.marker(projection)
+            if self._mark_at(mark.position) != mark:
+                if self.store.forget(projection, mark):  # else another process did, and reported it
+                    LOGGER.warning(
+                        "The read model %s belongs to another event log: event %d is not the one it was "
+                        "built from. It is rebuilt.",
+                        projection.label,
+                        mark.position,
+                    )
                 found.append(projection)
         return found
 
-    def marker_at(self, position: int) -> str:
-        """Return which event is at a position of the log; an empty text if there is none."""
-        raws = self.raws(position - 1, position) if position else []
-        return marker(raws[0]) if raws else ""
+    def _mark_at(self, position: int) -> Mark:
+        """Return the mark of whoever has read the log up to a position; of nobody, if there is none."""
+        raws = self.log.read_raw(after=position - 1, limit=1) if position else []
+        return mark_of(raws[0]) if raws and raws[0].position == position else NOTHING_READ
+
+    def check_has(self, mark: Mark) -> None:
+        """Check that the log has what was read of it.
+
+        Raises:
+            LogDivergedError: if it has not.
+        """
+        if self._mark_at(mark.position) != mark:
+            raise LogDivergedError(mark.position, database=self.log.described_as)
 
     # Following --------------------------------------------------------------------------------------
 
@@ -669,11 +734,6 @@ def _parts(raws: Sequence[RawEvent]) -> Iterator[Sequence[RawEvent]]:
     """Yield a few events at a time: what is decoded is soon done with, and takes no room in the meantime."""
     for start in range(0, len(raws), _DECODED_AT_ONCE):
         yield raws[start : start + _DECODED_AT_ONCE]
-
-
-def marker(raw: RawEvent) -> str:
-    """Return what tells an event of one log from one of another log at the same position."""
-    return f"{raw.stream_id}:{raw.stream_version}:{hashlib.sha256(raw.state).hexdigest()}"
 
 
 def _consistency(given: Consistency | str) -> Consistency:

@@ -8,7 +8,8 @@ from random import randrange
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from deployledger.domain.exceptions import ConfigurationError, ConflictError
+from deployledger.domain.event_log import Mark, mark_of
+from deployledger.domain.exceptions import ConfigurationError, ConflictError, LogDivergedError
 from deployledger.projections.folding import decode_all, read_by
 from deployledger.projections.garbage import rare_collections
 from deployledger.projections.projection import Projection
@@ -129,8 +130,8 @@ def rebuild(models: "ReadModels", names: Sequence[str], workers: int, progress: 
                 position, old = _switch(models, group, of_group, until)
                 seconds = time.monotonic() - begin
                 for projection, _ in of_group:
-                    models.store.record_rebuild(projection, seconds, until)
-                    done.append(Rebuilt(projection.name, until, seconds, position))
+                    models.store.record_rebuild(projection, seconds, until.position)
+                    done.append(Rebuilt(projection.name, until.position, seconds, position))
                 for projection, generation in old:
                     models.store.drop(projection, generation)
         return done
@@ -174,7 +175,9 @@ def _building(
                     hint="Wait for it; `deployledger projections status` says when it is done.",
                 )
         models.log.position()  # this opens the log's database, which may be that of the rows
-        models.store.prepare([it for projection in projections for it in models.group(projection)])
+        wanted = list(dict.fromkeys(it for projection in projections for it in models.group(projection)))
+        missing = models.store.prepare(wanted)
+        models.forget_another_log([it for it in wanted if it not in missing])
         try:
             for projection in projections:
                 tables.append((projection, models.store.build(projection)))
@@ -190,9 +193,10 @@ def _fill_all(
     workers: int,
     progress: Progress,
     streams: tuple[UUID, UUID] | None = None,
-) -> int:
-    """Fill the tables up to the end of the log, and return that position."""
-    until = models.log.position()
+) -> Mark:
+    """Fill the tables up to the end of the log, and return that."""
+    end = models.log.end()
+    until = end.position
     # One group is not given what another one may have changed, and is as independent as when it follows.
     by_stream = [
         found
@@ -215,45 +219,53 @@ def _fill_all(
     for it in by_key:  # the events of one row are in many streams: they are read in the order of the log
         models.fill(models, [Task((it,), until)], count)
     progress(total, total)
-    return until
+    models.check_has(end)  # else the log has gone back meanwhile
+    return end
 
 
 def _catch_up(
     models: "ReadModels",
     applying: Applying,
     tables: Sequence[tuple[Projection[Any], int]],
-    after: int,
+    after: Mark,
     until: int,
-) -> int:
+) -> Mark:
     """Apply some events to tables that are being built, and return up to where."""
-    raws = models.raws(after, min(until, after + _CAUGHT_UP_AT_ONCE))
+    last = after.position
+    raws = models.raws(max(0, last - 1), min(until, last + _CAUGHT_UP_AT_ONCE))
+    if last:
+        if not raws or mark_of(raws[0]) != after:
+            raise LogDivergedError(last, database=models.log.described_as)
+        raws = raws[1:]
     decoded = decode_all(raws, [projection for projection, _ in tables], models.log.decode)
     for projection, generation in tables:
         table = applying.table(projection, generation)
         folding = models.folding(projection, table)
         folding.apply(read_by(projection, decoded))
         table.save(folding.changes())
-    return raws[-1].position if raws else until
+    return mark_of(raws[-1]) if raws else after
 
 
 def _level(
     models: "ReadModels",
     group: Sequence[Projection[Any]],
     tables: Sequence[tuple[Projection[Any], int]],
-    reached: int,
-    then: Callable[[Applying, int], None],
-) -> int:
+    reached: Mark,
+    then: Callable[[Applying, Mark], None],
+) -> Mark:
     """Bring tables to the position of those that are read, and then do something in that transaction."""
-    while (end := models.log.position()) - reached > _NEAR:
+    while (end := models.log.position()) - reached.position > _NEAR:
         with models.store.applying([]) as applying:
             reached = _catch_up(models, applying, tables, reached, end)
     with models.store.applying(group) as applying:
         live = [projection for projection in group if applying.is_there(projection)]
-        target = max((applying.position(projection) for projection in live), default=reached)
-        while reached < target:
-            reached = _catch_up(models, applying, tables, reached, target)
-        if reached > target:  # the tables that are read are brought to where the others are
-            models.apply_until(applying, live, reached)
+        target = max((applying.mark(projection) for projection in live), default=reached)
+        while reached.position < target.position:
+            reached = _catch_up(models, applying, tables, reached, target.position)
+        if reached.position > target.position:  # the tables that are read are brought to where the others are
+            models.apply_until(applying, live, reached.position)
+        elif target != reached:
+            raise LogDivergedError(target.position, database=models.log.described_as)
         then(applying, reached)
     return reached
 
@@ -262,19 +274,18 @@ def _switch(
     models: "ReadModels",
     group: Sequence[Projection[Any]],
     tables: Sequence[tuple[Projection[Any], int]],
-    reached: int,
+    reached: Mark,
 ) -> tuple[int, list[tuple[Projection[Any], int]]]:
     """Make new tables the ones that are read; return the position, and the old tables."""
     old: list[tuple[Projection[Any], int]] = []
 
-    def switch(applying: Applying, position: int) -> None:
-        marker = models.marker_at(position)
+    def switch(applying: Applying, mark: Mark) -> None:
         for projection, generation in tables:
-            before = applying.switch(projection, generation, position, marker)
+            before = applying.switch(projection, generation, *mark)
             if before is not None:
                 old.append((projection, before))
 
-    return _level(models, group, tables, reached, switch), old
+    return _level(models, group, tables, reached, switch).position, old
 
 
 def _sampled(
@@ -302,15 +313,15 @@ def _compare(
     group: Sequence[Projection[Any]],
     projection: Projection[Any],
     generation: int,
-    reached: int,
+    reached: Mark,
     streams: tuple[UUID, UUID] | None,
     begin: float,
 ) -> Verified:
     keys = (str(streams[0]), str(streams[1])) if streams else None
     for _ in range(_TRIES):
-        reached = _level(models, group, [(projection, generation)], reached, lambda applying, position: None)
+        reached = _level(models, group, [(projection, generation)], reached, lambda applying, mark: None)
         with models.store.compare(projection, generation) as comparison:
-            if comparison.position != reached:  # it went on in between
+            if comparison.position != reached.position:  # it went on in between
                 continue
             differences: list[Difference] = []
             for expected, found in comparison.differences(keys):
@@ -325,7 +336,8 @@ def _compare(
                 differences += _of_the_past(projection, comparison, keys)
             rows = comparison.rows(keys)
         seconds = time.monotonic() - begin
-        return Verified(projection.name, reached, reached, rows, tuple(differences), seconds)
+        position = reached.position
+        return Verified(projection.name, position, position, rows, tuple(differences), seconds)
     raise ConflictError(
         f"Projection {projection.name} is changed too quickly to be compared at one position.",
         hint="Try again when less is written.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from deployledger.domain.event_log import Mark
 from deployledger.domain.exceptions import ConfigurationError, ReadModelError
 from deployledger.domain.findings import Finding
 from deployledger.projections.projection import Projection
@@ -150,12 +151,17 @@ class Changes:
 class Found(NamedTuple):
     """A row, and how far the read model and the log were when it was read.
 
-    ``end`` is the last position of the log, or None if the rows are not in the database of the log.
+    Attributes:
+        row: the row; None if there is none.
+        position: up to where the log is applied.
+        end: the end of the log at the same moment; None if the rows are not in the database of the log.
+        marker: which event the log has at ``position``.
     """
 
     row: StoredRow | None
     position: int
-    end: int | None
+    end: Mark | None
+    marker: str
 
 
 @dataclass(frozen=True)
@@ -244,7 +250,8 @@ class Selected(NamedTuple):
     rows: list[SelectedRow]
     total: int
     position: int
-    end: int | None
+    end: Mark | None
+    marker: str
 
 
 @dataclass(frozen=True)
@@ -313,6 +320,10 @@ class Applying(Protocol):
         """Return up to where the log is applied; 0 if there is no table."""
         ...
 
+    def mark(self, projection: Projection[Any]) -> Mark:
+        """Return the same, and which event is there."""
+        ...
+
     def table(self, projection: Projection[Any], generation: int | None = None) -> Table:
         """Return the table that is read, or the one with a number."""
         ...
@@ -342,12 +353,16 @@ class ReadModelStore(Protocol):
         """Create what the database lacks but the tables, and return the projections that have none."""
         ...
 
-    def marker(self, projection: Projection[Any]) -> tuple[int, str]:
+    def marker(self, projection: Projection[Any]) -> Mark:
         """Return up to where the log is applied to what is read, and which event is there."""
         ...
 
-    def forget(self, projection: Projection[Any]) -> None:
-        """Leave a projection without a table that is read; the next rebuild drops it."""
+    def forget(self, projection: Projection[Any], mark: Mark) -> bool:
+        """Leave a projection without a table that is read; the next rebuild drops it.
+
+        Returns:
+            Whether that was done: not if the table is no longer of this mark, or there is none.
+        """
         ...
 
     def begin_empty(self, projections: Sequence[Projection[Any]]) -> None:

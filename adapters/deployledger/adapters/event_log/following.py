@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self
 
-from deployledger.domain.event_log import EventBatch
+from deployledger.domain.event_log import EventBatch, Mark
 
 SAFETY_POLL_SECONDS = 1.0
 """How long a follower waits before it looks even though nothing was announced."""
@@ -135,14 +135,15 @@ class LogFollower:
     """An endless iterator over a log's events; see the port.
 
     Args:
-        read: returns the next batch behind a position.
+        read: returns the next batch behind a mark, and the mark that it leads to.
         tail: says when it is worth reading again.
+        after: up to where the log counts as read.
     """
 
-    def __init__(self, read: Callable[[int], EventBatch], tail: Tail, after: int) -> None:
+    def __init__(self, read: Callable[[Mark], tuple[EventBatch, Mark]], tail: Tail, after: Mark) -> None:
         self._read = read
         self._tail = tail
-        self._position = after
+        self._last = after
         self._lock = threading.Lock()
         self._closed = False
         tail.join()
@@ -150,13 +151,13 @@ class LogFollower:
     @property
     def position(self) -> int:
         """How far in the log it has come."""
-        return self._position
+        return self._last.position
 
     def _next(self) -> EventBatch | None:
-        batch = self._read(self._position)
-        if batch.position == self._position:
+        batch, mark = self._read(self._last)
+        if mark == self._last:
             return None
-        self._position = batch.position
+        self._last = mark
         return batch
 
     def next_batch(self, timeout: float | None = None) -> EventBatch | None:
@@ -191,9 +192,9 @@ class LogFollower:
         while not (self._closed or self._tail.has_ended):
             seen = self._tail.changes
             # The position moves here, not in the thread: a caller that is cancelled meanwhile loses nothing.
-            batch = await loop.run_in_executor(None, self._read, self._position)
-            if batch.position != self._position:
-                self._position = batch.position
+            batch, mark = await loop.run_in_executor(None, self._read, self._last)
+            if mark != self._last:
+                self._last = mark
                 return batch
             await self._tail.wait_async(seen, SAFETY_POLL_SECONDS)
         raise StopAsyncIteration

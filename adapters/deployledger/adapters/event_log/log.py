@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from threading import Condition, Lock, local
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -20,12 +21,14 @@ from eventsourcing.persistence import (
 from deployledger.adapters.event_log import clock
 from deployledger.adapters.event_log.clock import ClockWatch
 from deployledger.adapters.event_log.commands import Command, Conflict, EventRow, Outcome, Repeated
+from deployledger.adapters.event_log.damage import damaged
 from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.following import LogFollower, Tail, TailWatch
 from deployledger.adapters.event_log.group_commit import BatchWriter, GroupCommit
 from deployledger.adapters.event_log.mapper import EventMapper, decode, known_topics, timestamp_of
 from deployledger.domain.clock import ClockCorrected
 from deployledger.domain.event_log import (
+    NOTHING_READ,
     CommandKey,
     EventBatch,
     EventRecord,
@@ -34,18 +37,22 @@ from deployledger.domain.event_log import (
     KeyedEvent,
     KeyRecord,
     LogStatistics,
+    Mark,
     MovingProgress,
     RawEvent,
     RawRecord,
     RecordedEvent,
     RepeatedCommandError,
     SchemaState,
+    mark_of,
+    marker,
 )
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import (
     ConcurrencyError,
     ConfigurationError,
     EventLogError,
+    LogDivergedError,
     UndecodableEventError,
 )
 from deployledger.domain.findings import Finding
@@ -77,6 +84,20 @@ class StoredRow:
     recorded_at: datetime
     stored: StoredEvent
 
+    @property
+    def mark(self) -> Mark:
+        """The mark of whoever has read the log up to here."""
+        stream_id, version, topic, state = (
+            self.stored.originator_id,
+            self.stored.originator_version,
+            self.stored.topic,
+            self.stored.state,
+        )
+        if type(state) is not bytes or type(version) is not int or type(topic) is not str:
+            raw = damaged((self.position, str(stream_id), version, topic, state))
+            return mark_of(raw)
+        return Mark(self.position, marker(stream_id, version, state))
+
 
 class DatabaseEventLog(ABC):
     """An event log in a database. The database is opened, and its schema checked, by the first use.
@@ -103,6 +124,11 @@ class DatabaseEventLog(ABC):
         self._commits = GroupCommit(
             self._make_writer(), self._tail.announce, patience=patience, described_as=described_as
         )
+
+    @property
+    def described_as(self) -> str:
+        """The database, for messages; without credentials."""
+        return self._described_as
 
     # What each database does in its own way ---------------------------------------------------------
 
@@ -149,9 +175,24 @@ class DatabaseEventLog(ABC):
 
     @abstractmethod
     def _rows(
-        self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
+        self,
+        *,
+        after: int,
+        until: int | None,
+        limit: int,
+        topics: Sequence[str],
+        stream_id: UUID | None,
+        with_last: bool = False,
     ) -> Iterable[StoredRow]:
-        """Return the rows behind a position, in the order of the log."""
+        """Return the rows behind a position, in the order of the log.
+
+        Args:
+            with_last: also the row at that position, before the others, whatever is selected.
+        """
+
+    @abstractmethod
+    def _end(self) -> Mark:
+        """Return the position of the last event, and which event it is."""
 
     @abstractmethod
     def _recorded_by(self, moment: datetime, first: int, last: int) -> int:
@@ -404,28 +445,67 @@ class DatabaseEventLog(ABC):
         with self._use():
             return self._recorder.max_notification_id() or 0
 
+    def end(self) -> Mark:
+        """Return the position of the last event, and which event it is."""
+        with self._use():
+            _ = self._recorder
+            return self._end()
+
     def read(
         self, *, after: int, limit: int, topics: Sequence[str] = (), stream_id: UUID | None = None
     ) -> EventBatch:
         """Return the next events behind a position, in the order of the log."""
+        return self._read_on(Mark(after, ""), limit=limit, topics=topics, stream_id=stream_id)[0]
+
+    def _read_on(
+        self,
+        last: Mark,
+        *,
+        limit: int = _FOLLOWED_AT_ONCE,
+        topics: Sequence[str] = (),
+        stream_id: UUID | None = None,
+    ) -> tuple[EventBatch, Mark]:
+        """Return the next events behind the last one that was read, and the mark that they lead to.
+
+        Args:
+            last: up to where the log was read; without a marker, it is not looked which event is there.
+
+        Raises:
+            LogDivergedError: if another event is there, or none.
+        """
         with self._use():
             _ = self._recorder
             is_filtered = bool(topics) or stream_id is not None
             # Events that the filter leaves out count as read up to here, and not further: positions
             # become visible in order, so nothing can turn up at or before it.
-            until = self.position() if is_filtered else None
-            rows = self._rows(after=after, until=until, limit=limit, topics=topics, stream_id=stream_id)
+            end = self._end() if is_filtered else None
+            rows = iter(
+                self._rows(
+                    after=last.position,
+                    until=end.position if end is not None else None,
+                    limit=limit + bool(last.marker),
+                    topics=topics,
+                    stream_id=stream_id,
+                    with_last=bool(last.marker),
+                )
+            )
+            if last.marker:
+                first = next(rows, None)
+                if first is None or first.mark != last:
+                    raise LogDivergedError(last.position, database=self._described_as)
             events: list[RecordedEvent] = []
+            mark = last
             try:
                 for row in rows:
                     events.append(self._recorded(row))
+                    mark = row.mark
             except UndecodableEventError:
                 if not events:
                     raise
-                return EventBatch(events, events[-1].position)  # who reads on is told
-        if until is not None and len(events) < limit:
-            return EventBatch(events, max(after, until))
-        return EventBatch(events, events[-1].position if events else after)
+                return EventBatch(events, mark.position), mark  # who reads on is told
+        if end is not None and len(events) < limit and end.position > mark.position:
+            mark = end
+        return EventBatch(events, mark.position), mark
 
     def _recorded(self, row: StoredRow) -> RecordedEvent:
         try:
@@ -579,18 +659,23 @@ class DatabaseEventLog(ABC):
             raise ConfigurationError(
                 f"There is no topic {unknown[0]!r}.", hint=f"Topics are {', '.join(sorted(known_topics()))}."
             )
-        end = self.position()
-        if not 0 <= after <= end:
+        end = self.end()
+        if not 0 <= after <= end.position:
             raise ConfigurationError(
-                f"There is no position {after} in the event log.", hint=f"Positions are 0 to {end}."
+                f"There is no position {after} in the event log.", hint=f"Positions are 0 to {end.position}."
             )
         return LogFollower(
-            lambda position: self.read(
-                after=position, limit=_FOLLOWED_AT_ONCE, topics=topics, stream_id=stream_id
-            ),
+            partial(self._read_on, topics=topics, stream_id=stream_id),
             self._tail,
-            after,
+            end if after == end.position else self._mark_at(after),
         )
+
+    def _mark_at(self, position: int) -> Mark:
+        """Return the mark of whoever has read the log up to a position that there is."""
+        if position == 0:
+            return NOTHING_READ
+        with self._use():
+            return mark_of(self._raw_events(position - 1, 1)[0])
 
     def statistics(self) -> LogStatistics:
         """Return what is in the log."""

@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from psycopg.rows import tuple_row
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Composable
 
 from deployledger.adapters import rights
 from deployledger.adapters.event_log.following import Tail
@@ -27,7 +27,17 @@ from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
 from deployledger.adapters.pooling import refuse_shared
 from deployledger.adapters.postgres import PostgresDatabase, Session, advice, reason
-from deployledger.domain.event_log import CommandKey, EventRecord, KeyedEvent, KeyRecord, RawEvent, RawRecord
+from deployledger.domain.event_log import (
+    NOTHING_READ,
+    CommandKey,
+    EventRecord,
+    KeyedEvent,
+    KeyRecord,
+    Mark,
+    RawEvent,
+    RawRecord,
+    mark_of,
+)
 from deployledger.domain.exceptions import EventLogError
 from deployledger.domain.findings import Finding
 
@@ -175,7 +185,14 @@ class PostgresEventLog(DatabaseEventLog):
             return self.database.read(read)
 
     def _rows(
-        self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
+        self,
+        *,
+        after: int,
+        until: int | None,
+        limit: int,
+        topics: Sequence[str],
+        stream_id: UUID | None,
+        with_last: bool = False,
     ) -> Iterator[StoredRow]:
         conditions, values = [SQL("position > %s")], list[Any]([after])
         if until is not None:
@@ -187,10 +204,14 @@ class PostgresEventLog(DatabaseEventLog):
         if stream_id is not None:
             conditions.append(SQL("originator_id = %s"))
             values.append(stream_id)
+        selected: Composable = SQL(" AND ").join(conditions)
+        if with_last:
+            selected = SQL("position >= %s AND (position = %s OR {})").format(selected)
+            values = [after, after, *values]
         query = SQL(
             "SELECT position, recorded_at, originator_id, originator_version, topic, state FROM {} "
             "WHERE {} ORDER BY position LIMIT %s"
-        ).format(schema.EVENTS.name, SQL(" AND ").join(conditions))
+        ).format(schema.EVENTS.name, selected)
         for row in self._select(query, (*values, limit)):
             yield StoredRow(
                 row["position"],
@@ -199,6 +220,14 @@ class PostgresEventLog(DatabaseEventLog):
                     row["originator_id"], row["originator_version"], row["topic"], bytes(row["state"])
                 ),
             )
+
+    def _end(self) -> Mark:
+        query = SQL(
+            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
+            "ORDER BY position DESC LIMIT 1"
+        ).format(schema.EVENTS.name)
+        last = self._select_tuples(query, ())
+        return mark_of(RawEvent(*last[0])) if last else NOTHING_READ
 
     def _wait_for_appends(self, moment: datetime) -> None:
         # The time that counts is the server's, which an append looks up when it has the lock.

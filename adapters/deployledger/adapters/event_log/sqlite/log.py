@@ -29,7 +29,17 @@ from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
 from deployledger.adapters.sqlite import advice, integrity
-from deployledger.domain.event_log import CommandKey, EventRecord, KeyedEvent, KeyRecord, RawEvent, RawRecord
+from deployledger.domain.event_log import (
+    NOTHING_READ,
+    CommandKey,
+    EventRecord,
+    KeyedEvent,
+    KeyRecord,
+    Mark,
+    RawEvent,
+    RawRecord,
+    mark_of,
+)
 from deployledger.domain.exceptions import VERIFY_HINT, EventLogError, UndecodableEventError
 from deployledger.domain.findings import Finding
 from deployledger.service.local_files import expanded
@@ -213,7 +223,14 @@ class SQLiteEventLog(DatabaseEventLog):
             upgrade(connection)
 
     def _rows(
-        self, *, after: int, until: int | None, limit: int, topics: Sequence[str], stream_id: UUID | None
+        self,
+        *,
+        after: int,
+        until: int | None,
+        limit: int,
+        topics: Sequence[str],
+        stream_id: UUID | None,
+        with_last: bool = False,
     ) -> Iterator[StoredRow]:
         conditions, values = ["position > ?"], list[int | str]([after])
         if until is not None:
@@ -225,9 +242,13 @@ class SQLiteEventLog(DatabaseEventLog):
         if stream_id is not None:
             conditions.append("originator_id = ?")
             values.append(stream_id.hex)
+        selected = " AND ".join(conditions)
+        if with_last:
+            selected = f"position >= ? AND (position = ? OR {selected})"
+            values = [after, after, *values]
         query = (
             "SELECT position, recorded_at, originator_id, originator_version, topic, state "  # noqa: S608
-            f"FROM {EVENTS_TABLE} WHERE {' AND '.join(conditions)} ORDER BY position LIMIT ?"
+            f"FROM {EVENTS_TABLE} WHERE {selected} ORDER BY position LIMIT ?"
         )
         for position, recorded_at, originator_id, version, topic, state in self._select(
             query, *values, limit
@@ -239,6 +260,10 @@ class SQLiteEventLog(DatabaseEventLog):
             yield StoredRow(
                 position, _time(position, recorded_at), StoredEvent(stream, version, topic, state)
             )
+
+    def _end(self) -> Mark:
+        last = _raw_events(self._select(f"{_SELECT_RAW} ORDER BY position DESC LIMIT 1"))
+        return mark_of(last[0]) if last else NOTHING_READ
 
     def _wait_for_appends(self, moment: datetime) -> None:
         # An append that has the lock later is recorded no more than a millisecond before that.

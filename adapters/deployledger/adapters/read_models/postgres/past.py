@@ -97,8 +97,8 @@ class PastTable:
         total, of_total = self._total(selection, as_of)
         page, of_page = self._page(selection, as_of)
         statement = SQL(
-            "SELECT m.generation, m.position, {total}, p.* FROM {models} m LEFT JOIN ({page}) AS p ON TRUE "
-            "WHERE m.name = {name} AND m.version = {version} ORDER BY {order}"
+            "SELECT m.generation, m.position, m.marker, {total}, p.* FROM {models} m "
+            "LEFT JOIN ({page}) AS p ON TRUE WHERE m.name = {name} AND m.version = {version} ORDER BY {order}"
         ).format(
             total=total,
             models=Identifier(SCHEMA, "read_models"),

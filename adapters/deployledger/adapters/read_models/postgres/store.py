@@ -27,6 +27,7 @@ from deployledger.adapters.read_models.shapes import check_shape, shape_of
 from deployledger.adapters.relations import TABLES as TABLES_CHECK
 from deployledger.adapters.relations import relations, strange
 from deployledger.adapters.rights import rights_of
+from deployledger.domain.event_log import Mark
 from deployledger.domain.exceptions import ReadModelError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.projections.projection import Projection
@@ -56,6 +57,12 @@ _TABLE_NAMES = """
                OR relname ~ '_v[0-9]+_[0-9]+(_counts|_past|_turns)?$')
 """
 
+# The end of the log as one text: its last position, and the marker that `domain.event_log.marker` makes.
+_END = SQL(
+    "coalesce((SELECT position || ' ' || originator_id || ':' || originator_version || ':' "
+    "|| encode(sha256(state), 'hex') FROM {} ORDER BY position DESC LIMIT 1), '0 ')"
+)
+
 _T = TypeVar("_T")
 _ATTEMPTS = 5
 _DROP_SECONDS = 2
@@ -78,11 +85,7 @@ class PostgresReadModels:
         self._database = database
         self._owns_database = owns_database
         self._opening = Lock()
-        self._end: Composable = (
-            SQL("(SELECT coalesce(max(position), 0) FROM {})").format(events)
-            if events
-            else SQL("NULL::bigint")
-        )
+        self._end: Composable = _END.format(events) if events else SQL("NULL::text")
         self._live: dict[str, RowTable] = {}
         self._get_statements: dict[int, bytes] = {}
         self._is_created = False
@@ -170,7 +173,7 @@ class PostgresReadModels:
                     session.execute(statement)
         self._is_created = True
 
-    def marker(self, projection: Projection[Any]) -> tuple[int, str]:
+    def marker(self, projection: Projection[Any]) -> Mark:
         """Return up to where the log is applied to what is read, and which event is there."""
         with self._errors(), self._database.pooled() as session:
             position, marker = _one(
@@ -178,18 +181,19 @@ class PostgresReadModels:
                 SQL("SELECT position, marker FROM {} WHERE name = %s AND version = %s").format(MODELS),
                 (projection.name, projection.version),
             )
-            return position, marker
+            return Mark(position, marker)
 
-    def forget(self, projection: Projection[Any]) -> None:
-        """Leave a projection without a table that is read; the next rebuild drops it."""
+    def forget(self, projection: Projection[Any], mark: Mark) -> bool:
+        """Leave a projection without a table that is read, if it is of this mark; see the port."""
         with self._transaction() as session:
-            session.execute(
+            updated = session.execute(
                 SQL(
-                    "UPDATE {} SET generation = NULL, position = 0, marker = '' "
-                    "WHERE name = %s AND version = %s"
+                    "UPDATE {} SET generation = NULL, position = 0, marker = '' WHERE name = %s "
+                    "AND version = %s AND generation IS NOT NULL AND position = %s AND marker = %s"
                 ).format(MODELS),
-                (projection.name, projection.version),
+                (projection.name, projection.version, *mark),
             )
+            return updated.rowcount > 0
 
     def begin_empty(self, projections: Sequence[Projection[Any]]) -> None:
         """Give projections that have none an empty table to be read."""
@@ -277,7 +281,7 @@ class PostgresReadModels:
                 record = cursor.execute(statement, (key,), prepare=True).fetchone()
             if record is None or record[0] != table.generation:
                 return None
-            return Found(stored_row(record[3:]), record[1], record[2])
+            return Found(stored_row(record[4:]), record[1], _mark(record[3]), record[2])
 
         return self._read(read, projection)
 
@@ -292,12 +296,13 @@ class PostgresReadModels:
             if not records or records[0][:2] != (table.generation, other.generation):
                 return None
             rows = [
-                SelectedRow(record[6], record[7], row)
+                SelectedRow(record[8], record[9], row)
                 for record in records
-                if (row := stored_row(record[8:])) is not None
+                if (row := stored_row(record[10:])) is not None
             ]
             first = records[0]
-            return Selected(rows, first[5], min(first[2], first[3]), first[4])
+            position, marker = min(first[2:4], first[4:6])
+            return Selected(rows, first[7], position, _mark(first[6]), marker)
 
         return self._read(read, projection, answer)
 
@@ -313,11 +318,11 @@ class PostgresReadModels:
             if not records or records[0][0] != table.generation:
                 return None
             rows = [
-                SelectedRow(record[3], record[5], row)
+                SelectedRow(record[4], record[6], row)
                 for record in records
-                if (row := stored_row(record[4:])) is not None
+                if (row := stored_row(record[5:])) is not None
             ]
-            return Selected(rows, records[0][2], records[0][1], None)
+            return Selected(rows, records[0][3], records[0][1], None, records[0][2])
 
         return self._read(read, projection)
 
@@ -333,13 +338,13 @@ class PostgresReadModels:
                 with session.cursor(row_factory=tuple_row) as cursor:
                     found = cursor.execute(
                         SQL(
-                            "SELECT name, generation, position FROM {} WHERE (name, version) IN "
+                            "SELECT name, generation, position, marker FROM {} WHERE (name, version) IN "
                             "(SELECT * FROM unnest(%s::text[], %s::integer[])) ORDER BY name FOR UPDATE"
                         ).format(MODELS),
                         ([name for name, _ in names], [version for _, version in names]),
                         prepare=True,
                     )
-                    records = {record[0]: (record[1], record[2]) for record in found}
+                    records = {record[0]: (record[1], Mark(record[2], record[3])) for record in found}
             for projection in projections:
                 if projection.name not in records:
                     raise _gone(projection)
@@ -512,7 +517,7 @@ class PostgresReadModels:
 class _Applying:
     """A transaction in which nobody else applies events; see the port."""
 
-    def __init__(self, session: Session, records: dict[str, tuple[int | None, int]]) -> None:
+    def __init__(self, session: Session, records: dict[str, tuple[int | None, Mark]]) -> None:
         self._session = session
         self._records = records
 
@@ -522,6 +527,10 @@ class _Applying:
 
     def position(self, projection: Projection[Any]) -> int:
         """Return up to where the log is applied; 0 if there is no table."""
+        return self._records[projection.name][1].position
+
+    def mark(self, projection: Projection[Any]) -> Mark:
+        """Return the same, and which event is there."""
         return self._records[projection.name][1]
 
     def table(self, projection: Projection[Any], generation: int | None = None) -> SessionTable:
@@ -540,7 +549,7 @@ class _Applying:
             (position, marker, projection.name, projection.version),
             prepare=True,
         )
-        self._records[projection.name] = (self._records[projection.name][0], position)
+        self._records[projection.name] = (self._records[projection.name][0], Mark(position, marker))
 
     def switch(self, projection: Projection[Any], generation: int, position: int, marker: str) -> int | None:
         """Make another table the one that is read; return the number of the one before, if there was one."""
@@ -549,7 +558,7 @@ class _Applying:
             SQL("UPDATE {} SET generation = %s WHERE name = %s AND version = %s").format(MODELS),
             (generation, projection.name, projection.version),
         )
-        self._records[projection.name] = (generation, position)
+        self._records[projection.name] = (generation, Mark(position, marker))
         self.advance(projection, position, marker)
         return before
 
@@ -649,6 +658,14 @@ def _between(keys: tuple[str, str] | None) -> tuple[Composable, list[str]]:
     if keys is None:
         return SQL("TRUE"), []
     return SQL("key BETWEEN %s AND %s"), list(keys)
+
+
+def _mark(text: str | None) -> Mark | None:
+    """Return the end of the log as `_END` selects it."""
+    if text is None:
+        return None
+    position, _, marker = text.partition(" ")
+    return Mark(int(position), marker)
 
 
 def _gone(projection: Projection[Any]) -> ReadModelError:

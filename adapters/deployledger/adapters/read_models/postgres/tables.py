@@ -159,7 +159,7 @@ class RowTable:
         own = SQL(", ").join(SQL("r.{}").format(it) for it in self.row_columns())
         return (
             SQL(
-                "SELECT m.generation, m.position, {end}, {own} FROM {models} m "
+                "SELECT m.generation, m.position, m.marker, {end}, {own} FROM {models} m "
                 "LEFT JOIN {rows} r ON r.key = %s WHERE m.name = {name} AND m.version = {version}"
             )
             .format(
@@ -233,8 +233,8 @@ class RowTable:
             source = SQL("({}) AS start CROSS JOIN LATERAL {}").format(self._start(selection), source)
         return (
             SQL(
-                "SELECT m.generation, o.generation, m.position, o.position, {end}, {total}, "
-                "p.sorted_by, p.first_position, {columns} "
+                "SELECT m.generation, o.generation, m.position, m.marker, o.position, o.marker, {end}, "
+                "{total}, p.sorted_by, p.first_position, {columns} "
                 "FROM {models} m JOIN {models} o ON o.name = {answer} AND o.version = {answer_version} "
                 "LEFT JOIN ({source} JOIN {answers} a ON a.key = p.key) ON TRUE "
                 "WHERE m.name = {name} AND m.version = {version} ORDER BY {order}"

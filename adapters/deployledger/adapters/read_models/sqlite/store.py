@@ -36,6 +36,7 @@ from deployledger.adapters.read_models.sqlite.tables import (
     table_label,
 )
 from deployledger.adapters.sqlite import INTEGRITY, advice, damage, integrity, is_damage, transaction
+from deployledger.domain.event_log import Mark
 from deployledger.domain.exceptions import ReadModelError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.projections.projection import Projection
@@ -344,19 +345,19 @@ class SQLiteReadModels:
 
     def _model(
         self, connection: sqlite3.Connection, projection: Projection[Any]
-    ) -> tuple[int | None, int, str] | None:
-        """Return the number of the table that is read, the position, and the shape; None if not prepared."""
+    ) -> tuple[int | None, Mark, str] | None:
+        """Return the number of the table that is read, its mark, and the shape; None if not prepared."""
         found = connection.execute(
-            f"SELECT generation, position, shape, {IS_INTACT} FROM {MODELS} m "  # noqa: S608
+            f"SELECT generation, position, marker, shape, {IS_INTACT} FROM {MODELS} m "  # noqa: S608
             "WHERE name = ? AND version = ?",
             (projection.name, projection.version),
         ).fetchone()
         if found is None:
             return None
-        _require_intact(found[3], projection)
-        return found[0], found[1], found[2]
+        _require_intact(found[4], projection)
+        return found[0], Mark(found[1], found[2]), found[3]
 
-    def marker(self, projection: Projection[Any]) -> tuple[int, str]:
+    def marker(self, projection: Projection[Any]) -> Mark:
         """Return up to where the log is applied to what is read, and which event is there."""
         with self._connection() as connection:
             found = connection.execute(
@@ -366,16 +367,17 @@ class SQLiteReadModels:
             if found is None:
                 raise _gone(projection)
             _require_intact(found[2], projection)
-            return found[0], found[1]
+            return Mark(found[0], found[1])
 
-    def forget(self, projection: Projection[Any]) -> None:
-        """Leave a projection without a table that is read; the next rebuild drops it."""
+    def forget(self, projection: Projection[Any], mark: Mark) -> bool:
+        """Leave a projection without a table that is read, if it is of this mark; see the port."""
         with self._writing() as connection:
-            connection.execute(
+            updated = connection.execute(
                 f"UPDATE {MODELS} SET generation = NULL, position = 0, marker = '' "  # noqa: S608
-                "WHERE name = ? AND version = ?",
-                (projection.name, projection.version),
+                "WHERE name = ? AND version = ? AND generation IS NOT NULL AND position = ? AND marker = ?",
+                (projection.name, projection.version, *mark),
             )
+            return updated.rowcount > 0
 
     def begin_empty(self, projections: Sequence[Projection[Any]]) -> None:
         """Give projections that have none an empty table to be read."""
@@ -408,7 +410,7 @@ class SQLiteReadModels:
             connection.execute(statement)
         return table
 
-    def _look_up(self, connection: sqlite3.Connection, projection: Projection[Any]) -> tuple[RowTable, int]:
+    def _look_up(self, connection: sqlite3.Connection, projection: Projection[Any]) -> tuple[RowTable, Mark]:
         """Return the table that is read, and up to where the log is applied."""
         record = self._model(connection, projection)
         if record is None or record[0] is None:
@@ -436,8 +438,8 @@ class SQLiteReadModels:
                         raise
                     record = None
                 if record is not None and record[0] == table.generation:
-                    _require_intact(record[2], projection)
-                    return Found(table.checked_row(record[3:]), record[1], None)
+                    _require_intact(record[3], projection)
+                    return Found(table.checked_row(record[4:]), record[1], None, record[2])
                 self._look_up(connection, projection)  # another table has become the one that is read
         raise ReadModelError(
             f"The read models in {self.described_as} change all the time.", hint="Try again."
@@ -446,15 +448,15 @@ class SQLiteReadModels:
     def select(self, projection: Projection[Any], selection: Selection, answer: Projection[Any]) -> Selected:
         """Return rows of one read model that those of another one with the same keys select."""
         with self._snapshot() as connection:
-            table, position = self._look_up(connection, projection)
-            other, other_position = self._look_up(connection, answer)
+            table, mark = self._look_up(connection, projection)
+            other, other_mark = self._look_up(connection, answer)
             total = _total(connection, *table.total(selection))
-            position = min(position, other_position)
+            position, marker = min(mark, other_mark)
             start = None
             if table.starts_at_block(selection):
                 start = connection.execute(*table.start(selection)).fetchone()
                 if start is None:  # there are not so many
-                    return Selected([], total, position, None)
+                    return Selected([], total, position, None, marker)
             records = connection.execute(*table.page(selection, other, start)).fetchall()
             width = len(other.all_columns) + 3
             rows = [
@@ -466,12 +468,12 @@ class SQLiteReadModels:
                 and (other is table or table.checked_row(record[width:]) is not None)
             ]
             _require_all(projection, selection, total, rows)
-        return Selected(rows, total, position, None)
+        return Selected(rows, total, position, None, marker)
 
     def select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
         """Return rows of a temporal read model as they were at a position."""
         with self._snapshot() as connection:
-            table, position = self._look_up(connection, projection)
+            table, mark = self._look_up(connection, projection)
             assert table.past is not None  # noqa: S101  # only of a temporal projection
             total = _total(connection, *table.past.total(selection, as_of))
             records = connection.execute(*table.past.page(selection, as_of)).fetchall()
@@ -483,7 +485,7 @@ class SQLiteReadModels:
                 if (row := table.past.row_as_of(record[1:], as_of)) is not None
             ]
             _require_all(projection, selection, total, rows)
-        return Selected(rows, total, position, None)
+        return Selected(rows, total, mark.position, None, mark.marker)
 
     # Applying ---------------------------------------------------------------------------------------
 
@@ -557,8 +559,8 @@ class SQLiteReadModels:
     def compare(self, projection: Projection[Any], generation: int) -> Iterator[Comparison]:
         """Enter with what compares the table that is read with another one, both as they are on entering."""
         with self._snapshot() as connection:
-            live, position = self._look_up(connection, projection)
-            yield Comparison(connection, live, RowTable(projection, generation), position)
+            live, mark = self._look_up(connection, projection)
+            yield Comparison(connection, live, RowTable(projection, generation), mark.position)
 
     # What there is ----------------------------------------------------------------------------------
 
@@ -654,7 +656,7 @@ class SQLiteReadModels:
 class _Applying:
     """A transaction in which nobody else applies events; see the port."""
 
-    def __init__(self, connection: sqlite3.Connection, records: dict[str, tuple[int | None, int]]) -> None:
+    def __init__(self, connection: sqlite3.Connection, records: dict[str, tuple[int | None, Mark]]) -> None:
         self._connection = connection
         self._records = records
 
@@ -664,6 +666,10 @@ class _Applying:
 
     def position(self, projection: Projection[Any]) -> int:
         """Return up to where the log is applied; 0 if there is no table."""
+        return self._records[projection.name][1].position
+
+    def mark(self, projection: Projection[Any]) -> Mark:
+        """Return the same, and which event is there."""
         return self._records[projection.name][1]
 
     def table(self, projection: Projection[Any], generation: int | None = None) -> ConnectionTable:
@@ -678,7 +684,7 @@ class _Applying:
             f"UPDATE {MODELS} SET position = ?, marker = ?, updated_at = ? WHERE name = ? AND version = ?",  # noqa: S608
             (position, marker, _now(), projection.name, projection.version),
         )
-        self._records[projection.name] = (self._records[projection.name][0], position)
+        self._records[projection.name] = (self._records[projection.name][0], Mark(position, marker))
 
     def switch(self, projection: Projection[Any], generation: int, position: int, marker: str) -> int | None:
         """Make another table the one that is read; return the number of the one before, if there was one."""
@@ -687,7 +693,7 @@ class _Applying:
             f"UPDATE {MODELS} SET generation = ? WHERE name = ? AND version = ?",  # noqa: S608
             (generation, projection.name, projection.version),
         )
-        self._records[projection.name] = (generation, position)
+        self._records[projection.name] = (generation, Mark(position, marker))
         self.advance(projection, position, marker)
         return before
 

@@ -223,7 +223,8 @@ class RowTable:
     def get(self) -> str:
         """The statement that gets one row with the state of the read model, by key, name and version."""
         return (
-            f"SELECT m.generation, m.position, {IS_INTACT}, {self.columns_of('r')} FROM {MODELS} m "  # noqa: S608
+            f"SELECT m.generation, m.position, m.marker, {IS_INTACT}, {self.columns_of('r')} "  # noqa: S608
+            f"FROM {MODELS} m "
             f"LEFT JOIN {self.rows} r ON r.key = ? WHERE m.name = ? AND m.version = ?"
         )
 
