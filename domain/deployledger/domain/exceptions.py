@@ -221,19 +221,25 @@ class LogDivergedError(MachineLearningServiceError):
 
     Attributes:
         position: the last position that was read; its event is gone, or another one is there.
+        deployment_id: the deployment that is gone, where one was followed.
     """
 
     default_status_code = 409
     default_reason = FailureReason.CONFLICT
 
-    def __init__(self, position: int, *, database: str) -> None:
+    def __init__(
+        self, database: str, *, position: int | None = None, deployment_id: UUID | None = None
+    ) -> None:
+        lost = f"deployment {deployment_id}"
+        if position is not None:
+            lost = f"the event that was read at position {position:,}"
         super().__init__(
-            f"The event log in {database} has gone back: it no longer has the event that was read at "
-            f"position {position:,}.",
+            f"The event log in {database} has gone back: it no longer has {lost}.",
             hint="It was restored from a backup or replaced, for example by a failover to a standby server "
-            "that lagged behind. Discard what was built from its events and read it again from position 0.",
+            "that lagged behind. Discard what was built from its events, and read it from the beginning.",
         )
         self.position = position
+        self.deployment_id = deployment_id
 
 
 class ReadModelError(ExternalServiceError):

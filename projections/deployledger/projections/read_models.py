@@ -321,7 +321,7 @@ class ReadModels:
         else:
             expected = NOTHING_READ if mark.position > end.position else self._mark_at(mark.position)
         if mark.position and mark != expected:
-            raise LogDivergedError(mark.position, database=self.log.described_as)
+            raise LogDivergedError(self.log.described_as, position=mark.position)
 
     # Applying ---------------------------------------------------------------------------------------
 
@@ -354,7 +354,7 @@ class ReadModels:
         # Read before the transaction: who is in one takes no second connection, for which others may wait.
         raws = self.log.read_raw(after=max(0, after - 1), limit=_APPLIED_AT_ONCE + 1) if after < end else []
         if after < end and (not raws or raws[-1].position <= after):
-            raise LogDivergedError(end, database=self.log.described_as)
+            raise LogDivergedError(self.log.described_as, position=end)
         with self.store.applying(group) as applying:
             reached = min(applying.position(projection) for projection in group)
             if reached < after or after >= end:  # others of the group are further behind, or were rebuilt
@@ -420,7 +420,7 @@ class ReadModels:
             found = raws[position - first] if first <= position < first + len(raws) else None
             is_ahead = bool(raws) and position > raws[-1].position  # which was checked when it was applied
             if position and not is_ahead and (found is None or mark_of(found) != (position, expected)):
-                raise LogDivergedError(position, database=self.log.described_as)
+                raise LogDivergedError(self.log.described_as, position=position)
         return raws[min(marks).position - first + 1 :]
 
     def folding(self, projection: Projection[Any], table: Rows, *, is_new: bool = False) -> Folding:
@@ -468,6 +468,7 @@ class ReadModels:
                         mark.position,
                     )
                 found.append(projection)
+                self._prepared.discard(projection.name)
         return found
 
     def _mark_at(self, position: int) -> Mark:
@@ -482,7 +483,7 @@ class ReadModels:
             LogDivergedError: if it has not.
         """
         if self._mark_at(mark.position) != mark:
-            raise LogDivergedError(mark.position, database=self.log.described_as)
+            raise LogDivergedError(self.log.described_as, position=mark.position)
 
     # Following --------------------------------------------------------------------------------------
 

@@ -235,7 +235,7 @@ def _catch_up(
     raws = models.raws(max(0, last - 1), min(until, last + _CAUGHT_UP_AT_ONCE))
     if last:
         if not raws or mark_of(raws[0]) != after:
-            raise LogDivergedError(last, database=models.log.described_as)
+            raise LogDivergedError(models.log.described_as, position=last)
         raws = raws[1:]
     decoded = decode_all(raws, [projection for projection, _ in tables], models.log.decode)
     for projection, generation in tables:
@@ -265,7 +265,7 @@ def _level(
         if reached.position > target.position:  # the tables that are read are brought to where the others are
             models.apply_until(applying, live, reached.position)
         elif target != reached:
-            raise LogDivergedError(target.position, database=models.log.described_as)
+            raise LogDivergedError(models.log.described_as, position=target.position)
         then(applying, reached)
     return reached
 

@@ -19,6 +19,7 @@ from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConfigurationError,
     EventLogError,
+    LogDivergedError,
     ReadModelError,
     ResourceNotFoundError,
     UndecodableEventError,
@@ -703,11 +704,18 @@ class DeploymentService:
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
+            LogDivergedError: if there no longer is, because the event log went back to an earlier state.
         """
         last: DeploymentStatusResponse | None = None
         with self._watchers.watch(deployment_id) as changed:
             while True:
-                current = await self.get_deployment_status(deployment_id)
+                try:
+                    current = await self.get_deployment_status(deployment_id)
+                except ResourceNotFoundError as error:
+                    if last is None:
+                        raise
+                    # Deployments are never removed from the log: it is another one, or an earlier state.
+                    raise LogDivergedError(self._log.described_as, deployment_id=deployment_id) from error
                 if current != last:
                     yield current
                     last = current
@@ -727,6 +735,7 @@ class DeploymentService:
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
+            LogDivergedError: if there no longer is, because the event log went back to an earlier state.
             WaitTimeoutError: if a job is still in progress after that time; it goes on.
             ReadModelError: if the status is not current, because events could not be applied.
         """
@@ -906,11 +915,9 @@ class DeploymentService:
     def _resume_all(self, worker: Worker) -> None:
         """Take up unfinished jobs, and make what runs what the log says; and go on so as commands come in."""
         position = self._log.position()
-        for deployment_id in self._unfinished():
+        for deployment_id in self._left():
             worker.wake(deployment_id)
         if self._clients.orchestrator is not None:
-            for key in keys(self._models, self._is_ours, Condition("is_serving", "=", True)):
-                worker.wake(UUID(key))
             worker.run(self._wake_provisioned(worker))
         self._taking_up = worker.run(self._take_up(worker, position))
         self._following.append(Thread(target=self._follow, name="deployledger-read-models", daemon=True))
@@ -919,6 +926,14 @@ class DeploymentService:
             self._following.append(keep)
         for thread in self._following:
             thread.start()
+
+    def _left(self) -> list[UUID]:
+        """Return the deployments that have work to do, and those that an orchestrator has to serve."""
+        found = self._unfinished()
+        if self._clients.orchestrator is not None:
+            serving = keys(self._models, self._is_ours, Condition("is_serving", "=", True))
+            found += [UUID(key) for key in serving]
+        return found
 
     def _follow(self) -> None:
         """Keep the read models up to date, so that questions find little left to apply."""
@@ -949,11 +964,34 @@ class DeploymentService:
                         for recorded in batch.events:
                             worker.wake(recorded.event.originator_id)
                         after = batch.position
+            except (LogDivergedError, ConfigurationError) as error:  # it may lack the position by now
+                LOGGER.warning("%s Jobs start over from what the event log has now.", error.message)
+                after = await self._start_over(worker)
             except UndecodableEventError:  # its deployment needs other software; the others do not
                 after = await loop.run_in_executor(self._executor, self._wake_undecoded, worker, after)
             except EventLogError as error:
                 LOGGER.warning("Commands of other processes wait for the event log: %s", error)
             await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
+
+    async def _start_over(self, worker: Worker) -> int:
+        """Take up the jobs of a log that went back, instead of those in progress.
+
+        Returns:
+            The position behind which commands have not been taken up.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                position = await loop.run_in_executor(self._executor, self._log.position)
+                left = await loop.run_in_executor(self._executor, self._left)
+            except (EventLogError, ReadModelError) as error:
+                LOGGER.warning("Jobs wait for the event log: %s", error)
+                await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
+                continue
+            await worker.start_over(left)
+            if self._clients.orchestrator is not None:
+                await self._wake_provisioned(worker)
+            return position
 
     def _wake_undecoded(self, worker: Worker, after: int) -> int:
         """Wake the deployments of the next commands without decoding these; return up to where."""

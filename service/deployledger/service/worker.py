@@ -8,7 +8,7 @@ seen, and a job that died is taken up where the log shows it ended.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -55,9 +55,14 @@ class StepProgress:
 
 @dataclass
 class _Job:
-    """A job, the step that it is doing, and whether it has done any, which may leave servers to stop."""
+    """A job, the step that it is doing, and whether it has done any, which may leave servers to stop.
+
+    Attributes:
+        is_known: whether the log had the deployment when the job looked.
+    """
 
     task: "asyncio.Task[None]"
+    is_known: bool
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     step: "asyncio.Task[Record] | None" = None
     has_worked: bool = False
@@ -140,13 +145,33 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_default_executor()
 
-    def _wake(self, deployment_id: UUID) -> None:
+    async def start_over(self, unfinished: Iterable[UUID]) -> None:
+        """End every job where it is, because the event log went back, and take up those that it has now.
+
+        Runs on the worker's loop.
+        """
+        ended = await self._end_jobs()
+        for deployment_id in {*ended, *unfinished}:
+            self._wake(deployment_id, is_known=deployment_id in ended)
+
+    async def _end_jobs(self) -> list[UUID]:
+        """End every job where it is, and return which deployments had one."""
+        jobs = dict(self._jobs)
+        for job in jobs.values():
+            job.task.cancel()
+        await asyncio.gather(*(job.task for job in jobs.values()), return_exceptions=True)
+        for deployment_id, job in jobs.items():
+            if self._jobs.get(deployment_id) is job:  # it had not begun, and cannot tidy up
+                del self._jobs[deployment_id]
+        return list(jobs)
+
+    def _wake(self, deployment_id: UUID, *, is_known: bool = False) -> None:
         if self._is_stopping:
             return
         job = self._jobs.get(deployment_id)
         if job is None:
             task = self._loop.create_task(self._work(deployment_id), name=f"deployment {deployment_id}")
-            self._jobs[deployment_id] = _Job(task)
+            self._jobs[deployment_id] = _Job(task, is_known)
         else:
             job.woken.set()
 
@@ -166,6 +191,11 @@ class Worker:
                     if not is_owner and next_step(deployment) is None:
                         return
                 except ResourceNotFoundError:
+                    if self._jobs[deployment_id].is_known:
+                        LOGGER.warning(
+                            "The job of deployment %s ended: the event log no longer has the deployment.",
+                            deployment_id,
+                        )
                     return
                 except UndecodableEventError as error:  # which no waiting mends
                     LOGGER.warning("The job of deployment %s stopped: %s", deployment_id, error)
@@ -196,6 +226,7 @@ class Worker:
         """Do the steps that the log shows until none is left."""
         while True:
             deployment = await self._blocking(self._repository.deployment, deployment_id)
+            self._jobs[deployment_id].is_known = True
             if deployment.orchestrator != self._pipeline.orchestrator.name:
                 return  # somebody else's
             step = next_step(deployment)
@@ -266,11 +297,11 @@ class Worker:
         return lambda current, by: current.fail(revision, failure, by=by)
 
     async def _superseded(self, deployment: Deployment) -> None:
-        """Return when the deployment has an event that the job does not know."""
+        """Return when the deployment has an event that the job does not know, or lacks one that it knows."""
         woken = self._jobs[deployment.id].woken
         while True:
             try:
-                if await self._blocking(self._repository.log.version, deployment.id) > deployment.version:
+                if await self._blocking(self._repository.log.version, deployment.id) != deployment.version:
                     return
             except EventLogError as error:
                 LOGGER.warning("%s: the event log cannot be read: %s", deployment, error)

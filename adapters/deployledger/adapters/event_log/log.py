@@ -492,7 +492,7 @@ class DatabaseEventLog(ABC):
             if last.marker:
                 first = next(rows, None)
                 if first is None or first.mark != last:
-                    raise LogDivergedError(last.position, database=self._described_as)
+                    raise LogDivergedError(self._described_as, position=last.position)
             events: list[RecordedEvent] = []
             mark = last
             try:

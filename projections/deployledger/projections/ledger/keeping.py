@@ -63,10 +63,10 @@ def _keep(ledger: Ledger, stopping: threading.Event, every_events: int, every_se
     while True:
         stops = stopping.is_set()
         end = ledger.log.position()
-        if end > size:
+        if end != size:  # also where the log went back, which is reported
             waiting_since = waiting_since or time.monotonic()
             is_due = time.monotonic() - waiting_since >= every_seconds
-            if stops or is_due or end - size >= every_events:
+            if stops or is_due or abs(end - size) >= every_events:
                 size, waiting_since = ledger.checkpoint().size, None
         if stops:
             return

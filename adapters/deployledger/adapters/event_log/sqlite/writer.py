@@ -79,13 +79,13 @@ class SQLiteBatchWriter(BatchWriter):
                 yield connection
 
     def write(self, commands: Sequence[Command]) -> list[Outcome]:
-        """Store all the commands in one transaction, without looking: in one statement."""
+        """Store all the commands in one transaction, without looking whether others are ahead."""
         is_special = any(command.key is not None or command.corrects_clock for command in commands)
         if is_special or sum(len(command.rows) for command in commands) > MOST_ROWS:
             return self.write_checked(commands)
-        with self._session() as connection:
-            # A version that a stream has reached stays reached: this need not be in the transaction.
-            before = versions_before(row for command in commands for row in command.rows)
+        before = versions_before(row for command in commands for row in command.rows)
+        # A stream that has reached a version stays there, unless the log is restored from a backup in between.
+        with self._transaction() if before else self._session() as connection:
             for stream_id, version in before.items():
                 reached = connection.execute(self._select_event, (stream_id.hex, version)).fetchone()
                 if reached is None:

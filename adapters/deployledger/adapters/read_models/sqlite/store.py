@@ -675,7 +675,8 @@ class _Applying:
     def table(self, projection: Projection[Any], generation: int | None = None) -> ConnectionTable:
         """Return the table that is read, or the one with a number."""
         number = self._records[projection.name][0] if generation is None else generation
-        assert number is not None  # noqa: S101  # the caller asks for what is there
+        if number is None:
+            raise _gone(projection)
         return ConnectionTable(self._connection, RowTable(projection, number))
 
     def advance(self, projection: Projection[Any], position: int, marker: str) -> None:
