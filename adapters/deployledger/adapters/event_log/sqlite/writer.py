@@ -84,7 +84,7 @@ class SQLiteBatchWriter(BatchWriter):
         if is_special or sum(len(command.rows) for command in commands) > MOST_ROWS:
             return self.write_checked(commands)
         before = versions_before(row for command in commands for row in command.rows)
-        # A stream that has reached a version stays there, unless the log is restored from a backup in between.
+        # A stream that has reached a version stays there, unless the log is restored in between.
         with self._transaction() if before else self._session() as connection:
             for stream_id, version in before.items():
                 reached = connection.execute(self._select_event, (stream_id.hex, version)).fetchone()
