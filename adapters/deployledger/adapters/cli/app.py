@@ -12,6 +12,7 @@ from deployledger.adapters.cli import (
     artifact_commands,
     audit_commands,
     clock_command,
+    completion,
     deployment_commands,
     evidence_commands,
     log_commands,
@@ -50,6 +51,8 @@ def run(open_service: OpenService) -> NoReturn:
     """Run the command line on a service, and exit."""
     use(open_service)
     streams.guard()
+    if completion.is_asked():
+        completion.complete(app)
     code: object = int(ExitCode.DONE)
     try:
         try:
@@ -111,8 +114,8 @@ def _refuse(error: Any) -> NoReturn:
     _session().fail(error.format_message(), hint, ExitCode.USAGE, "usage")
 
 
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
+def _print_version(context: typer.Context, is_asked: bool) -> None:
+    if is_asked and not context.resilient_parsing:
         from importlib.metadata import version
 
         streams.answer().write(f"deployledger {version('deployledger')}\n")
@@ -185,6 +188,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None] | Commands, ...]] = {
         log_commands.log,
         projection_commands.projections,
         artifact_commands.artifacts,
+        completion.completion,
     ),
 }
 """The commands by what they are for, in the order in which help has them."""

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import typer
 
+from deployledger.adapters.cli import completion
 from deployledger.adapters.cli.bulk import Bulk, DryRunOption, YesOption, at_once
 from deployledger.adapters.cli.files import no_stream
 from deployledger.adapters.cli.listing import (
@@ -248,7 +249,12 @@ def update(
 
 def rollback(
     deployment: Reference,
-    to_revision: Annotated[int, typer.Option(help="The revision to return to.", show_default=False)],
+    to_revision: Annotated[
+        int,
+        typer.Option(
+            autocompletion=completion.revision_numbers, help="The revision to return to.", show_default=False
+        ),
+    ],
     expected_version: ExpectedVersionOption = None,
     idempotency_key: KeyOption = None,
     wait: WaitOption = True,

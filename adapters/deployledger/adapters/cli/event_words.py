@@ -102,6 +102,10 @@ _WORDS: dict[str, Callable[[Mapping[str, Any], str, str], str]] = {
 }
 
 
+TOPICS = tuple(_WORDS)
+"""The topics of the events that this software knows."""
+
+
 def _specified(data: Mapping[str, Any]) -> str:
     target, resources, tags = data["target"], data.get("resources") or {}, data.get("tags") or {}
     parts = [units.model(data["model_uri"])]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 
-from deployledger.adapters.cli import units
+from deployledger.adapters.cli import completion, units
 from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, writing
 from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.help import Commands
@@ -137,7 +137,11 @@ def tail(
     actor: Annotated[str | None, typer.Option(help="Filter by actor.", show_default=False)] = None,
     topic: Annotated[
         list[str] | None,
-        typer.Option(help="Only events of this topic; repeatable.", show_default=False),
+        typer.Option(
+            autocompletion=completion.topics,
+            help="Only events of this topic; repeatable.",
+            show_default=False,
+        ),
     ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,

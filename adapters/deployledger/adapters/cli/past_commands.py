@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployledger.adapters.cli import units
+from deployledger.adapters.cli import completion, units
 from deployledger.adapters.cli.session import (
     Output,
     OutputOption,
@@ -27,7 +27,13 @@ _MOMENT = (
 
 AsOfOption = Annotated[
     str | None,
-    typer.Option("--as-of", metavar="WHEN", help=f"A point in the past: {_MOMENT}.", show_default="now"),
+    typer.Option(
+        "--as-of",
+        metavar="WHEN",
+        autocompletion=completion.revisions,
+        help=f"A point in the past: {_MOMENT}.",
+        show_default="now",
+    ),
 ]
 
 
@@ -88,13 +94,20 @@ def diff(
         typer.Option(
             "--from",
             metavar="WHEN",
+            autocompletion=completion.revisions,
             help=f"The first point in time: {_MOMENT}.",
             show_default="the revision before",
         ),
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="WHEN", help="The second point in time, likewise.", show_default="now"),
+        typer.Option(
+            "--to",
+            metavar="WHEN",
+            autocompletion=completion.revisions,
+            help="The second point in time, likewise.",
+            show_default="now",
+        ),
     ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from deployledger.adapters.cli import units
+from deployledger.adapters.cli import completion, units
 from deployledger.adapters.cli.help import Commands
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
@@ -42,7 +42,16 @@ _ALL = 1 << 31
 _SAID_AGAIN_SECONDS = 60.0
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="The projections.", show_default=False)
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME", autocompletion=completion.projections, help="The projections.", show_default=False
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", autocompletion=completion.projections, help="The projection.", show_default=False
+    ),
 ]
 
 
@@ -225,7 +234,7 @@ def verify(
 
 @projections.command()
 def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The projection.", show_default=False)],
+    name: Name,
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version.", show_default=False)],
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
@@ -267,7 +276,12 @@ def remove(
 def list_parked(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="The projection.", show_default="all of them"),
+        typer.Argument(
+            metavar="NAME",
+            autocompletion=completion.projections,
+            help="The projection.",
+            show_default="all of them",
+        ),
     ] = None,
     deployment: DeploymentOption = None,
     output: OutputOption = Output.TABLE,
@@ -343,7 +357,7 @@ def show(
 
 @parked.command()
 def retry(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The projection.", show_default=False)],
+    name: Name,
     deployment: DeploymentOption = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from deployledger.adapters.cli import units
+from deployledger.adapters.cli import completion, units
 from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
 from deployledger.adapters.cli.session import (
     DeploymentOption,
@@ -39,6 +39,7 @@ def replay(
         str | None,
         typer.Option(
             metavar="WHEN",
+            autocompletion=completion.revisions,
             help="Only up to then: a time with its zone (2026-03-03T12:00Z), an age (2h), a position of the "
             "log (1234) or, with --deployment, a revision (r2).",
             show_default="the end of the log",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
 
 import typer
 
-from deployledger.adapters.cli import streams
+from deployledger.adapters.cli import completion, streams
 from deployledger.domain.visible import visible_lines
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ Reference = Annotated[
     str,
     typer.Argument(
         metavar="DEPLOYMENT",
+        autocompletion=completion.deployments,
         help="A name, an id, or the first 4 or more characters of an id.",
         show_default=False,
     ),
@@ -57,7 +58,8 @@ Reference = Annotated[
 OptionalReference = Annotated[
     str | None,
     typer.Argument(
-        metavar="[DEPLOYMENT]",
+        metavar="DEPLOYMENT",
+        autocompletion=completion.deployments,
         help="A name, an id, or the first 4 or more characters of an id; or give filters.",
         show_default=False,
     ),
@@ -71,6 +73,7 @@ DeploymentOption = Annotated[
     str | None,
     typer.Option(
         metavar="DEPLOYMENT",
+        autocompletion=completion.deployments,
         help="Only this deployment: a name, an id, or the first 4 or more characters of an id.",
         show_default=False,
     ),
