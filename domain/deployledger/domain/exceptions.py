@@ -9,6 +9,7 @@ from uuid import UUID
 
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import shown, without_credentials
+from deployledger.domain.sentences import with_hint
 
 VERIFY_HINT = "`deployledger audit verify` says what is wrong with which event."
 """What to do where the log is not what it should be."""
@@ -45,7 +46,7 @@ class MachineLearningServiceError(Exception):
         self.hint = without_credentials(hint)
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        return with_hint(self.message, self.hint)
 
 
 class ConfigurationError(MachineLearningServiceError, ValueError):

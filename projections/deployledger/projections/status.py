@@ -17,6 +17,7 @@ from deployledger.domain.schemas import (
     DeploymentTargetConfig,
     ResourceConfig,
 )
+from deployledger.domain.sentences import with_hint
 from deployledger.domain.values import Artifact, Failure, Image, Progress, Step
 from deployledger.projections.projection import Projection, changed_row, new_row
 
@@ -318,7 +319,7 @@ def _what_happens(row: StatusRow) -> str:
         case State.FAILED | State.DELETE_FAILED:
             if failure is None:
                 return "Failed."
-            return f"Step {failure.step} failed: {failure.message} {failure.hint}".rstrip()
+            return with_hint(f"Step {failure.step} failed: {failure.message}", failure.hint)
 
 
 def respond(row: StatusRow) -> DeploymentStatusResponse:

@@ -217,7 +217,7 @@ class Pipeline:
             if not isinstance(downloaded, str | PathLike) or not str(downloaded):
                 raise ModelRegistryError(
                     f"The model registry answered {downloaded!r} for {resolved.uri}, which is no path.",
-                    hint="download_artifacts returns the local path of what it downloaded.",
+                    hint="The method download_artifacts returns the local path of what it downloaded.",
                 )
             return await artifacts.add(
                 Path(downloaded), resolved_uri=resolved.uri, model_version=resolved.version

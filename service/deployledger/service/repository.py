@@ -26,7 +26,7 @@ def check_id(deployment_id: object) -> None:
     if not isinstance(deployment_id, UUID):
         raise ConfigurationError(
             f"A deployment id is a uuid.UUID, not {type(deployment_id).__name__}: {shown(deployment_id)}.",
-            hint="uuid.UUID(text) makes one.",
+            hint="Make one with uuid.UUID(text).",
         )
 
 

@@ -24,6 +24,7 @@ from deployledger.adapters.cli.session import (
     escaped,
     session_for,
 )
+from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.consistency import ConsistencyProof
@@ -227,7 +228,10 @@ def prove(
     """
     session = session_for(output, verbose)
     if (position is None) == (consistency is None) or (size is not None and consistency is not None):
-        raise typer.BadParameter("Give the position of an event, or two sizes with --consistency.")
+        raise UsageError(
+            "It is not clear what is to be proven.",
+            hint="Give the position of an event, or two sizes with --consistency.",
+        )
     if consistency is not None:
         first, second = consistency
         shown = _of_ledger(session, lambda ledger: _consistency(ledger, first, second))

@@ -35,6 +35,7 @@ from deployledger.adapters.cli.session import (
     session_for,
 )
 from deployledger.adapters.cli.status_commands import recorded_at
+from deployledger.adapters.cli.usage import UsageError
 from deployledger.adapters.local import TargetType
 
 if TYPE_CHECKING:
@@ -598,14 +599,11 @@ def _tags(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(
-                "A tag is KEY=VALUE, and one of those given has no KEY or no '='.", param_hint="--tag"
+            raise UsageError(
+                "A tag is KEY=VALUE, and one of those given has no KEY or no '='.", option="--tag"
             )
         if tags.setdefault(key, value) != value:
-            raise typer.BadParameter(
-                f"The tag {key!r} was given with two values: a tag has one.",
-                param_hint="--tag",
-            )
+            raise UsageError(f"The tag {key!r} was given with two values: a tag has one.", option="--tag")
     return tags
 
 

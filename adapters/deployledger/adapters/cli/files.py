@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
-import typer
-
 from deployledger.adapters.cli import streams
+from deployledger.adapters.cli.usage import UsageError
 from deployledger.service.private_files import is_shared, make_folder, share
 
 STANDARD = Path("-")
@@ -32,7 +31,7 @@ def file_to_read(text: str) -> Path:
     """Return the path that an argument is; for standard input, that of a copy, until the command ends.
 
     Raises:
-        BadParameter: if standard input is closed, a terminal, or was read for another argument.
+        UsageError: if standard input is closed, a terminal, or was read for another argument.
     """
     if text != "-":
         return file_to_write(text)
@@ -41,7 +40,7 @@ def file_to_read(text: str) -> Path:
     try:
         source = _standard_input()
     except ConfigurationError as error:
-        raise typer.BadParameter(f"{error.message} {error.hint}") from None
+        raise UsageError(error.message, hint=error.hint) from None
     folder = tempfile.mkdtemp(prefix="deployledger-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy = Path(folder) / "standard-input"
@@ -59,11 +58,12 @@ def no_stream(text: str) -> str:
     """Return what an argument is, where files are that are read or written again later.
 
     Raises:
-        BadParameter: if it is ``-``.
+        UsageError: if it is ``-``.
     """
     if text == "-":
-        raise typer.BadParameter(
-            "A standard stream cannot be used here, because the file is needed later; ./- is a file named -"
+        raise UsageError(
+            "A standard stream cannot be used here, because the file is needed later.",
+            hint="Give the path of a file; ./- is a file named `-`.",
         )
     return text
 
@@ -90,7 +90,7 @@ def writing(file: Path) -> Iterator[Path]:
 
         raise ConfigurationError(
             "Standard output is a terminal; files are not written to one.",
-            hint="Redirect it to a file or to another program; ./- is a file named -",
+            hint="Redirect it to a file or to another program; ./- is a file named `-`.",
         )
     with tempfile.TemporaryDirectory(prefix="deployledger-") as folder:
         whole = Path(folder) / "standard-output"
@@ -141,6 +141,6 @@ def _standard_input() -> BinaryIO:
 
         raise ConfigurationError(
             f"Standard input is {'a terminal' if source else 'closed, or was read already'}.",
-            hint="Redirect a file into the command, or give its path; ./- is a file named -",
+            hint="Redirect a file into the command, or give its path; ./- is a file named `-`.",
         )
     return cast("BinaryIO", source.buffer)

@@ -227,8 +227,9 @@ class Session:
         """Print what went wrong and what to do, without credentials, and end the command."""
         from deployledger.domain.bounds import bounded
         from deployledger.domain.redaction import without_credentials
+        from deployledger.domain.sentences import sentence
 
-        message, hint = bounded(without_credentials(message)), bounded(without_credentials(hint))
+        message, hint = (sentence(bounded(without_credentials(it))) for it in (message, hint))
         if self.is_json:
             report = {"error": {"message": message, "hint": hint, "reason": reason, "exit_code": int(code)}}
             streams.remarks().write(_json(report) + "\n")

@@ -16,5 +16,7 @@ class UsageError(typer.BadParameter):
         self._option = option
 
     def format_message(self) -> str:
-        """Return what is wrong, with the option that it is about."""
-        return f"Invalid value for '{self._option}': {self.message}" if self._option else self.message
+        """Return what is wrong, with the option or the argument that it is about."""
+        if self._option:
+            return f"Invalid value for '{self._option}': {self.message}"
+        return super().format_message() if self.param is not None else self.message

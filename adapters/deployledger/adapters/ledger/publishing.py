@@ -236,7 +236,7 @@ def _fsspec(place: str) -> Any:
     except ImportError:
         raise ConfigurationError(
             f"Checkpoints cannot be kept at {_shown(place)}: fsspec is not installed.",
-            hint="Folders need nothing more; URIs need: pip install 'deployledger[storage]'.",
+            hint="Run `pip install 'deployledger[storage]'`, or give a folder, which needs nothing more.",
         ) from None
     try:
         return fsspec.core.url_to_fs(place)

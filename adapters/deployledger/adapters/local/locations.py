@@ -47,7 +47,7 @@ def batch_file(uri: str | None, field: str) -> Path:
         raise ConfigurationError(
             f"{field} has the scheme {scheme!r}, but batch jobs on this machine only use local files.",
             hint="Copy the data to a local path, or give a file:/// URI; write a path that begins with "
-            f"{scheme}: as ./{scheme}:",
+            f"`{scheme}:` as `./{scheme}:`.",
         )
     return _usable(path.absolute(), field)
 

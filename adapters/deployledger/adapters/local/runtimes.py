@@ -156,5 +156,5 @@ def _check_installed(runtime: Runtime, deployment_name: str) -> None:
             deployment_name,
             f"Serving {deployment_name!r} needs {', '.join(missing)}, which is not installed.",
             reason=FailureReason.RUNTIME_MISSING,
-            hint=f"Run: pip install {runtime.extra}",
+            hint=f"Run `pip install {runtime.extra}`.",
         )

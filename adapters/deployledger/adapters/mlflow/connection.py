@@ -88,7 +88,7 @@ def _require_mlflow() -> None:
         raise ConfigurationError(
             "MLflow is not installed, so its model registry cannot be asked.",
             reason=FailureReason.RUNTIME_MISSING,
-            hint="Install it with: pip install 'deployledger[mlflow]'",
+            hint="Install it with `pip install 'deployledger[mlflow]'`.",
         ) from error
 
 

@@ -32,7 +32,7 @@ def _ed25519() -> Any:
     except ImportError as error:
         raise ConfigurationError(
             "Signing and verifying need the package cryptography, which is not installed.",
-            hint="Install it: pip install 'deployledger[audit]'.",
+            hint="Install it with `pip install 'deployledger[audit]'`.",
         ) from error
     return ed25519
 
