@@ -320,7 +320,7 @@ class TestUnderTheOrchestrator:
         assert entries(tmp_path / "root") == []
 
 
-async def _wait_for(look: Any, seconds: float = 20) -> Any:
+async def _wait_for(look: Any, seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if seen := look():

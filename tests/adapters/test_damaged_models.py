@@ -268,7 +268,7 @@ async def orchestrator(tmp_path: Path) -> AsyncIterator[LocalProcessOrchestrator
     yield orchestrator
     for deployment in await orchestrator.provisioned():
         await orchestrator.prune(deployment, None)
-    await eventually(lambda: not processes_of(tmp_path / "root"), seconds=5)
+    await eventually(lambda: not processes_of(tmp_path / "root"))
 
 
 async def test_a_server_that_starts_again_never_serves_damaged_files_and_they_are_mended(

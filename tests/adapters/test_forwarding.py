@@ -139,7 +139,7 @@ async def gateway(*servers: Serve) -> AsyncIterator[tuple[Client, Fleet]]:
     front = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*front.sockets[0].getsockname())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield Client(reader, writer), fleet
     finally:
         writer.close()
@@ -147,7 +147,7 @@ async def gateway(*servers: Serve) -> AsyncIterator[tuple[Client, Fleet]]:
             each.close()
         for listener in (front, *listeners):
             listener.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while memory.left != exchange.REPEATED_REQUESTS_MEMORY:
             await asyncio.sleep(0)
 

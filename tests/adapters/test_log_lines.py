@@ -44,7 +44,7 @@ async def test_no_line_is_lost_by_a_rotation_while_the_log_is_followed(
 ) -> None:
     seen: list[str] = []
     written = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         log.write("r", "00")
         async for line in log_lines(folder, follow=True):
             seen.append(line)

@@ -25,7 +25,7 @@ from deployledger.domain.exceptions import ConfigurationError, ModelRegistryErro
 from deployledger.domain.ports import ModelRegistryClientInterface, ResolvesModelVersions
 from deployledger.domain.reasons import FailureReason
 
-LONGEST_ACCEPTABLE_SECONDS = 10
+LONGEST_ACCEPTABLE_SECONDS = 60
 
 
 def files_of(folder: str | Path) -> dict[str, bytes]:

@@ -229,7 +229,7 @@ def start(model: Path, port: int, *more: str, **popen: Any) -> subprocess.Popen[
 
 
 def wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             if httpx.get(f"{url}/v2/health/ready").status_code == 200:
@@ -250,7 +250,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 class TestHttp:
@@ -303,7 +303,7 @@ def test_while_draining_each_answer_closes_its_connection(tmp_path: Path) -> Non
             assert answer.headers["connection"] == "close"
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def test_the_server_ends_with_its_parent(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_the_server_ends_with_its_parent(tmp_path: Path) -> None:
     try:
         wait_until_ready(f"http://127.0.0.1:{port}")
         os.close(write)
-        process.communicate(timeout=5)
+        process.communicate(timeout=60)
         assert process.returncode == 1
     finally:
         process.kill()
@@ -324,7 +324,7 @@ def test_the_server_ends_with_its_parent(tmp_path: Path) -> None:
 def test_a_corrupt_model_ends_the_server_with_its_own_status_and_one_line(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"nonsense")
     process = start(tmp_path / "model.onnx", free_port())
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 65
     assert output.splitlines()[-1].startswith("model.onnx is no model that ONNX Runtime can load")
 

@@ -30,7 +30,7 @@ def predict(deployment: dict[str, Any]) -> int:
         json.dumps({"inputs": [tensor]}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         outputs = {output["name"]: output["data"] for output in json.load(response)["outputs"]}
     return int(outputs["label"][0])
 
@@ -99,7 +99,7 @@ def test_tables_are_for_people(cli: CommandLine) -> None:
 @pytest.mark.parametrize("delay", [0.25, 0.45, 0.6, 0.8, 1.1])
 def test_kill_9_of_the_deploying_process(cli: CommandLine, delay: float) -> None:
     deploying = cli.start("deploy", V1, "--name", "iris")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not list(cli.home.glob("deployledger.db")) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(delay)
@@ -119,11 +119,11 @@ def test_kill_9_of_the_deploying_process(cli: CommandLine, delay: float) -> None
 
 def test_ctrl_c_leaves_it_resumable(cli: CommandLine) -> None:
     deploying = cli.start("deploy", V1, "--name", "iris")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not list(cli.home.glob("images/index.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     deploying.send_signal(signal.SIGINT)
-    _, stderr = deploying.communicate(timeout=30)
+    _, stderr = deploying.communicate(timeout=60)
     assert deploying.returncode == 130
     assert "deployledger resume iris" in stderr
     assert "Traceback" not in stderr

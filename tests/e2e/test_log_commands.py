@@ -162,14 +162,14 @@ class Following:
             self._lines.put(line)
 
     def next(self) -> dict[str, Any]:
-        line: dict[str, Any] = json.loads(self._lines.get(timeout=20))
+        line: dict[str, Any] = json.loads(self._lines.get(timeout=60))
         return line
 
     def interrupt(self) -> tuple[int, str]:
         """Press Ctrl-C; return the exit code and what was said about it."""
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         finally:
             self.process.kill()
         assert self.process.stderr is not None

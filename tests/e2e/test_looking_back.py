@@ -13,7 +13,7 @@ from deployledger.domain.moments import written
 from tests.domain.given import request
 from tests.e2e.conftest import CommandLine
 
-WAIT = 10
+WAIT = 60
 SECRET = "s3cr3t-Value-7"
 ESCAPE = "\x1b[31mred\nline"
 

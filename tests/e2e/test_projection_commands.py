@@ -101,7 +101,7 @@ def said(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -191,7 +191,7 @@ def test_run_follows_until_it_is_told_to_stop(log: CommandLine, sent: signal.Sig
         assert [it["position"] for it in found] == [EVENTS] * 2
         assert found[0]["follower"].endswith(f":{following.pid}")
         following.send_signal(sent)
-        stdout, stderr = following.communicate(timeout=10)
+        stdout, stderr = following.communicate(timeout=60)
     finally:
         following.kill()
     assert (following.returncode, stdout, stderr) == (exit_code, "", "")
@@ -246,7 +246,7 @@ def test_ctrl_c_of_a_rebuild_and_a_second_one(users: CommandLine) -> None:
             assert second.returncode == 4
             assert "counted is being rebuilt or verified" in second.stderr
         rebuilding.send_signal(signal.SIGINT)
-        stdout, stderr = rebuilding.communicate(timeout=10)
+        stdout, stderr = rebuilding.communicate(timeout=60)
     finally:
         rebuilding.kill()
     assert (rebuilding.returncode, stdout) == (130, "")

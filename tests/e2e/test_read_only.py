@@ -18,7 +18,7 @@ from tests.domain.given import request
 from tests.e2e.conftest import REPOSITORY, CommandLine
 
 PAGE = REPOSITORY / "docs" / "database.md"
-WAIT = 20
+WAIT = 60
 EVENTS = 5
 """A deployment has so many, with the one that reserves its name."""
 

@@ -16,7 +16,7 @@ from deployledger.domain.moments import AtRevision
 from tests.domain.given import new_id, request
 from tests.e2e.conftest import CommandLine
 
-WAIT = 10
+WAIT = 60
 EVENTS = 9
 
 

@@ -12,7 +12,7 @@ from deployledger.domain.schemas import DeploymentStatusResponse
 from tests.domain.given import request
 from tests.service.outside import HeldOrchestrator
 
-WAIT = 10
+WAIT = 60
 ALL = ["✓ Artifacts fetched", "✓ Image packaged", "✓ Provisioned"]
 
 

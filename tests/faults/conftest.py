@@ -22,7 +22,7 @@ def times(number: int, in_a_soak: int) -> int:
     return in_a_soak if SOAK else number
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Block until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -43,7 +43,7 @@ class OwnServer:
             pid = self._server.get_pid()
             os.kill(pid, signal.SIGQUIT)
             lock_file = Path(self._server.pgdata) / "postmaster.pid"
-            wait_until(lambda: not lock_file.exists() or not Path(f"/proc/{pid}").exists(), 10)
+            wait_until(lambda: not lock_file.exists() or not Path(f"/proc/{pid}").exists())
         else:
             self._server.stop()
         self._server.ensure_postgres_running()
@@ -68,6 +68,16 @@ def kill_connections(url: str, like: str = "%") -> int:
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name = 'deployledger' AND query LIKE %s",
             (like,),
+        ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def listening(url: str) -> int:
+    """Return how many connections of followers listen to a database."""
+    with psycopg.connect(url, application_name="test") as session:
+        row = session.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND state = 'idle' AND query LIKE 'LISTEN %'"
         ).fetchone()
     return int(row[0]) if row else 0
 

@@ -108,7 +108,7 @@ def test_a_size_limit_of_sqlite_is_an_error_of_the_log(tmp_path: Path) -> None:
     log.close()
     limited = tmp_path / "limited"
     process = start(append_below_a_limit, f"sqlite:///{path}", limited)
-    process.join(20)
+    process.join(60)
     assert process.exitcode == 0
     first, second = limited.read_text().splitlines()
     assert "could not be written" in first
@@ -134,11 +134,11 @@ def test_a_locked_file_is_waited_for(tmp_path: Path) -> None:
     log.append(new_command(1))
     locked, release = PROCESSES.Event(), PROCESSES.Event()
     process = start(lock_for_a_while, path, 0.5, locked, release)
-    assert locked.wait(10)
+    assert locked.wait(60)
     command = new_command(2)
     log.append(command)
     assert log.version(command[0].originator_id) == 2
-    process.join(5)
+    process.join(60)
     log.close()
 
 
@@ -148,13 +148,13 @@ def test_a_file_that_stays_locked_is_an_error_and_works_once_it_is_free(tmp_path
     log.append(new_command(1))
     locked, release = PROCESSES.Event(), PROCESSES.Event()
     process = start(lock_for_a_while, path, 60, locked, release)
-    assert locked.wait(10)
+    assert locked.wait(60)
     with pytest.raises(EventLogError) as refusal:
         log.append(new_command(2))
     assert_clear(refusal.value, str(path), "locked")
     assert log.version(uuid4()) == 0  # reading goes on
     release.set()
-    process.join(5)
+    process.join(60)
     log.append(new_command(3))
     assert [row.version for row in rows(f"sqlite:///{path}")] == [1, 1, 2, 3]
     log.close()

@@ -9,12 +9,14 @@ from uuid import uuid4
 
 import pytest
 
-from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.event_log import following, open_event_log
+from deployledger.adapters.event_log.postgres import tail as postgres_tail
+from deployledger.adapters.event_log.sqlite import tail as sqlite_tail
 from deployledger.domain.event_log import EventLog, Follower
 from deployledger.domain.exceptions import ConfigurationError
 from tests.domain.given import SERVING, history
 from tests.faults.audit import new_command
-from tests.faults.conftest import connections, kill_connections, times, wait_until
+from tests.faults.conftest import connections, kill_connections, listening, times, wait_until
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def log(database_url: str) -> Iterator[EventLog]:
     log.close()
 
 
-def take(follower: Follower, number: int, seconds: float = 10) -> list[int]:
+def take(follower: Follower, number: int, seconds: float = 60) -> list[int]:
     """Return the positions of the next events."""
     found: list[int] = []
     deadline = time.monotonic() + seconds
@@ -34,6 +36,12 @@ def take(follower: Follower, number: int, seconds: float = 10) -> list[int]:
         assert batch is not None, f"only {len(found)} of {number} came"
         found += [it.position for it in batch.events]
     return found
+
+
+def never_look_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave followers nothing but what they are told: looking again by themselves takes an hour."""
+    for module in (following, postgres_tail, sqlite_tail):
+        monkeypatch.setattr(module, "SAFETY_POLL_SECONDS", 3600.0)
 
 
 def our_threads() -> set[threading.Thread]:
@@ -131,7 +139,7 @@ async def test_a_coroutine_that_stops_waiting_misses_nothing_afterwards(log: Eve
                     break
         await appending
         while len(seen) < number:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 seen += [it.position for it in (await anext(follower)).events]
     assert seen == list(range(1, number + 1))
 
@@ -145,23 +153,24 @@ async def test_closing_ends_the_iteration_of_a_coroutine(log: EventLog) -> None:
     iterating = asyncio.create_task(iterate())
     await asyncio.sleep(0.05)
     await asyncio.to_thread(follower.close)
-    assert await asyncio.wait_for(iterating, 3) == 0
+    assert await asyncio.wait_for(iterating, 60) == 0
 
 
 # Ending ---------------------------------------------------------------------------------------------
 
 
-def test_closing_from_another_thread_ends_the_iteration(log: EventLog) -> None:
+def test_closing_from_another_thread_ends_the_iteration(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_look_again(monkeypatch)
     log.append(new_command(2))
     follower = log.follow()
     with ThreadPoolExecutor(1) as threads:
         counting = threads.submit(lambda: sum(len(batch.events) for batch in follower))
         wait_until(lambda: follower.position == 2)
-        begun = time.monotonic()
         follower.close()
         follower.close()
-        assert counting.result(5) == 2
-    assert time.monotonic() - begun < 1.5
+        assert counting.result(60) == 2
     assert follower.next_batch(1) is None
 
 
@@ -175,7 +184,7 @@ def test_many_may_begin_and_end_to_follow_at_the_same_time(log: EventLog) -> Non
 
     with ThreadPoolExecutor(8) as threads:
         for it in [threads.submit(follow_for_a_moment, n) for n in range(times(100, 2000))]:
-            it.result(20)
+            it.result(60)
     wait_until(lambda: "deployledger-tail" not in {it.name for it in our_threads() - before})
 
 
@@ -193,7 +202,7 @@ def test_a_closed_log_leaves_no_thread_behind(closed_first: str, database_url: s
         log.close()
         assert list(follower) == []
         follower.close()
-    wait_until(lambda: our_threads() <= before, 3)
+    wait_until(lambda: our_threads() <= before)
 
 
 @pytest.mark.parametrize("closed_first", ["follower", "log"])
@@ -207,7 +216,7 @@ def test_a_closed_log_leaves_no_connection_behind(
     with log.ownership(uuid4()):
         for it in (follower, log) if closed_first == "follower" else (log, follower):
             it.close()
-    wait_until(lambda: connections(empty_postgres_url, postgres_url) == 0, 3)
+    wait_until(lambda: connections(empty_postgres_url, postgres_url) == 0)
 
 
 # Faults ---------------------------------------------------------------------------------------------
@@ -226,19 +235,20 @@ def test_a_follower_whose_connection_is_cut_goes_on_and_misses_nothing(empty_pos
     writer.close()
 
 
-def test_a_follower_hears_at_once_again_after_its_connection_was_cut(empty_postgres_url: str) -> None:
+def test_a_follower_hears_at_once_again_after_its_connection_was_cut(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader, writer = (open_event_log(empty_postgres_url, create=True) for _ in range(2))
     writer.append(new_command(1))
     with reader.follow() as follower:
         take(follower, 1)
         wait_until(lambda: kill_connections(empty_postgres_url, "LISTEN %") == 1)
-        time.sleep(0.3)  # it has a new one by then
-        slowest = 0.0
+        wait_until(lambda: listening(empty_postgres_url) == 1)  # it has a new one
+        writer.append(new_command(1))
+        take(follower, 1)
+        never_look_again(monkeypatch)
         for _ in range(10):
-            begun = time.monotonic()
             writer.append(new_command(1))
             take(follower, 1)
-            slowest = max(slowest, time.monotonic() - begun)
-    assert slowest < 0.5  # which polling alone would not reach
     reader.close()
     writer.close()

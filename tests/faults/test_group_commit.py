@@ -38,7 +38,7 @@ async def hold(held: HeldWriter, commits: GroupCommit) -> "asyncio.Task[object]"
     """Begin to store a command that is held back, so that everything after it waits."""
     held.hold()
     task: asyncio.Task[object] = asyncio.create_task(commits.store_async(command((uuid4(), 1))))
-    assert await asyncio.to_thread(held.is_writing.wait, 5)
+    assert await asyncio.to_thread(held.is_writing.wait, 60)
     return task
 
 
@@ -53,11 +53,12 @@ async def test_what_waits_shares_a_transaction(held: HeldWriter, commits: GroupC
 
 async def test_a_command_that_waits_alone_is_stored_at_once(held: HeldWriter, commits: GroupCommit) -> None:
     await commits.store_async(command((uuid4(), 1)))
-    begun = time.monotonic()
-    for _ in range(50):
+    quickest = 1.0
+    while quickest > 0.02:  # what waits for a timer is never that quick, on a machine however idle
+        begun = time.monotonic()
         await commits.store_async(command((uuid4(), 1)))
-    assert time.monotonic() - begun < 2  # 40 ms each would be a timer
-    assert held.batches == [1] * 51
+        quickest = min(quickest, time.monotonic() - begun)
+    assert set(held.batches) == {1}
 
 
 async def test_a_batch_is_not_larger_than_a_transaction_may_be(
@@ -134,7 +135,7 @@ async def test_a_caller_that_is_cancelled_later_may_find_its_command_stored_and_
     stream = uuid4()
     held.hold()
     task = asyncio.create_task(commits.store_async(command((stream, 1), (stream, 2))))
-    await asyncio.to_thread(held.is_writing.wait, 5)
+    await asyncio.to_thread(held.is_writing.wait, 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -149,7 +150,7 @@ async def test_any_number_of_callers_may_be_cancelled_one_after_the_other(commit
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.sleep(0.0002)
-    await asyncio.wait_for(commits.store_async(command((uuid4(), 1))), 5)
+    await asyncio.wait_for(commits.store_async(command((uuid4(), 1))), 60)
 
 
 async def test_more_callers_than_may_wait_all_succeed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +159,7 @@ async def test_more_callers_than_may_wait_all_succeed(url: str, monkeypatch: pyt
     log.position()
     with ThreadPoolExecutor(32) as threads:
         of_threads = [threads.submit(log.append, new_command(1)) for _ in range(500)]
-        await asyncio.wait_for(asyncio.gather(*(log.append_async(new_command(1)) for _ in range(500))), 30)
+        await asyncio.wait_for(asyncio.gather(*(log.append_async(new_command(1)) for _ in range(500))), 60)
         for it in of_threads:
             await asyncio.wrap_future(it)
     assert_sound(rows(url))
@@ -193,7 +194,7 @@ async def test_that_order_is_kept_when_there_is_no_room_to_wait(
         given.append(asyncio.create_task(commits.store_async(command((stream, version)))))
         if version % 3 == 0:
             await asyncio.sleep(0.001)
-    outcomes = await asyncio.wait_for(asyncio.gather(*given), 20)
+    outcomes = await asyncio.wait_for(asyncio.gather(*given), 60)
     assert [it for it in outcomes if not isinstance(it, Stored)] == []
     assert_sound(rows(url))
 
@@ -204,11 +205,11 @@ def test_closing_stores_what_waits(url: str) -> None:
     held.hold()
     with ThreadPoolExecutor(21) as threads:
         waiting = [threads.submit(commits.store, command((uuid4(), 1))) for _ in range(20)]
-        assert held.is_writing.wait(5)
+        assert held.is_writing.wait(60)
         closing = threads.submit(commits.close)
         time.sleep(0.05)
         held.release()
-        closing.result(10)
+        closing.result(60)
         outcomes = [it.exception(10) for it in waiting]
     # A thread that came after the closing was refused, and nothing is there of it.
     refused = [it for it in outcomes if it is not None]

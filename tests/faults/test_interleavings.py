@@ -58,7 +58,7 @@ class Callers:
             running = [threads.submit(self._thread, *it) for it in enumerate(scripts[:half])]
             running.append(threads.submit(asyncio.run, self._coroutines(scripts[half:])))
             for it in running:
-                it.result(30)
+                it.result(60)
 
     def _thread(self, number: int, script: list[Plan]) -> None:
         for plan in script:

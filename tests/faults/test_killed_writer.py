@@ -23,7 +23,7 @@ def test_what_a_killed_process_was_told_is_stored_is_there_and_nothing_in_part(
     files = [tmp_path / f"acknowledged-{number}" for number in range(KILLS)]
     for number, file in enumerate(files):
         process = start(append_commands, database_url, file, number, MORE_EVENTS_THAN_ARE_WRITTEN, begin)
-        wait_until(lambda file=file: file.exists() and file.stat().st_size > 0, 20)  # type: ignore[misc]
+        wait_until(lambda file=file: file.exists() and file.stat().st_size > 0)  # type: ignore[misc]
         time.sleep(random.uniform(0, 0.05))
         process.kill()
         process.join()

@@ -30,7 +30,7 @@ def append_and_follow(url: str, folder: Path, trouble: Callable[[threading.Event
     followers = [start(follow, url, file, number == 1, begin, done) for number, file in enumerate(seen)]
     try:
         # All have opened the log by then, which they would not try again.
-        wait_until(lambda: all(file.exists() for file in acknowledgements + seen), 30)
+        wait_until(lambda: all(file.exists() for file in acknowledgements + seen))
         begin.set()
         troubling = threading.Thread(target=trouble, args=(over,))
         troubling.start()
@@ -40,7 +40,7 @@ def append_and_follow(url: str, folder: Path, trouble: Callable[[threading.Event
         troubling.join()
         done.set()
         for follower in followers:
-            follower.join(30)
+            follower.join(60)
         assert [it.exitcode for it in writers + followers] == [0] * (WRITERS + len(seen))
     finally:
         over.set()

@@ -1,6 +1,7 @@
 """Read models under load, and with processes killed: nothing lost, nothing twice, nothing left over."""
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -23,9 +24,6 @@ from tests.faults.audit import new_command
 from tests.faults.conftest import times, wait_until
 from tests.faults.workers import PROCESSES, start
 from tests.projections.examples import COUNTS, assert_folded, catch_all_up, opened, read_tables, tables
-
-LONGEST_READ_SECONDS = 1.0
-LONGEST_FAIL_OVER_SECONDS = 5.0
 
 
 @contextmanager
@@ -50,13 +48,14 @@ class Reader:
         self._streams = streams
         self._versions: dict[UUID, int] = {}
         self.problems: list[str] = []
-        self.reads = 0
-        self.longest = 0.0
+        self.reads_within = 0
+        """How many reads began and ended within one rebuild."""
 
-    def read(self, stopping: threading.Event) -> None:
+    def read(self, stopping: threading.Event, rebuilding: list[int]) -> None:
+        """Read until the end; the last of ``rebuilding`` is the rebuild that is going on, or 0."""
         random_ = random.Random(7)
         while not stopping.is_set():
-            begin = time.monotonic()
+            rebuild = rebuilding[-1]
             try:
                 if random_.random() < 0.5 and self._streams:
                     self._read_status(random_.choice(self._streams))
@@ -64,8 +63,7 @@ class Reader:
                     self._read_list(random_)
             except Exception as error:
                 self.problems.append(repr(error))
-            self.reads += 1
-            self.longest = max(self.longest, time.monotonic() - begin)
+            self.reads_within += rebuild != 0 and rebuild == rebuilding[-1]
             stopping.wait(0.005)
 
     def _read_status(self, stream: UUID) -> None:
@@ -92,6 +90,7 @@ class Reader:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_readers_and_writers_go_on_during_a_rebuild(workers: int, database_url: str) -> None:
     streams: list[UUID] = []
+    rebuilding, written_within = [0], 0
     stopping = threading.Event()
     with opened(database_url, COUNTS) as models, opened(database_url, COUNTS) as other:
         for _ in range(times(100, 2000)):
@@ -100,7 +99,9 @@ def test_readers_and_writers_go_on_during_a_rebuild(workers: int, database_url: 
             streams.append(past[0].originator_id)
 
         def write() -> None:
+            nonlocal written_within
             while not stopping.is_set():
+                rebuild = rebuilding[-1]
                 for stream in streams[-1:]:
                     version = models.log.version(stream)
                     ends = history(*SERVING, update_requested(), stream=stream)[version:]
@@ -109,33 +110,30 @@ def test_readers_and_writers_go_on_during_a_rebuild(workers: int, database_url: 
                 past = new_command(3)
                 models.log.append(past)
                 streams.append(past[0].originator_id)
+                written_within += rebuild != 0 and rebuild == rebuilding[-1]
                 stopping.wait(0.008)
 
         readers = [Reader(models, streams), Reader(other, streams)]
         catch_all_up(other)
         threads = [threading.Thread(target=write)]
-        threads += [threading.Thread(target=it.read, args=(stopping,)) for it in readers]
+        threads += [threading.Thread(target=it.read, args=(stopping, rebuilding)) for it in readers]
         for thread in threads:
             thread.start()
-        begin, appended, rebuilds = time.monotonic(), models.log.position(), 0
+        latest = time.monotonic() + times(60, 300)
         try:
-            while time.monotonic() - begin < times(2, 60):
+            for rebuild in itertools.count(1):
+                rebuilding.append(rebuild)
                 other.rebuild(list(other.projections), workers=workers)
-                rebuilds += 1
+                rebuilding.append(0)
+                fewest = min(written_within, *(it.reads_within for it in readers))
+                if fewest >= times(20, 2000) or time.monotonic() > latest:
+                    break
         finally:
             stopping.set()
             for thread in threads:
                 thread.join()
-        seconds = time.monotonic() - begin
-        longest = max(it.longest for it in readers)
-        reads = sum(it.reads for it in readers)
-        print(
-            f"{reads / seconds:.0f} reads/s and {(models.log.position() - appended) / seconds:.0f} events/s "
-            f"during {rebuilds} rebuilds; the longest read took {1000 * longest:.0f} ms"
-        )
         assert [it.problems for it in readers] == [[], []]
-        assert min(it.reads for it in readers) > 10
-        assert longest < LONGEST_READ_SECONDS
+        assert fewest >= times(20, 2000), "somebody had to wait for the rebuilds to end"
         assert not any(it.differences for it in other.verify(list(other.projections)))
         catch_all_up(models)
         assert_folded(models)
@@ -162,7 +160,7 @@ def test_of_three_followers_the_active_one_is_killed_again_and_again(database_ur
             try:
                 while killed < times(10, 200):
                     name = ("counts", "deployment_status")[killed % 2]
-                    wait_until(lambda: follower_of(models, name) in followers, 20)  # noqa: B023
+                    wait_until(lambda: follower_of(models, name) in followers)  # noqa: B023
                     active = follower_of(models, name)
                     assert active is not None
                     time.sleep(random.uniform(0, 0.1))
@@ -171,15 +169,15 @@ def test_of_three_followers_the_active_one_is_killed_again_and_again(database_ur
                     (before,) = [it.position for it in models.status() if it.name == name]
                     before = max(before, models.log.position())
                     begin = time.monotonic()
-                    wait_until(lambda: _position(models, name) > before, LONGEST_FAIL_OVER_SECONDS)  # noqa: B023
+                    wait_until(lambda: _position(models, name) > before)  # noqa: B023
                     longest = max(longest, time.monotonic() - begin)
                     again = start(reading.follow, database_url)
                     followers[again.pid] = again
                 stop.set()
-                writer.join(20)
+                writer.join(60)
                 end = models.log.position()
                 for name in models.projections:
-                    wait_until(lambda: _position(models, name) == end, 20)  # noqa: B023
+                    wait_until(lambda: _position(models, name) == end)  # noqa: B023
             finally:
                 for it in followers.values():
                     it.kill()
@@ -231,7 +229,7 @@ def test_a_rebuild_that_is_killed_leaves_the_old_rows_and_no_others(
             process = start_alone(reading.rebuild, database_url, workers, 0.05, begun)
             workers_seen: list[int] = []
             try:
-                wait_until(begun.exists, 20)
+                wait_until(begun.exists)
                 time.sleep(number * 0.12 % 0.5)
                 workers_seen = children(process.pid)
                 models.log.append(new_command(2))
@@ -239,7 +237,7 @@ def test_a_rebuild_that_is_killed_leaves_the_old_rows_and_no_others(
                 os.kill(process.pid, signal.SIGKILL)
                 process.join()
             unfinished += tables(database_url) != read_tables(models)
-            wait_until(lambda: not any(is_running(it) for it in workers_seen), 10)  # noqa: B023
+            wait_until(lambda: not any(is_running(it) for it in workers_seen))  # noqa: B023
             for projection in models.projections.values():  # the old rows are read, and are current
                 models.catch_up(projection)
             assert_folded(models)
@@ -285,5 +283,5 @@ async def test_what_one_process_was_told_another_one_sees_at_once(database_url: 
                     answer = await asyncio.to_thread(here.recv)
                     assert answer == (len(known), told.deployment_id, told.version)
             here.send(None)
-            process.join(10)
+            process.join(60)
         assert not any(it.follower for it in await asyncio.to_thread(service.read_models.status))

@@ -77,7 +77,7 @@ class HeldWriter(BatchWriter):
 
     def write(self, commands: Sequence[Command]) -> list[Outcome]:
         self.is_writing.set()
-        assert self._go.wait(20)
+        assert self._go.wait(60)
         self.batches.append(len(commands))
         return self._writer.write(commands)
 

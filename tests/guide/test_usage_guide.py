@@ -67,7 +67,7 @@ def test_every_example_runs_verbatim(capsys: pytest.CaptureFixture[str]) -> None
         )
         assert answer is not None
         deployment_id = UUID(answer[1])
-        asyncio.run(service.wait_for_deployment(deployment_id, timeout=10))
+        asyncio.run(service.wait_for_deployment(deployment_id, timeout=60))
 
         namespace["target_deployment_id"] = deployment_id
         run(status, namespace)
@@ -89,14 +89,14 @@ def test_every_example_runs_verbatim(capsys: pytest.CaptureFixture[str]) -> None
         )
         run(update, namespace)
         assert capsys.readouterr().out == f"Deployment {deployment_id} update initiated. Status: updating\n"
-        updated = asyncio.run(service.wait_for_deployment(deployment_id, timeout=10))
+        updated = asyncio.run(service.wait_for_deployment(deployment_id, timeout=60))
         assert (updated.status, updated.deployment_name) == ("active", "MyModelAPIService_Prod_V2")
         assert updated.deployed_model_version == "mlflow_runs:/<new_run_id>/my_model"
         assert updated.simulated
 
         run(delete, namespace)
         assert capsys.readouterr().out == f"Deployment {deployment_id} deletion process. Status: deleting\n"
-        deleted = asyncio.run(service.wait_for_deployment(deployment_id, timeout=10))
+        deleted = asyncio.run(service.wait_for_deployment(deployment_id, timeout=60))
         assert (deleted.status, deleted.endpoint_url) == ("inactive", None)
     finally:
         asyncio.run(service.close())

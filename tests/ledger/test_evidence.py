@@ -977,7 +977,7 @@ async def test_credentials_are_in_no_file(tmp_path: Path, signer: Signer) -> Non
         ):
             wanted = request(model_uri=uri, deployment_name=f"iris-{number}", tags={"from": uri})
             done = await service.deploy_model(wanted)
-            await service.wait_for_deployment(done.deployment_id, timeout=20)
+            await service.wait_for_deployment(done.deployment_id, timeout=60)
         since = recorded_at(service.event_log, 1)  # type: ignore[arg-type]
         path = tmp_path / "all.zip"
         export_evidence(service.event_log, service.ledger, signer, path, since=since)

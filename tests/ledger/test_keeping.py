@@ -44,12 +44,12 @@ def kept(ledger: Ledger, **every: float) -> Iterator[list[Exception]]:
         yield problems
     finally:
         stopping.set()
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
 
 
 def eventually(is_so: Callable[[], bool]) -> None:
-    latest = time.monotonic() + 20
+    latest = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < latest
         time.sleep(0.02)
@@ -147,7 +147,7 @@ async def test_a_service_with_a_key_makes_them(
     monkeypatch.setenv("DEPLOYLEDGER_CHECKPOINTS", str(tmp_path / "checkpoints"))
     async with MLModelDeploymentService(database_url=database_url) as service:
         deployment = await service.deploy_model(wanted())
-        await service.wait_for_deployment(deployment.deployment_id, timeout=30)
+        await service.wait_for_deployment(deployment.deployment_id, timeout=60)
         end = service.event_log.position()
     signer = Signer.load(key_file)
     name, note = read_checkpoints(str(tmp_path / "checkpoints"))[-1]

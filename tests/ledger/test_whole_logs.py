@@ -96,7 +96,7 @@ def checkpoint_again_and_again(url: str, key: str, times: int, begun: Signal) ->
     signer = Signer.parse(key)
     with closing(open_event_log(url)) as log:
         ledger = open_ledger(log, signer=signer)
-        begun.wait(20)
+        begun.wait(60)
         for _ in range(times):
             ledger.checkpoint()
 
@@ -108,7 +108,7 @@ def test_killed_while_the_tree_grows_it_is_right_afterwards(database_url: str, l
     for number in range(12):
         begun = PROCESSES.Event()
         process = start(integrate_in_small_steps, database_url, begun)
-        assert begun.wait(20)
+        assert begun.wait(60)
         time.sleep(random.uniform(0, 0.04))
         process.kill()
         process.join()
@@ -134,7 +134,7 @@ def test_many_make_the_tree_grow_while_events_are_added(database_url: str, log: 
         fill(log, 4 * _AT_ONCE)
         ledger.integrate()
     for process in processes:
-        process.join(30)
+        process.join(60)
         assert process.exitcode == 0
     end = log.position()
     assert ledger.root() == root_of(log, end)
@@ -152,7 +152,7 @@ def test_two_processes_make_checkpoints_at_the_same_time(
     begun.set()
     fill(log, 8 * _AT_ONCE)
     for process in processes:
-        process.join(30)
+        process.join(60)
         assert process.exitcode == 0
     ledger.checkpoint(signer)
     audited = ledger.verify([signer.verifier])

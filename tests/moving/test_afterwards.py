@@ -39,14 +39,14 @@ async def test_every_answer_is_the_same(tmp_path: Path, empty_postgres_url: str)
     async with MLModelDeploymentService(database_url=f"sqlite:///{tmp_path}/log.db") as service:
         for number in range(4):
             found = (await service.deploy_model(wanted(deployment_name=f"name-{number}"))).deployment_id
-            await service.wait_for_deployment(found, timeout=20)
+            await service.wait_for_deployment(found, timeout=60)
             if number % 2:
                 request = wanted(deployment_name=f"renamed-{number}", model_uri="models:/iris/2")
                 await service.update_deployment(found, request)
-                await service.wait_for_deployment(found, timeout=20)
+                await service.wait_for_deployment(found, timeout=60)
             if number == 2:
                 await service.delete_deployment(found)
-                await service.wait_for_deployment(found, timeout=20)
+                await service.wait_for_deployment(found, timeout=60)
         checkpoint = service.ledger.checkpoint(signer)
         before = await answers(service, workers=1)
         service.event_log.export_to(tmp_path / "log.gz")

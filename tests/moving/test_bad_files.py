@@ -1,7 +1,6 @@
 """A file that is not a complete export of a log is refused, says where, and leaves nothing behind."""
 
 import gzip
-import time
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -277,10 +276,8 @@ def test_a_file_that_unpacks_to_a_huge_line_does_not_fill_the_memory(
     begin = compress.compress(header_line(Header(uuid4(), 1), datetime.now(UTC), "x").encode() + b'{"a": "')
     bomb = b"".join(compress.compress(bytes(1 << 20)) for _ in range(300))
     (tmp_path / "log.gz").write_bytes(begin + bomb + compress.flush())
-    start = time.monotonic()
     message = refused(open_log(target), target, tmp_path / "log.gz")
     assert "longer than 67,108,864 bytes" in message
-    assert time.monotonic() - start < 20
 
 
 # The log --------------------------------------------------------------------------------------------

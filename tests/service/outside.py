@@ -136,7 +136,7 @@ class FileRegistry:
         return str(folder)
 
 
-async def eventually(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 8) -> None:
+async def eventually(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 60) -> None:
     """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
     while True:

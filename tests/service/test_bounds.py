@@ -12,7 +12,7 @@ from tests.domain.given import request
 from tests.service.conftest import OpenService
 from tests.service.outside import HeldOrchestrator
 
-WAIT = 10
+WAIT = 60
 LONG = f"It began.{'x' * 1_250_000}It ended."
 
 

@@ -15,7 +15,7 @@ from tests.outside_texts import SHAPES
 from tests.service.outside import HeldOrchestrator
 
 SECRET = "s3cr3tValue7"
-WAIT = 20
+WAIT = 60
 
 
 class Talkative(HeldOrchestrator):

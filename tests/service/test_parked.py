@@ -14,7 +14,7 @@ from tests.projections.examples import append_undecodable
 from tests.service.conftest import OpenService
 from tests.service.outside import HeldOrchestrator
 
-WAIT = 10
+WAIT = 60
 
 
 def parked_findings(service: MLModelDeploymentService) -> list[Finding]:

@@ -35,7 +35,7 @@ from tests.projections.examples import append_some_undecodable, append_undecodab
 from tests.projections.test_replaying import by_hand
 from tests.service.conftest import OpenService
 
-WAIT = 10
+WAIT = 60
 TICK = timedelta(microseconds=1)
 SETTINGS = settings(
     max_examples=times(12, 500),

@@ -21,7 +21,7 @@ from core_ai_layer.machine_learning_service.ml_service_exceptions import (
 from tests.domain.given import BATCH_JOB, request
 from tests.service.conftest import OpenService
 
-WAIT = 10
+WAIT = 60
 
 
 async def deployed(service: MLModelDeploymentService, **changes: object) -> DeploymentStatusResponse:

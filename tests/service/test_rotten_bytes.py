@@ -93,7 +93,7 @@ class Setting:
         self, service: MLModelDeploymentService, name: str = "iris"
     ) -> DeploymentStatusResponse:
         answer = await service.deploy_model(request(model_uri=str(self.source), deployment_name=name))
-        return await service.wait_for_deployment(answer.deployment_id, timeout=10)
+        return await service.wait_for_deployment(answer.deployment_id, timeout=60)
 
     async def updated(
         self, service: MLModelDeploymentService, deployment_id: UUID, name: str = "iris"
@@ -101,13 +101,13 @@ class Setting:
         other = self.source.with_name("other")
         write(other, {"model.onnx": b"another model"})
         await service.update_deployment(deployment_id, request(model_uri=str(other), deployment_name=name))
-        assert (await service.wait_for_deployment(deployment_id, timeout=10)).status == "active"
+        assert (await service.wait_for_deployment(deployment_id, timeout=60)).status == "active"
 
     async def rolled_back(
         self, service: MLModelDeploymentService, deployment_id: UUID
     ) -> DeploymentStatusResponse:
         await service.rollback_deployment(deployment_id, 1)
-        return await service.wait_for_deployment(deployment_id, timeout=10)
+        return await service.wait_for_deployment(deployment_id, timeout=60)
 
     def stored(self, content: bytes) -> list[Path]:
         """Return every stored file with this content, or with it inside."""
@@ -227,7 +227,7 @@ async def test_damage_that_cannot_be_mended_fails_and_names_the_file(
     # As the hint says: the files are restored, and the step is tried again.
     write(setting.source, FILES)
     await service.retry_deployment(first.deployment_id)
-    assert (await service.wait_for_deployment(first.deployment_id, timeout=10)).status == "active"
+    assert (await service.wait_for_deployment(first.deployment_id, timeout=60)).status == "active"
     assert setting.orchestrator.serves == FILES
 
 

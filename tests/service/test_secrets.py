@@ -14,7 +14,7 @@ from tests.domain.given import BATCH_JOB, SERVICE, request
 from tests.service.outside import FileRegistry, HeldOrchestrator
 
 SECRET = "s3cr3t-Value-7"
-WAIT = 10
+WAIT = 60
 
 
 @pytest.fixture

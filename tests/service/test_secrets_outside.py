@@ -17,7 +17,7 @@ from tests.domain.given import BATCH_JOB, request
 from tests.service.outside import HeldOrchestrator
 
 SECRET = "s3cr3t-Value-7"
-WAIT = 20
+WAIT = 60
 
 
 async def test_secrets_in_what_is_given_away(

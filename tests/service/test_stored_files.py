@@ -56,7 +56,7 @@ async def service(setting: Setting, tmp_path: Path) -> MLModelDeploymentService:
     other = await setting.deployed(service, "other")
     await setting.updated(service, first.deployment_id)
     await service.delete_deployment(other.deployment_id)
-    await service.wait_for_deployment(other.deployment_id, timeout=10)
+    await service.wait_for_deployment(other.deployment_id, timeout=60)
     return service
 
 
@@ -212,7 +212,7 @@ async def test_a_batch_job_serves_nothing(setting: Setting) -> None:
     service = setting.service()
     job = request(model_uri=str(setting.source), deployment_target_config=BATCH_JOB)
     answer = await service.deploy_model(job)
-    await service.wait_for_deployment(answer.deployment_id, timeout=10)
+    await service.wait_for_deployment(answer.deployment_id, timeout=60)
     models = [it for it in await service.list_artifacts() if it.stored.kind is Kind.MODEL]
     assert used(models) == [("model", 2, ["iris r1"])]
 

@@ -19,17 +19,17 @@ async def test_an_open_service_works_on_what_others_command(database_url: str) -
         await worker.list_deployments()
         async with MLModelDeploymentService(database_url=database_url, run_jobs=False) as front:
             accepted = await front.deploy_model(request())
-            status = await front.wait_for_deployment(accepted.deployment_id, timeout=10)
+            status = await front.wait_for_deployment(accepted.deployment_id, timeout=60)
             assert status.status == "active"
             await front.delete_deployment(accepted.deployment_id)
-            assert (await front.wait_for_deployment(accepted.deployment_id, timeout=10)).state == "deleted"
+            assert (await front.wait_for_deployment(accepted.deployment_id, timeout=60)).state == "deleted"
 
 
 async def test_closing_leaves_no_thread(database_url: str) -> None:
     before = set(threading.enumerate())
     async with MLModelDeploymentService(database_url=database_url) as service:
         accepted = await service.deploy_model(request())
-        await service.wait_for_deployment(accepted.deployment_id, timeout=10)
+        await service.wait_for_deployment(accepted.deployment_id, timeout=60)
     await asyncio.sleep(0.1)
     left = [it.name for it in set(threading.enumerate()) - before if not it.name.startswith("asyncio_")]
     assert left == []
@@ -41,7 +41,7 @@ async def test_a_command_that_does_not_decode_holds_up_no_other(database_url: st
         append_some_undecodable(worker.event_log, [newer := requested()(uuid4(), 1)], {newer.event_id})
         async with MLModelDeploymentService(database_url=database_url, run_jobs=False) as front:
             accepted = await front.deploy_model(request())
-            status = await front.wait_for_deployment(accepted.deployment_id, timeout=10)
+            status = await front.wait_for_deployment(accepted.deployment_id, timeout=60)
             assert status.status == "active"
 
 

@@ -59,7 +59,7 @@ async def test_what_is_no_file_is_reported_and_made_again(
     path.parent.chmod(0o700)
     replace(path, kind, users)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reported = [it.message for it in await service.verify_artifacts() if it.outcome is Outcome.PROBLEM]
         await service.list_artifacts()
         assert any(path.name in it or path.parent.name in it for it in reported), reported
