@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deployledger.adapters.local import LocalProcessOrchestrator
-from deployledger.adapters.local.extraction import extracted_model, set_aside_if_damaged
+from deployledger.adapters.local.extraction import Unpacking, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.inspection import extracted_models
 from deployledger.adapters.local.locks import try_lock
@@ -164,7 +164,7 @@ class Extraction:
         return extract(reference, destination)
 
     async def __call__(self) -> ModelFiles:
-        return await extracted_model(self.folder, self.request, self.extract)
+        return await extracted_model(self.folder, self.request, Unpacking(self.extract))
 
 
 @pytest.fixture

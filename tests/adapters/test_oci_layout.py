@@ -25,6 +25,7 @@ from deployledger.domain.ports import PackageRequest
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.domain.values import Image
+from deployledger.service.staging import staging_folder
 from tests.adapters.files import artifact_of
 
 LONG = "x" * 120 + "/" + "ü" * 90 + ".json"
@@ -311,16 +312,16 @@ async def test_threads_that_build_at_once_lose_no_name(root: Path, model: Path) 
     assert list((root / ".deployledger" / "staging").iterdir()) == []
 
 
-async def test_what_a_killed_process_left_is_ignored_and_swept_after_a_day(
+async def test_what_a_killed_process_left_is_swept_and_what_a_live_one_writes_is_not(
     root: Path, model: Path, image: Image
 ) -> None:
     staging = root / ".deployledger" / "staging"
-    old, new = staging / "old", staging / "new"
-    old.write_bytes(b"half a layer")
-    new.write_bytes(b"half a layer")
-    os.utime(old, (1, 1))
-    assert await OciLayoutRegistry(root).build_and_push(order(model)) == image
-    assert list(staging.iterdir()) == [new]
+    (staging / "dead").mkdir()
+    (staging / "dead" / "0").write_bytes(b"half a layer")
+    with staging_folder(staging) as alive:
+        os.utime(alive, (1, 1))
+        assert await OciLayoutRegistry(root).build_and_push(order(model)) == image
+        assert list(staging.iterdir()) == [alive]
 
 
 # --- refusals

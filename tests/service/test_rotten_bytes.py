@@ -14,7 +14,6 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentStatusResponse
-from deployledger.adapters.model_files.replacing import remove
 from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 from deployledger.domain.ports import (
     Observation,
@@ -25,6 +24,7 @@ from deployledger.domain.ports import (
 )
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Image
+from deployledger.service.staging import remove
 from tests.adapters.files import rot
 from tests.domain.given import request
 from tests.service.conftest import OpenService

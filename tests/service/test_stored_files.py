@@ -11,13 +11,13 @@ from rich.console import Console
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.cli.rendering import stored_files_table
 from deployledger.adapters.local import LocalProcessOrchestrator
-from deployledger.adapters.local.extraction import extracted_model
+from deployledger.adapters.local.extraction import Unpacking, extracted_model
 from deployledger.adapters.local.folders import DeploymentFolder
-from deployledger.adapters.model_files.replacing import remove
 from deployledger.adapters.oci import extract_model
 from deployledger.domain.findings import Outcome
 from deployledger.domain.ports import ProvisionedTarget, ProvisionRequest, ReportProgress
 from deployledger.domain.stored import Kind
+from deployledger.service.staging import remove
 from deployledger.service.stored_files import StoredFiles
 from tests.adapters.files import rot
 from tests.domain.given import BATCH_JOB, request
@@ -37,7 +37,7 @@ class Extracted(Extracting):
 
     async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
         revision = DeploymentFolder(self.folder, request.deployment_id).revision(request.revision)
-        await extracted_model(revision, request, extract_model)
+        await extracted_model(revision, request, Unpacking(extract_model))
         return await super(Extracting, self).provision(request, report)
 
 

@@ -44,6 +44,9 @@ class Settings(BaseSettings):
         read_models_url: where the read models are; none is the database of the event log.
         projections: further projections, as ``package.module:NAME``, with commas between them.
         largest_row_bytes: how many bytes a row of a read model may take as JSON.
+        largest_model_bytes: how many bytes a model may have; none sets no limit.
+        gc_keep_revisions: how many earlier revisions of each deployment `gc` keeps ready for a rollback.
+        gc_keep_days: for how many days it keeps revisions that no longer serve, and damaged files.
         actor: who gives the commands; none is the operating system's user, marked as such.
         audit_key: the private key that signs checkpoints; none makes none.
         checkpoints: where checkpoints are published: a folder, or a URI; none is the database alone.
@@ -66,6 +69,9 @@ class Settings(BaseSettings):
     read_models_url: SecretStr | None = None
     projections: str = ""
     largest_row_bytes: int = Field(default=1 << 20, ge=1024)
+    largest_model_bytes: int | None = Field(default=None, ge=1)
+    gc_keep_revisions: int = Field(default=3, ge=0)
+    gc_keep_days: float = Field(default=7.0, ge=0, le=36500)
     actor: str | None = None
     audit_key: Annotated[Path, AfterValidator(_absolute)] | None = None
     checkpoints: str = ""

@@ -206,6 +206,25 @@ class ExternalServiceError(MachineLearningServiceError):
         self.service_name = service_name
 
 
+class InsufficientStorageError(MachineLearningServiceError):
+    """There is no room for what a step is about to store, or it is larger than a setting allows.
+
+    The message is a clause that says what is needed and what there is; the step that fails names the
+    deployment.
+    """
+
+    default_status_code = 507
+    default_reason = FailureReason.STORAGE_FAILED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(
+            message,
+            hint=hint
+            or "`deployledger df` shows what uses the disk, and `deployledger gc` frees what no deployment "
+            "needs any more; then retry.",
+        )
+
+
 class EventLogError(ExternalServiceError):
     """The database of the event log cannot be reached, written, or is not one this version can use."""
 

@@ -73,8 +73,21 @@ class ChecksModelURIs(Protocol):
 class ArtifactStoreInterface(KeepsFiles, Protocol):
     """Keeps models' files by their digest."""
 
-    async def add(self, source: Path, *, resolved_uri: str, model_version: str | None = None) -> Artifact:
-        """Read the file or folder ``source`` into the store, and return what it is."""
+    async def add(
+        self,
+        source: Path,
+        *,
+        resolved_uri: str,
+        model_version: str | None = None,
+        user: str = "",
+        take: bool = False,
+    ) -> Artifact:
+        """Read the file or folder ``source`` into the store, and return what it is.
+
+        Args:
+            user: the event log that the model is for; other logs then never have it freed.
+            take: whether the files are the caller's own and are removed afterwards: they need not be copied.
+        """
         ...
 
     async def path_of(self, digest: str) -> Path | None:

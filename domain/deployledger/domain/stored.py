@@ -1,9 +1,14 @@
 """What is kept on disk of models: by the artifact store, in images, and where they are served from."""
 
 import enum
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
+
+File = tuple[int, int]
+"""A file, whatever its names: the device that it is on, and its inode."""
 
 
 class Kind(enum.StrEnum):
@@ -15,6 +20,19 @@ class Kind(enum.StrEnum):
     EXTRACTED_MODEL = "extracted_model"
     UNUSED_FILE = "unused_file"
     DAMAGED_FILE = "damaged_file"
+
+
+class Verdict(enum.Enum):
+    """What becomes of something stored."""
+
+    KEEP = enum.auto()
+    """It is needed."""
+    LEAVE = enum.auto()
+    """It is not needed here, but may be by somebody else."""
+    LATER = enum.auto()
+    """Only a step in progress may need it: it is marked, and freed the next time if it is still marked."""
+    FREE = enum.auto()
+    """It is not needed."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,10 @@ class Stored:
         deployment_id: whose extracted model it is.
         revision: which revision's.
         damage: what of it is not what it should be, a sentence each; found only if everything was read.
+        users: the event logs that a model was stored for.
+        marked_by: those of them that found that they did not need it.
+        changed_at: when a damaged file was set aside (UTC).
+        files: how many bytes each of its files takes on the disk, which several may share.
     """
 
     kind: Kind
@@ -43,6 +65,23 @@ class Stored:
     deployment_id: UUID | None = None
     revision: int | None = None
     damage: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    marked_by: tuple[str, ...] = ()
+    changed_at: datetime | None = None
+    files: Mapping[File, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON value."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "files"}
+        return {
+            **values,
+            "deployment_id": self.deployment_id and str(self.deployment_id),
+            "changed_at": self.changed_at and self.changed_at.isoformat(),
+        }
+
+
+Decide = Callable[[Sequence[Stored]], Sequence[Verdict]]
+"""Says what becomes of each of some things that are stored; it may block."""
 
 
 @runtime_checkable
@@ -53,5 +92,21 @@ class KeepsFiles(Protocol):
         """Return everything that is kept; with ``read``, read all of it and report what is damaged.
 
         Nothing is changed, and other processes may go on using it.
+        """
+        ...
+
+
+@runtime_checkable
+class FreesFiles(KeepsFiles, Protocol):
+    """What a client that keeps files may also do: free those that nobody needs."""
+
+    async def free(self, decide: Decide, user: str) -> None:
+        """List everything as `stored` does, ask what becomes of it, and remove what is to be freed.
+
+        Nothing is added between the question and the end. Being killed in between leaves something that is
+        stored completely, or parts that the next call removes.
+
+        Args:
+            user: the event log that decides.
         """
         ...

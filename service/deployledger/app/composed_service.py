@@ -1,6 +1,7 @@
 """The deployment service, composed of its parts and adapters."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from deployledger.projections.ledger.keys import Signer
 from deployledger.projections.projection import Projection
 from deployledger.service.clients import Clients
 from deployledger.service.deployment_service import DeploymentService
+from deployledger.service.freeing import KeepRules
 from deployledger.service.private_files import open_home
 
 
@@ -77,7 +79,7 @@ class MLModelDeploymentService(DeploymentService):
                 model_registry_client,
                 container_registry_client,
                 orchestrator_client,
-                LocalArtifactStore(folder / "artifacts"),
+                LocalArtifactStore(folder / "artifacts", largest=settings.largest_model_bytes),
             )
         log = open_event_log(
             check_folder(database_url or settings.database, folder),
@@ -103,6 +105,8 @@ class MLModelDeploymentService(DeploymentService):
             ),
             checkpoint_every=(settings.checkpoint_events, settings.checkpoint_seconds),
             workspace=folder / "downloads",
+            largest_model=settings.largest_model_bytes,
+            keep=KeepRules(settings.gc_keep_revisions, timedelta(days=settings.gc_keep_days)),
             actor=actor or settings.acting,
             run_jobs=run_jobs,
             resume=resume,
@@ -130,6 +134,7 @@ class MLModelDeploymentService(DeploymentService):
         Models come from paths and MLflow, images go to an OCI layout on disk, and local processes serve.
         A client that is given takes the place of the embedded one.
         """
+        from deployledger.adapters.artifacts import LocalArtifactStore
         from deployledger.adapters.local import LocalProcessOrchestrator
         from deployledger.adapters.mlflow import MlflowModelRegistryClient
         from deployledger.adapters.oci import OciLayoutRegistry, extract_model
@@ -143,6 +148,7 @@ class MLModelDeploymentService(DeploymentService):
             or LocalProcessOrchestrator(
                 folder / "serving",
                 extract_model=extract_model,
+                kept=LocalArtifactStore(folder / "artifacts"),
                 host=settings.serving_host,
                 ready_timeout=settings.ready_timeout,
             ),

@@ -52,9 +52,11 @@ from deployledger.service.capabilities import check_request, check_revision
 from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.clock import ClockCorrection, ClockCorrector
 from deployledger.service.commands import Commands, checked_actor
+from deployledger.service.disk_usage import DiskUsage, measure
 from deployledger.service.empty_logs import EmptyLogs, explain_empty_logs
 from deployledger.service.finding import find, find_id, find_to_change, say_whose
 from deployledger.service.fleet import page_as_of
+from deployledger.service.freeing import Freed, Freeing, KeepRules, log_id
 from deployledger.service.ids import new_id
 from deployledger.service.listing import Filters, Listing, answer, is_text, keys, list_page
 from deployledger.service.local_files import local_path
@@ -62,6 +64,7 @@ from deployledger.service.log_reading import LoggedEvent, LogQuery, LogReader
 from deployledger.service.past import Past
 from deployledger.service.pipeline import Pipeline, next_step
 from deployledger.service.repository import Repository, check_id
+from deployledger.service.staging import sweep
 from deployledger.service.stored_files import (
     Recorded,
     StoredFiles,
@@ -102,7 +105,9 @@ class DeploymentService:
         ledger: proves that the log was not edited.
         checkpoint_every: so many events, or seconds, after which a process that resumes makes a checkpoint,
             if the ledger has a key.
-        workspace: a folder for what is being downloaded.
+        workspace: a folder for what is being downloaded, in the home.
+        largest_model: how many bytes a model may have; None sets no limit.
+        keep: which stored files are not freed, besides those that are in use.
         actor: who gives the commands, recorded with each event.
         run_jobs: whether this process does the work of deployments, or leaves that to others.
         resume: whether it also takes up what other processes leave: unfinished jobs, on opening, and the
@@ -121,6 +126,8 @@ class DeploymentService:
         ledger: Ledger,
         checkpoint_every: tuple[int, float] = (1000, 60.0),
         workspace: Path,
+        largest_model: int | None = None,
+        keep: KeepRules = KeepRules(),  # noqa: B008  # it is immutable
         actor: str,
         run_jobs: bool = True,
         resume: bool = True,
@@ -140,7 +147,10 @@ class DeploymentService:
         self._following: list[Thread] = []
         self._closing = Event()
         self._has_written = False
-        self._pipeline = Pipeline(clients, self._orchestrator, workspace)
+        self._keep = keep
+        self._pipeline = Pipeline(
+            clients, self._orchestrator, workspace, partial(log_id, log), largest_model=largest_model
+        )
         self._run_jobs = run_jobs
         self._concurrent_jobs = concurrent_jobs
         self._now = now
@@ -817,6 +827,44 @@ class DeploymentService:
         files = await stored_files(self._keepers, recorded, read=True)
         absent = missing(recorded, files, self._orchestrator.name) if self._clients.artifacts else ()
         return [*findings(files, recorded), *contradictions(recorded), *absent]
+
+    async def free_artifacts(self, *, dry_run: bool = False) -> Freed:
+        """Free what is stored on this machine and no revision that may be rolled back to needs.
+
+        Deployments go on meanwhile, in any process: what a step just stored is not freed. Models that other
+        event logs use, or that are not in this one, are left alone.
+
+        Args:
+            dry_run: whether nothing is freed.
+
+        Raises:
+            MachineLearningServiceError: if something cannot be read or removed.
+        """
+        freed = await (await self._freeing()).run(self._keepers, self._orchestrator, dry_run=dry_run)
+        if not dry_run:
+            await self._in_thread(sweep, self._pipeline.workspace)
+            for each in freed.freed:
+                LOGGER.info("Freed %s: %s.", each.files.stored.path, each.reason)
+        return freed
+
+    async def disk_usage(self) -> DiskUsage:
+        """Return what uses the disk of the home: by kind, by deployment, and how much of it can be freed.
+
+        Raises:
+            MachineLearningServiceError: if something cannot be read.
+        """
+        freeable = await self.free_artifacts(dry_run=True)
+        home = self._pipeline.workspace.parent
+        return await self._blocking(measure, home, freeable, self._log)
+
+    async def _freeing(self) -> Freeing:
+        return Freeing(
+            self._log,
+            rules=self._keep,
+            user=await self._blocking(self._pipeline.log_id),
+            orchestrator=self._orchestrator.name,
+            now=self._now,
+        )
 
     @property
     def _keepers(self) -> list[object]:

@@ -4,9 +4,10 @@ Each step reads what earlier ones recorded, does its work through the clients, a
 records the result on the deployment. A step may run again after a crash: its effects are idempotent.
 """
 
-import shutil
-import tempfile
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,7 @@ from deployledger.domain.deployment import Deployment, Revision
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     DeploymentError,
+    InsufficientStorageError,
     MachineLearningServiceError,
     ModelRegistryError,
 )
@@ -35,8 +37,9 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import without_credentials
 from deployledger.domain.values import Artifact, Image, Step
 from deployledger.service.clients import Clients, simulated_artifact, simulated_image
+from deployledger.service.disk_space import within_limits
 from deployledger.service.local_files import local_path
-from deployledger.service.private_files import make_folder
+from deployledger.service.staging import staging_folder, sweep
 
 LOGGER = logger("artifacts")
 
@@ -67,14 +70,22 @@ class Pipeline:
 
     Attributes:
         workspace: a folder for what is being downloaded, on the same disk as the artifact store.
+        log_id: returns what tells the event log from every other one; it may block.
+        largest_model: how many bytes a model may have; None sets no limit.
     """
 
     clients: Clients
     orchestrator: OrchestratorClientInterface
     workspace: Path
+    log_id: Callable[[], str]
+    largest_model: int | None = None
 
     async def run(self, step: Step, deployment: Deployment, report: ReportProgress) -> Record:
         """Do one step of a deployment's job and return how to record it."""
+        with _room_for(deployment):
+            return await self._run_step(step, deployment, report)
+
+    async def _run_step(self, step: Step, deployment: Deployment, report: ReportProgress) -> Record:
         match step:
             case Step.FETCH:
                 return await self._fetch(deployment)
@@ -156,57 +167,59 @@ class Pipeline:
             DeploymentError: the source has other files now; or has none, and something was damaged.
             MachineLearningServiceError: the source has none.
         """
-        what = f"The stored model of deployment {deployment.name!r} is damaged: {'; '.join(damaged)}."
-        hint = (
-            f"Restore the files at {artifact.resolved_uri} and retry, or update to another model. "
-            "Check the disk: `deployledger artifacts verify` reads everything that is stored."
-        )
+        if damaged:
+            what = f"The stored model of deployment {deployment.name!r} is damaged: {'; '.join(damaged)}."
+        else:
+            what = (
+                f"The model {artifact.digest} of deployment {deployment.name!r} is no longer stored: "
+                "`deployledger gc` frees models that the settings do not keep, or it was removed by hand."
+            )
+        hint = f"Restore the files at {artifact.resolved_uri} and retry, or update to another model."
+        if damaged:
+            hint += " Check the disk: `deployledger artifacts verify` reads everything that is stored."
         try:
             fetched = await self._download(deployment, artifact.resolved_uri)
+        except InsufficientStorageError:
+            raise
         except MachineLearningServiceError as error:
-            if not damaged:
-                raise
             raise DeploymentError(
                 deployment.name,
-                f"{what} It could not be fetched again. {error.message}",
-                reason=FailureReason.ARTIFACT_DAMAGED,
+                f"{what} It could not be fetched again from {artifact.resolved_uri}. {error.message}",
+                reason=FailureReason.ARTIFACT_DAMAGED if damaged else error.reason,
                 hint=hint,
             ) from error
         if fetched.digest != artifact.digest:
-            changed = (
-                f"The model at {artifact.resolved_uri} is no longer the one that was deployed: "
-                f"its digest was {artifact.digest} and is now {fetched.digest}."
-            )
-            if damaged:
-                raise DeploymentError(
-                    deployment.name, f"{what} {changed}", reason=FailureReason.ARTIFACT_DAMAGED, hint=hint
-                )
             raise DeploymentError(
                 deployment.name,
-                changed,
-                reason=FailureReason.MODEL_CHANGED,
-                hint="Restore the files, or update the deployment to the model as it is now.",
+                f"{what} The model at {artifact.resolved_uri} is no longer the one that was deployed: "
+                f"its digest was {artifact.digest} and is now {fetched.digest}.",
+                reason=FailureReason.ARTIFACT_DAMAGED if damaged else FailureReason.MODEL_CHANGED,
+                hint=hint,
             )
-        if damaged:
-            LOGGER.warning("%s It was fetched again from %s.", what, artifact.resolved_uri)
+        level = logging.WARNING if damaged else logging.INFO
+        LOGGER.log(level, "%s It was fetched again from %s.", what, artifact.resolved_uri)
 
     async def _download(self, deployment: Deployment, model_uri: str) -> Artifact:
         registry, artifacts = self.clients.model_registry, self.clients.artifacts
         assert registry is not None  # noqa: S101  # the caller checked; a placeholder has neither
         assert artifacts is not None  # noqa: S101
         direct = local_path(model_uri)
+        user = await asyncio.to_thread(self.log_id)
         if direct is not None:
-            return await artifacts.add(direct, resolved_uri=model_uri)
+            return await artifacts.add(direct, resolved_uri=model_uri, user=user)
         resolved = ResolvedModel(model_uri)
         if isinstance(registry, ResolvesModelVersions):
             pinned = await registry.resolve_model(model_uri)
             resolved = ResolvedModel(without_credentials(pinned.uri, is_uri=True), pinned.version)
-        make_folder(self.workspace)
-        folder = tempfile.mkdtemp(prefix=f"{deployment.id}-", dir=self.workspace)
-        try:
+        await asyncio.to_thread(sweep, self.workspace)
+        with staging_folder(self.workspace) as folder:
             try:
-                downloaded = await registry.download_artifacts(**_download_arguments(resolved.uri, folder))
-            except (ModelRegistryError, DeploymentError):
+                downloaded = await within_limits(
+                    registry.download_artifacts(**_download_arguments(resolved.uri, str(folder))),
+                    folder,
+                    self.largest_model,
+                )
+            except (ModelRegistryError, DeploymentError, InsufficientStorageError):
                 raise
             except Exception as error:  # a user's client raises what it likes
                 raise ModelRegistryError(
@@ -220,10 +233,12 @@ class Pipeline:
                     hint="The method download_artifacts returns the local path of what it downloaded.",
                 )
             return await artifacts.add(
-                Path(downloaded), resolved_uri=resolved.uri, model_version=resolved.version
+                Path(downloaded),
+                resolved_uri=resolved.uri,
+                model_version=resolved.version,
+                user=user,
+                take=_is_below(Path(downloaded), folder),
             )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     async def _package(self, deployment: Deployment) -> Record:
         revision = deployment.revision
@@ -311,6 +326,20 @@ class Pipeline:
         )
 
 
+@contextmanager
+def _room_for(deployment: Deployment) -> Iterator[None]:
+    """Name the deployment in the error of a step for which there is no room."""
+    try:
+        yield
+    except InsufficientStorageError as error:
+        raise DeploymentError(
+            deployment.name,
+            f"The model of deployment {deployment.name!r} was not stored: {error.message}.",
+            reason=error.reason,
+            hint=error.hint,
+        ) from error
+
+
 async def _complete(artifacts: ArtifactStoreInterface, artifact: Artifact) -> Path | None:
     """Return the folder with an artifact's files, or None if the store lacks some of them."""
     try:
@@ -319,6 +348,10 @@ async def _complete(artifacts: ArtifactStoreInterface, artifact: Artifact) -> Pa
         if error.reason is not FailureReason.ARTIFACT_DAMAGED:
             raise
         return None
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _provision_request(deployment: Deployment, revision: Revision) -> ProvisionRequest:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,9 +19,13 @@ _TOPICS = frozenset(
     for event in (
         events.Requested,
         events.UpdateRequested,
+        events.RetryRequested,
         events.ArtifactsFetched,
         events.Packaged,
         events.Provisioned,
+        events.Failed,
+        events.Cancelled,
+        events.DeletionRequested,
         events.Deleted,
     )
 )
@@ -57,12 +62,19 @@ class StoredFiles:
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON value."""
         uses = [{**asdict(use), "deployment_id": str(use.deployment_id)} for use in self.used_by]
-        owner = self.stored.deployment_id
-        return {**asdict(self.stored), "deployment_id": owner and str(owner), "used_by": uses}
+        return {**self.stored.to_json(), "used_by": uses}
 
 
 @dataclass
 class _Deployment:
+    """What the log says of one deployment.
+
+    Attributes:
+        newest: its newest revision.
+        ended: when each earlier revision was replaced (UTC).
+        is_fetching: whether its newest revision is being fetched.
+    """
+
     name: str
     orchestrator: str
     is_batch_job: bool
@@ -70,6 +82,9 @@ class _Deployment:
     images: dict[int, Image] = field(default_factory=dict)
     serving: int | None = None
     is_deleted: bool = False
+    newest: int = 1
+    ended: dict[int, datetime] = field(default_factory=dict)
+    is_fetching: bool = True
 
 
 @dataclass
@@ -79,23 +94,33 @@ class Recorded:
     Attributes:
         deployments: every deployment by its id.
         names: the digest of the image that was last packaged under a name for other tools.
+        requested: every such name that a revision has or would have had.
+        position: how far the log was read.
     """
 
     deployments: dict[UUID, _Deployment] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    requested: set[str] = field(default_factory=set)
+    position: int = 0
 
     @classmethod
     def read(cls, log: EventLog) -> "Recorded":
         """Read the whole log; events that do not decode are passed over."""
         recorded = cls()
-        for page in log.scan(after=0, until=log.position()):
+        recorded.catch_up(log)
+        return recorded
+
+    def catch_up(self, log: EventLog) -> None:
+        """Read what was added to the log."""
+        until = log.position()
+        for page in log.scan(after=self.position, until=until):
             for raw in page:
                 if raw.topic in _TOPICS:
                     try:
-                        recorded._apply(log.decode(raw))
+                        self._apply(log.decode(raw))
                     except UndecodableEventError:
                         continue
-        return recorded
+        self.position = until
 
     def _apply(self, event: events.Event) -> None:
         deployment = self.deployments.get(event.originator_id)
@@ -104,19 +129,35 @@ class Recorded:
                 self.deployments[event.originator_id] = _Deployment(
                     event.name, event.orchestrator, event.target.type == "batch_inference_job"
                 )
+                self.requested.add(f"{event.name}-r1")
             case _ if deployment is None:
                 return
             case events.UpdateRequested():
                 deployment.name = event.name
-            case events.ArtifactsFetched() if not event.simulated:
-                deployment.artifacts[event.revision] = event.artifact
+                deployment.is_fetching = True
+                deployment.ended[deployment.newest] = event.timestamp
+                deployment.newest = event.revision
+                if event.rollback_to in deployment.artifacts:
+                    deployment.artifacts[event.revision] = deployment.artifacts[event.rollback_to]
+                self.requested.add(f"{event.name}-r{event.revision}")
+            case events.RetryRequested():
+                deployment.is_fetching = True
+            case events.ArtifactsFetched():
+                deployment.is_fetching = False
+                if not event.simulated:
+                    deployment.artifacts[event.revision] = event.artifact
             case events.Packaged() if not event.simulated:
                 deployment.images[event.revision] = event.image
                 self.names[f"{deployment.name}-r{event.revision}"] = event.image.digest
             case events.Provisioned() if not deployment.is_batch_job:
+                if deployment.serving is not None:
+                    deployment.ended[deployment.serving] = event.timestamp
                 deployment.serving = event.revision
+            case events.Failed() | events.Cancelled() | events.DeletionRequested():
+                deployment.is_fetching = False
             case events.Deleted():
                 deployment.is_deleted = True
+                deployment.is_fetching = False
                 deployment.serving = None
             case _:
                 pass

@@ -1,16 +1,17 @@
 """The files of all stored models, each once, by the sha256 of its contents."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
+from deployledger.adapters.artifacts.publishing import locked, make_durable, sync_folder
 from deployledger.adapters.artifacts.source import SourceFile, read_chunks
-from deployledger.adapters.artifacts.staging import locked, publish, sync_folder
 from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.adapters.model_files.reading import exists, file_status, has_sha256
-from deployledger.adapters.model_files.replacing import move_aside
+from deployledger.adapters.model_files.replacing import move_aside, put
 from deployledger.domain.logs import logger
+from deployledger.service.disk_space import check_room
 from deployledger.service.private_files import open_file
 
 LOGGER = logger("artifacts")
@@ -38,15 +39,25 @@ class Blobs:
         status = file_status(self.path(sha256))
         return None if status is None else status.st_size
 
-    def stage(self, files: Sequence[SourceFile], staging: Path) -> tuple[list[FileEntry], dict[str, Path]]:
+    def stage(
+        self, files: Sequence[SourceFile], staging: Path, *, take: bool = False
+    ) -> tuple[list[FileEntry], dict[str, Path]]:
         """Read the files, and copy those that are not here yet, or are damaged here, into ``staging``.
 
+        Args:
+            take: whether the files are nobody else's: they are linked then, where they can be, not copied.
+
         Returns:
-            What the files are, and the copies by the sha256 of their contents.
+            What the files are, and the copies by the sha256 of their contents, durable and read-only.
+
+        Raises:
+            InsufficientStorageError: there is no room for the copies.
         """
         entries = []
         staged: dict[str, Path] = {}
         known_sizes = {self.size(path.name) for path in self.folder.iterdir()}
+        if not take:
+            check_room(staging, sum(file.size for file in files if file.size not in known_sizes))
         for number, file in enumerate(files):
             if file.size in known_sizes:
                 # Probably here already. Reading it twice if not is better than needing the space twice if so.
@@ -55,19 +66,17 @@ class Blobs:
                     entries.append(FileEntry(file.name, file.size, sha256))
                     continue
             copy = staging / str(number)
-            sha256 = _sha256_of(file, copy_to=copy)
+            sha256 = (_link(file, copy) if take else None) or _copy(file, copy)
+            make_durable(copy)
             staged[sha256] = copy
             known_sizes.add(file.size)
             entries.append(FileEntry(file.name, file.size, sha256))
         return entries, staged
 
     def publish(self, staged: Mapping[str, Path]) -> None:
-        """Make staged copies part of this folder, durably; a damaged file in their place is set aside."""
+        """Make staged copies part of this folder, durably. Call it only while holding the lock."""
         for sha256, copy in staged.items():
-            with suppress(OSError):  # where it cannot be kept, it is replaced
-                self.set_aside_if_damaged(sha256)
-            with locked(self._lock):
-                publish(copy, self.path(sha256), aside=self._damaged / sha256)
+            put(copy, self.path(sha256), aside=self._damaged / sha256)
         sync_folder(self.folder)
 
     def is_undamaged(self, sha256: str) -> bool:
@@ -96,6 +105,11 @@ class Blobs:
         return target
 
 
+def _copy(file: SourceFile, copy: Path) -> str:
+    check_room(copy.parent, file.size)
+    return _sha256_of(file, copy_to=copy)
+
+
 def _sha256_of(file: SourceFile, copy_to: Path | None = None) -> str:
     """Return the sha256 of the file's contents; copy them in the same pass if asked to."""
     hasher = hashlib.sha256()
@@ -108,3 +122,16 @@ def _sha256_of(file: SourceFile, copy_to: Path | None = None) -> str:
                 hasher.update(chunk)
                 copy.write(chunk)
     return hasher.hexdigest()
+
+
+def _link(file: SourceFile, copy: Path) -> str | None:
+    """Link a file that is nobody else's as ``copy``; return its sha256, or None if it must be copied."""
+    try:
+        os.link(file.path, copy, follow_symlinks=False)
+        status = copy.lstat()
+        if status.st_nlink == 2 and status.st_uid == os.geteuid():  # its own name, and ours
+            return _sha256_of(file)
+        copy.unlink()
+    except OSError:
+        return None
+    return None

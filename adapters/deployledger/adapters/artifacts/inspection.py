@@ -3,15 +3,18 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import holds_exactly
+from deployledger.adapters.artifacts.publishing import locked
 from deployledger.adapters.artifacts.refusals import describe
-from deployledger.adapters.artifacts.staging import locked
+from deployledger.adapters.artifacts.users import Users
 from deployledger.adapters.model_files.listing import FileEntry, decode_listing, tree_digest
-from deployledger.adapters.model_files.reading import exists, read_stored
-from deployledger.domain.stored import Kind, Stored
+from deployledger.adapters.model_files.reading import exists, file_status, read_stored
+from deployledger.adapters.model_files.sizes import allocated, files_below
+from deployledger.domain.stored import File, Kind, Stored
 
 
 class Inspection:
@@ -22,12 +25,21 @@ class Inspection:
     """
 
     def __init__(
-        self, blobs: Blobs, listings: Path, folders: Path, damaged: Path, lock: Path, *, read: bool
+        self,
+        blobs: Blobs,
+        listings: Path,
+        folders: Path,
+        damaged: Path,
+        users: Users,
+        lock: Path,
+        *,
+        read: bool,
     ) -> None:
         self._blobs = blobs
         self._listings = listings
         self._folders = folders
         self._damaged = damaged
+        self._users = users
         self._lock = lock
         self._read = read
         self._is_undamaged: dict[str, bool] = {}
@@ -40,13 +52,16 @@ class Inspection:
     def _models(self) -> Iterator[Stored]:
         for path in _entries(self._listings):
             digest = f"sha256:{path.name}"
+            users, marked = self._users.of(digest)
             try:
                 listing = read_stored(path)
             except FileNotFoundError:
                 continue  # another process set it aside just now
             except OSError as error:
                 problem = f"{path} cannot be read: {describe(error)}."
-                yield Stored(Kind.MODEL, str(path), 0, digest, damage=(problem,))
+                yield Stored(
+                    Kind.MODEL, str(path), 0, digest, damage=(problem,), users=users, marked_by=marked
+                )
                 continue
             try:
                 entries = decode_listing(listing) if tree_digest(listing) == digest else None
@@ -54,7 +69,9 @@ class Inspection:
                 entries = None
             if entries is None:
                 problem = f"The listing {path} has changed since it was stored."
-                yield Stored(Kind.MODEL, str(path), 0, digest, damage=(problem,))
+                yield Stored(
+                    Kind.MODEL, str(path), 0, digest, damage=(problem,), users=users, marked_by=marked
+                )
                 continue
             yield Stored(
                 Kind.MODEL,
@@ -63,7 +80,15 @@ class Inspection:
                 digest,
                 file_count=len(entries),
                 damage=tuple(self._problems(self._folders / path.name, entries)),
+                users=users,
+                marked_by=marked,
+                files=self._files_of(self._folders / path.name, entries),
             )
+
+    def _files_of(self, folder: Path, entries: Sequence[FileEntry]) -> dict[File, int]:
+        """Return what the model takes on the disk; where its folder has copies and no links, these too."""
+        statuses = [file_status(self._blobs.path(entry.sha256)) for entry in entries]
+        return {**dict(allocated(status) for status in statuses if status), **files_below(folder)}
 
     def _problems(self, folder: Path, entries: Sequence[FileEntry]) -> Iterator[str]:
         for entry in entries:
@@ -100,12 +125,26 @@ class Inspection:
             if name not in self._is_undamaged:
                 problem = f"The contents of {stored.path} do not match its digest."
                 yield stored if self._check(name) else replace(stored, damage=(problem,))
+        listed = {path.name for path in _entries(self._listings)}
+        for folder in _entries(self._folders):
+            if folder.name not in listed:
+                files = files_below(folder)
+                yield Stored(Kind.UNUSED_FILE, str(folder), sum(files.values()), files=files)
 
 
 def _files(folder: Path, kind: Kind) -> Iterator[Stored]:
     for path in _entries(folder):
         with suppress(FileNotFoundError):  # another process moved it just now
-            yield Stored(kind, str(path), path.lstat().st_size)
+            status = path.lstat()
+            yield Stored(
+                kind,
+                str(path),
+                status.st_size,
+                changed_at=datetime.fromtimestamp(status.st_ctime, UTC)
+                if kind is Kind.DAMAGED_FILE
+                else None,
+                files=files_below(path),
+            )
 
 
 def _entries(folder: Path) -> list[Path]:

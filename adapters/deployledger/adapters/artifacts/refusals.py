@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
+from deployledger.service.disk_space import disk_full, is_full
 
 
 def refused(reason: FailureReason, message: str, *, hint: str) -> ModelRegistryError:
@@ -55,6 +56,8 @@ def storage_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_full(error):
+            raise disk_full(root, error) from error
         raise ModelRegistryError(
             f"The artifact store in {str(root)!r} failed: {describe(error)}.",
             reason=FailureReason.STORAGE_FAILED,

@@ -3,25 +3,29 @@
 import asyncio
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import fill, holds_exactly
+from deployledger.adapters.artifacts.freeing import Freeing
 from deployledger.adapters.artifacts.inspection import Inspection
+from deployledger.adapters.artifacts.publishing import locked, make_durable, sync_folder
 from deployledger.adapters.artifacts.refusals import changed, damaged, describe, refused, storage_errors
 from deployledger.adapters.artifacts.source import SourceFile, scan
-from deployledger.adapters.artifacts.staging import locked, publish, staging_folder, sweep, sync_folder
+from deployledger.adapters.artifacts.users import Users
 from deployledger.adapters.model_files.checking import list_files
 from deployledger.adapters.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
-from deployledger.adapters.model_files.reading import exists, is_exhausted, is_folder, read_stored
-from deployledger.adapters.model_files.replacing import move_aside
+from deployledger.adapters.model_files.reading import exists, has_sha256, is_exhausted, is_folder, read_stored
+from deployledger.adapters.model_files.replacing import move_aside, put
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.stored import Stored
+from deployledger.domain.stored import Decide, Stored
 from deployledger.domain.values import Artifact
+from deployledger.service.disk_space import check_size, disk_full, is_full
 from deployledger.service.private_files import folder_mode, make_folder, open_file
+from deployledger.service.staging import staging_folder, sweep
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -35,6 +39,7 @@ class LocalArtifactStore:
         blobs/sha256/<sha256 of a file>          the files, read-only
         listings/sha256/<sha256 of the listing>  what each model consists of
         folders/sha256/<sha256 of the listing>   the models' files under their own names (hard links)
+        users/<event log>/<sha256 of a listing>  that an event log uses a model (an empty file)
         damaged/<sha256>                         files and listings that were found damaged
         staging/                                 what is being written; a killed process leaves its part here
 
@@ -42,32 +47,50 @@ class LocalArtifactStore:
     durable, so a model is either there completely or not at all.
 
     Contents are hashed when they are stored, when the same model is stored again, and whenever they are
-    packaged. What turns out damaged is moved to ``damaged/`` and never used again; storing the model again
-    puts it back.
+    packaged or linked to. What turns out damaged is moved to ``damaged/`` and never used again; storing the
+    model again puts it back.
+
+    Args:
+        largest: how many bytes a model may have; None sets no limit.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, largest: int | None = None) -> None:
         self._root = root
+        self._largest = largest
         self._lock = root / "lock"
         self._damaged = root / "damaged"
         self._blobs = Blobs(root / "blobs" / "sha256", damaged=self._damaged, lock=self._lock)
         self._listings = root / "listings" / "sha256"
         self._folders = root / "folders" / "sha256"
         self._staging = root / "staging"
+        self._users = Users(root / "users")
 
-    async def add(self, source: Path, *, resolved_uri: str, model_version: str | None = None) -> Artifact:
+    async def add(
+        self,
+        source: Path,
+        *,
+        resolved_uri: str,
+        model_version: str | None = None,
+        user: str = "",
+        take: bool = False,
+    ) -> Artifact:
         """Read the file or folder ``source`` into the store, and return what it is.
 
         Memory use does not depend on the size of the model. Adding what is there already changes nothing,
         but mends what is damaged of it.
 
+        Args:
+            user: the event log that the model is for; other logs then never have it freed.
+            take: whether the files are the caller's own and are removed afterwards: they need not be copied.
+
         Raises:
+            InsufficientStorageError: there is no room for it, or it is larger than allowed.
             ModelRegistryError: the reason says whether the model does not exist (``model_not_found``), has
                 no bytes (``model_empty``), cannot be read (``model_unreadable``), is not safe to read
                 (``model_unsafe``), was written to meanwhile (``model_changed``), or whether the store could
                 not be written (``storage_failed``). In each case the store has the models it had before.
         """
-        entries = await asyncio.to_thread(self._add, source)
+        entries = await asyncio.to_thread(self._add, source, user, take)
         return Artifact(
             digest=tree_digest(encode_listing(entries)),
             size_bytes=sum(entry.size for entry in entries),
@@ -121,21 +144,107 @@ class LocalArtifactStore:
         """
         return await asyncio.to_thread(self._stored, read)
 
-    def _add(self, source: Path) -> list[FileEntry]:
+    async def free(self, decide: Decide, user: str) -> None:
+        """Free models, their files, and what killed processes left; `deployledger.domain.stored.FreesFiles`.
+
+        A model is gone with its listing. Its folder and files follow; the next call removes those that are
+        left if this one is killed.
+
+        Raises:
+            ModelRegistryError: the store cannot be written (``storage_failed``).
+        """
+        await asyncio.to_thread(self._free, decide, user)
+
+    def link(self, digest: str, destination: Path) -> list[FileEntry] | None:
+        """Make ``destination`` with links to the stored files of ``digest``, which are all hashed.
+
+        Return what its files are, or None if the store does not have all of them undamaged, or they cannot
+        be linked to from there. What is damaged stays where it is: `adopt` or `add` replaces it.
+
+        Raises:
+            InsufficientStorageError: the disk is full.
+        """
+        try:
+            entries = self._entries(digest)
+            if not entries:
+                return None
+            for entry in entries:
+                target = destination / entry.path
+                make_folder(target.parent)
+                target.hardlink_to(self._blobs.path(entry.sha256))
+                if not has_sha256(target, entry.sha256):
+                    return None
+        except ModelRegistryError:
+            return None
+        except OSError as error:
+            if is_exhausted(error):
+                raise
+            if is_full(error):
+                raise disk_full(destination, error) from error
+            return None
+        return entries
+
+    def adopt(self, folder: Path, entries: Sequence[FileEntry]) -> None:
+        """Replace what the store lacks of a model, or has damaged, by links to the files below ``folder``.
+
+        Nobody may write to these files, which were just hashed. If they cannot be linked to, nothing is done.
+        """
+        with suppress(OSError, ModelRegistryError):
+            self._make_folders()
+            with staging_folder(self._staging) as staging:
+                staged: dict[str, Path] = {}
+                for number, entry in enumerate(entries):
+                    if entry.sha256 in staged or self._blobs.is_undamaged(entry.sha256):
+                        continue
+                    copy = staging / str(number)
+                    copy.hardlink_to(folder / entry.path)
+                    make_durable(copy)
+                    staged[entry.sha256] = copy
+                if staged:
+                    self._publish(entries, staged, staging, user="")
+            self._path_of(tree_digest(encode_listing(entries)))  # its links to damaged files are replaced
+
+    def _add(self, source: Path, user: str, take: bool) -> list[FileEntry]:
         files = scan(source)
         self._refuse_own_folder(source)
+        check_size(sum(file.size for file in files), self._largest)
         with storage_errors(self._root):
-            for folder in (self._blobs.folder, self._listings, self._folders, self._staging):
-                make_folder(folder)
+            self._make_folders()
             sweep(self._staging)
-            with staging_folder(self._staging) as staging:
-                # Nothing is published before all of it was read: a failure half-way must not use up the disk.
-                entries, staged = self._blobs.stage(files, staging)
-                if not _unchanged(source, files):
-                    raise changed(str(source))
-                self._blobs.publish(staged)
-                self._publish_listing(encode_listing(entries), staging)
-        return entries
+            while True:
+                with staging_folder(self._staging) as staging:
+                    # Nothing is published before all was read: a failure half-way must not use up the disk.
+                    entries, staged = self._blobs.stage(files, staging, take=take)
+                    if not _unchanged(source, files):
+                        raise changed(str(source))
+                    if self._publish(entries, staged, staging, user=user):
+                        return entries
+
+    def _make_folders(self) -> None:
+        for folder in (self._blobs.folder, self._listings, self._folders, self._staging):
+            make_folder(folder)
+
+    def _publish(
+        self, entries: Sequence[FileEntry], staged: Mapping[str, Path], staging: Path, *, user: str
+    ) -> bool:
+        """Make staged files and their listing part of the store, at once for whoever frees what is unused.
+
+        Return False if something that was there before, and so was not staged, was freed meanwhile.
+        """
+        for sha256 in staged:
+            with suppress(OSError):  # where it cannot be kept, it is replaced
+                self._blobs.set_aside_if_damaged(sha256)
+        with locked(self._lock):
+            if any(
+                entry.sha256 not in staged and self._blobs.size(entry.sha256) is None for entry in entries
+            ):
+                return False
+            self._blobs.publish(staged)
+            listing = encode_listing(entries)
+            if user:
+                self._users.note(user, tree_digest(listing))
+            self._publish_listing(listing, staging)
+        return True
 
     def _refuse_own_folder(self, source: Path) -> None:
         if Path(os.path.realpath(self._root)).is_relative_to(os.path.realpath(source)):
@@ -149,8 +258,9 @@ class LocalArtifactStore:
         staged = staging / "listing"
         with open(staged, "xb", opener=open_file) as file:
             file.write(listing)
+        make_durable(staged)
         name = tree_digest(listing).removeprefix("sha256:")
-        publish(staged, self._listings / name, aside=self._damaged / f"{name}.listing")
+        put(staged, self._listings / name, aside=self._damaged / f"{name}.listing")
         sync_folder(self._listings)
 
     def _path_of(self, digest: str) -> Path | None:
@@ -183,9 +293,23 @@ class LocalArtifactStore:
 
     def _stored(self, read: bool) -> list[Stored]:
         with storage_errors(self._root):
-            return Inspection(
-                self._blobs, self._listings, self._folders, self._damaged, self._lock, read=read
-            ).run()
+            return self._inspection(read=read).run()
+
+    def _inspection(self, *, read: bool) -> Inspection:
+        return Inspection(
+            self._blobs, self._listings, self._folders, self._damaged, self._users, self._lock, read=read
+        )
+
+    def _free(self, decide: Decide, user: str) -> None:
+        if not self._blobs.folder.is_dir():
+            return
+        with storage_errors(self._root):
+            sweep(self._staging)
+            with locked(self._lock):
+                stored = self._inspection(read=False).run()
+                Freeing(self._blobs, self._listings, self._folders, self._users, user).run(
+                    zip(stored, decide(stored), strict=True)
+                )
 
     def _verify(self, digest: str) -> None:
         entries = self._entries(digest)

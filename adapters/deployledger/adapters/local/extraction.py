@@ -4,30 +4,77 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from deployledger.adapters.local.folders import RevisionFolder
 from deployledger.adapters.model_files.checking import ModelDamagedError, ModelFiles, list_files
 from deployledger.adapters.model_files.listing import FileEntry, encode_listing, tree_digest
 from deployledger.adapters.model_files.reading import exists
-from deployledger.adapters.model_files.replacing import put, remove
+from deployledger.adapters.model_files.replacing import put
 from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.logs import logger
 from deployledger.domain.ports import ProvisionRequest
 from deployledger.domain.reasons import FailureReason
+from deployledger.service.disk_space import check_room
 from deployledger.service.private_files import is_shared, make_folder, share
+from deployledger.service.staging import remove
 
 LOGGER = logger("artifacts")
 
 ExtractModel = Callable[[str, Path], Sequence[FileEntry]]
 """Unpacks the image with this reference into a folder, which does not exist yet; says what its files are."""
 
+
+class KeptModels(Protocol):
+    """Where models are kept on the same disk, so that what serves can be links to their files."""
+
+    def link(self, digest: str, destination: Path) -> Sequence[FileEntry] | None:
+        """Make a folder of links to a model's files, and return what they are; None if that cannot be."""
+        ...
+
+    def adopt(self, folder: Path, entries: Sequence[FileEntry]) -> None:
+        """Keep links to the files of a folder in place of those that are missing or damaged."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unpacking:
+    """Where the files of a model come from: those that are kept, else its image, which nobody else writes to.
+
+    Attributes:
+        extract: unpacks an image.
+        kept: what is kept on the same disk, if anything is.
+    """
+
+    extract: ExtractModel
+    kept: KeptModels | None = None
+
+    def unpack(self, request: ProvisionRequest, destination: Path) -> Sequence[FileEntry]:
+        """Make ``destination`` with the model's files, all of which were hashed; return what they are.
+
+        Files that are linked share their damage. So what is damaged is replaced from the image, here and
+        where it is kept. A batch job of root, whom no mode keeps from writing, is given files of its own.
+        """
+        is_job = request.target.type == "batch_inference_job"
+        if self.kept is not None and not (is_job and os.geteuid() == 0):
+            entries = self.kept.link(request.artifact.digest, destination)
+            if entries is not None:
+                return entries
+            remove(destination)
+        check_room(destination.parent, request.artifact.size_bytes)
+        entries = self.extract(request.image.reference, destination)
+        if self.kept is not None and tree_digest(encode_listing(entries)) == request.artifact.digest:
+            self.kept.adopt(destination, entries)
+        return entries
+
+
 _T = TypeVar("_T")
 
 
 async def extracted_model(
-    folder: RevisionFolder, request: ProvisionRequest, extract: ExtractModel
+    folder: RevisionFolder, request: ProvisionRequest, unpacking: Unpacking
 ) -> ModelFiles:
     """Return the revision's model and what it is checked against, extracting it if that has not been done.
 
@@ -37,7 +84,7 @@ async def extracted_model(
     Raises:
         DeploymentError: the image holds another model than the event log says (``artifact_damaged``).
     """
-    return await uninterrupted(_extract, folder, request, extract)
+    return await uninterrupted(_extract, folder, request, unpacking)
 
 
 async def set_aside_if_damaged(folder: RevisionFolder, request: ProvisionRequest) -> None:
@@ -66,7 +113,7 @@ async def uninterrupted(call: Callable[..., _T], *arguments: object) -> _T:
         raise
 
 
-def _extract(folder: RevisionFolder, request: ProvisionRequest, extract: ExtractModel) -> ModelFiles:
+def _extract(folder: RevisionFolder, request: ProvisionRequest, unpacking: Unpacking) -> ModelFiles:
     _unlink(folder, request)
     make_folder(folder.path)
     files = files_of(folder, request)
@@ -78,8 +125,8 @@ def _extract(folder: RevisionFolder, request: ProvisionRequest, extract: Extract
                 _set_aside(folder, request, str(error))
         if exists(folder.model):
             return files
-    remove(folder.partial_model)
-    listing = encode_listing(extract(request.image.reference, folder.partial_model))
+    folder.remove_partial_models()
+    listing = encode_listing(unpacking.unpack(request, folder.partial_model))
     if tree_digest(listing) != files.digest:
         raise DeploymentError(
             request.deployment_name,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from deployledger.adapters.model_files.replacing import remove
+from deployledger.service.staging import remove
 
 _REMOVING = ".removing-"
 
@@ -39,6 +39,11 @@ class RevisionFolder:
     def partial_model(self) -> Path:
         """Where the model is extracted to before it is complete."""
         return self.path / "model.partial"
+
+    def remove_partial_models(self) -> None:
+        """Remove what killed processes extracted. Call it only while holding the deployment's lock."""
+        for leftover in (self.partial_model, *self.path.glob(f".{self.partial_model.name}.*")):
+            remove(leftover)
 
     @property
     def server_log(self) -> Path:

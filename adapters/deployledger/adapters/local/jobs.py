@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deployledger.adapters.local.extraction import (
-    ExtractModel,
+    Unpacking,
     extracted_model,
     set_aside_if_damaged,
     uninterrupted,
@@ -31,8 +31,8 @@ _KILL_SECONDS = 10.0
 class BatchJobs:
     """Starts, awaits, stops and observes batch inference jobs."""
 
-    def __init__(self, extract_model: ExtractModel) -> None:
-        self._extract_model = extract_model
+    def __init__(self, unpacking: Unpacking) -> None:
+        self._unpacking = unpacking
 
     async def provision(self, folder: DeploymentFolder, request: ProvisionRequest) -> None:
         """Start the job, unless it runs or is complete.
@@ -52,7 +52,7 @@ class BatchJobs:
                 await self.stop(folder, request.revision)
             if status.get("reason") == FailureReason.ARTIFACT_DAMAGED:
                 await set_aside_if_damaged(revision, request)
-            model = await extracted_model(revision, request, self._extract_model)
+            model = await extracted_model(revision, request, self._unpacking)
             # A job that is started after this one gave the lock up would be nobody's to stop.
             await uninterrupted(_start, revision, request, model, source, output)
 

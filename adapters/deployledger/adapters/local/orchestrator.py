@@ -12,7 +12,7 @@ from typing import get_args
 from uuid import UUID, uuid4
 
 from deployledger.adapters.local import TargetType
-from deployledger.adapters.local.extraction import ExtractModel
+from deployledger.adapters.local.extraction import ExtractModel, KeptModels, Unpacking
 from deployledger.adapters.local.folders import DeploymentFolder, deployment_folders, sweep
 from deployledger.adapters.local.inspection import extracted_models
 from deployledger.adapters.local.jobs import BatchJobs
@@ -47,6 +47,7 @@ class LocalProcessOrchestrator:
     Args:
         root: where everything about the running deployments is kept; a local file system, for its locks.
         extract_model: unpacks the image with a reference into a folder.
+        kept: models on the same disk, whose files are linked to rather than unpacked.
         host: the address that public ports listen on.
         ready_timeout: how long a replica may take to become ready, in seconds.
     """
@@ -56,13 +57,15 @@ class LocalProcessOrchestrator:
         root: Path,
         *,
         extract_model: ExtractModel,
+        kept: KeptModels | None = None,
         host: str = "127.0.0.1",
         ready_timeout: float = 120.0,
     ) -> None:
         self._root = root.absolute()
         self._name: str | None = None
-        self._services = ModelServices(host, ready_timeout, extract_model)
-        self._jobs = BatchJobs(extract_model)
+        unpacking = Unpacking(extract_model, kept)
+        self._services = ModelServices(host, ready_timeout, unpacking)
+        self._jobs = BatchJobs(unpacking)
 
     @property
     def name(self) -> str:

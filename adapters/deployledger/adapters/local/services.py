@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from deployledger.adapters.local.extraction import ExtractModel, extracted_model, set_aside_if_damaged
+from deployledger.adapters.local.extraction import Unpacking, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder
 from deployledger.adapters.local.gateway.listeners import bind
 from deployledger.adapters.local.gateway.messages import GatewayError, RevisionSpec
@@ -32,10 +32,10 @@ _STOP_SECONDS = 60.0
 class ModelServices:
     """Starts, switches, stops and observes model servers."""
 
-    def __init__(self, host: str, ready_timeout: float, extract_model: ExtractModel) -> None:
+    def __init__(self, host: str, ready_timeout: float, unpacking: Unpacking) -> None:
         self._host = host
         self._ready_timeout = ready_timeout
-        self._extract_model = extract_model
+        self._unpacking = unpacking
 
     async def provision(
         self, folder: DeploymentFolder, request: ProvisionRequest, report: ReportProgress
@@ -136,7 +136,7 @@ class ModelServices:
             revision = folder.revision(request.revision)
             if await self._cannot_start(gateway, request.revision):
                 await set_aside_if_damaged(revision, request)
-            model = await extracted_model(revision, request, self._extract_model)
+            model = await extracted_model(revision, request, self._unpacking)
             spec = await asyncio.to_thread(self._spec, folder, request, model, port, fixed)
             await gateway.ensure()
             begun = await gateway.ask("begin", spec=spec.to_json())

@@ -12,6 +12,7 @@ from deployledger.adapters.mlflow.connection import Server
 from deployledger.adapters.mlflow.references import LoggedModel, ModelReference, RegisteredModel, RunArtifact
 from deployledger.adapters.mlflow.versions import pin_version
 from deployledger.domain.reasons import FailureReason
+from deployledger.service.disk_space import check_room
 
 _MOST_NAMES_SHOWN = 8
 _NO_SUCH_ENDPOINT = "ENDPOINT_NOT_FOUND"
@@ -59,15 +60,28 @@ class _Place:
             raise self._server.report.not_found(
                 f"there is no {path!r}.", hint=f"There is: {names}." if names else ""
             )
+        check_room(destination, self._size(path, is_folder=entries.get(path, True)))
         self._files.download_artifacts(path, str(destination))
         return destination / path
 
     def entries(self, folder: str) -> dict[str, bool]:
         """Return the paths directly in a folder, each with whether it is a folder itself."""
+        return {entry.path: bool(entry.is_dir) for entry in self._list(folder)}
+
+    def _size(self, path: str, *, is_folder: bool) -> int:
+        """Return how many bytes a file or folder has, as far as the store says so."""
+        if not is_folder:
+            parent = path.rpartition("/")[0]
+            return sum(entry.file_size or 0 for entry in self._list(parent) if entry.path == path)
+        entries = self._list(path)
+        files = sum(entry.file_size or 0 for entry in entries if not entry.is_dir)
+        return files + sum(self._size(entry.path, is_folder=True) for entry in entries if entry.is_dir)
+
+    def _list(self, folder: str) -> list[Any]:
         from mlflow.exceptions import MlflowException
 
         try:
-            return {entry.path: bool(entry.is_dir) for entry in self._files.list_artifacts(folder or None)}
+            return list(self._files.list_artifacts(folder or None))
         except (MlflowException, OSError):
             raise
         except Exception as error:

@@ -1,11 +1,9 @@
 """Puts stored files in their place, and what is damaged out of it; what links lead to is never touched."""
 
-import os
-import shutil
 from itertools import count
 from pathlib import Path
 
-from deployledger.adapters.model_files.reading import exists, is_folder
+from deployledger.adapters.model_files.reading import exists
 from deployledger.service.private_files import make_folder
 
 
@@ -38,26 +36,3 @@ def move_aside(path: Path, target: Path) -> Path:
         free = target.with_name(f"{target.name}.{number}")
     path.rename(free)
     return free
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder and all it holds, if it is there.
-
-    What cannot be removed stays.
-    """
-    if is_folder(path):
-        for folder, _, _ in os.walk(path):
-            _make_writable(Path(folder))
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        try:
-            path.unlink()
-        except OSError:
-            return
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.chmod(0o700)
-    except OSError:
-        return

@@ -5,6 +5,7 @@ ModelPack config and media types: https://github.com/modelpack/model-spec (v1).
 """
 
 import json
+from collections.abc import Collection
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,6 +68,11 @@ class Index(Document):
         others = [known for known in self.manifests if (known.annotations or {}).get(REF_NAME) != name]
         entry = manifest.model_copy(update={"annotations": {REF_NAME: name}})
         return self.model_copy(update={"manifests": [*others, entry]})
+
+    def without(self, images: Collection[str]) -> "Index":
+        """Return this index without the names of some images, given by their digests."""
+        left = [entry for entry in self.manifests if entry.digest not in images]
+        return self.model_copy(update={"manifests": left})
 
 
 class ModelFiles(Document):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.reasons import FailureReason
+from deployledger.service.disk_space import disk_full, is_full
 
 FETCH_AGAIN = "Deploy the model again to store it again, and check the disk."
 
@@ -50,6 +51,8 @@ def storage_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_full(error):
+            raise disk_full(root, error) from error
         raise ExternalServiceError(
             "container registry",
             f"{str(root)!r} cannot be read or written: {describe(error)}.",

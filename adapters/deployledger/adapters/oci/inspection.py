@@ -1,12 +1,14 @@
 """Lists the contents of an image layout, and reads them to detect damage."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from deployledger.adapters.model_files.reading import exists, file_status, open_stored, read_stored
+from deployledger.adapters.model_files.sizes import allocated, files_below
 from deployledger.adapters.oci.documents import (
     MANIFEST,
     MAX_DOCUMENT_BYTES,
@@ -19,7 +21,10 @@ from deployledger.adapters.oci.documents import (
 from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.stored import Kind, Stored
+from deployledger.domain.stored import File, Kind, Stored
+
+OTHER_TOOLS = "other tools"
+"""The user of blobs that may be parts of an image that is not a model's."""
 
 
 class Inspection:
@@ -33,6 +38,8 @@ class Inspection:
         self._layout = layout
         self._read = read
         self._is_undamaged: dict[str, bool] = {}
+        self._parts: dict[str, list[str]] = {}
+        self._has_other_images = False
 
     def run(self) -> list[Stored]:
         """Return the index, the images that it names, blobs of no image, and blobs that were set aside."""
@@ -50,6 +57,14 @@ class Inspection:
         found += [stored for path in unused for stored in self._unused(path)]
         return [*found, *(it for path in self._layout.damaged() for it in _file(path, Kind.DAMAGED_FILE))]
 
+    def parts_of(self, images: Collection[str]) -> list[Path]:
+        """Return the blobs that only these images have, given by the digests of their manifests."""
+        parts = {part for image in images for part in self._parts.get(image, ())}
+        for image, others in self._parts.items():
+            if image not in images:
+                parts.difference_update((image, *others))
+        return [] if self._has_other_images else [self._layout.blob(part) for part in parts]
+
     def _images(self, index: Index) -> Iterator[Stored]:
         names: dict[str, list[str]] = {}
         for entry in index.manifests:
@@ -62,8 +77,10 @@ class Inspection:
                 try:
                     manifest = Manifest.model_validate_json(read_stored(self._layout.blob(entry.digest)))
                 except (ValidationError, OSError):
-                    continue  # of another tool
+                    self._has_other_images = True  # of another tool
+                    continue
                 parts = [manifest.config, *manifest.layers]
+                self._parts[entry.digest] = [part.digest for part in parts]
                 damage = [
                     problem
                     for part, what in zip(
@@ -78,7 +95,12 @@ class Inspection:
                 entry.digest,
                 names=tuple(sorted(names.get(entry.digest, ()))),
                 damage=tuple(damage),
+                files=self._files_of([entry, *parts]),
             )
+
+    def _files_of(self, parts: Sequence[Descriptor]) -> dict[File, int]:
+        statuses = [file_status(self._layout.blob(part.digest)) for part in parts]
+        return dict(allocated(status) for status in statuses if status)
 
     def _unnamed(self) -> Iterator[Descriptor]:
         """Yield the manifests of models that are there: an index may be lost, or have lost names."""
@@ -115,13 +137,25 @@ class Inspection:
     def _unused(self, path: Path) -> Iterator[Stored]:
         problem = f"The contents of {path} do not match its digest."
         is_damaged = self._read and not self._layout.is_undamaged(_digest(path))
-        yield from _file(path, Kind.UNUSED_FILE, damage=(problem,) if is_damaged else ())
+        users = (OTHER_TOOLS,) if self._has_other_images else ()
+        yield from _file(path, Kind.UNUSED_FILE, damage=(problem,) if is_damaged else (), users=users)
 
 
 def _digest(path: Path) -> str:
     return f"sha256:{path.name}"
 
 
-def _file(path: Path, kind: Kind, damage: tuple[str, ...] = ()) -> Iterator[Stored]:
+def _file(
+    path: Path, kind: Kind, damage: tuple[str, ...] = (), users: tuple[str, ...] = ()
+) -> Iterator[Stored]:
     with suppress(FileNotFoundError):  # another process moved it just now
-        yield Stored(kind, str(path), path.lstat().st_size, damage=damage)
+        status = path.lstat()
+        yield Stored(
+            kind,
+            str(path),
+            status.st_size,
+            damage=damage,
+            users=users,
+            changed_at=datetime.fromtimestamp(status.st_ctime, UTC) if kind is Kind.DAMAGED_FILE else None,
+            files=files_below(path),
+        )

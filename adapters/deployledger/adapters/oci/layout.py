@@ -6,11 +6,9 @@ https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
 import fcntl
 import hashlib
 import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -22,10 +20,9 @@ from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.logs import logger
 from deployledger.domain.reasons import FailureReason
 from deployledger.service.private_files import make_folder, make_read_only, open_file
+from deployledger.service.staging import remove, staging_folder, sweep
 
 LOGGER = logger("artifacts")
-
-ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
 
 class OciLayout:
@@ -43,7 +40,7 @@ class OciLayout:
         self._damaged = self._own / "damaged"
 
     def prepare(self) -> None:
-        """Make the layout if it is not there yet, and remove what killed processes left a day ago or more.
+        """Make the layout if it is not there yet, and remove what killed processes left.
 
         Raises:
             ExternalServiceError: the folder cannot be written.
@@ -51,48 +48,31 @@ class OciLayout:
         with storage_errors(self.root):
             make_folder(self._blobs)
             make_folder(self._staging)
-            for staged in self._staging.iterdir():
-                with suppress(FileNotFoundError):  # its owner finished just now
-                    if time.time() - staged.stat().st_mtime > ABANDONED_AFTER_SECONDS:
-                        staged.unlink()
-
-    def add_blob(self, chunks: Iterable[bytes], media_type: str) -> Descriptor:
-        """Store the bytes, and return their descriptor.
-
-        Raises:
-            ExternalServiceError: the folder cannot be written.
-        """
-        with self.adding() as added:
-            return added.add(chunks, media_type)
+            sweep(self._staging)
 
     @contextmanager
     def adding(self) -> Iterator["AddedBlobs"]:
-        """Add blobs together: all of them become part of the layout at the end, or none if an error ends it.
-
-        A blob that is there already is replaced by the same bytes, which mends it should it be damaged.
+        """Add the blobs of an image: they become part of the layout by `publish`, and are gone otherwise.
 
         Raises:
             ExternalServiceError: the folder cannot be written.
         """
-        added = AddedBlobs(self.root, self._staging)
-        try:
-            yield added
-            with storage_errors(self.root), self._lock():
-                for name, staged in added.staged.items():
-                    self._publish(staged, self._blobs / name)
-        finally:
-            added.discard()
+        with storage_errors(self.root), staging_folder(self._staging) as staging:
+            yield AddedBlobs(self.root, staging)
 
-    def tag(self, name: str, manifest: Descriptor) -> None:
-        """Make ``name`` stand for the image, in place of any other.
+    def publish(self, added: "AddedBlobs", name: str, manifest: Descriptor) -> None:
+        """Make the blobs part of the layout, and ``name`` stand for their image, in place of any other.
 
-        An index that is damaged is set aside, and a new one begun: it may have names of other tools, but no
-        image is used by its name here.
+        It is all done at once for whoever frees what is unused. A blob that is there already is replaced by
+        the same bytes, which mends it should it be damaged. An index that is damaged is set aside, and a new
+        one begun: it may have names of other tools, but no image is used by its name here.
 
         Raises:
-            ExternalServiceError: the index cannot be written.
+            ExternalServiceError: the layout cannot be written.
         """
         with storage_errors(self.root), self._lock():
+            for digest, staged in added.staged.items():
+                self._publish(staged, self._blobs / digest)
             try:
                 index = self.index()
             except ExternalServiceError as error:
@@ -101,9 +81,27 @@ class OciLayout:
                 aside = move_aside(self.root / "index.json", self._damaged / "index.json")
                 LOGGER.warning("%s It was moved to %s, and a new one was begun.", error.message, aside)
                 index = Index()
-            index = index.tagged(name, manifest)
             self._write("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-            self._write("index.json", index.encode())
+            self._write("index.json", index.tagged(name, manifest).encode())
+
+    def free(self, choose: Callable[[], tuple[Collection[str], Collection[Path]]]) -> None:
+        """Remove images, and other files of the layout; nothing is added meanwhile.
+
+        Args:
+            choose: returns the digests of the images' manifests, and the files.
+
+        Raises:
+            ExternalServiceError: the layout cannot be read or written.
+        """
+        with storage_errors(self.root), self._lock():
+            images, files = choose()
+            if images:
+                self._write("index.json", self.index().without(images).encode())
+            for digest in images:  # what only a manifest leads to is removed after it, by ``files``
+                remove(self.blob(digest))
+            _sync(self._blobs)
+            for path in files:
+                remove(path)
 
     def index(self) -> Index:
         """Return the names of the images; none if the layout is new.
@@ -152,7 +150,8 @@ class OciLayout:
         return has_sha256(self.blob(digest), digest.removeprefix("sha256:"))
 
     def _write(self, name: str, content: bytes) -> None:
-        with _staged(self._staging) as staged:
+        with staging_folder(self._staging) as staging:
+            staged = staging / name
             with open(staged, "xb", opener=open_file) as file:
                 file.write(content)
             _sync(staged)
@@ -191,31 +190,17 @@ class AddedBlobs:
         """
         hasher = hashlib.sha256()
         size = 0
-        with storage_errors(self._root), _staged(self._staging) as staged:
-            with open(staged, "xb", opener=open_file) as file:
+        staged = self._staging / str(len(self.staged))
+        with storage_errors(self._root):
+            with open(staged, "wb", opener=open_file) as file:
                 for chunk in chunks:
                     hasher.update(chunk)
                     size += len(chunk)
                     file.write(chunk)
             make_read_only(staged)
             _sync(staged)
-            self.staged[hasher.hexdigest()] = staged.rename(self._staging / f"{staged.name}.blob")
+        self.staged[hasher.hexdigest()] = staged
         return Descriptor(media_type=media_type, digest=f"sha256:{hasher.hexdigest()}", size=size)
-
-    def discard(self) -> None:
-        """Remove what did not become part of the layout."""
-        for staged in self.staged.values():
-            staged.unlink(missing_ok=True)
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """Give a path to write at that is gone afterwards, unless it was renamed."""
-    staged = folder / uuid4().hex
-    try:
-        yield staged
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -21,8 +21,9 @@ from deployledger.adapters.oci.inspection import Inspection
 from deployledger.adapters.oci.layers import Layer, layers_of, model_files
 from deployledger.adapters.oci.layout import AddedBlobs, OciLayout
 from deployledger.domain.ports import PackageRequest
-from deployledger.domain.stored import Stored
+from deployledger.domain.stored import Decide, Kind, Stored, Verdict
 from deployledger.domain.values import Image
+from deployledger.service.disk_space import check_room
 
 
 class OciLayoutRegistry:
@@ -63,27 +64,53 @@ class OciLayoutRegistry:
         """
         return await asyncio.to_thread(self._stored, read)
 
+    async def free(self, decide: Decide, user: str) -> None:
+        """Free images, blobs of no image, and what killed processes left; see `FreesFiles`.
+
+        Raises:
+            ExternalServiceError: the index is damaged (``artifact_damaged``), or the layout cannot be
+                written (``storage_failed``).
+        """
+        await asyncio.to_thread(self._free, decide)
+
     def _stored(self, read: bool) -> list[Stored]:
         with storage_errors(self._layout.root):
             return Inspection(self._layout, read=read).run()
 
+    def _free(self, decide: Decide) -> None:
+        root = self._layout.root
+        if not root.is_dir():
+            return
+        self._layout.prepare()
+
+        def choose() -> tuple[set[str], list[Path]]:
+            inspection = Inspection(self._layout, read=False)
+            stored = inspection.run()
+            decided = zip(stored, decide(stored), strict=True)
+            freed = [each for each, verdict in decided if verdict is Verdict.FREE]
+            images = {each.digest for each in freed if each.kind is Kind.IMAGE}
+            files = [Path(each.path) for each in freed if each.kind is not Kind.IMAGE]
+            return images, [*inspection.parts_of(images), *files]
+
+        self._layout.free(choose)
+
     def _build(self, request: PackageRequest) -> Image:
         files = model_files(request.model_path)
         self._layout.prepare()
+        with storage_errors(self._layout.root):
+            check_room(self._layout.root, sum(file.size for file in files))
         packed: list[FileEntry] = []
         with self._layout.adding() as added:
             layers = [_add_layer(added, layer, packed) for layer in layers_of(files)]
             found = tree_digest(encode_listing(packed))
             if found != request.artifact.digest:
                 raise model_damaged(request.model_path, request.artifact.digest, found)
-        diff_ids = [layer.digest for layer in layers]  # a layer is not compressed, so that both are the same
-        config = self._layout.add_blob(
-            [ModelConfig(modelfs=ModelFiles(diff_ids=diff_ids)).encode()], MODEL_CONFIG
-        )
-        manifest = self._layout.add_blob(
-            [Manifest(artifact_type=MODEL, config=config, layers=layers).encode()], MANIFEST
-        )
-        self._layout.tag(f"{request.deployment_name}-r{request.revision}", manifest)
+            diff_ids = [layer.digest for layer in layers]  # not compressed, so that both are the same
+            config = added.add([ModelConfig(modelfs=ModelFiles(diff_ids=diff_ids)).encode()], MODEL_CONFIG)
+            manifest = added.add(
+                [Manifest(artifact_type=MODEL, config=config, layers=layers).encode()], MANIFEST
+            )
+            self._layout.publish(added, f"{request.deployment_name}-r{request.revision}", manifest)
         return Image(
             reference=f"oci:{self._layout.root.resolve()}@{manifest.digest}",
             digest=manifest.digest,

@@ -6,6 +6,7 @@ either: that is done here, right before it starts.
 """
 
 import argparse
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,6 +14,9 @@ import sys
 import threading
 
 from deployledger.adapters.model_files.checking import DAMAGED_STATUS, ModelDamagedError, ModelFiles
+
+_PR_CAPBSET_DROP = 24  # linux/prctl.h
+_CAP_DAC_OVERRIDE = 1  # linux/capability.h
 
 
 def main() -> int:
@@ -37,8 +41,18 @@ def main() -> int:
         except ModelDamagedError as error:
             sys.stdout.write(f"{error}\n")
             return DAMAGED_STATUS
+    _lose_the_right_to_write_read_only_files()
     status = subprocess.run(arguments.command, check=False).returncode
     return status if status >= 0 else 128 - status
+
+
+def _lose_the_right_to_write_read_only_files() -> None:
+    """Let what is started respect the modes of files also as root: a model may be links to the stored one.
+
+    With `CAP_DAC_OVERRIDE` out of the bounding set no program that is executed has it (capabilities(7)).
+    """
+    if sys.platform == "linux" and os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, 0, 0, 0)
 
 
 def _kill_group_at_eof(descriptor: int) -> None:

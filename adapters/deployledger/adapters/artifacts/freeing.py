@@ -1,0 +1,71 @@
+"""Removes models from the store, in an order that leaves no half of one."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from deployledger.adapters.artifacts.blobs import Blobs
+from deployledger.adapters.artifacts.publishing import sync_folder
+from deployledger.adapters.artifacts.users import Users
+from deployledger.adapters.model_files.listing import decode_listing, tree_digest
+from deployledger.adapters.model_files.reading import read_stored
+from deployledger.domain.stored import Kind, Stored, Verdict
+from deployledger.service.staging import remove
+
+
+class Freeing:
+    """Does what was decided. Whoever calls it holds the lock of the store.
+
+    Args:
+        user: the event log that decided.
+    """
+
+    def __init__(self, blobs: Blobs, listings: Path, folders: Path, users: Users, user: str) -> None:
+        self._blobs = blobs
+        self._listings = listings
+        self._folders = folders
+        self._users = users
+        self._user = user
+
+    def run(self, decided: Iterable[tuple[Stored, Verdict]]) -> None:
+        """Remove what is to be freed, and note which of the models the log uses."""
+        freed: list[str] = []
+        for stored, verdict in decided:
+            if stored.kind is Kind.MODEL:
+                self._note(stored.digest, verdict)
+                if verdict is Verdict.FREE:
+                    freed.append(stored.digest.removeprefix("sha256:"))
+            elif verdict is Verdict.FREE:
+                remove(Path(stored.path))
+        self._remove_models(freed)
+
+    def _note(self, digest: str, verdict: Verdict) -> None:
+        match verdict:
+            case Verdict.KEEP:
+                self._users.note(self._user, digest)
+            case Verdict.LATER:
+                self._users.mark(self._user, digest)
+            case Verdict.LEAVE | Verdict.FREE:
+                self._users.forget(self._user, digest)
+
+    def _remove_models(self, names: Sequence[str]) -> None:
+        files = {sha256 for name in names for sha256 in self._files(name) or ()}
+        for name in names:
+            (self._listings / name).unlink()
+        if names:
+            sync_folder(self._listings)  # a model that a power failure brings back has all of its files
+        for name in names:
+            remove(self._folders / name)
+        others = [self._files(listing.name) for listing in self._listings.iterdir()]
+        if None in others:
+            return  # nobody knows what the files of a damaged listing are until it is mended
+        for sha256 in files.difference(*filter(None, others)):
+            remove(self._blobs.path(sha256))
+
+    def _files(self, name: str) -> set[str] | None:
+        """Return the files of a listing; None if it is damaged."""
+        try:
+            listing = read_stored(self._listings / name)
+            entries = decode_listing(listing)
+        except (OSError, ValueError):
+            return None
+        return {entry.sha256 for entry in entries} if tree_digest(listing) == f"sha256:{name}" else None

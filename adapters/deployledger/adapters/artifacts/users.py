@@ -1,0 +1,64 @@
+"""Which event logs use which models of a store: an empty file for each pair."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from deployledger.service.private_files import make_file, make_folder
+
+_MARK = ".unneeded"
+
+
+class Users:
+    """The files of one store. Whoever changes them holds the lock of the store.
+
+    A log is noted as the user of a model before it records that it has it. So the models that a log neither
+    records as needed, nor is about to record, are those that it marked and nobody noted again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def note(self, user: str, digest: str) -> None:
+        """Take note that a log uses a model.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = self._path(user, digest)
+        make_folder(path.parent)
+        make_file(path)
+        _marked(path).unlink(missing_ok=True)
+
+    def mark(self, user: str, digest: str) -> None:
+        """Take note that a log does not need a model, unless it is noted again."""
+        path = self._path(user, digest)
+        make_folder(path.parent)
+        make_file(_marked(path))
+        path.unlink(missing_ok=True)
+
+    def forget(self, user: str, digest: str) -> None:
+        """Take note that a log does not use a model."""
+        path = self._path(user, digest)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink(missing_ok=True)
+            _marked(path).unlink(missing_ok=True)
+
+    def of(self, digest: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the logs that use a model, and those that marked it."""
+        logs = list(self._logs())
+        return (
+            tuple(log for log in logs if self._path(log, digest).exists()),
+            tuple(log for log in logs if _marked(self._path(log, digest)).exists()),
+        )
+
+    def _logs(self) -> Iterator[str]:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            yield from sorted(path.name for path in self._folder.iterdir())
+
+    def _path(self, user: str, digest: str) -> Path:
+        return self._folder / user / digest.removeprefix("sha256:")
+
+
+def _marked(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_MARK}")

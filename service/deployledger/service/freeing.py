@@ -1,0 +1,289 @@
+"""Which stored files no deployment needs any more, and freeing them."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.ports import OrchestratorClientInterface
+from deployledger.domain.stored import File, FreesFiles, KeepsFiles, Kind, Stored, Verdict
+from deployledger.service.stored_files import Recorded, StoredFiles
+
+_UNNEEDED = "no deployment needs it"
+
+
+@dataclass(frozen=True)
+class KeepRules:
+    """What is kept besides the newest and the serving revision of each deployment.
+
+    Attributes:
+        revisions: how many earlier revisions of each deployment.
+        time: for how long revisions that were replaced, and damaged files that were set aside.
+    """
+
+    revisions: int = 3
+    time: timedelta = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What becomes of something stored.
+
+    Attributes:
+        reason: why, as a clause.
+    """
+
+    files: StoredFiles
+    verdict: Verdict
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON value."""
+        return {
+            **self.files.to_json(),
+            "verdict": self.verdict.name.lower(),
+            "reason": self.reason,
+            "disk_bytes": sum(self.files.stored.files.values()),
+        }
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What was freed, or would be.
+
+    Attributes:
+        decided: what became of everything that is stored.
+        is_plan: whether nothing was changed.
+    """
+
+    decided: tuple[Decided, ...]
+    is_plan: bool
+
+    @property
+    def freed(self) -> list[Decided]:
+        """Return what was freed, or would be."""
+        return [each for each in self.decided if each.verdict is Verdict.FREE]
+
+    @property
+    def left(self) -> list[Decided]:
+        """Return what this event log does not need, but somebody else may."""
+        return [each for each in self.decided if each.verdict in (Verdict.LEAVE, Verdict.LATER)]
+
+    @property
+    def freed_files(self) -> dict[File, int]:
+        """Return the files of which no name is left, and how many bytes each took on the disk."""
+        kept = {
+            file
+            for each in self.decided
+            if each.verdict is not Verdict.FREE
+            for file in each.files.stored.files
+        }
+        return {
+            file: size
+            for each in self.freed
+            for file, size in each.files.stored.files.items()
+            if file not in kept
+        }
+
+    @property
+    def freed_bytes(self) -> int:
+        """Return how many bytes on the disk that is."""
+        return sum(self.freed_files.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON value."""
+        return {
+            "dry_run": self.is_plan,
+            "freed_bytes": self.freed_bytes,
+            "freed": [each.to_json() for each in self.freed],
+            "left": [each.to_json() for each in self.left],
+        }
+
+
+def log_id(log: EventLog) -> str:
+    """Return what tells an event log from every other one, wherever it is moved: the id of its first event.
+
+    A log without events has none, and gives an empty text.
+    """
+    for page in log.records(after=0, until=1):
+        for record in page:
+            return record.event_id.hex()
+    return ""
+
+
+class Freeing:
+    """One look at what is stored, and decision on it, by what the log says at that moment.
+
+    Args:
+        user: the id of the log.
+        orchestrator: the name of the orchestrator of this machine.
+        now: the clock.
+    """
+
+    def __init__(
+        self, log: EventLog, *, rules: KeepRules, user: str, orchestrator: str, now: Callable[[], datetime]
+    ) -> None:
+        self._log = log
+        self._rules = rules
+        self._user = user
+        self._orchestrator = orchestrator
+        self._now = now
+        self._recorded = Recorded()
+        self._models: dict[str, Stored] = {}
+        self._has_strangers = False
+        self._decided: list[Decided] = []
+
+    async def run(
+        self, clients: Sequence[object], orchestrator: OrchestratorClientInterface, *, dry_run: bool
+    ) -> Freed:
+        """Free what nobody needs, or find out what that is.
+
+        Images go before the models in them: the models know which logs use them.
+
+        Raises:
+            MachineLearningServiceError: if something cannot be read or removed.
+        """
+        keepers = [client for client in clients if isinstance(client, KeepsFiles)]
+        found = [(keeper, await keeper.stored(read=False)) for keeper in keepers]
+        provisioned = set(await orchestrator.provisioned())
+        await asyncio.to_thread(self._recorded.catch_up, self._log)
+        self._has_strangers = not self._recorded.deployments.keys() >= provisioned
+        self._look([each for _, stored in found for each in stored])
+        for keeper, stored in reversed(found):
+            if dry_run or not isinstance(keeper, FreesFiles):
+                await asyncio.to_thread(self.decide, stored)
+            else:
+                await keeper.free(self.decide, self._user)
+        if not dry_run:
+            for deployment_id in provisioned:
+                if self._is_deleted(deployment_id):
+                    await orchestrator.prune(deployment_id, None)
+        return Freed(tuple(reversed(self._decided)), dry_run)
+
+    def decide(self, stored: Sequence[Stored]) -> list[Verdict]:
+        """Return what becomes of each; it is called while nothing is added to what it is about.
+
+        So whatever a step stored before is either recorded by now, or its model has this log as a user.
+        """
+        self._recorded.catch_up(self._log)
+        self._look(stored)
+        decided = list(self._decisions(stored))
+        self._decided += decided
+        return [each.verdict for each in decided]
+
+    def _look(self, stored: Sequence[Stored]) -> None:
+        """Note the models, and whether another log uses this home too."""
+        for each in stored:
+            if each.kind is Kind.MODEL:
+                self._models[each.digest] = each
+                self._has_strangers |= not {*each.users, *each.marked_by} <= {self._user}
+            elif each.kind is Kind.IMAGE:
+                self._has_strangers |= not self._recorded.requested.issuperset(each.names)
+
+    def _decisions(self, stored: Sequence[Stored]) -> Iterator[Decided]:
+        needed = self._needed()
+        is_damaged = any(
+            each.damage and (each.kind is Kind.IMAGE_INDEX or each.file_count is None)
+            for each in stored
+            if each.kind in (Kind.IMAGE_INDEX, Kind.MODEL)
+        )
+        for each in stored:
+            uses = self._recorded.uses(each)
+            reason = next(
+                (needed[key] for use in uses if (key := (use.deployment_id, use.revision)) in needed), ""
+            )
+            match each.kind:
+                case _ if reason:
+                    verdict = Verdict.KEEP
+                case Kind.MODEL:
+                    verdict, reason = self._model(each, is_known=bool(uses))
+                case Kind.IMAGE:
+                    verdict, reason = self._image(each, needed, is_damaged=is_damaged)
+                case Kind.UNUSED_FILE:
+                    verdict, reason = Verdict.FREE, "it is part of no model or image"
+                    if is_damaged or each.users:
+                        verdict, reason = Verdict.LEAVE, "what it is part of cannot be read"
+                case Kind.DAMAGED_FILE:
+                    verdict, reason = Verdict.FREE, "it was damaged, and set aside long ago"
+                    if each.changed_at is not None and self._now() - each.changed_at < self._rules.time:
+                        verdict, reason = Verdict.KEEP, "it was set aside recently"
+                case Kind.EXTRACTED_MODEL:
+                    verdict, reason = Verdict.LEAVE, "its deployment is not in this event log"
+                    if each.deployment_id and self._is_deleted(each.deployment_id):
+                        verdict, reason = Verdict.FREE, "its deployment was deleted"
+                    elif each.deployment_id in self._recorded.deployments:
+                        verdict, reason = Verdict.KEEP, "its orchestrator removes it"
+                case _:
+                    verdict, reason = Verdict.KEEP, "it names the images"
+            yield Decided(StoredFiles(each, uses), verdict, reason)
+
+    def _model(self, model: Stored, *, is_known: bool) -> tuple[Verdict, str]:
+        is_ours = self._user in (*model.users, *model.marked_by)
+        if set(model.users) - {self._user}:
+            return Verdict.LEAVE, "another event log uses it"
+        if not is_known and not is_ours:
+            return Verdict.LEAVE, "it is not in this event log"
+        if not is_ours and self._has_strangers:
+            return Verdict.LEAVE, "another event log that uses this home may use it"
+        if self._user in model.users and self._is_fetching():
+            return Verdict.LATER, "it may have just been fetched; the next `gc` frees it if it was not"
+        return Verdict.FREE, _UNNEEDED
+
+    def _image(
+        self, image: Stored, needed: Mapping[tuple[UUID, int], str], *, is_damaged: bool
+    ) -> tuple[Verdict, str]:
+        if is_damaged:
+            return Verdict.LEAVE, "the index of images is damaged"
+        if not self._recorded.requested.issuperset(image.names):
+            return Verdict.LEAVE, "it has a name that is not in this event log"
+        digests = {
+            artifact.digest
+            for deployment in self._recorded.deployments.values()
+            for revision, built in deployment.images.items()
+            if built.digest == image.digest and (artifact := deployment.artifacts.get(revision)) is not None
+        }
+        if any(
+            self._recorded.deployments[deployment_id].artifacts[revision].digest in digests
+            for deployment_id, revision in needed
+            if revision in self._recorded.deployments[deployment_id].artifacts
+        ):
+            return Verdict.KEEP, "it is of a model that is needed"
+        models = [self._models[digest] for digest in digests if digest in self._models]
+        if any(set(model.users) - {self._user} for model in models):
+            return Verdict.LEAVE, "another event log uses its model"
+        if self._has_strangers and not any(self._user in (*it.users, *it.marked_by) for it in models):
+            return Verdict.LEAVE, "another event log that uses this home may use it"
+        if not digests and not image.names:
+            return Verdict.LEAVE, "it is not in this event log"
+        return Verdict.FREE, _UNNEEDED
+
+    def _needed(self) -> dict[tuple[UUID, int], str]:
+        """Return the revisions that are kept, and why."""
+        needed: dict[tuple[UUID, int], str] = {}
+        now = self._now()
+        for key, deployment in self._recorded.deployments.items():
+            if deployment.is_deleted:
+                continue
+            current = {deployment.newest: "it is of the newest revision"}
+            if deployment.serving is not None:
+                current[deployment.serving] = "it serves"
+            earlier = sorted(deployment.artifacts.keys() - current, reverse=True)
+            for number, revision in enumerate(earlier):
+                ended = deployment.ended.get(revision)
+                if number < self._rules.revisions or (ended is not None and now - ended < self._rules.time):
+                    needed[key, revision] = "it is kept for a rollback"
+            needed.update({(key, revision): reason for revision, reason in current.items()})
+        return needed
+
+    def _is_fetching(self) -> bool:
+        return any(
+            deployment.is_fetching and deployment.orchestrator == self._orchestrator
+            for deployment in self._recorded.deployments.values()
+        )
+
+    def _is_deleted(self, deployment_id: UUID) -> bool:
+        deployment = self._recorded.deployments.get(deployment_id)
+        return deployment is not None and deployment.is_deleted

@@ -1,0 +1,349 @@
+"""Freeing what no deployment needs: what goes, what stays, and what it means for steps in progress."""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.adapters.artifacts import LocalArtifactStore
+from deployledger.adapters.mlflow import MlflowModelRegistryClient
+from deployledger.adapters.oci import OciLayoutRegistry
+from deployledger.domain.stored import Kind, Verdict
+from deployledger.service.freeing import Freed
+from tests.adapters.files import rot
+from tests.domain.given import request
+from tests.service.test_rotten_bytes import FILES, Extracting, Setting, blob, setting, write
+
+__all__ = ["setting"]
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """Return one kind of database: the files are the same on all."""
+    return f"sqlite:///{tmp_path / 'events.db'}"
+
+
+@pytest.fixture(autouse=True)
+def keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEPLOYLEDGER_GC_KEEP_REVISIONS", "0")
+    monkeypatch.setenv("DEPLOYLEDGER_GC_KEEP_DAYS", "0")
+
+
+def kinds(freed: Freed) -> list[str]:
+    return sorted(each.files.stored.kind.value for each in freed.freed)
+
+
+def files(setting: Setting) -> set[str]:
+    """Return every file of models and images."""
+    return {
+        str(path.relative_to(setting.home))
+        for top in ("artifacts/blobs", "artifacts/listings", "artifacts/folders", "images/blobs")
+        for path in (setting.home / top).rglob("*")
+        if path.is_file()
+    }
+
+
+async def deleted(service: MLModelDeploymentService, setting: Setting, name: str = "iris") -> None:
+    answer = await setting.deployed(service, name)
+    await service.delete_deployment(answer.deployment_id)
+    await service.wait_for_deployment(answer.deployment_id, timeout=10)
+
+
+async def undamaged(service: MLModelDeploymentService) -> bool:
+    return not any(finding.is_problem for finding in await service.verify_artifacts())
+
+
+async def test_nothing_is_left_of_a_deleted_deployment(setting: Setting) -> None:
+    service = setting.service()
+    await deleted(service, setting)
+    before = files(setting)
+    plan = await service.free_artifacts(dry_run=True)
+    assert files(setting) == before
+    freed = await service.free_artifacts()
+    assert kinds(freed) == kinds(plan) == ["image", "model"]
+    assert freed.freed_bytes == plan.freed_bytes > sum(map(len, FILES.values()))
+    assert files(setting) == set()
+    assert await undamaged(service)
+    assert not (await service.free_artifacts()).freed
+
+
+async def test_the_log_of_either_database_says_what_is_needed(
+    empty_postgres_url: str, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPLOYLEDGER_CREATE_SCHEMA", "true")
+    setting._open = lambda *clients, **options: MLModelDeploymentService(
+        *clients, database_url=empty_postgres_url, **options
+    )
+    async with setting.service() as service:
+        answer = await setting.deployed(service)
+        await setting.updated(service, answer.deployment_id)
+        assert kinds(await service.free_artifacts()) == ["image", "model"]
+        assert setting.stored(b"another model")
+        await service.delete_deployment(answer.deployment_id)
+        await service.wait_for_deployment(answer.deployment_id, timeout=10)
+        await service.free_artifacts()
+        assert files(setting) == set()
+
+
+async def test_what_serves_and_what_others_share_stays(setting: Setting) -> None:
+    service = setting.service()
+    answer = await setting.deployed(service)
+    await deleted(service, setting, "other")
+    assert not (await service.free_artifacts()).freed
+    await setting.updated(service, answer.deployment_id)
+    assert kinds(await service.free_artifacts()) == ["image", "model"]
+    assert setting.stored(FILES["model.onnx"]) == []
+    assert await setting_serves(setting, service, b"another model")
+
+
+async def setting_serves(setting: Setting, service: MLModelDeploymentService, content: bytes) -> bool:
+    return await undamaged(service) and setting.orchestrator.serves["model.onnx"] == content
+
+
+@pytest.mark.parametrize(
+    ("revisions", "days", "kept"),
+    [("1", "0", ["r2", "r3"]), ("0", "1", ["r1", "r2", "r3"]), ("0", "0", ["r3"])],
+)
+async def test_the_settings_say_which_revisions_stay_ready_for_a_rollback(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, revisions: str, days: str, kept: list[str]
+) -> None:
+    monkeypatch.setenv("DEPLOYLEDGER_GC_KEEP_REVISIONS", revisions)
+    monkeypatch.setenv("DEPLOYLEDGER_GC_KEEP_DAYS", days)
+    service = setting.service()
+    answer = await setting.deployed(service)
+    for number in (2, 3):
+        write(setting.source, {"model.onnx": f"model {number}".encode()})
+        await service.update_deployment(answer.deployment_id, request(model_uri=str(setting.source)))
+        await service.wait_for_deployment(answer.deployment_id, timeout=10)
+    await service.free_artifacts()
+    models = [each for each in await service.list_artifacts() if each.stored.kind is Kind.MODEL]
+    assert sorted(f"r{use.revision}" for each in models for use in each.used_by) == kept
+
+
+async def test_a_rollback_to_a_freed_revision_fetches_it_again(setting: Setting) -> None:
+    service = setting.service()
+    answer = await setting.deployed(service)
+    await setting.updated(service, answer.deployment_id)
+    await service.free_artifacts()
+    assert (await setting.rolled_back(service, answer.deployment_id)).status == "active"
+    assert setting.orchestrator.serves == FILES
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+async def test_a_rollback_to_freed_bytes_that_are_gone_names_gc_and_the_source(
+    setting: Setting, is_changed: bool
+) -> None:
+    service = setting.service()
+    answer = await setting.deployed(service)
+    await setting.updated(service, answer.deployment_id)
+    await service.free_artifacts()
+    shutil.rmtree(setting.source)
+    if is_changed:
+        write(setting.source, {"model.onnx": b"changed"})
+    status = await setting.rolled_back(service, answer.deployment_id)
+    assert status.status == "failed"
+    assert status.deployed_model_version
+    assert "deployledger gc" in status.message
+    assert str(setting.source) in status.message
+    assert "'iris'" in status.message
+
+
+async def test_a_model_that_was_just_stored_is_not_freed_before_it_is_recorded(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = setting.service()
+    await deleted(service, setting)
+    stored, go_on = asyncio.Event(), asyncio.Event()
+    add = LocalArtifactStore.add
+
+    async def held(*arguments: Any, **options: Any) -> Any:
+        artifact = await add(*arguments, **options)
+        loop.call_soon_threadsafe(stored.set)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(go_on.wait(), loop))
+        return artifact
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(LocalArtifactStore, "add", held)
+    answer = await service.deploy_model(request(model_uri=str(setting.source), deployment_name="again"))
+    await stored.wait()
+    freed = await service.free_artifacts()
+    assert "model" not in kinds(freed)
+    assert Verdict.LATER in {each.verdict for each in freed.left}
+    shutil.rmtree(setting.source)  # it cannot be fetched again
+    go_on.set()
+    assert (await service.wait_for_deployment(answer.deployment_id, timeout=10)).status == "active"
+    assert setting.orchestrator.serves == FILES
+    await service.delete_deployment(answer.deployment_id)
+    await service.wait_for_deployment(answer.deployment_id, timeout=10)
+    await service.free_artifacts()
+    assert files(setting) == set()
+
+
+async def test_a_model_that_a_killed_fetch_stored_is_freed_the_next_time(setting: Setting) -> None:
+    service = setting.service()
+    await setting.deployed(service)
+    user = await asyncio.to_thread(service._pipeline.log_id)
+    other = setting.source.with_name("unrecorded")
+    write(other, {"model.onnx": b"unrecorded"})
+    await LocalArtifactStore(setting.home / "artifacts").add(other, resolved_uri=str(other), user=user)
+    assert kinds(await service.free_artifacts()) == ["model"]
+    assert await undamaged(service)
+
+
+def other_log(setting: Setting, tmp_path: Path) -> MLModelDeploymentService:
+    return MLModelDeploymentService(
+        MlflowModelRegistryClient(),
+        OciLayoutRegistry(setting.home / "images"),
+        Extracting(tmp_path / "extracted by others"),
+        database_url=f"sqlite:///{tmp_path / 'other.db'}",
+    )
+
+
+@pytest.mark.parametrize("is_earlier", [False, True])
+async def test_a_home_that_two_logs_share_keeps_what_the_other_one_needs(
+    setting: Setting, tmp_path: Path, is_earlier: bool
+) -> None:
+    service, other = setting.service(), other_log(setting, tmp_path)
+    try:
+        theirs = await setting.deployed(other, "theirs")
+        await setting.updated(other, theirs.deployment_id, "theirs")
+        await deleted(service, setting)
+        if is_earlier:  # no earlier version noted who uses what
+            shutil.rmtree(setting.home / "artifacts/users")
+        freed = await service.free_artifacts()
+        assert freed.freed == []
+        assert {each.files.stored.kind for each in freed.left} == {Kind.MODEL, Kind.IMAGE}
+        shutil.rmtree(setting.source)
+        assert (await setting.rolled_back(other, theirs.deployment_id)).status == "active"
+    finally:
+        await other.close()
+
+
+async def test_each_log_of_a_shared_home_frees_its_own(setting: Setting, tmp_path: Path) -> None:
+    service, other = setting.service(), other_log(setting, tmp_path)
+    try:
+        await deleted(other, setting, "theirs")
+        write(setting.source, {"model.onnx": b"ours"})
+        await deleted(service, setting, "ours")
+        assert kinds(await service.free_artifacts()) == ["image", "model"]
+        assert setting.stored(b"ours") == []
+        assert kinds(await other.free_artifacts()) == ["image", "model"]
+        assert files(setting) == {name for name in files(setting) if "readme" in name}
+    finally:
+        await other.close()
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", range(8))
+async def test_being_killed_while_freeing_leaves_what_can_be_freed(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    from deployledger.adapters.artifacts import freeing
+    from deployledger.adapters.oci import layout
+
+    service = setting.service()
+    await deleted(service, setting)
+    keeps = await setting.deployed(service, "keeps")
+    await setting.updated(service, keeps.deployment_id, "keeps")
+    left = [step]
+
+    def counted(remove: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any, **options: Any) -> Any:
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            return remove(*arguments, **options)
+
+        return counting
+
+    with monkeypatch.context() as patched:
+        for module, name in (
+            (freeing, "remove"),
+            (freeing, "sync_folder"),
+            (layout, "remove"),
+            (layout, "_sync"),
+        ):
+            patched.setattr(module, name, counted(getattr(module, name)))
+        with pytest.raises(Killed):
+            await service.free_artifacts()
+    assert await undamaged(service)
+    await service.free_artifacts()
+    assert setting.stored(FILES["model.onnx"]) == []
+    assert setting.stored(b"another model") != []
+    assert await undamaged(service)
+    assert (await setting.rolled_back(service, keeps.deployment_id)).status == "active"
+
+
+async def test_damaged_files_that_were_set_aside_are_freed_after_the_days_that_are_set(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPLOYLEDGER_GC_KEEP_DAYS", "1")
+    service = setting.service()
+    await setting.deployed(service)
+    rot(blob(setting))
+    await setting.deployed(service, "other")
+    assert kinds(await service.free_artifacts()) == []
+    monkeypatch.setenv("DEPLOYLEDGER_GC_KEEP_DAYS", "0")
+    assert kinds(await setting.service().free_artifacts()) == ["damaged_file"]
+    assert list((setting.home / "artifacts/damaged").iterdir()) == []
+
+
+async def test_nothing_is_freed_of_what_a_damaged_listing_may_list(setting: Setting) -> None:
+    service = setting.service()
+    await setting.deployed(service)
+    rot(next((setting.home / "artifacts/listings/sha256").iterdir()))
+    assert kinds(await service.free_artifacts()) == []
+    assert setting.stored(FILES["model.onnx"])
+
+
+async def test_images_that_other_tools_put_into_the_layout_stay(setting: Setting) -> None:
+    import hashlib
+    import json
+
+    service = setting.service()
+    await deleted(service, setting)
+    layer, manifest = b"a layer of somebody", json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+    blobs = setting.home / "images/blobs/sha256"
+    for content in (layer, manifest):
+        (blobs / hashlib.sha256(content).hexdigest()).write_bytes(content)
+    index = json.loads((setting.home / "images/index.json").read_text())
+    index["manifests"].append(
+        {
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+            "size": len(manifest),
+            "annotations": {"org.opencontainers.image.ref.name": "theirs"},
+        }
+    )
+    (setting.home / "images/index.json").write_text(json.dumps(index))
+    await service.free_artifacts()
+    assert {path.read_bytes() for path in blobs.iterdir()} >= {layer, manifest}
+    left = json.loads((setting.home / "images/index.json").read_text())["manifests"]
+    assert [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in left] == ["theirs"]
+
+
+async def test_disk_usage_tells_own_files_from_shared_ones_and_what_can_be_freed(setting: Setting) -> None:
+    service = setting.service()
+    await setting.deployed(service)
+    await deleted(service, setting, "gone")
+    write(setting.source, {"model.onnx": b"m" * 100_000})
+    await deleted(service, setting, "alone")
+    usage = await service.disk_usage()
+    of = {each.deployment_name: each for each in usage.deployments}
+    assert of["iris"].own_bytes == 0
+    assert of["iris"].shared_bytes == of["gone"].shared_bytes - 0 > 0
+    assert of["iris"].freeable_bytes == of["gone"].freeable_bytes == 0
+    assert of["alone"].freeable_bytes >= 200_000
+    assert usage.freeable_bytes == of["alone"].freeable_bytes
+    assert usage.free_bytes > 0
+    assert usage.disk_bytes == sum(kind.disk_bytes for kind in usage.kinds)
+    assert {"models", "images"} <= {kind.kind for kind in usage.kinds}
+    await service.free_artifacts()
+    assert (await service.disk_usage()).freeable_bytes == 0
