@@ -14,6 +14,7 @@ from deployledger.adapters.cli import (
     clock_command,
     completion,
     deployment_commands,
+    disk_commands,
     evidence_commands,
     log_commands,
     past_commands,
@@ -189,6 +190,8 @@ _COMMANDS: dict[str, tuple[Callable[..., None] | Commands, ...]] = {
         projection_commands.projections,
         artifact_commands.artifacts,
         completion.completion,
+        disk_commands.df,
+        disk_commands.gc,
     ),
 }
 """The commands by what they are for, in the order in which help has them."""

@@ -289,7 +289,7 @@ def stored_files_table(files: "Sequence[StoredFiles]") -> Group:
             it.stored.kind.replace("_", " "),
             it.stored.digest.removeprefix("sha256:")[:_DIGEST_LETTERS] or "-",
             units.size(it.stored.size_bytes),
-            Text("path below", style="dim") if _has_path_alone(it) else _used_by(it),
+            Text("path below", style="dim") if _has_path_alone(it) else used_by(it),
             style="red" if it.stored.damage else None,
         )
     paths = [
@@ -306,7 +306,8 @@ def _has_path_alone(files: "StoredFiles") -> bool:
     return files.stored.digest == "" and files.stored.deployment_id is None
 
 
-def _used_by(files: "StoredFiles") -> Text:
+def used_by(files: "StoredFiles") -> Text:
+    """Return which revisions use something that is stored."""
     uses = [
         f"{use.deployment_name} r{use.revision}{' (serves)' if use.serves else ''}"
         for use in files.used_by
