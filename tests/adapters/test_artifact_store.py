@@ -577,3 +577,37 @@ async def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert int(out.split()[-1]) < 32 * 1024  # kibibytes
+
+
+def onnx_with_weights_in(location: str) -> bytes:
+    """Return an ONNX model with one initializer that is in another file, encoded by hand (protobuf)."""
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    entry = field(1, b"location") + field(2, location.encode())
+    offset = field(1, b"offset") + field(2, b"0")
+    initializer = bytes([0x10, 1]) + field(8, b"W") + field(13, entry) + field(13, offset)
+    return bytes([0x08, 8]) + field(7, field(2, b"graph") + field(5, initializer))
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_an_onnx_file_without_its_weights_is_refused_and_names_the_folder(
+    store: LocalArtifactStore, tmp_path: Path, is_there: bool
+) -> None:
+    model = write_tree(tmp_path / "ext", {"model.onnx": onnx_with_weights_in("model.onnx.data")})
+    if is_there:
+        write_tree(model, {"model.onnx.data": b"weights"})
+    error = await refusal(store, model / "model.onnx")
+    assert error.reason is FailureReason.MODEL_INVALID
+    assert "model.onnx.data" in error.message
+    assert (str(model) in error.hint) is is_there
+    assert await add(store, model)
+
+
+@pytest.mark.parametrize("content", [b"x", b"\xff" * 30, b"\x3a\xff\x01", onnx_with_weights_in("w")[:-3]])
+async def test_a_file_that_is_no_onnx_model_is_left_to_who_loads_it(
+    store: LocalArtifactStore, tmp_path: Path, content: bytes
+) -> None:
+    model = write_tree(tmp_path / "ext", {"model.onnx": content})
+    assert await add(store, model / "model.onnx")

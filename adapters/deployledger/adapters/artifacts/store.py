@@ -11,6 +11,7 @@ from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import fill, holds_exactly
 from deployledger.adapters.artifacts.freeing import Freeing
 from deployledger.adapters.artifacts.inspection import Inspection
+from deployledger.adapters.artifacts.onnx_weights import refuse_without_weights
 from deployledger.adapters.artifacts.publishing import locked, make_durable, sync_folder
 from deployledger.adapters.artifacts.refusals import changed, damaged, describe, refused, storage_errors
 from deployledger.adapters.artifacts.source import SourceFile, scan
@@ -207,6 +208,8 @@ class LocalArtifactStore:
     def _add(self, source: Path, user: str, take: bool) -> list[FileEntry]:
         files = scan(source)
         self._refuse_own_folder(source)
+        if not source.is_dir():
+            refuse_without_weights(files[0])
         check_size(sum(file.size for file in files), self._largest)
         with storage_errors(self._root):
             self._make_folders()
