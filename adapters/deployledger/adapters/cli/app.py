@@ -189,9 +189,9 @@ _COMMANDS: dict[str, tuple[Callable[..., None] | Commands, ...]] = {
         log_commands.log,
         projection_commands.projections,
         artifact_commands.artifacts,
-        completion.completion,
         disk_commands.df,
         disk_commands.gc,
+        completion.completion,
     ),
 }
 """The commands by what they are for, in the order in which help has them."""
