@@ -122,19 +122,20 @@ def test_the_status_at_a_moment(cli: CommandLine, history: list[dict[str, Any]],
 
 
 def test_the_card_says_of_which_moment_it_is(cli: CommandLine, history: list[dict[str, Any]]) -> None:
-    card = cli.run("status", "iris", "--as-of", "r1")
+    card = cli.run("status", "iris", "--as-of", "r1", "-o", "wide")
     assert f"r1 (position {history[3]['position']})" in card.stdout
     assert "Running" not in card.stdout
     assert card.stderr == ""
     assert all(line == line.rstrip() for line in card.stdout.splitlines())
-    updating = cli.run("status", "iris", "--as-of", str(history[4]["position"])).stdout
+    updating = cli.run("status", "iris", "--as-of", str(history[4]["position"]), "-o", "wide").stdout
     asked = [line.split() for line in updating.splitlines() if "equested by" in line]
     assert asked == [["Requested", "by", "ben"], ["Serving", "requested", "by", "ann"]]
 
 
 def test_times_that_are_shown_can_be_copied(cli: CommandLine, history: list[dict[str, Any]]) -> None:
     last = written(datetime.fromisoformat(history[3]["recorded_at"]))
-    for command in (("status", "iris", "--as-of", "r1"), ("log", "tail", "--deployment", "iris")):
+    wide = ("status", "iris", "--as-of", "r1", "-o", "wide")
+    for command in (wide, ("log", "tail", "--deployment", "iris")):
         assert last in cli.run(*command).stdout
     again = cli.json("list", "--as-of", last.replace("T", " ").replace("Z", " UTC"))
     assert again[0]["state"] == "active"
@@ -142,7 +143,7 @@ def test_times_that_are_shown_can_be_copied(cli: CommandLine, history: list[dict
 
 def test_a_job_of_the_past_is_not_taken_up(cli: CommandLine, history: list[dict[str, Any]]) -> None:
     done = cli.run("status", "iris", "--as-of", str(history[1]["position"]))
-    assert "Packaging the model." in done.stdout
+    assert "Revision 1: step 2 of 3" in done.stdout
     assert done.stderr == ""
 
 

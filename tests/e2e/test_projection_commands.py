@@ -380,7 +380,7 @@ def test_an_event_that_does_not_decode_is_parked(log: CommandLine) -> None:
     assert has == "1 deployment has events that could not be applied: `deployledger status iris` says why."
     assert may_be.startswith("Deployments may be missing or out of place: events could not be applied, from ")
     card = said(log.run("status", "iris"))
-    assert "Warning Not current: 1 later event could not be applied, from position 8 on." in card
+    assert "! Not current: 1 later event could not be applied, from position 8 on." in card
     checked = log.json("db", "check", exit_code=1)
     problems = [it["message"] for it in checked["findings"] if it["outcome"] == "problem"]
     assert [it.partition(" ")[0] for it in problems] == IN_ORDER

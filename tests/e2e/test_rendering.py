@@ -11,7 +11,6 @@ from rich.console import Console, RenderableType
 from deployledger.adapters.cli import units
 from deployledger.adapters.cli.rendering import (
     deployment_card,
-    deployments_table,
     problem_list,
     read_models_table,
     rule_difference_list,
@@ -38,31 +37,6 @@ def lines(shown: RenderableType, width: int = 80) -> list[str]:
     out = StringIO()
     Console(file=out, width=width).print(shown, crop=False)
     return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
-
-
-def test_the_end_of_a_model_is_shown() -> None:
-    now = datetime.now(UTC)
-    deployment = DeploymentStatusResponse.model_construct(
-        deployment_id=UUID(STREAM),
-        deployment_name="iris",
-        status="updating",
-        revision=2,
-        serving_revision=1,
-        endpoint_url="http://127.0.0.1:38881",
-        created_at=now,
-        model_uri="/home/ann/models/iris-v1.onnx",
-    )
-    *_, row = lines(deployments_table([deployment], now))
-    expected = " iris  updating  2 (1 serves)  http://127.0.0.1:38881  0s   68a00851  …-v1.onnx"
-    assert row == expected
-    *_, row = lines(deployments_table([deployment], now), 120)
-    assert row.endswith("  /home/ann/models/iris-v1.onnx")
-    heading, _, row = lines(deployments_table([deployment], now), 69)
-    assert heading.split() == ["NAME", "STATUS", "REV", "ENDPOINT", "AGE", "ID"]
-    assert row.endswith("  http://127.0.0.1:38881  0s   68a00851")
-    heading, _, row = lines(deployments_table([deployment], now), 60)
-    assert heading.split() == ["NAME", "STATUS", "REV", "AGE", "ID"], "no id and no name is cut"
-    assert row == " iris  updating  2 (1 serves)  0s   68a00851"
 
 
 def entry(**fields: Any) -> DeploymentHistoryEntry:

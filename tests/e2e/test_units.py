@@ -90,3 +90,19 @@ def test_a_mark_is_coloured_and_its_word_as_it_was_given() -> None:
     assert (marked.plain, [str(it.style) for it in marked.spans]) == ("✗ failed", ["red"])
     assert marks.of_status("inactive", "completed").sign == "✓"
     assert marks.of_status("inactive", "deleted").sign == "–"
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("/home/ann/iris-v2.onnx", "iris-v2.onnx"),
+        ("file:///home/ann/my%20iris.onnx", "my iris.onnx"),
+        ("/home/ann/iris/model.onnx", "iris/model.onnx"),
+        ("models/iris/", "iris"),
+        ("models:/wine/2", "models:/wine/2"),
+        ("/", "/"),
+        ("file://other/x", "file://other/x"),
+    ],
+)
+def test_a_model_is_named_as_people_name_it(uri: str, name: str) -> None:
+    assert units.model(uri) == name

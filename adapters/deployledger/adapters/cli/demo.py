@@ -56,7 +56,7 @@ async def _demonstrate(session: Session, service: "DeploymentService", *, keep: 
 
 
 async def _live(session: Session, service: "DeploymentService") -> None:
-    from deployledger.adapters.cli.rendering import deployments_table
+    from deployledger.adapters.cli.fleet_table import DeploymentTable
     from deployledger.adapters.cli.timeline import timeline
 
     say = _Narrator(session)
@@ -76,7 +76,7 @@ async def _live(session: Session, service: "DeploymentService") -> None:
     say.line(_species(_predict(second)))
 
     say.title("What is deployed")
-    session.stdout.print(deployments_table(await service.list_deployments()))
+    session.stdout.print(DeploymentTable(await service.list_deployments()))
     say.title("How it came to be")
     history = await service.get_deployment_history(first.deployment_id)
     session.stdout.print(timeline(history, units.Clock.of(session.stdout)))

@@ -34,17 +34,17 @@ from deployledger.adapters.cli.session import (
     VerboseOption,
     session_for,
 )
-from deployledger.adapters.cli.status_commands import recorded_at
+from deployledger.adapters.cli.status_commands import overview
 from deployledger.adapters.cli.usage import UsageError
 from deployledger.adapters.local import TargetType
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
+    from deployledger.adapters.cli.asking import Request
+    from deployledger.adapters.cli.overview import Overview
     from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
-    _Told = tuple[DeploymentStatusResponse, tuple[datetime, datetime] | None]
+    _Ended = tuple[DeploymentStatusResponse, Overview | None, Request | None]
 
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the operation is complete.")]
 TimeoutOption = Annotated[
@@ -398,17 +398,17 @@ def cancel(
         Bulk(session, "cancel", filters, deployment, yes=yes, dry_run=dry_run).run()
         return
 
-    async def command(service: "DeploymentService") -> "_Told":
+    async def command(service: "DeploymentService") -> "_Ended":
         found = await service.find_deployment_id(reference, to_change=True)
         await service.cancel_deployment(
             found, idempotency_key=idempotency_key, expected_version=expected_version
         )
         await service.settled(found)
-        return await _told(service, await service.get_deployment_status(found))
+        return await _ended(session, service, await service.get_deployment_status(found))
 
-    answer = session.run(command)
+    ended = session.run(command)
     with session.reporting():
-        _print(session, *answer)
+        _print(session, ended)
 
 
 def delete(
@@ -536,20 +536,21 @@ def _command(
 
     accepted: list[DeploymentStatusResponse] = []
 
-    async def give(service: "DeploymentService") -> "_Told":
+    async def give(service: "DeploymentService") -> "_Ended":
         answer = await command(service)
         accepted.append(answer)
         if stops_leftovers:
             await stop_leftovers(service)
         if not wait:
-            return await _told(service, answer)
+            return await _ended(session, service, answer)
         async with asyncio.timeout(timeout):
             await wait_for(session, service, answer)
         await service.settled(answer.deployment_id)
-        return await _told(service, await service.get_deployment_status(answer.deployment_id))
+        current = await service.get_deployment_status(answer.deployment_id)
+        return await _ended(session, service, current)
 
     try:
-        answer, recorded = session.run(give)
+        ended = session.run(give)
     except KeyboardInterrupt:
         _interrupted(session, accepted)
     except TimeoutError:
@@ -561,10 +562,11 @@ def _command(
             ExitCode.FAILED,
             "timeout",
         )
+    answer = ended[0]
     if not wait:
         resume_in_background(answer.deployment_id)
     with session.reporting(outcome(answer, deleting=deleting) if wait else ExitCode.DONE):
-        _print(session, answer, recorded)
+        _print(session, ended)
 
 
 def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -> NoReturn:
@@ -579,19 +581,32 @@ def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -
     raise SystemExit(128 + signal.SIGINT)
 
 
-async def _told(service: "DeploymentService", deployment: "DeploymentStatusResponse") -> "_Told":
-    return deployment, await recorded_at(service, deployment)
-
-
-def _print(
-    session: Session, deployment: "DeploymentStatusResponse", recorded: "tuple[datetime, datetime] | None"
-) -> None:
+async def _ended(
+    session: Session, service: "DeploymentService", deployment: "DeploymentStatusResponse"
+) -> "_Ended":
+    """Return what a command ended with, and for people what they are shown of it."""
     if session.is_json:
-        session.print_json(deployment)
-        return
-    from deployledger.adapters.cli.rendering import deployment_card
+        return deployment, None, None
+    request = None
+    if deployment.status == "active" and not (deployment.simulated or session.is_wide):
+        from deployledger.adapters.cli.asking import example_request
 
-    session.show(deployment_card(deployment, recorded=recorded))
+        request = await example_request(deployment)
+    return deployment, await overview(session, service, deployment), request
+
+
+def _print(session: Session, ended: "_Ended") -> None:
+    deployment, seen, request = ended
+    if seen is None:
+        session.print_json(deployment)
+    elif session.is_wide:
+        from deployledger.adapters.cli.rendering import deployment_card
+
+        session.show(deployment_card(deployment, recorded=seen.recorded))
+    else:
+        from deployledger.adapters.cli.overview import outcome_lines
+
+        session.show(outcome_lines(seen, request))
 
 
 def _tags(pairs: list[str] | None) -> dict[str, str]:

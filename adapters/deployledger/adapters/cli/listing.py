@@ -214,17 +214,15 @@ class Filters:
         }
 
 
-async def time_of(as_of: str, page: "DeploymentPage", service: "DeploymentService") -> datetime | None:
+async def time_of(as_of: str, position: int | None, service: "DeploymentService") -> datetime | None:
     """Return the time of the past that was asked for, or at which the event at the position happened."""
     from deployledger.domain.moments import check
 
     moment = check(as_of)
-    if isinstance(moment, datetime):
-        return moment
+    if isinstance(moment, datetime) or position is None:
+        return moment if isinstance(moment, datetime) else None
     log = service.event_log
-    return await asyncio.to_thread(
-        lambda: log.times().time_of(page.position) or log.recorded_at(page.position)
-    )
+    return await asyncio.to_thread(lambda: log.times().time_of(position) or log.recorded_at(position))
 
 
 def as_of(page: "DeploymentPage", time: datetime | None) -> str:

@@ -1,27 +1,23 @@
 """Answers as people read them: tables of deployments, one deployment, its history, the lifecycle."""
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.cells import cell_len, set_cell_size
 from rich.console import Group, RenderableType
-from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from deployledger.adapters.cli import units
+from deployledger.adapters.cli import marks, units
+from deployledger.adapters.cli.layout import Labelled
 from deployledger.adapters.cli.terminal import shown, shown_lines
 from deployledger.domain.moments import written
-from deployledger.domain.visible import visible
 from deployledger.projections.history import event_name
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from uuid import UUID
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
@@ -35,101 +31,13 @@ if TYPE_CHECKING:
     from deployledger.projections.what_if import Difference as RuleDifference
     from deployledger.service.stored_files import StoredFiles
 
-_COLOURS = {
-    "active": "green",
-    "creating": "yellow",
-    "updating": "yellow",
-    "deleting": "yellow",
-    "failed": "red",
-    "delete_failed": "red",
-    "inactive": "dim",
-}
-
-
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ANY_WIDTH = 10_000
 _BELOW = 10
 _DIGEST_LETTERS = 12
 _LEAST_DETAILS = 22
-_LEAST_MODEL = len("  MODEL")
 _MOST_DIFFERENCES = 100
 _LONGEST_VALUE = 60
 _LONGEST_ERROR = 200
-
-
-def coloured(status: str) -> Text:
-    """Return a status in its colour."""
-    return Text(status, style=_COLOURS.get(status, ""))
-
-
-def deployments_table(
-    deployments: "Sequence[DeploymentStatusResponse]",
-    as_of: "datetime | None" = None,
-    *,
-    created: "Mapping[UUID, datetime] | None" = None,
-) -> RenderableType:
-    """Return a table with one row a deployment; what names a deployment is never cut.
-
-    Args:
-        as_of: the moment that ages are of; None means now.
-        created: when the request of each happened, by the log; of others it is when they say.
-    """
-    return _Deployments(deployments, as_of, created or {})
-
-
-class _Deployments:
-    """A table of deployments: models are left out where there is no room, and then endpoints, too."""
-
-    def __init__(
-        self,
-        deployments: "Sequence[DeploymentStatusResponse]",
-        as_of: "datetime | None",
-        created: "Mapping[UUID, datetime]",
-    ) -> None:
-        self._deployments = deployments
-        self._as_of = as_of
-        self._created = created
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        table = self._table(has_places=True, has_models=False)
-        room = (
-            options.max_width - console.measure(table, options=options.update(max_width=_ANY_WIDTH)).maximum
-        )
-        yield self._table(has_places=room >= 0, has_models=room >= _LEAST_MODEL)
-
-    def _table(self, *, has_places: bool, has_models: bool) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in ("NAME", "STATUS", "REV", *(["ENDPOINT"] if has_places else []), "AGE", "ID"):
-            table.add_column(heading, no_wrap=heading != "NAME" or has_places, overflow="fold")
-        if has_models:
-            table.add_column("MODEL")  # what can be wrapped gives way first
-        for it in self._deployments:
-            table.add_row(
-                shown(it.deployment_name),
-                coloured(it.status) + (Text(" (stale)", style="red") if it.warning else Text()),
-                _revision(it, brief=True),
-                *([shown(it.endpoint_url or "-")] if has_places else []),
-                units.age(self._created.get(it.deployment_id, it.created_at), self._as_of),
-                str(it.deployment_id)[:8],
-                *([_Ending(it.model_uri)] if has_models else []),
-            )
-        return table
-
-
-class _Ending:
-    """A text on one line, of which the end is shown where there is no room for all of it."""
-
-    def __init__(self, text: str) -> None:
-        self._text = visible(text)
-
-    def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> Measurement:
-        return Measurement(1, max(1, cell_len(self._text)))
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        text = self._text
-        if cell_len(text) > options.max_width:
-            text = f"…{set_cell_size(text[::-1], max(options.max_width - 1, 0))[::-1]}"
-        yield Text(text, no_wrap=True, overflow="crop")
 
 
 def deployment_card(
@@ -153,7 +61,7 @@ def deployment_card(
         ("Name", deployment.deployment_name),
         ("Id", deployment.deployment_id),
         ("As of", as_of),
-        ("Status", coloured(deployment.status)),
+        ("Status", shown(deployment.status, marks.of_status(deployment.status, deployment.state).style)),
         ("Warning", shown_lines(deployment.warning, "red") if deployment.warning else None),
         ("Message", shown_lines(deployment.message) if deployment.message else None),
         ("Running", _running(observation)),
@@ -181,32 +89,13 @@ def deployment_card(
         ("Updated", written(updated)),
         ("Simulated", "yes" if deployment.simulated else None),
     ]
-    return _Card(
+    return Labelled(
         [
             (label, value if isinstance(value, Text) else shown(value))
             for label, value in lines
             if value is not None and value != ""
         ]
     )
-
-
-class _Card:
-    """Labels and values, a line each; what is too long goes on below, but a digest is never broken."""
-
-    def __init__(self, lines: "list[tuple[str, Text]]") -> None:
-        self._lines = lines
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        indent = max(len(label) for label, _ in self._lines) + 2
-        for label, value in self._lines:
-            width = max(options.max_width - indent, _LEAST_DETAILS)
-            values = (
-                [value] if _DIGEST.fullmatch(value.plain) else value.wrap(console, width, overflow="fold")
-            )
-            for number, line in enumerate(values):
-                line.rstrip()
-                head = Text((label if number == 0 else "").ljust(indent), style="bold", end="")
-                yield Text.assemble(head, line, no_wrap=True, overflow="ignore")
 
 
 def _tag(value: Any, *, is_key: bool = False) -> str:
@@ -225,10 +114,10 @@ def _running(observation: "Observation | None") -> str | None:
     )
 
 
-def _revision(deployment: "DeploymentStatusResponse", *, brief: bool = False) -> str:
+def _revision(deployment: "DeploymentStatusResponse") -> str:
     serving = deployment.serving_revision
     if serving is not None and serving != deployment.revision:
-        return f"{deployment.revision} ({'' if brief else 'revision '}{serving} serves)"
+        return f"{deployment.revision} (revision {serving} serves)"
     return str(deployment.revision)
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from deployledger.adapters.cli.overview import Overview
     from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
@@ -53,12 +54,14 @@ def status(
 ) -> None:
     """Show the status of a deployment, now or at a point in the past.
 
+    Everything there is to know is in `-o wide` and `-o json`.
+
     Examples:
         deployledger status iris
         deployledger status iris --watch
         deployledger status iris --as-of r1
     """
-    from deployledger.adapters.cli.listing import when
+    from deployledger.adapters.cli.listing import time_of, when
 
     session = session_for(output, verbose)
     as_of = when(as_of, "--as-of")
@@ -68,17 +71,13 @@ def status(
         )
 
     async def question(service: "DeploymentService") -> None:
-        from deployledger.adapters.cli.rendering import deployment_card
-
         if as_of is not None:
             then = await service.find_deployment(deployment, as_of=as_of)
             if session.is_json:
                 session.print_json({**then.model_dump(mode="json"), "observation": None})
-            else:
-                recorded = await recorded_at(service, then)
-                session.show(
-                    deployment_card(then, as_of=f"{as_of} (position {then.position})", recorded=recorded)
-                )
+                return
+            time = await time_of(as_of, then.position, service)
+            await show_status(session, service, then, as_of=f"{as_of} (position {then.position})", time=time)
             return
         found = await service.find_deployment(deployment)
         await resume_if_left(session, service, found)
@@ -89,8 +88,7 @@ def status(
                 running = observation and {"running": observation.running, "detail": observation.detail}
                 session.print_json({**found.model_dump(mode="json"), "observation": running})
             else:
-                recorded = await recorded_at(service, found)
-                session.show(deployment_card(found, observation, recorded=recorded))
+                await show_status(session, service, found, observation)
                 if observation is not None and (observation.damaged or not observation.running):
                     answers = "A replica is missing" if observation.running else "Nothing answers"
                     session.stderr.print(
@@ -191,15 +189,15 @@ def list_(
             if not page:
                 await session.say_if_empty(service.event_log)
             return page, await created_at(service, page), None
-        return page, await created_at(service, page), await listing.time_of(as_of, page, service)
+        return page, await created_at(service, page), await listing.time_of(as_of, page.position, service)
 
     page, created, then = session.run(question)
     if session.is_json:
         session.print_json(page)
     elif page:
-        from deployledger.adapters.cli.rendering import deployments_table
+        from deployledger.adapters.cli.fleet_table import DeploymentTable
 
-        session.show(deployments_table(page, then, created=created))
+        session.show(DeploymentTable(page, then, created=created, is_wide=session.is_wide))
         if held_up := [it for it in page if it.parked_events]:
             listing.say_parked(session, held_up)
     if page.warning:
@@ -249,22 +247,53 @@ def logs(
         session.run(question)
 
 
-async def recorded_at(
-    service: "DeploymentService", deployment: "DeploymentStatusResponse"
-) -> "tuple[datetime, datetime] | None":
-    """Return when the first and the last event of a status happened, by the log, if they are there."""
+async def show_status(
+    session: Session,
+    service: "DeploymentService",
+    deployment: "DeploymentStatusResponse",
+    observation: "Observation | None" = None,
+    *,
+    as_of: str | None = None,
+    time: "datetime | None" = None,
+) -> None:
+    """Print a status: in groups, or with everything there is to know.
 
-    def look() -> "tuple[datetime, datetime] | None":
-        log = service.event_log
-        records = log.stream_records(deployment.deployment_id)
-        known = [it for it in records if it.raw.stream_version <= deployment.version]
-        if not known:
-            return None
-        times = log.times()
-        first, last = (times.time_of(it.raw.position) or it.recorded_at for it in (known[0], known[-1]))
-        return first, last
+    Args:
+        as_of: the moment of the past in words, if it is of one.
+        time: when that was, by which ages count; None means now.
+    """
+    seen = await overview(session, service, deployment, observation, as_of=as_of, time=time)
+    if session.is_wide:
+        from deployledger.adapters.cli.rendering import deployment_card
 
-    return await asyncio.to_thread(look)
+        session.show(deployment_card(deployment, observation, as_of=as_of, recorded=seen.recorded))
+    else:
+        from deployledger.adapters.cli.overview import status_lines
+
+        session.show(status_lines(seen))
+
+
+async def overview(
+    session: Session,
+    service: "DeploymentService",
+    deployment: "DeploymentStatusResponse",
+    observation: "Observation | None" = None,
+    *,
+    as_of: str | None = None,
+    time: "datetime | None" = None,
+) -> "Overview":
+    """Return what is shown of a deployment, with its events up to a status of it."""
+    from deployledger.adapters.cli.overview import Overview
+    from deployledger.adapters.cli.units import Clock
+
+    history = await service.get_deployment_history(deployment.deployment_id)
+    return Overview(
+        deployment,
+        [entry for entry in history if entry.version <= deployment.version],
+        Clock.of(session.stdout, time),
+        observation,
+        as_of,
+    )
 
 
 async def created_at(

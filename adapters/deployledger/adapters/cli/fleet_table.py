@@ -1,0 +1,168 @@
+"""Many deployments at a glance: a table with a row each, at any width of a terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from deployledger.adapters.cli import marks, units
+from deployledger.adapters.cli.layout import Labelled, ending
+from deployledger.adapters.cli.terminal import shown
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from deployledger.domain.schemas import DeploymentStatusResponse
+
+_GAP = "  "
+_LEAST_MODEL = 16
+_LEAST_NAME = 12
+_INDENT = 4
+_NOTHING = "-"
+_LEAST_NEEDED_FIRST = ("FILES", "BY", "ID", "REV", "ENDPOINT", "AGE", "MODEL", "REASON")
+_ON_WIDE_TERMINALS = ("FILES", "BY")
+_WHY = "WHY"
+
+
+class DeploymentTable:
+    """A row a deployment; where there is no room, the columns that are needed least are left out.
+
+    The name and the status are always there, and neither is cut: a name that is too long goes on below.
+
+    Args:
+        as_of: the moment that ages count back from; None means now.
+        created: when the request of each happened, by the log; of others it is when they say.
+        is_wide: whether nothing is left out: what has no room, and why something failed, is below its row.
+    """
+
+    def __init__(
+        self,
+        deployments: "Sequence[DeploymentStatusResponse]",
+        as_of: "datetime | None" = None,
+        *,
+        created: "Mapping[UUID, datetime] | None" = None,
+        is_wide: bool = False,
+    ) -> None:
+        self._deployments = deployments
+        self._as_of = as_of
+        self._created = created or {}
+        self._is_wide = is_wide
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        rows = [self._cells(it, is_terminal=options.is_terminal) for it in self._deployments]
+        widths = {
+            heading: max(cell_len(heading), *(row[heading].cell_len for row in rows)) for heading in rows[0]
+        }
+        if "REASON" in widths and all(row["REASON"].plain == _NOTHING for row in rows):
+            del widths["REASON"]
+        self._fit(widths, options.max_width)
+        yield from _lines({it: Text(it, "bold") for it in widths}, widths)
+        for deployment, row in zip(self._deployments, rows, strict=True):
+            yield from _lines(row, widths)
+            if self._is_wide and _WHY not in row:
+                yield from self._below(deployment, {it: row[it] for it in row if it not in widths})
+
+    def _cells(self, deployment: "DeploymentStatusResponse", *, is_terminal: bool) -> dict[str, Text]:
+        """Return what each column has of a deployment, from left to right."""
+        mark = marks.of_status(deployment.status, deployment.state)
+        status = Text(deployment.status, mark.style)
+        if is_terminal:  # words in a pipe are counted by programs
+            status = mark.before(status)
+        if deployment.warning:
+            status.append(" (stale)", "red")
+        uri = deployment.model_uri
+        cells = {
+            "NAME": shown(deployment.deployment_name),
+            "STATUS": status,
+            "REASON": shown(self._reason(deployment) or _NOTHING),
+            "REV": shown(_revision(deployment)),
+            "MODEL": shown(uri if self._is_wide else units.model(uri)),
+            "ENDPOINT": shown(deployment.endpoint_url or _NOTHING),
+            "AGE": shown(units.age(self._time_of_request(deployment), self._as_of)),
+            "BY": shown(deployment.requested_by or _NOTHING),
+            "FILES": shown(units.short_digests(deployment.artifact_digest or _NOTHING)),
+            "ID": shown(str(deployment.deployment_id)[:8]),
+        }
+        if self._is_wide and not is_terminal:
+            cells[_WHY] = shown(_why(deployment) or _NOTHING)
+        elif not is_terminal:
+            for heading in _ON_WIDE_TERMINALS:
+                del cells[heading]
+        return cells
+
+    def _time_of_request(self, deployment: "DeploymentStatusResponse") -> "datetime":
+        return self._created.get(deployment.deployment_id, deployment.created_at)
+
+    def _reason(self, deployment: "DeploymentStatusResponse") -> str:
+        """Return in a word or two why a deployment is what it is, or how far it is."""
+        if deployment.failure is not None:
+            failed_at = deployment.failed_at
+            ago = f" {units.age(failed_at, self._as_of)} ago" if failed_at is not None else ""
+            return f"{deployment.failure.reason}{ago}"
+        if deployment.progress is not None:
+            progress = deployment.progress
+            return f"{progress.step} ({progress.steps_done + 1} of {progress.steps_total})"
+        return deployment.state if deployment.status == "inactive" else ""
+
+    def _fit(self, widths: dict[str, int], width: int) -> None:
+        """Leave out columns until the others have room, and give a model what is left over."""
+        model = widths["MODEL"]
+        if not self._is_wide:
+            widths["MODEL"] = min(model, _LEAST_MODEL)
+        has_deleted = any(it.state == "deleted" for it in self._deployments)
+        for heading in _LEAST_NEEDED_FIRST:
+            if _total(widths) <= width:
+                break
+            if heading == "ID" and has_deleted:
+                continue  # nothing else tells it from others that had its name
+            widths.pop(heading, None)
+        if "MODEL" in widths:
+            widths["MODEL"] = min(model, widths["MODEL"] + max(0, width - _total(widths)))
+        if (missing := _total(widths) - width) > 0:
+            widths["NAME"] = max(widths["NAME"] - missing, _LEAST_NAME)
+
+    def _below(
+        self, deployment: "DeploymentStatusResponse", left_out: Mapping[str, Text]
+    ) -> Iterator[Labelled]:
+        """Yield what a wide table has no column for."""
+        others = ", ".join(
+            f"{heading.lower()} {text.plain}" for heading, text in left_out.items() if text.plain != _NOTHING
+        )
+        for text, style in ((others, ""), (_why(deployment), "red")):
+            if text:
+                yield Labelled([("", shown(text, style))], indent=_INDENT, width=0)
+
+
+def _lines(cells: Mapping[str, Text], widths: Mapping[str, int]) -> Iterator[Text]:
+    """Yield a row; names that are too long, in several lines."""
+    name = cells["NAME"]
+    first, *others = name.divide(range(widths["NAME"], len(name), widths["NAME"]))
+    line = Text(no_wrap=True, overflow="ignore")
+    for heading, width in widths.items():
+        cell = first if heading == "NAME" else cells[heading]
+        if heading == "MODEL":
+            cell = Text(ending(cell.plain, width), cell.style)
+        line.append_text(cell).append(" " * max(0, width - cell.cell_len) + _GAP)
+    line.rstrip()
+    yield line
+    yield from others
+
+
+def _total(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + len(_GAP) * (len(widths) - 1)
+
+
+def _revision(deployment: "DeploymentStatusResponse") -> str:
+    serving = deployment.serving_revision
+    if serving is not None and serving != deployment.revision:
+        return f"{deployment.revision} ({serving} serves)"
+    return str(deployment.revision)
+
+
+def _why(deployment: "DeploymentStatusResponse") -> str:
+    failure = deployment.failure
+    return f"{failure.step}: {failure.message} {failure.hint}".rstrip() if failure is not None else ""

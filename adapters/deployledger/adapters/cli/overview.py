@@ -1,0 +1,377 @@
+"""A deployment at a glance: what came of a command, and its status in groups.
+
+What is left out here is in the card of ``-o wide`` and in JSON.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from deployledger.adapters.cli import marks, units
+from deployledger.adapters.cli.layout import Labelled
+from deployledger.adapters.cli.terminal import shown, shown_lines
+from deployledger.domain.values import Step
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from deployledger.adapters.cli.asking import Request
+    from deployledger.domain.ports import Observation
+    from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
+    from deployledger.domain.values import Failure, Progress
+
+_INDENT = 2
+_LABELS = len("Last failure")
+_COMMANDS = {"Requested", "UpdateRequested", "RetryRequested", "DeletionRequested"}
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is known of one deployment at one moment.
+
+    Attributes:
+        history: its events by then.
+        clock: how moments are written.
+        observation: what its orchestrator sees, if it was asked.
+        as_of: the moment of the past in words; None is now.
+    """
+
+    deployment: "DeploymentStatusResponse"
+    history: "Sequence[DeploymentHistoryEntry]" = field(repr=False)
+    clock: units.Clock
+    observation: "Observation | None" = None
+    as_of: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What commands call it: its name, or its id once the name is free for others."""
+        is_deleted = self.deployment.state == "deleted"
+        return str(self.deployment.deployment_id) if is_deleted else self.deployment.deployment_name
+
+    @property
+    def recorded(self) -> tuple[datetime, datetime] | None:
+        """When the first and the last event happened, by the log; moments of the past count by these."""
+        return (_time(self.history[0]), _time(self.history[-1])) if self.history else None
+
+    @property
+    def since(self) -> datetime:
+        """When it got its status."""
+        times = [
+            _time(entry)
+            for entry in self.history
+            if any(change.field == "status" for change in entry.changes)
+        ]
+        return times[-1] if times else self.deployment.updated_at
+
+    @property
+    def job(self) -> "Sequence[DeploymentHistoryEntry]":
+        """The events of the newest job, from the command on that set it off."""
+        begins = [number for number, entry in enumerate(self.history) if entry.event in _COMMANDS]
+        return self.history[begins[-1] :] if begins else ()
+
+    @property
+    def failure(self) -> "DeploymentHistoryEntry | None":
+        """The last event that says that a job failed."""
+        return next((entry for entry in reversed(self.history) if "failure" in entry.data), None)
+
+    def usual(self, step: Step) -> float | None:
+        """Return how many seconds a step took in earlier jobs of the deployment, as their median."""
+        earlier = self.history[: len(self.history) - len(self.job)]
+        took = [it.duration for it in earlier if it.step == step and it.duration and "failure" not in it.data]
+        return median(took) if took else None
+
+    def size(self, what: str, digest: str | None) -> str:
+        """Return what a model's files or an image take, after a comma; nothing if it is not known."""
+        for entry in reversed(self.history):
+            if digest and (found := entry.data.get(what, {})).get("digest") == digest:
+                return f", {units.size(found['size_bytes'])}"
+        return ""
+
+
+def outcome_lines(overview: Overview, request: "Request | None" = None) -> RenderableType:
+    """Return what came of a command: what there is now, from which bytes, and what to do next.
+
+    Args:
+        request: one that the model answers.
+    """
+    deployment = overview.deployment
+    if deployment.failure is not None:
+        return Group(
+            *_heading(overview), _labelled([*_places(overview)]), *_failure(overview, deployment.failure)
+        )
+    lines: list[tuple[str, Text]] = [*_places(overview), *_bytes(overview)]
+    if deployment.progress is None and (took := _took(overview)):
+        lines.append(("Took", shown(took)))
+    ask: list[RenderableType] = [Text(), Text("Ask it:"), _Asking(request)] if request else []
+    return Group(*_heading(overview), _labelled(lines), *ask, Text(), _labelled([*_next(overview)]))
+
+
+class _Asking:
+    """A request as a command that can be pasted, at any width."""
+
+    def __init__(self, request: "Request") -> None:
+        self._request = request
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        command = self._request.command(options.max_width - _INDENT)
+        lines = [("", Text(line, "bold", no_wrap=True)) for line in command.split("\n")]
+        yield Labelled(lines, indent=_INDENT, width=0)
+
+
+def status_lines(overview: Overview) -> RenderableType:
+    """Return a status in groups: the headline, what serves, what is in progress, and the last failure."""
+    return Group(*_status(overview))
+
+
+def _status(overview: Overview) -> Iterator[RenderableType]:
+    deployment = overview.deployment
+    yield from _heading(overview)
+    lines = [*_places(overview)]
+    if overview.as_of:
+        lines.append(("As of", shown(overview.as_of)))
+    if deployment.serving_revision is None and deployment.progress is None:
+        lines += _bytes(overview)
+        lines += _asked(overview, deployment.revision)
+    if deployment.failure is None and deployment.progress is None:
+        lines += _past_failure(overview)
+    if lines:
+        yield _labelled(lines)
+    if deployment.serving_revision is not None:
+        yield Text()
+        yield Text(f"Serving revision {deployment.serving_revision}", "bold")
+        yield _labelled([*_serving_bytes(overview), *_asked(overview, deployment.serving_revision)])
+    if deployment.progress is not None:
+        yield Text()
+        yield from _in_progress(overview, deployment.progress)
+    if deployment.failure is not None:
+        yield Text()
+        yield from _failure(overview, deployment.failure)
+
+
+def _heading(overview: Overview) -> Iterator[RenderableType]:
+    deployment, clock = overview.deployment, overview.clock
+    mark = marks.of_status(deployment.status, deployment.state)
+    status: str = deployment.status
+    if status == "inactive":
+        status = f"inactive: {deployment.state}"
+    passed = clock.age(overview.since)
+    if deployment.status in ("failed", "delete_failed", "inactive"):
+        since = clock.moment(overview.since)
+    elif passed == "?":
+        since = f"since {clock.time(overview.since)}"
+    else:
+        since = f"for {passed} (since {clock.zoned_time(overview.since)})"
+    name = Text.assemble((deployment.deployment_name, "bold"), "  ", (status, mark.style), f" {since}")
+    yield Labelled([("", mark.before(name))], width=0)
+    if deployment.warning:
+        yield Labelled([("!", shown_lines(deployment.warning, "red"))], style="red")
+
+
+def _places(overview: Overview) -> Iterator[tuple[str, Text]]:
+    deployment, observation = overview.deployment, overview.observation
+    if deployment.endpoint_url:
+        yield "Endpoint", shown(deployment.endpoint_url)
+    if observation is not None:
+        mark = marks.FAILED
+        if observation.running:
+            mark = marks.WARNING if observation.damaged else marks.DONE
+        detail = observation.detail or ("yes" if observation.running else "no")
+        yield "Running", mark.before(shown(detail))
+    if deployment.state == "completed":
+        yield "Scored", shown(_rows(overview) or "the whole input")
+        yield "Output", shown(deployment.deployment_target_config.output_uri or "")
+    if deployment.simulated:
+        steps = ", ".join(entry.step or "" for entry in overview.job if entry.data.get("simulated"))
+        yield "Simulated", marks.WARNING.before(shown(steps or "yes"))
+
+
+def _rows(overview: Overview) -> str | None:
+    for entry in reversed(overview.history):
+        if entry.event == "Completed" and isinstance(rows := entry.data.get("rows"), int):
+            return f"{rows:,} row{'s' if rows != 1 else ''}"
+    return None
+
+
+def _bytes(overview: Overview) -> Iterator[tuple[str, Text]]:
+    """Yield the newest revision's model, and what is known of its bytes."""
+    deployment = overview.deployment
+    artifact, image = deployment.artifact_digest, deployment.image_digest
+    pinned = deployment.deployed_model_version if artifact else None
+    return _model(overview, pinned, artifact, image)
+
+
+def _serving_bytes(overview: Overview) -> Iterator[tuple[str, Text]]:
+    deployment = overview.deployment
+    return _model(
+        overview,
+        deployment.deployed_model_version,
+        deployment.serving_artifact_digest,
+        deployment.serving_image_digest,
+    )
+
+
+def _model(
+    overview: Overview, pinned: str | None, artifact: str | None, image: str | None
+) -> Iterator[tuple[str, Text]]:
+    deployment = overview.deployment
+    model = units.model(pinned or deployment.model_uri)
+    asked = units.model(deployment.model_uri)
+    is_newest = artifact == deployment.artifact_digest
+    yield "Model", shown(f"{model} (as {asked})" if is_newest and asked != model else model)
+    if artifact:
+        yield "Files", shown(units.short_digests(artifact) + overview.size("artifact", artifact))
+    if image:
+        yield "Image", shown(units.short_digests(image) + overview.size("image", image))
+
+
+def _asked(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
+    """Yield who asked for a revision, and when."""
+    for entry in overview.history:
+        if entry.event in ("Requested", "UpdateRequested") and entry.revision == revision:
+            yield "Requested", shown(f"{overview.clock.moment(_time(entry))} by {entry.actor}")
+
+
+def _in_progress(overview: Overview, progress: "Progress") -> Iterator[RenderableType]:
+    """Yield the steps of the job: those done with the time they took, the others with their usual time."""
+    deployment, job = overview.deployment, overview.job
+    doing = "Deletion" if progress.step is Step.DELETE else f"Revision {deployment.revision}"
+    yield Text.assemble((doing, "bold"), f": step {progress.steps_done + 1} of {progress.steps_total}")
+    lines: list[tuple[str, Text]] = []
+    if progress.step is not Step.DELETE:
+        lines += [
+            *_bytes_in_progress(overview),
+            *_asked(overview, deployment.revision),
+        ]
+    done = {entry.step: entry.duration for entry in job if entry.step and "failure" not in entry.data}
+    steps = [Step.DELETE] if progress.step is Step.DELETE else [Step.FETCH, Step.PACKAGE, Step.PROVISION]
+    if progress.steps_total > len(steps):
+        steps.append(Step.RUN)
+    for step in steps:
+        usual = overview.usual(step)
+        usually = f"usually {units.duration(usual)}" if usual is not None else ""
+        if step in done:
+            lines.append((step.capitalize(), marks.DONE.before(units.duration(done[step] or 0))))
+        elif step == progress.step:
+            parts = [f"{units.duration(_so_far(overview))} so far", _counted(progress), usually]
+            lines.append((step.capitalize(), marks.IN_PROGRESS.before(", ".join(filter(None, parts)))))
+        else:
+            lines.append((step.capitalize(), marks.OFF.before(usually or "to come")))
+    yield _labelled(lines)
+    if (failed := overview.failure) is not None and _follows(overview, failed):
+        yield Text()
+        yield from _failure_of(overview, failed.data["failure"], _time(failed), "Last failure")
+
+
+def _bytes_in_progress(overview: Overview) -> Iterator[tuple[str, Text]]:
+    deployment = overview.deployment
+    return _model(overview, deployment.model_uri, deployment.artifact_digest, deployment.image_digest)
+
+
+def _follows(overview: Overview, failed: "DeploymentHistoryEntry") -> bool:
+    """Return whether the job in progress is the first one after a failure."""
+    before = overview.history[: len(overview.history) - len(overview.job)]
+    return bool(before) and before[-1].version == failed.version
+
+
+def _so_far(overview: Overview) -> float:
+    return (overview.clock.now - _time(overview.job[-1])).total_seconds() if overview.job else 0.0
+
+
+def _counted(progress: "Progress") -> str:
+    if progress.done is None:
+        return ""
+    of = f" of {progress.total:,}" if progress.total else ""
+    return f"{progress.done:,}{of} {progress.unit or ''}".rstrip()
+
+
+def _past_failure(overview: Overview) -> Iterator[tuple[str, Text]]:
+    """Yield the last failure, of which something came after all, on one line."""
+    if (failed := overview.failure) is not None:
+        failure = failed.data["failure"]
+        moment = overview.clock.moment(_time(failed))
+        yield (
+            "Last failure",
+            shown(f"{moment}: {failure['step']} of revision {failed.revision}, {failure['reason']}"),
+        )
+
+
+def _failure(overview: Overview, failure: "Failure") -> Iterator[RenderableType]:
+    """Yield why the last job failed, what mends it, and what can be done with the deployment."""
+    deployment = overview.deployment
+    name, serving = deployment.deployment_name, deployment.serving_revision
+    is_update = serving not in (None, deployment.revision)
+    who = f"Revision {deployment.revision} failed" if is_update else "Failed"
+    yield from _failure_of(overview, failure.model_dump(), overview.since, who)
+    if is_update:
+        model = _model(overview, None, deployment.artifact_digest, deployment.image_digest)
+        yield _labelled([*model, *_asked(overview, deployment.revision)])
+    if overview.as_of:
+        return
+    yield Text()
+    if deployment.state == "delete_failed":
+        yield Labelled([("", shown(f"It holds the name {name} until it is deleted. Next:"))], width=0)
+        yield _labelled([("When mended", _command(f"deployledger delete {name}"))])
+        return
+    kept = (
+        f"Revision {serving} goes on serving."
+        if serving
+        else f"It holds the name {name} until it is deleted."
+    )
+    yield Labelled([("", shown(f"{kept} Next:"))], width=0)
+    steps = [("When mended", _command(f"deployledger retry {name}"))]
+    if serving:
+        steps.append(("Go back", _command(f"deployledger rollback {name} --to-revision {serving}")))
+    else:
+        steps.append(("Other model", _command(f"deployledger update {name} --model-uri MODEL_URI")))
+    steps.append(("Give up", _command(f"deployledger delete {name}")))
+    yield _labelled(steps)
+
+
+def _failure_of(
+    overview: Overview, failure: "dict[str, Any]", moment: datetime, label: str
+) -> Iterator[RenderableType]:
+    what = f"{label} in {failure['step']} {overview.clock.ago(moment)}: {failure['reason']}"
+    yield Labelled([("", Text(what, marks.FAILED.style))], width=0)
+    for text in (failure["message"], failure["hint"]):
+        if text:
+            yield Labelled([("", shown_lines(text))], indent=_INDENT, width=0)
+
+
+def _next(overview: Overview) -> Iterator[tuple[str, Text]]:
+    """Yield how to look on or back, and what can be done with what is not there."""
+    deployment, name = overview.deployment, overview.name
+    if deployment.progress is not None:
+        yield "Watch", _command(f"deployledger status {name} --watch")
+        return
+    if deployment.state == "cancelled":
+        yield "Try again", _command(f"deployledger retry {name}")
+        yield "Give up", _command(f"deployledger delete {name}")
+    elif deployment.state == "active":
+        yield "Look", _command(f"deployledger status {name}")
+    yield "Look back", _command(f"deployledger history {name}")
+
+
+def _took(overview: Overview) -> str | None:
+    steps = [entry for entry in overview.job if entry.step and entry.duration is not None]
+    if not steps:
+        return None
+    whole = units.duration(sum(entry.duration or 0 for entry in steps))
+    parts = ", ".join(f"{entry.step} {units.duration(entry.duration or 0)}" for entry in steps)
+    return f"{whole} ({parts})" if len(steps) > 1 else whole
+
+
+def _labelled(lines: "Sequence[tuple[str, Text]]") -> Labelled:
+    return Labelled(lines, indent=_INDENT, style="", width=_LABELS)
+
+
+def _command(text: str) -> Text:
+    return Text(text, "bold", no_wrap=True)
+
+
+def _time(entry: "DeploymentHistoryEntry") -> datetime:
+    return entry.happened_at or entry.recorded_at

@@ -1,0 +1,341 @@
+"""Deployments at a glance, at several widths: what is left out first, and what never is."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from typing import Any
+from uuid import UUID
+
+import pytest
+from rich.console import Console, RenderableType
+
+from deployledger.adapters.cli.asking import Request, request_of
+from deployledger.adapters.cli.fleet_table import DeploymentTable
+from deployledger.adapters.cli.overview import Overview, outcome_lines, status_lines
+from deployledger.adapters.cli.units import Clock
+from deployledger.domain.reasons import FailureReason
+from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
+from deployledger.domain.values import Failure, Progress, Step
+from tests.domain.given import SERVICE
+
+NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
+ID = UUID("68a00851-7079-4dee-b164-49e23e26e1d7")
+FILES, IMAGE = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
+FAILURE = Failure(
+    step=Step.FETCH,
+    reason=FailureReason.MODEL_NOT_FOUND,
+    message="There is no model 'wine'.",
+    hint="Check the name.",
+)
+
+
+def deployment(**fields: Any) -> DeploymentStatusResponse:
+    given: dict[str, Any] = {
+        "deployment_id": ID,
+        "deployment_name": "iris",
+        "model_uri": "/home/ann/models/iris-v1.onnx",
+        "status": "active",
+        "state": "active",
+        "version": 4,
+        "created_at": NOW - timedelta(minutes=3),
+        "updated_at": NOW - timedelta(minutes=3),
+        "deployment_target_config": SERVICE,
+        "requested_by": "ann",
+    }
+    return DeploymentStatusResponse(**(given | fields))
+
+
+def active(**fields: Any) -> DeploymentStatusResponse:
+    given: dict[str, Any] = {
+        "endpoint_url": "http://127.0.0.1:38881",
+        "serving_revision": 1,
+        "deployed_model_version": "/home/ann/models/iris-v1.onnx",
+        "artifact_digest": FILES,
+        "image_digest": IMAGE,
+        "serving_artifact_digest": FILES,
+        "serving_image_digest": IMAGE,
+    }
+    return deployment(**(given | fields))
+
+
+def entry(version: int, event: str, ago: float, **fields: Any) -> DeploymentHistoryEntry:
+    """Return an event of so many seconds ago."""
+    at = NOW - timedelta(seconds=ago)
+    given: dict[str, Any] = {
+        "version": version,
+        "position": version,
+        "event": event,
+        "topic": "deployment.x",
+        "timestamp": at,
+        "recorded_at": at,
+        "actor": "ann",
+        "revision": 1,
+        "event_id": ID,
+        "correlation_id": None,
+    }
+    return DeploymentHistoryEntry(**(given | fields))
+
+
+def status_change(after: str) -> list[dict[str, Any]]:
+    return [{"field": "status", "before": None, "after": after}]
+
+
+FIRST = [
+    entry(1, "Requested", 182, changes=status_change("creating")),
+    entry(
+        2,
+        "ArtifactsFetched",
+        181.9,
+        step="fetch",
+        duration=0.1,
+        data={"artifact": {"digest": FILES, "size_bytes": 523}},
+    ),
+    entry(
+        3,
+        "Packaged",
+        181.7,
+        step="package",
+        duration=0.2,
+        data={"image": {"digest": IMAGE, "size_bytes": 3_741}},
+    ),
+    entry(4, "Provisioned", 180, step="provision", duration=1.7, changes=status_change("active")),
+]
+
+
+def lines(shown: RenderableType, width: int = 80, *, is_terminal: bool = True) -> list[str]:
+    out = StringIO()
+    Console(file=out, width=width, force_terminal=is_terminal, color_system=None).print(shown, crop=False)
+    return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+
+
+def status(
+    of: DeploymentStatusResponse, history: Iterable[DeploymentHistoryEntry], width: int = 80
+) -> list[str]:
+    return lines(status_lines(Overview(of, [*history], Clock(NOW, UTC))), width)
+
+
+# Lists -----------------------------------------------------------------------------------------------
+
+
+def test_narrow_lists_lose_what_is_needed_least() -> None:
+    failed = deployment(status="failed", state="failed", failure=FAILURE, failed_at=NOW - timedelta(hours=3))
+    table = DeploymentTable([active(), failed], NOW)
+    by_width = {width: lines(table, width)[0].split() for width in (130, 100, 80, 60, 36, 20)}
+    kept = ["NAME", "STATUS"]
+    assert by_width == {
+        130: [*kept, "REASON", "REV", "MODEL", "ENDPOINT", "AGE", "BY", "FILES", "ID"],
+        100: [*kept, "REASON", "REV", "MODEL", "ENDPOINT", "AGE", "ID"],
+        80: [*kept, "REASON", "MODEL", "AGE"],
+        60: [*kept, "REASON", "MODEL", "AGE"],
+        36: [*kept],
+        20: [*kept],
+    }
+    assert lines(table, 60)[2] == "iris  ✗ failed  model_not_found 3h ago  iris-v1.onnx  3m"
+    assert max(map(len, lines(table, 60))) <= 60
+
+
+def test_names_and_statuses_are_whole_on_a_narrow_terminal() -> None:
+    name = "recommendation-service-for-the-home-page-of-the-mobile-app"
+    stuck = deployment(deployment_name=name, status="delete_failed", state="delete_failed")
+    _, first, *others = lines(DeploymentTable([stuck], NOW), 60)
+    beginning, _, end = first.partition("  ✗ delete_failed")
+    assert beginning.strip() + "".join(others) == name
+    assert end == ""
+
+
+def test_a_piped_list_has_a_word_a_status_and_every_usual_column() -> None:
+    heading, row = lines(DeploymentTable([active()], NOW), 10_000, is_terminal=False)
+    assert heading.split() == ["NAME", "STATUS", "REV", "MODEL", "ENDPOINT", "AGE", "ID"]
+    assert row.split() == ["iris", "active", "1", "iris-v1.onnx", "http://127.0.0.1:38881", "3m", "68a00851"]
+
+
+def test_a_wide_list_says_why_whole_and_loses_nothing() -> None:
+    failed = deployment(
+        status="failed", state="failed", revision=2, failure=FAILURE, failed_at=NOW - timedelta(hours=3)
+    )
+    table = DeploymentTable([failed], NOW, is_wide=True)
+    assert lines(table, 60)[1:] == [
+        "iris  ✗ failed  model_not_found 3h ago",
+        "    rev 2, model /home/ann/models/iris-v1.onnx, age 3m, by",
+        "    ann, id 68a00851",
+        "    fetch: There is no model 'wine'. Check the name.",
+    ]
+    piped = lines(table, 10_000, is_terminal=False)
+    assert len(piped) == 2, "a line a deployment"
+    assert piped[1].endswith("  fetch: There is no model 'wine'. Check the name.")
+    assert "  /home/ann/models/iris-v1.onnx  " in piped[1]
+
+
+def test_deleted_ones_are_listed_with_their_ids_at_any_width() -> None:
+    deleted = deployment(status="inactive", state="deleted")
+    assert lines(DeploymentTable([deleted], NOW), 36)[1] == "iris  – inactive  deleted  68a00851"
+
+
+# One deployment --------------------------------------------------------------------------------------
+
+
+def test_an_active_deployment_at_a_glance() -> None:
+    assert status(active(), FIRST) == [
+        "✓ iris  active for 3m (since 11:57:00 UTC)",
+        "  Endpoint      http://127.0.0.1:38881",
+        "Serving revision 1",
+        "  Model         iris-v1.onnx",
+        "  Files         sha256:abababab, 523 B",
+        "  Image         sha256:cdcdcdcd, 3.7 kB",
+        "  Requested     3m ago (11:56:58 UTC) by ann",
+    ]
+
+
+def test_an_update_in_progress_shows_its_steps_and_their_usual_time() -> None:
+    updating = active(
+        status="updating",
+        state="artifacts_fetched",
+        version=6,
+        revision=2,
+        model_uri="models:/iris/2",
+        artifact_digest="sha256:" + "ef" * 32,
+        image_digest=None,
+        progress=Progress(step=Step.PACKAGE, steps_done=1, steps_total=3),
+    )
+    update = [
+        entry(5, "UpdateRequested", 5, revision=2, actor="ben", changes=status_change("updating")),
+        entry(6, "ArtifactsFetched", 4, revision=2, step="fetch", duration=1.0),
+    ]
+    shown = status(updating, [*FIRST, *update])
+    assert shown[0] == "• iris  updating for 5s (since 11:59:55 UTC)"
+    assert "Serving revision 1" in shown
+    assert shown[shown.index("Revision 2: step 2 of 3") + 1 :] == [
+        "  Model         models:/iris/2",
+        "  Files         sha256:efefefef",
+        "  Requested     5s ago (11:59:55 UTC) by ben",
+        "  Fetch         ✓ 1.0 s",
+        "  Package       • 4.0 s so far, usually 0.20 s",
+        "  Provision     – usually 1.7 s",
+    ]
+
+
+def failed_update() -> tuple[DeploymentStatusResponse, list[DeploymentHistoryEntry]]:
+    failed = active(
+        status="failed",
+        state="failed",
+        version=6,
+        revision=2,
+        model_uri="models:/wine/2",
+        artifact_digest=None,
+        image_digest=None,
+        failure=FAILURE,
+    )
+    events = [
+        entry(5, "UpdateRequested", 5, revision=2, actor="ben", changes=status_change("updating")),
+        entry(
+            6,
+            "Failed",
+            2,
+            revision=2,
+            step="fetch",
+            data={"failure": FAILURE.model_dump()},
+            changes=status_change("failed"),
+        ),
+    ]
+    return failed, [*FIRST, *events]
+
+
+def test_a_failed_update_says_why_and_what_to_do_next() -> None:
+    failed, history = failed_update()
+    shown = status(failed, history)
+    assert shown[0] == "✗ iris  failed 2s ago (11:59:58 UTC)"
+    assert shown[shown.index("Revision 2 failed in fetch 2s ago: model_not_found") + 1 :] == [
+        "  There is no model 'wine'.",
+        "  Check the name.",
+        "  Model         models:/wine/2",
+        "  Requested     5s ago (11:59:55 UTC) by ben",
+        "Revision 1 goes on serving. Next:",
+        "  When mended   deployledger retry iris",
+        "  Go back       deployledger rollback iris --to-revision 1",
+        "  Give up       deployledger delete iris",
+    ]
+
+
+def test_a_failed_deployment_says_that_it_holds_its_name() -> None:
+    failed = deployment(status="failed", state="failed", failure=FAILURE)
+    shown = lines(outcome_lines(Overview(failed, FIRST[:1], Clock(NOW, UTC))))
+    assert shown[-4:] == [
+        "It holds the name iris until it is deleted. Next:",
+        "  When mended   deployledger retry iris",
+        "  Other model   deployledger update iris --model-uri MODEL_URI",
+        "  Give up       deployledger delete iris",
+    ]
+
+
+def test_a_failure_that_was_mended_is_one_line() -> None:
+    _, history = failed_update()
+    mended = active(version=10, revision=3, serving_revision=3)
+    shown = status(mended, [*history, entry(7, "Provisioned", 0, revision=3)])
+    assert "  Last failure  2s ago (11:59:58 UTC): fetch of revision 2, model_not_found" in shown
+
+
+def test_a_retry_shows_the_failure_before_it() -> None:
+    failed, history = failed_update()
+    again = Progress(step=Step.FETCH, steps_done=0, steps_total=3)
+    retried = failed.model_copy(
+        update={"failure": None, "status": "updating", "state": "requested", "progress": again}
+    )
+    retry = entry(7, "RetryRequested", 1, revision=2, changes=status_change("updating"))
+    shown = status(retried, [*history, retry])
+    assert shown[-3:] == [
+        "Last failure in fetch 2s ago: model_not_found",
+        "  There is no model 'wine'.",
+        "  Check the name.",
+    ]
+
+
+def test_a_deployment_says_which_steps_were_simulated() -> None:
+    history = [FIRST[0], *(it.model_copy(update={"data": {"simulated": True}}) for it in FIRST[1:])]
+    assert "  Simulated     ! fetch, package, provision" in status(active(simulated=True), history)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    failed, history = failed_update()
+    long = failed.model_copy(update={"failure": FAILURE.model_copy(update={"message": "no room " * 60})})
+    for shown in (status(active(), FIRST, width), status(long, history, width)):
+        assert max(map(len, shown)) <= width
+
+
+# How to ask it ---------------------------------------------------------------------------------------
+
+
+def tensor(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape}
+
+
+def test_a_request_has_the_inputs_that_the_model_takes() -> None:
+    inputs = [tensor("it's", "FP32", [-1, 2]), tensor("b", "BYTES", [1])]
+    asked = request_of("http://h:1/v2/models/iris", inputs)
+    whole = (
+        """curl http://h:1/v2/models/iris/infer -d \\\n  '{"inputs": [{"name": "it\\u0027s", """
+        """"datatype": "FP32", "shape": [1, 2], "data": [0.0, 0.0]}, """
+        """{"name": "b", "datatype": "BYTES", "shape": [1], "data": [""]}]}'"""
+    )
+    assert asked.command(1_000) == whole
+    narrow = asked.command(56)
+    assert max(map(len, narrow.splitlines())) <= 56
+    assert " ".join(narrow.split()) == " ".join(whole.split())
+
+
+def test_an_input_that_is_too_large_to_write_is_described_by_its_server() -> None:
+    asked = request_of("http://h:1/v2/models/net", [tensor("image", "FP32", [1, 3, 224, 224])])
+    assert asked == Request("http://h:1/v2/models/net")
+    assert asked.command(80) == "curl http://h:1/v2/models/net"
+
+
+def test_a_deployment_that_serves_ends_with_how_to_ask_it_and_look_back() -> None:
+    asked = request_of("http://h:1/v2/models/iris", [tensor("x", "INT64", [1])])
+    shown = lines(outcome_lines(Overview(active(), FIRST, Clock(NOW, UTC)), asked), 90)
+    assert shown[-5:] == [
+        "Ask it:",
+        "  curl http://h:1/v2/models/iris/infer -d \\",
+        """    '{"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [0]}]}'""",
+        "  Look          deployledger status iris",
+        "  Look back     deployledger history iris",
+    ]
