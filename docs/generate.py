@@ -1,4 +1,4 @@
-"""Writes the pages of the documentation that are generated from the code, or checks that they are true.
+"""Writes the pages and pictures that are generated from the code, or checks that they are true.
 
 python -m docs.generate          writes them
 python -m docs.generate --check  fails, and names them, if they differ from the code
@@ -17,6 +17,7 @@ from deployledger.adapters.cli.help import Group
 from deployledger.domain.lifecycle import LIFECYCLE
 from deployledger.domain.lifecycle_chart import markdown
 from docs import event_reference
+from docs.pictures import pictures
 
 DOCS = Path(__file__).parent
 _WIDTH = 100
@@ -28,6 +29,7 @@ def pages() -> dict[Path, str]:
         DOCS / "lifecycle.md": markdown(LIFECYCLE),
         DOCS / "event-reference.md": event_reference.markdown(),
         DOCS / "cli.md": _command_line(),
+        **{DOCS / "pictures" / name: picture for name, picture in pictures().items()},
     }
 
 
@@ -65,6 +67,7 @@ def main() -> int:
         sys.stderr.write(f"{names}: not what the code says. Run `python -m docs.generate`.\n")
         return 1
     for path in stale:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(pages()[path])
     return 0
 

@@ -89,8 +89,11 @@ def test_tables_are_for_people(cli: CommandLine) -> None:
     done = cli.run("deploy", V1, "--name", "iris")
     assert done.returncode == 0
     assert "active" in done.stdout
-    assert "✓ Artifacts fetched sha256:" in done.stderr
-    assert "✓ Provisioned http://127.0.0.1:" in done.stderr
+    assert "✓ Fetched in " in done.stderr
+    assert "✓ Active in " in done.stderr
+    command = done.stdout.partition("Ask it:\n")[2].partition("\n\n")[0]
+    answer = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert json.loads(answer)["model_name"] == "iris", command
     assert "iris" in cli.run("list").stdout
     assert "✓  Active in " in cli.run("history", "iris").stdout
     assert "Running" in cli.run("status", "iris").stdout

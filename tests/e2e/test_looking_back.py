@@ -143,7 +143,7 @@ def test_times_that_are_shown_can_be_copied(cli: CommandLine, history: list[dict
 
 def test_a_job_of_the_past_is_not_taken_up(cli: CommandLine, history: list[dict[str, Any]]) -> None:
     done = cli.run("status", "iris", "--as-of", str(history[1]["position"]))
-    assert "Revision 1: step 2 of 3" in done.stdout
+    assert "Making revision 1: step 2 of 3" in done.stdout
     assert done.stderr == ""
 
 

@@ -204,7 +204,7 @@ def test_an_update_in_progress_shows_its_steps_and_their_usual_time() -> None:
     shown = status(updating, [*FIRST, *update])
     assert shown[0] == "• iris  updating for 5s (since 11:59:55 UTC)"
     assert "Serving revision 1" in shown
-    assert shown[shown.index("Revision 2: step 2 of 3") + 1 :] == [
+    assert shown[shown.index("Making revision 2: step 2 of 3") + 1 :] == [
         "  Model         models:/iris/2",
         "  Files         sha256:efefefef",
         "  Requested     5s ago (11:59:55 UTC) by ben",
@@ -244,7 +244,7 @@ def test_a_failed_update_says_why_and_what_to_do_next() -> None:
     failed, history = failed_update()
     shown = status(failed, history)
     assert shown[0] == "✗ iris  failed 2s ago (11:59:58 UTC)"
-    assert shown[shown.index("Revision 2 failed in fetch 2s ago: model_not_found") + 1 :] == [
+    assert shown[shown.index("Revision 2 failed in fetch: model_not_found") + 1 :] == [
         "  There is no model 'wine'.",
         "  Check the name.",
         "  Model         models:/wine/2",
@@ -283,7 +283,7 @@ def test_a_retry_shows_the_failure_before_it() -> None:
     retry = entry(7, "RetryRequested", 1, revision=2, changes=status_change("updating"))
     shown = status(retried, [*history, retry])
     assert shown[-3:] == [
-        "Last failure in fetch 2s ago: model_not_found",
+        "Last failure 2s ago, in fetch: model_not_found",
         "  There is no model 'wine'.",
         "  Check the name.",
     ]

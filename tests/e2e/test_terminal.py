@@ -209,7 +209,7 @@ def test_what_the_encoding_lacks_is_escaped(cli: InProcess, encoding: str) -> No
     )
     assert done.exit_code == 0
     assert "żółw" in done.stdout or r"\u017c" in done.stdout
-    assert "Artifacts fetched" in done.stderr
+    assert "Fetched in " in done.stderr
 
 
 @pytest.mark.parametrize("number", [FULL, UNREAD])

@@ -13,7 +13,7 @@ from tests.domain.given import request
 from tests.service.outside import HeldOrchestrator
 
 WAIT = 60
-ALL = ["✓ Artifacts fetched", "✓ Image packaged", "✓ Provisioned"]
+ALL = ["✓ Fetched", "✓ Packaged", "✓ Active"]
 
 
 class SeldomLookedAt(MLModelDeploymentService):
@@ -32,7 +32,7 @@ def session_on(service: MLModelDeploymentService, output: Output = Output.TABLE)
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
     lines = capsys.readouterr().err.splitlines()
-    return [line.partition(" sha256:")[0].partition(" http")[0] for line in lines]
+    return [line.partition(" in ")[0] for line in lines]
 
 
 async def test_steps_that_pass_between_two_looks_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,8 @@ _LEAST_VALUE = 22
 class Labelled:
     """Labels and values, a line each; a value that is too long continues below its beginning.
 
-    Whole digests and values that must not be wrapped stay on one line, so that they can be copied.
+    Whole digests and values that must not be wrapped stay on one line, so that they can be copied. Such a
+    value stands below its label where there is no room beside it.
 
     Args:
         lines: labels, and values in which nothing acts on a terminal.
@@ -46,6 +47,10 @@ class Labelled:
         for label, value in self._lines:
             room = max(options.max_width - begin, _LEAST_VALUE)
             is_whole = value.no_wrap or _DIGEST.fullmatch(value.plain)
+            if value.no_wrap and label and value.cell_len > room:
+                yield Text(" " * self._indent + label, self._style)
+                yield Text.assemble(" " * (self._indent + 2), value, no_wrap=True, overflow="ignore")
+                continue
             for number, line in enumerate(
                 [value] if is_whole else value.wrap(console, room, overflow="fold")
             ):

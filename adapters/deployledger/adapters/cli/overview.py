@@ -239,7 +239,7 @@ def _asked(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
 def _in_progress(overview: Overview, progress: "Progress") -> Iterator[RenderableType]:
     """Yield the steps of the job: those done with the time they took, the others with their usual time."""
     deployment, job = overview.deployment, overview.job
-    doing = "Deletion" if progress.step is Step.DELETE else f"Revision {deployment.revision}"
+    doing = "Deleting" if progress.step is Step.DELETE else f"Making revision {deployment.revision}"
     yield Text.assemble((doing, "bold"), f": step {progress.steps_done + 1} of {progress.steps_total}")
     lines: list[tuple[str, Text]] = []
     if progress.step is not Step.DELETE:
@@ -264,7 +264,9 @@ def _in_progress(overview: Overview, progress: "Progress") -> Iterator[Renderabl
     yield _labelled(lines)
     if (failed := overview.failure) is not None and _follows(overview, failed):
         yield Text()
-        yield from _failure_of(overview, failed.data["failure"], _time(failed), "Last failure")
+        failure = failed.data["failure"]
+        ago = overview.clock.ago(_time(failed))
+        yield from _failure_of(failure, f"Last failure {ago}, in {failure['step']}")
 
 
 def _bytes_in_progress(overview: Overview) -> Iterator[tuple[str, Text]]:
@@ -306,7 +308,7 @@ def _failure(overview: Overview, failure: "Failure") -> Iterator[RenderableType]
     name, serving = deployment.deployment_name, deployment.serving_revision
     is_update = serving not in (None, deployment.revision)
     who = f"Revision {deployment.revision} failed" if is_update else "Failed"
-    yield from _failure_of(overview, failure.model_dump(), overview.since, who)
+    yield from _failure_of(failure.model_dump(), f"{who} in {failure.step}")
     if is_update:
         model = _model(overview, None, deployment.artifact_digest, deployment.image_digest)
         yield _labelled([*model, *_asked(overview, deployment.revision)])
@@ -332,11 +334,8 @@ def _failure(overview: Overview, failure: "Failure") -> Iterator[RenderableType]
     yield _labelled(steps)
 
 
-def _failure_of(
-    overview: Overview, failure: "dict[str, Any]", moment: datetime, label: str
-) -> Iterator[RenderableType]:
-    what = f"{label} in {failure['step']} {overview.clock.ago(moment)}: {failure['reason']}"
-    yield Labelled([("", Text(what, marks.FAILED.style))], width=0)
+def _failure_of(failure: "dict[str, Any]", what: str) -> Iterator[RenderableType]:
+    yield Labelled([("", Text(f"{what}: {failure['reason']}", marks.FAILED.style))], width=0)
     for text in (failure["message"], failure["hint"]):
         if text:
             yield Labelled([("", shown_lines(text))], indent=_INDENT, width=0)

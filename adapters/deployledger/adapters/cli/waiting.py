@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deployledger.adapters.cli import marks
-from deployledger.adapters.cli.session import ExitCode, Session, escaped
-from deployledger.adapters.cli.units import short_digests
+from deployledger.adapters.cli.event_words import sentence
+from deployledger.adapters.cli.session import ExitCode, Session
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as ProgressBar
     from rich.progress import TaskID
+    from rich.text import Text
 
     from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
@@ -21,13 +22,6 @@ _DOING = {
     "provision": "Provisioning",
     "run": "Scoring",
     "delete": "Deleting",
-}
-_DONE = {
-    "fetch": "Artifacts fetched",
-    "package": "Image packaged",
-    "provision": "Provisioned",
-    "run": "Scored",
-    "delete": "Deleted",
 }
 
 
@@ -80,7 +74,7 @@ class Steps:
             )
 
             self._bar = Progress(
-                SpinnerColumn(),
+                SpinnerColumn("dots" if self._console.encoding.startswith("utf") else "line"),
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
@@ -104,10 +98,7 @@ class Steps:
         command = next(it.correlation_id for it in history if it.version == self._accepted)
         for entry in history:
             if entry.version > self._seen and entry.correlation_id == command and entry.step:
-                has_failed = "failure" in entry.data
-                mark = marks.FAILED if has_failed else marks.DONE
-                what = _DOING[entry.step] if has_failed else _DONE[entry.step]
-                self._console.print(f"{mark} {what}{_detail(entry)}", highlight=False)
+                self._console.print(_step(entry), soft_wrap=True)
         self._seen = history[-1].version
 
     def show(self, deployment: "DeploymentStatusResponse") -> None:
@@ -125,12 +116,8 @@ class Steps:
             self._bar.update(self._task, completed=progress.done or 0, total=progress.total)
 
 
-def _detail(entry: "DeploymentHistoryEntry") -> str:
-    match entry.data:
-        case {"artifact": {"digest": detail}} | {"image": {"digest": detail}}:
-            pass
-        case {"endpoint_url": str(detail)}:
-            pass
-        case _:
-            return ""
-    return f" {escaped(short_digests(detail))}"
+def _step(entry: "DeploymentHistoryEntry") -> "Text":
+    """Return a step that is done in the words of the history; of one that failed, the answer says why."""
+    if "failure" in entry.data:
+        return marks.FAILED.before(_DOING[entry.step or ""])
+    return marks.DONE.before(sentence(entry.topic, entry.data, seconds=entry.duration))
