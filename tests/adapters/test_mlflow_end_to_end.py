@@ -1,6 +1,7 @@
 """A model from a real MLflow server: logged, registered, deployed by its alias, served, and scored."""
 
 import json
+import subprocess
 import urllib.request
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentRequest, DeploymentTargetConfig
+from deployledger.adapters.cli.asking import example_request
 from tests.adapters.conftest import RegisteredIris
 
 
@@ -37,6 +39,11 @@ async def test_deploy_by_alias_and_score(
             )
             with urllib.request.urlopen(request, timeout=30) as response:
                 assert json.load(response)["predictions"] == [0, 2]
+
+            example = await example_request(service, status)
+            assert example is not None
+            pasted = subprocess.run(["sh", "-c", example.command(60)], capture_output=True, check=True)
+            assert len(json.loads(pasted.stdout)["predictions"]) == 1, example
         finally:
             await service.delete_deployment(accepted.deployment_id)
             deleted = await service.wait_for_deployment(accepted.deployment_id, timeout=60)

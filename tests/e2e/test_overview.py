@@ -1,15 +1,18 @@
 """Deployments at a glance, at several widths: what is left out first, and what never is."""
 
+import json
+import shlex
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from rich.console import Console, RenderableType
 
-from deployledger.adapters.cli.asking import Request, request_of
+from deployledger.adapters.cli.asking import Request, mlflow_request, request_of
 from deployledger.adapters.cli.fleet_table import DeploymentTable
 from deployledger.adapters.cli.overview import Overview, outcome_lines, status_lines
 from deployledger.adapters.cli.units import Clock
@@ -327,6 +330,42 @@ def test_an_input_that_is_too_large_to_write_is_described_by_its_server() -> Non
     asked = request_of("http://h:1/v2/models/net", [tensor("image", "FP32", [1, 3, 224, 224])])
     assert asked == Request("http://h:1/v2/models/net")
     assert asked.command(80) == "curl http://h:1/v2/models/net"
+
+
+COLUMNS = [{"name": "sepal length", "type": "double"}, {"name": "owner's", "type": "string"}]
+TENSOR = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}}]
+LARGE = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 224, 224]}}]
+
+
+@pytest.mark.parametrize(
+    ("signature", "example", "body"),
+    [
+        (COLUMNS, "", {"dataframe_split": {"columns": ["sepal length", "owner's"], "data": [[0.0, ""]]}}),
+        (TENSOR, "", {"inputs": [[0.0, 0.0]]}),
+        (LARGE, "", None),
+        ([], "", None),
+        (COLUMNS, '{"inputs": [[5.1, {}, []]]}', {"inputs": [[5.1, {}, []]]}),
+        (TENSOR, "9" * 2_000, {"inputs": [[0.0, 0.0]]}),
+        (TENSOR, "{", None),
+        ([{"name": "x", "type": "binary"}], "", None),
+    ],
+)
+def test_an_mlflow_model_is_asked_with_its_example_or_its_signature(
+    tmp_path: Path, signature: list[Any], example: str, body: Any
+) -> None:
+    model = {"signature": {"inputs": json.dumps(signature)}}
+    (tmp_path / "MLmodel").write_text(json.dumps(model))  # which is YAML, too
+    if example:
+        (tmp_path / "serving_input_example.json").write_text(example)
+    asked = mlflow_request("http://h:1", tmp_path)
+    if body is None:
+        assert asked is None
+        return
+    assert asked is not None
+    for width in (40, 1_000):
+        words = shlex.split(asked.command(width).replace("\\\n", ""))
+        assert words[:-1] == ["curl", "http://h:1/invocations", "-H", "content-type:application/json", "-d"]
+        assert json.loads(words[-1]) == body
 
 
 def test_a_deployment_that_serves_ends_with_how_to_ask_it_and_look_back() -> None:

@@ -591,7 +591,7 @@ async def _ended(
     if deployment.status == "active" and not (deployment.simulated or session.is_wide):
         from deployledger.adapters.cli.asking import example_request
 
-        request = await example_request(deployment)
+        request = await example_request(service, deployment)
     return deployment, await overview(session, service, deployment), request
 
 
