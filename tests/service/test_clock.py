@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.adapters.cli.status_commands import created_at, recorded_at
+from deployledger.adapters.cli.overview import Overview
+from deployledger.adapters.cli.status_commands import created_at
+from deployledger.adapters.cli.units import Clock as ReadersClock
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.findings import Outcome
 from deployledger.service.database_checks import check_database
@@ -135,6 +137,9 @@ async def test_a_list_and_a_status_have_the_same_time_of_what_a_wrong_clock_reco
         page = await service.list_deployments()
         assert any(it.created_at > datetime.now(UTC) for it in page), "as the event says itself"
         created = await created_at(service, page)
-        cards = {it.deployment_id: await recorded_at(service, it) for it in page}
-        assert created == {key: times and times[0] for key, times in cards.items()}
+        for deployment in page:
+            history = await service.get_deployment_history(deployment.deployment_id)
+            card = Overview(deployment, history, ReadersClock(datetime.now(UTC)))
+            assert card.recorded is not None
+            assert card.recorded[0] == created[deployment.deployment_id]
         assert all(begin <= it <= datetime.now(UTC) for it in created.values())
