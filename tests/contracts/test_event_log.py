@@ -404,7 +404,7 @@ def test_four_may_use_a_log_for_the_first_time_at_once(log: EventLog) -> None:
 
 
 def test_a_description_has_no_password(postgres_url: str) -> None:
-    log = open_event_log("postgresql://ann:hunter2@localhost:1/ledger?password=hunter2")
+    log = open_event_log("postgresql://ann:hunter2@localhost:1/ledger?password=hunter2", patience=0.1)
     with pytest.raises(EventLogError) as refusal:
         log.version(uuid4())
     assert "postgresql://localhost:1/ledger" in refusal.value.message

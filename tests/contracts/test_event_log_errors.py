@@ -41,7 +41,7 @@ USES: dict[str, Callable[[EventLog], object]] = {
 def refused(url: str, *, create: bool = False) -> Iterator[EventLogError]:
     """Yield the error of every use of a log, after checking that it is soon and has no password."""
     for name, call in USES.items():
-        log = open_event_log(url, create=create)
+        log = open_event_log(url, create=create, patience=0.2)
         begun = time.monotonic()
         with pytest.raises(EventLogError) as refusal:
             call(log)

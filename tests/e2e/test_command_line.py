@@ -416,6 +416,7 @@ def test_databases_that_cannot_be_used(cli: CommandLine, tmp_path: Path) -> None
     assert "secret" not in unknown.stderr
 
     cli.environment["DEPLOYLEDGER_DATABASE_URL"] = "postgresql://me:secret@127.0.0.1:1/x"
+    cli.environment["DEPLOYLEDGER_DATABASE_PATIENCE"] = "0.1"
     unreachable = cli.run("list")
     assert unreachable.returncode == 1
     assert "127.0.0.1" in unreachable.stderr

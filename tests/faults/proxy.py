@@ -1,4 +1,4 @@
-"""A proxy before a PostgreSQL server that loses what is on the way."""
+"""A proxy before a PostgreSQL server that loses what is on the way, keeps it for itself, or is down."""
 
 import socket
 import threading
@@ -25,7 +25,7 @@ class LosingProxy:
             self._server = f"{session.info.host}/.s.PGSQL.{session.info.port}"
             user = session.info.user
         self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
+        self._port = port = self._listener.getsockname()[1]
         query = urlencode({"sslmode": "disable", "gssencmode": "disable"})
         self.url = f"postgresql://{user}@127.0.0.1:{port}{urlsplit(url).path}?{query}"
         self.lost = 0
@@ -33,7 +33,9 @@ class LosingProxy:
         self._answers_to_lose = 0
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._flowing = threading.Event()
+        self._flowing.set()
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def lose_requests(self, number: int) -> None:
         """Cut the next connections that send COMMIT, before the server hears of it."""
@@ -43,16 +45,35 @@ class LosingProxy:
         """Cut the next connections whose transaction the server has committed, before they are told."""
         self._answers_to_lose = number
 
+    def swallow(self) -> None:
+        """Take connections and what is sent, and pass nothing on, as a frozen server does."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        """Pass on what was swallowed, and go on."""
+        self._flowing.set()
+
+    def go_down(self) -> None:
+        """Refuse connections, and cut those that there are."""
+        _cut(self._listener, *self._sockets)
+        self._listener.close()
+
+    def come_up(self) -> None:
+        """Take connections again."""
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
     def close(self) -> None:
         """Cut every connection."""
+        self._flowing.set()
         self._listener.close()
         for it in self._sockets:
             it.close()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             server = socket.socket(socket.AF_UNIX)
@@ -66,6 +87,7 @@ class LosingProxy:
         self, client: socket.socket, server: socket.socket, ending: threading.Event
     ) -> None:
         for data in _received(client):
+            self._flowing.wait()
             if any(it in data for it in _ENDS_OF_TRANSACTIONS):
                 if self._loses("_requests_to_lose"):
                     break
@@ -76,6 +98,7 @@ class LosingProxy:
 
     def _pass_answers_on(self, client: socket.socket, server: socket.socket, ending: threading.Event) -> None:
         for data in _received(server):
+            self._flowing.wait()
             # The server answers once the transaction is stored.
             if ending.is_set():
                 ending.clear()

@@ -12,6 +12,7 @@ from deployledger.adapters.event_log import group_commit, open_event_log
 from deployledger.adapters.event_log.commands import Conflict, Repeated, Stored
 from deployledger.adapters.event_log.group_commit import GroupCommit
 from deployledger.domain.exceptions import EventLogError
+from deployledger.projections.patience import Patience
 from tests.faults.audit import assert_sound, new_command, rows
 from tests.faults.writers import HeldWriter, command, created, writer
 
@@ -28,7 +29,7 @@ def held(url: str) -> HeldWriter:
 
 @pytest.fixture
 async def commits(held: HeldWriter) -> AsyncIterator[GroupCommit]:
-    commits = GroupCommit(held, lambda: None, patience=20, described_as="test")
+    commits = GroupCommit(held, lambda: None, patience=Patience(20), described_as="test")
     yield commits
     held.release()
     await asyncio.to_thread(commits.close)
@@ -201,7 +202,7 @@ async def test_that_order_is_kept_when_there_is_no_room_to_wait(
 
 def test_closing_stores_what_waits(url: str) -> None:
     held = HeldWriter(writer(url))
-    commits = GroupCommit(held, lambda: None, patience=20, described_as="test")
+    commits = GroupCommit(held, lambda: None, patience=Patience(20), described_as="test")
     held.hold()
     with ThreadPoolExecutor(21) as threads:
         waiting = [threads.submit(commits.store, command((uuid4(), 1))) for _ in range(20)]

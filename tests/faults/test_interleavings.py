@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from deployledger.adapters.event_log.commands import Command, Conflict, Outcome, Repeated, Stored
 from deployledger.adapters.event_log.group_commit import GroupCommit
+from deployledger.projections.patience import Patience
 from tests.faults.audit import rows
 from tests.faults.conftest import times
 from tests.faults.writers import command, created, writer
@@ -100,7 +101,9 @@ def url(database_url: str) -> str:
 @pytest.fixture
 def commits(url: str) -> Iterator[list[GroupCommit]]:
     """Two that share a database, as two processes do."""
-    two = [GroupCommit(writer(url), lambda: None, patience=20, described_as="test") for _ in range(2)]
+    two = [
+        GroupCommit(writer(url), lambda: None, patience=Patience(20), described_as="test") for _ in range(2)
+    ]
     yield two
     for it in two:
         it.close()

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from uuid import UUID, uuid4
 
-import psycopg
-
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.event_log.clock import ClockWatch
 from deployledger.adapters.event_log.commands import Command, EventRow, Outcome
@@ -16,7 +14,9 @@ from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.event_log.postgres import schema
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
+from deployledger.adapters.postgres import PostgresDatabase
 from deployledger.domain.event_log import CommandKey
+from deployledger.projections.patience import Patience
 
 
 def command(*places: tuple[UUID, int], key: str | None = None) -> Command:
@@ -46,9 +46,8 @@ def writer(url: str) -> BatchWriter:
             lock=nullcontext(),
             watch=ClockWatch(path),
         )
-    return PostgresBatchWriter(
-        lambda: psycopg.connect(url, autocommit=True), schema.EVENTS, schema.KEYS, watch=ClockWatch(url)
-    )
+    database = PostgresDatabase(url, 1, Patience(20))
+    return PostgresBatchWriter(database, database.session, schema.EVENTS, schema.KEYS, watch=ClockWatch(url))
 
 
 class HeldWriter(BatchWriter):

@@ -1,28 +1,43 @@
-"""A PostgreSQL database: sessions as ours are, and one pool of them for all who use it in a process."""
+"""A PostgreSQL database: sessions as ours are, and one pool of them for all who use it in a process.
 
+No wait for a server is endless. A server that is frozen, and a network that swallows everything, close no
+connection, and the server's own timeouts are of no use then: so each wait for an answer ends here, after the
+patience.
+"""
+
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+import select
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import psycopg
-from eventsourcing.postgres import PostgresDatastore
+from eventsourcing.postgres import ConnectionPool, PostgresDatastore
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import PoolClosed, PoolTimeout
 
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.redaction import without_credentials
-
-Session = Connection[Any]
+from deployledger.projections.patience import Patience
 
 SCHEMA = "deployledger"
 """The schema that everything of ours is in."""
 
 _CONNECT_TIMEOUT_SECONDS = 5
-_READ_ATTEMPTS = 3
+_KEEPALIVE_SECONDS = 10
+_LOOK_SECONDS = 0.1
+_CANCEL_SECONDS = 1.0
+_MAX_LIFETIME_SECONDS = 3600.0
+_PROBE_STATE = "SELECT state, wait_event FROM pg_catalog.pg_stat_activity WHERE pid = %s"
 # A second "@", or a "/" before it, is of a password: the driver would take its rest for a host.
 _URL = re.compile(r"postgres(?:ql)?://(?:[^@/]*+@[^@?]*+|[^@?]*+)(?:\?.*)?", re.DOTALL)
 _PORTS = re.compile(r"[0-9]{0,5}(?:,[0-9]{0,5})*")  # one for each host
+
+_ADVICE = re.compile(r"\s*Is the server running .*?\?")
 
 _SESSION_SETTINGS = """
     SET default_transaction_isolation TO 'read committed';
@@ -30,6 +45,7 @@ _SESSION_SETTINGS = """
     SET timezone TO 'UTC';
     SET array_nulls TO on;
     SET row_security TO off;
+    SET idle_in_transaction_session_timeout TO 0;
     SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(
         ', ', 'pg_catalog', NULLIF(pg_catalog.current_setting('search_path'), '')), false)
 """
@@ -40,6 +56,14 @@ driver reads dates of one style only. The server's own functions and operators c
 and a policy that would hide rows from this user is an error, not a shorter answer.
 """
 
+_REFUSED = re.compile(
+    "authentication failed|no pg_hba.conf entry|does not exist|permission denied|not permitted|certificate|"
+    "does not support SSL|unknown ca|no password supplied|not currently accepting connections|unsupported|"
+    "sslmode|channel binding",
+    re.IGNORECASE,
+)
+"""What a server, or the driver, says on connecting when trying again does not help."""
+
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 """What a database raises for who may read and not write: without the rights, or on a standby server."""
 
@@ -47,9 +71,10 @@ _T = TypeVar("_T")
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error says in one line, without credentials and without the statement."""
+    """Return what an error says in one line, without credentials, the statement and the driver's advice."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return " ".join(without_credentials(said or str(error)).split()).rstrip(".?")
+    text = _ADVICE.sub("", said or str(error))
+    return " ".join(without_credentials(text).split()).rstrip(".?")
 
 
 def advice(error: BaseException) -> str:
@@ -63,18 +88,162 @@ def advice(error: BaseException) -> str:
     return "Check that the database is there, reachable and writable, and try again."
 
 
+def is_outage(error: BaseException) -> bool:
+    """Return whether an error says that the server is away, so that trying again later helps."""
+    if isinstance(error, PoolClosed | psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+        return False
+    if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
+        return True
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    return error.sqlstate is not None or _REFUSED.search(str(error)) is None
+
+
+class Session(Connection[Any]):
+    """A connection to the server on which no wait for an answer is endless.
+
+    Attributes:
+        database: the database, whose patience bounds each wait.
+        process: the server's process, if a statement may take longer than that: the server is then asked
+            whether it is still at it. What a pooler says on connecting may be something else.
+    """
+
+    database: "PostgresDatabase | None" = None
+    process: int | None = None
+    _is_cancelled = False
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> Generator[Any, Any, Self]:
+        # The driver's own timeout is 2 seconds or more, and ends with the patience only by chance.
+        if cls.database is None:
+            return super()._connect_gen(conninfo)
+        return _bounded(super()._connect_gen(conninfo), cls.database.patience.limit, _connection_is_late)
+
+    def wait(
+        self, gen: Generator[Any, Any, _T], interval: float = _LOOK_SECONDS, *args: Any, **kwargs: Any
+    ) -> _T:
+        """Return what the driver's generator returns, once the server has answered.
+
+        Raises:
+            psycopg.OperationalError: if it has not for too long; the connection is closed.
+        """
+        if self.database is None or args or kwargs:  # who gives a timeout waits for what need not come
+            return super().wait(gen, interval, *args, **kwargs)
+        self._is_cancelled = False
+        answer = super().wait(_bounded(gen, self._limit, self._check_is_alive), interval)
+        self.database.patience.answered()
+        return answer
+
+    def _limit(self) -> float:
+        assert self.database is not None  # noqa: S101  # a wait is bounded by its patience
+        return _CANCEL_SECONDS if self._is_cancelled else self.database.patience.limit()
+
+    def _check_is_alive(self, seconds: float) -> None:
+        """Close a connection on which the server has been silent for so long, unless it is at work."""
+        assert self.database is not None  # noqa: S101
+        is_probed = self.process is not None and not self._is_cancelled
+        if is_probed and self.database.is_working_on(self.process):
+            return
+        self.pgconn.finish()
+        raise self.database.silent(seconds)
+
+    def cancel_safe(self, *, timeout: float = 1.0) -> None:
+        """Cancel what the server is doing, as the driver does on Ctrl-C; it then has a moment to say so."""
+        self._is_cancelled = True
+        super().cancel_safe(timeout=min(timeout, _CANCEL_SECONDS))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the server has closed the connection while nobody used it; nothing is sent to find out."""
+        if self.closed:
+            return True
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        if not poll.poll(0):
+            return False
+        try:
+            self.execute("")
+        except psycopg.Error:
+            return True
+        return False
+
+
+def _bounded(
+    gen: Generator[Any, Any, _T], limit: Callable[[], float], is_late: Callable[[float], None]
+) -> Generator[Any, Any, _T]:
+    """Pass on a generator of the driver, which resumes it every now and then while there is no answer.
+
+    Args:
+        limit: how many seconds to wait.
+        is_late: called with the seconds after these; raises, unless the wait is to go on.
+    """
+    began = time.monotonic()
+    try:
+        awaited = next(gen)
+        while True:
+            ready = yield awaited
+            waited = time.monotonic() - began
+            if not ready and waited > limit():
+                is_late(waited)
+                began = time.monotonic()
+            awaited = gen.send(ready)
+    except StopIteration as end:
+        answer: _T = end.value
+        return answer
+
+
+def _connection_is_late(seconds: float) -> None:
+    raise psycopg.OperationalError(f"the server has not answered for {seconds:.0f} s")
+
+
+class _Pool(ConnectionPool[Session]):
+    """A pool that says at once why it has no session, and gives none that the server has closed."""
+
+    def __init__(self, database: "PostgresDatabase", **kwargs: Any) -> None:
+        super().__init__(connection_class=database.session_class, open=False, **kwargs)
+        self._database = database
+
+    def getconn(self, timeout: float | None = None) -> Session:
+        """Return a session.
+
+        Raises:
+            psycopg.OperationalError: if the server is away, or every session is in use for too long.
+        """
+        latest = time.monotonic() + self._database.patience.limit()
+        while True:
+            self._database.check_if_away()
+            left = latest - time.monotonic()
+            try:
+                session = super().getconn(min(_CONNECT_TIMEOUT_SECONDS, max(left, _LOOK_SECONDS)))
+            except PoolTimeout:
+                self._database.session().close()  # which says why, if there is more to it
+                if left > 0:
+                    continue
+                raise psycopg.OperationalError(f"all {self.max_size} connections are in use") from None
+            if not session.is_cut:
+                return session
+            session.close()
+            self.putconn(session)
+
+    def putconn(self, conn: Session) -> None:
+        """Take a session back; one that broke is replaced, and so are the others, which may be as broken."""
+        if conn.closed and not self.closed:
+            self.drain()
+        super().putconn(conn)
+
+
 class _Datastore(PostgresDatastore):
-    """The library's datastore, with sessions as ours are."""
+    """The library's datastore, with our pool."""
 
-    def after_connect_func(self) -> Callable[[psycopg.Connection[Any]], None]:
-        """Return what is done with every new connection."""
-        after_connect = super().after_connect_func()
+    def __init__(self, pool: _Pool) -> None:
+        super().__init__(dbname="", host="", port="", user="", password="", schema=SCHEMA)
+        self.pool = cast("ConnectionPool[Connection[DictRow]]", pool)
 
-        def with_settings(connection: psycopg.Connection[Any]) -> None:
-            after_connect(connection)
-            connection.execute(_SESSION_SETTINGS)
-
-        return with_settings
+    @contextmanager
+    def get_connection(self) -> Iterator[Connection[DictRow]]:
+        """Enter with a session. Errors stay the driver's: at its own the library tries again, ten times."""
+        with self.pool.connection() as session:
+            yield session
 
 
 def _described(parameters: Mapping[str, Any]) -> str:
@@ -104,82 +273,160 @@ def _parsed(url: str) -> dict[str, Any]:
     return parameters
 
 
+def described(url: str) -> str:
+    """Return which database a URL names, without user and password.
+
+    Raises:
+        ConfigurationError: if the URL is malformed.
+    """
+    return _described(_parsed(url))
+
+
 class PostgresDatabase:
     """One database on a PostgreSQL server. Nothing is connected before it is needed.
 
     Args:
         url: ``postgresql://user:password@host:port/database``.
         pool_size: how many sessions the pool has, at most.
+        patience: how long a wait for the server may be.
+
+    Attributes:
+        described_as: which database it is, for messages; without credentials.
+        session_class: the class of its sessions.
+        was_written: whether this process has written to it.
 
     Raises:
         ConfigurationError: if the URL is malformed.
     """
 
-    def __init__(self, url: str, pool_size: int) -> None:
-        self._parameters = _parsed(url)
-        self.described_as = _described(self._parameters)
-        self._parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
-        self._parameters.setdefault("application_name", "deployledger")
-        self._parameters["client_encoding"] = "UTF8"
+    def __init__(self, url: str, pool_size: int, patience: Patience) -> None:
+        parameters = _parsed(url)
+        self.described_as = _described(parameters)
+        self.patience = patience
+        self.was_written = False
+        self.session_class: type[Session] = type("Session", (Session,), {"database": self})
+        hosts = str(parameters.get("hostaddr") or parameters.get("host") or "").count(",") + 1
+        longest = float(parameters.get("connect_timeout") or _CONNECT_TIMEOUT_SECONDS)
+        self._parameters = {
+            "application_name": "deployledger",
+            # They find a network that is cut off; a server that is frozen still acknowledges.
+            "keepalives_idle": _KEEPALIVE_SECONDS,
+            "keepalives_interval": _KEEPALIVE_SECONDS,
+            "keepalives_count": 3,
+            "tcp_user_timeout": round(patience.seconds * 1000),
+            **parameters,
+            "client_encoding": "UTF8",
+            "connect_timeout": math.ceil(min(longest if longest > 0 else math.inf, patience.seconds / hosts)),
+        }
         self._pool_size = pool_size
-        self._datastore: PostgresDatastore | None = None
+        self._pool: _Pool | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether the pool is open."""
-        return self._datastore is not None
+        return self._pool is not None
 
-    def session(self) -> Session:
-        """Return a new session outside the pool, which commits each statement by itself."""
-        session: Session = psycopg.connect(**self._parameters, autocommit=True)
-        session.execute(_SESSION_SETTINGS)
+    def is_outage(self, error: BaseException) -> bool:
+        """Return whether an error says that the server is away, so that trying again later helps.
+
+        A server that could be written and no longer can has become a standby: another one takes its place.
+        """
+        return is_outage(error) or (
+            self.was_written and isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+        )
+
+    def session(self, *, is_long: bool = False) -> Session:
+        """Return a new session outside the pool, which commits each statement by itself.
+
+        Args:
+            is_long: whether statements may take longer than the patience: the server is then asked whether
+                it is still at it.
+
+        Raises:
+            psycopg.Error: if there is none to be had.
+        """
+        problem = self.patience.problem(self.described_as)
+        if problem and self.patience.is_over:  # as when the thread has waited for others who tried
+            raise psycopg.OperationalError(problem)
+        try:
+            session = self.session_class.connect(**self._parameters, autocommit=True)
+            try:
+                self._configure(session)
+            except BaseException:
+                session.close()
+                raise
+        except psycopg.Error as error:
+            if is_outage(error):
+                self.patience.away(self.described_as, reason(error))
+            raise
+        self.patience.back(self.described_as)
+        if is_long:
+            row = session.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+            session.process = row[0] if row else None
         return session
+
+    def _configure(self, session: Session) -> None:
+        session.autocommit = True
+        session.execute(_SESSION_SETTINGS)
+
+    def is_working_on(self, process: int | None) -> bool:
+        """Return whether a process of the server is at what its session asked for."""
+        try:
+            with self.session() as session:
+                row = session.execute(_PROBE_STATE, (process,)).fetchone()
+        except psycopg.Error:
+            return False
+        return row is not None and row[0] == "active" and row[1] != "ClientWrite"
+
+    def check_if_away(self) -> None:
+        """Connect to a server that was away when it was last tried.
+
+        Raises:
+            psycopg.OperationalError: if it still is.
+        """
+        if self.patience.problem(self.described_as):
+            self.session().close()
+
+    def silent(self, seconds: float) -> psycopg.OperationalError:
+        """Return the error of a server that has not answered for so many seconds, after reporting it."""
+        problem = f"the server has not answered for {seconds:.0f} s"
+        self.patience.away(self.described_as, problem)
+        return psycopg.OperationalError(problem)
 
     def open(self) -> PostgresDatastore:
         """Open the pool, and return it as the library has it."""
-        datastore = _Datastore(
-            dbname="",
-            host="",
-            port="",
-            user="",
-            password="",
-            pool_size=1,
-            max_overflow=self._pool_size - 1,
-            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-            schema=SCHEMA,
+        pool = _Pool(
+            self,
+            kwargs={**self._parameters, "row_factory": dict_row},
+            configure=self._configure,
+            min_size=1,
+            max_size=self._pool_size,
+            max_lifetime=_MAX_LIFETIME_SECONDS,
+            reconnect_timeout=_LOOK_SECONDS,  # who wants a session tries again, and says why there is none
         )
-        # The library passes on five parameters only; TLS, sockets and options are in the others.
-        assert isinstance(datastore.pool.kwargs, dict)  # noqa: S101
-        for name in ("dbname", "host", "port", "user", "password"):
-            datastore.pool.kwargs.pop(name)
-        datastore.pool.kwargs.update(self._parameters)
-        datastore.pool.open()
-        self._datastore = datastore
-        return datastore
+        pool.open()
+        self._pool = pool
+        return _Datastore(pool)
 
     @contextmanager
     def pooled(self) -> Iterator[Session]:
         """Enter with a session of the pool."""
-        assert self._datastore is not None  # noqa: S101  # opened by the caller
-        with self._datastore.pool.connection() as session:
-            yield session
+        assert self._pool is not None  # noqa: S101  # opened by the caller
+        with self._pool.connection() as session:
+            try:
+                yield session
+            except psycopg.errors.ReadOnlySqlTransaction:
+                if self.was_written:
+                    session.close()  # the next one may be on another server
+                raise
 
     def read(self, read: Callable[[Session], _T]) -> _T:
-        """Read with a session of the pool; again, if it turns out to be broken."""
-        assert self._datastore is not None  # noqa: S101  # opened by the caller
-        pool = self._datastore.pool
-        for _ in range(_READ_ATTEMPTS - 1):
-            try:
-                with pool.connection() as session:
-                    return read(session)
-            except (psycopg.OperationalError, psycopg.InterfaceError):
-                # The session broke while it was idle: so may others in the pool.
-                pool.check()
-        with pool.connection() as session:
+        """Read with a session of the pool."""
+        with self.pooled() as session:
             return read(session)
 
     def close(self) -> None:
-        """Close the pool."""
-        if self._datastore is not None:
-            self._datastore.close()
-            self._datastore = None
+        """Close the pool. What still tries to connect to a server that is away ends by itself."""
+        if self._pool is not None:
+            self._pool.close(0 if self.patience.problem(self.described_as) else _CONNECT_TIMEOUT_SECONDS)
+            self._pool = None

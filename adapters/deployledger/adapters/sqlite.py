@@ -52,9 +52,15 @@ def transaction(
 
 def advice(error: BaseException, otherwise: str) -> str:
     """Return what to do about an error: try again if the file is in use, and what is given else."""
-    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if is_in_use(error):
         return "Another process has been writing to it for long. Try again."
     return otherwise
+
+
+def is_in_use(error: BaseException) -> bool:
+    """Return whether an error says that another process has the file locked, so that waiting helps."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
 def damage(connection: sqlite3.Connection) -> str:

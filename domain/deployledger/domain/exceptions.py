@@ -225,11 +225,22 @@ class InsufficientStorageError(MachineLearningServiceError):
         )
 
 
+class DatabaseUnavailableError(ExternalServiceError):
+    """A database is away: it cannot be reached, does not answer, or is in use by somebody else for long.
+
+    Trying again later helps, other than for the errors of a database that answers.
+    """
+
+
 class EventLogError(ExternalServiceError):
     """The database of the event log cannot be reached, written, or is not one this version can use."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__("event log", message, hint=hint)
+
+
+class EventLogUnavailableError(EventLogError, DatabaseUnavailableError):
+    """The database of the event log is away."""
 
 
 class UndecodableEventError(EventLogError):
@@ -267,6 +278,10 @@ class ReadModelError(ExternalServiceError):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__("read models", message, hint=hint)
+
+
+class ReadModelsUnavailableError(ReadModelError, DatabaseUnavailableError):
+    """The database of the read models is away."""
 
 
 class LedgerError(MachineLearningServiceError):

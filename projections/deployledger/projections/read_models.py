@@ -14,6 +14,7 @@ from deployledger.domain.event_log import NOTHING_READ, EventLog, Mark, RawEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,
+    DatabaseUnavailableError,
     LogDivergedError,
     ReadModelError,
     ResourceNotFoundError,
@@ -22,6 +23,7 @@ from deployledger.domain.logs import logger
 from deployledger.projections import rebuilding
 from deployledger.projections.folding import LARGEST_ROW_BYTES, Folding, decode_all, read_by
 from deployledger.projections.garbage import rare_collections
+from deployledger.projections.patience import Patience, pauses
 from deployledger.projections.projection import Consistency, Projection
 from deployledger.projections.rebuilding import fill_here
 from deployledger.projections.reports import COUNTS, Progress, Rebuilt, Task, Verified
@@ -54,6 +56,8 @@ _BUILT_FROM = 20_000
 _STANDBY_SECONDS = 0.25
 _LOOK_AGAIN_SECONDS = 0.1
 _AGAIN_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 5.0
+_PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class ReadModels:
         largest_row: how many bytes a row may take as JSON; an event that makes a larger one is parked.
         fill: fills tables from the log, by several workers at once if it can.
         elsewhere: opens the read models of the same projections in another database, which a URL names.
+        patience: how long a read waits for a database that is away.
     """
 
     def __init__(
@@ -125,8 +130,10 @@ class ReadModels:
         largest_row: int = LARGEST_ROW_BYTES,
         fill: Fill = fill_here,
         elsewhere: "Callable[[str], ReadModels] | None" = None,
+        patience: Patience | None = None,
     ) -> None:
         self.log = log
+        self.patience = patience or Patience(_PATIENCE_SECONDS)
         self.store = store
         self.process = process
         self.largest_row = largest_row
@@ -183,7 +190,13 @@ class ReadModels:
         return self._groups[projection.name]
 
     def _reliably(self, work: Callable[[], _T]) -> _T:
-        """Return what work returns; if rows are damaged, gone or of another log, after they were rebuilt."""
+        """Return what work returns; if rows are damaged, gone or of another log, after they were rebuilt.
+
+        While a database is away, it is done again until the patience is over.
+        """
+        return self.patience.call(lambda: self._done(work))
+
+    def _done(self, work: Callable[[], _T]) -> _T:
         try:
             return work()
         except UnreliableReadModelsError as error:
@@ -500,7 +513,7 @@ class ReadModels:
         on when it ends, however it ends.
 
         Args:
-            on_problem: is told of problems with a database, after which it is tried again.
+            on_problem: is told of problems other than a database that is away; it is tried again after both.
             names: only these projections, and those of their groups.
         """
         wanted = {self._groups[self.projection(name).name] for name in names or self.projections}
@@ -521,19 +534,24 @@ class ReadModels:
         stopping: threading.Event,
         on_problem: Callable[[Exception], None],
     ) -> None:
+        self.patience.try_once()  # this thread tries again by itself, and ends when it is told to
+        pause = pauses(_LONGEST_PAUSE_SECONDS)
         while not stopping.is_set():
             try:
                 with self.log.ownership(self._lock("follow", group[0])) as is_follower:
                     if is_follower:
+                        self._prepare(group[0])
+                        self.store.follow_as(group, self.process)
+                        pause = pauses(_LONGEST_PAUSE_SECONDS)
                         self._follow_now(group, stopping)
                 stopping.wait(_STANDBY_SECONDS)
+            except DatabaseUnavailableError:  # which is reported where it is found
+                stopping.wait(next(pause))
             except Exception as error:  # a thread that ended would follow no more
                 on_problem(error)
                 stopping.wait(_AGAIN_SECONDS)
 
     def _follow_now(self, group: Sequence[Projection[Any]], stopping: threading.Event) -> None:
-        self._prepare(group[0])
-        self.store.follow_as(group, self.process)
         with self.log.watch() as watch:
             while not stopping.is_set():
                 self.catch_up(group[0])

@@ -19,6 +19,7 @@ from deployledger.domain.exceptions import (
     ConcurrencyError,
     ConfigurationError,
     ConflictError,
+    DatabaseUnavailableError,
     MachineLearningServiceError,
     ResourceNotFoundError,
 )
@@ -231,6 +232,8 @@ class Commands:
                     decision, without_looking = without_looking(by), None
                 else:
                     decision = await self._blocking(decide, by)
+            except DatabaseUnavailableError:
+                raise
             except MachineLearningServiceError:
                 # It may be refused because it was done: by the same command, repeated at the same time.
                 first = key and await self._blocking(self._repository.log.command, key)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +19,9 @@ from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConfigurationError,
+    DatabaseUnavailableError,
     EventLogError,
+    ExternalServiceError,
     LogDivergedError,
     ReadModelError,
     ResourceNotFoundError,
@@ -156,6 +159,10 @@ class DeploymentService:
         self._now = now
         self._new_id = new_id
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="deployledger")
+        # Jobs that wait for a database keep no question from its thread.
+        self._job_executor = ThreadPoolExecutor(
+            _THREADS, thread_name_prefix="deployledger-jobs", initializer=read_models.patience.try_once
+        )
         self._commands = Commands(
             self._repository,
             orchestrator=self._orchestrator.name,
@@ -712,6 +719,8 @@ class DeploymentService:
     async def watch_deployment(self, deployment_id: UUID) -> AsyncIterator[DeploymentStatusResponse]:
         """Yield the status now, and again whenever it changes, until the deployment is deleted.
 
+        While a database is away, it goes on waiting.
+
         Raises:
             ResourceNotFoundError: if there is no such deployment.
             LogDivergedError: if there no longer is, because the event log went back to an earlier state.
@@ -721,6 +730,9 @@ class DeploymentService:
             while True:
                 try:
                     current = await self.get_deployment_status(deployment_id)
+                except DatabaseUnavailableError:  # which is reported where it is found
+                    await changed()
+                    continue
                 except ResourceNotFoundError as error:
                     if last is None:
                         raise
@@ -1001,18 +1013,21 @@ class DeploymentService:
         """Keep the read models up to date, so that questions find little left to apply."""
         self._models.follow(
             self._closing,
-            on_problem=lambda error: LOGGER.warning("The read models are not kept up to date: %s", error),
+            on_problem=lambda error: self._models.patience.warn(
+                LOGGER, f"The read models are not kept up to date: {error}"
+            ),
         )
 
     def _keep_checkpoints(self) -> None:
         """Make checkpoints as events are added."""
+        self._models.patience.try_once()  # this thread tries again by itself
         events_between, seconds_between = self._checkpoint_every
         keep_checkpoints(
             self._ledger,
             self._closing,
             every_events=events_between,
             every_seconds=seconds_between,
-            on_problem=_say_that_a_checkpoint_waits,
+            on_problem=self._say_that_a_checkpoint_waits,
         )
 
     async def _take_up(self, worker: Worker, after: int) -> None:
@@ -1021,7 +1036,7 @@ class DeploymentService:
         while True:
             try:
                 follow = partial(self._log.follow, after, topics=sorted(events.COMMANDS))
-                with await loop.run_in_executor(self._executor, follow) as follower:
+                with await loop.run_in_executor(self._job_executor, follow) as follower:
                     async for batch in follower:
                         for recorded in batch.events:
                             worker.wake(recorded.event.originator_id)
@@ -1030,9 +1045,11 @@ class DeploymentService:
                 LOGGER.warning("%s Jobs start over from what the event log has now.", error.message)
                 after = await self._start_over(worker)
             except UndecodableEventError:  # its deployment needs other software; the others do not
-                after = await loop.run_in_executor(self._executor, self._wake_undecoded, worker, after)
+                after = await loop.run_in_executor(self._job_executor, self._wake_undecoded, worker, after)
+            except DatabaseUnavailableError:  # which is reported where it is found
+                pass
             except EventLogError as error:
-                LOGGER.warning("Commands of other processes wait for the event log: %s", error)
+                self._models.patience.warn(LOGGER, f"Commands of other processes wait: {error}")
             await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
 
     async def _start_over(self, worker: Worker) -> int:
@@ -1044,10 +1061,11 @@ class DeploymentService:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                position = await loop.run_in_executor(self._executor, self._log.position)
-                left = await loop.run_in_executor(self._executor, self._left)
+                position = await loop.run_in_executor(self._job_executor, self._log.position)
+                left = await loop.run_in_executor(self._job_executor, self._left)
             except (EventLogError, ReadModelError) as error:
-                LOGGER.warning("Jobs wait for the event log: %s", error)
+                if not isinstance(error, DatabaseUnavailableError):  # which is reported where it is found
+                    self._models.patience.warn(LOGGER, f"Jobs wait for the event log: {error}")
                 await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
                 continue
             await worker.start_over(left)
@@ -1082,7 +1100,8 @@ class DeploymentService:
                 self._worker = Worker(
                     self._repository,
                     self._pipeline,
-                    self._executor,
+                    self._job_executor,
+                    patience=self._models.patience,
                     context=self._job_context,
                     on_change=self._watchers.notify,
                     concurrent_jobs=self._concurrent_jobs,
@@ -1090,10 +1109,8 @@ class DeploymentService:
             resumes, self._resumed = self._worker is not None and not self._resumed, True
         if resumes and self._worker is not None:
             try:
-                await asyncio.get_running_loop().run_in_executor(
-                    self._executor, self._resume_all, self._worker
-                )
-            except EventLogError:
+                await self._in_thread(self._resume_all, self._worker)
+            except ExternalServiceError:
                 self._resumed = False  # the next call tries again
                 raise
         self._is_open = True
@@ -1119,10 +1136,20 @@ class DeploymentService:
         return await self._in_thread(lambda: call(*args, **kwargs))
 
     def _in_thread(self, call: Callable[..., _T], *args: object) -> "asyncio.Future[_T]":
-        return asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
+        began, patience = time.monotonic(), self._models.patience
+
+        def patiently() -> _T:
+            with patience.queued_since(began):
+                return patience.call(lambda: call(*args))
+
+        return asyncio.get_running_loop().run_in_executor(self._executor, patiently)
 
     async def __aenter__(self) -> Self:
-        await self._opened()
+        try:
+            await self._opened()
+        except asyncio.CancelledError:  # as by Ctrl-C: nobody else closes it
+            await self.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -1141,6 +1168,7 @@ class DeploymentService:
             await asyncio.shield(self._closed)  # a caller that is cancelled leaves nothing half closed
 
     def _shut_down(self) -> None:
+        self._models.patience.leave()  # nothing that closes waits for a database that is away
         if self._taking_up is not None:
             self._taking_up.cancel()
         if self._worker is not None:
@@ -1152,13 +1180,14 @@ class DeploymentService:
             try:
                 self._ledger.checkpoint()
             except Exception as error:  # what signs, and the place, may raise what they like
-                _say_that_a_checkpoint_waits(error)
+                self._say_that_a_checkpoint_waits(error)
         self._executor.shutdown()
+        self._job_executor.shutdown()
         self._models.store.close()
         self._ledger.store.close()
         self._log.close()
 
-
-def _say_that_a_checkpoint_waits(error: Exception) -> None:
-    """Say why a checkpoint was not signed or not published; the next one makes up for it."""
-    CHECKPOINTS_LOGGER.warning("A checkpoint waits: %s", error)
+    def _say_that_a_checkpoint_waits(self, error: Exception) -> None:
+        """Say why a checkpoint was not signed or not published; the next one makes up for it."""
+        if not isinstance(error, DatabaseUnavailableError):
+            self._models.patience.warn(CHECKPOINTS_LOGGER, f"A checkpoint waits: {error}")

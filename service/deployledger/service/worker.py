@@ -20,6 +20,7 @@ from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConcurrencyError,
+    DatabaseUnavailableError,
     DeploymentError,
     EventLogError,
     MachineLearningServiceError,
@@ -30,6 +31,7 @@ from deployledger.domain.lifecycle import IN_PROGRESS, State
 from deployledger.domain.logs import logger
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Failure, Step
+from deployledger.projections.patience import Patience, pauses
 from deployledger.service.pipeline import Pipeline, Record, next_step
 from deployledger.service.repository import Repository
 
@@ -42,6 +44,9 @@ _LOOK_AGAIN_SECONDS = 0.25
 
 _CLOSING_SECONDS = 15.0
 """How long a worker that closes waits for its jobs to stop what no revision needs any more."""
+
+_LONGEST_PAUSE_SECONDS = 5.0
+"""How long a job waits at most before it tries again to use a database that is away."""
 
 
 @dataclass
@@ -73,7 +78,8 @@ class Worker:
 
     Args:
         context: makes the context of what a job records, from the deployment.
-        executor: runs the calls that block.
+        executor: runs the calls that block, none of which waits for a database that is away.
+        patience: reports what keeps jobs waiting.
         on_change: called with a deployment's id after its job recorded something or advanced; any thread.
     """
 
@@ -83,6 +89,7 @@ class Worker:
         pipeline: Pipeline,
         executor: Executor,
         *,
+        patience: Patience,
         context: Callable[[Deployment], CommandContext],
         on_change: Callable[[UUID], None],
         concurrent_jobs: int,
@@ -91,6 +98,7 @@ class Worker:
         self._repository = repository
         self._pipeline = pipeline
         self._executor = executor
+        self._patience = patience
         self._context = context
         self._on_change = on_change
         self._deadlines = {**IN_PROGRESS, **(deadlines or {})}
@@ -177,10 +185,12 @@ class Worker:
 
     async def _work(self, deployment_id: UUID) -> None:
         """Work on one deployment until there is nothing to do, over all processes."""
+        pause = pauses(_LONGEST_PAUSE_SECONDS)
         try:
             while not self._is_stopping:
                 woken = self._jobs[deployment_id].woken
                 woken.clear()
+                seconds = _LOOK_AGAIN_SECONDS
                 try:
                     async with self._slots, self._owned(deployment_id) as is_owner:
                         if is_owner:
@@ -190,6 +200,7 @@ class Worker:
                     deployment = await self._blocking(self._repository.deployment, deployment_id)
                     if not is_owner and next_step(deployment) is None:
                         return
+                    pause = pauses(_LONGEST_PAUSE_SECONDS)
                 except ResourceNotFoundError:
                     if self._jobs[deployment_id].is_known:
                         LOGGER.warning(
@@ -201,17 +212,23 @@ class Worker:
                     LOGGER.warning("The job of deployment %s stopped: %s", deployment_id, error)
                     return
                 except EventLogError as error:
-                    LOGGER.warning("Deployment %s waits for the event log: %s", deployment_id, error)
+                    self._warn(error)
+                    seconds = max(seconds, next(pause))
                 except Exception:
                     LOGGER.exception(
                         "The job of deployment %s stopped; it goes on when resumed.", deployment_id
                     )
                     return
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(seconds)
         finally:
             del self._jobs[deployment_id]
             self.progress.pop(deployment_id, None)
             self._on_change(deployment_id)
+
+    def _warn(self, error: EventLogError) -> None:
+        """Report what keeps jobs from using the event log; an outage is reported where it is found."""
+        if not isinstance(error, DatabaseUnavailableError):
+            self._patience.warn(LOGGER, f"Jobs wait for the event log: {error}")
 
     @asynccontextmanager
     async def _owned(self, deployment_id: UUID) -> AsyncIterator[bool]:
@@ -299,16 +316,20 @@ class Worker:
     async def _superseded(self, deployment: Deployment) -> None:
         """Return when the deployment has an event that the job does not know, or lacks one that it knows."""
         woken = self._jobs[deployment.id].woken
+        pause = pauses(_LONGEST_PAUSE_SECONDS)
         while True:
+            seconds = _LOOK_AGAIN_SECONDS
             try:
                 if await self._blocking(self._repository.log.version, deployment.id) != deployment.version:
                     return
+                pause = pauses(_LONGEST_PAUSE_SECONDS)
             except EventLogError as error:
-                LOGGER.warning("%s: the event log cannot be read: %s", deployment, error)
+                self._warn(error)
+                seconds = max(seconds, next(pause))
             woken.clear()
             try:
                 # Not wait_for: where the event comes at the moment of being cancelled, it goes on.
-                async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
+                async with asyncio.timeout(seconds):
                     await woken.wait()
             except TimeoutError:
                 continue
@@ -326,6 +347,7 @@ class Worker:
             else:
                 self._repository.save(current)
 
+        pause = pauses(_LONGEST_PAUSE_SECONDS)
         while True:
             try:
                 await self._blocking(save, record)
@@ -334,8 +356,8 @@ class Worker:
             except EventLogError as error:
                 if self._is_stopping:
                     return  # the next process does the step again, and records it
-                LOGGER.warning("%s waits for the event log: %s", deployment, error)
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                self._warn(error)
+                await asyncio.sleep(max(_LOOK_AGAIN_SECONDS, next(pause)))
                 continue
             except ConcurrencyError:
                 return  # somebody gave a command just now: look at the log again

@@ -3,7 +3,6 @@
 import json
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -24,6 +23,7 @@ from deployledger.adapters.cli.session import (
     escaped,
     session_for,
 )
+from deployledger.domain.logs import logger
 
 if TYPE_CHECKING:
     from deployledger.domain.event_log import RawEvent
@@ -39,7 +39,7 @@ projections.add_typer(parked)
 _T = TypeVar("_T")
 
 _ALL = 1 << 31
-_SAID_AGAIN_SECONDS = 60.0
+LOGGER = logger("read_models")
 
 Names = Annotated[
     list[str] | None,
@@ -89,18 +89,21 @@ def run_(names: Names = None, output: OutputOption = Output.TABLE, verbose: Verb
     signals: list[int] = []
     stopping = threading.Event()
 
-    def stop(number: int, _: object) -> None:
-        signals.append(number)
-        stopping.set()
-        signal.signal(number, signal.SIG_DFL)  # the second one ends it at once, which does no harm either
-
     def follow(models: "ReadModels", _: str | None) -> None:
+        def stop(number: int, _: object) -> None:
+            signals.append(number)
+            stopping.set()
+            models.patience.end()
+            signal.signal(number, signal.SIG_DFL)  # the second one ends it at once, which does no harm either
+
         named = [models.projection(name) for name in names or models.projections]
         together = [it.name for group in models.groups if not set(group).isdisjoint(named) for it in group]
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         session.stderr.print(f"Following {', '.join(together)}. Ctrl-C ends it.", highlight=False)
-        models.follow(stopping, names=together, on_problem=_warn(session))
+        models.follow(
+            stopping, names=together, on_problem=lambda error: models.patience.warn(LOGGER, str(error))
+        )
 
     with Interruptible():
         _do(session, follow)
@@ -457,19 +460,6 @@ def _parked(models: "ReadModels", name: str | None = None) -> "list[tuple[str, P
     for projection in [models.projection(name)] if name else models.projections.values():
         models.catch_up(projection)
     return models.parked(name, limit=_ALL)
-
-
-def _warn(session: Session) -> Callable[[Exception], None]:
-    """Return what prints problems, each of them once a minute at most."""
-    said: dict[str, float] = {}
-
-    def warn(problem: Exception) -> None:
-        message, now = str(problem), time.monotonic()
-        if now - said.get(message, -_SAID_AGAIN_SECONDS) >= _SAID_AGAIN_SECONDS:
-            said[message] = now
-            session.stderr.print(f"[yellow]Warning:[/] {escaped(message)}", highlight=False, soft_wrap=True)
-
-    return warn
 
 
 def _with_parked(models: "ReadModels", names: "Sequence[str]") -> "list[ReadModelStatus]":

@@ -285,8 +285,9 @@ def _log(*, verbose: bool, reports_clock: bool) -> None:
         return
     handler.setFormatter(LogFormatter())
     logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
-    # Users see warnings about automatic rebuilds, state kept nowhere else, wrong clocks and ambiguous names.
-    for name in ("artifacts", "read_models", "checkpoints", "clock", "home", "handles"):
+    # Users see warnings about databases that are away, automatic rebuilds, state kept nowhere else, wrong
+    # clocks and ambiguous names.
+    for name in ("artifacts", "database", "read_models", "checkpoints", "clock", "home", "handles"):
         logging.getLogger(f"ml_model_deployment_service.{name}").addHandler(handler)
 
 

@@ -14,6 +14,7 @@ from threading import Lock
 from deployledger.adapters.database_urls import unsupported
 from deployledger.adapters.event_log.log import DatabaseEventLog
 from deployledger.adapters.sqlite import file_of
+from deployledger.projections.patience import Patience
 
 __all__ = ["DatabaseEventLog", "open_event_log"]
 
@@ -35,7 +36,7 @@ def open_event_log(
     Args:
         create: create the schema on a PostgreSQL server that has none. On SQLite it always is.
         pool_size: how many connections read at the same time, at most (PostgreSQL).
-        patience: how many seconds an append waits for a database that is away, before it fails.
+        patience: how many seconds a command or a question waits for a database that is away, before it fails.
 
     Raises:
         ConfigurationError: if the URL is not supported.
@@ -56,12 +57,12 @@ def _make(database_url: str, create: bool, pool_size: int, patience: float) -> D
     if database_url.startswith(("postgresql://", "postgres://")):
         from deployledger.adapters.event_log.postgres.log import PostgresEventLog
 
-        return PostgresEventLog(database_url, create=create, pool_size=pool_size, patience=patience)
+        return PostgresEventLog(database_url, create=create, pool_size=pool_size, patience=Patience(patience))
     from deployledger.adapters.event_log.sqlite.log import SQLiteEventLog
 
     if database_url in _MEMORY:
-        return SQLiteEventLog(None, patience=patience)
+        return SQLiteEventLog(None, patience=Patience(patience))
     file = file_of(database_url)
     if file is not None:
-        return SQLiteEventLog(file, patience=patience)
+        return SQLiteEventLog(file, patience=Patience(patience))
     raise unsupported(database_url)

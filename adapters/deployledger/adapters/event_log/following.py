@@ -5,9 +5,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 from deployledger.domain.event_log import EventBatch, Mark
+from deployledger.domain.exceptions import EventLogUnavailableError
+from deployledger.projections.patience import Patience, pauses
 
 SAFETY_POLL_SECONDS = 1.0
 """How long a follower waits before it looks even though nothing was announced."""
@@ -132,16 +135,24 @@ class TailWatch:
 
 
 class LogFollower:
-    """An endless iterator over a log's events; see the port.
+    """An endless iterator over a log's events, which outlives any outage of the database; see the port.
 
     Args:
         read: returns the next batch behind a mark, and the mark that it leads to.
         tail: says when it is worth reading again.
         after: up to where the log counts as read.
+        patience: is not the follower's own, which waits for as long as it takes.
     """
 
-    def __init__(self, read: Callable[[Mark], tuple[EventBatch, Mark]], tail: Tail, after: Mark) -> None:
+    def __init__(
+        self,
+        read: Callable[[Mark], tuple[EventBatch, Mark]],
+        tail: Tail,
+        after: Mark,
+        patience: Patience,
+    ) -> None:
         self._read = read
+        self._patience = patience
         self._tail = tail
         self._last = after
         self._lock = threading.Lock()
@@ -161,14 +172,28 @@ class LogFollower:
         return batch
 
     def next_batch(self, timeout: float | None = None) -> EventBatch | None:
-        """Return the next batch, or None if there is none within ``timeout`` seconds, or it was closed."""
+        """Return the next batch, or None if there is none within ``timeout`` seconds, or it was closed.
+
+        Raises:
+            EventLogUnavailableError: if the database is away when the time is over.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
+        pause = pauses(SAFETY_POLL_SECONDS)
         with self._lock:
             while not (self._closed or self._tail.has_ended):
                 seen = self._tail.changes
-                batch = self._next()
+                try:
+                    batch = (self._patience.call if timeout is not None else self._patience.attempt)(
+                        self._next
+                    )
+                except EventLogUnavailableError:
+                    if deadline is not None and time.monotonic() >= deadline:
+                        raise
+                    self._tail.wait(seen, next(pause))
+                    continue
                 if batch is not None:
                     return batch
+                pause = pauses(SAFETY_POLL_SECONDS)
                 left = SAFETY_POLL_SECONDS if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     return None
@@ -189,10 +214,16 @@ class LogFollower:
 
     async def __anext__(self) -> EventBatch:
         loop = asyncio.get_running_loop()
+        pause = pauses(SAFETY_POLL_SECONDS)
         while not (self._closed or self._tail.has_ended):
             seen = self._tail.changes
+            read = partial(self._read, self._last)
             # The position moves here, not in the thread: a caller that is cancelled meanwhile loses nothing.
-            batch, mark = await loop.run_in_executor(None, self._read, self._last)
+            try:
+                batch, mark = await loop.run_in_executor(None, self._patience.attempt, read)
+            except EventLogUnavailableError:
+                await self._tail.wait_async(seen, next(pause))
+                continue
             if mark != self._last:
                 self._last = mark
                 return batch

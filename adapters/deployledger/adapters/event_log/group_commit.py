@@ -18,8 +18,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from deployledger.adapters.event_log.commands import Command, Outcome
-from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.logs import logger
+from deployledger.domain.redaction import without_credentials
+from deployledger.projections.patience import Patience, pauses
 
 LOGGER = logger("event_log")
 
@@ -30,12 +32,19 @@ MOST_WAITING = 10_000
 """How many commands may wait; further ones wait to be allowed to wait."""
 
 _MOST_CONFLICTS = 5
-_FIRST_PAUSE_SECONDS = 0.02
-_LONGEST_PAUSE_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
 
 
 class DatabaseAwayError(Exception):
-    """The database cannot be used just now; trying again may help."""
+    """The database cannot be used just now; trying again may help.
+
+    Attributes:
+        is_sent: whether the commands were on their way to it: whether they are stored is then not known.
+    """
+
+    def __init__(self, message: str, *, is_sent: bool = False) -> None:
+        super().__init__(message)
+        self.is_sent = is_sent
 
 
 class DatabaseLostError(Exception):
@@ -70,6 +79,13 @@ class BatchWriter(ABC):
         """Do what is better done while nobody waits; called after a command that waited alone."""
         return
 
+    def interrupt(self) -> bool:
+        """End a wait for the database, from another thread; return False where no wait is endless.
+
+        What is waited for may be stored, or not.
+        """
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Give back what it holds."""
@@ -77,10 +93,22 @@ class BatchWriter(ABC):
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
+    """A command, and who waits for its outcome.
+
+    Attributes:
+        since: when it began to wait (monotonic seconds).
+        is_sending: whether the writer is storing it right now.
+        is_sent: whether it has tried to before, and may have succeeded.
+        is_given_up: whether nobody waits any more: it is not stored then.
+    """
+
     command: Command
     future: "Future[Outcome] | asyncio.Future[Outcome]"
     loop: asyncio.AbstractEventLoop | None
     since: float
+    is_sending: bool = False
+    is_sent: bool = False
+    is_given_up: bool = False
 
 
 class GroupCommit:
@@ -88,17 +116,21 @@ class GroupCommit:
 
     Args:
         on_stored: called after each transaction that stored something.
-        patience: how many seconds a command waits for a database that is away, before it fails.
+        patience: how long a command waits for a database that is away, before it fails.
         described_as: the database, for messages.
     """
 
     def __init__(
-        self, writer: BatchWriter, on_stored: Callable[[], None], *, patience: float, described_as: str
+        self, writer: BatchWriter, on_stored: Callable[[], None], *, patience: Patience, described_as: str
     ) -> None:
         self._writer = writer
         self._on_stored = on_stored
         self._patience = patience
         self._described_as = described_as
+        self._answered = 0.0
+        """When the database last answered (monotonic seconds)."""
+        self._problem = ""
+        """Why the database could not be used when it was last tried, if it could not."""
         self._waiting: deque[_Waiting] = deque()
         self._condition = threading.Condition()
         self._entrances: dict[asyncio.AbstractEventLoop, deque[object]] = {}
@@ -114,12 +146,20 @@ class GroupCommit:
             EventLogError: if the database was away for longer than the patience.
         """
         future: Future[Outcome] = Future()
+        waiting = _Waiting(command, future, None, time.monotonic())
         with self._condition:
             while len(self._waiting) >= MOST_WAITING and not self._closing:
                 self._has_blocked_threads = True
                 self._condition.wait()
-            self._enqueue(_Waiting(command, future, None, time.monotonic()))
-        return future.result()
+            self._enqueue(waiting)
+        left = self._patience.seconds
+        while True:
+            try:
+                return future.result(left)
+            except TimeoutError:
+                left = self._time_left(waiting)
+                if left <= 0 and (error := self._given_up(waiting)):
+                    raise error from None
 
     async def store_async(self, command: Command) -> Outcome:
         """Store a command from a coroutine.
@@ -134,9 +174,42 @@ class GroupCommit:
         future: asyncio.Future[Outcome] = loop.create_future()
         if loop in self._entrances or len(self._waiting) >= MOST_WAITING:
             await self._enter(loop)
+        waiting = _Waiting(command, future, loop, time.monotonic())
         with self._condition:
-            self._enqueue(_Waiting(command, future, loop, time.monotonic()))
-        return await future
+            self._enqueue(waiting)
+        # Not asyncio.timeout, which takes ten times as long.
+        timer = loop.call_later(self._patience.seconds, self._look_at, waiting, loop)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _look_at(self, waiting: _Waiting, loop: asyncio.AbstractEventLoop) -> None:
+        """Fail a command of an event loop if its patience is over; else look again later."""
+        if waiting.future.done():
+            return
+        left = self._time_left(waiting)
+        if left > 0:
+            loop.call_later(left, self._look_at, waiting, loop)
+        elif error := self._given_up(waiting):
+            waiting.future.set_exception(error)
+
+    def _time_left(self, waiting: _Waiting) -> float:
+        """Return how many seconds a command has yet to wait, which count from the database's last answer."""
+        left = max(waiting.since, self._answered) + self._patience.seconds - time.monotonic()
+        if left <= 0 and not self._writer.interrupt() and (waiting.is_sending or not self._problem):
+            return self._patience.seconds  # it is being worked on, for which there is a limit of its own
+        return left
+
+    def _given_up(self, waiting: _Waiting) -> EventLogError | None:
+        """Return the error of a command for which nobody waits any more; None if it is answered by now."""
+        with self._condition:
+            if waiting.future.done():
+                return None
+            waiting.is_given_up = True
+            may_be_stored = waiting.is_sent or waiting.is_sending
+            problem = self._problem or f"the database has not answered for {self._patience.seconds:g} s"
+        return _failure(self._described_as, problem, may_be_stored=may_be_stored)
 
     async def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until there is room; callers of an event loop come in in the order of asking."""
@@ -148,7 +221,7 @@ class GroupCommit:
             while (  # noqa: ASYNC110
                 entrance[0] is not turn or len(self._waiting) >= MOST_WAITING
             ) and not self._closing:
-                await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+                await asyncio.sleep(_LOOK_SECONDS)
         finally:
             entrance.remove(turn)
             if not entrance:
@@ -171,7 +244,10 @@ class GroupCommit:
             self._closing = True
             self._condition.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(self._patience.seconds)
+            if self._thread.is_alive():
+                self._writer.interrupt()
+                self._thread.join()
         self._writer.close()
 
     def _work(self) -> None:
@@ -191,7 +267,8 @@ class GroupCommit:
                 rows = 0
                 while self._waiting and (not batch or _fits(batch, rows, self._waiting[0])):
                     waiting = self._waiting.popleft()
-                    if not waiting.future.cancelled():
+                    if _is_wanted(waiting):
+                        waiting.is_sending = True
                         batch.append(waiting)
                         rows += len(waiting.command.rows)
                 if self._has_blocked_threads:
@@ -216,49 +293,79 @@ class GroupCommit:
         if len(batch) == 1:
             if not isinstance(error, EventLogError):
                 LOGGER.error("A command could not be stored", exc_info=error)
-            _answer([(batch[0], _failure(self._described_as, error))])
+                error = _failure(self._described_as, _reason(error), error=error)
+            _answer([(batch[0], error)])  # the writer knows more about one of ours
             return
         for waiting in batch:
             self._commit([waiting])
 
     def _stored(self, batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+        self._answered = time.monotonic()
+        if self._problem:
+            self._problem = ""
+            self._patience.back(self._described_as)
         self._on_stored()
         _answer(list(zip(batch, outcomes, strict=True)))
 
     def _commit_checked(self, batch: list[_Waiting], away: DatabaseAwayError | None = None) -> None:
-        pause = _FIRST_PAUSE_SECONDS
         conflicts = 0
+        pause = pauses()
+        if away is not None:  # it may have been this connection alone: say nothing before it is tried again
+            self._problem = _reason(away)
+            self._put_back(batch, away)
+            batch = self._still_wanted(batch)
         while batch:
             try:
-                if away is None:
-                    outcomes = self._writer.write_checked([waiting.command for waiting in batch])
-                    self._stored(batch, outcomes)
-                    return
+                outcomes = self._writer.write_checked([waiting.command for waiting in batch])
             except DatabaseAwayError as error:
-                away = error
+                self._problem = _reason(error)
+                self._patience.away(self._described_as, self._problem)
+                self._put_back(batch, error)
+                if self._closing or self._patience.has_ended:
+                    _answer([(waiting, self._failure_of(waiting)) for waiting in batch])
+                    return
+                time.sleep(next(pause))
+                batch = self._still_wanted(batch)
             except BatchConflictError as error:  # the database saw what the look did not: look again
                 conflicts += 1
                 if conflicts > _MOST_CONFLICTS:
                     self._fail(batch, error)
                     return
-                continue
             except Exception as error:
                 self._fail(batch, error)
                 return
-            batch = self._give_up_on_the_impatient(batch, away)
-            if batch:
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-                away = None
+            else:
+                self._stored(batch, outcomes)
+                return
 
-    def _give_up_on_the_impatient(
-        self, batch: list[_Waiting], error: DatabaseAwayError | None
-    ) -> list[_Waiting]:
-        """Fail the commands that have waited for longer than the patience, and return the others."""
-        latest = time.monotonic() - self._patience
-        gone = {waiting for waiting in batch if waiting.since < latest or self._closing}
-        _answer([(waiting, _failure(self._described_as, error)) for waiting in batch if waiting in gone])
-        return [waiting for waiting in batch if waiting not in gone]
+    def _put_back(self, batch: list[_Waiting], away: DatabaseAwayError) -> None:
+        """Note that commands are no longer on their way, and whether they may have got there."""
+        with self._condition:
+            for waiting in batch:
+                waiting.is_sending = False
+                waiting.is_sent = waiting.is_sent or away.is_sent
+
+    def _still_wanted(self, batch: list[_Waiting]) -> list[_Waiting]:
+        """Return the commands that are to be tried again; fail those whose patience is over."""
+        latest = time.monotonic() - self._patience.seconds
+        over = [
+            waiting
+            for waiting in batch
+            if max(waiting.since, self._answered) <= latest and not waiting.future.done()
+        ]
+        _answer([(waiting, self._failure_of(waiting)) for waiting in over])
+        with self._condition:
+            wanted = [waiting for waiting in batch if waiting not in over and _is_wanted(waiting)]
+            for waiting in wanted:
+                waiting.is_sending = True
+        return wanted
+
+    def _failure_of(self, waiting: _Waiting) -> EventLogError:
+        return _failure(self._described_as, self._problem, may_be_stored=waiting.is_sent)
+
+
+def _is_wanted(waiting: _Waiting) -> bool:
+    return not (waiting.is_given_up or waiting.future.done())
 
 
 def _fits(batch: list[_Waiting], rows: int, waiting: _Waiting) -> bool:
@@ -268,16 +375,29 @@ def _fits(batch: list[_Waiting], rows: int, waiting: _Waiting) -> bool:
     return rows + len(waiting.command.rows) <= MOST_ROWS
 
 
-def _failure(described_as: str, error: Exception | None) -> EventLogError:
-    from deployledger.domain.redaction import without_credentials
+def _reason(error: Exception) -> str:
+    return " ".join(without_credentials(str(error)).split()).rstrip(".")
 
-    if isinstance(error, EventLogError):  # the writer knows more about it
-        return error
-    reason = " ".join(without_credentials(str(error)).split()).rstrip(".")
-    return EventLogError(
-        f"The event log in {described_as} could not be written: {reason}.",
-        hint="Check that the database is there, reachable and writable, look whether the command took "
-        "effect, and give it again if it did not.",
+
+def _failure(
+    described_as: str, problem: str, *, may_be_stored: bool = False, error: Exception | None = None
+) -> EventLogError:
+    """Return the error of a command that was not acknowledged.
+
+    Args:
+        error: what keeps it from being stored, if that is not the database's being away.
+    """
+    kind = EventLogUnavailableError if error is None else EventLogError
+    if may_be_stored:
+        return kind(
+            f"The event log in {described_as} could not be written: {problem}. "
+            "Whether the command took effect is not known.",
+            hint="Check that the database is there, reachable and writable, look whether the command took "
+            "effect, and give it again if it did not.",
+        )
+    return kind(
+        f"The event log in {described_as} could not be written: {problem}. Nothing was stored.",
+        hint="Check that the database is there, reachable and writable, and give the command again.",
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import partial, wraps
 from threading import Condition, Lock, local
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from eventsourcing.persistence import (
@@ -51,6 +51,7 @@ from deployledger.domain.events import Event
 from deployledger.domain.exceptions import (
     ConcurrencyError,
     ConfigurationError,
+    DatabaseUnavailableError,
     EventLogError,
     LogDivergedError,
     UndecodableEventError,
@@ -58,6 +59,7 @@ from deployledger.domain.exceptions import (
 from deployledger.domain.findings import Finding
 from deployledger.domain.moments import check_time
 from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, Correction, LogTimes, WrongTimes, wrong_times
+from deployledger.projections.patience import Patience
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.moving.staging import Staging
@@ -74,6 +76,23 @@ _UNDECODABLE_HINT = "Upgrade deployledger, or restore the database from a backup
 _FOLLOWED_AT_ONCE = 1000
 _SETTLED_AFTER = timedelta(seconds=60)
 _MOST_AHEAD = timedelta(seconds=2)
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Log = TypeVar("_Log", bound="DatabaseEventLog")
+_Place = TypeVar("_Place", int, str)
+
+
+def _patient(
+    method: Callable[Concatenate[_Log, _P], _T],
+) -> Callable[Concatenate[_Log, _P], _T]:
+    """Make a method that reads, or may be repeated, wait for a database that is away."""
+
+    @wraps(method)
+    def call(log: _Log, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return log.patience.call(lambda: method(log, *args, **kwargs))
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -105,11 +124,12 @@ class DatabaseEventLog(ABC):
     Args:
         url: the database's URL, as it was given.
         described_as: the database, for messages; without credentials.
-        patience: how many seconds an append waits for a database that is away, before it fails.
+        patience: how long commands and questions wait for a database that is away.
     """
 
-    def __init__(self, url: str, described_as: str, *, patience: float) -> None:
+    def __init__(self, url: str, described_as: str, *, patience: Patience) -> None:
         self.url = url
+        self.patience = patience
         self._described_as = described_as
         self._mapper = EventMapper()
         self._recorder_or_none: ApplicationRecorder | None = None
@@ -273,11 +293,13 @@ class DatabaseEventLog(ABC):
 
     # The schema -------------------------------------------------------------------------------------
 
+    @_patient
     def schema_state(self) -> SchemaState:
         """Return which schema the database has."""
         with self._use():
             return SchemaState(self._described_as, self._found_schema(), SCHEMA_VERSION)
 
+    @_patient
     def create_schema(self) -> SchemaState:
         """Create what the database needs, if it has nothing of ours; see the port."""
         with self._use(), self._opening:
@@ -289,6 +311,7 @@ class DatabaseEventLog(ABC):
                 self._restore_triggers()
         return self.schema_state()
 
+    @_patient
     def upgrade_schema(self) -> SchemaState:
         """Bring an older schema to the one that is needed; every event is kept."""
         with self._use(), self._opening:
@@ -388,6 +411,7 @@ class DatabaseEventLog(ABC):
         if events:
             _raise_if_refused(await self._commits.store_async(self._command_of(events, key)))
 
+    @_patient
     def _open(self) -> None:
         with self._use():
             _ = self._recorder
@@ -409,6 +433,7 @@ class DatabaseEventLog(ABC):
             event.causation_id,
         )
 
+    @_patient
     def command(self, key: str) -> CommandKey | None:
         """Return what command came with an idempotency key, if one did."""
         with self._use():
@@ -417,6 +442,7 @@ class DatabaseEventLog(ABC):
 
     # Reading ----------------------------------------------------------------------------------------
 
+    @_patient
     def stream(self, stream_id: UUID) -> list[Event]:
         """Return the events of one stream in order."""
         with self._use():
@@ -424,6 +450,7 @@ class DatabaseEventLog(ABC):
                 self._mapper.to_domain_event(stored) for stored in self._recorder.select_events(stream_id)
             ]
 
+    @_patient
     def stream_records(
         self, stream_id: UUID, *, until: datetime | int | None = None, limit: int | None = None
     ) -> list[RawRecord]:
@@ -434,23 +461,27 @@ class DatabaseEventLog(ABC):
                 until = self.position_at(until)
             return self._stream_records(stream_id, until, limit)
 
+    @_patient
     def version(self, stream_id: UUID) -> int:
         """Return the version of the stream's last event; 0 if there is no such stream."""
         with self._use():
             last = self._recorder.select_events(stream_id, desc=True, limit=1)
             return last[0].originator_version if last else 0
 
+    @_patient
     def position(self) -> int:
         """Return the position of the last event; 0 if there is none."""
         with self._use():
             return self._recorder.max_notification_id() or 0
 
+    @_patient
     def end(self) -> Mark:
         """Return the position of the last event, and which event it is."""
         with self._use():
             _ = self._recorder
             return self._end()
 
+    @_patient
     def read(
         self, *, after: int, limit: int, topics: Sequence[str] = (), stream_id: UUID | None = None
     ) -> EventBatch:
@@ -515,6 +546,7 @@ class DatabaseEventLog(ABC):
                 f"The event at position {row.position} cannot be read: {error}.", hint=_UNDECODABLE_HINT
             ) from error
 
+    @_patient
     def read_raw(self, *, after: int, limit: int) -> list[RawEvent]:
         """Return the next events behind a position, in the order of the log, as they are stored."""
         with self._use():
@@ -525,10 +557,10 @@ class DatabaseEventLog(ABC):
         self, *, after: int, until: int, streams: tuple[UUID, UUID] | None = None
     ) -> Iterator[Sequence[RawEvent]]:
         """Yield all events behind ``after`` and up to ``until``, a page at a time; see the port."""
-        with self._use():
-            _ = self._recorder
-        return self._scan(after, until, streams)
+        self._open()
+        return self._paged(lambda position: self._scan(position, until, streams), after, _position)
 
+    @_patient
     def read_streams(self, stream_ids: Sequence[UUID], *, until: int) -> list[RawEvent]:
         """Return the events of some streams up to a position, in the order of the log; see the port."""
         with self._use():
@@ -537,21 +569,37 @@ class DatabaseEventLog(ABC):
 
     def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
         """Yield all events behind ``after`` and up to ``until`` with their metadata; see the port."""
-        with self._use():
-            _ = self._recorder
-        return self._records(after, until)
+        self._open()
+        return self._paged(lambda position: self._records(position, until), after, _position)
 
     def keys(self, *, until: int, after: str = "") -> Iterator[Sequence[KeyRecord]]:
         """Yield the idempotency keys of commands up to a position; see the port."""
-        with self._use():
-            _ = self._recorder
-        return self._keys(until, after)
+        self._open()
+        return self._paged(lambda key: self._keys(until, key), after, lambda record: record.key)
 
     def keyed_events(self, *, until: int) -> Iterator[Sequence[KeyedEvent]]:
         """Yield the idempotency keys of commands, each with the event it names; see the port."""
-        with self._use():
-            _ = self._recorder
+        self._open()
         return self._keyed_events(until)
+
+    def _paged(
+        self, pages: Callable[[_Place], Iterator[Sequence[_T]]], after: _Place, place: Callable[[_T], _Place]
+    ) -> Iterator[Sequence[_T]]:
+        """Yield pages; one that the database does not give is read again, from where the last one ended."""
+        reading = pages(after)
+
+        def read() -> Sequence[_T] | None:
+            nonlocal reading
+            try:
+                return next(reading, None)
+            except DatabaseUnavailableError:
+                reading = pages(after)
+                raise
+
+        while (page := self.patience.call(read)) is not None:
+            yield page
+            if page:
+                after = place(page[-1])
 
     def decode(self, raw: RawEvent) -> Event:
         """Return a stored event, upcast to the current version of its class; see the port."""
@@ -578,6 +626,7 @@ class DatabaseEventLog(ABC):
         finally:
             self._tail.leave()
 
+    @_patient
     def recorded_at(self, position: int) -> datetime | None:
         """Return when the event at a position was recorded (UTC); None if there is none."""
         with self._use():
@@ -585,10 +634,12 @@ class DatabaseEventLog(ABC):
             rows = self._rows(after=position - 1, until=position, limit=1, topics=(), stream_id=None)
             return next((row.recorded_at for row in rows), None)
 
+    @_patient
     def position_at(self, moment: datetime) -> int:
         """Return the position of the last event that had happened at a time; see the port."""
         return self.times(settled=moment).position_at(check_time(moment))
 
+    @_patient
     def times(self, *, settled: datetime | None = None) -> LogTimes:
         """Return how the recorded times are to be read; see the port."""
         with self._use():
@@ -668,8 +719,10 @@ class DatabaseEventLog(ABC):
             partial(self._read_on, topics=topics, stream_id=stream_id),
             self._tail,
             end if after == end.position else self._mark_at(after),
+            self.patience,
         )
 
+    @_patient
     def _mark_at(self, position: int) -> Mark:
         """Return the mark of whoever has read the log up to a position that there is."""
         if position == 0:
@@ -677,6 +730,7 @@ class DatabaseEventLog(ABC):
         with self._use():
             return mark_of(self._raw_events(position - 1, 1)[0])
 
+    @_patient
     def statistics(self) -> LogStatistics:
         """Return what is in the log."""
         with self._use():
@@ -698,6 +752,7 @@ class DatabaseEventLog(ABC):
             size_bytes=size,
         )
 
+    @_patient
     def findings(self, *, whole: bool = True) -> list[Finding]:
         """Check the database itself; see the port."""
         with self._use():
@@ -730,6 +785,7 @@ class DatabaseEventLog(ABC):
         with self._sharing:
             if self._users:
                 self._users += 1
+                self.patience.share()
             return self._users > 0
 
     def close(self) -> None:
@@ -741,12 +797,17 @@ class DatabaseEventLog(ABC):
             if self._users:
                 return
         self._commits.close()
+        self.patience.end()
         self._tail.end()
         with self._sharing:  # a connection that is closed while it is read takes the process with it
             self._sharing.wait_for(lambda: self._uses == 0)
         with self._opening:
             self._recorder_or_none = None
             self._disconnect()
+
+
+def _position(read: RawEvent | EventRecord) -> int:
+    return read.position
 
 
 def _raise_if_refused(outcome: Outcome) -> None:

@@ -19,13 +19,16 @@ def do_tasks(
     """Do each task in a process of its own; see the port ``EventLog``."""
     if log.url == _MEMORY:
         return [_named(function)(log, task, progress) for task in tasks]
-    told = [{"url": log.url, "function": function, "task": task} for task in tasks]
+    told = [
+        {"url": log.url, "patience": log.patience.seconds, "function": function, "task": task}
+        for task in tasks
+    ]
     return run_in_workers(f"{__name__}:{do_task.__name__}", told, progress)
 
 
 def do_task(told: dict[str, Any], tell: Callable[[int], None]) -> Any:
     """Do one task, in a worker."""
-    log = open_event_log(told["url"])
+    log = open_event_log(told["url"], patience=told["patience"])
     try:
         return _named(told["function"])(log, told["task"], tell)
     finally:

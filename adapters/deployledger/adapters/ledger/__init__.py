@@ -29,6 +29,6 @@ def open_ledger(
     ) -> list[Checked]:
         from deployledger.adapters.ledger.workers import check_with_workers
 
-        return check_with_workers(log.url)(of_log, store, parts, progress)
+        return check_with_workers(log.url, log.patience.seconds)(of_log, store, parts, progress)
 
     return Ledger(log, log.open_ledger_store(), signer=signer, place=place, check=check)

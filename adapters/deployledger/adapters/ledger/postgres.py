@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Identifier
 
 from deployledger.adapters.postgres import DENIED, SCHEMA, PostgresDatabase, Session, advice, reason
 from deployledger.adapters.relations import relations, strange
-from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
 from deployledger.projections.ledger.store import StoredCheckpoint
 
@@ -47,7 +47,8 @@ class PostgresLedgerStore:
                 yield session
         except psycopg.Error as error:
             self._is_created = False  # somebody may have removed it: look again
-            raise EventLogError(
+            kind = EventLogUnavailableError if self._database.is_outage(error) else EventLogError
+            raise kind(
                 f"The ledger in {self._database.described_as} cannot be used: {reason(error)}.",
                 hint=advice(error),
             ) from error

@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deployledger.adapters.sqlite import advice, integrity, transaction
-from deployledger.domain.exceptions import EventLogError
+from deployledger.adapters.sqlite import advice, integrity, is_in_use, transaction
+from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
 from deployledger.projections.ledger.store import StoredCheckpoint
 from deployledger.service.private_files import make_file
@@ -61,7 +61,8 @@ class SQLiteLedgerStore:
                 with closing(self._connect(str(self._path))) as connection:
                     yield connection
         except sqlite3.Error as error:
-            raise EventLogError(
+            kind = EventLogUnavailableError if is_in_use(error) else EventLogError
+            raise kind(
                 f"The ledger in {self._path or 'memory'} cannot be used: {error}.",
                 hint=advice(
                     error,

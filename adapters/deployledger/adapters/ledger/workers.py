@@ -14,13 +14,14 @@ from deployledger.projections.ledger.store import LedgerStore
 _CHECK = f"{__name__}:check_part"
 
 
-def check_with_workers(log_url: str) -> CheckParts:
+def check_with_workers(log_url: str, patience: float) -> CheckParts:
     """Return what checks parts in processes of their own, if there are several, but the first one here.
 
     A process takes as long to start as it does to check 100,000 events.
 
     Args:
         log_url: the database of the event log.
+        patience: how many seconds to wait for it if it is away.
     """
 
     def check(
@@ -30,7 +31,7 @@ def check_with_workers(log_url: str) -> CheckParts:
             return checking.check_here(log, store, parts, progress)
         first, *others = parts
         here: list[Checked] = []
-        tasks = [{"log_url": log_url, "part": list(part)} for part in others]
+        tasks = [{"log_url": log_url, "patience": patience, "part": list(part)} for part in others]
         there = run_in_workers(
             _CHECK, tasks, progress, lambda tell: here.extend(checking.check_here(log, store, [first], tell))
         )
@@ -41,7 +42,7 @@ def check_with_workers(log_url: str) -> CheckParts:
 
 def check_part(task: dict[str, Any], tell: Callable[[int], None]) -> dict[str, Any]:
     """Check a part, as a worker."""
-    log = open_event_log(task["log_url"])
+    log = open_event_log(task["log_url"], patience=task["patience"])
     store = log.open_ledger_store()
     log.position()  # this opens the database
     after, until, sizes = task["part"]

@@ -85,6 +85,7 @@ def open_read_models(
         largest_row=largest_row,
         fill=fill,
         elsewhere=elsewhere,
+        patience=log.patience,
     )
 
 
@@ -93,9 +94,9 @@ def _place(url: str) -> tuple[str, ...]:
     if url.startswith(("postgresql://", "postgres://")):
         from psycopg.conninfo import conninfo_to_dict
 
-        from deployledger.adapters.postgres import PostgresDatabase
+        from deployledger.adapters.postgres import described
 
-        PostgresDatabase(url, 1)  # which refuses a malformed one, and does not connect yet
+        described(url)  # which refuses a malformed one
         parameters = conninfo_to_dict(url)
         return tuple(str(parameters.get(name, "")) for name in ("host", "port", "dbname"))
     file = file_of(url)
@@ -105,9 +106,9 @@ def _place(url: str) -> tuple[str, ...]:
 def _described(url: str) -> str:
     """Return which database it is, without user and password."""
     if url.startswith(("postgresql://", "postgres://")):
-        from deployledger.adapters.postgres import PostgresDatabase
+        from deployledger.adapters.postgres import described
 
-        return PostgresDatabase(url, 1).described_as
+        return described(url)
     return str(file_of(url) or "in memory")
 
 
@@ -118,7 +119,9 @@ def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "Re
         from deployledger.adapters.postgres import PostgresDatabase
         from deployledger.adapters.read_models.postgres.store import PostgresReadModels
 
-        return PostgresReadModels(PostgresDatabase(url, pool_size), events=None, owns_database=True)
+        return PostgresReadModels(
+            PostgresDatabase(url, pool_size, log.patience), events=None, owns_database=True
+        )
     file = file_of(url)
     if file is not None:
         from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels

@@ -28,7 +28,7 @@ def fill_with_workers(log_url: str, read_models_url: str | None) -> Fill:
         if len(tasks) == 1 or "sqlite://" in (log_url, read_models_url):  # no other process sees memory
             fill_here(models, tasks, progress)
             return
-        told = [_told(log_url, read_models_url, models.largest_row, task) for task in tasks]
+        told = [_told(log_url, read_models_url, models, task) for task in tasks]
         try:
             run_in_workers(f"{__name__}:{do_task.__name__}", told, progress)
         except MachineLearningServiceError as error:
@@ -44,7 +44,7 @@ def do_task(told: dict[str, Any], progress: Callable[[int], None]) -> None:
     by_name = iter(given)
     tables = tuple((built_in.get(name) or next(by_name), generation) for name, generation in told["tables"])
     streams = told["streams"] and (UUID(told["streams"][0]), UUID(told["streams"][1]))
-    log = open_event_log(told["log_url"])
+    log = open_event_log(told["log_url"], patience=told["patience"])
     models = open_read_models(
         log, url=told["read_models_url"], projections=given, largest_row=told["largest_row"]
     )
@@ -56,12 +56,13 @@ def do_task(told: dict[str, Any], progress: Callable[[int], None]) -> None:
     log.close()
 
 
-def _told(log_url: str, read_models_url: str | None, largest_row: int, task: Task) -> dict[str, Any]:
+def _told(log_url: str, read_models_url: str | None, models: ReadModels, task: Task) -> dict[str, Any]:
     """Return a task as the worker reads it."""
     return {
         "log_url": log_url,
         "read_models_url": read_models_url,
-        "largest_row": largest_row,
+        "largest_row": models.largest_row,
+        "patience": models.patience.seconds,
         "tables": [[_reference(projection), generation] for projection, generation in task.tables],
         "until": task.until,
         "streams": [str(it) for it in task.streams] if task.streams else None,

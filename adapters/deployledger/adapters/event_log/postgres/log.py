@@ -38,8 +38,9 @@ from deployledger.domain.event_log import (
     RawRecord,
     mark_of,
 )
-from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
+from deployledger.projections.patience import Patience
 
 if TYPE_CHECKING:
     from deployledger.projections.ledger.store import LedgerStore
@@ -68,13 +69,13 @@ class PostgresEventLog(DatabaseEventLog):
     one that holds the locks of those who work.
     """
 
-    def __init__(self, database_url: str, *, create: bool, pool_size: int, patience: float) -> None:
-        self.database = PostgresDatabase(database_url, pool_size)
+    def __init__(self, database_url: str, *, create: bool, pool_size: int, patience: Patience) -> None:
+        self.database = PostgresDatabase(database_url, pool_size, patience)
         described_as = self.database.described_as
-        self._lock_seconds = min(patience, _LONGEST_LOCK_SECONDS)
+        self._lock_seconds = min(patience.seconds, _LONGEST_LOCK_SECONDS)
         self._create = create
         self._has_rights = self._keeps_read_models = False
-        self._locks = AdvisoryLocks(self._session, described_as)
+        self._locks = AdvisoryLocks(self._session, described_as, patience)
         super().__init__(database_url, described_as, patience=patience)
 
     def _writer_session(self) -> Session:
@@ -105,14 +106,15 @@ class PostgresEventLog(DatabaseEventLog):
             )
         self._has_rights = True
 
-    def _session(self) -> Session:
+    def _session(self, *, is_long: bool = False) -> Session:
         """Return a new connection; errors are ours."""
         try:
-            session = self.database.session()
+            session = self.database.session(is_long=is_long)
             refuse_shared(session, self.database.session, self._described_as)
             return session
         except psycopg.Error as error:
-            raise EventLogError(
+            kind = EventLogUnavailableError if self.database.is_outage(error) else EventLogError
+            raise kind(
                 f"The database {self._described_as} cannot be reached: {reason(error)}.",
                 hint="Check DEPLOYLEDGER_DATABASE_URL, and that the server is up and lets you in.",
             ) from error
@@ -120,19 +122,22 @@ class PostgresEventLog(DatabaseEventLog):
     @contextmanager
     def _schema_session(self) -> Iterator[Session]:
         try:
-            with self._session() as session:
+            with self._session(is_long=True) as session:
                 yield session
         except psycopg.Error as error:
-            raise EventLogError(
+            kind = EventLogUnavailableError if self.database.is_outage(error) else EventLogError
+            raise kind(
                 f"The schema in {self._described_as} cannot be used: {reason(error)}.",
                 hint=self._advice(error),
             ) from error
 
     def _make_writer(self) -> BatchWriter:
-        return PostgresBatchWriter(self._writer_session, schema.EVENTS, schema.KEYS, watch=self._clock)
+        return PostgresBatchWriter(
+            self.database, self._writer_session, schema.EVENTS, schema.KEYS, watch=self._clock
+        )
 
     def _make_tail(self) -> Tail:
-        return PostgresTail(self._session, schema.EVENTS.channel)
+        return PostgresTail(self._session, schema.EVENTS.channel, self.patience)
 
     def _connect(self) -> ApplicationRecorder:
         return PostgresLogRecorder(self.database.open(), events_table_name=EVENTS_TABLE)
@@ -306,7 +311,7 @@ class PostgresEventLog(DatabaseEventLog):
         self, query: Any, values: Sequence[Any], row_type: type[_Row], *, is_in_order: bool = True
     ) -> Iterator[list[_Row]]:
         """Yield pages of rows, which are sent while earlier ones are worked on."""
-        with self._session() as session, self._translated_driver_errors():
+        with self._session(is_long=True) as session, self._translated_driver_errors():
             if is_in_order:
                 session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
             with session.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -369,8 +374,13 @@ class PostgresEventLog(DatabaseEventLog):
     @contextmanager
     def staging(self) -> Iterator[Staging]:
         """Enter with the place beside the log where an import is prepared."""
-        with self._session() as session, self._translated_driver_errors():
+        with self._session(is_long=True) as session, self._translated_driver_errors():
             yield PostgresStaging(session, self._records_of, self._described_as)
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        with super()._translated_errors(), self._translated_driver_errors():
+            yield
 
     @contextmanager
     def _translated_driver_errors(self) -> Iterator[None]:
@@ -380,7 +390,8 @@ class PostgresEventLog(DatabaseEventLog):
             raise self._unusable(error) from error
 
     def _unusable(self, error: BaseException) -> EventLogError:
-        return EventLogError(
+        kind = EventLogUnavailableError if self.database.is_outage(error) else EventLogError
+        return kind(
             f"The event log in {self._described_as} cannot be used: {reason(error)}.",
             hint=self._advice(error),
         )
@@ -402,12 +413,20 @@ class PostgresEventLog(DatabaseEventLog):
 
     def _count(self) -> tuple[int, dict[str, int], int]:
         table = schema.EVENTS.name
-        streams = self._select(SQL("SELECT count(*) AS n FROM {} WHERE originator_version = 1").format(table))
-        topics = self._select(
-            SQL("SELECT topic, count(*) AS n FROM {} GROUP BY topic ORDER BY topic").format(table)
-        )
-        size = self._select("SELECT pg_total_relation_size(%s::regclass) AS n", (schema.EVENTS.channel,))
-        return streams[0]["n"], {row["topic"]: row["n"] for row in topics}, size[0]["n"]
+        with (
+            self._session(is_long=True) as session,
+            self._translated_driver_errors(),
+        ):  # each reads the whole table
+            streams = session.execute(
+                SQL("SELECT count(*) FROM {} WHERE originator_version = 1").format(table)
+            ).fetchall()
+            topics = session.execute(
+                SQL("SELECT topic, count(*) FROM {} GROUP BY topic ORDER BY topic").format(table)
+            ).fetchall()
+            size = session.execute(
+                "SELECT pg_total_relation_size(%s::regclass)", (schema.EVENTS.channel,)
+            ).fetchall()
+        return streams[0][0], dict(topics), size[0][0]
 
     def _findings(self, *, whole: bool) -> Iterator[Finding]:  # pages are the server's
         with self._schema_session() as session:

@@ -8,15 +8,17 @@ from uuid import UUID
 import psycopg
 
 from deployledger.adapters.postgres import Session
-from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.exceptions import EventLogUnavailableError
+from deployledger.projections.patience import Patience
 
 
 class AdvisoryLocks:
     """Locks by stream, in one session that is opened when the first is taken."""
 
-    def __init__(self, connect: Callable[[], Session], described_as: str) -> None:
+    def __init__(self, connect: Callable[[], Session], described_as: str, patience: Patience) -> None:
         self._connect = connect
         self._described_as = described_as
+        self._patience = patience
         self._session: Session | None = None
         self._owned: set[UUID] = set()
         self._lock = Lock()
@@ -25,10 +27,15 @@ class AdvisoryLocks:
     def ownership(self, stream_id: UUID) -> Iterator[bool]:
         """Enter with whether the lock was had."""
         key = int.from_bytes(stream_id.bytes[:8], "big", signed=True)
-        with self._lock:  # the session would be granted a lock that it has already
-            is_owner = stream_id not in self._owned and self._try(key)
-            if is_owner:
-                self._owned.add(stream_id)
+
+        def take() -> bool:
+            with self._turn():  # the session would be granted a lock that it has already
+                is_owner = stream_id not in self._owned and self._try(key)
+                if is_owner:
+                    self._owned.add(stream_id)
+                return is_owner
+
+        is_owner = self._patience.call(take)
         try:
             yield is_owner
         finally:
@@ -36,6 +43,21 @@ class AdvisoryLocks:
                 with self._lock:
                     self._owned.discard(stream_id)
                     self._release(key)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Enter with the session for this thread alone."""
+        if not self._lock.acquire(timeout=self._patience.limit()):
+            raise self._away()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _away(self) -> EventLogUnavailableError:
+        return EventLogUnavailableError(
+            f"The database {self._described_as} cannot be reached.", hint="Check that the server is up."
+        )
 
     def _try(self, key: int) -> bool:
         if self._session is not None and not self._session.closed:
@@ -48,9 +70,7 @@ class AdvisoryLocks:
             return self._is_granted(self._session, key)
         except psycopg.Error as error:
             self._session.close()
-            raise EventLogError(
-                f"The database {self._described_as} cannot be reached.", hint="Check that the server is up."
-            ) from error
+            raise self._away() from error
 
     def _is_granted(self, session: Session, key: int) -> bool:
         row = session.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()

@@ -10,17 +10,18 @@ from psycopg.sql import SQL, Identifier
 from deployledger.adapters.event_log.following import SAFETY_POLL_SECONDS, Tail
 from deployledger.adapters.postgres import Session
 from deployledger.domain.exceptions import EventLogError
+from deployledger.projections.patience import Patience, pauses
 
-_FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
 class PostgresTail(Tail):
     """Listens on the log's channel, on a connection of its own, which is made again when it breaks."""
 
-    def __init__(self, connect: Callable[[], Session], channel: str) -> None:
+    def __init__(self, connect: Callable[[], Session], channel: str, patience: Patience) -> None:
         super().__init__()
         self._connect = connect
+        self._patience = patience
         self._listen = SQL("LISTEN {}").format(Identifier(channel))
         self._wake_read, self._wake_write = -1, -1
 
@@ -44,18 +45,18 @@ class PostgresTail(Tail):
                 self._wake_read, self._wake_write = -1, -1
 
     def _watch(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
+        self._patience.try_once()  # the thread tries again by itself
+        pause = pauses(_LONGEST_PAUSE_SECONDS)
         while not self._stopping.is_set():
             try:
                 with self._connect() as session:
                     session.execute(self._listen)
                     self._watching.set()
                     self.announce()  # what was added before LISTEN, or while there was no connection
-                    pause = _FIRST_PAUSE_SECONDS
+                    pause = pauses(_LONGEST_PAUSE_SECONDS)
                     self._hear(session)
             except (psycopg.Error, OSError, EventLogError):  # the safety poll goes on meanwhile
-                _wait([self._wake_read], pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                _wait([self._wake_read], next(pause))
 
     def _hear(self, session: Session) -> None:
         while not self._stopping.is_set():

@@ -1,7 +1,10 @@
 """Stores batches of commands in PostgreSQL: one round trip a batch, two where something is in conflict."""
 
+import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Lock
 
 import psycopg
 from psycopg import sql
@@ -16,26 +19,38 @@ from deployledger.adapters.event_log.postgres.recorders import (
     array_literals,
     reached_literals,
 )
-from deployledger.adapters.postgres import Session
+from deployledger.adapters.postgres import PostgresDatabase, Session, reason
 from deployledger.domain.event_log import CommandKey
 
 _APPEND = b"deployledger_append"
 _NOT_PREPARED = b"26000"  # invalid_sql_statement_name
+_HELD_UP = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
 
 
 class PostgresBatchWriter(BatchWriter):
     """Stores batches of commands in one table, on a connection of its own.
 
     Args:
+        database: the database that the sessions are of.
         watch: compares the server's clock with the log's last event at each transaction.
     """
 
     def __init__(
-        self, connect: Callable[[], Session], table: EventTable, keys: sql.Identifier, *, watch: ClockWatch
+        self,
+        database: PostgresDatabase,
+        connect: Callable[[], Session],
+        table: EventTable,
+        keys: sql.Identifier,
+        *,
+        watch: ClockWatch,
     ) -> None:
+        self._database = database
         self._connect = connect
         self._watch = watch
         self._session: Session | None = None
+        self._plug: socket.socket | None = None
+        """The session's socket under a number of its own, which is not given to another socket meanwhile."""
+        self._plugging = Lock()
         self._table = table
         self._insert_keys = sql.SQL(
             "INSERT INTO {} (key, fingerprint, deployment_id, version, recorded_at) "
@@ -56,19 +71,35 @@ class PostgresBatchWriter(BatchWriter):
 
     @contextmanager
     def _used_session(self) -> Iterator[Session]:
+        is_sent = False
         try:
-            if self._session is None or self._session.closed:
-                self._session = self._connect()
+            if self._session is None or self._session.is_cut:
+                self._open()
+            is_sent = True
+            assert self._session is not None  # noqa: S101  # opened above
             yield self._session
+            self._database.was_written = True
         except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation) as error:
             self._roll_back()
             raise BatchConflictError(str(error)) from error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except BaseException as error:
             self.close()
-            raise DatabaseAwayError(str(error)) from error
-        except BaseException:
-            self.close()
+            if self._database.is_outage(error) or isinstance(error, _HELD_UP):
+                raise DatabaseAwayError(reason(error), is_sent=is_sent) from error
             raise
+
+    def _open(self) -> None:
+        self.close()
+        self._session = self._connect()
+        with self._plugging:
+            self._plug = socket.socket(fileno=os.dup(self._session.fileno()))
+
+    def interrupt(self) -> bool:
+        """End a wait for the server, from another thread."""
+        with self._plugging, suppress(OSError):
+            if self._plug is not None:
+                self._plug.shutdown(socket.SHUT_RDWR)
+        return True
 
     def _roll_back(self) -> None:
         if self._session is not None:
@@ -159,6 +190,10 @@ class PostgresBatchWriter(BatchWriter):
 
     def close(self) -> None:
         """Close the connection; it is opened again when it is needed."""
+        with self._plugging:
+            if self._plug is not None:
+                self._plug.close()
+                self._plug = None
         if self._session is not None:
             self._session.close()
             self._session = None

@@ -1,6 +1,7 @@
 """The event log in an SQLite file, or in memory."""
 
 import json
+import math
 import os
 import sqlite3
 import time
@@ -28,7 +29,7 @@ from deployledger.adapters.event_log.sqlite.schema import create, found_version,
 from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
-from deployledger.adapters.sqlite import advice, integrity
+from deployledger.adapters.sqlite import advice, integrity, is_in_use
 from deployledger.domain.event_log import (
     NOTHING_READ,
     CommandKey,
@@ -40,8 +41,14 @@ from deployledger.domain.event_log import (
     RawRecord,
     mark_of,
 )
-from deployledger.domain.exceptions import VERIFY_HINT, EventLogError, UndecodableEventError
+from deployledger.domain.exceptions import (
+    VERIFY_HINT,
+    EventLogError,
+    EventLogUnavailableError,
+    UndecodableEventError,
+)
 from deployledger.domain.findings import Finding
+from deployledger.projections.patience import Patience
 from deployledger.service.local_files import expanded
 from deployledger.service.private_files import make_file, make_folder, refusal
 
@@ -81,7 +88,7 @@ class SQLiteEventLog(DatabaseEventLog):
     process that holds it dies, however it dies.
     """
 
-    def __init__(self, path: Path | None, *, patience: float) -> None:
+    def __init__(self, path: Path | None, *, patience: Patience) -> None:
         self._path = expanded(path).absolute() if path else None
         self._name = (
             str(self._path) if self._path else f"file:deployledger-{uuid4().hex}?mode=memory&cache=shared"
@@ -93,12 +100,12 @@ class SQLiteEventLog(DatabaseEventLog):
         self._file: tuple[int, int] | None = None
         self._owned: set[UUID] = set()
         self._owned_lock = Lock()
-        self._writer_timeout = min(_LOCK_TIMEOUT_SECONDS, patience)
+        self._lock_timeout = min(_LOCK_TIMEOUT_SECONDS, patience.seconds)
         url = f"sqlite:///{self._path}" if self._path else "sqlite://"
         super().__init__(url, str(self._path or "memory"), patience=patience)
 
-    def _connection(self, timeout: float = _LOCK_TIMEOUT_SECONDS) -> sqlite3.Connection:
-        """Return a new connection, in autocommit mode, which waits for locks for ``timeout`` seconds."""
+    def _connection(self) -> sqlite3.Connection:
+        """Return a new connection, in autocommit mode."""
         if self._path is not None:
             try:
                 make_folder(self._path.parent)
@@ -112,7 +119,7 @@ class SQLiteEventLog(DatabaseEventLog):
         connection = sqlite3.connect(
             self._name,
             uri=self._path is None,
-            timeout=timeout,
+            timeout=self._lock_timeout,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -142,7 +149,8 @@ class SQLiteEventLog(DatabaseEventLog):
                 f"The event log in {self._described_as} is damaged: {error}.",
                 hint=f"`deployledger db check` says where. {_RESTORE}",
             )
-        return EventLogError(
+        kind = EventLogUnavailableError if is_in_use(error) else EventLogError
+        return kind(
             f"The event log in {self._described_as} cannot be used: {error}.",
             hint=advice(
                 error,
@@ -153,7 +161,7 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def _make_writer(self) -> BatchWriter:
         def connect() -> sqlite3.Connection:
-            connection = self._connection(self._writer_timeout)
+            connection = self._connection()
             # Streams come in no order, so their index is written all over: it is kept in memory.
             connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
             # The writer copies the write-ahead log into the file while nobody waits; this bounds it.
@@ -188,7 +196,7 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def _connect(self) -> ApplicationRecorder:
         self._datastore = _LockedDatastore(
-            self._name, lock_timeout=_LOCK_TIMEOUT_SECONDS, lock=self._memory_lock
+            self._name, lock_timeout=math.ceil(self._lock_timeout), lock=self._memory_lock
         )
         return SQLiteLogRecorder(self._datastore, events_table_name=EVENTS_TABLE)
 

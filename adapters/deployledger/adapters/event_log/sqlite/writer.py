@@ -15,7 +15,7 @@ from deployledger.adapters.event_log.group_commit import (
     DatabaseAwayError,
 )
 from deployledger.adapters.event_log.sqlite.recorders import insert
-from deployledger.adapters.sqlite import transaction
+from deployledger.adapters.sqlite import is_in_use, transaction
 from deployledger.domain.event_log import CommandKey
 
 _ROWS_BEFORE_CHECKPOINT = 400
@@ -70,7 +70,7 @@ class SQLiteBatchWriter(BatchWriter):
                 raise BatchConflictError(str(error)) from error
             except sqlite3.OperationalError as error:
                 self.close()
-                raise DatabaseAwayError(str(error)) from error
+                raise DatabaseAwayError(str(error), is_sent=not is_in_use(error)) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -28,7 +28,7 @@ from deployledger.adapters.relations import TABLES as TABLES_CHECK
 from deployledger.adapters.relations import relations, strange
 from deployledger.adapters.rights import rights_of
 from deployledger.domain.event_log import Mark
-from deployledger.domain.exceptions import ReadModelError
+from deployledger.domain.exceptions import ReadModelError, ReadModelsUnavailableError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
@@ -100,7 +100,8 @@ class PostgresReadModels:
         try:
             yield
         except psycopg.Error as error:
-            raise ReadModelError(
+            kind = ReadModelsUnavailableError if self._database.is_outage(error) else ReadModelError
+            raise kind(
                 f"The read models in {self.described_as} cannot be used: {reason(error)}.",
                 hint=advice(error),
             ) from error
@@ -110,14 +111,16 @@ class PostgresReadModels:
         with self._errors(), self._database.pooled() as session, session.transaction():
             # Rows can be had again from the log: a commit need not wait for the disk.
             session.execute("SET LOCAL synchronous_commit = off", prepare=True)
+            milliseconds = round(min(_LOCK_SECONDS, self._database.patience.seconds) * 1000)
             session.execute(
-                SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{_LOCK_SECONDS}s")), prepare=True
+                SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{milliseconds}ms")), prepare=True
             )
             yield session
+            self._database.was_written = True
 
     @contextmanager
     def _own_session(self) -> Iterator[Session]:
-        with self._errors(), self._database.session() as session:
+        with self._errors(), self._database.session(is_long=True) as session:
             session.execute("SET synchronous_commit = off")
             yield session
 
@@ -434,7 +437,7 @@ class PostgresReadModels:
             "SELECT name, version, generation, position, updated_at, rebuilt_at, rebuild_seconds, "
             "rebuild_events, follower FROM {} WHERE generation IS NOT NULL ORDER BY name, version"
         ).format(MODELS)
-        with self._errors(), self._database.pooled() as session:
+        with self._errors(), self._database.session(is_long=True) as session:  # it counts every row
             with session.cursor(row_factory=tuple_row) as cursor:
                 found = cursor.execute(query).fetchall()
                 records = []

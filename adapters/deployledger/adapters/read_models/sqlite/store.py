@@ -35,9 +35,17 @@ from deployledger.adapters.read_models.sqlite.tables import (
     quoted,
     table_label,
 )
-from deployledger.adapters.sqlite import INTEGRITY, advice, damage, integrity, is_damage, transaction
+from deployledger.adapters.sqlite import (
+    INTEGRITY,
+    advice,
+    damage,
+    integrity,
+    is_damage,
+    is_in_use,
+    transaction,
+)
 from deployledger.domain.event_log import Mark
-from deployledger.domain.exceptions import ReadModelError
+from deployledger.domain.exceptions import ReadModelError, ReadModelsUnavailableError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
@@ -162,7 +170,7 @@ class SQLiteReadModels:
             else:
                 self._idle.append((file, connection))
         except sqlite3.Error as error:
-            raise self._unusable(str(error), advice(error, _OTHERWISE)) from error
+            raise self._failed(error) from error
 
     def _of_file(self, path: Path) -> tuple[tuple[int, int], sqlite3.Connection]:
         """Return a connection to the file that is there now, and which file that is."""
@@ -316,8 +324,14 @@ class SQLiteReadModels:
             with transaction(connection, "BEGIN IMMEDIATE"):
                 yield connection
 
-    def _unusable(self, reason: str, hint: str = _OTHERWISE) -> ReadModelError:
-        return ReadModelError(f"The read models in {self.described_as} cannot be used: {reason}.", hint=hint)
+    def _unusable(
+        self, reason: str, hint: str = _OTHERWISE, kind: type[ReadModelError] = ReadModelError
+    ) -> ReadModelError:
+        return kind(f"The read models in {self.described_as} cannot be used: {reason}.", hint=hint)
+
+    def _failed(self, error: sqlite3.Error) -> ReadModelError:
+        kind = ReadModelsUnavailableError if is_in_use(error) else ReadModelError
+        return self._unusable(str(error), advice(error, _OTHERWISE), kind)
 
     # Which tables there are -------------------------------------------------------------------------
 
@@ -638,7 +652,7 @@ class SQLiteReadModels:
                             message = f"The SQLite file of {described_as} is damaged: {found}."
                             finding = Finding(INTEGRITY, Outcome.PROBLEM, message, _REPLACED)
         except sqlite3.Error as error:
-            raise self._unusable(str(error), advice(error, _OTHERWISE)) from error
+            raise self._failed(error) from error
         return [finding]
 
     def remove(self, name: str, version: int) -> None:

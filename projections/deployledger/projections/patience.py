@@ -1,0 +1,241 @@
+"""Waiting for a database that is away: one rule for all commands and questions, and one voice about it.
+
+A call that finds the database away is made again, with growing pauses, until it is answered or the patience
+is over. Background loops make their own attempts and go on for as long as it takes. Whoever finds a database
+away, or back, reports it here: the log has a line when an outage begins, one a minute while it lasts, and one
+when it is over, however many callers there are.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from deployledger.domain.exceptions import DatabaseUnavailableError
+from deployledger.domain.logs import logger
+
+LOGGER = logger("database")
+
+_T = TypeVar("_T")
+
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 1.0
+_SAY_AGAIN_SECONDS = 60.0
+_FORGET_SECONDS = 600.0
+_LAST_WAIT_SECONDS = 1.0
+_SHORTEST_WAIT_SECONDS = 0.1
+
+
+def pauses(longest: float = _LONGEST_PAUSE_SECONDS) -> Iterator[float]:
+    """Yield how many seconds to wait before each further attempt: ever longer, up to a limit."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)
+
+
+@dataclass
+class _Outage:
+    """What is known of a database that is or was away.
+
+    Attributes:
+        began: when it was first found away.
+        problem: why it was away when it was last tried.
+        attempts: how many attempts failed since.
+        is_reported: whether the log has a line about it, to which the one about its end belongs.
+    """
+
+    began: float
+    problem: str = ""
+    attempts: int = 0
+    is_reported: bool = False
+
+
+class Patience:
+    """How long a call waits for a database that is away; shared by all who use an event log in a process.
+
+    Args:
+        seconds: the longest that a call waits, counted from the last answer of a database.
+        clock: returns seconds that never go back.
+    """
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._of_thread = threading.local()
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._outages: dict[str, _Outage] = {}
+        self._last_report: dict[str, float] = {}
+        self._warnings: dict[str, tuple[float, int]] = {}
+        self._users = 1
+
+    # Waiting ----------------------------------------------------------------------------------------
+
+    def call(self, work: Callable[[], _T]) -> _T:
+        """Return what work returns; while a database is away, it is done again until the patience is over.
+
+        Work that fails leaves nothing half done. A call within a call leaves trying again to the outer one.
+
+        Raises:
+            DatabaseUnavailableError: if a database was away for longer than the patience.
+        """
+        mine = self._of_thread
+        if getattr(mine, "tries_once", False):
+            return work()
+        mine.tries_once = mine.is_bounded = True
+        mine.answered = self._clock() - getattr(mine, "queued", 0.0)
+        mine.latest = None
+        try:
+            for pause in pauses():
+                try:
+                    return work()
+                except DatabaseUnavailableError:
+                    mine.latest = mine.latest or mine.answered + self.seconds
+                    if self._ended.is_set() or self._clock() + pause >= mine.latest:
+                        raise
+                self._ended.wait(pause)
+            raise AssertionError  # pauses do not end
+        finally:
+            mine.tries_once = mine.is_bounded = False
+
+    def limit(self) -> float:
+        """Return how many seconds this thread may wait for the next answer of a database."""
+        longest = self.seconds
+        if self._outages:
+            longest = min(longest, self._left())
+        if self._ended.is_set() and getattr(self._of_thread, "tries_once", False):
+            longest = min(longest, _LAST_WAIT_SECONDS)
+        return max(longest, _SHORTEST_WAIT_SECONDS)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this thread's call has waited for as long as it may."""
+        return self._left() <= 0
+
+    def _left(self) -> float:
+        mine = self._of_thread
+        if not getattr(mine, "is_bounded", False):
+            return math.inf
+        latest = mine.answered + self.seconds if mine.latest is None else mine.latest
+        return float(latest - self._clock())
+
+    def answered(self) -> None:
+        """Note that a database answered this thread; its patience begins anew."""
+        self._of_thread.answered = self._clock()
+
+    @contextmanager
+    def queued_since(self, moment: float) -> Iterator[None]:
+        """Enter with a call that has waited for this thread since a moment, which counts as waiting."""
+        self._of_thread.queued = self._clock() - moment
+        try:
+            yield
+        finally:
+            self._of_thread.queued = 0.0
+
+    def try_once(self) -> None:
+        """Make calls of this thread fail at once from now on: its loop tries again by itself."""
+        self._of_thread.tries_once = True
+
+    def attempt(self, work: Callable[[], _T]) -> _T:
+        """Return what work returns, without trying again: the caller does so by itself."""
+        mine = self._of_thread
+        before, mine.tries_once = getattr(mine, "tries_once", False), True
+        try:
+            return work()
+        finally:
+            mine.tries_once = before
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody is to wait any more."""
+        return self._ended.is_set()
+
+    def share(self) -> None:
+        """Count one more user, each of whom leaves."""
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> None:
+        """Stop waiting, if no other user is left: what is closing does not wait for a database."""
+        with self._lock:
+            self._users -= 1
+            if self._users > 0:
+                return
+        self.end()
+
+    def end(self) -> None:
+        """Stop waiting; pauses end, and so do waits for answers, after a second."""
+        self._ended.set()
+
+    # Reporting --------------------------------------------------------------------------------------
+
+    def problem(self, database: str) -> str:
+        """Return why a database was away when it was last tried; an empty text if it was not."""
+        outage = self._outages.get(database)
+        return outage.problem if outage else ""
+
+    def away(self, database: str, problem: str) -> None:
+        """Report that an attempt to use a database failed because it is away.
+
+        Args:
+            database: what it is, for messages; without credentials.
+            problem: why, without a full stop.
+        """
+        now = self._clock()
+        with self._lock:
+            outage = self._outages.setdefault(database, _Outage(now))
+            outage.attempts += 1
+            outage.problem = problem
+            attempts, is_reported = outage.attempts, outage.is_reported
+            if now < self._last_report.get(database, now - _SAY_AGAIN_SECONDS) + _SAY_AGAIN_SECONDS:
+                return
+            self._last_report[database] = now
+            outage.is_reported = True
+        if is_reported or attempts > 1:
+            LOGGER.warning(
+                "The database %s is still unavailable after %.0f s and %d attempts: %s.",
+                database,
+                now - outage.began,
+                attempts,
+                problem,
+            )
+            return
+        LOGGER.warning(
+            "The database %s is unavailable: %s. Commands and questions wait up to %g s for it; "
+            "background work continues once it is available.",
+            database,
+            problem,
+            self.seconds,
+        )
+
+    def back(self, database: str) -> None:
+        """Report that a database can be used."""
+        if database not in self._outages:  # which is so nearly always, and needs no lock
+            return
+        with self._lock:
+            outage = self._outages.pop(database, None)
+        if outage is not None and outage.is_reported:
+            LOGGER.warning(
+                "The database %s is available again after %.0f s and %d failed attempts.",
+                database,
+                self._clock() - outage.began,
+                outage.attempts,
+            )
+
+    def warn(self, to: logging.Logger, problem: str) -> None:
+        """Log a warning that a loop would repeat: once, and then once a minute with a count."""
+        now = self._clock()
+        with self._lock:
+            last, count = self._warnings.get(problem, (-math.inf, 0))
+            if now - last < _SAY_AGAIN_SECONDS:
+                self._warnings[problem] = last, count + 1
+                return
+            for old in [it for it, (said, _) in self._warnings.items() if now - said > _FORGET_SECONDS]:
+                del self._warnings[old]
+            self._warnings[problem] = now, 0
+        to.warning("%s%s", problem, f" ({count} more times since it was last reported.)" if count else "")
