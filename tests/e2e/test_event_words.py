@@ -26,8 +26,8 @@ WORDS = {
     "deployment.completed": "Completed in 0.03 s: 150 rows written to /data/out.csv (simulated)",
     "deployment.failed": "Failed in provision after 0.03 s (attempt 2): server_exited: The server of 'iris' "
     "ended with exit code 1. Read its log.",
-    "deployment.update_requested": "Rollback to revision 1 requested by ann: models:/iris@champion, "
-    "batch inference job, port 8080, 500m CPU, 1.5Gi memory, 1 GPU, 2 tags",
+    "deployment.update_requested": "Rollback to revision 1 requested by ann (revision 3): "
+    "models:/iris@champion, batch inference job, port 8080, 500m CPU, 1.5Gi memory, 1 GPU, 2 tags",
     "deployment.retry_requested": "Retry requested by ann (attempt 2)",
     "deployment.cancelled": "Cancelled by ann",
     "deployment.deletion_requested": "Deletion requested by ann",
@@ -62,7 +62,8 @@ def test_a_sentence_names_nothing_that_is_not_known() -> None:
     target = {"type": "api_service", "replicas": 1, "port": None}
     data = {"model_uri": "/models/iris-v1.onnx", "target": target, "resources": None, "tags": {}}
     assert sentence("deployment.requested", data) == "Requested: iris-v1.onnx, 1 replica"
-    assert sentence("deployment.update_requested", data) == "Update requested: iris-v1.onnx, 1 replica"
+    update = sentence("deployment.update_requested", {**data, "revision": 2})
+    assert update == "Update to revision 2 requested: iris-v1.onnx, 1 replica"
     assert sentence("deployment.provisioned", {"endpoint_url": None}) == "Batch job started"
 
 

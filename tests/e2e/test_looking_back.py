@@ -74,19 +74,8 @@ def test_the_history_is_a_line_an_event_in_words(cli: CommandLine, history: list
         ["✓", "Active"],
     ]
     assert lines[4] == "", "what one command set off is together"
-    assert lines[5].split()[2:] == [
-        "Update",
-        "requested",
-        "by",
-        "ben:",
-        "models:/iris/2,",
-        "2",
-        "replicas,",
-        "500m",
-        "CPU,",
-        "1",
-        "tag",
-    ]
+    update = "Update to revision 2 requested by ben: models:/iris/2, 2 replicas, 500m CPU, 1 tag"
+    assert lines[5].endswith(f"     {update}")
     assert len(lines) == 9
     digest = history[1]["data"]["artifact"]["digest"]
     assert digest[:15] in done.stdout

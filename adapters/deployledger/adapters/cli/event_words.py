@@ -14,16 +14,14 @@ def sentence(
 
     Args:
         topic: the event's topic; of one that this software does not know it is what is returned.
-        data: what the event says, as JSON values.
+        data: what the event says, as JSON values; ``revision`` is the one that it is about.
         actor: who gave the command, if it is one, and is to be named.
         seconds: how long it took, if it is the result of work.
         attempt: how often the work was started by then.
     """
-    by = f" by {actor}" if actor else ""
-    preposition, again = (
-        ("after", f" (attempt {attempt})" * (attempt > 1)) if "failure" in data else ("in", "")
-    )
-    took = f" {preposition} {units.duration(seconds)}" if seconds is not None else ""
+    by, has_failed = f" by {actor}" if actor else "", "failure" in data
+    took = f" {'after' if has_failed else 'in'} {units.duration(seconds)}" if seconds is not None else ""
+    again = f" (attempt {attempt})" if has_failed and attempt > 1 else ""
     words = _WORDS.get(topic)
     try:
         text = words(data, by, took + again) if words else topic
@@ -39,8 +37,9 @@ def _requested(data: Mapping[str, Any], by: str, _: str) -> str:
 
 def _update_requested(data: Mapping[str, Any], by: str, _: str) -> str:
     if data.get("rollback_to") is not None:
-        return f"Rollback to revision {data['rollback_to']} requested{by}: {_specified(data)}"
-    return f"Update requested{by}: {_specified(data)}"
+        new = f" (revision {data['revision']})"
+        return f"Rollback to revision {data['rollback_to']} requested{by}{new}: {_specified(data)}"
+    return f"Update to revision {data['revision']} requested{by}: {_specified(data)}"
 
 
 def _retry_requested(data: Mapping[str, Any], by: str, _: str) -> str:

@@ -72,7 +72,8 @@ def _event(entry: "DeploymentHistoryEntry") -> tuple[Text, Text]:
     """Return the mark of an event, and what happened."""
     is_command = entry.duration is None
     actor = entry.actor if is_command or entry.actor != PIPELINE_ACTOR else ""
-    words = sentence(entry.topic, entry.data, actor=actor, seconds=entry.duration, attempt=entry.attempt)
+    data = {**entry.data, "revision": entry.revision}
+    words = sentence(entry.topic, data, actor=actor, seconds=entry.duration, attempt=entry.attempt)
     if entry.error:
         text = f"{words}. This event could not be applied: {visible(entry.error)}"
         return Text(marks.FAILED.sign, marks.FAILED.style), Text(text, marks.FAILED.style)
