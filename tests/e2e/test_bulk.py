@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
 
 from deployledger.adapters.cli import bulk
 from deployledger.adapters.event_log import open_event_log
@@ -166,11 +167,11 @@ def test_where_nobody_can_be_asked_nothing_is_changed(
     assert retries(log) == {}
 
 
-@pytest.mark.parametrize(("answer", "exit_code", "number"), [("y\n", 0, 3), ("n\n", 1, 0), ("\n", 1, 0)])
+@pytest.mark.parametrize(("answer", "exit_code", "number"), [(True, 0, 3), (False, 1, 0), (None, 1, 0)])
 def test_on_a_terminal_it_is_asked_first(
     cli: InProcess,
     log: EventLog,
-    answer: str,
+    answer: bool | None,
     exit_code: int,
     number: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -179,7 +180,9 @@ def test_on_a_terminal_it_is_asked_first(
 
     def confirm(question: str, **_: object) -> bool:
         questions.append(question)
-        return answer == "y\n"
+        if answer is None:  # Ctrl-C, or the end of the input
+            raise typer.Abort
+        return answer
 
     monkeypatch.setattr(bulk.typer, "confirm", confirm)
     monkeypatch.setattr(sys, "stdin", Output(is_terminal=True))

@@ -294,8 +294,11 @@ class Bulk:
                 ExitCode.USAGE,
                 "confirmation_required",
             )
-        if typer.confirm(f"{what.capitalize()}?", err=True):
-            return True
+        try:
+            if typer.confirm(f"{what.capitalize()}?", err=True):
+                return True
+        except typer.Abort:  # Ctrl-C, or the end of the input
+            session.stderr.print()
         for item in self._with(Outcome.PLANNED):
             item.end(Outcome.NOT_TRIED)
         session.stderr.print("Nothing was changed.")
