@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 File = tuple[int, int]
@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
     LEAVE = enum.auto()
     """It is not needed here, but may be by somebody else."""
     LATER = enum.auto()
-    """Only a step in progress may need it: it is marked, and freed the next time if it is still marked."""
+    """Only a step that is in progress may need it: it is marked, and freed once these steps are over."""
     FREE = enum.auto()
     """It is not needed."""
 
@@ -51,7 +51,8 @@ class Stored:
         revision: which revision's.
         damage: what of it is not what it should be, a sentence each; found only if everything was read.
         users: the event logs that a model was stored for.
-        marked_by: those of them that found that they did not need it.
+        marked_by: those of them that found that they did not need it, unless a deployment did that was being
+            fetched then; the ids of these deployments.
         changed_at: when a damaged file was set aside (UTC).
         files: how many bytes each of its files takes on the disk, which several may share.
     """
@@ -66,7 +67,7 @@ class Stored:
     revision: int | None = None
     damage: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
-    marked_by: tuple[str, ...] = ()
+    marked_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     changed_at: datetime | None = None
     files: Mapping[File, int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -75,12 +76,20 @@ class Stored:
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "files"}
         return {
             **values,
+            "marked_by": dict(self.marked_by),
             "deployment_id": self.deployment_id and str(self.deployment_id),
             "changed_at": self.changed_at and self.changed_at.isoformat(),
         }
 
 
-Decide = Callable[[Sequence[Stored]], Sequence[Verdict]]
+class Decision(NamedTuple):
+    """What becomes of something stored; if it is for later, which deployments (their ids) may need it."""
+
+    verdict: Verdict
+    waits_for: tuple[str, ...] = ()
+
+
+Decide = Callable[[Sequence[Stored]], Sequence[Decision]]
 """Says what becomes of each of some things that are stored; it may block."""
 
 

@@ -888,7 +888,6 @@ class DeploymentService:
             self._log,
             rules=self._keep,
             user=await self._blocking(self._pipeline.log_id),
-            orchestrator=self._orchestrator.name,
             now=self._now,
         )
 

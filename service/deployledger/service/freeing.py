@@ -9,7 +9,7 @@ from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.ports import OrchestratorClientInterface
-from deployledger.domain.stored import File, FreesFiles, KeepsFiles, Kind, Stored, Verdict
+from deployledger.domain.stored import Decision, File, FreesFiles, KeepsFiles, Kind, Stored, Verdict
 from deployledger.service.stored_files import Recorded, StoredFiles
 
 _UNNEEDED = "no deployment needs it"
@@ -37,8 +37,13 @@ class Decided:
     """
 
     files: StoredFiles
-    verdict: Verdict
+    decision: Decision
     reason: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """What becomes of it."""
+        return self.decision.verdict
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON value."""
@@ -119,17 +124,13 @@ class Freeing:
 
     Args:
         user: the id of the log.
-        orchestrator: the name of the orchestrator of this machine.
         now: the clock.
     """
 
-    def __init__(
-        self, log: EventLog, *, rules: KeepRules, user: str, orchestrator: str, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, log: EventLog, *, rules: KeepRules, user: str, now: Callable[[], datetime]) -> None:
         self._log = log
         self._rules = rules
         self._user = user
-        self._orchestrator = orchestrator
         self._now = now
         self._recorded = Recorded()
         self._models: dict[str, Stored] = {}
@@ -163,7 +164,7 @@ class Freeing:
                     await orchestrator.prune(deployment_id, None)
         return Freed(tuple(reversed(self._decided)), dry_run)
 
-    def decide(self, stored: Sequence[Stored]) -> list[Verdict]:
+    def decide(self, stored: Sequence[Stored]) -> list[Decision]:
         """Return what becomes of each; it is called while nothing is added to what it is about.
 
         So whatever a step stored before is either recorded by now, or its model has this log as a user.
@@ -172,7 +173,7 @@ class Freeing:
         self._look(stored)
         decided = list(self._decisions(stored))
         self._decided += decided
-        return [each.verdict for each in decided]
+        return [each.decision for each in decided]
 
     def _look(self, stored: Sequence[Stored]) -> None:
         """Note the models, and whether another log uses this home too."""
@@ -218,7 +219,8 @@ class Freeing:
                         verdict, reason = Verdict.KEEP, "its orchestrator removes it"
                 case _:
                     verdict, reason = Verdict.KEEP, "it names the images"
-            yield Decided(StoredFiles(each, uses), verdict, reason)
+            waits_for = self._awaited(each) if verdict is Verdict.LATER else ()
+            yield Decided(StoredFiles(each, uses), Decision(verdict, waits_for), reason)
 
     def _model(self, model: Stored, *, is_known: bool) -> tuple[Verdict, str]:
         is_ours = self._user in (*model.users, *model.marked_by)
@@ -228,8 +230,8 @@ class Freeing:
             return Verdict.LEAVE, "it is not in this event log"
         if not is_ours and self._has_strangers:
             return Verdict.LEAVE, "another event log that uses this home may use it"
-        if self._user in model.users and self._is_fetching():
-            return Verdict.LATER, "it may have just been fetched; the next `gc` frees it if it was not"
+        if self._awaited(model):
+            return Verdict.LATER, "a deployment that is being fetched may need it"
         return Verdict.FREE, _UNNEEDED
 
     def _image(
@@ -278,11 +280,15 @@ class Freeing:
             needed.update({(key, revision): reason for revision, reason in current.items()})
         return needed
 
-    def _is_fetching(self) -> bool:
-        return any(
-            deployment.is_fetching and deployment.orchestrator == self._orchestrator
-            for deployment in self._recorded.deployments.values()
-        )
+    def _awaited(self, model: Stored) -> tuple[str, ...]:
+        """Return the deployments that may have stored a model and not recorded it yet.
+
+        What is being fetched now may have, unless the model was marked before that began.
+        """
+        fetching = {str(key) for key, each in self._recorded.deployments.items() if each.is_fetching}
+        if self._user not in model.users:
+            fetching.intersection_update(model.marked_by.get(self._user, ()))
+        return tuple(sorted(fetching))
 
     def _is_deleted(self, deployment_id: UUID) -> bool:
         deployment = self._recorded.deployments.get(deployment_id)

@@ -8,7 +8,7 @@ from deployledger.adapters.artifacts.publishing import sync_folder
 from deployledger.adapters.artifacts.users import Users
 from deployledger.adapters.model_files.listing import decode_listing, tree_digest
 from deployledger.adapters.model_files.reading import read_stored
-from deployledger.domain.stored import Kind, Stored, Verdict
+from deployledger.domain.stored import Decision, Kind, Stored, Verdict
 from deployledger.service.staging import remove
 
 
@@ -26,24 +26,24 @@ class Freeing:
         self._users = users
         self._user = user
 
-    def run(self, decided: Iterable[tuple[Stored, Verdict]]) -> None:
+    def run(self, decided: Iterable[tuple[Stored, Decision]]) -> None:
         """Remove what is to be freed, and note which of the models the log uses."""
         freed: list[str] = []
-        for stored, verdict in decided:
+        for stored, decision in decided:
             if stored.kind is Kind.MODEL:
-                self._note(stored.digest, verdict)
-                if verdict is Verdict.FREE:
+                self._note(stored.digest, decision)
+                if decision.verdict is Verdict.FREE:
                     freed.append(stored.digest.removeprefix("sha256:"))
-            elif verdict is Verdict.FREE:
+            elif decision.verdict is Verdict.FREE:
                 remove(Path(stored.path))
         self._remove_models(freed)
 
-    def _note(self, digest: str, verdict: Verdict) -> None:
-        match verdict:
+    def _note(self, digest: str, decision: Decision) -> None:
+        match decision.verdict:
             case Verdict.KEEP:
                 self._users.note(self._user, digest)
             case Verdict.LATER:
-                self._users.mark(self._user, digest)
+                self._users.mark(self._user, digest, decision.waits_for)
             case Verdict.LEAVE | Verdict.FREE:
                 self._users.forget(self._user, digest)
 

@@ -1,10 +1,11 @@
 """Which event logs use which models of a store: an empty file for each pair."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deployledger.service.private_files import make_file, make_folder
+from deployledger.adapters.model_files.reading import read_stored
+from deployledger.service.private_files import make_file, make_folder, open_file
 
 _MARK = ".unneeded"
 
@@ -13,7 +14,8 @@ class Users:
     """The files of one store. Whoever changes them holds the lock of the store.
 
     A log is noted as the user of a model before it records that it has it. So the models that a log neither
-    records as needed, nor is about to record, are those that it marked and nobody noted again.
+    records as needed, nor is about to record, are those that it marked and nobody noted again, once every
+    deployment that was being fetched when it marked them is fetched.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,11 +32,18 @@ class Users:
         make_file(path)
         _marked(path).unlink(missing_ok=True)
 
-    def mark(self, user: str, digest: str) -> None:
-        """Take note that a log does not need a model, unless it is noted again."""
+    def mark(self, user: str, digest: str, waits_for: Sequence[str]) -> None:
+        """Take note that a log does not need a model, unless some deployments do.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         path = self._path(user, digest)
         make_folder(path.parent)
-        make_file(_marked(path))
+        written = path.with_name(f".{path.name}")
+        with open(written, "w", encoding="utf-8", opener=open_file) as file:
+            file.write("".join(f"{each}\n" for each in waits_for))
+        written.replace(_marked(path))
         path.unlink(missing_ok=True)
 
     def forget(self, user: str, digest: str) -> None:
@@ -44,13 +53,16 @@ class Users:
             path.unlink(missing_ok=True)
             _marked(path).unlink(missing_ok=True)
 
-    def of(self, digest: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the logs that use a model, and those that marked it."""
-        logs = list(self._logs())
-        return (
-            tuple(log for log in logs if self._path(log, digest).exists()),
-            tuple(log for log in logs if _marked(self._path(log, digest)).exists()),
-        )
+    def of(self, digest: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+        """Return the logs that use a model, and those that marked it, each with what it waits for."""
+        users, marked_by = [], {}
+        for log in self._logs():
+            path = self._path(log, digest)
+            if path.exists():
+                users.append(log)
+            with suppress(OSError, ValueError):
+                marked_by[log] = tuple(read_stored(_marked(path)).decode().split())
+        return tuple(users), marked_by
 
     def _logs(self) -> Iterator[str]:
         with suppress(FileNotFoundError, NotADirectoryError):

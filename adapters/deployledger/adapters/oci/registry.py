@@ -87,7 +87,7 @@ class OciLayoutRegistry:
             inspection = Inspection(self._layout, read=False)
             stored = inspection.run()
             decided = zip(stored, decide(stored), strict=True)
-            freed = [each for each, verdict in decided if verdict is Verdict.FREE]
+            freed = [each for each, decision in decided if decision.verdict is Verdict.FREE]
             images = {each.digest for each in freed if each.kind is Kind.IMAGE}
             files = [Path(each.path) for each in freed if each.kind is not Kind.IMAGE]
             return images, [*inspection.parts_of(images), *files]
