@@ -1,21 +1,27 @@
 """Freeing what no deployment needs: what goes, what stays, and what it means for steps in progress."""
 
 import asyncio
+import hashlib
+import json
 import shutil
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.artifacts import LocalArtifactStore
+from deployledger.adapters.cli.disk_tables import disk_usage_tables, freed_table
 from deployledger.adapters.mlflow import MlflowModelRegistryClient
 from deployledger.adapters.oci import OciLayoutRegistry
 from deployledger.domain.stored import Kind, Verdict
 from deployledger.service.freeing import Freed
 from tests.adapters.files import rot
 from tests.domain.given import request
+from tests.e2e.in_process import InProcess
 from tests.service.test_rotten_bytes import FILES, Extracting, Setting, blob, setting, write
 
 __all__ = ["setting"]
@@ -172,6 +178,7 @@ async def test_a_model_that_was_just_stored_is_not_freed_before_it_is_recorded(
     await stored.wait()
     freed = await service.free_artifacts()
     assert "model" not in kinds(freed)
+    freed = await service.free_artifacts()  # which finds that the first one marked it
     assert Verdict.LATER in {each.verdict for each in freed.left}
     shutil.rmtree(setting.source)  # it cannot be fetched again
     go_on.set()
@@ -304,8 +311,6 @@ async def test_nothing_is_freed_of_what_a_damaged_listing_may_list(setting: Sett
 
 
 async def test_images_that_other_tools_put_into_the_layout_stay(setting: Setting) -> None:
-    import hashlib
-    import json
 
     service = setting.service()
     await deleted(service, setting)
@@ -347,3 +352,30 @@ async def test_disk_usage_tells_own_files_from_shared_ones_and_what_can_be_freed
     assert {"models", "images"} <= {kind.kind for kind in usage.kinds}
     await service.free_artifacts()
     assert (await service.disk_usage()).freeable_bytes == 0
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+async def test_what_is_freed_and_what_uses_the_disk_fit_the_terminal(setting: Setting, width: int) -> None:
+    service = setting.service()
+    await deleted(service, setting, "a-deployment-with-a-long-name-that-fits-nowhere-beside-others")
+    output = StringIO()
+    console = Console(file=output, width=width)
+    console.print(disk_usage_tables(await service.disk_usage()))
+    console.print(freed_table(await service.free_artifacts(dry_run=True)))
+    console.print(freed_table(await service.free_artifacts()))
+    console.print(freed_table(await service.free_artifacts()))
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    shown = " ".join(output.getvalue().split())
+    for text in ("models", "deleted", "`deployledger gc` frees", "Would free", "Freed", "nothing to free"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("command", [["df"], ["gc", "--dry-run"], ["gc"]])
+def test_the_commands_answer_as_a_table_and_as_json(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str]
+) -> None:
+    cli = InProcess(f"sqlite:///{tmp_path / 'events.db'}", monkeypatch)
+    assert cli.run(*command).exit_code == 0
+    answer = json.loads(cli.run(*command, "--output", "json").stdout)
+    assert answer["freeable_bytes" if command == ["df"] else "freed_bytes"] == 0

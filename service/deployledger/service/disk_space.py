@@ -38,7 +38,8 @@ def check_room(folder: Path, needed: int) -> None:
     free = free_bytes(folder)
     if needed and needed + MARGIN_BYTES > free:
         raise InsufficientStorageError(
-            f"{needed:,} bytes are needed in {folder}, whose disk has {free:,} bytes free",
+            f"{needed:,} bytes are needed in {folder}, whose disk has {free:,} bytes free, "
+            f"{MARGIN_BYTES:,} of them reserved for the event log"
         )
 
 

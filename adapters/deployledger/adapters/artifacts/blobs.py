@@ -29,6 +29,7 @@ class Blobs:
         self.folder = folder
         self._damaged = damaged
         self._lock = lock
+        self._root = lock.parent
 
     def path(self, sha256: str) -> Path:
         """Return where the file is, if it is there."""
@@ -57,7 +58,7 @@ class Blobs:
         staged: dict[str, Path] = {}
         known_sizes = {self.size(path.name) for path in self.folder.iterdir()}
         if not take:
-            check_room(staging, sum(file.size for file in files if file.size not in known_sizes))
+            check_room(self._root, sum(file.size for file in files if file.size not in known_sizes))
         for number, file in enumerate(files):
             if file.size in known_sizes:
                 # Probably here already. Reading it twice if not is better than needing the space twice if so.
@@ -66,12 +67,16 @@ class Blobs:
                     entries.append(FileEntry(file.name, file.size, sha256))
                     continue
             copy = staging / str(number)
-            sha256 = (_link(file, copy) if take else None) or _copy(file, copy)
+            sha256 = (_link(file, copy) if take else None) or self._copy(file, copy)
             make_durable(copy)
             staged[sha256] = copy
             known_sizes.add(file.size)
             entries.append(FileEntry(file.name, file.size, sha256))
         return entries, staged
+
+    def _copy(self, file: SourceFile, copy: Path) -> str:
+        check_room(self._root, file.size)
+        return _sha256_of(file, copy_to=copy)
 
     def publish(self, staged: Mapping[str, Path]) -> None:
         """Make staged copies part of this folder, durably. Call it only while holding the lock."""
@@ -103,11 +108,6 @@ class Blobs:
             target,
         )
         return target
-
-
-def _copy(file: SourceFile, copy: Path) -> str:
-    check_room(copy.parent, file.size)
-    return _sha256_of(file, copy_to=copy)
 
 
 def _sha256_of(file: SourceFile, copy_to: Path | None = None) -> str:
