@@ -308,17 +308,14 @@ class TestWithoutProcesses:
     @pytest.mark.parametrize(
         ("target", "resources", "refused"),
         [
-            ({"serving_image": "registry.example.org/serving:1"}, {}, "asks for a serving image"),
-            ({"instance_type": "ml.m5.large"}, {}, "asks for an instance type"),
-            ({}, {"gpu_request": "1"}, "asks for GPUs"),
-            ({}, {"gpu_request": "0", "cpu_request": "1", "memory_request": "1Gi"}, None),
+            ({"serving_image": "registry.example.org/serving:1"}, {"gpu_request": "1"}, None),
             (JOB | {"input_uri": "s3://bucket/rows.csv"}, {}, "input_uri has the scheme 's3'"),
             (JOB | {"output_uri": "gs://bucket/rows.csv"}, {}, "output_uri has the scheme 'gs'"),
             (JOB | {"output_uri": "/in.csv"}, {}, "as its input and as its output"),
             (JOB, {}, None),
         ],
     )
-    def test_what_this_machine_lacks_is_refused_before_anything_is_stored(
+    def test_files_elsewhere_are_refused_before_anything_is_stored(
         self, target: dict[str, Any], resources: dict[str, str], refused: str | None, root: Path
     ) -> None:
         config = DeploymentTargetConfig(**{"type": "api_service", **target})

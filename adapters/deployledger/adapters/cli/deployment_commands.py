@@ -68,14 +68,13 @@ PortOption = Annotated[
 ]
 ServingImageOption = Annotated[
     str | None,
-    # No orchestrator of the command line has it: it is refused, with the reason.
-    typer.Option(help="The container image that serves the model.", show_default=False, hidden=True),
+    typer.Option(help="The container image that serves the model.", show_default=False),
 ]
 CpuOption = Annotated[str | None, typer.Option(help="CPU per replica, for example 500m.", show_default=False)]
 MemoryOption = Annotated[
     str | None, typer.Option(help="Memory per replica, for example 1Gi.", show_default=False)
 ]
-GpuOption = Annotated[str | None, typer.Option(help="GPUs per replica.", show_default=False, hidden=True)]
+GpuOption = Annotated[str | None, typer.Option(help="GPUs per replica.", show_default=False)]
 TagOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; repeatable.", show_default=False)
 ]

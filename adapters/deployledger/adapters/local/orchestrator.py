@@ -19,7 +19,6 @@ from deployledger.adapters.local.jobs import BatchJobs
 from deployledger.adapters.local.locations import batch_files
 from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.log_lines import log_lines
-from deployledger.adapters.local.resources import cores
 from deployledger.adapters.local.services import ModelServices
 from deployledger.adapters.model_files.reading import read_stored
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
@@ -82,23 +81,11 @@ class LocalProcessOrchestrator:
     def check_target(
         self, deployment_name: str, target: DeploymentTargetConfig, resources: ResourceConfig | None
     ) -> None:
-        """Refuse what only other orchestrators have: GPUs, containers, kinds of machines, remote files.
+        """Refuse batch jobs whose files are not on this machine.
 
         Raises:
-            ConfigurationError: the target asks for one of them.
+            ConfigurationError: it is one.
         """
-        asked = {
-            "a serving image": target.serving_image,
-            "an instance type": target.instance_type,
-            "GPUs": resources and resources.gpu_request and cores(resources.gpu_request),
-        }
-        for what, value in asked.items():
-            if value:
-                raise ConfigurationError(
-                    f"{deployment_name!r} asks for {what}, which the orchestrator of this machine lacks: it "
-                    "runs models as processes, on the CPU.",
-                    hint=f"Leave {what} out, or give the service an orchestrator client that has them.",
-                )
         if target.type == "batch_inference_job":
             batch_files(target, deployment_name)
 
