@@ -9,7 +9,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentRequest, DeploymentTargetConfig
-from deployledger.adapters.cli.asking import example_request
+from deployledger.adapters.cli.asking import Request, example_request
 from tests.adapters.conftest import RegisteredIris
 
 
@@ -40,10 +40,14 @@ async def test_deploy_by_alias_and_score(
             with urllib.request.urlopen(request, timeout=30) as response:
                 assert json.load(response)["predictions"] == [0, 2]
 
-            example = await example_request(service, status)
-            assert example is not None
-            pasted = subprocess.run(["sh", "-c", example.command(60)], capture_output=True, check=True)
-            assert len(json.loads(pasted.stdout)["predictions"]) == 1, example
+            files = await service.serving_files(accepted.deployment_id)
+            assert files is not None
+            assert [*files.rglob("MLmodel")], "a copy of what serves"
+            assert await example_request(service, status) is None, "it was logged without a signature"
+            body = ('{"inputs":', "[[5.1, 3.5, 1.4, 0.2]]}")
+            command = Request(f"{status.endpoint_url}/invocations", body, has_type=True).command(30)
+            pasted = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+            assert json.loads(pasted.stdout)["predictions"] == [0], command
         finally:
             await service.delete_deployment(accepted.deployment_id)
             deleted = await service.wait_for_deployment(accepted.deployment_id, timeout=60)

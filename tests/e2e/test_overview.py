@@ -128,10 +128,10 @@ def test_narrow_lists_lose_what_is_needed_least() -> None:
     assert by_width == {
         130: [*kept, "REASON", "REV", "MODEL", "ENDPOINT", "AGE", "BY", "FILES", "ID"],
         100: [*kept, "REASON", "REV", "MODEL", "ENDPOINT", "AGE", "ID"],
-        80: [*kept, "REASON", "MODEL", "AGE"],
+        80: [*kept, "REASON", "REV", "MODEL", "AGE", "BY", "ID"],
         60: [*kept, "REASON", "MODEL", "AGE"],
-        36: [*kept],
-        20: [*kept],
+        36: [*kept, "MODEL", "AGE"],
+        20: [*kept, "AGE"],
     }
     assert lines(table, 60)[2] == "iris  ✗ failed  model_not_found 3h ago  iris-v1.onnx  3m"
     assert max(map(len, lines(table, 60))) <= 60
@@ -148,8 +148,9 @@ def test_names_and_statuses_are_whole_on_a_narrow_terminal() -> None:
 
 def test_a_piped_list_has_a_word_a_status_and_every_usual_column() -> None:
     heading, row = lines(DeploymentTable([active()], NOW), 10_000, is_terminal=False)
-    assert heading.split() == ["NAME", "STATUS", "REV", "MODEL", "ENDPOINT", "AGE", "ID"]
-    assert row.split() == ["iris", "active", "1", "iris-v1.onnx", "http://127.0.0.1:38881", "3m", "68a00851"]
+    assert heading.split() == ["NAME", "STATUS", "REASON", "REV", "MODEL", "ENDPOINT", "AGE", "ID"]
+    endpoint = "http://127.0.0.1:38881"
+    assert row.split() == ["iris", "active", "-", "1", "iris-v1.onnx", endpoint, "3m", "68a00851"]
 
 
 def test_a_wide_list_says_why_whole_and_loses_nothing() -> None:
@@ -158,9 +159,8 @@ def test_a_wide_list_says_why_whole_and_loses_nothing() -> None:
     )
     table = DeploymentTable([failed], NOW, is_wide=True)
     assert lines(table, 60)[1:] == [
-        "iris  ✗ failed  model_not_found 3h ago",
-        "    rev 2, model /home/ann/models/iris-v1.onnx, age 3m, by",
-        "    ann, id 68a00851",
+        "iris  ✗ failed  model_not_found 3h ago  2    3m   68a00851",
+        "    model /home/ann/models/iris-v1.onnx, by ann",
         "    fetch: There is no model 'wine'. Check the name.",
     ]
     piped = lines(table, 10_000, is_terminal=False)

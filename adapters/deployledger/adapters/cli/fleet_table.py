@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from deployledger.domain.schemas import DeploymentStatusResponse
 
 _GAP = "  "
-_LEAST_MODEL = 16
-_LEAST_NAME = 12
-_INDENT = 4
 _NOTHING = "-"
-_LEAST_NEEDED_FIRST = ("FILES", "BY", "ID", "REV", "ENDPOINT", "AGE", "MODEL", "REASON")
-_ON_WIDE_TERMINALS = ("FILES", "BY")
+_INDENT = 4
+_LEAST_MODEL = 16
 _WHY = "WHY"
+_MOST_OF_NAME = 40
+"""How much room a name has before other columns have any; of a longer one the rest goes on below."""
+_LEAST_NAME = 12
+_MOST_NEEDED_FIRST = ("REASON", "MODEL", "AGE", "NAME", "ENDPOINT", "REV", "ID", "BY", "FILES", _WHY)
+_ON_WIDE_TERMINALS = ("FILES", "BY")
 
 
 class DeploymentTable:
@@ -57,9 +59,11 @@ class DeploymentTable:
         widths = {
             heading: max(cell_len(heading), *(row[heading].cell_len for row in rows)) for heading in rows[0]
         }
-        if "REASON" in widths and all(row["REASON"].plain == _NOTHING for row in rows):
-            del widths["REASON"]
-        self._fit(widths, options.max_width)
+        if options.is_terminal:
+            for heading in list(widths):
+                if all(row[heading].plain == _NOTHING for row in rows):
+                    del widths[heading]
+        widths = self._fitting(widths, options.max_width)
         yield from _lines({it: Text(it, "bold") for it in widths}, widths)
         for deployment, row in zip(self._deployments, rows, strict=True):
             yield from _lines(row, widths)
@@ -108,22 +112,27 @@ class DeploymentTable:
             return f"{progress.step} ({progress.steps_done + 1} of {progress.steps_total})"
         return deployment.state if deployment.status == "inactive" else ""
 
-    def _fit(self, widths: dict[str, int], width: int) -> None:
-        """Leave out columns until the others have room, and give a model what is left over."""
-        model = widths["MODEL"]
-        if not self._is_wide:
-            widths["MODEL"] = min(model, _LEAST_MODEL)
-        has_deleted = any(it.state == "deleted" for it in self._deployments)
-        for heading in _LEAST_NEEDED_FIRST:
-            if _total(widths) <= width:
-                break
-            if heading == "ID" and has_deleted:
-                continue  # nothing else tells it from others that had its name
-            widths.pop(heading, None)
-        if "MODEL" in widths:
-            widths["MODEL"] = min(model, widths["MODEL"] + max(0, width - _total(widths)))
-        if (missing := _total(widths) - width) > 0:
-            widths["NAME"] = max(widths["NAME"] - missing, _LEAST_NAME)
+    def _fitting(self, widths: Mapping[str, int], width: int) -> dict[str, int]:
+        """Return the columns that there is room for, from left to right, and how wide each is."""
+        status = widths["STATUS"]
+        name = min(widths["NAME"], max(min(_MOST_OF_NAME, width - status - len(_GAP)), _LEAST_NAME))
+        chosen = {"NAME": name, "STATUS": status}
+        by_need = [heading for heading in _MOST_NEEDED_FIRST if heading in widths]
+        if any(it.state == "deleted" for it in self._deployments):
+            by_need.insert(0, "ID")  # nothing else tells it from others that had its name
+        for heading in by_need:
+            spare = width - _total(chosen)
+            least = widths[heading]
+            if heading == "NAME":
+                chosen["NAME"] = min(widths["NAME"], name + max(0, spare))
+                continue
+            if heading == "MODEL" and not self._is_wide:
+                least = min(least, _LEAST_MODEL)
+            if least + len(_GAP) <= spare:
+                chosen[heading] = least
+        if "MODEL" in chosen:
+            chosen["MODEL"] = min(widths["MODEL"], chosen["MODEL"] + max(0, width - _total(chosen)))
+        return {heading: chosen[heading] for heading in widths if heading in chosen}
 
     def _below(
         self, deployment: "DeploymentStatusResponse", left_out: Mapping[str, Text]

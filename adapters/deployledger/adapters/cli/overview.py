@@ -89,7 +89,7 @@ class Overview:
         """Return what a model's files or an image take, after a comma; nothing if it is not known."""
         for entry in reversed(self.history):
             if digest and (found := entry.data.get(what, {})).get("digest") == digest:
-                return f", {units.size(found['size_bytes'])}"
+                return f", {units.size(found['size_bytes'])}" if found["size_bytes"] else ""
         return ""
 
 
@@ -109,6 +109,22 @@ def outcome_lines(overview: Overview, request: "Request | None" = None) -> Rende
         lines.append(("Took", shown(took)))
     ask: list[RenderableType] = [Text(), Text("Ask it:"), _Asking(request)] if request else []
     return Group(*_heading(overview), _labelled(lines), *ask, Text(), _labelled([*_next(overview)]))
+
+
+class _Heading:
+    """A name and its status: on one line, or, where that is too narrow, on one each."""
+
+    def __init__(self, name: Text, status: Text) -> None:
+        self._name = name
+        self._status = status
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        line = Text.assemble(self._name, "  ", self._status, no_wrap=True, overflow="ignore")
+        if line.cell_len <= options.max_width:
+            yield line
+            return
+        yield Text.assemble(self._name, no_wrap=True, overflow="ignore")
+        yield Labelled([("", self._status)], indent=_INDENT, width=0)
 
 
 class _Asking:
@@ -166,8 +182,8 @@ def _heading(overview: Overview) -> Iterator[RenderableType]:
         since = f"since {clock.time(overview.since)}"
     else:
         since = f"for {passed} (since {clock.zoned_time(overview.since)})"
-    name = Text.assemble((deployment.deployment_name, "bold"), "  ", (status, mark.style), f" {since}")
-    yield Labelled([("", mark.before(name))], width=0)
+    name = mark.before(Text(deployment.deployment_name, "bold"))
+    yield _Heading(name, Text.assemble((status, mark.style), f" {since}"))
     if deployment.warning:
         yield Labelled([("!", shown_lines(deployment.warning, "red"))], style="red")
 
@@ -233,7 +249,9 @@ def _asked(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
     """Yield who asked for a revision, and when."""
     for entry in overview.history:
         if entry.event in ("Requested", "UpdateRequested") and entry.revision == revision:
-            yield "Requested", shown(f"{overview.clock.moment(_time(entry))} by {entry.actor}")
+            back = entry.data.get("rollback_to")
+            how = f", as a rollback to revision {back}" if back else ""
+            yield "Requested", shown(f"{overview.clock.moment(_time(entry))} by {entry.actor}{how}")
 
 
 def _in_progress(overview: Overview, progress: "Progress") -> Iterator[RenderableType]:
@@ -262,7 +280,8 @@ def _in_progress(overview: Overview, progress: "Progress") -> Iterator[Renderabl
         else:
             lines.append((step.capitalize(), marks.OFF.before(usually or "to come")))
     yield _labelled(lines)
-    if (failed := overview.failure) is not None and _follows(overview, failed):
+    failed = overview.failure if progress.step is not Step.DELETE else None
+    if failed is not None and _follows(overview, failed):
         yield Text()
         failure = failed.data["failure"]
         ago = overview.clock.ago(_time(failed))
