@@ -47,10 +47,6 @@ class DatabaseAwayError(Exception):
         self.is_sent = is_sent
 
 
-class DatabaseLostError(Exception):
-    """The database is not the one that was opened; trying again does not help."""
-
-
 class BatchConflictError(Exception):
     """Something in the batch is in conflict; nothing of it was stored."""
 

@@ -366,6 +366,8 @@ class DatabaseEventLog(ABC):
         self._uses_of_thread.depth = depth + 1
         try:
             with self._translated_errors():
+                if depth == 0:
+                    self._check_usable()
                 yield
         finally:
             self._uses_of_thread.depth = depth
@@ -384,6 +386,10 @@ class DatabaseEventLog(ABC):
             if not self._users:
                 raise EventLogError("The event log is closed.", hint="Open it again.")
             self._uses += 1
+
+    def _check_usable(self) -> None:
+        """Raise what keeps an open database from being used, if that can be told without asking it."""
+        return
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

@@ -19,9 +19,10 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteDatastore
 from deployledger.adapters.event_log import clock
 from deployledger.adapters.event_log.damage import damaged, wrong_of
 from deployledger.adapters.event_log.following import Tail
-from deployledger.adapters.event_log.group_commit import BatchWriter, DatabaseLostError
+from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, DatabaseEventLog, StoredRow
 from deployledger.adapters.event_log.moving.staging import Staging
+from deployledger.adapters.event_log.sqlite.file_guard import FileGuard, check_left_files
 from deployledger.adapters.event_log.sqlite.objects import TRIGGERS, objects
 from deployledger.adapters.event_log.sqlite.ownership import try_flock
 from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
@@ -97,7 +98,8 @@ class SQLiteEventLog(DatabaseEventLog):
         self._kept_in_memory: sqlite3.Connection | None = None
         # Connections to the same memory do not wait for each other's locks: they fail. So they take turns.
         self._memory_lock: AbstractContextManager[object] = nullcontext() if path else RLock()
-        self._file: tuple[int, int] | None = None
+        self._guard = FileGuard(self._path) if self._path else None
+        self._is_left_checked = self._path is None
         self._owned: set[UUID] = set()
         self._owned_lock = Lock()
         self._lock_timeout = min(_LOCK_TIMEOUT_SECONDS, patience.seconds)
@@ -116,6 +118,9 @@ class SQLiteEventLog(DatabaseEventLog):
                 ) from error
             with suppress(OSError):  # SQLite says why
                 make_file(self._path)
+            if not self._is_left_checked:
+                check_left_files(self._path)
+                self._is_left_checked = True
         connection = sqlite3.connect(
             self._name,
             uri=self._path is None,
@@ -174,22 +179,13 @@ class SQLiteEventLog(DatabaseEventLog):
             KEYS_TABLE,
             lock=self._memory_lock,
             watch=self._clock,
-            check=self._check_file,
+            check=lambda: self._guard.check(writes=True) if self._guard is not None else None,
         )
 
-    def _check_file(self) -> None:
-        """Check that the file is still the one that was opened: what is written to another one is lost."""
-        if self._path is None:
-            return
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            raise DatabaseLostError(f"the file {self._path} was deleted while it was open") from None
-        identity = (found.st_dev, found.st_ino)
-        if self._file is None:
-            self._file = identity
-        elif self._file != identity:
-            raise DatabaseLostError(f"the file {self._path} was replaced while it was open")
+    def _check_usable(self) -> None:
+        """Check that the files are still those that were opened: what is written to others is lost."""
+        if self._guard is not None:
+            self._guard.check()
 
     def _make_tail(self) -> Tail:
         return SQLiteTail(self._connection if self._path else None)
@@ -198,12 +194,19 @@ class SQLiteEventLog(DatabaseEventLog):
         self._datastore = _LockedDatastore(
             self._name, lock_timeout=math.ceil(self._lock_timeout), lock=self._memory_lock
         )
+        if self._guard is not None:
+            try:
+                self._guard.begin()
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
         return SQLiteLogRecorder(self._datastore, events_table_name=EVENTS_TABLE)
 
     def _disconnect(self) -> None:
         if self._datastore is not None:
             self._datastore.close()
             self._datastore = None
+        if self._guard is not None:
+            self._guard.close()
         if self._kept_in_memory is not None:
             self._kept_in_memory.close()
             self._kept_in_memory = None

@@ -29,7 +29,7 @@ class SQLiteBatchWriter(BatchWriter):
     Args:
         lock: held while a connection is used.
         watch: compares the clock with the log's last event before each transaction.
-        check: called before each transaction; raises what keeps it from being written.
+        check: called before and after each transaction; raises what keeps it from being written.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class SQLiteBatchWriter(BatchWriter):
                 self._check()
                 self._watch.appending(last_recorded_at(self._connection, self._table))
                 yield self._connection
+                self._check()  # what is acknowledged is in the file that is there
             except sqlite3.IntegrityError as error:
                 raise BatchConflictError(str(error)) from error
             except sqlite3.OperationalError as error:

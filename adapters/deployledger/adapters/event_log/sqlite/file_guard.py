@@ -1,0 +1,287 @@
+"""Notices when somebody deletes, replaces or overwrites the files of an open SQLite database.
+
+SQLite trusts that nobody does. A backup that is moved or copied over the file of an open database meets the
+write-ahead log of the former one, which SQLite then applies to it; without its write-ahead log or its index a
+database loses what was acknowledged. https://www.sqlite.org/howtocorrupt.html has the list.
+"""
+
+import ctypes
+import fcntl
+import os
+import shutil
+import sqlite3
+import struct
+import tempfile
+from contextlib import closing, suppress
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple, NoReturn
+
+from deployledger.adapters.sqlite import damage, is_damage
+from deployledger.domain.exceptions import EventLogError
+
+_Identity = tuple[int, int]
+
+_WAL, _SHM = "-wal", "-shm"
+_PAGE = 512
+"""The part of the first page that is compared: any change of the file's size, or its schema, changes it."""
+
+_CHECKED_BYTES = 256 << 20
+"""Up to this size a database is checked that was left with a write-ahead log."""
+
+# https://www.sqlite.org/walformat.html: the salts, how many pages were copied into the file, and how many
+# a checkpoint is about to copy.
+_INDEX_BYTES = 136
+_SALTS = struct.Struct("=2I")
+_SALTS_AT, _COPIED_AT, _TO_COPY_AT = 32, 96, 128
+_NUMBER = struct.Struct("=I")
+
+_SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
+"""The bytes that whoever has the database open holds a lock on; https://www.sqlite.org/src/file/src/os.h."""
+
+_open: dict[_Identity, int] = {}
+"""How many guards of this process watch a file: its locks are lost when any descriptor of it is closed."""
+
+_open_lock = Lock()
+
+
+class _Look(NamedTuple):
+    """What the file was like while no checkpoint was at work on it."""
+
+    written_at: int
+    size: int
+    checkpoint: tuple[int, ...]
+
+
+class FileGuard:
+    """Watches the three files of an open database: the file, its write-ahead log, and the index of that.
+
+    Args:
+        path: the database's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._paths = [(name, f"{path}{name}") for name in ("", _WAL, _SHM)]
+        self._files: dict[str, _Identity | None] = {}
+        self._look: _Look | None = None
+        self._first_page = b""
+        self._lost: EventLogError | None = None
+        self._must_stay_open = False
+        self._descriptors: dict[_Identity | None, int] = {}
+
+    def begin(self) -> None:
+        """Open the database, and watch its files from now on."""
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # which opens the other two
+        self._files = {name: _identity(path) for name, path in self._paths}
+        self._connection = connection
+        with _open_lock:
+            main = self._files[""]
+            if main is not None:
+                _open[main] = _open.get(main, 0) + 1
+        self._first_page = self._read(self._files[""], _PAGE)
+
+    def check(self, *, writes: bool = False) -> None:
+        """Check that the files are still those that were opened, and were written by SQLite alone.
+
+        Args:
+            writes: whether a transaction comes next, or is over: what SQLite has written is then noted.
+
+        Raises:
+            EventLogError: if they are not, from then on. What was acknowledged is then in the file that was
+                opened, wherever it is now, and nothing of it beside the one that took its place.
+        """
+        if self._connection is None:
+            return
+        with self._lock:
+            if self._lost is not None:
+                raise EventLogError(self._lost.message, hint=self._lost.hint)
+            for name, path in self._paths:
+                found = _identity(path)
+                if found != self._files[name]:
+                    self._lose(name, "deleted" if found is None else "replaced")
+            if (writes or self._is_written()) and self._is_overwritten():
+                self._lose("", "overwritten")
+
+    def close(self) -> None:
+        """Watch no more."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with _open_lock:
+            main = self._files[""]
+            if main is not None:
+                _open[main] -= 1
+        if self._must_stay_open:
+            # SQLite's last close removes the write-ahead log by its name: that of the file there now.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        else:
+            connection.close()
+
+    def _beside(self, name: str) -> str:
+        return f"{self._path}{name}"
+
+    def _lose(self, name: str, how: str) -> NoReturn:
+        """Leave nothing that could be applied to another file, and raise what happened from now on."""
+        assert self._connection is not None  # noqa: S101  # the caller looked
+        if how == "overwritten":  # its write-ahead log is of what was there before
+            self._remove(_WAL, keep_name=True)
+        elif name != _SHM or how == "deleted":  # else others have gone on with an index of their own
+            with suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if not name and how != "overwritten":
+            self._remove(_WAL)
+            self._remove(_SHM)
+        self._must_stay_open = (not name and how != "overwritten") or (name == _SHM and how == "replaced")
+        self._lost = EventLogError(
+            f"The event log in {self._path} can no longer be used: the file {self._beside(name)} was {how} "
+            "while it was open.",
+            hint="Stop every process that has it open, restore the log from a backup if that was not the "
+            "intention, and start them again; `deployledger audit verify` checks it.",
+        )
+        raise self._lost
+
+    def _remove(self, name: str, *, keep_name: bool = False) -> None:
+        """Remove a file beside the database that belongs to the one which was opened."""
+        path = self._beside(name)
+        with suppress(OSError):
+            if _identity(path) == self._files[name]:
+                if keep_name:
+                    os.truncate(path, 0)  # whoever has it open finds nothing to copy
+                else:
+                    Path(path).unlink()
+
+    def _is_written(self) -> bool:
+        """Return whether somebody, who may be SQLite, wrote into the file since it was looked at."""
+        found = os.stat(self._path)  # noqa: PTH116  # half as long as Path.stat
+        return self._look is None or self._look[:2] != (found.st_mtime_ns, found.st_size)
+
+    def _is_overwritten(self) -> bool:
+        """Return whether somebody else than SQLite wrote into the file."""
+        now = self._looked()
+        last, self._look = self._look, now
+        if now is None or last is None or now[:2] == last[:2]:
+            return False
+        first_page = self._read(self._files[""], _PAGE)
+        if now.checkpoint != last.checkpoint:  # which wrote into it
+            self._first_page = first_page
+            return False
+        if now.size == last.size and first_page == self._first_page:  # as after a `touch`
+            assert self._connection is not None  # noqa: S101  # the caller looked
+            try:
+                return bool(damage(self._connection))
+            except sqlite3.Error as error:
+                return is_damage(error)
+        return True
+
+    def _looked(self) -> _Look | None:
+        """Return what the file is like; None while a checkpoint is at work, or where that cannot be seen."""
+        first = os.stat(self._path)  # noqa: PTH116  # half as long as Path.stat
+        index = self._read(self._files[_SHM], _INDEX_BYTES)
+        if len(index) < _INDEX_BYTES:
+            return None
+        copied, to_copy = (_NUMBER.unpack_from(index, at)[0] for at in (_COPIED_AT, _TO_COPY_AT))
+        second = os.stat(self._path)  # noqa: PTH116  # as above
+        if copied != to_copy or first.st_mtime_ns != second.st_mtime_ns:
+            return None
+        checkpoint = (*_SALTS.unpack_from(index, _SALTS_AT), copied)
+        return _Look(first.st_mtime_ns, first.st_size, checkpoint)
+
+    def _read(self, file: _Identity | None, size: int) -> bytes:
+        """Return the beginning of a file that SQLite has open, by SQLite's own descriptor.
+
+        To close another one would give up the locks that this process has on the file.
+        """
+        descriptors = self._descriptors
+        number = descriptors.get(file)
+        if number is None or _identity_of(number) != file:
+            descriptors.clear()
+            for entry in Path("/dev/fd").iterdir():
+                descriptors[_identity_of(int(entry.name))] = int(entry.name)
+            number = descriptors.get(file)
+        try:
+            return b"" if number is None else os.pread(number, size, 0)
+        except OSError:
+            return b""
+
+
+def check_left_files(path: Path) -> None:
+    """Check that a write-ahead log that was left beside a database, which nobody has open, belongs to it.
+
+    After a crash it does, and SQLite applies it. Beside a backup that was put in the place of the database it
+    does not, and SQLite applies it all the same.
+
+    Raises:
+        EventLogError: if it does not belong to the database; nothing was changed.
+    """
+    left = Path(f"{path}{_WAL}")
+    try:
+        size = path.stat().st_size
+        if not size or not left.stat().st_size or size + left.stat().st_size > _CHECKED_BYTES:
+            return
+        with _open_lock:  # while it is held, nobody in this process opens the database
+            if _open.get(_identity(str(path)) or (0, 0)):
+                return
+            with path.open("rb+") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _SHARED_SIZE, _SHARED_FIRST)
+                reason = _what_does_not_fit(path, left)
+    except OSError:  # somebody has it open, or SQLite says what is wrong
+        return
+    if reason:
+        raise EventLogError(
+            f"The write-ahead log {left} does not belong to the event log in {path}: {reason}.",
+            hint=f"If {path} was restored from a backup, move {left} and {path}{_SHM} away, which have what "
+            "was lost, and try again. If not, restore it and its write-ahead log together.",
+        )
+
+
+def _what_does_not_fit(path: Path, left: Path) -> str:
+    """Return how a database and a write-ahead log contradict each other; an empty text if they do not."""
+    with tempfile.TemporaryDirectory(prefix="deployledger-") as folder:
+        alone, both = Path(folder, "alone.db"), Path(folder, "both.db")
+        shutil.copyfile(path, alone)
+        shutil.copyfile(path, both)
+        shutil.copyfile(left, f"{both}{_WAL}")
+        with (
+            closing(sqlite3.connect(f"file:{alone}?immutable=1", uri=True)) as before,
+            closing(sqlite3.connect(both)) as after,
+        ):
+            try:
+                if damage(before):  # as where a checkpoint was interrupted, whose log mends it
+                    return ""
+                last = before.execute(_LAST_EVENT).fetchone()
+            except sqlite3.Error:
+                return ""
+            try:
+                if found := damage(after):
+                    return f"together they are damaged ({found})"
+                if last is not None and after.execute(_EVENT_AT, last[:1]).fetchone() != last:
+                    return f"event {last[0]:,} is another one in it"
+            except sqlite3.Error as error:
+                return f"together they are damaged ({error})"
+    return ""
+
+
+_LAST_EVENT = "SELECT position, event_id FROM events ORDER BY position DESC LIMIT 1"
+_EVENT_AT = "SELECT position, event_id FROM events WHERE position = ?"
+
+
+def _identity(path: str) -> _Identity | None:
+    """Return which file is at a path; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # half as long as Path.stat
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _identity_of(descriptor: int) -> _Identity | None:
+    """Return which file a descriptor is of; None if it is closed."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
