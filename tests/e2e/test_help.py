@@ -104,3 +104,14 @@ def test_choices_that_are_long_are_below_their_option(cli: InProcess) -> None:
     shown = " ".join(cli.run("list", "--help").stdout.split())
     assert "--status STATUS Filter by status. [one of: creating, updating, active, failed" in shown
     assert re.search(r"-o, --output table\|\S+ ", shown)
+
+
+def test_a_value_that_is_no_choice_is_refused_with_the_choices_on_a_line(cli: InProcess) -> None:
+    for arguments, message in {
+        ("list", "--sort", "size"): "Error: Invalid value for '--sort': 'size' is not one of 'created_at', ",
+        ("completion",): "Error: Missing argument 'SHELL'. Choose from: bash, zsh, fish",
+        ("lst",): "Error: No such command 'lst'. Did you mean 'list'?",
+    }.items():
+        done = cli.run(*arguments)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.startswith(message)

@@ -112,7 +112,9 @@ def _refuse(error: Any) -> NoReturn:
         raise SystemExit(int(ExitCode.USAGE))
     command = context.command_path if context is not None else "deployledger"
     hint = getattr(error, "hint", "") or f"Run `{command} --help` for its usage."
-    _session().fail(error.format_message(), hint, ExitCode.USAGE, "usage")
+    # Choices come a line each, and errors of values with the name of their class.
+    message = error.format_message().replace("\n\t", " ").replace(": Value error, ", ": ", 1)
+    _session().fail(message, hint, ExitCode.USAGE, "usage")
 
 
 def _print_version(context: typer.Context, is_asked: bool) -> None:

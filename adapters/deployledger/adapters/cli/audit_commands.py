@@ -166,7 +166,9 @@ def checkpoint(
 def root(
     size: Annotated[
         int | None,
-        typer.Option(min=0, metavar="POSITION", help="Up to this event.", show_default="the last one"),
+        typer.Option(
+            min=0, metavar="POSITION", help="The last event to include.", show_default="the last one"
+        ),
     ] = None,
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
@@ -201,7 +203,7 @@ def prove(
         typer.Option(
             min=1,
             metavar="POSITION",
-            help="In the tree up to this event, as that of a checkpoint.",
+            help="The last event of the tree, such as a checkpoint's size.",
             show_default="the last one",
         ),
     ] = None,

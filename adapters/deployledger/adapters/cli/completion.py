@@ -38,9 +38,7 @@ _DEADLINE_SECONDS = 5.0
 
 
 def completion(
-    shell: Annotated[
-        Literal["bash", "zsh", "fish"], typer.Argument(metavar="bash|zsh|fish", help="The shell.")
-    ],
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="The shell.")],
 ) -> None:
     """Print the completion script for a shell.
 

@@ -40,8 +40,8 @@ def replay(
         typer.Option(
             metavar="WHEN",
             autocompletion=completion.revisions,
-            help="Only up to then: a time with its zone (2026-03-03T12:00Z), an age (2h), a position of the "
-            "log (1234) or, with --deployment, a revision (r2).",
+            help="Replay up to this point: a time with its zone (2026-03-03T12:00Z), an age (2h), a position "
+            "of the log (1234) or, with --deployment, a revision (r2).",
             show_default="the end of the log",
         ),
     ] = None,
