@@ -71,13 +71,13 @@ def test_names_and_revisions_come_from_the_database(shell: Shell) -> None:
     asyncio.run(deployed(shell.database_url))
     for name in SHELLS:
         assert shell.complete(name, "deployledger status ") == ["iris", "iris.v2", "rose"]
-        assert shell.complete(name, "deployledger history iris.") == ["iris.v2"]
-        assert shell.complete(name, "deployledger delete nobody") == []
-        assert shell.complete(name, "deployledger log tail --deployment r") == ["rose"]
         assert shell.complete(name, "deployledger diff rose --from ") == ["r1", "r2"]
-        assert shell.complete(name, "deployledger diff --from r1 rose --to r") == ["r1", "r2"]
-        assert shell.complete(name, "deployledger rollback rose --to-revision ") == ["1", "2"]
-        assert shell.complete(name, "deployledger diff nobody --from ") == []
+    assert shell.complete("zsh", "deployledger history iris.") == ["iris.v2"]
+    assert shell.complete("bash", "deployledger delete nobody") == []
+    assert shell.complete("fish", "deployledger log tail --deployment r") == ["rose"]
+    assert shell.complete("bash", "deployledger diff --from r1 rose --to r") == ["r1", "r2"]
+    assert shell.complete("zsh", "deployledger rollback rose --to-revision ") == ["1", "2"]
+    assert shell.complete("fish", "deployledger diff nobody --from ") == []
 
 
 @pytest.mark.parametrize("name", SHELLS)
@@ -112,14 +112,16 @@ def test_completion_makes_no_home_and_no_database(tmp_path: Path, monkeypatch: p
     assert [*home.iterdir()] == []
 
 
-def test_a_database_that_is_away_offers_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEPLOYLEDGER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
-    shell.database_url = "postgresql://nobody@127.0.0.1:1/none"
-    for name in SHELLS:
-        assert shell.complete(name, "deployledger status ") == []
+def test_a_database_that_is_away_offers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell("postgresql://nobody@127.0.0.1:1/none", monkeypatch)
+    monkeypatch.setenv("DEPLOYLEDGER_DATABASE_URL", shell.database_url)
+    monkeypatch.setenv("DEPLOYLEDGER_HOME", str(tmp_path))
+    assert shell.complete("bash", "deployledger status ") == []
+    assert shell.complete("zsh", "deployledger status ") == []
 
 
-def test_a_name_that_a_shell_could_obey_is_not_offered(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_a_shell_could_obey_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell("sqlite://", monkeypatch)
     odd = ["$(touch x)", "`touch x`", "a;b", "a b", "a*", "-rf", "a'b", 'a"b', "a\\b", "a\nb", "~", "é", ""]
 
     class Service:
