@@ -27,6 +27,8 @@ EXAMPLES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "NotYetRequestedError": ((ID, "position 1"), {"began_at": NOON, "position": 2}),
     "DeploymentError": (("iris", "Permission denied: /model"), {"hint": "Check its rights"}),
     "ExternalServiceError": (("registry", "Permission denied: /model"), {"hint": "Check its rights"}),
+    "DatabaseUnavailableError": (("log", "Permission denied: /model"), {"hint": "Check its rights"}),
+    "LogDivergedError": (("events.db",), {"position": 7}),
 }
 OTHERS = (("Permission denied: /model",), {"hint": "Check its rights"})
 CLASSES = [
@@ -82,7 +84,9 @@ ASKS = re.compile(
     r"Restore|Retry|Run|See|Set|Try|Upgrade|Use|Wait) "
 )
 BEGINS = re.compile(r"[A-Z0-9{`'\"(]|--|\w+=|tags ")
-MESSAGE_SECOND = {"DeploymentError", "ExternalServiceError"}
+MESSAGE_SECOND = {"DeploymentError", "ExternalServiceError", "DatabaseUnavailableError"}
+CLAUSES = {"InsufficientStorageError"}
+"""Their messages are put into a sentence by the step that fails."""
 
 
 def written(node: ast.expr) -> Iterator[str]:
@@ -99,7 +103,7 @@ def written(node: ast.expr) -> Iterator[str]:
 
 def texts() -> Iterator[tuple[str, str, str]]:
     """Yield each text of an error in the source: where it is, whether it is a hint, and the text."""
-    names = {it.__name__ for it in CLASSES} | {"UsageError"}
+    names = {it.__name__ for it in CLASSES} - CLAUSES | {"UsageError"}
     with_own_texts = set(EXAMPLES) - MESSAGE_SECOND
     for folder in ("domain", "projections", "service", "adapters"):
         for path in (REPOSITORY / folder).rglob("*.py"):

@@ -28,7 +28,23 @@ def test_an_age_is_so_long_before_now(text: str, ago: timedelta) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "yesterday", "r2", "12", "h", "1.5h", "-2h", "2h ago", "30m2h", "1h1h", "2H", "2 h"]
+    "text",
+    [
+        "",
+        "soon",
+        "yesterday",
+        "r2",
+        "12",
+        "h",
+        "1.5h",
+        "-2h",
+        "2h ago",
+        "30m2h",
+        "1h1h",
+        "2H",
+        "2 h",
+        "0001-01-01T00:00+14:00",
+    ],
 )
 def test_what_is_neither_a_time_nor_an_age_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as refusal:

@@ -94,8 +94,9 @@ def moment(text: str | None, option: str) -> datetime | None:
             ago = _age(text)
             found = datetime.now(UTC) - ago
             return found.replace(microsecond=0) if ago else found  # no age is now, not a while ago
-        return check_time(read_time(text), text)
-    except ConfigurationError as error:
+        found = read_time(text)
+        return found.astimezone(UTC) if found.tzinfo is not None else check_time(found, text)
+    except ConfigurationError as error:  # it has no time zone
         raise UsageError(error.message, hint=error.hint, option=option) from None
     except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is not a time.", hint=f"Give {_EXAMPLES}.", option=option) from None
