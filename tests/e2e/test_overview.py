@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 
 from deployledger.adapters.cli.asking import Request, mlflow_request, request_of
 from deployledger.adapters.cli.fleet_table import DeploymentTable
-from deployledger.adapters.cli.overview import Overview, outcome_lines, status_lines
+from deployledger.adapters.cli.overview import Overview, outcome_lines, status_lines, watched_line
 from deployledger.adapters.cli.units import Clock
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
@@ -303,6 +303,14 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     long = failed.model_copy(update={"failure": FAILURE.model_copy(update={"message": "no room " * 60})})
     for shown in (status(active(), FIRST, width), status(long, history, width)):
         assert max(map(len, shown)) <= width
+
+
+def test_a_watched_deployment_has_a_line_each_time_it_changes() -> None:
+    failed, _ = failed_update()
+    of_now = failed.model_copy(update={"updated_at": NOW, "message": "No room\x1b[7A left. " * 5})
+    first, *others = lines(watched_line(of_now, Clock(NOW, UTC)), 60)
+    assert first.startswith("12:00:00 ✗ failed: No room\\u001b[7A left.")
+    assert max(map(len, [first, *others])) <= 60
 
 
 # How to ask it ---------------------------------------------------------------------------------------

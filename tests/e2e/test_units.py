@@ -1,5 +1,6 @@
 """Ages, durations, sizes, digests, times and marks as people read them."""
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from io import StringIO
 
@@ -106,3 +107,11 @@ def test_a_mark_is_coloured_and_its_word_as_it_was_given() -> None:
 )
 def test_a_model_is_named_as_people_name_it(uri: str, name: str) -> None:
     assert units.model(uri) == name
+
+
+def test_nothing_is_dim_or_of_a_colour_that_only_one_background_suits(request: pytest.FixtureRequest) -> None:
+    folder = request.config.rootpath / "adapters" / "deployledger" / "adapters" / "cli"
+    colours = r"dim|gr[ae]y\d*|bright_\w+|white|black|blue"
+    for file in sorted(folder.glob("*.py")):
+        used = re.search(rf'"(bold )?({colours})"|\[(bold )?({colours})\]', file.read_text())
+        assert used is None, (file.name, used)

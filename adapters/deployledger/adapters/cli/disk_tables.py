@@ -28,7 +28,7 @@ def disk_usage_tables(usage: "DiskUsage") -> Group:
         deployments = _table("DEPLOYMENT", "OWN", "SHARED", "FREEABLE")
         for each in usage.deployments:
             deployments.add_row(
-                Text.assemble(shown(each.deployment_name), (" deleted", "dim") if each.is_deleted else ""),
+                Text.assemble(shown(each.deployment_name), " deleted" if each.is_deleted else ""),
                 _or_dash(each.own_bytes),
                 _or_dash(each.shared_bytes),
                 _or_dash(each.freeable_bytes),

@@ -144,6 +144,14 @@ def status_lines(overview: Overview) -> RenderableType:
     return Group(*_status(overview))
 
 
+def watched_line(deployment: "DeploymentStatusResponse", clock: units.Clock) -> RenderableType:
+    """Return a status as one of the lines of a deployment that is being watched."""
+    mark = marks.of_status(deployment.status, deployment.state)
+    status = mark.before(Text(deployment.status, mark.style))
+    line = Text.assemble(clock.time(deployment.updated_at), " ", status, ": ", shown(deployment.message))
+    return Labelled([("", line)], width=0)
+
+
 def _status(overview: Overview) -> Iterator[RenderableType]:
     deployment = overview.deployment
     yield from _heading(overview)
@@ -275,7 +283,7 @@ def _in_progress(overview: Overview, progress: "Progress") -> Iterator[Renderabl
         if step in done:
             lines.append((step.capitalize(), marks.DONE.before(units.duration(done[step] or 0))))
         elif step == progress.step:
-            parts = [f"{units.duration(_so_far(overview))} so far", _counted(progress), usually]
+            parts = [f"{units.duration(_so_far(overview))} so far", units.counted(progress), usually]
             lines.append((step.capitalize(), marks.IN_PROGRESS.before(", ".join(filter(None, parts)))))
         else:
             lines.append((step.capitalize(), marks.OFF.before(usually or "to come")))
@@ -301,13 +309,6 @@ def _follows(overview: Overview, failed: "DeploymentHistoryEntry") -> bool:
 
 def _so_far(overview: Overview) -> float:
     return (overview.clock.now - _time(overview.job[-1])).total_seconds() if overview.job else 0.0
-
-
-def _counted(progress: "Progress") -> str:
-    if progress.done is None:
-        return ""
-    of = f" of {progress.total:,}" if progress.total else ""
-    return f"{progress.done:,}{of} {progress.unit or ''}".rstrip()
 
 
 def _past_failure(overview: Overview) -> Iterator[tuple[str, Text]]:

@@ -159,7 +159,7 @@ class _ReadModels:
                 else "-",
             }
             row = [values[heading] for heading in numbers]
-            table.add_row(shown(it.name), *row, style=None if it.is_current else "dim")
+            table.add_row(shown(it.name if it.is_current else f"{it.name} (not read)"), *row)
         return table
 
 
@@ -178,7 +178,7 @@ def stored_files_table(files: "Sequence[StoredFiles]") -> Group:
             it.stored.kind.replace("_", " "),
             it.stored.digest.removeprefix("sha256:")[:_DIGEST_LETTERS] or "-",
             units.size(it.stored.size_bytes),
-            Text("path below", style="dim") if _has_path_alone(it) else used_by(it),
+            Text("path below") if _has_path_alone(it) else used_by(it),
             style="red" if it.stored.damage else None,
         )
     paths = [
@@ -205,7 +205,7 @@ def used_by(files: "StoredFiles") -> Text:
     if uses:
         return shown(", ".join(uses))
     deleted = ", ".join(f"{use.deployment_name} r{use.revision}" for use in files.used_by)
-    return shown(f"unused (deleted: {deleted})" if deleted else "unused", style="dim")
+    return shown(f"unused (deleted: {deleted})" if deleted else "unused")
 
 
 def differences_table(differences: "Sequence[Difference]") -> Table:

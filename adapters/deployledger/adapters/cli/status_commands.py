@@ -62,6 +62,8 @@ def status(
         deployledger status iris --as-of r1
     """
     from deployledger.adapters.cli.listing import time_of, when
+    from deployledger.adapters.cli.overview import watched_line
+    from deployledger.adapters.cli.units import Clock
 
     session = session_for(output, verbose)
     as_of = when(as_of, "--as-of")
@@ -100,10 +102,7 @@ def status(
             if session.is_json:
                 session.print_json(current, is_line=True)
             else:
-                moment = f"{current.updated_at:%H:%M:%S}"
-                session.stdout.print(
-                    f"{moment} {current.status}: {escaped(current.message)}", highlight=False
-                )
+                session.show(watched_line(current, Clock.of(session.stdout)))
 
     with Interruptible():
         session.run(question)

@@ -17,6 +17,8 @@ from deployledger.domain.times import TOLERANCE
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from deployledger.domain.values import Progress
+
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _NAMES_OF_ANY_MODEL = ("model", "models", "artifacts", "saved_model")
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}(?![0-9a-f])")
@@ -73,6 +75,14 @@ def size(count: int) -> str:
             return text
         value /= 1_000
     return f"{value:,.1f} TB"
+
+
+def counted(progress: "Progress") -> str:
+    """Return how far a step is in what it counts: ``1,024 of 5,000 rows``; nothing if it counts nothing."""
+    if progress.done is None:
+        return ""
+    of = f" of {progress.total:,}" if progress.total else ""
+    return f"{progress.done:,}{of} {progress.unit or ''}".rstrip()
 
 
 def short_digests(text: str) -> str:

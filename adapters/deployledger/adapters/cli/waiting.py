@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from deployledger.adapters.cli import marks
+from deployledger.adapters.cli import marks, units
 from deployledger.adapters.cli.event_words import sentence
 from deployledger.adapters.cli.session import ExitCode, Session
 
@@ -48,7 +48,7 @@ def outcome(deployment: "DeploymentStatusResponse", *, deleting: bool = False) -
 
 
 class Steps:
-    """The steps of a job: done ones as lines, the one being done with a spinner or a bar.
+    """The steps of a job: done ones as lines, the one being done with a spinner.
 
     On a terminal they are live, elsewhere each is a line as it is done; with JSON output nothing is shown.
     """
@@ -64,20 +64,12 @@ class Steps:
 
     def __enter__(self) -> "Steps":
         if not self._silent and self._console.is_terminal:
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                SpinnerColumn,
-                TextColumn,
-                TimeElapsedColumn,
-            )
+            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
             self._bar = Progress(
                 SpinnerColumn("dots" if self._console.encoding.startswith("utf") else "line"),
                 TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
+                TextColumn("{task.fields[counted]}"),
                 TimeElapsedColumn(),
                 console=self._console,
                 transient=True,
@@ -110,10 +102,10 @@ class Steps:
         if step != self._step:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(_DOING[step], total=None) if step else None
+            self._task = self._bar.add_task(_DOING[step], total=None, counted="") if step else None
             self._step = step
         if self._task is not None and progress:
-            self._bar.update(self._task, completed=progress.done or 0, total=progress.total)
+            self._bar.update(self._task, counted=units.counted(progress))
 
 
 def _step(entry: "DeploymentHistoryEntry") -> "Text":
