@@ -603,6 +603,20 @@ async def test_servers_that_a_killed_process_left_are_found_and_stopped(
     assert await other.leftovers() == []
 
 
+async def test_a_deletion_that_nobody_works_on_is_left_over(
+    held: MLModelDeploymentService, cluster: HeldOrchestrator, open_service: OpenService
+) -> None:
+    deployment_id = await serving(held)
+    await held.delete_deployment(deployment_id)
+    await held.close()
+    other = open_service(None, None, cluster, resume=False)
+    if cluster.runs:  # unless it was quicker than the close
+        assert await other.leftovers() == [deployment_id]
+        await other.resume_deployment(deployment_id)
+    assert (await other.wait_for_deployment(deployment_id, timeout=WAIT)).state == "deleted"
+    assert await other.leftovers() == []
+
+
 async def test_what_is_in_progress_or_of_another_log_is_not_left_over(
     held: MLModelDeploymentService, cluster: HeldOrchestrator
 ) -> None:

@@ -956,10 +956,11 @@ class DeploymentService:
         return await self._blocking(look)
 
     async def leftovers(self) -> list[UUID]:
-        """Return the deployments of which more runs than the log shows, while no process works on them.
+        """Return the deployments with something running that is to be stopped, and nobody working on them.
 
         A process that is killed after an update became active, and before it has stopped the servers of the
-        revision before, leaves such. `resume_deployment` stops them.
+        revision before, leaves such; so does one that closes right after it has requested a deletion.
+        `resume_deployment` goes on with them.
         """
         try:
             provisioned = await self._orchestrator.provisioned()
@@ -969,18 +970,21 @@ class DeploymentService:
             return []
 
     def _leftovers(self, provisioned: dict[UUID, set[int]]) -> list[UUID]:
-        serving = set(keys(self._models, self._is_ours, Condition("is_serving", "=", True)))
+        serving = {UUID(key) for key in keys(self._models, self._is_ours, Condition("is_serving", "=", True))}
+        usual = serving - set(self._unfinished())
         found = []
         for deployment_id, revisions in provisioned.items():
-            if str(deployment_id) in serving and len(revisions) == 1:
+            if deployment_id in usual and len(revisions) == 1:
                 continue
             with contextlib.suppress(
                 ResourceNotFoundError, UndecodableEventError
             ):  # of another log, or version
                 deployment = self._repository.deployment(deployment_id)
                 is_ours = deployment.orchestrator == self._orchestrator.name
-                is_settled = next_step(deployment) is None and deployment.state is not State.DELETE_FAILED
-                if is_ours and is_settled and revisions - {deployment.serving_revision}:
+                is_in_excess = deployment.state is not State.DELETE_FAILED and bool(
+                    revisions - {deployment.serving_revision}
+                )
+                if is_ours and (is_in_excess or next_step(deployment) is not None):
                     with self._log.ownership(deployment_id) as is_free:
                         found += [deployment_id] if is_free else []
         return found

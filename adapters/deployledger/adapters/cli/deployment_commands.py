@@ -536,10 +536,10 @@ def _command(
     accepted: list[DeploymentStatusResponse] = []
 
     async def give(service: "DeploymentService") -> "_Ended":
+        if stops_leftovers:  # before the command, whose own work has nobody on it for a moment
+            await stop_leftovers(service)
         answer = await command(service)
         accepted.append(answer)
-        if stops_leftovers:
-            await stop_leftovers(service)
         if not wait:
             return await _ended(session, service, answer)
         async with asyncio.timeout(timeout):
