@@ -2,13 +2,21 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.domain.redaction import without_credentials
 from deployledger.service.local_files import expanded
+
+_UNWRITABLE = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+)
 
 INTEGRITY = "integrity"
 """The name of the check for damage."""
@@ -48,6 +56,73 @@ def transaction(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def is_unwritable(error: BaseException) -> bool:
+    """Return whether an error says that a file, or its folder, cannot be written: it may be full."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNWRITABLE
+
+
+def read_only(path: Path) -> tuple[sqlite3.Connection, str]:
+    """Return a connection that reads a file which cannot be written, and the URI that it is opened by.
+
+    Where nobody else has the file open, SQLite cannot make what it needs beside it, and is told that the file
+    does not change.
+
+    Raises:
+        sqlite3.Error: if it cannot be read either.
+    """
+    uri = f"{path.as_uri()}?mode=ro"
+    try:
+        return _readable(uri), uri
+    except sqlite3.OperationalError as error:
+        if not is_unwritable(error) or _size(path.with_name(f"{path.name}-wal")):
+            raise
+    uri += "&immutable=1"
+    return _readable(uri), uri
+
+
+def _readable(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file, or its write-ahead log, is written.
+
+    Raises:
+        OSError: if there is no such file.
+    """
+    file = path.stat()
+    return (file.st_ino, file.st_size, file.st_mtime_ns, _size(path.with_name(f"{path.name}-wal")))
+
+
+def copy_in_memory(path: Path) -> sqlite3.Connection:
+    """Return a database in memory with what is in a file that cannot be written, if it can be read.
+
+    Raises:
+        sqlite3.Error: if it cannot.
+    """
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    try:
+        with closing(read_only(path)[0]) as file:
+            file.backup(memory)
+    except BaseException:
+        memory.close()
+        raise
+    return memory
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def advice(error: BaseException, otherwise: str) -> str:

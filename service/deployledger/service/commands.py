@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,
     DatabaseUnavailableError,
+    ExternalServiceError,
     MachineLearningServiceError,
     ResourceNotFoundError,
 )
@@ -66,7 +68,8 @@ class Commands:
     """Decides commands on deployments and stores what they come to.
 
     Args:
-        orchestrator: the name of the orchestrator whose deployments are commanded.
+        orchestrator: returns the name of the orchestrator whose deployments are commanded. One that keeps it
+            in a folder that it cannot write is in the way of commands alone.
         actor: who gives the commands.
         blocking: runs the calls that block.
     """
@@ -75,21 +78,26 @@ class Commands:
         self,
         repository: Repository,
         *,
-        orchestrator: str,
+        orchestrator: Callable[[], str],
         actor: str,
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
         blocking: RunBlocking,
     ) -> None:
         self._repository = repository
-        refuse_credentials(
-            "The orchestrator", {"name": orchestrator}, hint="Give it a name without a credential."
-        )
-        self._orchestrator = orchestrator
+        self._name_orchestrator = orchestrator
+        with suppress(ExternalServiceError):
+            _ = self._orchestrator
         self.actor = checked_actor(actor)
         self._now = now
         self._new_id = new_id
         self._blocking = blocking
+
+    @cached_property
+    def _orchestrator(self) -> str:
+        name = self._name_orchestrator()
+        refuse_credentials("The orchestrator", {"name": name}, hint="Give it a name without a credential.")
+        return name
 
     async def deploy(
         self, request: DeploymentRequest, key: str | None, actor: str | None

@@ -165,7 +165,7 @@ class DeploymentService:
         )
         self._commands = Commands(
             self._repository,
-            orchestrator=self._orchestrator.name,
+            orchestrator=lambda: self._orchestrator.name,
             actor=actor,
             now=now,
             new_id=new_id,

@@ -7,7 +7,14 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deployledger.adapters.sqlite import advice, integrity, is_in_use, transaction
+from deployledger.adapters.sqlite import (
+    advice,
+    copy_in_memory,
+    integrity,
+    is_in_use,
+    is_unwritable,
+    transaction,
+)
 from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
 from deployledger.projections.ledger.store import StoredCheckpoint
@@ -45,21 +52,30 @@ class SQLiteLedgerStore:
         self._path = path
         self._memory: sqlite3.Connection | None = None
         self._memory_lock = threading.RLock()
+        self._unwritable = ""
+        """Why the ledger grows in memory, from a copy of the file."""
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """Enter with a connection in autocommit mode; errors are ours."""
         try:
-            if self._path is None:
-                with self._memory_lock:
-                    if self._memory is None:
-                        self._memory = self._connect(":memory:")
-                    yield self._memory
-            else:
+            if self._path is not None and not self._unwritable:
                 with suppress(OSError):  # SQLite says why
                     make_file(self._path)
-                with closing(self._connect(str(self._path))) as connection:
-                    yield connection
+                try:
+                    opened = self._connect(str(self._path))
+                except sqlite3.OperationalError as error:
+                    if not is_unwritable(error):
+                        raise
+                    self._copy_in_memory(self._path, error)
+                else:
+                    with closing(opened) as connection:
+                        yield connection
+                    return
+            with self._memory_lock:
+                if self._memory is None:
+                    self._memory = self._connect(":memory:")
+                yield self._memory
         except sqlite3.Error as error:
             kind = EventLogUnavailableError if is_in_use(error) else EventLogError
             raise kind(
@@ -69,6 +85,15 @@ class SQLiteLedgerStore:
                     f"Check that it can be written. {_REMOVE}",
                 ),
             ) from error
+
+    def _copy_in_memory(self, path: Path, error: sqlite3.Error) -> None:
+        """Go on in memory, as for who may not write: roots and proofs can be had of the newest events."""
+        with self._memory_lock:
+            if not self._unwritable and path.exists():
+                copy = copy_in_memory(path)
+                if int(copy.execute("PRAGMA user_version").fetchone()[0]) == SCHEMA_VERSION:
+                    self._memory = copy
+            self._unwritable = str(error)
 
     def _connect(self, name: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -141,6 +166,12 @@ class SQLiteLedgerStore:
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         """Store a checkpoint."""
+        self.size()
+        if self._unwritable:
+            raise EventLogError(
+                f"The ledger in {self._path} cannot be written: {self._unwritable}.",
+                hint="Make its folder writable, or free space on its disk, and try again.",
+            )
         created_at = (checkpoint.created_at - _EPOCH) // timedelta(microseconds=1)
         with self._connection() as connection:
             connection.execute(

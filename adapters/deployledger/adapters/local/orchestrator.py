@@ -195,13 +195,8 @@ def _identity(root: Path) -> str:
     """Return what tells this root from every other one; it is made once, and kept in the root."""
     path = root / "identity"
     try:
-        make_folder(root)
-        with contextlib.suppress(FileExistsError), tempfile.NamedTemporaryFile("w", dir=root) as new:
-            new.write(uuid4().hex[:12])
-            new.flush()
-            if is_shared(root):
-                share(new.fileno())
-            os.link(new.name, path)  # it is there whole or not at all, and the first one stays
+        if not path.exists():  # also where the folder cannot be written any more
+            _make_identity(root, path)
         identity = read_stored(path).decode("ascii", errors="replace")
     except OSError as error:
         raise _unusable(root, error) from error
@@ -214,6 +209,16 @@ def _identity(root: Path) -> str:
             "hexadecimal digits: `deployledger log tail --output json` shows them.",
         )
     return identity
+
+
+def _make_identity(root: Path, path: Path) -> None:
+    make_folder(root)
+    with contextlib.suppress(FileExistsError), tempfile.NamedTemporaryFile("w", dir=root) as new:
+        new.write(uuid4().hex[:12])
+        new.flush()
+        if is_shared(root):
+            share(new.fileno())
+        os.link(new.name, path)  # it is there whole or not at all, and the first one stays
 
 
 def _unusable(root: Path, error: OSError) -> ExternalServiceError:

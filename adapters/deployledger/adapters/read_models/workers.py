@@ -25,7 +25,9 @@ def fill_with_workers(log_url: str, read_models_url: str | None) -> Fill:
     """
 
     def work(models: ReadModels, tasks: Sequence[Task], progress: Callable[[int], None]) -> None:
-        if len(tasks) == 1 or "sqlite://" in (log_url, read_models_url):  # no other process sees memory
+        # No other process sees memory.
+        in_memory = "sqlite://" in (log_url, read_models_url) or getattr(models.store, "is_in_memory", False)
+        if len(tasks) == 1 or in_memory:
             fill_here(models, tasks, progress)
             return
         told = [_told(log_url, read_models_url, models, task) for task in tasks]

@@ -5,7 +5,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,14 @@ from deployledger.adapters.event_log.sqlite.schema import create, found_version,
 from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
-from deployledger.adapters.sqlite import advice, integrity, is_in_use
+from deployledger.adapters.sqlite import (
+    advice,
+    integrity,
+    is_in_use,
+    is_unwritable,
+    read_only,
+    state_of,
+)
 from deployledger.domain.event_log import (
     NOTHING_READ,
     CommandKey,
@@ -72,12 +79,21 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class _LockedDatastore(SQLiteDatastore):
     """The library's datastore, with a lock around each use of a connection."""
 
-    def __init__(self, db_name: str, *, lock_timeout: int, lock: AbstractContextManager[object]) -> None:
+    def __init__(
+        self,
+        db_name: str,
+        *,
+        lock_timeout: int,
+        lock: AbstractContextManager[object],
+        check: Callable[[], None],
+    ) -> None:
         self._lock = lock
+        self._check = check
         super().__init__(db_name, lock_timeout=lock_timeout)
 
     @contextmanager
     def get_connection(self, *, commit: bool) -> Iterator[SQLiteConnection]:
+        self._check()
         with self._lock, super().get_connection(commit=commit) as connection:
             yield connection
 
@@ -100,6 +116,9 @@ class SQLiteEventLog(DatabaseEventLog):
         self._memory_lock: AbstractContextManager[object] = nullcontext() if path else RLock()
         self._guard = FileGuard(self._path) if self._path else None
         self._is_left_checked = self._path is None
+        self._unwritable = ""
+        self._as_opened: tuple[int, ...] = ()
+        """Why the file was opened for reading only, if it was, and its state then."""
         self._owned: set[UUID] = set()
         self._owned_lock = Lock()
         self._lock_timeout = min(_LOCK_TIMEOUT_SECONDS, patience.seconds)
@@ -108,7 +127,7 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def _connection(self) -> sqlite3.Connection:
         """Return a new connection, in autocommit mode."""
-        if self._path is not None:
+        if self._path is not None and not self._unwritable:
             try:
                 make_folder(self._path.parent)
             except OSError as error:
@@ -121,16 +140,47 @@ class SQLiteEventLog(DatabaseEventLog):
             if not self._is_left_checked:
                 check_left_files(self._path)
                 self._is_left_checked = True
+        self._check_unchanged()
         connection = sqlite3.connect(
             self._name,
-            uri=self._path is None,
+            uri=self._path is None or bool(self._unwritable),
             timeout=self._lock_timeout,
             isolation_level=None,
             check_same_thread=False,
         )
-        if self._path is not None:
+        if self._path is None or self._unwritable:
+            return connection
+        try:
             _switch_to_write_ahead_log(connection)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if not is_unwritable(error) or self._recorder_or_none is not None or not self._path.exists():
+                raise
+            return self._read_only(self._path, error)
         return connection
+
+    def _read_only(self, path: Path, error: sqlite3.Error) -> sqlite3.Connection:
+        """Return a connection to a file that cannot be written, if it can be read; later ones are like it.
+
+        Raises:
+            sqlite3.Error: the error, if it cannot.
+        """
+        state = state_of(path)
+        try:
+            connection, uri = read_only(path)
+        except sqlite3.Error:
+            raise error from None
+        self._name, self._unwritable, self._as_opened = uri, str(error), state
+        return connection
+
+    def _check_unchanged(self) -> None:
+        """Check that a file that was opened for reading only is as it was: SQLite would not notice."""
+        if self._unwritable and self._path is not None and state_of(self._path) != self._as_opened:
+            raise EventLogError(
+                f"The event log in {self._described_as} was opened for reading only, and has been written "
+                "since.",
+                hint="Open it again.",
+            )
 
     @contextmanager
     def _session(self) -> Iterator[sqlite3.Connection]:
@@ -167,6 +217,13 @@ class SQLiteEventLog(DatabaseEventLog):
     def _make_writer(self) -> BatchWriter:
         def connect() -> sqlite3.Connection:
             connection = self._connection()
+            if self._unwritable and self._path is not None:
+                connection.close()
+                raise EventLogError(
+                    f"The event log in {self._described_as} is open for reading only: {self._unwritable}.",
+                    hint=f"Make {self._path.parent} writable, or free space on its disk, and open the log "
+                    "again. To use another folder, set DEPLOYLEDGER_HOME.",
+                )
             # Streams come in no order, so their index is written all over: it is kept in memory.
             connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
             # The writer copies the write-ahead log into the file while nobody waits; this bounds it.
@@ -192,9 +249,12 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def _connect(self) -> ApplicationRecorder:
         self._datastore = _LockedDatastore(
-            self._name, lock_timeout=math.ceil(self._lock_timeout), lock=self._memory_lock
+            self._name,
+            lock_timeout=math.ceil(self._lock_timeout),
+            lock=self._memory_lock,
+            check=self._check_unchanged,
         )
-        if self._guard is not None:
+        if self._guard is not None and not self._unwritable:
             try:
                 self._guard.begin()
             except sqlite3.Error as error:
@@ -277,6 +337,8 @@ class SQLiteEventLog(DatabaseEventLog):
         return mark_of(last[0]) if last else NOTHING_READ
 
     def _wait_for_appends(self, moment: datetime) -> None:
+        if self._unwritable:
+            return
         # An append that has the lock later is recorded no more than a millisecond before that.
         time.sleep(max(0.0, (moment - clock.now()).total_seconds() + _TICK_SECONDS))
         try:
@@ -467,7 +529,7 @@ class SQLiteEventLog(DatabaseEventLog):
     @contextmanager
     def ownership(self, stream_id: UUID) -> Iterator[bool]:
         """Try to become the one that works on a stream; see the port."""
-        if self._path is None:
+        if self._path is None or self._unwritable:
             with self._owned_lock:
                 is_owner = stream_id not in self._owned
                 self._owned.add(stream_id)

@@ -1,5 +1,6 @@
 """Read models in an SQLite file of their own, or in memory."""
 
+import errno
 import fcntl
 import mmap
 import os
@@ -38,15 +39,18 @@ from deployledger.adapters.read_models.sqlite.tables import (
 from deployledger.adapters.sqlite import (
     INTEGRITY,
     advice,
+    copy_in_memory,
     damage,
     integrity,
     is_damage,
     is_in_use,
+    is_unwritable,
     transaction,
 )
 from deployledger.domain.event_log import Mark
 from deployledger.domain.exceptions import ReadModelError, ReadModelsUnavailableError
 from deployledger.domain.findings import Finding, Outcome
+from deployledger.domain.logs import logger
 from deployledger.projections.projection import Projection
 from deployledger.projections.store import (
     Changes,
@@ -63,6 +67,8 @@ from deployledger.projections.store import (
 )
 from deployledger.service.local_files import expanded
 from deployledger.service.private_files import make_file, make_folder, open_file
+
+LOGGER = logger("read_models")
 
 SCHEMA_VERSION = 2
 """The version of what is in a file; its ``user_version``. Version 1 had no checksums."""
@@ -150,7 +156,12 @@ class SQLiteReadModels:
                     except DamageError as error:
                         raise self._unusable(str(error)) from error
                 return
-            file, connection = self._of_file(self._path)
+            try:
+                file, connection = self._of_file(self._path)
+            except sqlite3.OperationalError as error:
+                if not is_unwritable(error):
+                    raise
+                raise self._moved_into_memory(self._path, str(error)) from error
             try:
                 self._check_whole(file, connection)
                 yield connection
@@ -161,6 +172,8 @@ class SQLiteReadModels:
                 connection.close()
                 if _is_damage(error):
                     raise self._unreliable(str(error), file) from error
+                if is_unwritable(error):
+                    raise self._moved_into_memory(self._path, str(error)) from error
                 raise
             except BaseException:
                 connection.close()  # which also ends what it was about to do
@@ -196,6 +209,33 @@ class SQLiteReadModels:
             connection.close()
             raise self._unusable("the file was removed while it was opened")
         return found, connection
+
+    def _moved_into_memory(self, path: Path, reason: str) -> MissingReadModelError:
+        """Go on with a copy in memory, as the file cannot be written; the error makes readers look again."""
+        with self._memory_lock:
+            if self._path is not None:
+                with suppress(sqlite3.Error):
+                    copy = copy_in_memory(path)
+                    if self._found_version(copy) == SCHEMA_VERSION and not damage(copy):
+                        self._memory = copy
+                    else:
+                        copy.close()
+                self._path = None
+                self._live.clear()
+                LOGGER.warning(
+                    "The read models in %s cannot be written: %s. Until the service is opened again, answers "
+                    "come from a copy in memory. Make the folder writable, or free space on its disk.",
+                    self.described_as,
+                    reason,
+                )
+        return MissingReadModelError(
+            f"The read models in {self.described_as} cannot be written: {reason}.", hint=_OTHERWISE
+        )
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether no other process sees the rows."""
+        return self._path is None
 
     def _check_whole(self, file: tuple[int, int], connection: sqlite3.Connection) -> None:
         """Check a file that this process has not checked yet, if that does not take long.
@@ -303,6 +343,8 @@ class SQLiteReadModels:
         try:
             lock = _wait_for_flock(self._path.with_name(f"{self._path.name}.lock"))
         except OSError as error:
+            if error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+                raise self._moved_into_memory(self._path, str(error.strerror)) from error
             raise self._unusable(f"the lock file beside it cannot be locked: {error.strerror}") from error
         try:
             yield
@@ -644,7 +686,7 @@ class SQLiteReadModels:
             return []
         described_as = f"the read models, {self._path},"
         try:
-            with closing(self._connect(str(self._path))) as connection:  # one that is not checked and renewed
+            with closing(self._to_check(self._path)) as connection:
                 finding = integrity(connection, described_as, _REPLACED)
                 if not finding.is_problem and self._found_version(connection) == SCHEMA_VERSION:
                     with transaction(connection, "BEGIN"):
@@ -654,6 +696,15 @@ class SQLiteReadModels:
         except sqlite3.Error as error:
             raise self._failed(error) from error
         return [finding]
+
+    def _to_check(self, path: Path) -> sqlite3.Connection:
+        """Return a connection that is not checked and renewed, or a copy of a file that cannot be written."""
+        try:
+            return self._connect(str(path))
+        except sqlite3.OperationalError as error:
+            if not is_unwritable(error):
+                raise
+            return copy_in_memory(path)
 
     def remove(self, name: str, version: int) -> None:
         """Remove a read model with everything that belongs to it."""
