@@ -285,6 +285,29 @@ def test_reading_pages_goes_on_where_the_connection_was_cut(empty_postgres_url: 
     log.close()
 
 
+def test_a_server_without_free_connections_is_used_through_those_there_are(empty_postgres_url: str) -> None:
+    with psycopg.connect(empty_postgres_url, autocommit=True) as session:
+        session.execute("CREATE ROLE crowded LOGIN CONNECTION LIMIT 1")
+    try:
+        opened(empty_postgres_url, patience=1).close()
+        with psycopg.connect(empty_postgres_url, autocommit=True) as session:
+            session.execute(
+                "GRANT ALL ON SCHEMA deployledger TO crowded; "
+                "GRANT ALL ON ALL TABLES IN SCHEMA deployledger TO crowded"
+            )
+        parts = urlsplit(empty_postgres_url)
+        netloc = f"crowded@{parts.netloc.rpartition('@')[2]}"
+        log = open_event_log(urlunsplit(parts._replace(netloc=netloc)), patience=0.3)
+        log.position()
+        with pytest.raises(DatabaseUnavailableError, match="too many connections"):
+            log.statistics()
+        assert log.position() == 2
+        log.close()
+    finally:
+        with psycopg.connect(empty_postgres_url, autocommit=True) as session:
+            session.execute("DROP OWNED BY crowded; DROP ROLE crowded")
+
+
 # Those that wait for as long as it takes ----------------------------------------------------------------
 
 

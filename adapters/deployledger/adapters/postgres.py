@@ -192,8 +192,8 @@ def _bounded(
         return answer
 
 
-def _connection_is_late(seconds: float) -> None:
-    raise psycopg.OperationalError(f"the server has not answered for {seconds:.0f} s")
+def _connection_is_late(_: float) -> None:
+    raise psycopg.OperationalError("connection timeout expired")  # as the driver says it
 
 
 class _Pool(ConnectionPool[Session]):
@@ -211,10 +211,10 @@ class _Pool(ConnectionPool[Session]):
         """
         latest = time.monotonic() + self._database.patience.limit()
         while True:
-            self._database.check_if_away()
             left = latest - time.monotonic()
+            longest = _LOOK_SECONDS if self._database.is_away else _CONNECT_TIMEOUT_SECONDS
             try:
-                session = super().getconn(min(_CONNECT_TIMEOUT_SECONDS, max(left, _LOOK_SECONDS)))
+                session = super().getconn(min(longest, max(left, _LOOK_SECONDS)))
             except PoolTimeout:
                 self._database.session().close()  # which says why, if there is more to it
                 if left > 0:
@@ -378,14 +378,10 @@ class PostgresDatabase:
             return False
         return row is not None and row[0] == "active" and row[1] != "ClientWrite"
 
-    def check_if_away(self) -> None:
-        """Connect to a server that was away when it was last tried.
-
-        Raises:
-            psycopg.OperationalError: if it still is.
-        """
-        if self.patience.problem(self.described_as):
-            self.session().close()
+    @property
+    def is_away(self) -> bool:
+        """Whether the server was away when a new session was last asked for."""
+        return bool(self.patience.problem(self.described_as))
 
     def silent(self, seconds: float) -> psycopg.OperationalError:
         """Return the error of a server that has not answered for so many seconds, after reporting it."""
@@ -428,5 +424,5 @@ class PostgresDatabase:
     def close(self) -> None:
         """Close the pool. What still tries to connect to a server that is away ends by itself."""
         if self._pool is not None:
-            self._pool.close(0 if self.patience.problem(self.described_as) else _CONNECT_TIMEOUT_SECONDS)
+            self._pool.close(0 if self.is_away else _CONNECT_TIMEOUT_SECONDS)
             self._pool = None
