@@ -97,6 +97,8 @@ class Group(TyperGroup):
                 formatter.write_dl([(name.ljust(widest), text) for name, text in commands.items()])
         _write_parameters(formatter, self.get_params(ctx))
         formatter.write_paragraph()
+        if self.epilog:
+            formatter.write_text(self.epilog)
         formatter.write_text(f"Run `{ctx.command_path} COMMAND --help` for a command's options and examples.")
 
 
