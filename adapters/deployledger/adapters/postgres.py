@@ -320,6 +320,7 @@ class PostgresDatabase:
         }
         self._pool_size = pool_size
         self._pool: _Pool | None = None
+        self._datastore: _Datastore | None = None
 
     @property
     def is_open(self) -> bool:
@@ -402,7 +403,8 @@ class PostgresDatabase:
         )
         pool.open()
         self._pool = pool
-        return _Datastore(pool)
+        self._datastore = _Datastore(pool)  # kept, as it closes its pool when it is no longer referred to
+        return self._datastore
 
     @contextmanager
     def pooled(self) -> Iterator[Session]:
@@ -425,4 +427,4 @@ class PostgresDatabase:
         """Close the pool. What still tries to connect to a server that is away ends by itself."""
         if self._pool is not None:
             self._pool.close(0 if self.is_away else _CONNECT_TIMEOUT_SECONDS)
-            self._pool = None
+            self._pool = self._datastore = None

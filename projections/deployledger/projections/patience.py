@@ -96,9 +96,10 @@ class Patience:
                     return work()
                 except DatabaseUnavailableError:
                     mine.latest = mine.latest or mine.answered + self.seconds
-                    if self._ended.is_set() or self._clock() + pause >= mine.latest:
+                    left = mine.latest - self._clock()
+                    if self._ended.is_set() or left <= _FIRST_PAUSE_SECONDS:
                         raise
-                self._ended.wait(pause)
+                self._ended.wait(min(pause, left / 2))
             raise AssertionError  # pauses do not end
         finally:
             mine.tries_once = mine.is_bounded = False

@@ -37,8 +37,8 @@ _WIDEST_HELP = 100
 app = Commands(
     name="deployledger",
     help=_SUMMARY,
-    epilog="Commands wait up to DEPLOYLEDGER_DATABASE_PATIENCE seconds (30 unless set) for a database that is "
-    "away.",
+    epilog="Commands wait up to DEPLOYLEDGER_DATABASE_PATIENCE seconds (30 unless set) for a database "
+    "that is away.",
     invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
