@@ -126,15 +126,20 @@ def _name_values(parameters: Sequence[Any]) -> None:
 
 
 def _choices(parameter: TyperOption | TyperArgument) -> list[str]:
-    description = parameter.type_descriptor
-    return [str(it) for it in description.choices or ()] if description.is_choice else []
+    # Earlier releases of Typer have the types of click.
+    kind = getattr(parameter, "type_descriptor", None) or getattr(parameter, "type", None)
+    return [str(getattr(it, "value", it)) for it in getattr(kind, "choices", None) or ()]
+
+
+def _name(argument: TyperArgument) -> str:
+    return argument.metavar or argument.name.upper()
 
 
 def _required(parameters: Sequence[Any]) -> list[str]:
     pieces = []
     for it in parameters:
         if isinstance(it, TyperArgument):
-            name = it.display_name_raw + ("..." if it.nargs != 1 else "")
+            name = _name(it) + ("..." if it.nargs != 1 else "")
             pieces.append(name if it.required else f"[{name}]")
         elif it.required:
             pieces.append(f"{it.opts[0]} {it.metavar}")
@@ -155,7 +160,7 @@ def _write_example(formatter: Any, example: str) -> None:
 
 
 def _write_parameters(formatter: Any, parameters: Sequence[Any]) -> None:
-    arguments = [(it.display_name_raw, _explained(it)) for it in parameters if isinstance(it, TyperArgument)]
+    arguments = [(_name(it), _explained(it)) for it in parameters if isinstance(it, TyperArgument)]
     options = [
         (_spelled(it), _explained(it)) for it in parameters if isinstance(it, TyperOption) and not it.hidden
     ]

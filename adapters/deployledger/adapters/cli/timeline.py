@@ -89,21 +89,19 @@ def change_line(change: "Change") -> Text:
     field = change.field
     for prefix in _TAKEN_APART:
         field = field.removeprefix(prefix)
-    before, after = _shown(change.before), _shown(change.after)
+    before, after = (None if value is None else _shown(value) for value in (change.before, change.after))
     name = (units.short_digests(visible(field)), "cyan")
-    if not before:
+    if before is None:
         return Text.assemble(("+ ", "green"), name, f" {after}")
-    if not after:
+    if after is None:
         return Text.assemble(("− ", "red"), name, f" {before}")
     return Text.assemble("  ", name, f" {before} → {after}")
 
 
 def _shown(value: Any) -> str:
-    """Return a JSON value on one line, with digests and what is very long shortened; nothing for none."""
+    """Return a JSON value on one line, with digests and what is very long shortened."""
     match value:
-        case None | "":
-            return ""
-        case str():
+        case str() if value:
             text = value
         case {"step": step, "reason": reason, "message": message, "hint": hint}:
             return units.short_digests(visible(f"{step}: {reason}: {message} {hint}".rstrip()))
