@@ -379,3 +379,20 @@ def test_the_commands_answer_as_a_table_and_as_json(
     assert cli.run(*command).exit_code == 0
     answer = json.loads(cli.run(*command, "--output", "json").stdout)
     assert answer["freeable_bytes" if command == ["df"] else "freed_bytes"] == 0
+
+
+async def test_a_copy_of_a_log_does_not_free_what_the_original_deployed_since(
+    setting: Setting, tmp_path: Path
+) -> None:
+    service = setting.service()
+    await setting.deployed(service)
+    await service.close()
+    shutil.copy(tmp_path / "events.db", tmp_path / "other.db")
+    service, copy = setting.service(), other_log(setting, tmp_path)
+    try:
+        write(setting.source, {"model.onnx": b"deployed since"})
+        await setting.deployed(service, "since")
+        assert kinds(await copy.free_artifacts()) == []
+        assert setting.stored(b"deployed since")
+    finally:
+        await copy.close()

@@ -12,7 +12,8 @@ from deployledger.domain.ports import OrchestratorClientInterface
 from deployledger.domain.stored import Decision, File, FreesFiles, KeepsFiles, Kind, Stored, Verdict
 from deployledger.service.stored_files import Recorded, StoredFiles
 
-_UNNEEDED = "no deployment needs it"
+_UNNEEDED = "no deployment has it"
+_NOT_KEPT = "no kept revision needs it"
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,9 @@ class Freeing:
         self._has_strangers = not self._recorded.deployments.keys() >= provisioned
         self._look([each for _, stored in found for each in stored])
         for keeper, stored in reversed(found):
-            if dry_run or not isinstance(keeper, FreesFiles):
+            if not isinstance(keeper, FreesFiles):
+                self._decided += [_left(each, self._recorded) for each in stored]
+            elif dry_run:
                 await asyncio.to_thread(self.decide, stored)
             else:
                 await keeper.free(self.decide, self._user)
@@ -208,7 +211,7 @@ class Freeing:
                     if is_damaged or each.users:
                         verdict, reason = Verdict.LEAVE, "what it is part of cannot be read"
                 case Kind.DAMAGED_FILE:
-                    verdict, reason = Verdict.FREE, "it was damaged, and set aside long ago"
+                    verdict, reason = Verdict.FREE, "it was damaged, and has been kept long enough"
                     if each.changed_at is not None and self._now() - each.changed_at < self._rules.time:
                         verdict, reason = Verdict.KEEP, "it was set aside recently"
                 case Kind.EXTRACTED_MODEL:
@@ -228,11 +231,11 @@ class Freeing:
             return Verdict.LEAVE, "another event log uses it"
         if not is_known and not is_ours:
             return Verdict.LEAVE, "it is not in this event log"
-        if not is_ours and self._has_strangers:
+        if not (is_ours and is_known) and self._has_strangers:
             return Verdict.LEAVE, "another event log that uses this home may use it"
         if self._awaited(model):
             return Verdict.LATER, "a deployment that is being fetched may need it"
-        return Verdict.FREE, _UNNEEDED
+        return Verdict.FREE, _NOT_KEPT if is_known else _UNNEEDED
 
     def _image(
         self, image: Stored, needed: Mapping[tuple[UUID, int], str], *, is_damaged: bool
@@ -260,7 +263,7 @@ class Freeing:
             return Verdict.LEAVE, "another event log that uses this home may use it"
         if not digests and not image.names:
             return Verdict.LEAVE, "it is not in this event log"
-        return Verdict.FREE, _UNNEEDED
+        return Verdict.FREE, _NOT_KEPT if digests else _UNNEEDED
 
     def _needed(self) -> dict[tuple[UUID, int], str]:
         """Return the revisions that are kept, and why."""
@@ -293,3 +296,10 @@ class Freeing:
     def _is_deleted(self, deployment_id: UUID) -> bool:
         deployment = self._recorded.deployments.get(deployment_id)
         return deployment is not None and deployment.is_deleted
+
+
+def _left(stored: Stored, recorded: Recorded) -> Decided:
+    """Return that something is left, because the client that keeps it frees nothing."""
+    return Decided(
+        StoredFiles(stored, recorded.uses(stored)), Decision(Verdict.LEAVE), "its client cannot free it"
+    )

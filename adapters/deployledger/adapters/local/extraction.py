@@ -17,7 +17,7 @@ from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.logs import logger
 from deployledger.domain.ports import ProvisionRequest
 from deployledger.domain.reasons import FailureReason
-from deployledger.service.disk_space import check_room
+from deployledger.service.disk_space import check_room, disk_full, is_full
 from deployledger.service.private_files import is_shared, make_folder, share
 from deployledger.service.staging import remove
 
@@ -83,8 +83,14 @@ async def extracted_model(
 
     Raises:
         DeploymentError: the image holds another model than the event log says (``artifact_damaged``).
+        InsufficientStorageError: there is no room for it.
     """
-    return await uninterrupted(_extract, folder, request, unpacking)
+    try:
+        return await uninterrupted(_extract, folder, request, unpacking)
+    except OSError as error:
+        if is_full(error):
+            raise disk_full(folder.path, error) from error
+        raise
 
 
 async def set_aside_if_damaged(folder: RevisionFolder, request: ProvisionRequest) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from deployledger.adapters.local.folders import RevisionFolder, deployment_folde
 from deployledger.adapters.model_files.checking import ModelFiles, list_files, walk
 from deployledger.adapters.model_files.listing import encode_listing, tree_digest
 from deployledger.adapters.model_files.reading import exists, read_stored
+from deployledger.adapters.model_files.sizes import files_below
 from deployledger.domain.stored import Kind, Stored
 
 
@@ -28,7 +30,11 @@ def extracted_models(root: Path, *, read: bool) -> Iterator[Stored]:
                         yield stored
                 if exists(folder.damaged_model):
                     yield Stored(
-                        Kind.DAMAGED_FILE, str(folder.damaged_model), sum(_sizes(folder.damaged_model))
+                        Kind.DAMAGED_FILE,
+                        str(folder.damaged_model),
+                        sum(_sizes(folder.damaged_model)),
+                        changed_at=datetime.fromtimestamp(folder.damaged_model.lstat().st_ctime, UTC),
+                        files=files_below(folder.damaged_model),
                     )
 
 
@@ -53,6 +59,7 @@ def _extracted(folder: RevisionFolder, deployment_id: UUID, revision: int, *, re
         deployment_id=deployment_id,
         revision=revision,
         damage=tuple(damage),
+        files=files_below(folder.model),
     )
 
 

@@ -31,8 +31,9 @@ from deployledger.domain.ports import (
 )
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
-from deployledger.domain.stored import Stored
+from deployledger.domain.stored import Decide, Kind, Stored, Verdict
 from deployledger.service.private_files import is_shared, make_folder, share
+from deployledger.service.staging import remove
 
 _IDENTITY = re.compile(r"[0-9a-f]{12}")
 
@@ -158,6 +159,24 @@ class LocalProcessOrchestrator:
         """
         try:
             return await asyncio.to_thread(lambda: list(extracted_models(self._root, read=read)))
+        except OSError as error:
+            raise _unusable(self._root, error) from error
+
+    async def free(self, decide: Decide, user: str) -> None:
+        """Free damaged models that were set aside; `prune` removes the others with their deployments.
+
+        Raises:
+            ExternalServiceError: they cannot be listed.
+        """
+
+        def free() -> None:
+            stored = list(extracted_models(self._root, read=False))
+            for each, decision in zip(stored, decide(stored), strict=True):
+                if each.kind is Kind.DAMAGED_FILE and decision.verdict is Verdict.FREE:
+                    remove(Path(each.path))
+
+        try:
+            await asyncio.to_thread(free)
         except OSError as error:
             raise _unusable(self._root, error) from error
 
