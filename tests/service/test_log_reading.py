@@ -9,7 +9,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.domain import events
-from deployledger.domain.exceptions import ConfigurationError, UndecodableEventError
+from deployledger.domain.exceptions import ConfigurationError, EventLogUnavailableError, UndecodableEventError
 from deployledger.service import log_reading
 from tests.domain.given import (
     cancelled,
@@ -159,6 +159,23 @@ async def test_what_is_wanted_is_read_as_it_is_added(service: Any) -> None:
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
+
+
+async def test_reading_on_outlives_an_outage(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reading, "_TRY_AGAIN_SECONDS", 0)
+    read_streams, outages = service.event_log.read_streams, [1, 2, 3]
+
+    def away(*arguments: Any, **options: Any) -> Any:
+        if outages:
+            outages.pop()
+            raise EventLogUnavailableError("The event log is away.")
+        return read_streams(*arguments, **options)
+
+    monkeypatch.setattr(service.event_log, "read_streams", away)
+    reading = service.read_log(after=6, follow=True)
+    seen = [(await asyncio.wait_for(anext(reading), 20)).deployment_name for _ in range(3)]
+    assert (seen, outages) == (["Iris_2", "tulip", "tulip"], [])
+    await reading.aclose()
 
 
 async def test_reading_on_ends_at_the_last_moment_that_is_wanted(service: Any) -> None:

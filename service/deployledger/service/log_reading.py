@@ -11,7 +11,11 @@ from uuid import UUID
 from deployledger.domain import events
 from deployledger.domain.event_log import EventLog, RawEvent, RecordedEvent
 from deployledger.domain.events import DeploymentEvent
-from deployledger.domain.exceptions import ConfigurationError, UndecodableEventError
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    EventLogUnavailableError,
+    UndecodableEventError,
+)
 from deployledger.domain.moments import check_time
 from deployledger.domain.names import NameEvent
 from deployledger.service.commands import RunBlocking
@@ -21,6 +25,7 @@ from deployledger.service.past import Past
 _LOOK_BACK = 10_000
 """How many events are looked at together for the last ones that are wanted."""
 
+_TRY_AGAIN_SECONDS = 1.0
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _NAMING = frozenset({events.Requested.TOPIC, events.UpdateRequested.TOPIC})
 
@@ -124,13 +129,22 @@ class LogReader:
                     batch = await asyncio.wait_for(anext(follower), left)
                 except (TimeoutError, StopAsyncIteration):
                     break
-                for logged in await self._blocking(self._wanted, batch.events):
+                for logged in await self._wanted_at_last(batch.events):
                     yield logged
             end = await self._blocking(self._end)
             while follower.position < end and (batch := await self._blocking(follower.next_batch, 0)):
                 for logged in await self._blocking(self._wanted, batch.events):
                     if logged.recorded.position <= end:
                         yield logged
+
+    async def _wanted_at_last(self, recorded: Sequence[RecordedEvent]) -> list[LoggedEvent]:
+        """Return the wanted ones of some events, whatever outage comes in between, as a follower does."""
+        while True:
+            try:
+                wanted: list[LoggedEvent] = await self._blocking(self._wanted, recorded)
+                return wanted
+            except EventLogUnavailableError:
+                await asyncio.sleep(_TRY_AGAIN_SECONDS)
 
     def _wanted(self, recorded: Sequence[RecordedEvent]) -> list[LoggedEvent]:
         return [logged for logged in _named(self._log, recorded) if self._query.wants(logged)]
