@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from deployledger.adapters.cli import marks, units
+from deployledger.adapters.cli import marks, streams, units
 from deployledger.adapters.cli.background import resume_in_background, stop_leftovers
 from deployledger.adapters.cli.session import ExitCode, Session
 from deployledger.adapters.cli.status_commands import resume_if_left
@@ -287,7 +287,8 @@ class Bulk:
             return True
         session = self.session
         what = f"{self.command} {_deployments(number)}"
-        if session.is_json or not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
+        has_terminal = sys.stdin is not None and sys.stdin.isatty() and streams.remarks().isatty()
+        if session.is_json or not has_terminal:
             session.fail(
                 f"Nothing was {_PAST[self.command]}: there is no terminal to ask whether to {what}.",
                 f"Add --yes to {self.command} without being asked, or --dry-run to see the plan alone.",
