@@ -169,6 +169,41 @@ def test_a_wide_list_says_why_whole_and_loses_nothing() -> None:
     assert "  /home/ann/models/iris-v1.onnx  " in piped[1]
 
 
+@pytest.mark.parametrize(
+    ("status", "state", "mark"),
+    [
+        ("active", "active", "✓"),
+        ("inactive", "completed", "✓"),
+        ("inactive", "cancelled", "–"),
+        ("inactive", "deleted", "–"),
+        ("failed", "failed", "✗"),
+        ("delete_failed", "delete_failed", "✗"),
+        ("creating", "packaged", "•"),
+        ("updating", "requested", "•"),
+        ("deleting", "deleting", "•"),
+    ],
+)
+def test_a_mark_says_what_a_status_means(status: str, state: str, mark: str) -> None:
+    assert (
+        f"iris  {mark} {status}" in lines(DeploymentTable([deployment(status=status, state=state)], NOW))[1]
+    )
+
+
+def test_a_batch_job_that_runs_is_not_marked_as_done() -> None:
+    progress = Progress(step=Step.RUN, steps_done=3, steps_total=4, done=512, total=1_024, unit="rows")
+    job = deployment(progress=progress)
+    assert lines(DeploymentTable([job], NOW))[1].startswith("iris  • active  run (4 of 4)")
+    shown = status(job, [*FIRST, entry(5, "Provisioned", 3, step="provision", duration=1.0)])
+    assert "Running revision 1: step 4 of 4" in shown
+    assert shown[-1] == "  Run           • 3.0 s so far, 512 of 1,024 rows"
+
+
+def test_what_was_cancelled_says_what_to_do_next() -> None:
+    shown = status(deployment(status="inactive", state="cancelled"), FIRST[:1])
+    assert shown[0].startswith("– iris  inactive: cancelled ")
+    assert "  Try again     deployledger retry iris" in shown
+
+
 def test_deleted_ones_are_listed_with_their_ids_at_any_width() -> None:
     deleted = deployment(status="inactive", state="deleted")
     assert lines(DeploymentTable([deleted], NOW), 36)[1] == "iris  – inactive  deleted  68a00851"

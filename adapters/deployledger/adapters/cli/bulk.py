@@ -320,7 +320,7 @@ class Bulk:
             table.add_column(heading, no_wrap=heading in ("STATUS", "SINCE"), overflow="fold")
         for item in self._items:
             deployment = item.deployment
-            mark = marks.of_status(deployment.status, deployment.state)
+            mark = marks.of_status(deployment)
             table.add_row(
                 shown(deployment.deployment_name),
                 mark.before(str(deployment.status), is_coloured=True),

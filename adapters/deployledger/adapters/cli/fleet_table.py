@@ -72,7 +72,7 @@ class DeploymentTable:
 
     def _cells(self, deployment: "DeploymentStatusResponse", *, is_terminal: bool) -> dict[str, Text]:
         """Return what each column has of a deployment, from left to right."""
-        mark = marks.of_status(deployment.status, deployment.state)
+        mark = marks.of_status(deployment)
         status = Text(deployment.status, mark.style)
         if is_terminal:  # words in a pipe are counted by programs
             status = mark.before(status)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from deployledger.domain.schemas import DeploymentStatusResponse
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -59,11 +61,9 @@ _OF_STATUS = {
 }
 
 
-def of_status(status: str, state: str = "") -> Mark:
-    """Return the mark of a deployment's status.
-
-    Args:
-        status: the word of the usage guide.
-        state: the state of its lifecycle, by which a completed job is told from a cancelled one.
-    """
-    return DONE if state == "completed" else _OF_STATUS.get(status, OFF)
+def of_status(deployment: "DeploymentStatusResponse") -> Mark:
+    """Return the mark of a deployment's status; a completed job is told from a cancelled one."""
+    if deployment.state == "completed":
+        return DONE
+    is_running_job = deployment.status == "active" and deployment.progress is not None
+    return IN_PROGRESS if is_running_job else _OF_STATUS.get(deployment.status, OFF)

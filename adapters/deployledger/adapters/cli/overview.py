@@ -146,7 +146,7 @@ def status_lines(overview: Overview) -> RenderableType:
 
 def watched_line(deployment: "DeploymentStatusResponse", clock: units.Clock) -> RenderableType:
     """Return a status as one of the lines of a deployment that is being watched."""
-    mark = marks.of_status(deployment.status, deployment.state)
+    mark = marks.of_status(deployment)
     status = mark.before(Text(deployment.status, mark.style))
     line = Text.assemble(clock.time(deployment.updated_at), " ", status, ": ", shown(deployment.message))
     return Labelled([("", line)], width=0)
@@ -175,11 +175,14 @@ def _status(overview: Overview) -> Iterator[RenderableType]:
     if deployment.failure is not None:
         yield Text()
         yield from _failure(overview, deployment.failure)
+    elif deployment.state == "cancelled" and not overview.as_of:
+        yield Text()
+        yield _labelled([*_next(overview)])
 
 
 def _heading(overview: Overview) -> Iterator[RenderableType]:
     deployment, clock = overview.deployment, overview.clock
-    mark = marks.of_status(deployment.status, deployment.state)
+    mark = marks.of_status(deployment)
     status: str = deployment.status
     if status == "inactive":
         status = f"inactive: {deployment.state}"
@@ -265,7 +268,8 @@ def _asked(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
 def _in_progress(overview: Overview, progress: "Progress") -> Iterator[RenderableType]:
     """Yield the steps of the job: those done with the time they took, the others with their usual time."""
     deployment, job = overview.deployment, overview.job
-    doing = "Deleting" if progress.step is Step.DELETE else f"Making revision {deployment.revision}"
+    doing = {Step.DELETE: "Deleting", Step.RUN: "Running"}.get(progress.step, "Making")
+    doing += "" if progress.step is Step.DELETE else f" revision {deployment.revision}"
     yield Text.assemble((doing, "bold"), f": step {progress.steps_done + 1} of {progress.steps_total}")
     lines: list[tuple[str, Text]] = []
     if progress.step is not Step.DELETE:

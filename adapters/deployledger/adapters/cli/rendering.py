@@ -61,7 +61,7 @@ def deployment_card(
         ("Name", deployment.deployment_name),
         ("Id", deployment.deployment_id),
         ("As of", as_of),
-        ("Status", shown(deployment.status, marks.of_status(deployment.status, deployment.state).style)),
+        ("Status", shown(deployment.status, marks.of_status(deployment).style)),
         ("Warning", shown_lines(deployment.warning, "red") if deployment.warning else None),
         ("Message", shown_lines(deployment.message) if deployment.message else None),
         ("Running", _running(observation)),
