@@ -332,8 +332,7 @@ def test_bad_usage_as_json(cli: CommandLine, arguments: list[str]) -> None:
 
 def test_without_what_it_depends_on_it_says_so() -> None:
     program = (
-        "import sys; sys.modules['typer'] = None; "
-        "from core_ai_layer.machine_learning_service.ml_model_deployment_cli import main; main()"
+        "import sys; sys.modules['typer'] = None; from deployledger.app.command_line import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
@@ -438,7 +437,7 @@ def test_help_loads_neither_the_service_nor_a_driver(cli: CommandLine) -> None:
             "-X",
             "importtime",
             "-m",
-            "core_ai_layer.machine_learning_service.ml_model_deployment_cli",
+            "deployledger.app",
             "-h",
         ],
         capture_output=True,
