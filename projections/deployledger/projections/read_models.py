@@ -19,6 +19,7 @@ from deployledger.domain.exceptions import (
     ReadModelError,
     ResourceNotFoundError,
 )
+from deployledger.domain.forks import HINT, OpeningProcess, opened_before
 from deployledger.domain.logs import logger
 from deployledger.projections import rebuilding
 from deployledger.projections.folding import LARGEST_ROW_BYTES, Folding, decode_all, read_by
@@ -155,6 +156,7 @@ class ReadModels:
                 self._groups[projection.name] = tuple(group)
         self._turns = {name: threading.Lock() for name in self.projections}
         self._prepared: set[str] = set()
+        self._process = OpeningProcess()
 
     def elsewhere(self, url: str) -> "ReadModels":
         """Return the read models of the same log and projections in another database; close its store.
@@ -194,6 +196,8 @@ class ReadModels:
 
         While a database is away, it is done again until the patience is over.
         """
+        if self._process.is_another:
+            raise ReadModelError(opened_before(f"The read models in {self.store.described_as}"), hint=HINT)
         return self.patience.call(lambda: self._done(work))
 
     def _done(self, work: Callable[[], _T]) -> _T:

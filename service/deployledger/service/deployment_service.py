@@ -29,6 +29,7 @@ from deployledger.domain.exceptions import (
     WaitTimeoutError,
 )
 from deployledger.domain.findings import Finding
+from deployledger.domain.forks import HINT, OpeningProcess, opened_before
 from deployledger.domain.lifecycle import State
 from deployledger.domain.logs import logger
 from deployledger.domain.moments import AsOf
@@ -175,6 +176,7 @@ class DeploymentService:
         self._worker: Worker | None = None
         self._taking_up: Future[None] | None = None
         self._opening = Lock()
+        self._process = OpeningProcess()
         self._resumed = not resume
         self._closed: asyncio.Future[None] | None = None
         self._is_open = False
@@ -371,7 +373,7 @@ class DeploymentService:
     async def _command(
         self, command: Coroutine[Any, Any, DeploymentStatusResponse], *, dry_run: bool = False
     ) -> DeploymentStatusResponse:
-        if not self._is_open:
+        if not self._is_open or self._process.is_another:
             try:
                 await self._opened()
             except BaseException:
@@ -910,8 +912,11 @@ class DeploymentService:
     async def settled(self, deployment_id: UUID) -> None:
         """Return when this process does no work on the deployment any more, not even tidying up."""
         with self._watchers.watch(deployment_id) as changed:
-            while self._worker is not None and self._worker.is_working_on(deployment_id):
+            while not self._process.is_another and self._is_working_on(deployment_id):
                 await changed()
+
+    def _is_working_on(self, deployment_id: UUID) -> bool:
+        return self._worker is not None and self._worker.is_working_on(deployment_id)
 
     @property
     def event_log(self) -> EventLog:
@@ -1096,6 +1101,8 @@ class DeploymentService:
             LOGGER.warning("The orchestrator does not say what it runs: %s", error)
 
     async def _opened(self) -> None:
+        if self._process.is_another:
+            raise ConfigurationError(opened_before("The service"), hint=HINT)
         if self._closed is not None:
             raise ConfigurationError("The service is closed.", hint="Make a new one.")
         with self._opening:
@@ -1134,7 +1141,7 @@ class DeploymentService:
         self._watchers.notify(deployment_id)
 
     async def _blocking(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        if not self._is_open:
+        if not self._is_open or self._process.is_another:
             await self._opened()
         return await self._in_thread(lambda: call(*args, **kwargs))
 
@@ -1164,6 +1171,8 @@ class DeploymentService:
         Servers that a job of this process has just replaced or made superfluous are stopped first: requests
         that are on their way get some seconds to finish. That takes 15 seconds at most.
         """
+        if self._process.is_another:  # what is open belongs to the other one
+            return
         if self._closed is None:
             self._is_open = False
             self._closed = asyncio.get_running_loop().run_in_executor(None, self._shut_down)

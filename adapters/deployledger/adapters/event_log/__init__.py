@@ -25,6 +25,15 @@ _open: dict[tuple[object, ...], DatabaseEventLog] = {}
 _lock = Lock()
 
 
+def _forget_after_fork() -> None:
+    """Take a lock that nobody holds: the one who held the other is not in this process."""
+    global _lock
+    _lock = Lock()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
 def open_event_log(
     database_url: str, *, create: bool = False, pool_size: int = 8, patience: float = 30.0
 ) -> DatabaseEventLog:

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Self
 
 from deployledger.domain.event_log import EventBatch, Mark
-from deployledger.domain.exceptions import EventLogUnavailableError
+from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
+from deployledger.domain.forks import HINT, OpeningProcess, opened_before
 from deployledger.projections.patience import Patience, pauses
 
 SAFETY_POLL_SECONDS = 1.0
@@ -157,6 +158,7 @@ class LogFollower:
         self._last = after
         self._lock = threading.Lock()
         self._closed = False
+        self._process = OpeningProcess()
         tail.join()
 
     @property
@@ -177,6 +179,8 @@ class LogFollower:
         Raises:
             EventLogUnavailableError: if the database is away when the time is over.
         """
+        if self._process.is_another:  # a lock may be held there by a thread that is not here
+            raise EventLogError(opened_before("The subscription to the event log"), hint=HINT)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = pauses(SAFETY_POLL_SECONDS)
         with self._lock:
@@ -232,7 +236,7 @@ class LogFollower:
 
     def close(self) -> None:
         """End the iteration."""
-        if not self._closed:
+        if not self._closed and not self._process.is_another:
             self._closed = True
             self._tail.announce()
             self._tail.leave()

@@ -57,6 +57,8 @@ from deployledger.domain.exceptions import (
     UndecodableEventError,
 )
 from deployledger.domain.findings import Finding
+from deployledger.domain.forks import HINT as FORK_HINT
+from deployledger.domain.forks import OpeningProcess, opened_before
 from deployledger.domain.moments import check_time
 from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, Correction, LogTimes, WrongTimes, wrong_times
 from deployledger.projections.patience import Patience
@@ -138,7 +140,7 @@ class DatabaseEventLog(ABC):
         self._users = 1
         self._uses = 0
         self._uses_of_thread = local()
-        self._process = os.getpid()
+        self._process = OpeningProcess()
         self._clock = ClockWatch(described_as)
         self._tail = self._make_tail()
         self._commits = GroupCommit(
@@ -360,6 +362,7 @@ class DatabaseEventLog(ABC):
     @contextmanager
     def _use(self) -> Iterator[None]:
         """Enter while the database is used: errors become ours, and closing waits until it is not used."""
+        self._check_process()
         depth = getattr(self._uses_of_thread, "depth", 0)
         if depth == 0:
             self._begin_use()
@@ -376,12 +379,11 @@ class DatabaseEventLog(ABC):
                     self._uses -= 1
                     self._sharing.notify_all()
 
+    def _check_process(self) -> None:
+        if self._process.is_another:
+            raise EventLogError(opened_before("The event log"), hint=FORK_HINT)
+
     def _begin_use(self) -> None:
-        if os.getpid() != self._process:
-            raise EventLogError(
-                "The event log was opened before this process was forked off.",
-                hint="Open it in this process.",
-            )
         with self._sharing:
             if not self._users:
                 raise EventLogError("The event log is closed.", hint="Open it again.")
@@ -410,7 +412,7 @@ class DatabaseEventLog(ABC):
 
     async def append_async(self, events: Sequence[Event], key: CommandKey | None = None) -> None:
         """Do the same without blocking the event loop, once the log was opened."""
-        if self._recorder_or_none is None or os.getpid() != self._process:
+        if self._recorder_or_none is None or self._process.is_another:
             import asyncio
 
             await asyncio.get_running_loop().run_in_executor(None, self._open)
@@ -626,6 +628,7 @@ class DatabaseEventLog(ABC):
     @contextmanager
     def watch(self) -> Iterator[TailWatch]:
         """Enter with what tells when events are added, by this process or another."""
+        self._check_process()
         self._tail.join()
         try:
             yield TailWatch(self._tail)
@@ -796,8 +799,10 @@ class DatabaseEventLog(ABC):
 
     def close(self) -> None:
         """Store what waits, close every connection and end every thread, if no other user is left."""
+        if self._process.is_another:  # what is open belongs to the other one
+            return
         with self._sharing:
-            if self._users == 0 or os.getpid() != self._process:
+            if self._users == 0:
                 return
             self._users -= 1
             if self._users:

@@ -455,4 +455,5 @@ class PostgresEventLog(DatabaseEventLog):
 
     def ownership(self, stream_id: UUID) -> AbstractContextManager[bool]:
         """Try to become the one that works on a stream; see the port."""
+        self._check_process()
         return self._locks.ownership(stream_id)

@@ -44,6 +44,20 @@ _open: dict[_Identity, int] = {}
 
 _open_lock = Lock()
 
+_open_before_fork: set[_Identity] = set()
+"""The files that the process had open from which this one was forked off."""
+
+
+def _inherit() -> None:
+    """Remember which files were open: SQLite has locks on them for held that only the parent has."""
+    global _open_lock
+    _open_lock = Lock()
+    _open_before_fork.update(file for file, guards in _open.items() if guards)
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_inherit)
+
 
 class _Look(NamedTuple):
     """What the file was like while no checkpoint was at work on it."""
@@ -206,6 +220,22 @@ class FileGuard:
             return b"" if number is None else os.pread(number, size, 0)
         except OSError:
             return b""
+
+
+def check_not_inherited(path: Path) -> None:
+    """Check that a database was not open in the process from which this one was forked off.
+
+    Raises:
+        EventLogError: if it was: SQLite would wait for locks that nobody gives up, and have others for held
+            that are not, which damages the file.
+    """
+    if _open_before_fork and _identity(str(path)) in _open_before_fork:
+        raise EventLogError(
+            f"The event log in {path} was open when this process was forked off, and SQLite cannot open it "
+            "here again.",
+            hint="Start processes with multiprocessing's start method 'spawn' or 'forkserver', or fork "
+            "before the log is opened.",
+        )
 
 
 def check_left_files(path: Path) -> None:

@@ -22,7 +22,7 @@ from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, DatabaseEventLog, StoredRow
 from deployledger.adapters.event_log.moving.staging import Staging
-from deployledger.adapters.event_log.sqlite.file_guard import FileGuard, check_left_files
+from deployledger.adapters.event_log.sqlite.file_guard import FileGuard, check_left_files, check_not_inherited
 from deployledger.adapters.event_log.sqlite.objects import TRIGGERS, objects
 from deployledger.adapters.event_log.sqlite.ownership import try_flock
 from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
@@ -137,6 +137,7 @@ class SQLiteEventLog(DatabaseEventLog):
                 ) from error
             with suppress(OSError):  # SQLite says why
                 make_file(self._path)
+            check_not_inherited(self._path)
             if not self._is_left_checked:
                 check_left_files(self._path)
                 self._is_left_checked = True
@@ -529,6 +530,7 @@ class SQLiteEventLog(DatabaseEventLog):
     @contextmanager
     def ownership(self, stream_id: UUID) -> Iterator[bool]:
         """Try to become the one that works on a stream; see the port."""
+        self._check_process()
         if self._path is None or self._unwritable:
             with self._owned_lock:
                 is_owner = stream_id not in self._owned
