@@ -9,12 +9,14 @@ from uuid import UUID
 import pytest
 
 from deployledger.adapters.artifacts import LocalArtifactStore
+from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.extraction import Unpacking, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.model_files.checking import ModelFiles
 from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 from deployledger.domain.ports import PackageRequest, ProvisionRequest
 from deployledger.domain.schemas import DeploymentTargetConfig
+from deployledger.domain.stored import Decision, Verdict
 from tests.adapters.files import rot
 
 DEPLOYMENT = UUID(int=1)
@@ -141,3 +143,13 @@ def test_a_server_of_root_that_is_not_ours_cannot_write_to_a_kept_file(tmp_path:
     )
     assert process.stdout.strip() != "0"
     assert kept.read_bytes() == b"kept"
+
+
+async def test_damaged_models_are_freed_and_what_serves_is_not(served: Served) -> None:
+    await served.extract()
+    served.folder.damaged_model.mkdir()
+    root = served.folder.path.parents[2]
+    orchestrator = LocalProcessOrchestrator(root, extract_model=extract_model)
+    await orchestrator.free(lambda stored: [Decision(Verdict.FREE) for _ in stored], "")
+    assert served.folder.model.exists()
+    assert not served.folder.damaged_model.exists()

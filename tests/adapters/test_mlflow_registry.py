@@ -21,9 +21,10 @@ from deployledger.adapters.mlflow.references import (
     RunArtifact,
     parse_reference,
 )
-from deployledger.domain.exceptions import ConfigurationError, ModelRegistryError
+from deployledger.domain.exceptions import ConfigurationError, InsufficientStorageError, ModelRegistryError
 from deployledger.domain.ports import ModelRegistryClientInterface, ResolvesModelVersions
 from deployledger.domain.reasons import FailureReason
+from deployledger.service import disk_space
 
 LONGEST_ACCEPTABLE_SECONDS = 60
 
@@ -361,6 +362,18 @@ async def test_one_model_has_the_same_files_under_each_of_its_names(
     assert {"MLmodel", "requirements.txt"} <= contents[0].keys()
     assert all(content == contents[0] for content in contents)
     assert files_of(by_run) == contents[0]
+
+
+async def test_a_model_that_does_not_fit_is_not_downloaded(
+    client: MlflowModelRegistryClient, registered_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"models:/{registered_model.name}/1"
+    await client.download_artifacts(model_uri=uri, dst_path=str(tmp_path / "fits"))
+    size = sum(map(len, files_of(tmp_path / "fits").values()))
+    monkeypatch.setattr(disk_space, "free_bytes", lambda folder: disk_space.MARGIN_BYTES)
+    with pytest.raises(InsufficientStorageError, match=f"{size:,} bytes are needed"):
+        await client.download_artifacts(model_uri=uri, dst_path=str(tmp_path / "full"))
+    assert files_of(tmp_path / "full") == {}
 
 
 async def test_a_downloaded_model_predicts(client: MlflowModelRegistryClient, tmp_path: Path) -> None:
