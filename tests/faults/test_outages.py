@@ -385,6 +385,24 @@ async def test_an_outage_of_five_jobs_is_two_lines_in_the_log(
     assert "is available again" in over
 
 
+async def test_reading_on_from_the_log_outlives_an_outage(
+    working: tuple[MLModelDeploymentService, HeldOrchestrator, list[UUID]], proxy: LosingProxy
+) -> None:
+    service, held, ids = working
+    reading = service.read_log(follow=True, topics=["deployment.requested", "deployment.provisioned"])
+    seen = [await anext(reading) for _ in ids]
+    proxy.go_down()
+    held.provisioning.open()
+    following = asyncio.ensure_future(anext(reading))
+    with pytest.raises(DatabaseUnavailableError):
+        await service.list_deployments()
+    proxy.come_up()
+    seen += [await following, *[await anext(reading) for _ in ids[1:]]]
+    assert [it.recorded.event.originator_id for it in seen[:5]] == ids
+    assert {it.recorded.event.originator_id for it in seen[5:]} == set(ids)
+    await reading.aclose()  # type: ignore[attr-defined]
+
+
 # SQLite -------------------------------------------------------------------------------------------------
 
 

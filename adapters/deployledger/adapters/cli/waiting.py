@@ -1,6 +1,7 @@
 """Waiting for a deployment's job, with its steps shown live on standard error."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from deployledger.adapters.cli import marks, units
@@ -29,12 +30,15 @@ async def wait(
     session: Session, service: "DeploymentService", accepted: "DeploymentStatusResponse"
 ) -> "DeploymentStatusResponse":
     """Show the job's steps, from the answer to a command on, and return the status when none is left."""
+    from deployledger.domain.exceptions import DatabaseUnavailableError
+
     current = accepted
     with Steps(session, accepted) as steps:
         async for current in service.watch_deployment(accepted.deployment_id):
             # Several steps may be done between two looks; the history has them all.
             if steps.is_behind(current):
-                steps.finish(await service.get_deployment_history(accepted.deployment_id))
+                with suppress(DatabaseUnavailableError):  # they are shown with the next ones
+                    steps.finish(await service.get_deployment_history(accepted.deployment_id))
             steps.show(current)
             if current.progress is None or current.warning:  # a status that is not current shows no end
                 break
