@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.domain.exceptions import EventLogError
+from deployledger.domain.exceptions import ConfigurationError, EventLogError
 from tests.domain.given import requested
 
 
@@ -148,6 +148,17 @@ def test_what_sqlite_and_backups_do_is_no_fault(tmp_path: Path) -> None:
     log.close()
     other.close()
     assert len(names(path)) == 12
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm", ".read-models", ".ledger"])
+def test_an_export_never_replaces_the_files_of_its_log(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    log = opened(path)
+    append(log, "a")
+    with pytest.raises(ConfigurationError, match="belongs to the database that is exported"):
+        log.export_to(beside(path, ending), replace=True)
+    log.close()
+    assert names(path) == ["a"]
 
 
 def left_behind(path: Path, folder: Path) -> Path:

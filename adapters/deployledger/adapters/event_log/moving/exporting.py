@@ -35,6 +35,7 @@ from deployledger.service.private_files import open_file
 _LINES_PER_MEMBER = 4_000
 _BYTES_PER_MEMBER = 4 << 20
 _LEVEL = 1
+_BESIDE = ("-wal", "-shm", ".read-models", ".ledger")
 """Of gzip: states are so alike that the next levels take twice the time for a tenth of the size."""
 
 
@@ -49,6 +50,7 @@ def export_log(
     begin = time.monotonic()
     target = expanded(file).absolute()
     until = log.position()
+    _check_is_not_of(log, target)
     _check_is_free(target, replace)
     try:
         with _partial(target) as partial:
@@ -265,6 +267,15 @@ def _partial(target: Path) -> Iterator[BinaryIO]:
 
 def _partial_path(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
+
+
+def _check_is_not_of(log: EventLog, target: Path) -> None:
+    """Check that a file is none of those of the log itself, which are never replaced."""
+    database = Path(log.described_as).resolve()
+    if target.resolve() in [database, *(database.with_name(database.name + it) for it in _BESIDE)]:
+        raise ConfigurationError(
+            f"{target} belongs to the database that is exported.", hint="Choose another file."
+        )
 
 
 def _check_is_free(target: Path, replace: bool) -> None:
