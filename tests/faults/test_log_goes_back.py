@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
@@ -105,6 +107,27 @@ def test_a_log_that_was_emptied_while_it_was_open(
     assert names(models) == []
     append(log, "c")
     assert names(models) == ["c"]
+
+
+def test_read_models_that_the_restored_database_lacks_are_made(
+    empty_postgres_url: str, tmp_path: Path
+) -> None:
+    log = open_event_log(empty_postgres_url, create=True)
+    append(log, "a")
+    models, backup = open_read_models(log), Backup(log.url, tmp_path)
+    append(log, "b")
+    assert names(models) == ["a", "b"]
+    backup.restore()
+    with psycopg.connect(empty_postgres_url, autocommit=True) as session:
+        tables = session.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'deployledger' "
+            "AND (tablename LIKE 'read_model%' OR tablename LIKE 'deployment_%')"
+        ).fetchall()
+        for (table,) in tables:
+            session.execute(SQL("DROP TABLE {}").format(Identifier("deployledger", table)))
+    assert names(models) == ["a"]
+    models.store.close()
+    log.close()
 
 
 def test_two_processes_report_and_rebuild_once(

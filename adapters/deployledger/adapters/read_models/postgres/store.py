@@ -99,6 +99,13 @@ class PostgresReadModels:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except psycopg.errors.UndefinedTable as error:
+            self._is_created = False
+            self._live.clear()
+            raise MissingReadModelError(
+                f"The read models in {self.described_as} no longer exist.",
+                hint="Try again: they are rebuilt from the event log.",
+            ) from error
         except psycopg.Error as error:
             kind = ReadModelsUnavailableError if self._database.is_outage(error) else ReadModelError
             raise kind(
