@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.domain.exceptions import EventLogError, MachineLearningServiceError
+from deployledger.domain.exceptions import EventLogError, MachineLearningServiceError, ReadModelError
 from deployledger.service.database_checks import check_database
 from tests.domain.given import request
 from tests.e2e.conftest import REPOSITORY
@@ -190,3 +191,17 @@ def test_db_init_creates_every_table(roles: Roles, monkeypatch: pytest.MonkeyPat
     with psycopg.connect(roles.url) as session:
         rows = session.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'deployledger'").fetchall()
     assert {"events", "read_models", "ledger", "deployment_list_v1_2"} <= {name for (name,) in rows}
+
+
+async def test_rights_on_read_models_elsewhere_are_checked_too(ready: Roles, tmp_path: Path) -> None:
+    ready.run("REVOKE INSERT ON deployledger.read_model_tables FROM deployledger_service", "owner")
+    file, elsewhere = f"sqlite:///{tmp_path / 'log.db'}", ready.url_of("service")
+    async with MLModelDeploymentService(
+        database_url=file, read_models_url=elsewhere, resume=False
+    ) as service:
+        with pytest.raises(ReadModelError) as refusal:
+            await service.deploy_model(request())
+        assert service.event_log.position() == 0
+        assert "GRANT INSERT ON deployledger.read_model_tables TO" in refusal.value.hint
+        ready.run("GRANT INSERT ON deployledger.read_model_tables TO deployledger_service", "owner")
+        assert await deploy(service, "iris") == "active"

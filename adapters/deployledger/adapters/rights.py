@@ -91,19 +91,26 @@ class Rights:
         Args:
             keeps_read_models: whether the read models are in this database, too.
         """
-        wanted = {**_LOG, **_LEDGER}
+        append = f"GRANT EXECUTE ON FUNCTION {SCHEMA}.{_APPEND} TO {self._grantee}"
+        return [
+            *self._missing({**_LOG, **_LEDGER}, keeps_read_models=keeps_read_models),
+            *([] if self.may_append else [append]),
+        ]
+
+    def to_keep_read_models(self) -> list[str]:
+        """Return what is missing to keep the read models in a database without the log."""
+        if not self.has_schema:
+            return self.to_create()
+        return self._missing({}, keeps_read_models=True)
+
+    def _missing(self, wanted: dict[str, tuple[str, ...]], *, keeps_read_models: bool) -> list[str]:
         on_schema = [] if self.may_use else ["USAGE"]
         if keeps_read_models:
             rows = [table + suffix for table in self.read_models for suffix in ("", *_SUFFIXES)]
             wanted |= {**_READ_MODELS, **dict.fromkeys(rows, _CHANGE)}
             if not (_READ_MODELS.keys() <= self.tables.keys() or self.may_create):
                 on_schema.append("CREATE")
-        append = f"GRANT EXECUTE ON FUNCTION {SCHEMA}.{_APPEND} TO {self._grantee}"
-        return [
-            *self._on_schema(*on_schema),
-            *self._on_tables(wanted),
-            *([] if self.may_append else [append]),
-        ]
+        return [*self._on_schema(*on_schema), *self._on_tables(wanted)]
 
     @property
     def _grantee(self) -> str:

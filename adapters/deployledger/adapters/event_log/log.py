@@ -141,6 +141,7 @@ class DatabaseEventLog(ABC):
         self._uses = 0
         self._uses_of_thread = local()
         self._process = OpeningProcess()
+        self._checks: tuple[Callable[[], None], ...] = ()
         self._clock = ClockWatch(described_as)
         self._tail = self._make_tail()
         self._commits = GroupCommit(
@@ -406,18 +407,28 @@ class DatabaseEventLog(ABC):
 
     def append(self, events: Sequence[Event], key: CommandKey | None = None) -> None:
         """Store all of the events, and the idempotency key, or none of them; see the port."""
-        self._open()
+        self._open_to_append()
         if events:
             _raise_if_refused(self._commits.store(self._command_of(events, key)))
 
     async def append_async(self, events: Sequence[Event], key: CommandKey | None = None) -> None:
         """Do the same without blocking the event loop, once the log was opened."""
-        if self._recorder_or_none is None or self._process.is_another:
+        if self._recorder_or_none is None or self._checks or self._process.is_another:
             import asyncio
 
-            await asyncio.get_running_loop().run_in_executor(None, self._open)
+            await asyncio.get_running_loop().run_in_executor(None, self._open_to_append)
         if events:
             _raise_if_refused(await self._commits.store_async(self._command_of(events, key)))
+
+    def check_before_appending(self, check: Callable[[], None]) -> None:
+        """Have something checked before the next command is accepted; what it raises refuses that."""
+        self._checks = (*self._checks, check)
+
+    def _open_to_append(self) -> None:
+        self._open()
+        for check in self._checks:
+            check()
+        self._checks = ()
 
     @_patient
     def _open(self) -> None:

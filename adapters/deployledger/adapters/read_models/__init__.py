@@ -119,9 +119,10 @@ def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "Re
         from deployledger.adapters.postgres import PostgresDatabase
         from deployledger.adapters.read_models.postgres.store import PostgresReadModels
 
-        return PostgresReadModels(
-            PostgresDatabase(url, pool_size, log.patience), events=None, owns_database=True
-        )
+        database = PostgresDatabase(url, pool_size, log.patience)
+        store = PostgresReadModels(database, events=None, owns_database=True)
+        log.check_before_appending(store.check_rights)
+        return store
     file = file_of(url)
     if file is not None:
         from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels

@@ -26,6 +26,7 @@ from deployledger.adapters.read_models.postgres.tables import (
 from deployledger.adapters.read_models.shapes import check_shape, shape_of
 from deployledger.adapters.relations import TABLES as TABLES_CHECK
 from deployledger.adapters.relations import relations, strange
+from deployledger.adapters.rights import hint as rights_hint
 from deployledger.adapters.rights import rights_of
 from deployledger.domain.event_log import Mark
 from deployledger.domain.exceptions import ReadModelError, ReadModelsUnavailableError
@@ -171,6 +172,21 @@ class PostgresReadModels:
                     with self._database.session() as session:
                         refuse_shared(session, self._database.session, self.described_as)
                 self._database.open()
+
+    def check_rights(self) -> None:
+        """Check that the user may keep the read models, unless the server is away.
+
+        Raises:
+            ReadModelError: if a right is missing; the hint names the GRANT.
+        """
+        with suppress(psycopg.OperationalError), self._database.session() as session:
+            user_rights = rights_of(session)
+            if missing := user_rights.to_keep_read_models():
+                raise ReadModelError(
+                    f"The user {user_rights.user!r} lacks rights to keep the read models in "
+                    f"{self.described_as}; nothing was stored.",
+                    hint=rights_hint(missing),
+                )
 
     def _create(self, session: Session) -> None:
         exists = _one(session, "SELECT to_regclass(%s)", (f"{SCHEMA}.read_model_parked",))[0]
