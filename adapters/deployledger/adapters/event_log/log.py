@@ -544,16 +544,18 @@ class DatabaseEventLog(ABC):
                 if first is None or first.mark != last:
                     raise LogDivergedError(self._described_as, position=last.position)
             events: list[RecordedEvent] = []
-            mark = last
+            read: StoredRow | None = None
+            is_whole = True
             try:
                 for row in rows:
                     events.append(self._recorded(row))
-                    mark = row.mark
-            except UndecodableEventError:
+                    read = row
+            except UndecodableEventError:  # who reads on is told
                 if not events:
                     raise
-                return EventBatch(events, mark.position), mark  # who reads on is told
-        if end is not None and len(events) < limit and end.position > mark.position:
+                is_whole = False
+        mark = last if read is None else read.mark
+        if is_whole and end is not None and len(events) < limit and end.position > mark.position:
             mark = end
         return EventBatch(events, mark.position), mark
 
