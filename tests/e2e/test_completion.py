@@ -1,7 +1,6 @@
 """Completion in a shell: what is offered, and that nothing else happens."""
 
 import asyncio
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.adapters.cli import completion
 from tests.domain.given import request
 from tests.e2e.in_process import InProcess
+from tests.programs import program
 
 SHELLS = ("bash", "zsh", "fish")
 WAIT = 10
@@ -164,10 +164,9 @@ IN_A_SHELL = {
 
 @pytest.mark.parametrize("name", SHELLS)
 def test_a_real_shell_completes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if (program := shutil.which(name)) is None:
-        pytest.skip(f"{name} is not installed")
+    shell = program(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
-    done = subprocess.run([program, "-c", IN_A_SHELL[name]], capture_output=True, text=True, check=False)
+    done = subprocess.run([shell, "-c", IN_A_SHELL[name]], capture_output=True, text=True, check=False)
     assert "status" in done.stdout, done.stderr
     assert done.stderr == ""

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from tests.programs import missing
+
 SOAK = os.environ.get("DEPLOYLEDGER_SOAK") == "1"
 """Whether to take long, and try everything many times more."""
 
@@ -113,7 +115,7 @@ def small_disk() -> Iterator[SmallDisk]:
             ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, capture_output=True
         )
         if mounted.returncode != 0:
-            pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+            missing(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
         try:
             yield SmallDisk(Path(folder))
         finally:

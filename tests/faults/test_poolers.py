@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from deployledger.domain.exceptions import EventLogError, MachineLearningService
 from tests.domain.given import request
 from tests.e2e.in_process import InProcess
 from tests.faults.conftest import wait_until
+from tests.programs import program
 
 PORT = 6432
 
@@ -73,17 +73,13 @@ class Pooler:
 
 @pytest.fixture
 def pooler(empty_postgres_url: str) -> Iterator[Pooler]:
-    program = shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("pgbouncer is not installed; .ci/run installs it")
-        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    pgbouncer = program("pgbouncer")
     if "host" not in parse_qs(urlsplit(empty_postgres_url).query):
         pytest.skip("the server has no socket on this machine")
     # A short path, which another user may enter.
     with tempfile.TemporaryDirectory(prefix="deployledger-pooler-") as folder:
         Path(folder).chmod(0o777)
-        of_database = Pooler(program, empty_postgres_url, Path(folder))
+        of_database = Pooler(pgbouncer, empty_postgres_url, Path(folder))
         yield of_database
         of_database.stop()
 
