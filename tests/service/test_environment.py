@@ -57,6 +57,7 @@ def test_empty_variables_of_libraries_are_unset(monkeypatch: pytest.MonkeyPatch)
 def test_the_command_line_unsets_them_before_anything_else(tmp_path: Path) -> None:
     cli = CommandLine(tmp_path / "home", {"PGSSLMODE": "", "COLUMNS": "", "DEPLOYLEDGER_POOL_SIZE": ""})
     cli.environment["DEPLOYLEDGER_DATABASE_URL"] = "postgresql://127.0.0.1:1/x"
+    cli.environment["DEPLOYLEDGER_DATABASE_PATIENCE"] = "0.1"
     refused = cli.run("list")
     assert "invalid sslmode" not in refused.stderr
     assert "cannot be reached" in refused.stderr
