@@ -106,7 +106,7 @@ class FileGuard:
 
         Raises:
             EventLogError: if they are not, from then on. What was acknowledged is then in the file that was
-                opened, wherever it is now, and nothing of it beside the one that took its place.
+                opened, wherever it is now, unless it was overwritten; nothing of it is beside another one.
         """
         if self._connection is None:
             return
