@@ -28,12 +28,16 @@ _MOST_OF_NAME = 40
 _LEAST_NAME = 12
 _MOST_NEEDED_FIRST = ("REASON", "MODEL", "AGE", "NAME", "ENDPOINT", "REV", "ID", "BY", "FILES", _WHY)
 _ON_WIDE_TERMINALS = ("FILES", "BY")
+_DELETION = ("deleting", "delete_failed")
+"""The states that are about the whole deployment, not about a revision."""
 
 
 class DeploymentTable:
     """A row a deployment; where there is no room, the columns that are needed least are left out.
 
     The name and the status are always there, and neither is cut: a name that is too long goes on below.
+    Where an earlier revision serves, the row has its model, its files and who asked for it, and the reason
+    names the newest revision.
 
     Args:
         as_of: the moment that ages count back from; None means now.
@@ -78,7 +82,7 @@ class DeploymentTable:
             status = mark.before(status)
         if deployment.warning:
             status.append(" (stale)", "red")
-        uri = deployment.model_uri
+        uri, files, actor = _revision_shown(deployment)
         cells = {
             "NAME": shown(deployment.deployment_name),
             "STATUS": status,
@@ -87,8 +91,8 @@ class DeploymentTable:
             "MODEL": shown(uri if self._is_wide else units.model(uri)),
             "ENDPOINT": shown(deployment.endpoint_url or _NOTHING),
             "AGE": shown(units.age(self._time_of_request(deployment), self._as_of)),
-            "BY": shown(deployment.requested_by or _NOTHING),
-            "FILES": shown(units.short_digests(deployment.artifact_digest or _NOTHING)),
+            "BY": shown(actor or _NOTHING),
+            "FILES": shown(units.short_digests(files or _NOTHING)),
             "ID": shown(str(deployment.deployment_id)[:8]),
         }
         if self._is_wide and not is_terminal:
@@ -103,6 +107,11 @@ class DeploymentTable:
 
     def _reason(self, deployment: "DeploymentStatusResponse") -> str:
         """Return in a word or two why a deployment is what it is, or how far it is."""
+        words = self._words(deployment)
+        is_about_newest = words and _serves_another(deployment) and deployment.state not in _DELETION
+        return f"r{deployment.revision} {words}" if is_about_newest else words
+
+    def _words(self, deployment: "DeploymentStatusResponse") -> str:
         if deployment.failure is not None:
             failed_at = deployment.failed_at
             ago = f" {units.age(failed_at, self._as_of)} ago" if failed_at is not None else ""
@@ -110,7 +119,9 @@ class DeploymentTable:
         if deployment.progress is not None:
             progress = deployment.progress
             return f"{progress.step} ({progress.steps_done + 1} of {progress.steps_total})"
-        return deployment.state if deployment.status == "inactive" else ""
+        if deployment.status == "inactive":
+            return deployment.state
+        return "cancelled" if _serves_another(deployment) else ""
 
     def _fitting(self, widths: Mapping[str, int], width: int) -> dict[str, int]:
         """Return the columns that there is room for, from left to right, and how wide each is."""
@@ -141,7 +152,8 @@ class DeploymentTable:
         others = ", ".join(
             f"{heading.lower()} {text.plain}" for heading, text in left_out.items() if text.plain != _NOTHING
         )
-        for text, style in ((others, ""), (_why(deployment), "red")):
+        why_style = marks.FAILED.style if deployment.failure is not None else ""
+        for text, style in ((others, ""), (_why(deployment), why_style)):
             if text:
                 yield Labelled([("", shown(text, style))], indent=_INDENT, width=0)
 
@@ -165,13 +177,29 @@ def _total(widths: Mapping[str, int]) -> int:
     return sum(widths.values()) + len(_GAP) * (len(widths) - 1)
 
 
+def _serves_another(deployment: "DeploymentStatusResponse") -> bool:
+    return deployment.serving_revision not in (None, deployment.revision)
+
+
+def _revision_shown(deployment: "DeploymentStatusResponse") -> tuple[str, str | None, str | None]:
+    """Return the model, files and requester of the revision that serves, or, if none does, of the newest."""
+    if _serves_another(deployment):
+        model = deployment.deployed_model_version or deployment.model_uri
+        return model, deployment.serving_artifact_digest, deployment.serving_requested_by
+    return deployment.model_uri, deployment.artifact_digest, deployment.requested_by
+
+
 def _revision(deployment: "DeploymentStatusResponse") -> str:
-    serving = deployment.serving_revision
-    if serving is not None and serving != deployment.revision:
-        return f"{deployment.revision} ({serving} serves)"
+    if _serves_another(deployment):
+        return f"{deployment.revision} ({deployment.serving_revision} serves)"
     return str(deployment.revision)
 
 
 def _why(deployment: "DeploymentStatusResponse") -> str:
+    """Return what the newest revision is, if another serves, and why it failed."""
     failure = deployment.failure
-    return f"{failure.step}: {failure.message} {failure.hint}".rstrip() if failure is not None else ""
+    why = f"{failure.step}: {failure.message} {failure.hint}".rstrip() if failure is not None else ""
+    if not _serves_another(deployment):
+        return why
+    newest = f"revision {deployment.revision}: {deployment.model_uri} by {deployment.requested_by}"
+    return f"{newest}; {why}" if why else newest
