@@ -209,6 +209,34 @@ def test_deleted_ones_are_listed_with_their_ids_at_any_width() -> None:
     assert lines(DeploymentTable([deleted], NOW), 36)[1] == "iris  – inactive  deleted  68a00851"
 
 
+def test_a_row_is_of_what_serves_and_its_reason_of_the_newest_revision() -> None:
+    files = "sha256:" + "ef" * 32
+    newest: dict[str, Any] = {"revision": 2, "model_uri": "models:/wine/2", "artifact_digest": files}
+    updating = Progress(step=Step.PACKAGE, steps_done=1, steps_total=3)
+    fetching = active(**newest, requested_by="ben", serving_requested_by="ann", progress=updating)
+    cancelled = active(**newest)
+    failed = active(**newest, status="failed", state="failed", failure=FAILURE, failed_at=NOW)
+    undeleted = active(
+        **newest, status="delete_failed", state="delete_failed", failure=FAILURE, failed_at=NOW
+    )
+    heading, *rows = lines(DeploymentTable([fetching, cancelled, failed, undeleted], NOW), 150)
+    at = {name: heading.index(name) for name in ("REASON", "REV", "MODEL", "BY", "FILES")}
+    assert [row[at["REASON"] : at["REV"]].strip() for row in rows] == [
+        "r2 package (2 of 3)",
+        "r2 cancelled",
+        "r2 model_not_found 0s ago",
+        "model_not_found 0s ago",
+    ]
+    for row in rows:
+        assert row[at["MODEL"] :].startswith("iris-v1.onnx")
+        assert row[at["FILES"] :].startswith("sha256:abababab")
+    assert rows[0][at["BY"] :].startswith("ann")
+    wide = lines(DeploymentTable([failed], NOW, is_wide=True), 10_000, is_terminal=False)
+    assert wide[1].endswith(
+        "revision 2: models:/wine/2 by ann; fetch: There is no model 'wine'. Check the name."
+    )
+
+
 # One deployment --------------------------------------------------------------------------------------
 
 
@@ -292,6 +320,70 @@ def test_a_failed_update_says_why_and_what_to_do_next() -> None:
         "  Go back       deployledger rollback iris --to-revision 1",
         "  Give up       deployledger delete iris",
     ]
+
+
+def cancelled_update() -> tuple[DeploymentStatusResponse, list[DeploymentHistoryEntry]]:
+    files = {"digest": "sha256:" + "ef" * 32, "size_bytes": 777, "resolved_uri": "models:/wine/2"}
+    cancelled = active(
+        version=7,
+        revision=2,
+        model_uri="models:/wine@best",
+        artifact_digest=files["digest"],
+        image_digest=None,
+    )
+    asked = {"model_uri": "models:/wine@best"}
+    fetched: dict[str, Any] = {"step": "fetch", "duration": 1.0, "data": {"artifact": files}}
+    events = [
+        entry(5, "UpdateRequested", 5, revision=2, data=asked, changes=status_change("updating")),
+        entry(6, "ArtifactsFetched", 4, revision=2, **fetched),
+        entry(7, "Cancelled", 2, revision=2, actor="ben", changes=status_change("active")),
+    ]
+    return cancelled, [*FIRST, *events]
+
+
+def test_a_cancelled_update_shows_what_serves_and_what_was_cancelled() -> None:
+    cancelled, history = cancelled_update()
+    shown = lines(outcome_lines(Overview(cancelled, history, Clock(NOW, UTC))))
+    assert shown[1:6] == [
+        "  Endpoint      http://127.0.0.1:38881",
+        "  Cancelled     revision 2 (models:/wine@best), 2s ago (11:59:58 UTC) by ben",
+        "  Revision      1",
+        "  Model         iris-v1.onnx",
+        "  Files         sha256:abababab, 523 B",
+    ]
+    assert not any("Took" in line for line in shown)
+    assert "  Cancelled     revision 2 (models:/wine@best), 2s ago (11:59:58 UTC) by ben" in status(
+        cancelled, history
+    )
+
+
+def test_an_update_shows_its_own_pinned_model_while_another_serves() -> None:
+    cancelled, history = cancelled_update()
+    packaging = Progress(step=Step.PACKAGE, steps_done=1, steps_total=3)
+    updating = cancelled.model_copy(
+        update={"version": 6, "status": "updating", "state": "artifacts_fetched", "progress": packaging}
+    )
+    shown = lines(outcome_lines(Overview(updating, history[:-1], Clock(NOW, UTC))))
+    assert shown[2:5] == [
+        "  Revision      2",
+        "  Model         models:/wine/2 (as models:/wine@best)",
+        "  Files         sha256:efefefef, 777 B",
+    ]
+
+
+def test_a_rollback_ends_with_the_revision_that_it_went_back_to() -> None:
+    back = entry(8, "UpdateRequested", 1, revision=3, data={"rollback_to": 1})
+    shown = lines(outcome_lines(Overview(active(revision=3, serving_revision=3), [*FIRST, back], Clock(NOW))))
+    assert "  Revision      3 (rollback to revision 1)" in shown
+
+
+def test_a_deletion_that_failed_is_not_blamed_on_a_revision() -> None:
+    cancelled, history = cancelled_update()
+    failure = FAILURE.model_copy(update={"step": Step.DELETE})
+    stuck = cancelled.model_copy(
+        update={"status": "delete_failed", "state": "delete_failed", "failure": failure}
+    )
+    assert "Failed in delete: model_not_found" in status(stuck, history)
 
 
 def test_a_failed_deployment_says_that_it_holds_its_name() -> None:

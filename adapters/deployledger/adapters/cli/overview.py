@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _INDENT = 2
 _LABELS = len("Last failure")
-_COMMANDS = {"Requested", "UpdateRequested", "RetryRequested", "DeletionRequested"}
+_REQUESTS = {"Requested", "UpdateRequested"}
+_COMMANDS = {*_REQUESTS, "RetryRequested", "DeletionRequested"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,29 @@ class Overview:
         """The last event that says that a job failed."""
         return next((entry for entry in reversed(self.history) if "failure" in entry.data), None)
 
+    @property
+    def cancelled(self) -> "DeploymentHistoryEntry | None":
+        """The event that cancelled the newest revision, if that was the last thing that was done."""
+        newest = self.history[-1] if self.history else None
+        return newest if newest is not None and newest.event == "Cancelled" else None
+
+    def request(self, revision: int) -> "DeploymentHistoryEntry | None":
+        """Return the event by which a revision was asked for; None if it cannot be read."""
+        requests = (it for it in self.history if it.event in _REQUESTS and it.revision == revision)
+        return next(requests, None)
+
+    def models(self, revision: int) -> tuple[str, str]:
+        """Return a revision's model as it was asked for, and as it was pinned once its files were fetched."""
+        deployment, request = self.deployment, self.request(revision)
+        known = deployment.model_uri
+        if revision == deployment.serving_revision:
+            known = deployment.deployed_model_version or known
+        asked = request.data.get("model_uri", known) if request else known
+        for entry in reversed(self.history):
+            if entry.revision == revision and (uri := entry.data.get("artifact", {}).get("resolved_uri")):
+                return asked, uri
+        return asked, known
+
     def usual(self, step: Step) -> float | None:
         """Return how many seconds a step took in earlier jobs of the deployment, as their median."""
         earlier = self.history[: len(self.history) - len(self.job)]
@@ -104,7 +128,13 @@ def outcome_lines(overview: Overview, request: "Request | None" = None) -> Rende
         return Group(
             *_heading(overview), _labelled([*_places(overview)]), *_failure(overview, deployment.failure)
         )
-    lines: list[tuple[str, Text]] = [*_places(overview), *_bytes(overview)]
+    shown_revision = _of_outcome(deployment)
+    lines: list[tuple[str, Text]] = [
+        *_places(overview),
+        *_cancelled(overview),
+        *_revision(overview, shown_revision),
+        *_bytes(overview, shown_revision),
+    ]
     if deployment.progress is None and (took := _took(overview)):
         lines.append(("Took", shown(took)))
     ask: list[RenderableType] = [Text(), Text("Ask it:"), _Asking(request)] if request else []
@@ -158,8 +188,9 @@ def _status(overview: Overview) -> Iterator[RenderableType]:
     lines = [*_places(overview)]
     if overview.as_of:
         lines.append(("As of", shown(overview.as_of)))
+    lines += _cancelled(overview)
     if deployment.serving_revision is None and deployment.progress is None:
-        lines += _bytes(overview)
+        lines += _bytes(overview, deployment.revision)
         lines += _asked(overview, deployment.revision)
     if deployment.failure is None and deployment.progress is None:
         lines += _past_failure(overview)
@@ -168,7 +199,8 @@ def _status(overview: Overview) -> Iterator[RenderableType]:
     if deployment.serving_revision is not None:
         yield Text()
         yield Text(f"Serving revision {deployment.serving_revision}", "bold")
-        yield _labelled([*_serving_bytes(overview), *_asked(overview, deployment.serving_revision)])
+        serving = deployment.serving_revision
+        yield _labelled([*_bytes(overview, serving), *_asked(overview, serving)])
     if deployment.progress is not None:
         yield Text()
         yield from _in_progress(overview, deployment.progress)
@@ -224,32 +256,14 @@ def _rows(overview: Overview) -> str | None:
     return None
 
 
-def _bytes(overview: Overview) -> Iterator[tuple[str, Text]]:
-    """Yield the newest revision's model, and what is known of its bytes."""
+def _bytes(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
+    """Yield the model of the newest revision, or of the one that serves, and what is known of its bytes."""
     deployment = overview.deployment
     artifact, image = deployment.artifact_digest, deployment.image_digest
-    pinned = deployment.deployed_model_version if artifact else None
-    return _model(overview, pinned, artifact, image)
-
-
-def _serving_bytes(overview: Overview) -> Iterator[tuple[str, Text]]:
-    deployment = overview.deployment
-    return _model(
-        overview,
-        deployment.deployed_model_version,
-        deployment.serving_artifact_digest,
-        deployment.serving_image_digest,
-    )
-
-
-def _model(
-    overview: Overview, pinned: str | None, artifact: str | None, image: str | None
-) -> Iterator[tuple[str, Text]]:
-    deployment = overview.deployment
-    model = units.model(pinned or deployment.model_uri)
-    asked = units.model(deployment.model_uri)
-    is_newest = artifact == deployment.artifact_digest
-    yield "Model", shown(f"{model} (as {asked})" if is_newest and asked != model else model)
+    if revision != deployment.revision:
+        artifact, image = deployment.serving_artifact_digest, deployment.serving_image_digest
+    asked, pinned = (units.model(uri) for uri in overview.models(revision))
+    yield "Model", shown(pinned if asked == pinned else f"{pinned} (as {asked})")
     if artifact:
         yield "Files", shown(units.short_digests(artifact) + overview.size("artifact", artifact))
     if image:
@@ -258,11 +272,36 @@ def _model(
 
 def _asked(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
     """Yield who asked for a revision, and when."""
-    for entry in overview.history:
-        if entry.event in ("Requested", "UpdateRequested") and entry.revision == revision:
-            back = entry.data.get("rollback_to")
-            how = f", as a rollback to revision {back}" if back else ""
-            yield "Requested", shown(f"{overview.clock.moment(_time(entry))} by {entry.actor}{how}")
+    if (entry := overview.request(revision)) is not None:
+        back = entry.data.get("rollback_to")
+        how = f", as a rollback to revision {back}" if back else ""
+        yield "Requested", shown(f"{overview.clock.moment(_time(entry))} by {entry.actor}{how}")
+
+
+def _revision(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
+    """Yield which revision an answer is about, where there are several."""
+    if overview.deployment.revision > 1:
+        request = overview.request(revision)
+        back = request.data.get("rollback_to") if request else None
+        yield "Revision", shown(f"{revision} (rollback to revision {back})" if back else f"{revision}")
+
+
+def _cancelled(overview: Overview) -> Iterator[tuple[str, Text]]:
+    """Yield that an update was cancelled, and whose model it was."""
+    deployment, entry = overview.deployment, overview.cancelled
+    if entry is not None and deployment.serving_revision is not None:
+        asked, _ = overview.models(deployment.revision)
+        moment = overview.clock.moment(_time(entry))
+        yield (
+            "Cancelled",
+            shown(f"revision {deployment.revision} ({units.model(asked)}), {moment} by {entry.actor}"),
+        )
+
+
+def _of_outcome(deployment: "DeploymentStatusResponse") -> int:
+    """Return the revision that the answer to a command is about: what serves, unless an update is at work."""
+    is_updating = deployment.progress is not None and deployment.state != "deleting"
+    return deployment.revision if is_updating else deployment.serving_revision or deployment.revision
 
 
 def _in_progress(overview: Overview, progress: "Progress") -> Iterator[RenderableType]:
@@ -274,7 +313,7 @@ def _in_progress(overview: Overview, progress: "Progress") -> Iterator[Renderabl
     lines: list[tuple[str, Text]] = []
     if progress.step is not Step.DELETE:
         lines += [
-            *_bytes_in_progress(overview),
+            *_bytes(overview, deployment.revision),
             *_asked(overview, deployment.revision),
         ]
     done = {entry.step: entry.duration for entry in job if entry.step and "failure" not in entry.data}
@@ -298,11 +337,6 @@ def _in_progress(overview: Overview, progress: "Progress") -> Iterator[Renderabl
         failure = failed.data["failure"]
         ago = overview.clock.ago(_time(failed))
         yield from _failure_of(failure, f"Last failure {ago}, in {failure['step']}")
-
-
-def _bytes_in_progress(overview: Overview) -> Iterator[tuple[str, Text]]:
-    deployment = overview.deployment
-    return _model(overview, deployment.model_uri, deployment.artifact_digest, deployment.image_digest)
 
 
 def _follows(overview: Overview, failed: "DeploymentHistoryEntry") -> bool:
@@ -330,12 +364,12 @@ def _failure(overview: Overview, failure: "Failure") -> Iterator[RenderableType]
     """Yield why the last job failed, what mends it, and what can be done with the deployment."""
     deployment = overview.deployment
     name, serving = deployment.deployment_name, deployment.serving_revision
-    is_update = serving not in (None, deployment.revision)
+    is_update = serving not in (None, deployment.revision) and deployment.state != "delete_failed"
     who = f"Revision {deployment.revision} failed" if is_update else "Failed"
     yield from _failure_of(failure.model_dump(), f"{who} in {failure.step}")
     if is_update:
-        model = _model(overview, None, deployment.artifact_digest, deployment.image_digest)
-        yield _labelled([*model, *_asked(overview, deployment.revision)])
+        revision = deployment.revision
+        yield _labelled([*_bytes(overview, revision), *_asked(overview, revision)])
     if overview.as_of:
         return
     yield Text()
@@ -381,7 +415,7 @@ def _next(overview: Overview) -> Iterator[tuple[str, Text]]:
 
 def _took(overview: Overview) -> str | None:
     steps = [entry for entry in overview.job if entry.step and entry.duration is not None]
-    if not steps:
+    if not steps or overview.cancelled:
         return None
     whole = units.duration(sum(entry.duration or 0 for entry in steps))
     parts = ", ".join(f"{entry.step} {units.duration(entry.duration or 0)}" for entry in steps)
