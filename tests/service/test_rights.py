@@ -107,7 +107,7 @@ LACKING = (
     ("SELECT ON deployledger.read_models", "service"),
     ("UPDATE ON deployledger.read_models", "service"),
     ("DELETE ON deployledger.read_model_parked", "service"),
-    ("SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA deployledger", "service"),
+    ("SELECT, UPDATE, DELETE ON ALL TABLES IN SCHEMA deployledger", "service"),
     ("UPDATE ON deployledger.ledger", "service"),
     ("USAGE ON SCHEMA deployledger", "service"),
     ("EXECUTE ON FUNCTION deployledger.events_append", "public"),
@@ -136,6 +136,37 @@ async def missing_grants(ready: Roles, name: str) -> str:
     found = re.search(r"run: (GRANT .*)\. docs/database\.md", refusal.value.hint)
     assert found is not None, refusal.value
     return found[1]
+
+
+async def test_a_role_that_only_reads_is_not_told_to_grant_itself_more(ready: Roles) -> None:
+    async with ready.service("reader") as service:
+        with pytest.raises(EventLogError) as refusal:
+            await service.deploy_model(request())
+    assert "This role only reads" in refusal.value.hint
+    assert "GRANT" not in refusal.value.hint
+    async with MLModelDeploymentService(
+        database_url="sqlite://", read_models_url=ready.url_of("reader"), resume=False
+    ) as service:
+        with pytest.raises(ReadModelError) as refused:
+            await service.deploy_model(request())
+    assert "This role only reads" in refused.value.hint
+
+
+async def test_before_db_init_every_other_role_is_told_to_run_it(roles: Roles) -> None:
+    roles.run("CREATE SCHEMA deployledger AUTHORIZATION deployledger_owner")
+    for right in ("", "GRANT USAGE ON SCHEMA deployledger TO deployledger_service"):
+        roles.run(right, "owner")
+        for role in ("service", "reader"):
+            async with roles.service(role) as service:
+                with pytest.raises(EventLogError) as refusal:
+                    await service.list_deployments()
+            assert "has no deployledger schema" in refusal.value.message
+            assert "Run `deployledger db init` as the role that owns the schema" in refusal.value.hint
+            assert "GRANT" not in refusal.value.hint
+    async with roles.service("owner") as service:
+        with pytest.raises(EventLogError) as refusal:
+            await service.list_deployments()
+    assert refusal.value.hint.startswith("Run `deployledger db init`, or")
 
 
 async def test_a_check_names_the_missing_grants(ready: Roles) -> None:

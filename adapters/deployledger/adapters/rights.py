@@ -69,6 +69,17 @@ class Rights:
     tables: dict[str, frozenset[str]]
     read_models: tuple[str, ...]
 
+    @property
+    def has_log(self) -> bool:
+        """Whether the tables of the log are there, readable or not."""
+        return bool(_LOG.keys() & self.tables.keys())
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether the user reads what is there and may change none of it, as an auditor's role."""
+        held = frozenset[str]().union(*self.tables.values())
+        return held == {"SELECT"} and not self.may_create
+
     def to_create(self) -> list[str]:
         """Return what an administrator does, so that this user can create our tables."""
         if not self.has_schema:
@@ -79,9 +90,7 @@ class Rights:
         return self._on_schema(*(right for right in held if not held[right]))
 
     def to_read(self) -> list[str]:
-        """Return the GRANTs that are missing to read the log; if it is not there yet, to create it."""
-        if not _LOG.keys() & self.tables.keys():
-            return self.to_create()
+        """Return the GRANTs that are missing to read the log."""
         usage = [] if self.may_use else ["USAGE"]
         return [*self._on_schema(*usage), *self._on_tables(dict.fromkeys(_LOG, _READ))]
 
@@ -154,6 +163,13 @@ def hint(grants: Iterable[str]) -> str:
     return f"Have the owner of the schema, or an administrator, run: {'; '.join(grants)}. {PAGE}"
 
 
+def hint_to_write(rights: Rights, missing: Iterable[str]) -> str:
+    """Return what to do about missing rights to write; a role that only reads is not to be given any."""
+    if rights.only_reads:
+        return f"This role only reads: connect as the role of the service to give commands. {PAGE}"
+    return hint(missing)
+
+
 def findings(rights: Rights, described_as: str, *, keeps_read_models: bool) -> Iterator[Finding]:
     """Yield whether the user of a session may do what a service does, or only read.
 
@@ -165,7 +181,7 @@ def findings(rights: Rights, described_as: str, *, keeps_read_models: bool) -> I
     if not missing:
         message = f"The user {rights.user!r} has every right in {described_as} that a service needs."
         yield Finding("rights", Outcome.OK, message)
-    elif "INSERT" not in rights.tables.get("events", ()):
+    elif rights.only_reads:
         message = f"The user {rights.user!r} may read the event log in {described_as}, and not add to it."
         yield Finding("rights", Outcome.OK, message)
     else:

@@ -325,6 +325,11 @@ class DatabaseEventLog(ABC):
                 self._check(state)
         return self.schema_state()
 
+    @property
+    def _how_to_create(self) -> str:
+        """What to do about a database without our schema."""
+        return "Run `deployledger db init`, or set DEPLOYLEDGER_CREATE_SCHEMA=true."
+
     def _check(self, state: SchemaState) -> None:
         if state.found > state.needed:
             raise EventLogError(
@@ -335,7 +340,7 @@ class DatabaseEventLog(ABC):
         if state.found == 0:
             raise EventLogError(
                 f"The database {state.database} has no deployledger schema.",
-                hint="Run `deployledger db init`, or set DEPLOYLEDGER_CREATE_SCHEMA=true.",
+                hint=self._how_to_create,
             )
         if state.found < state.needed:
             raise EventLogError(

@@ -102,7 +102,7 @@ class PostgresEventLog(DatabaseEventLog):
             raise EventLogError(
                 f"The user {user_rights.user!r} lacks rights in {self._described_as} that a service needs; "
                 "nothing was stored.",
-                hint=rights.hint(missing),
+                hint=rights.hint_to_write(user_rights, missing),
             )
         self._has_rights = True
 
@@ -158,7 +158,19 @@ class PostgresEventLog(DatabaseEventLog):
                     f"The database {self._described_as} has the encoding {encoding}, and UTF8 is needed.",
                     hint="Create a database with ENCODING 'UTF8' for it.",
                 )
-            return schema.found_version(session)
+            try:
+                return schema.found_version(session)
+            except psycopg.errors.InsufficientPrivilege:
+                if rights.rights_of(session).has_log:
+                    raise
+                return 0  # a schema without tables, which this user may not use
+
+    @property
+    def _how_to_create(self) -> str:
+        with self._schema_session() as session:
+            if rights.rights_of(session).to_create():
+                return f"Run `deployledger db init` as the role that owns the schema. {rights.PAGE}"
+        return super()._how_to_create
 
     def _create_schema(self) -> None:
         with self._schema_session() as session:

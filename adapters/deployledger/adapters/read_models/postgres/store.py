@@ -26,8 +26,7 @@ from deployledger.adapters.read_models.postgres.tables import (
 from deployledger.adapters.read_models.shapes import check_shape, shape_of
 from deployledger.adapters.relations import TABLES as TABLES_CHECK
 from deployledger.adapters.relations import relations, strange
-from deployledger.adapters.rights import hint as rights_hint
-from deployledger.adapters.rights import rights_of
+from deployledger.adapters.rights import hint_to_write, rights_of
 from deployledger.domain.event_log import Mark
 from deployledger.domain.exceptions import ReadModelError, ReadModelsUnavailableError
 from deployledger.domain.findings import Finding, Outcome
@@ -185,7 +184,7 @@ class PostgresReadModels:
                 raise ReadModelError(
                     f"The user {user_rights.user!r} lacks rights to keep the read models in "
                     f"{self.described_as}; nothing was stored.",
-                    hint=rights_hint(missing),
+                    hint=hint_to_write(user_rights, missing),
                 )
 
     def _create(self, session: Session) -> None:
