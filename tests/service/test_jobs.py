@@ -1,6 +1,7 @@
 """What a job does while engineers give commands, with an orchestrator that the test holds in its hands."""
 
 import asyncio
+import threading
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -601,6 +602,28 @@ async def test_servers_that_a_killed_process_left_are_found_and_stopped(
     # then nothing of it is left
     assert cluster.runs == {deployment_id: {2}}
     assert await other.leftovers() == []
+
+
+async def test_work_that_was_only_just_asked_for_is_waited_for(
+    held: MLModelDeploymentService, cluster: HeldOrchestrator
+) -> None:
+    deployment_id = await serving(held)
+    await held.settled(deployment_id)
+    cluster.runs[deployment_id].add(7)
+    # given a worker that is too busy to begin
+    assert held._worker is not None
+    is_free = threading.Event()
+    held._worker._loop.call_soon_threadsafe(is_free.wait)
+    # when its work is asked for
+    await held.resume_deployment(deployment_id)
+    settled = asyncio.create_task(held.settled(deployment_id))
+    await asyncio.sleep(0.05)  # long enough to show that it does not return
+    has_returned = settled.done()
+    is_free.set()
+    await settled
+    # then it has been done in the end
+    assert not has_returned
+    assert cluster.runs == {deployment_id: {1}}
 
 
 async def test_a_deletion_that_nobody_works_on_is_left_over(

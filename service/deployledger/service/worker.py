@@ -103,6 +103,7 @@ class Worker:
         self._on_change = on_change
         self._deadlines = {**IN_PROGRESS, **(deadlines or {})}
         self._jobs: dict[UUID, _Job] = {}
+        self._waking: list[UUID] = []
         self._slots = asyncio.Semaphore(concurrent_jobs)
         self.progress: dict[UUID, StepProgress] = {}
         self._is_stopping = False
@@ -115,15 +116,22 @@ class Worker:
     def wake(self, deployment_id: UUID) -> None:
         """See to it that a deployment's job runs, and looks at the log again; from any thread."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake, deployment_id)
+            self._waking.append(deployment_id)
+            self._loop.call_soon_threadsafe(self._wake_on_loop, deployment_id)
+
+    def _wake_on_loop(self, deployment_id: UUID) -> None:
+        self._wake(deployment_id)
+        self._waking.remove(deployment_id)
 
     def run(self, coroutine: Coroutine[object, object, _T]) -> "Future[_T]":
         """Run a coroutine on the worker's loop; from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def is_working_on(self, deployment_id: UUID) -> bool:
-        """Return whether a job of this worker is on the deployment."""
-        return deployment_id in self._jobs
+        """Return whether a job of this worker is on the deployment, or is about to be."""
+        # In this order: the other thread adds the job, and only then stops waking it.
+        is_waking = deployment_id in self._waking and not self._is_stopping
+        return is_waking or deployment_id in self._jobs
 
     def close(self) -> None:
         """Stop every job; the log shows where to go on. Blocks until the thread has ended.
