@@ -1,6 +1,7 @@
 """Files of a home are for its owner alone, or for the group it is shared with, whatever the umask is."""
 
 import asyncio
+import contextlib
 import grp
 import logging
 import os
@@ -50,6 +51,16 @@ def everything(folder: Path) -> list[Path]:
     return [folder, *folder.rglob("*")]
 
 
+def modes_while_in_use(folder: Path) -> dict[Path, int]:
+    """Return the mode of all that a folder has, but for what others remove meanwhile, such as locks."""
+    modes = {}
+    for parent, folders, files in os.walk(folder):
+        for path in map(Path(parent).joinpath, (".", *folders, *files)):
+            with contextlib.suppress(FileNotFoundError):
+                modes[path] = mode(path)
+    return modes
+
+
 class Inspected(LocalProcessOrchestrator):
     """Notes the mode of everything in the home before anything is removed."""
 
@@ -59,7 +70,7 @@ class Inspected(LocalProcessOrchestrator):
         self.modes: dict[Path, int] = {}
 
     async def prune(self, deployment_id: UUID, keep_revision: int | None) -> None:
-        self.modes |= {path: mode(path) for path in everything(self.home)}
+        self.modes |= modes_while_in_use(self.home)
         await super().prune(deployment_id, keep_revision)
 
 
@@ -99,7 +110,7 @@ async def work(home: Path) -> dict[Path, int]:
         assert mode(evidence) == mode(outside / "log.gz") == 0o600, "they have what the events say"
         await service.delete_deployment(done.deployment_id)
         await service.wait_for_deployment(done.deployment_id, timeout=WAIT)
-        modes = orchestrator.modes | {path: mode(path) for path in everything(home)}
+        modes = orchestrator.modes | modes_while_in_use(home)
     assert {
         *("deployledger.db-wal", "deployledger.db.read-models-wal", "deployledger.db.ledger"),
         *("artifacts", "folders", "blobs", "index.json", "identity", "model", "model.listing", "lock"),
