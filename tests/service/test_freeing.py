@@ -1,8 +1,10 @@
 """Freeing what no deployment needs: what goes, what stays, and what it means for steps in progress."""
 
 import asyncio
+import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from io import StringIO
@@ -17,6 +19,7 @@ from deployledger.adapters.artifacts import LocalArtifactStore
 from deployledger.adapters.cli.disk_tables import disk_usage_tables, freed_table
 from deployledger.adapters.mlflow import MlflowModelRegistryClient
 from deployledger.adapters.oci import OciLayoutRegistry
+from deployledger.domain.exceptions import InsufficientStorageError
 from deployledger.domain.stored import Kind, Verdict
 from deployledger.service.freeing import Freed
 from tests.adapters.files import rot
@@ -286,6 +289,56 @@ async def test_being_killed_while_freeing_leaves_what_can_be_freed(
     assert setting.stored(b"another model") != []
     assert await undamaged(service)
     assert (await setting.rolled_back(service, keeps.deployment_id)).status == "active"
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, is_full: Callable[[], bool]) -> None:
+    """Refuse whatever gc writes: the index of images, and the notes on who uses a model."""
+    from deployledger.adapters.artifacts import users
+    from deployledger.adapters.oci import layout
+
+    def unless_full(write: Callable[..., Any]) -> Callable[..., Any]:
+        def writing(*arguments: Any, **options: Any) -> Any:
+            if is_full():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(*arguments, **options)
+
+        return writing
+
+    for module, name in ((layout, "staging_folder"), (users, "make_file"), (users, "open_file")):
+        monkeypatch.setattr(module, name, unless_full(getattr(module, name)))
+
+
+async def test_gc_frees_on_a_full_disk_what_it_would_free_on_another(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = setting.service()
+    await deleted(service, setting)
+    keeps = await setting.deployed(service, "keeps")
+    await setting.updated(service, keeps.deployment_id, "keeps")
+    plan = await service.free_artifacts(dry_run=True)
+    before = files(setting)
+    fill_disk(monkeypatch, lambda: files(setting) == before)
+    freed = await service.free_artifacts()
+    assert (kinds(freed), freed.freed_bytes) == (kinds(plan), plan.freed_bytes)
+    assert setting.stored(FILES["model.onnx"]) == []
+    assert await undamaged(service)
+    assert (await service.free_artifacts()).freed == []
+
+
+async def test_gc_on_a_disk_that_stays_full_frees_models_and_does_not_suggest_gc_alone(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = setting.service()
+    await deleted(service, setting)
+    with monkeypatch.context() as patched:
+        fill_disk(patched, lambda: True)
+        with pytest.raises(InsufficientStorageError) as raised:
+            await service.free_artifacts()
+    assert "filled up" in raised.value.message
+    assert raised.value.hint.startswith("Remove a file of another program from that disk")
+    assert [path for path in files(setting) if path.startswith("artifacts")] == []
+    assert kinds(await service.free_artifacts()) == ["image"]
+    assert files(setting) == set()
 
 
 async def test_damaged_files_that_were_set_aside_are_freed_after_the_days_that_are_set(

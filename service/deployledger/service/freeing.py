@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
+from deployledger.domain.exceptions import InsufficientStorageError
 from deployledger.domain.ports import OrchestratorClientInterface
 from deployledger.domain.stored import Decision, File, FreesFiles, KeepsFiles, Kind, Stored, Verdict
 from deployledger.service.stored_files import Recorded, StoredFiles
@@ -143,9 +144,11 @@ class Freeing:
     ) -> Freed:
         """Free what nobody needs, or find out what that is.
 
-        Images go before the models in them: the models know which logs use them.
+        Images go before the models in them: the models know which logs use them. A client that must write
+        first, and finds the disk full, is called again when the others have freed theirs.
 
         Raises:
+            InsufficientStorageError: if the disk is still full after that.
             MachineLearningServiceError: if something cannot be read or removed.
         """
         keepers = [client for client in clients if isinstance(client, KeepsFiles)]
@@ -154,18 +157,41 @@ class Freeing:
         await asyncio.to_thread(self._recorded.catch_up, self._log)
         self._has_strangers = not self._recorded.deployments.keys() >= provisioned
         self._look([each for _, stored in found for each in stored])
+        waiting: list[tuple[FreesFiles, list[Decided]]] = []
         for keeper, stored in reversed(found):
             if not isinstance(keeper, FreesFiles):
                 self._decided += [_left(each, self._recorded) for each in stored]
             elif dry_run:
                 await asyncio.to_thread(self.decide, stored)
             else:
-                await keeper.free(self.decide, self._user)
+                already = len(self._decided)
+                try:
+                    await keeper.free(self.decide, self._user)
+                except InsufficientStorageError:
+                    waiting.append((keeper, self._decided[already:]))
+                    del self._decided[already:]
         if not dry_run:
             for deployment_id in provisioned:
                 if self._is_deleted(deployment_id):
                     await orchestrator.prune(deployment_id, None)
+        for keeper, decided in waiting:
+            await self._free_again(keeper, decided)
         return Freed(tuple(reversed(self._decided)), dry_run)
+
+    async def _free_again(self, keeper: FreesFiles, decided: Sequence[Decided]) -> None:
+        """Free what is left of what a client was to free when the disk was full, which may be all of it."""
+        already = len(self._decided)
+        try:
+            await keeper.free(self.decide, self._user)
+        except InsufficientStorageError as error:
+            raise InsufficientStorageError(
+                f"{error.message[:1].upper()}{error.message[1:]}. Only part of it was freed.",
+                hint="Remove a file of another program from that disk, then run `deployledger gc` again.",
+            ) from error
+        left = {each.files.stored.path for each in self._decided[already:]}
+        self._decided += [
+            each for each in decided if each.verdict is Verdict.FREE and each.files.stored.path not in left
+        ]
 
     def decide(self, stored: Sequence[Stored]) -> list[Decision]:
         """Return what becomes of each; it is called while nothing is added to what it is about.

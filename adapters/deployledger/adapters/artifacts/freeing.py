@@ -27,16 +27,24 @@ class Freeing:
         self._user = user
 
     def run(self, decided: Iterable[tuple[Stored, Decision]]) -> None:
-        """Remove what is to be freed, and note which of the models the log uses."""
+        """Remove what is to be freed, and then note which of the other models the log uses.
+
+        Only notes need room on the disk.
+        """
         freed: list[str] = []
+        others: list[tuple[str, Decision]] = []
         for stored, decision in decided:
-            if stored.kind is Kind.MODEL:
-                self._note(stored.digest, decision)
+            if stored.kind is not Kind.MODEL:
                 if decision.verdict is Verdict.FREE:
-                    freed.append(stored.digest.removeprefix("sha256:"))
+                    remove(Path(stored.path))
             elif decision.verdict is Verdict.FREE:
-                remove(Path(stored.path))
+                self._users.forget(self._user, stored.digest)
+                freed.append(stored.digest.removeprefix("sha256:"))
+            else:
+                others.append((stored.digest, decision))
         self._remove_models(freed)
+        for digest, decision in others:
+            self._note(digest, decision)
 
     def _note(self, digest: str, decision: Decision) -> None:
         match decision.verdict:
@@ -44,7 +52,7 @@ class Freeing:
                 self._users.note(self._user, digest)
             case Verdict.LATER:
                 self._users.mark(self._user, digest, decision.waits_for)
-            case Verdict.LEAVE | Verdict.FREE:
+            case _:
                 self._users.forget(self._user, digest)
 
     def _remove_models(self, names: Sequence[str]) -> None:
