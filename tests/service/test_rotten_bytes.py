@@ -14,6 +14,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentStatusResponse
+from deployledger.adapters.artifacts import LocalArtifactStore
 from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 from deployledger.domain.ports import (
     Observation,
@@ -208,6 +209,7 @@ async def test_damage_that_cannot_be_mended_fails_and_names_the_file(
     damaged = blob(setting)
     rot(damaged)
     rotten = damaged.read_bytes()
+    DAMAGE["all of the image rots"](setting)
     shutil.rmtree(setting.source)
 
     failed = await setting.rolled_back(service, first.deployment_id)
@@ -235,13 +237,56 @@ async def test_damage_is_not_mended_from_a_source_that_has_other_files_now(setti
     service = setting.service()
     first = await setting.deployed(service)
     await setting.updated(service, first.deployment_id)
-    rot(blob(setting))
+    DAMAGE["all of it rots"](setting)
     write(setting.source, {"model.onnx": b"trained again"})
     failed = await setting.rolled_back(service, first.deployment_id)
     assert failed.failure is not None
     assert failed.failure.reason is FailureReason.ARTIFACT_DAMAGED
     assert "no longer the one that was deployed" in failed.failure.message
     assert setting.orchestrator.serves == {"model.onnx": b"another model"}
+
+
+NOW: dict[str, Callable[[Setting], None]] = {
+    "gone": lambda setting: shutil.rmtree(setting.source),
+    "another model": lambda setting: write(setting.source, {"model.onnx": b"trained again"}),
+}
+
+
+@pytest.mark.parametrize("source", NOW)
+@pytest.mark.parametrize("damage", ["a blob rots", "all blobs rot", "blobs and listing are gone"])
+async def test_damage_is_mended_from_the_image_when_the_source_cannot_help(
+    setting: Setting, damage: str, source: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = setting.service()
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    NOW[source](setting)
+    DAMAGE[damage](setting)
+    with caplog.at_level(logging.WARNING, "ml_model_deployment_service.artifacts"):
+        back = await setting.rolled_back(service, first.deployment_id)
+    assert (back.status, back.serving_artifact_digest) == ("active", first.artifact_digest)
+    assert setting.orchestrator.serves == FILES
+    assert any("It was taken from its image oci:" in it for it in caplog.messages)
+    await LocalArtifactStore(setting.home / "artifacts").verify(first.artifact_digest or "")
+    assert list((setting.home / "downloads").iterdir()) == []
+
+
+async def test_a_retry_takes_one_damaged_file_from_the_image(setting: Setting) -> None:
+    setting.source = setting.source / "model.onnx"
+    service = setting.service()
+    first = await setting.deployed(service)
+    await setting.updated(service, first.deployment_id)
+    setting.source.unlink()
+    image = next(it for it in setting.stored(FILES["model.onnx"]) if "images" in it.parts)
+    whole = image.read_bytes()
+    rot(image)
+    rot(blob(setting))
+    assert (await setting.rolled_back(service, first.deployment_id)).status == "failed"
+    image.unlink(missing_ok=True)
+    image.write_bytes(whole)
+    await service.retry_deployment(first.deployment_id)
+    assert (await service.wait_for_deployment(first.deployment_id, timeout=60)).status == "active"
+    assert setting.orchestrator.serves == {"model.onnx": FILES["model.onnx"]}
 
 
 async def test_what_is_mended_is_reported_with_the_file_and_where_the_damaged_one_is(

@@ -150,6 +150,18 @@ class Deployment:
                 return revision.image
         return None
 
+    def image_references(self, artifact: Artifact) -> list[str]:
+        """Return the images that were built from an artifact's files, each once, the newest first."""
+        return list(
+            dict.fromkeys(
+                revision.image.reference
+                for revision in reversed(self.revisions.values())
+                if revision.image is not None
+                and revision.artifact is not None
+                and revision.artifact.digest == artifact.digest
+            )
+        )
+
     def expect_version(self, expected: int | None) -> None:
         """Check that nothing happened since somebody looked.
 

@@ -148,6 +148,22 @@ class ChecksContents(Protocol):
         ...
 
 
+@runtime_checkable
+class UnpacksImages(Protocol):
+    """What a container registry client may also do: give back the model that is in an image.
+
+    Stored files that are damaged are then replaced from the image when their source is gone.
+    """
+
+    async def unpack(self, reference: str, destination: Path) -> None:
+        """Unpack the model of the image with this reference, as the folder ``destination``; it is made.
+
+        Raises:
+            MachineLearningServiceError: the image is missing or damaged, or another builder's.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class ProvisionRequest:
     """An order to make one revision of a deployment run.

@@ -32,12 +32,13 @@ from deployledger.domain.ports import (
     ReportProgress,
     ResolvedModel,
     ResolvesModelVersions,
+    UnpacksImages,
 )
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import without_credentials
 from deployledger.domain.values import Artifact, Image, Step
 from deployledger.service.clients import Clients, simulated_artifact, simulated_image
-from deployledger.service.disk_space import within_limits
+from deployledger.service.disk_space import check_room, within_limits
 from deployledger.service.local_files import local_path
 from deployledger.service.staging import staging_folder, sweep
 
@@ -132,6 +133,8 @@ class Pipeline:
     async def _model_folder(self, deployment: Deployment, artifact: Artifact, *, read: bool = False) -> Path:
         """Return the folder with the files of an artifact; fetch again what is missing or damaged.
 
+        It is fetched from its source; if that does not have it any more, from an image that was built of it.
+
         Args:
             read: whether to read all files; otherwise damage that names and sizes do not show stays.
 
@@ -158,14 +161,13 @@ class Pipeline:
         return folder
 
     async def _fetch_again(self, deployment: Deployment, artifact: Artifact, damaged: list[str]) -> None:
-        """Fetch an artifact from where it was first fetched.
+        """Fetch an artifact from where it was first fetched, or from an image of it.
 
         Args:
             damaged: what of it is damaged; nothing if the store does not have it at all.
 
         Raises:
-            DeploymentError: the source has other files now; or has none, and something was damaged.
-            MachineLearningServiceError: the source has none.
+            DeploymentError: no image has it, and the source has other files now, or none.
         """
         if damaged:
             what = f"The stored model of deployment {deployment.name!r} is damaged: {'; '.join(damaged)}."
@@ -182,6 +184,8 @@ class Pipeline:
         except InsufficientStorageError:
             raise
         except MachineLearningServiceError as error:
+            if await self._take_from_image(deployment, artifact, what):
+                return
             raise DeploymentError(
                 deployment.name,
                 f"{what} It could not be fetched again from {artifact.resolved_uri}. {error.message}",
@@ -189,6 +193,8 @@ class Pipeline:
                 hint=hint,
             ) from error
         if fetched.digest != artifact.digest:
+            if await self._take_from_image(deployment, artifact, what):
+                return
             raise DeploymentError(
                 deployment.name,
                 f"{what} The model at {artifact.resolved_uri} is no longer the one that was deployed: "
@@ -198,6 +204,44 @@ class Pipeline:
             )
         level = logging.WARNING if damaged else logging.INFO
         LOGGER.log(level, "%s It was fetched again from %s.", what, artifact.resolved_uri)
+
+    async def _take_from_image(self, deployment: Deployment, artifact: Artifact, what: str) -> bool:
+        """Store an artifact again from an image that the log says was built of it; return whether one has it.
+
+        Args:
+            what: why, as a sentence.
+
+        Raises:
+            InsufficientStorageError: there is no room for it.
+        """
+        registry, artifacts = self.clients.container_registry, self.clients.artifacts
+        assert artifacts is not None  # noqa: S101  # the caller checked
+        if not isinstance(registry, UnpacksImages):
+            return False
+        user = await asyncio.to_thread(self.log_id)
+        await asyncio.to_thread(sweep, self.workspace)
+        for reference in deployment.image_references(artifact):
+            with staging_folder(self.workspace) as folder:
+                await asyncio.to_thread(check_room, folder, artifact.size_bytes)
+                unpacked = folder / "model"
+                try:
+                    await registry.unpack(reference, unpacked)
+                    stored = await artifacts.add(
+                        unpacked,
+                        resolved_uri=artifact.resolved_uri,
+                        model_version=artifact.model_version,
+                        user=user,
+                        take=True,
+                    )
+                except InsufficientStorageError:
+                    raise
+                except Exception as error:  # a user's client raises what it likes
+                    LOGGER.warning("%s: its model cannot be taken from %s. %s", deployment, reference, error)
+                    continue
+            if stored.digest == artifact.digest:
+                LOGGER.warning("%s It was taken from its image %s.", what, reference)
+                return True
+        return False
 
     async def _download(self, deployment: Deployment, model_uri: str) -> Artifact:
         registry, artifacts = self.clients.model_registry, self.clients.artifacts

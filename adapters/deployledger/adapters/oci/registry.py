@@ -16,6 +16,7 @@ from deployledger.adapters.oci.documents import (
     ModelConfig,
     ModelFiles,
 )
+from deployledger.adapters.oci.extraction import extract_model
 from deployledger.adapters.oci.failures import model_damaged, storage_errors
 from deployledger.adapters.oci.inspection import Inspection
 from deployledger.adapters.oci.layers import Layer, layers_of, model_files
@@ -52,6 +53,14 @@ class OciLayoutRegistry:
                 (``storage_failed``).
         """
         return await asyncio.to_thread(self._build, request)
+
+    async def unpack(self, reference: str, destination: Path) -> None:
+        """Unpack the model of an image, as `deployledger.adapters.oci.extract_model` does.
+
+        Raises:
+            ExternalServiceError: see `deployledger.adapters.oci.extract_model`.
+        """
+        await asyncio.to_thread(extract_model, reference, destination)
 
     async def stored(self, *, read: bool) -> list[Stored]:
         """Return the images in the layout, its index, blobs of no image, and damaged blobs set aside.
