@@ -4,13 +4,16 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
+from deployledger.adapters.event_log.clock import ClockWatch
+from deployledger.adapters.event_log.sqlite.file_guard import FileGuard
+from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
 from deployledger.domain.exceptions import ConfigurationError, EventLogError
 from tests.domain.given import requested
 
@@ -71,6 +74,63 @@ def test_no_acknowledged_event_is_lost_with(ending: str, how: str, tmp_path: Pat
         log.position()
     log.close()
     assert names(path) == ["a", "b"]
+
+
+def emptied(log: Path) -> None:
+    os.truncate(log, 0)
+
+
+def cut_short(log: Path) -> None:
+    os.truncate(log, log.stat().st_size // 2)
+
+
+def another_written_over(log: Path) -> None:
+    log.write_bytes(log.read_bytes()[:16] + bytes(8) + log.read_bytes()[24:])
+
+
+@pytest.mark.parametrize("overwrite", [emptied, cut_short, another_written_over])
+@pytest.mark.parametrize("when", ["between transactions", "during a transaction"])
+def test_an_overwritten_write_ahead_log_ends_all_writers(
+    overwrite: Callable[[Path], None], when: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.db"
+    append(log := opened(path), "a", "b")
+    log.close()
+    guard, another = FileGuard(path), FileGuard(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE something (a)")
+        guard.begin()
+        another.begin()
+        for number in range(20):
+            guard.check(writes=True)
+            with connection:
+                connection.execute("INSERT INTO something VALUES (?)", (number,))
+            guard.check(writes=True)
+        guard.check(writes=True)
+        overwrite(beside(path, "-wal"))
+        if when == "during a transaction":
+            with connection:
+                connection.execute("INSERT INTO something VALUES (20)")
+        for each in (guard, another):
+            with pytest.raises(EventLogError, match=r"log\.db-wal was overwritten while it was open"):
+                each.check(writes=True)
+        guard.close()
+        another.close()
+    assert names(path) == ["a", "b"]
+
+
+def test_a_writer_does_not_wait_for_a_file_that_was_overwritten() -> None:
+    def connect() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def check() -> None:
+        raise EventLogError("It was overwritten.", hint="Restore it.")
+
+    writer = SQLiteBatchWriter(
+        connect, "events", "keys", lock=nullcontext(), watch=ClockWatch("log.db"), check=check
+    )
+    with pytest.raises(EventLogError, match="was overwritten"):
+        writer.write([])
 
 
 @pytest.mark.parametrize("restore", [copied_over, moved_over, moved_away_first])

@@ -36,6 +36,14 @@ _SALTS = struct.Struct("=2I")
 _SALTS_AT, _COPIED_AT, _TO_COPY_AT = 32, 96, 128
 _NUMBER = struct.Struct("=I")
 
+# The index begins with two equal copies of its header, unless somebody is writing it; in each are the size of
+# a page and the number of frames. The write-ahead log has the salts in its header and in that of each frame.
+_INDEX_HEADER_BYTES = 48
+_PAGE_AND_FRAMES = struct.Struct("=HI")
+_PAGE_AND_FRAMES_AT = 14
+_LOG_HEADER_BYTES, _LOG_SALTS = 32, slice(16, 24)
+_FRAME_HEADER_BYTES, _FRAME_SALTS = 24, slice(8, 16)
+
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 """The bytes that whoever has the database open holds a lock on; https://www.sqlite.org/src/file/src/os.h."""
 
@@ -67,6 +75,14 @@ class _Look(NamedTuple):
     checkpoint: tuple[int, ...]
 
 
+class _Frame(NamedTuple):
+    """A frame of the write-ahead log that belongs to it until SQLite begins a new one, with other salts."""
+
+    salts: bytes
+    place: int
+    header: bytes
+
+
 class FileGuard:
     """Watches the three files of an open database: the file, its write-ahead log, and the index of that.
 
@@ -81,6 +97,8 @@ class FileGuard:
         self._paths = [(name, f"{path}{name}") for name in ("", _WAL, _SHM)]
         self._files: dict[str, _Identity | None] = {}
         self._look: _Look | None = None
+        self._log_written_at: tuple[int, int] = (0, 0)
+        self._last_frame: _Frame | None = None
         self._first_page = b""
         self._lost: EventLogError | None = None
         self._must_stay_open = False
@@ -113,12 +131,18 @@ class FileGuard:
         with self._lock:
             if self._lost is not None:
                 raise EventLogError(self._lost.message, hint=self._lost.hint)
+            log_written_at = self._log_written_at
             for name, path in self._paths:
-                found = _identity(path)
-                if found != self._files[name]:
+                found = _stat(path)
+                if (None if found is None else (found.st_dev, found.st_ino)) != self._files[name]:
                     self._lose(name, "deleted" if found is None else "replaced")
+                if name == _WAL and found is not None:
+                    log_written_at = (found.st_mtime_ns, found.st_size)
             if (writes or self._is_written()) and self._is_overwritten():
                 self._lose("", "overwritten")
+            if (writes or log_written_at != self._log_written_at) and self._is_log_overwritten():
+                self._lose(_WAL, "overwritten")
+            self._log_written_at = log_written_at
 
     def close(self) -> None:
         """Watch no more."""
@@ -191,6 +215,28 @@ class FileGuard:
                 return is_damage(error)
         return True
 
+    def _is_log_overwritten(self) -> bool:
+        """Return whether the write-ahead log is not the one that its index is of."""
+        index = self._read(self._files[_SHM], 2 * _INDEX_HEADER_BYTES)
+        header = index[:_INDEX_HEADER_BYTES]
+        if len(index) < 2 * _INDEX_HEADER_BYTES or index[_INDEX_HEADER_BYTES:] != header:
+            return False
+        page, frames = _PAGE_AND_FRAMES.unpack_from(header, _PAGE_AND_FRAMES_AT)
+        if not frames:
+            return False
+        salts = header[_SALTS_AT : _SALTS_AT + _SALTS.size]
+        place = _LOG_HEADER_BYTES + (frames - 1) * (_FRAME_HEADER_BYTES + (65_536 if page == 1 else page))
+        log = self._files[_WAL]
+        frame = _Frame(salts, place, self._read(log, _FRAME_HEADER_BYTES, place))
+        is_ours = self._read(log, _LOG_HEADER_BYTES)[_LOG_SALTS] == salts == frame.header[_FRAME_SALTS]
+        last = self._last_frame
+        if last is not None and last.salts == salts:
+            is_ours = is_ours and self._read(log, _FRAME_HEADER_BYTES, last.place) == last.header
+        if self._read(self._files[_SHM], _INDEX_HEADER_BYTES) != header:  # another process wrote meanwhile
+            return False
+        self._last_frame = frame
+        return not is_ours
+
     def _looked(self) -> _Look | None:
         """Return what the file is like; None while a checkpoint is at work, or where that cannot be seen."""
         first = os.stat(self._path)  # noqa: PTH116  # half as long as Path.stat
@@ -204,8 +250,8 @@ class FileGuard:
         checkpoint = (*_SALTS.unpack_from(index, _SALTS_AT), copied)
         return _Look(first.st_mtime_ns, first.st_size, checkpoint)
 
-    def _read(self, file: _Identity | None, size: int) -> bytes:
-        """Return the beginning of a file that SQLite has open, by SQLite's own descriptor.
+    def _read(self, file: _Identity | None, size: int, place: int = 0) -> bytes:
+        """Return a part of a file that SQLite has open, by SQLite's own descriptor.
 
         To close another one would give up the locks that this process has on the file.
         """
@@ -217,7 +263,7 @@ class FileGuard:
                 descriptors[_identity_of(int(entry.name))] = int(entry.name)
             number = descriptors.get(file)
         try:
-            return b"" if number is None else os.pread(number, size, 0)
+            return b"" if number is None else os.pread(number, size, place)
         except OSError:
             return b""
 
@@ -299,13 +345,17 @@ _LAST_EVENT = "SELECT position, event_id FROM events ORDER BY position DESC LIMI
 _EVENT_AT = "SELECT position, event_id FROM events WHERE position = ?"
 
 
-def _identity(path: str) -> _Identity | None:
-    """Return which file is at a path; None if there is none."""
+def _stat(path: str) -> os.stat_result | None:
     try:
-        found = os.stat(path)  # noqa: PTH116  # half as long as Path.stat
+        return os.stat(path)  # noqa: PTH116  # half as long as Path.stat
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+
+
+def _identity(path: str) -> _Identity | None:
+    """Return which file is at a path; None if there is none."""
+    found = _stat(path)
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _identity_of(descriptor: int) -> _Identity | None:

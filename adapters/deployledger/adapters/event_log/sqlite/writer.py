@@ -71,6 +71,7 @@ class SQLiteBatchWriter(BatchWriter):
                 raise BatchConflictError(str(error)) from error
             except sqlite3.OperationalError as error:
                 self.close()
+                self._check()  # nobody waits for a file that was deleted, replaced or overwritten
                 raise DatabaseAwayError(str(error), is_sent=not is_in_use(error)) from error
 
     @contextmanager
