@@ -1,8 +1,10 @@
 """A home that is read-only or full: what only reads goes on, and what writes says which folder it is."""
 
+import asyncio
 import os
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import open_event_log
-from deployledger.domain.exceptions import EventLogError, MachineLearningServiceError
+from deployledger.domain.exceptions import EventLogError, MachineLearningServiceError, ReadModelError
+from deployledger.projections.read_models import ReadModels
+from deployledger.projections.reports import Difference, Verified
 from deployledger.service.database_checks import check_database
 from tests.domain.given import request as a_request
 from tests.faults.audit import new_command
@@ -91,6 +95,29 @@ async def test_what_writes_names_the_folder(make_unwritable: MakeUnwritable, sma
     assert str(home / "deployledger.db") in refusal.value.message
     assert f"Make {home} writable, or free space" in refusal.value.hint
     assert "DEPLOYLEDGER_HOME" in refusal.value.hint
+
+
+async def test_what_changes_read_models_is_refused(
+    make_unwritable: MakeUnwritable, small_disk: SmallDisk
+) -> None:
+    deployment_id = str(await deploy(small_disk.folder / "home", None))
+    home = make_unwritable()
+    changes: list[Callable[[ReadModels], object]] = [
+        lambda models: models.rebuild(list(models.projections)),
+        lambda models: models.refold("deployment_status", [deployment_id]),
+        lambda models: models.remove("deployment_list", 0),
+        lambda models: models.repair(
+            Verified("deployment_list", 3, 3, 1, (Difference(deployment_id, "", None, None),), 0.1)
+        ),
+        lambda models: models.prepare(),
+        lambda models: models.follow(threading.Event()),
+    ]
+    for change in changes:
+        async with service_of(home, None) as service:
+            with pytest.raises((ReadModelError, EventLogError)) as refusal:
+                await asyncio.to_thread(change, service.read_models)
+            assert str(home) in refusal.value.message
+            assert len(await service.list_deployments()) == 1  # questions are answered as before
 
 
 async def test_a_job_in_such_a_home_fails_with_its_folder(

@@ -213,6 +213,27 @@ class ReadModels:
         self._prepared.clear()
         return work()
 
+    def _stored(self, work: Callable[[], _T]) -> _T:
+        """Return what work returns that changes rows; if they are damaged or gone, after they were rebuilt.
+
+        Raises:
+            ReadModelError: if the changes would end with this process, because the database is unwritable.
+        """
+
+        def checked() -> _T:
+            self._check_is_writable()
+            return work()
+
+        return self._reliably(checked)
+
+    def _check_is_writable(self) -> None:
+        if reason := self.store.unwritable:
+            raise ReadModelError(
+                f"The read models in {self.store.described_as} cannot be written: {reason}. Nothing was "
+                "changed in them.",
+                hint="Make the folder writable, or free space on its disk, and run the command again.",
+            )
+
     # Reading ----------------------------------------------------------------------------------------
 
     def get(
@@ -445,9 +466,13 @@ class ReadModels:
         return Folding(projection, table, self.log, largest_row=self.largest_row, is_new=is_new)
 
     def prepare(self) -> None:
-        """Create what is not there yet of every read model, for users who may not create tables later."""
+        """Create what is not there yet of every read model, for users who may not create tables later.
+
+        Raises:
+            ReadModelError: if the database cannot be written.
+        """
         for projection in self.projections.values():
-            self._reliably(partial(self._prepare, projection))
+            self._stored(partial(self._prepare, projection))
 
     def _prepare(self, projection: Projection[Any]) -> None:
         """Have a table for the projection and those of its group."""
@@ -460,7 +485,8 @@ class ReadModels:
             missing += self.forget_another_log([it for it in group if it not in missing])
             while missing and end >= _BUILT_FROM:
                 try:
-                    self.rebuild([projection.name for projection in missing])
+                    names = [projection.name for projection in missing]
+                    rebuilding.rebuild(self, names, 1, lambda done, total: None)
                 except ConflictError:  # another process is at it: wait for that
                     time.sleep(_LOOK_AGAIN_SECONDS)
                 missing = self.store.prepare(group)
@@ -519,6 +545,9 @@ class ReadModels:
         Args:
             on_problem: is told of problems other than a database that is away; it is tried again after both.
             names: only these projections, and those of their groups.
+
+        Raises:
+            ReadModelError: if the database cannot be written.
         """
         wanted = {self._groups[self.projection(name).name] for name in names or self.projections}
         threads = [
@@ -531,6 +560,7 @@ class ReadModels:
             thread.start()
         for thread in threads:
             thread.join()
+        self._check_is_writable()
 
     def _follow_group(
         self,
@@ -540,8 +570,13 @@ class ReadModels:
     ) -> None:
         self.patience.try_once()  # this thread tries again by itself, and ends when it is told to
         pause = pauses(_LONGEST_PAUSE_SECONDS)
-        while not stopping.is_set():
+        is_probed = False
+        while not stopping.is_set() and not self.store.unwritable:
             try:
+                if not is_probed:  # before the lock, which cannot be had in a folder that is unwritable
+                    self.log.position()
+                    self.store.prepare(group)
+                    is_probed = True
                 with self.log.ownership(self._lock("follow", group[0])) as is_follower:
                     if is_follower:
                         self._prepare(group[0])
@@ -557,7 +592,7 @@ class ReadModels:
 
     def _follow_now(self, group: Sequence[Projection[Any]], stopping: threading.Event) -> None:
         with self.log.watch() as watch:
-            while not stopping.is_set():
+            while not stopping.is_set() and not self.store.unwritable:
                 self.catch_up(group[0])
                 watch.wait(_LOOK_AGAIN_SECONDS)
 
@@ -689,7 +724,7 @@ class ReadModels:
                 hint=f"Rebuild it whole: `deployledger projections rebuild {name}`.",
             )
         for key in keys:
-            self._reliably(partial(self._refold, projection, key))
+            self._stored(partial(self._refold, projection, key))
 
     def _refold(self, projection: Projection[Any], key: str) -> None:
         self._prepare(projection)
@@ -714,9 +749,10 @@ class ReadModels:
         Raises:
             ConfigurationError: if there is no such projection, or the number of workers is out of range.
             ConflictError: if one of them is being rebuilt or verified.
+            ReadModelError: if the database cannot be written.
         """
         wanted = [names] if isinstance(names, str) else names
-        return self._reliably(lambda: rebuilding.rebuild(self, wanted, workers, progress))
+        return self._stored(lambda: rebuilding.rebuild(self, wanted, workers, progress))
 
     def verify(
         self,
@@ -741,7 +777,11 @@ class ReadModels:
         return self._reliably(lambda: rebuilding.verify(self, wanted, sample, workers, progress))
 
     def repair(self, verified: Verified) -> None:
-        """Make the rows anew that a verification found to be different, and the counts."""
+        """Make the rows anew that a verification found to be different, and the counts.
+
+        Raises:
+            ReadModelError: if the database cannot be written.
+        """
         projection = self.projection(verified.name)
         keys = [it.key for it in verified.differences if not it.key.startswith(COUNTS)]
         if projection.is_by_stream:
@@ -749,8 +789,19 @@ class ReadModels:
         elif keys:
             self.rebuild([verified.name])
         if verified.differences and projection.counted:
-            with self.store.applying([projection]) as applying:
-                applying.table(projection).recount()
+            self._stored(partial(self._recount, projection))
+
+    def _recount(self, projection: Projection[Any]) -> None:
+        with self.store.applying([projection]) as applying:
+            applying.table(projection).recount()
+
+    def remove(self, name: str, version: int) -> None:
+        """Remove the rows of a version of a read model, and all that belongs to them.
+
+        Raises:
+            ReadModelError: if the database cannot be written.
+        """
+        self._stored(lambda: self.store.remove(name, version))
 
 
 def _parts(raws: Sequence[RawEvent]) -> Iterator[Sequence[RawEvent]]:

@@ -349,6 +349,11 @@ class ReadModelStore(Protocol):
         """The database, for messages; without credentials."""
         ...
 
+    @property
+    def unwritable(self) -> str:
+        """Why what is stored ends with this process, as in a read-only folder; empty if it does not."""
+        ...
+
     def prepare(self, projections: Iterable[Projection[Any]]) -> list[Projection[Any]]:
         """Create what the database lacks but the tables, and return the projections that have none."""
         ...

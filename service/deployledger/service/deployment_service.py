@@ -1019,12 +1019,14 @@ class DeploymentService:
 
     def _follow(self) -> None:
         """Keep the read models up to date, so that questions find little left to apply."""
-        self._models.follow(
-            self._closing,
-            on_problem=lambda error: self._models.patience.warn(
-                LOGGER, f"The read models are not kept up to date: {error}"
-            ),
-        )
+        # Where they cannot be written, which is reported, questions apply what they need in memory.
+        with contextlib.suppress(ReadModelError):
+            self._models.follow(
+                self._closing,
+                on_problem=lambda error: self._models.patience.warn(
+                    LOGGER, f"The read models are not kept up to date: {error}"
+                ),
+            )
 
     def _keep_checkpoints(self) -> None:
         """Make checkpoints as events are added."""

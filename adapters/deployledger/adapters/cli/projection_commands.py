@@ -262,7 +262,7 @@ def remove(
             )
         if (name, version) not in {(it.name, it.version) for it in models.status()}:
             raise ResourceNotFoundError("Read model", f"{name} version {version}")
-        models.store.remove(name, version)
+        models.remove(name, version)
 
     _do(session, work)
     with session.reporting():

@@ -95,6 +95,11 @@ class PostgresReadModels:
         """The database, for messages; without credentials."""
         return self._database.described_as
 
+    @property
+    def unwritable(self) -> str:
+        """An empty text: what cannot be stored here is an error."""
+        return ""
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:

@@ -113,6 +113,7 @@ class SQLiteReadModels:
         self._idle: list[tuple[tuple[int, int], sqlite3.Connection]] = []
         self._memory: sqlite3.Connection | None = None
         self._memory_lock = threading.RLock()
+        self._unwritable = ""
         self._live: dict[tuple[str, int], RowTable] = {}
         self._checked: tuple[int, int] | None = None
         """Which file was checked when it was opened."""
@@ -220,7 +221,7 @@ class SQLiteReadModels:
                         self._memory = copy
                     else:
                         copy.close()
-                self._path = None
+                self._path, self._unwritable = None, reason
                 self._live.clear()
                 LOGGER.warning(
                     "The read models in %s cannot be written: %s. Until the service is opened again, answers "
@@ -231,6 +232,11 @@ class SQLiteReadModels:
         return MissingReadModelError(
             f"The read models in {self.described_as} cannot be written: {reason}.", hint=_OTHERWISE
         )
+
+    @property
+    def unwritable(self) -> str:
+        """Why rows are in memory although they were to be in a file; an empty text if they are not."""
+        return self._unwritable
 
     @property
     def is_in_memory(self) -> bool:
