@@ -19,7 +19,7 @@ from deployledger.adapters.artifacts import LocalArtifactStore
 from deployledger.adapters.cli.disk_tables import disk_usage_tables, freed_table
 from deployledger.adapters.mlflow import MlflowModelRegistryClient
 from deployledger.adapters.oci import OciLayoutRegistry
-from deployledger.domain.exceptions import InsufficientStorageError
+from deployledger.domain.exceptions import ConfigurationError, InsufficientStorageError
 from deployledger.domain.stored import Kind, Verdict
 from deployledger.service.freeing import Freed
 from tests.adapters.files import rot
@@ -361,6 +361,97 @@ async def test_nothing_is_freed_of_what_a_damaged_listing_may_list(setting: Sett
     rot(next((setting.home / "artifacts/listings/sha256").iterdir()))
     assert kinds(await service.free_artifacts()) == []
     assert setting.stored(FILES["model.onnx"])
+
+
+async def test_a_damaged_listing_keeps_the_files_that_it_may_name_and_no_bytes_are_counted(
+    setting: Setting,
+) -> None:
+    service = setting.service()
+    await setting.deployed(service, "keeps")
+    write(setting.source, {"model.onnx": b"m" * 50_000})
+    await deleted(service, setting)
+    listings = setting.home / "artifacts/listings/sha256"
+    kept = next(path for path in listings.iterdir() if b"50000" not in path.read_bytes())
+    content = kept.read_bytes()
+    rot(kept)
+    first = await service.free_artifacts()
+    assert kinds(first) == ["image"]
+    assert "a damaged listing may name its files" in {each.reason for each in first.left}
+    kept.chmod(0o600)
+    kept.write_bytes(content)
+    second = await service.free_artifacts()
+    assert (kinds(second), second.freed_bytes > 50_000) == (["model"], True)
+    assert await undamaged(service)
+
+
+PLACES = (
+    "artifacts/blobs/sha256",
+    "artifacts/listings/sha256",
+    "artifacts/folders/sha256",
+    "images/blobs/sha256",
+)
+
+
+async def test_files_that_other_programs_put_there_stay_and_keep_nothing(setting: Setting) -> None:
+    service = setting.service()
+    await deleted(service, setting)
+    foreign = [setting.home / place / "junk" for place in PLACES]
+    for path in foreign:
+        path.write_bytes(b"precious")
+    freed = await service.free_artifacts()
+    assert kinds(freed) == ["image", "model"]
+    assert {each.reason for each in freed.left} == {"another program may use it"}
+    assert {path.read_bytes() for path in foreign} == {b"precious"}
+    assert setting.stored(FILES["model.onnx"]) == []
+
+
+@pytest.mark.parametrize(
+    "place", ["artifacts/blobs", *PLACES, "images/blobs", "images/.deployledger/damaged"]
+)
+async def test_gc_frees_nothing_behind_a_link(setting: Setting, tmp_path: Path, place: str) -> None:
+    service = setting.service()
+    await deleted(service, setting)
+    folder, elsewhere = setting.home / place, tmp_path / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    shutil.move(folder, elsewhere)
+    (elsewhere / ("0" * 64)).write_bytes(b"precious")
+    folder.symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    with pytest.raises(ConfigurationError, match="is a symbolic link to"):
+        await service.free_artifacts()
+    assert sorted(elsewhere.rglob("*")) == before
+
+
+async def test_an_image_that_two_logs_named_is_freed_by_the_second(setting: Setting, tmp_path: Path) -> None:
+    service, other = setting.service(), other_log(setting, tmp_path)
+    try:
+        await setting.deployed(other, "stays")
+        write(setting.source, {"model.onnx": b"of both"})
+        await deleted(service, setting, "ours")
+        theirs = await setting.deployed(other, "theirs")
+        assert kinds(await service.free_artifacts()) == []
+        assert setting.orchestrator.serves
+        assert await undamaged(other)
+        await other.delete_deployment(theirs.deployment_id)
+        await other.wait_for_deployment(theirs.deployment_id, timeout=10)
+        assert kinds(await other.free_artifacts()) == ["image", "model"]
+        assert setting.stored(b"of both") == []
+        assert await undamaged(other)
+    finally:
+        await other.close()
+
+
+async def test_what_cannot_be_removed_is_not_counted(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deployledger.adapters.oci import layout
+
+    service = setting.service()
+    await deleted(service, setting)
+    monkeypatch.setattr(layout, "remove", lambda path: None)
+    freed = await service.free_artifacts()
+    assert kinds(freed) == ["model"]
+    assert "it could not be removed, or was stored again" in {each.reason for each in freed.left}
 
 
 async def test_images_that_other_tools_put_into_the_layout_stay(setting: Setting) -> None:

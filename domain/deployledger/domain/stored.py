@@ -7,6 +7,9 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
+OTHER_TOOLS = "other tools"
+"""The user of files that another program may have put there, or may need."""
+
 File = tuple[int, int]
 """A file, whatever its names: the device that it is on, and its inode."""
 
@@ -50,7 +53,7 @@ class Stored:
         deployment_id: whose extracted model it is.
         revision: which revision's.
         damage: what of it is not what it should be, a sentence each; found only if everything was read.
-        users: the event logs that a model was stored for.
+        users: the event logs that a model was stored for; `OTHER_TOOLS` for files of other programs.
         marked_by: those of them that found that they did not need it, unless a deployment did that was being
             fetched then; the ids of these deployments.
         changed_at: when a damaged file was set aside (UTC).
@@ -83,10 +86,16 @@ class Stored:
 
 
 class Decision(NamedTuple):
-    """What becomes of something stored; if it is for later, which deployments (their ids) may need it."""
+    """What becomes of something stored.
+
+    Attributes:
+        waits_for: if it is for later, which deployments (their ids) may need it.
+        names: which names of an image that is left are to be removed: the log that decides gave them.
+    """
 
     verdict: Verdict
     waits_for: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 Decide = Callable[[Sequence[Stored]], Sequence[Decision]]

@@ -1,6 +1,7 @@
 """Which stored files no deployment needs any more, and freeing them."""
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,16 @@ from uuid import UUID
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import InsufficientStorageError
 from deployledger.domain.ports import OrchestratorClientInterface
-from deployledger.domain.stored import Decision, File, FreesFiles, KeepsFiles, Kind, Stored, Verdict
+from deployledger.domain.stored import (
+    OTHER_TOOLS,
+    Decision,
+    File,
+    FreesFiles,
+    KeepsFiles,
+    Kind,
+    Stored,
+    Verdict,
+)
 from deployledger.service.stored_files import Recorded, StoredFiles
 
 _UNNEEDED = "no deployment has it"
@@ -85,7 +95,7 @@ class Freed:
         kept = {
             file
             for each in self.decided
-            if each.verdict is not Verdict.FREE
+            if each.verdict is not Verdict.FREE or OTHER_TOOLS in each.files.stored.users
             for file in each.files.stored.files
         }
         return {
@@ -174,8 +184,9 @@ class Freeing:
             for deployment_id in provisioned:
                 if self._is_deleted(deployment_id):
                     await orchestrator.prune(deployment_id, None)
-        for keeper, decided in waiting:
-            await self._free_again(keeper, decided)
+            for keeper, decided in waiting:
+                await self._free_again(keeper, decided)
+            self._decided = await asyncio.to_thread(lambda: [_checked(each) for each in self._decided])
         return Freed(tuple(reversed(self._decided)), dry_run)
 
     async def _free_again(self, keeper: FreesFiles, decided: Sequence[Decided]) -> None:
@@ -201,6 +212,8 @@ class Freeing:
         self._recorded.catch_up(self._log)
         self._look(stored)
         decided = list(self._decisions(stored))
+        if any(_is_unreadable(each.files.stored) and each.verdict is not Verdict.FREE for each in decided):
+            decided = [_later(each) for each in decided]
         self._decided += decided
         return [each.decision for each in decided]
 
@@ -216,9 +229,7 @@ class Freeing:
     def _decisions(self, stored: Sequence[Stored]) -> Iterator[Decided]:
         needed = self._needed()
         is_damaged = any(
-            each.damage and (each.kind is Kind.IMAGE_INDEX or each.file_count is None)
-            for each in stored
-            if each.kind in (Kind.IMAGE_INDEX, Kind.MODEL)
+            _is_unreadable(each) or (each.kind is Kind.IMAGE_INDEX and each.damage) for each in stored
         )
         for each in stored:
             uses = self._recorded.uses(each)
@@ -232,9 +243,11 @@ class Freeing:
                     verdict, reason = self._model(each, is_known=bool(uses))
                 case Kind.IMAGE:
                     verdict, reason = self._image(each, needed, is_damaged=is_damaged)
+                case Kind.UNUSED_FILE if each.users:
+                    verdict, reason = Verdict.LEAVE, "another program may use it"
                 case Kind.UNUSED_FILE:
                     verdict, reason = Verdict.FREE, "it is part of no model or image"
-                    if is_damaged or each.users:
+                    if is_damaged:
                         verdict, reason = Verdict.LEAVE, "what it is part of cannot be read"
                 case Kind.DAMAGED_FILE:
                     verdict, reason = Verdict.FREE, "it was damaged, and has been kept long enough"
@@ -249,7 +262,8 @@ class Freeing:
                 case _:
                     verdict, reason = Verdict.KEEP, "it names the images"
             waits_for = self._awaited(each) if verdict is Verdict.LATER else ()
-            yield Decided(StoredFiles(each, uses), Decision(verdict, waits_for), reason)
+            names = self._own_names(each) if verdict is Verdict.LEAVE and not is_damaged else ()
+            yield Decided(StoredFiles(each, uses), Decision(verdict, waits_for, names), reason)
 
     def _model(self, model: Stored, *, is_known: bool) -> tuple[Verdict, str]:
         is_ours = self._user in (*model.users, *model.marked_by)
@@ -268,8 +282,6 @@ class Freeing:
     ) -> tuple[Verdict, str]:
         if is_damaged:
             return Verdict.LEAVE, "the index of images is damaged"
-        if not self._recorded.requested.issuperset(image.names):
-            return Verdict.LEAVE, "it has a name that is not in this event log"
         digests = {
             artifact.digest
             for deployment in self._recorded.deployments.values()
@@ -282,6 +294,8 @@ class Freeing:
             if revision in self._recorded.deployments[deployment_id].artifacts
         ):
             return Verdict.KEEP, "it is of a model that is needed"
+        if not self._recorded.requested.issuperset(image.names):
+            return Verdict.LEAVE, "it has a name that is not in this event log"
         models = [self._models[digest] for digest in digests if digest in self._models]
         if any(set(model.users) - {self._user} for model in models):
             return Verdict.LEAVE, "another event log uses its model"
@@ -290,6 +304,11 @@ class Freeing:
         if not digests and not image.names:
             return Verdict.LEAVE, "it is not in this event log"
         return Verdict.FREE, _NOT_KEPT if digests else _UNNEEDED
+
+    def _own_names(self, stored: Stored) -> tuple[str, ...]:
+        """Return the names that this log gave an image, if it has others: whoever gave these frees it."""
+        own = self._recorded.requested.intersection(stored.names)
+        return tuple(sorted(own)) if not own.issuperset(stored.names) else ()
 
     def _needed(self) -> dict[tuple[UUID, int], str]:
         """Return the revisions that are kept, and why."""
@@ -322,6 +341,25 @@ class Freeing:
     def _is_deleted(self, deployment_id: UUID) -> bool:
         deployment = self._recorded.deployments.get(deployment_id)
         return deployment is not None and deployment.is_deleted
+
+
+def _is_unreadable(stored: Stored) -> bool:
+    """Return whether something is a model whose listing is damaged: any stored file may be of it."""
+    return stored.kind is Kind.MODEL and bool(stored.damage) and stored.file_count is None
+
+
+def _checked(decided: Decided) -> Decided:
+    """Return what became of something: what the system did not let us remove is still there."""
+    if decided.verdict is not Verdict.FREE or not os.path.lexists(decided.files.stored.path):
+        return decided
+    return Decided(decided.files, Decision(Verdict.LEAVE), "it could not be removed, or was stored again")
+
+
+def _later(decided: Decided) -> Decided:
+    """Put off freeing a model until no listing that may name its files is damaged."""
+    if decided.files.stored.kind is not Kind.MODEL or decided.verdict is not Verdict.FREE:
+        return decided
+    return Decided(decided.files, Decision(Verdict.LATER), "a damaged listing may name its files")
 
 
 def _left(stored: Stored, recorded: Recorded) -> Decided:

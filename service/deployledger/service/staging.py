@@ -2,13 +2,17 @@
 
 import fcntl
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from deployledger.domain.exceptions import ConfigurationError
 from deployledger.service.private_files import make_folder
+
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 @contextmanager
@@ -31,10 +35,12 @@ def staging_folder(parent: Path) -> Iterator[Path]:
 def sweep(parent: Path) -> None:
     """Remove the staging folders below ``parent`` whose owners are dead, and whatever else is there.
 
-    No clock is asked, and a folder whose owner lives is never touched.
+    No clock is asked, and a folder whose owner lives is never touched. If ``parent`` is a link, only what has
+    the name of a staging folder is removed: the rest may belong to others.
     """
     try:
-        entries = list(parent.iterdir())
+        is_link = parent.is_symlink()
+        entries = [path for path in parent.iterdir() if not is_link or _NAME.fullmatch(path.name)]
     except OSError:
         return
     for path in entries:
@@ -43,6 +49,25 @@ def sweep(parent: Path) -> None:
                 _remove_unlocked(path)
             else:
                 remove(path)
+
+
+def refuse_links(root: Path, folders: Iterable[Path]) -> None:
+    """Return if no folder below ``root`` is, or is below, a symbolic link: files there may be others'.
+
+    Raises:
+        ConfigurationError: if one is.
+    """
+    for folder in folders:
+        for path in (folder, *folder.parents):
+            if path == root:
+                break
+            if path.is_symlink():
+                raise ConfigurationError(
+                    f"Nothing in {root} was freed: {path} is a symbolic link to {path.readlink()}, and the "
+                    "files there may belong to another program.",
+                    hint="Replace the link by the folder itself, then run `deployledger gc` again. "
+                    "To keep everything on another disk, set DEPLOYLEDGER_HOME.",
+                )
 
 
 def remove(path: Path) -> None:

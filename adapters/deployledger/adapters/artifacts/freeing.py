@@ -7,7 +7,7 @@ from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.publishing import sync_folder
 from deployledger.adapters.artifacts.users import Users
 from deployledger.adapters.model_files.listing import decode_listing, tree_digest
-from deployledger.adapters.model_files.reading import read_stored
+from deployledger.adapters.model_files.reading import is_named_by_digest, read_stored
 from deployledger.domain.stored import Decision, Kind, Stored, Verdict
 from deployledger.service.staging import remove
 
@@ -63,7 +63,9 @@ class Freeing:
             sync_folder(self._listings)  # a model that a power failure brings back has all of its files
         for name in names:
             remove(self._folders / name)
-        others = [self._files(listing.name) for listing in self._listings.iterdir()]
+        others = [
+            self._files(listing.name) for listing in self._listings.iterdir() if is_named_by_digest(listing)
+        ]
         if None in others:
             return  # nobody knows what the files of a damaged listing are until it is mended
         for sha256 in files.difference(*filter(None, others)):

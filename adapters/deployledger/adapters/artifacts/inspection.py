@@ -1,6 +1,6 @@
 """Lists the contents of the artifact store, and reads them to detect damage."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,9 +12,9 @@ from deployledger.adapters.artifacts.publishing import locked
 from deployledger.adapters.artifacts.refusals import describe
 from deployledger.adapters.artifacts.users import Users
 from deployledger.adapters.model_files.listing import FileEntry, decode_listing, tree_digest
-from deployledger.adapters.model_files.reading import exists, file_status, read_stored
+from deployledger.adapters.model_files.reading import exists, file_status, is_named_by_digest, read_stored
 from deployledger.adapters.model_files.sizes import allocated, files_below
-from deployledger.domain.stored import File, Kind, Stored
+from deployledger.domain.stored import OTHER_TOOLS, File, Kind, Stored
 
 
 class Inspection:
@@ -47,10 +47,20 @@ class Inspection:
     def run(self) -> list[Stored]:
         """Return the models, the files that are of none, and the files that were set aside."""
         models = list(self._models())
-        return [*models, *self._unused(), *_files(self._damaged, Kind.DAMAGED_FILE)]
+        return [
+            *models,
+            *self._unused(),
+            *_files(_entries(self._damaged), Kind.DAMAGED_FILE),
+            *_files(self._foreign(), Kind.UNUSED_FILE, users=(OTHER_TOOLS,)),
+        ]
+
+    def _foreign(self) -> Iterator[Path]:
+        """Yield what has no name that the store gives: somebody else put it there."""
+        for folder in (self._listings, self._blobs.folder, self._folders):
+            yield from (path for path in _entries(folder) if not is_named_by_digest(path))
 
     def _models(self) -> Iterator[Stored]:
-        for path in _entries(self._listings):
+        for path in filter(is_named_by_digest, _entries(self._listings)):
             digest = f"sha256:{path.name}"
             users, marked = self._users.of(digest)
             try:
@@ -120,26 +130,28 @@ class Inspection:
         return known
 
     def _unused(self) -> Iterator[Stored]:
-        for stored in _files(self._blobs.folder, Kind.UNUSED_FILE):
+        blobs = filter(is_named_by_digest, _entries(self._blobs.folder))
+        for stored in _files(blobs, Kind.UNUSED_FILE):
             name = Path(stored.path).name
             if name not in self._is_undamaged:
                 problem = f"The contents of {stored.path} do not match its digest."
                 yield stored if self._check(name) else replace(stored, damage=(problem,))
         listed = {path.name for path in _entries(self._listings)}
-        for folder in _entries(self._folders):
+        for folder in filter(is_named_by_digest, _entries(self._folders)):
             if folder.name not in listed:
                 files = files_below(folder)
                 yield Stored(Kind.UNUSED_FILE, str(folder), sum(files.values()), files=files)
 
 
-def _files(folder: Path, kind: Kind) -> Iterator[Stored]:
-    for path in _entries(folder):
+def _files(paths: Iterable[Path], kind: Kind, users: tuple[str, ...] = ()) -> Iterator[Stored]:
+    for path in paths:
         with suppress(FileNotFoundError):  # another process moved it just now
             status = path.lstat()
             yield Stored(
                 kind,
                 str(path),
                 status.st_size,
+                users=users,
                 changed_at=datetime.fromtimestamp(status.st_ctime, UTC)
                 if kind is Kind.DAMAGED_FILE
                 else None,

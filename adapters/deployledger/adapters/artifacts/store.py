@@ -26,7 +26,7 @@ from deployledger.domain.stored import Decide, Stored
 from deployledger.domain.values import Artifact
 from deployledger.service.disk_space import check_size, disk_full, is_full
 from deployledger.service.private_files import folder_mode, make_folder, open_file
-from deployledger.service.staging import staging_folder, sweep
+from deployledger.service.staging import refuse_links, staging_folder, sweep
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -152,6 +152,7 @@ class LocalArtifactStore:
         left if this one is killed.
 
         Raises:
+            ConfigurationError: a folder of the store is a symbolic link.
             ModelRegistryError: the store cannot be written (``storage_failed``).
         """
         await asyncio.to_thread(self._free, decide, user)
@@ -307,6 +308,10 @@ class LocalArtifactStore:
         if not self._blobs.folder.is_dir():
             return
         with storage_errors(self._root):
+            refuse_links(
+                self._root,
+                (self._blobs.folder, self._listings, self._folders, self._root / "users", self._damaged),
+            )
             sweep(self._staging)
             with locked(self._lock):
                 stored = self._inspection(read=False).run()

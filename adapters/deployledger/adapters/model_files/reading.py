@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def read_stored(path: Path) -> bytes:
     """Return the contents of a stored file; raises as `open_stored` does."""
     with open_stored(path) as file:
         return file.readall()
+
+
+def is_named_by_digest(path: Path) -> bool:
+    """Return whether a file has the kind of name that we give to files and listings: a sha256."""
+    return re.fullmatch(r"[0-9a-f]{64}", path.name) is not None
 
 
 def has_sha256(path: Path, sha256: str) -> bool:

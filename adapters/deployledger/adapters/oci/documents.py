@@ -69,9 +69,13 @@ class Index(Document):
         entry = manifest.model_copy(update={"annotations": {REF_NAME: name}})
         return self.model_copy(update={"manifests": [*others, entry]})
 
-    def without(self, images: Collection[str]) -> "Index":
-        """Return this index without the names of some images, given by their digests."""
-        left = [entry for entry in self.manifests if entry.digest not in images]
+    def without(self, images: Collection[str], names: Collection[str]) -> "Index":
+        """Return this index without some images, given by their digests, and without some names of others."""
+        left = [
+            entry
+            for entry in self.manifests
+            if entry.digest not in images and (entry.annotations or {}).get(REF_NAME) not in names
+        ]
         return self.model_copy(update={"manifests": left})
 
 

@@ -2,12 +2,19 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployledger.adapters.model_files.reading import exists, file_status, open_stored, read_stored
+from deployledger.adapters.model_files.reading import (
+    exists,
+    file_status,
+    is_named_by_digest,
+    open_stored,
+    read_stored,
+)
 from deployledger.adapters.model_files.sizes import allocated, files_below
 from deployledger.adapters.oci.documents import (
     MANIFEST,
@@ -21,10 +28,7 @@ from deployledger.adapters.oci.documents import (
 from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.stored import File, Kind, Stored
-
-OTHER_TOOLS = "other tools"
-"""The user of blobs that may be parts of an image that is not a model's."""
+from deployledger.domain.stored import OTHER_TOOLS, File, Kind, Stored
 
 
 class Inspection:
@@ -52,7 +56,10 @@ class Inspection:
             if error.reason is not FailureReason.ARTIFACT_DAMAGED:
                 raise
             damage = (error.message,)
-        found = [*_file(path, Kind.IMAGE_INDEX, damage=damage), *self._images(index)]
+        images = list(self._images(index))
+        if self._has_other_images:  # which may share their layers
+            images = [replace(image, users=(OTHER_TOOLS,)) for image in images]
+        found = [*_file(path, Kind.IMAGE_INDEX, damage=damage), *images]
         unused = [path for path in self._layout.blobs() if _digest(path) not in self._is_undamaged]
         found += [stored for path in unused for stored in self._unused(path)]
         return [*found, *(it for path in self._layout.damaged() for it in _file(path, Kind.DAMAGED_FILE))]
@@ -137,7 +144,8 @@ class Inspection:
     def _unused(self, path: Path) -> Iterator[Stored]:
         problem = f"The contents of {path} do not match its digest."
         is_damaged = self._read and not self._layout.is_undamaged(_digest(path))
-        users = (OTHER_TOOLS,) if self._has_other_images else ()
+        is_foreign = self._has_other_images or not is_named_by_digest(path)
+        users = (OTHER_TOOLS,) if is_foreign else ()
         yield from _file(path, Kind.UNUSED_FILE, damage=(problem,) if is_damaged else (), users=users)
 
 

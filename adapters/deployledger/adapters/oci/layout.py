@@ -20,7 +20,7 @@ from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.logs import logger
 from deployledger.domain.reasons import FailureReason
 from deployledger.service.private_files import make_folder, make_read_only, open_file
-from deployledger.service.staging import remove, staging_folder, sweep
+from deployledger.service.staging import refuse_links, remove, staging_folder, sweep
 
 LOGGER = logger("artifacts")
 
@@ -84,19 +84,21 @@ class OciLayout:
             self._write("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
             self._write("index.json", index.tagged(name, manifest).encode())
 
-    def free(self, choose: Callable[[], tuple[Collection[str], Collection[Path]]]) -> None:
-        """Remove images, and other files of the layout; nothing is added meanwhile.
+    def free(self, choose: Callable[[], tuple[Collection[str], Collection[str], Collection[Path]]]) -> None:
+        """Remove images, names of others, and other files of the layout; nothing is added meanwhile.
 
         Args:
-            choose: returns the digests of the images' manifests, and the files.
+            choose: returns the digests of the images' manifests, the names, and the files.
 
         Raises:
+            ConfigurationError: a folder of the layout is a symbolic link.
             ExternalServiceError: the layout cannot be read or written.
         """
         with storage_errors(self.root), self._lock():
-            images, files = choose()
-            if images:
-                self._write("index.json", self.index().without(images).encode())
+            refuse_links(self.root, (self._blobs, self._damaged))
+            images, names, files = choose()
+            if images or names:
+                self._write("index.json", self.index().without(images, names).encode())
             for digest in images:  # what only a manifest leads to is removed after it, by ``files``
                 remove(self.blob(digest))
             _sync(self._blobs)

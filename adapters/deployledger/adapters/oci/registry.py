@@ -92,14 +92,15 @@ class OciLayoutRegistry:
             return
         self._layout.prepare()
 
-        def choose() -> tuple[set[str], list[Path]]:
+        def choose() -> tuple[set[str], set[str], list[Path]]:
             inspection = Inspection(self._layout, read=False)
             stored = inspection.run()
-            decided = zip(stored, decide(stored), strict=True)
+            decided = list(zip(stored, decide(stored), strict=True))
+            names = {name for _, decision in decided for name in decision.names}
             freed = [each for each, decision in decided if decision.verdict is Verdict.FREE]
             images = {each.digest for each in freed if each.kind is Kind.IMAGE}
             files = [Path(each.path) for each in freed if each.kind is not Kind.IMAGE]
-            return images, [*inspection.parts_of(images), *files]
+            return images, names, [*inspection.parts_of(images), *files]
 
         self._layout.free(choose)
 
