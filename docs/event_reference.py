@@ -16,20 +16,20 @@ from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.lifecycle import LIFECYCLE
 from deployledger.domain.lifecycle_chart import table
 
-_HEAD = """# Every event
+_HEAD = """# Event reference
 
-This page is generated from the classes in `deployledger.domain`; a check keeps it true. It has what a
-[projection](projections.md) or another reader of the log finds in each event. Readers always see the newest
-version of an event; [How to change an event](events.md) describes how versions are made.
+This page is generated from the classes in `deployledger.domain`; a check keeps it current. It describes what
+[projections](projections.md) and other readers of the log find in each event. Readers always see the newest
+version of an event; [How to change an event](events.md) describes how to add versions.
 
-A stored event has its fields as JSON: ids as text, times as ISO 8601 in UTC, absent values as `null`, and
+The fields of an event are stored as JSON: ids as text, times as ISO 8601 in UTC, absent values as `null`, and
 `class_version` from version 2 on. The topic, the stream, the position and `recorded_at`, the time at which
-the log stored the event, are columns beside it. `deployledger log tail --output json` prints all of them.
+the log stored the event, are separate columns. `deployledger log tail --output json` prints all of them.
 
 | topic | what happened |
 |---|---|
 """
-_PLAIN = {UUID: "UUID", datetime: "time", str: "text", int: "integer", bool: "truth value"}
+_PLAIN = {UUID: "UUID", datetime: "time", str: "text", int: "integer", bool: "boolean"}
 
 
 def markdown() -> str:
@@ -131,7 +131,7 @@ def _meaning(model: type[BaseModel], field: str) -> str:
         attributes = _attributes(base)
         if field in attributes:
             return attributes[field]
-    raise LookupError(f"The docstring of {model.__name__} does not have the meaning of {field}.")
+    raise LookupError(f"The docstring of {model.__name__} does not describe {field}.")
 
 
 def _attributes(model: type) -> dict[str, str]:

@@ -16,7 +16,7 @@ from deployledger.domain.times import CLOCK_CORRECTED, CLOCK_STREAM
 
 
 class ClockCorrected(Event):
-    """The clock was wrong: the times recorded from a position on, up to this event, are not to be believed.
+    """The clock was wrong: the times recorded from a position up to this event are unreliable.
 
     This event itself is recorded by the clock as it is then. A correction that a later one covers no longer
     counts: the clock was wrong when it was made.

@@ -35,7 +35,7 @@ class RawEvent(NamedTuple):
     Attributes:
         position: its place in the order of the whole log.
         stream_id: the id of its stream, as text.
-        stream_version: its place in that stream, counted from 1.
+        stream_version: its version in that stream, counted from 1.
         topic: which event it is.
         state: its fields, as JSON.
     """
@@ -83,7 +83,7 @@ class EventRecord(NamedTuple):
     Attributes:
         position: its place in the order of the whole log.
         stream_id: the id of its stream, 16 bytes.
-        stream_version: its place in that stream, counted from 1.
+        stream_version: its version in that stream, counted from 1.
         topic: which event it is.
         state: its fields, as JSON.
         event_id: unique to the event, 16 bytes.
@@ -145,7 +145,7 @@ class RawRecord(NamedTuple):
         recorded_at: when the log stored it (UTC).
         event_id: unique to the event.
         actor: who caused it.
-        correlation_id: shared by everything that one command set off.
+        correlation_id: shared by everything that one command caused.
         causation_id: the event that caused it, if one did.
     """
 

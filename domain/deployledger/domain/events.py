@@ -34,7 +34,7 @@ class CommandContext:
         actor: who gave the command.
         at: when, as an aware datetime in UTC.
         new_id: makes the ids of events.
-        correlation_id: shared by everything that one command set off.
+        correlation_id: shared by everything that one command caused.
         causation_id: the event that caused this command, if one did.
     """
 
@@ -50,11 +50,11 @@ class Event(BaseModel):
 
     Attributes:
         originator_id: the stream (the aggregate) that the event belongs to.
-        originator_version: its place in that stream, counted from 1.
+        originator_version: its version in that stream, counted from 1.
         timestamp: when it happened, in UTC.
         event_id: unique to this event.
         actor: who caused it.
-        correlation_id: shared by everything that one command set off.
+        correlation_id: shared by everything that one command caused.
         causation_id: the event that caused it, if one did.
     """
 
@@ -97,7 +97,7 @@ class DeploymentEvent(Event):
     """Base of a deployment's events.
 
     Attributes:
-        revision: the revision that it is about, counted from 1.
+        revision: the revision concerned, counted from 1.
     """
 
     trigger: ClassVar[Trigger]
@@ -117,14 +117,14 @@ class DeploymentEvent(Event):
 
 
 class _Specified(DeploymentEvent):
-    """What a revision was asked to be.
+    """The specification of a revision.
 
     Attributes:
-        name: the deployment's name from now on.
+        name: the deployment's name from then on.
         model_uri: what to deploy, without credentials.
-        target: where and how it is to run.
-        resources: what each replica asks for.
-        tags: anything JSON can hold.
+        target: where and how to run it.
+        resources: the resources of each replica.
+        tags: any JSON values.
     """
 
     name: str
@@ -135,7 +135,7 @@ class _Specified(DeploymentEvent):
 
 
 class Requested(_Specified):
-    """A new deployment was asked for, of an orchestrator that from now on looks after it.
+    """A new deployment was requested from an orchestrator, which manages it from then on.
 
     Attributes:
         orchestrator: the name of the orchestrator.
@@ -160,8 +160,8 @@ class ArtifactsFetched(DeploymentEvent):
     """The model's files are in the artifact store, under their digest.
 
     Attributes:
-        artifact: the files, and the pinned URI that they came from.
-        simulated: whether there was no client for the step, so that it was only simulated.
+        artifact: the files, and the pinned URI of their source.
+        simulated: whether the step was only simulated, because it had no client.
     """
 
     TOPIC: ClassVar[str] = "deployment.artifacts_fetched"
@@ -177,7 +177,7 @@ class Packaged(DeploymentEvent):
 
     Attributes:
         image: the image.
-        simulated: whether there was no client for the step, so that it was only simulated.
+        simulated: whether the step was only simulated, because it had no client.
     """
 
     TOPIC: ClassVar[str] = "deployment.packaged"
@@ -192,8 +192,8 @@ class Provisioned(DeploymentEvent):
     """The revision is ready and serves; or, for a batch job, the job was started.
 
     Attributes:
-        endpoint_url: where the revision answers; none of a batch job.
-        simulated: whether there was no client for the step, so that it was only simulated.
+        endpoint_url: where the revision serves; null for a batch job.
+        simulated: whether the step was only simulated, because it had no client.
     """
 
     TOPIC: ClassVar[str] = "deployment.provisioned"
@@ -210,7 +210,7 @@ class Completed(DeploymentEvent):
     Attributes:
         output_uri: where the predictions are.
         rows: how many rows were scored.
-        simulated: whether there was no client for the step, so that it was only simulated.
+        simulated: whether the step was only simulated, because it had no client.
     """
 
     TOPIC: ClassVar[str] = "deployment.completed"
@@ -237,10 +237,10 @@ class Failed(DeploymentEvent):
 
 
 class UpdateRequested(_Specified):
-    """A new revision was asked for.
+    """A new revision was requested.
 
     Attributes:
-        rollback_to: the earlier revision that it repeats, from the same bytes; none of an update.
+        rollback_to: the earlier revision that it repeats, from the same bytes; null for an update.
     """
 
     TOPIC: ClassVar[str] = "deployment.update_requested"
@@ -251,10 +251,10 @@ class UpdateRequested(_Specified):
 
 
 class RetryRequested(DeploymentEvent):
-    """The same revision is to be tried again.
+    """A retry of the same revision was requested.
 
     Attributes:
-        attempt: how often the revision's job is started with this, counted from 1.
+        attempt: the number of this attempt at the revision, counted from 1.
     """
 
     TOPIC: ClassVar[str] = "deployment.retry_requested"
@@ -265,7 +265,7 @@ class RetryRequested(DeploymentEvent):
 
 
 class Cancelled(DeploymentEvent):
-    """The job was called off; if an earlier revision serves, it goes on serving."""
+    """The job was cancelled; an earlier revision that serves keeps serving."""
 
     TOPIC: ClassVar[str] = "deployment.cancelled"
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
@@ -277,7 +277,7 @@ class Cancelled(DeploymentEvent):
 
 
 class DeletionRequested(DeploymentEvent):
-    """The deployment is to be stopped and deleted."""
+    """Deletion of the deployment was requested."""
 
     TOPIC: ClassVar[str] = "deployment.deletion_requested"
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
@@ -285,7 +285,7 @@ class DeletionRequested(DeploymentEvent):
 
 
 class DeletionFailed(DeploymentEvent):
-    """The deployment could not be deleted; deleting can be asked for again.
+    """The deployment could not be deleted; deletion can be requested again.
 
     Attributes:
         failure: why, and what to do.
@@ -299,10 +299,10 @@ class DeletionFailed(DeploymentEvent):
 
 
 class Deleted(DeploymentEvent):
-    """Nothing of the deployment runs any more, and its name is free.
+    """The deployment has stopped completely, and its name is free.
 
     Attributes:
-        simulated: whether there was no client for the step, so that it was only simulated.
+        simulated: whether the step was only simulated, because it had no client.
     """
 
     TOPIC: ClassVar[str] = "deployment.deleted"

@@ -21,7 +21,7 @@ class NameEvent(Event):
 
     Attributes:
         name: the name.
-        deployment_id: the deployment that takes it, or no longer has it.
+        deployment_id: the deployment that reserves or releases it.
     """
 
     name: str
@@ -45,7 +45,7 @@ class NameReserved(NameEvent):
 
 
 class NameReleased(NameEvent):
-    """The deployment that held the name no longer does."""
+    """The deployment released the name."""
 
     TOPIC: ClassVar[str] = "deployment_name.released"
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)

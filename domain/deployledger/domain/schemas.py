@@ -130,7 +130,7 @@ class DeploymentTargetConfig(Schema):
 
 
 class ResourceConfig(Schema):
-    """What a replica asks for, as Kubernetes quantities (``500m``, ``2``, ``1.5Gi``).
+    """The resources that a replica requests, as Kubernetes quantities (``500m``, ``2``, ``1.5Gi``).
 
     Attributes:
         cpu_request: CPU.
@@ -149,8 +149,8 @@ class DeploymentRequest(Schema):
     Attributes:
         model_uri: what to deploy: a path, ``file://``, ``models:/``, ``runs:/`` or ``mlflow_runs:/`` URI.
         deployment_name: unique among the deployments that are not deleted.
-        deployment_target_config: where and how it is to run.
-        resource_allocation: what each replica asks for.
+        deployment_target_config: where and how to run it.
+        resource_allocation: the resources of each replica.
         version_strategy: under a name in use, ``new`` is an error and ``update_existing`` an update.
         tags: anything JSON can hold; recorded, and shown with the status.
     """
@@ -313,7 +313,7 @@ class DeploymentHistoryEntry(BaseModel):
         actor: who caused it.
         revision: the revision that it is about.
         event_id: unique to the event.
-        correlation_id: shared by everything that one command set off.
+        correlation_id: shared by everything that one command caused.
         causation_id: the event that caused it, if one did.
         data: what else the event says, as JSON values.
         position: its place in the order of the whole log.
