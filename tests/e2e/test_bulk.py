@@ -264,7 +264,7 @@ def test_interrupted_and_repeated_it_retries_each_once(
     interrupt_after(2, KeyboardInterrupt(), monkeypatch, log)
     done = cli.run(*FAILED, "--yes")
     assert done.exit_code == 130
-    assert "Interrupted: the command was given to 2 deployments." in done.stderr
+    assert "Interrupted after 2 deployments." in done.stderr
     assert cli.run(*FAILED, "--yes").exit_code == 0
     assert retries(log) == {"iris": 1, "rose": 1, "zinnia": 1}
 

@@ -176,7 +176,7 @@ def test_no_difference_is_said(cli: CommandLine) -> None:
         (["list", "--as-of", "soon"], 2, "12:00Z, or a position of the event log, as in 1234."),
         (["list", "--as-of", "r2"], 2, "There is no revision 2 of all deployments"),
         (["status", "nobody", "--as-of", "1"], 3, "'nobody' was not found"),
-        (["status", "iris", "--as-of", "1", "--watch"], 2, "what was does not change"),
+        (["status", "iris", "--as-of", "1", "--watch"], 2, "the past does not change"),
         (["diff", "rose"], 2, "no revision before revision 1"),
         (["diff", "iris", "--from", "r9"], 3, "no revision 9"),
         (["diff", "iris", "--to", "2026-03-03"], 2, "has no time zone"),

@@ -74,7 +74,7 @@ def test_the_log_is_asked_for_a_time_an_actor_or_a_name(cli: InProcess) -> None:
 
 REFUSED = [
     (["list", "--since", "1h", "--until", "2h"], "is not before --until", "Give --since the earlier time"),
-    (["list", "--since", "2100-01-01T00:00Z"], "is in the future", "Give --since a time that has passed."),
+    (["list", "--since", "2100-01-01T00:00Z"], "is in the future", "Use a time in the past for --since."),
     (["log", "tail", "--since", "2026-03-01"], "has no time zone", "If it is in UTC, give it as"),
     (["log", "tail", "--until", "soon"], "'soon' is not a time.", "Give a time with its zone"),
     (["log", "tail", "--since", "1h", "--from", "2"], "both say where to begin", "Give one of them."),

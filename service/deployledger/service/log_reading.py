@@ -76,8 +76,8 @@ class LogQuery:
         if self.since is not None and self.until is not None and self.since >= self.until:
             raise ConfigurationError(
                 f"since={self.since.isoformat()} is not before until={self.until.isoformat()}: "
-                "nothing is in between.",
-                hint="Give since the earlier time.",
+                "the range is empty.",
+                hint="Make since the earlier time.",
             )
 
     def wants(self, logged: LoggedEvent) -> bool:

@@ -26,7 +26,7 @@ from deployledger.adapters.cli import (
 from deployledger.adapters.cli.help import Commands
 from deployledger.adapters.cli.session import ExitCode, OpenService, Output, Session, session_for, use
 
-_SUMMARY = "Deploy machine-learning models, and keep a history of every change that can be proven."
+_SUMMARY = "Deploy machine-learning models, and keep a provable history of every change."
 _START = """\
 Deploy:  deployledger deploy model.onnx --name my-model
 Look:    deployledger status my-model
@@ -198,7 +198,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None] | Commands, ...]] = {
         completion.completion,
     ),
 }
-"""The commands by what they are for, in the order in which help has them."""
+"""The commands, grouped by purpose, in the order in which help lists them."""
 
 audit_commands.audit.command()(evidence_commands.export)
 audit_commands.audit.command()(evidence_commands.verify_evidence)

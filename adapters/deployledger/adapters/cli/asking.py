@@ -22,7 +22,7 @@ _SECONDS = 2.0
 _LARGEST_ANSWER = 100_000
 _LARGEST_BODY = 1_000
 _MOST_NUMBERS = 64
-"""How many numbers a command may have; the input of a model that takes more is described, not written."""
+"""The most numbers in an example input; a larger input is described instead of written out."""
 _ZEROS: dict[str, Any] = {"BOOL": False, "BYTES": "", "FP16": 0.0, "BF16": 0.0, "FP32": 0.0, "FP64": 0.0}
 _MLFLOW_ZEROS: dict[str, Any] = {
     "boolean": False,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from deployledger.domain.schemas import DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before many deployments change.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")]
 
 Command = Literal["retry", "cancel", "delete"]
 
@@ -253,7 +253,9 @@ class Bulk:
         except TimeoutError:
             for item in self._with(Outcome.ACCEPTED):
                 item.end(Outcome.FAILED)
-                item.message = f"still in progress after {self.timeout:g} seconds; it continues in background"
+                item.message = (
+                    f"still in progress after {self.timeout:g} seconds; it continues in the background"
+                )
                 resume_in_background(item.deployment.deployment_id)
                 self._print(item)
 
@@ -291,7 +293,7 @@ class Bulk:
         if session.is_json or not has_terminal:
             session.fail(
                 f"Nothing was {_PAST[self.command]}: there is no terminal to ask whether to {what}.",
-                f"Add --yes to {self.command} without being asked, or --dry-run to see the plan alone.",
+                f"Add --yes to {self.command} without being asked, or --dry-run to see only the plan.",
                 ExitCode.USAGE,
                 "confirmation_required",
             )
@@ -407,8 +409,8 @@ class Bulk:
         given = [it for it in self._items if it.outcome in (Outcome.ACCEPTED, Outcome.DONE, Outcome.FAILED)]
         if given:
             self.session.stderr.print(
-                f"Interrupted: the command was given to {_deployments(len(given))}. `deployledger list` "
-                "resumes what was in progress; run the same command again for the others.",
+                f"Interrupted after {_deployments(len(given))}. `deployledger list` resumes what was in "
+                "progress; run the same command again for the others.",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -613,11 +613,11 @@ def _tags(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(
-                "A tag is KEY=VALUE, and one of those given has no KEY or no '='.", option="--tag"
-            )
+            raise UsageError("A tag is KEY=VALUE, but one has no KEY or no '='.", option="--tag")
         if tags.setdefault(key, value) != value:
-            raise UsageError(f"The tag {key!r} was given with two values: a tag has one.", option="--tag")
+            raise UsageError(
+                f"The tag {key!r} was given with two values; a tag has only one.", option="--tag"
+            )
     return tags
 
 

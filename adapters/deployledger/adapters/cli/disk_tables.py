@@ -36,7 +36,7 @@ def disk_usage_tables(usage: "DiskUsage") -> Group:
         parts.append(deployments)
     parts.append(Text.assemble(f"{size(usage.free_bytes)} free in ", shown(usage.home), "."))
     parts.append(
-        Text.assemble(f"The events take {size(usage.database_bytes)} in ", shown(usage.database), ".")
+        Text.assemble(f"The event log uses {size(usage.database_bytes)} in ", shown(usage.database), ".")
     )
     if usage.freeable_bytes:
         parts.append(Text(f"`deployledger gc` frees {size(usage.freeable_bytes)}."))

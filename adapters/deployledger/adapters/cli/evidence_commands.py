@@ -191,7 +191,7 @@ def verify_evidence(
     ] = None,
     most_bytes: Annotated[
         int,
-        typer.Option(min=1, metavar="BYTES", help="The most bytes that the evidence may have when unpacked."),
+        typer.Option(min=1, metavar="BYTES", help="The largest unpacked size of the evidence, in bytes."),
     ] = 1 << 30,
     output: OutputOption = Output.TABLE,
 ) -> None:

@@ -47,8 +47,8 @@ SinceFilter = Annotated[
         "--since",
         "--updated-after",
         metavar="TIME",
-        help="Only those whose last change (or failure) was then or later: an age, as in 12h or 2h30m, or a "
-        "time with its zone, as in 2026-03-01T12:00Z.",
+        help="Only those that last changed (or failed) at or after this time: an age, as in 12h or 2h30m, "
+        "or a time with its zone, as in 2026-03-01T12:00Z.",
         show_default=False,
     ),
 ]
@@ -58,16 +58,17 @@ UntilFilter = Annotated[
         "--until",
         "--updated-before",
         metavar="TIME",
-        help="Only those whose last change was earlier.",
+        help="Only those that last changed before this time.",
         show_default=False,
     ),
 ]
 CreatedAfterFilter = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Only those requested then or later.", show_default=False),
+    typer.Option(metavar="TIME", help="Only those requested at or after this time.", show_default=False),
 ]
 CreatedBeforeFilter = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Only those requested earlier.", show_default=False)
+    str | None,
+    typer.Option(metavar="TIME", help="Only those requested before this time.", show_default=False),
 ]
 
 _AGE = re.compile(r"(?:[0-9]+[wdhms])+")
@@ -125,12 +126,12 @@ def check_range(begin: tuple[str, datetime | None], end: tuple[str, datetime | N
     if since is not None and since > now + TOLERANCE:
         raise UsageError(
             f"{describe(since)} is in the future: it is {describe(now)} now.",
-            hint=f"Give {first} a time that has passed.",
+            hint=f"Use a time in the past for {first}.",
             option=first,
         )
     if since is not None and until is not None and since >= until:
         raise UsageError(
-            f"{first} ({describe(since)}) is not before {second} ({describe(until)}): nothing is in between.",
+            f"{first} ({describe(since)}) is not before {second} ({describe(until)}): the range is empty.",
             hint=f"Give {first} the earlier time; of two ages, that is the larger one.",
         )
 
@@ -155,10 +156,12 @@ def tags(wanted: "Sequence[str] | None") -> dict[str, str | None]:
     for pair in wanted or []:
         key, equals, value = pair.partition("=")
         if not key:
-            raise UsageError("A tag is KEY or KEY=VALUE, and one of those given has no KEY.", option="--tag")
+            raise UsageError("A tag is KEY or KEY=VALUE, but one has no KEY.", option="--tag")
         before = found.get(key)
         if equals and before not in (None, value):
-            raise UsageError(f"The tag {key!r} was given with two values: a tag has one.", option="--tag")
+            raise UsageError(
+                f"The tag {key!r} was given with two values; a tag has only one.", option="--tag"
+            )
         found[key] = value if equals else before
     return found
 

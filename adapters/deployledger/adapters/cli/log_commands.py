@@ -119,8 +119,8 @@ def tail(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Start with events recorded then or later: an age, as in 12h or 2h30m, or a time with its "
-            "zone, as in 2026-03-01T12:00Z.",
+            help="Start with events recorded at or after this time: an age, as in 12h or 2h30m, or a time "
+            "with its zone, as in 2026-03-01T12:00Z.",
             show_default=False,
         ),
     ] = None,
@@ -128,7 +128,7 @@ def tail(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Stop before events recorded then; with --follow it may be in the future.",
+            help="Stop before events recorded at or after this time; with --follow, it may be in the future.",
             show_default=False,
         ),
     ] = None,

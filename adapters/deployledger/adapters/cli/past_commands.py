@@ -105,7 +105,7 @@ def diff(
             "--to",
             metavar="WHEN",
             autocompletion=completion.revisions,
-            help="The second point in time, likewise.",
+            help="The second point in time, in the same formats.",
             show_default="now",
         ),
     ] = None,

@@ -69,7 +69,7 @@ def status(
     as_of = when(as_of, "--as-of")
     if as_of is not None and watch:
         raise UsageError(
-            "--watch and --as-of contradict each other: what was does not change.", hint="Give one of them."
+            "--watch and --as-of contradict each other: the past does not change.", hint="Give one of them."
         )
 
     async def question(service: "DeploymentService") -> None:
