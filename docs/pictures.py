@@ -154,7 +154,7 @@ class _Story:
         past = [*apply_all(records, lambda raw: self._events[raw.position - 1], largest_row=_ROW_BYTES)]
         status = past_status(past, len(past))
         if status is None:
-            raise ValueError(f"The events of {self._name} are in no order that there can be.")
+            raise ValueError(f"The events of {self._name} are in an impossible order.")
         clock = Clock(_NOW - timedelta(seconds=seconds), UTC)
         return Overview(status, entries(past), clock, seen)
 

@@ -92,8 +92,8 @@ class ThreadOrchestrator:
         """
         if target.replicas > 1:
             raise ConfigurationError(
-                f"{deployment_name!r} asks for {target.replicas} replicas, and threads have one.",
-                hint="Leave replicas out.",
+                f"{deployment_name!r} requests {target.replicas} replicas, but a thread serves only one.",
+                hint="Omit replicas.",
             )
 
     async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
@@ -143,7 +143,7 @@ class ThreadOrchestrator:
         Raises:
             DeploymentError: always.
         """
-        raise DeploymentError(str(deployment_id), "Threads run no batch jobs.")
+        raise DeploymentError(str(deployment_id), "Threads cannot run batch jobs.")
 
     async def provisioned(self) -> dict[UUID, set[int]]:
         """Return which revisions run."""

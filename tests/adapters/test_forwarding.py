@@ -261,7 +261,7 @@ class TestLostRequests:
         async with gateway(*[loses()] * replicas) as (client, fleet):
             status, body = await client.ask(b"poison")
             assert status == 502
-            assert "Every server that took this request ended" in error_of(body)
+            assert "Every server that accepted this request exited" in error_of(body)
             assert sum(server.taken for server in fleet.ready) == max(2, replicas)
 
     async def test_a_request_that_is_too_large_to_keep_is_refused(

@@ -273,7 +273,7 @@ def test_a_list_with_nothing_in_it_says_so(several: CommandLine, tmp_path: Path)
             "has no time zone. If it is in UTC, give it as 2026-03-01T00:00Z.",
         ),
         (["--updated-before", "9999999999999d"], "is not a time"),
-        (["--created-after", "1h", "--created-before", "2h"], "nothing is in between"),
+        (["--created-after", "1h", "--created-before", "2h"], "the range is empty"),
         (["--cursor", "zzz"], "'zzz' is no cursor"),
         (["--cursor", "zzz", "--offset", "1"], "contradict each other"),
     ],
@@ -336,7 +336,7 @@ def test_without_what_it_depends_on_it_says_so() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: deployledger is installed without the package 'typer'")
+    assert done.stderr.startswith("Error: the package 'typer' is missing from this installation")
 
 
 def test_a_misspelt_path_makes_no_folders(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_log_that_was_opened_before_a_fork_is_refused(log: DatabaseEventLog) -
     answers = context.Queue()
     child = context.Process(target=_append_in_a_fork, args=(log, answers))
     child.start()
-    assert "before this process was forked off" in answers.get(timeout=60)
+    assert "before this process was forked" in answers.get(timeout=60)
     child.join(60)
     log.append(a_command())
     assert log.position() == 2

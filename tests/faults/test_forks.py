@@ -93,7 +93,7 @@ def test_what_was_opened_before_a_fork_is_refused_at_once(busy_log: DatabaseEven
             lambda: models.rebuild("deployment_list"),
             models.status,
         ):
-            assert "opened before this process was forked off" in in_a_fork(use)
+            assert "opened before this process was forked" in in_a_fork(use)
         assert in_a_fork(busy_log.close) == "None"
         assert in_a_fork(follower.close) == "None"
         waiting.join()
@@ -109,7 +109,7 @@ def test_a_fork_that_opens_the_log_itself_does_not_wait(busy_log: DatabaseEventL
     for _ in range(3):
         answer = in_a_fork(open_and_append)
         if busy_log.url.startswith("sqlite:"):
-            assert "was open when this process was forked off" in answer
+            assert "was open when this process was forked" in answer
             assert "'spawn' or 'forkserver'" in answer
         else:
             assert answer == "None"
@@ -158,7 +158,7 @@ async def test_a_service_that_was_opened_before_a_fork_is_refused_at_once(databa
 
     began = time.monotonic()
     answer = await asyncio.to_thread(in_a_fork, use)
-    assert answer.count("The service was opened before this process was forked off.") == 5
+    assert answer.count("The service was opened before this process was forked.") == 5
     assert time.monotonic() - began < LONGEST_SECONDS
     status = await service.wait_for_deployment(accepted.deployment_id, timeout=LONGEST_SECONDS)
     assert status.status == "active"

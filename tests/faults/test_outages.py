@@ -177,7 +177,7 @@ def test_whether_a_command_on_a_frozen_server_is_stored_is_not_known(
     command = new_command(1)
     with pytest.raises(EventLogError, match="Whether the command took effect is not known") as unknown:
         log.append(command)
-    assert "look whether the command took effect" in unknown.value.hint
+    assert "check whether the command took effect" in unknown.value.hint
     proxy.flow()
     log.append(new_command(1))
     assert_whole(rows(empty_postgres_url), [])

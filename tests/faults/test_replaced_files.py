@@ -215,7 +215,7 @@ def test_an_export_never_replaces_the_files_of_its_log(ending: str, tmp_path: Pa
     path = tmp_path / "log.db"
     log = opened(path)
     append(log, "a")
-    with pytest.raises(ConfigurationError, match="belongs to the database that is exported"):
+    with pytest.raises(ConfigurationError, match="is part of the database being exported"):
         log.export_to(beside(path, ending), replace=True)
     log.close()
     assert names(path) == ["a"]

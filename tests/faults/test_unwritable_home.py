@@ -164,7 +164,7 @@ def test_a_file_that_is_written_meanwhile_is_not_read_on(
         small_disk.resize(8)
         with closing(sqlite3.connect(path)) as another:  # as another process does
             another.execute("CREATE TABLE something (a)")
-        with pytest.raises(EventLogError, match="has been written since"):
+        with pytest.raises(EventLogError, match="has been written to since"):
             reader.position()
     with closing(open_event_log(f"sqlite:///{path}")) as log:
         log.append(new_command(1))

@@ -71,12 +71,12 @@ def test_two_projections_of_one_name_are_both_named(
 
 
 def test_folds_of_one_code_with_other_values_are_two(application: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="Two projections are called 'by'"):
+    with pytest.raises(ConfigurationError, match="Two different projections are called 'by'"):
         names(application["BY_TWO"], application["BY_THREE"])
     assert names(application["BY_TWO"], application["BY_TWO"]).count("by") == 1
 
 
 def test_a_change_of_the_columns_makes_another_one(application: dict[str, Any]) -> None:
     counted = application["COUNTED"]
-    with pytest.raises(ConfigurationError, match="Two projections are called 'counted'"):
+    with pytest.raises(ConfigurationError, match="Two different projections are called 'counted'"):
         names(counted, replace(counted, columns=("events",)))

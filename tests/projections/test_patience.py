@@ -150,7 +150,7 @@ def test_an_outage_is_reported_once_a_minute_and_when_it_is_over(
     patience.back("postgresql://db")
     patience.back("postgresql://db")
     assert [record.getMessage() for record in caplog.records] == [
-        "The database postgresql://db is unavailable: connection refused. Commands and questions wait "
+        "The database postgresql://db is unavailable: connection refused. Commands and queries wait "
         "up to 10 s for it; background work continues once it is available.",
         "The database postgresql://db is still unavailable after 60 s and 1386 attempts: connection refused.",
         "The database postgresql://db is available again after 65 s and 1500 failed attempts.",

@@ -66,9 +66,11 @@ def test_a_column_may_be_empty() -> None:
 def test_what_cannot_be_opened_is_refused(database_url: str) -> None:
     with opened(database_url) as models:
         log: Any = models.log
-        with pytest.raises(ConfigurationError, match="Two projections are called 'counts'"):
+        with pytest.raises(ConfigurationError, match="Two different projections are called 'counts'"):
             open_read_models(log, projections=[COUNTS, replace(COUNTS, version=COUNTS.version + 1)])
-        with pytest.raises(ConfigurationError, match="Two projections are called 'deployment_list'"):
+        with pytest.raises(
+            ConfigurationError, match="Two different projections are called 'deployment_list'"
+        ):
             open_read_models(log, projections=[replace(DEPLOYMENT_LIST, version=99)])
         with pytest.raises(ConfigurationError, match="odd cannot be stored"):
             open_read_models(log, projections=[projection(row_type=NotJson)])

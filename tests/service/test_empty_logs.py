@@ -47,7 +47,7 @@ async def test_logs_before_the_server_is_started(
     assert said == "Deployment 'iris' has not started yet: its server is being started."
     await silent.cancel_deployment(answer.deployment_id)
     said = await reason(silent, answer.deployment_id)
-    assert said == "Deployment 'iris' was cancelled, and nothing of it runs."
+    assert said == "Deployment 'iris' was cancelled, and nothing is running."
 
 
 async def test_logs_of_a_server_that_runs_stopped_and_was_deleted(
@@ -59,7 +59,7 @@ async def test_logs_of_a_server_that_runs_stopped_and_was_deleted(
     assert said == "The server of deployment 'iris' has logged nothing yet."
     cluster.runs.clear()
     said = await reason(silent, answer.deployment_id)
-    assert said == "Deployment 'iris' does not run, and has left no logs."
+    assert said == "Deployment 'iris' is not running, and has left no logs."
     await silent.delete_deployment(answer.deployment_id)
     await silent.wait_for_deployment(answer.deployment_id)
     said = await reason(silent, answer.deployment_id)
@@ -88,7 +88,7 @@ async def test_logs_of_what_failed(silent: MLModelDeploymentService, cluster: He
     answer = await silent.deploy_model(request(deployment_name="iris"))
     await silent.wait_for_deployment(answer.deployment_id)
     said = await reason(silent, answer.deployment_id)
-    assert said == "Deployment 'iris' failed, and nothing of it runs."
+    assert said == "Deployment 'iris' failed, and nothing is running."
 
 
 async def test_logs_in_placeholder_mode_have_one_line(service: MLModelDeploymentService) -> None:

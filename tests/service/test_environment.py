@@ -106,7 +106,7 @@ def test_a_tilde_without_a_home_is_refused(
     monkeypatch.setenv(name, "sqlite:///~/x.db" if name.endswith("URL") else "~/x")
     with pytest.raises(ConfigurationError) as refusal:
         MLModelDeploymentService()
-    assert "names no path" in refusal.value.message
+    assert "is not a valid path" in refusal.value.message
     with pytest.raises(ConfigurationError):
         expanded("~nobody-of-that-name/x")
 

@@ -284,7 +284,7 @@ async def test_a_target_that_the_orchestrator_does_not_serve_is_refused(
     held: MLModelDeploymentService,
 ) -> None:
     target = request().deployment_target_config.model_copy(update={"type": "edge_device"})
-    with pytest.raises(ConfigurationError, match="'held' serves api_service, batch_inference_job"):
+    with pytest.raises(ConfigurationError, match="'held' serves only api_service, batch_inference_job"):
         await held.deploy_model(request(deployment_target_config=target))
 
 
@@ -301,7 +301,7 @@ async def test_a_revision_that_the_orchestrator_no_longer_serves_is_not_gone_bac
     later = open_service(None, None, Fewer())
     calls = [later.update_deployment(deployment_id, request()), later.rollback_deployment(deployment_id, 1)]
     for call in calls:
-        with pytest.raises(ConfigurationError, match="'held' serves batch_inference_job"):
+        with pytest.raises(ConfigurationError, match="'held' serves only batch_inference_job"):
             await call
     assert await events_of(held, deployment_id) == [
         "Requested",
@@ -317,7 +317,7 @@ async def test_a_failed_deployment_of_a_type_no_longer_served_is_not_retried(
     cluster.failure = RuntimeError("no room")
     answer = await held.deploy_model(request())
     await held.wait_for_deployment(answer.deployment_id, timeout=WAIT)
-    with pytest.raises(ConfigurationError, match="'held' serves batch_inference_job"):
+    with pytest.raises(ConfigurationError, match="'held' serves only batch_inference_job"):
         await open_service(None, None, Fewer()).retry_deployment(answer.deployment_id)
 
 

@@ -38,10 +38,10 @@ def refuse_shared(session: Session, connect: Callable[[], Session], described_as
     if is_shared:
         session.close()
         raise EventLogError(
-            f"The connection pooler before {described_as} shares sessions between clients: it pools "
+            f"The connection pooler in front of {described_as} shares sessions between clients: it pools "
             "transactions or statements.",
             hint="Set its pool_mode to session for this database, or connect to the server itself; "
-            "docs/database.md says what a pooler must keep.",
+            "docs/database.md describes what a pooler must preserve.",
         )
 
 

@@ -81,11 +81,11 @@ def advice(error: BaseException) -> str:
     """Return what to do about an error."""
     if isinstance(error, DENIED):
         return (
-            "The database's user lacks a right for this. `deployledger db check` names the GRANTs that a "
-            "service needs; what creates tables, as a rebuild does, is for the owner of the schema. "
+            "The database user lacks a right for this. `deployledger db check` lists the GRANTs that a "
+            "service needs; commands that create tables, such as a rebuild, are for the owner of the schema. "
             "docs/database.md lists the rights of every role."
         )
-    return "Check that the database is there, reachable and writable, and try again."
+    return "Check that the database exists and is reachable and writable, and try again."
 
 
 def is_outage(error: BaseException) -> bool:

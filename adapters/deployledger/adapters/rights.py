@@ -182,7 +182,7 @@ def findings(rights: Rights, described_as: str, *, keeps_read_models: bool) -> I
         message = f"The user {rights.user!r} has every right in {described_as} that a service needs."
         yield Finding("rights", Outcome.OK, message)
     elif rights.only_reads:
-        message = f"The user {rights.user!r} may read the event log in {described_as}, and not add to it."
+        message = f"The user {rights.user!r} may read the event log in {described_as}, but not add to it."
         yield Finding("rights", Outcome.OK, message)
     else:
         message = f"The user {rights.user!r} lacks rights in {described_as} that a service needs."

@@ -25,9 +25,9 @@ def _default_home() -> Path:
         return user_data_path("deployledger", appauthor=False).expanduser().absolute()
     except RuntimeError as error:
         raise ConfigurationError(
-            "There is no folder to keep deployments in: HOME is not set, and "
+            "There is no folder for deployledger's files: HOME is not set, and "
             f"user {os.getuid()} has no home folder on this machine.",
-            hint="Set DEPLOYLEDGER_HOME to a folder that this user may write to.",
+            hint="Set DEPLOYLEDGER_HOME to a folder that this user can write to.",
         ) from error
 
 

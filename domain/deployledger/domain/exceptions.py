@@ -220,15 +220,15 @@ class InsufficientStorageError(MachineLearningServiceError):
         super().__init__(
             message,
             hint=hint
-            or "`deployledger df` shows what uses the disk, and `deployledger gc` frees what no deployment "
-            "needs any more; then retry.",
+            or "`deployledger df` shows disk usage, and `deployledger gc` frees what no deployment needs. "
+            "Then retry.",
         )
 
 
 class DatabaseUnavailableError(ExternalServiceError):
-    """A database is away: it cannot be reached, does not answer, or is in use by somebody else for long.
+    """A database is unavailable: it cannot be reached, does not answer, or is locked by others for long.
 
-    Trying again later helps, other than for the errors of a database that answers.
+    Unlike the errors of a database that answers, it may go away when the call is retried later.
     """
 
 
@@ -240,7 +240,7 @@ class EventLogError(ExternalServiceError):
 
 
 class EventLogUnavailableError(EventLogError, DatabaseUnavailableError):
-    """The database of the event log is away."""
+    """The database of the event log is unavailable."""
 
 
 class UndecodableEventError(EventLogError):
@@ -252,7 +252,7 @@ class LogDivergedError(MachineLearningServiceError):
 
     Attributes:
         position: the last position that was read; its event is gone, or another one is there.
-        deployment_id: the deployment that is gone, where one was followed.
+        deployment_id: the deployment that is gone, if one was watched.
     """
 
     default_status_code = 409
@@ -281,7 +281,7 @@ class ReadModelError(ExternalServiceError):
 
 
 class ReadModelsUnavailableError(ReadModelError, DatabaseUnavailableError):
-    """The database of the read models is away."""
+    """The database of the read models is unavailable."""
 
 
 class LedgerError(MachineLearningServiceError):

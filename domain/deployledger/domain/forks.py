@@ -1,20 +1,17 @@
-"""What is opened in one process is not used in another one that was forked off from it.
+"""Detection of objects that were opened before a fork and must not be used in the child process.
 
-A fork copies memory without the threads, and with every lock as it was at that moment: what waits for either
-waits for good. A copied connection shares its socket, or its file's locks, with the parent.
+A fork copies memory without the threads, and with every lock as it was at that moment, so waiting for either
+never ends. A copied connection shares its socket, or its file's locks, with the parent.
 """
 
 import os
 
-HINT = (
-    "Open it in this process. Of multiprocessing's start methods, 'spawn' and "
-    "'forkserver' begin with nothing open."
-)
-"""What to do where something was opened before the fork."""
+HINT = "Open it in this process, or use multiprocessing's start method 'spawn' or 'forkserver'."
+"""The hint of errors about objects that were opened before a fork."""
 
 
 class OpeningProcess:
-    """Remembers in which process something was opened."""
+    """The process in which an object was opened."""
 
     __slots__ = ("_process",)
 
@@ -23,10 +20,10 @@ class OpeningProcess:
 
     @property
     def is_another(self) -> bool:
-        """Whether that is not this process."""
+        """Whether it is a different process from the current one."""
         return os.getpid() != self._process
 
 
 def opened_before(what: str) -> str:
-    """Return the message that something was opened before this process was forked off."""
-    return f"{what} was opened before this process was forked off."
+    """Return the message that an object was opened before this process was forked."""
+    return f"{what} was opened before this process was forked."

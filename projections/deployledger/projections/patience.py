@@ -207,7 +207,7 @@ class Patience:
             )
             return
         LOGGER.warning(
-            "The database %s is unavailable: %s. Commands and questions wait up to %g s for it; "
+            "The database %s is unavailable: %s. Commands and queries wait up to %g s for it; "
             "background work continues once it is available.",
             database,
             problem,

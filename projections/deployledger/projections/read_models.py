@@ -147,10 +147,10 @@ class ReadModels:
                 if projection.name in self.projections:
                     before = self.projections[projection.name]
                     raise ConfigurationError(
-                        f"Two projections are called {projection.name!r}: {before.origin}, and "
+                        f"Two different projections are called {projection.name!r}: {before.origin}, and "
                         f"{projection.origin}.",
-                        hint="Give one of them another name, or leave it out where projections are given: in "
-                        "the argument `projections` or in DEPLOYLEDGER_PROJECTIONS.",
+                        hint="Give one of them another name, or remove it from the argument `projections` "
+                        "or from DEPLOYLEDGER_PROJECTIONS.",
                     )
                 self.projections[projection.name] = projection
                 self._groups[projection.name] = tuple(group)

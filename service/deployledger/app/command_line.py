@@ -18,8 +18,9 @@ def main() -> None:
         if (error.name or "").startswith("deployledger"):
             raise
         sys.exit(
-            f"Error: deployledger is installed without the package {error.name!r}, which this needs.\n"
-            "Install it with its dependencies, not --no-deps; `deployledger-verify-evidence` works without."
+            f"Error: the package {error.name!r} is missing from this installation of deployledger.\n"
+            "Install deployledger with its dependencies, without --no-deps; `deployledger-verify-evidence` "
+            "needs none of them."
         )
     run(_open_service)
 

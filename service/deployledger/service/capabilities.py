@@ -49,8 +49,8 @@ def _check_type(clients: Clients, name: str, target: DeploymentTargetConfig) -> 
     types = getattr(orchestrator, "target_types", None)  # one that does not declare them refuses by itself
     if types is not None and target.type not in types:
         raise ConfigurationError(
-            f"Deployment {name!r} asks for a target of type {target.type!r}; "
-            f"the orchestrator {orchestrator.name!r} serves {', '.join(sorted(types))}.",
-            hint="Choose one of these types, or give the service an orchestrator client that serves "
+            f"Deployment {name!r} requests the target type {target.type!r}, but the orchestrator "
+            f"{orchestrator.name!r} serves only {', '.join(sorted(types))}.",
+            hint="Choose one of these types, or configure an orchestrator client that serves "
             f"{target.type!r}.",
         )

@@ -429,7 +429,7 @@ class DeploymentService:
             if consistency != Consistency.CURRENT:
                 raise ConfigurationError(
                     f"consistency={str(consistency)!r} and a moment of the past contradict each other: "
-                    "what was does not change."
+                    "the past does not change."
                 )
             return self._past.status(deployment_id, as_of)
         check_id(deployment_id)
@@ -556,7 +556,7 @@ class DeploymentService:
         """Return the id of the deployment that a name, an id or a unique prefix of an id means.
 
         Unlike `find_deployment` it looks at nothing else, so it finds one whose status cannot be shown. An
-        id is taken as it is, also if no deployment has it.
+        id is taken as it is, also if no deployment uses it.
 
         Args:
             to_change: whether a command is to be given to it. A name that the deployment no longer has, and
@@ -971,7 +971,7 @@ class DeploymentService:
             provisioned = await self._orchestrator.provisioned()
             return await self._blocking(self._leftovers, provisioned) if provisioned else []
         except Exception as error:  # an orchestrator raises what it likes
-            LOGGER.warning("The orchestrator does not say what it runs: %s", error)
+            LOGGER.warning("The orchestrator failed to list what it runs: %s", error)
             return []
 
     def _leftovers(self, provisioned: dict[UUID, set[int]]) -> list[UUID]:
@@ -1100,7 +1100,7 @@ class DeploymentService:
             for deployment_id in await self._orchestrator.provisioned():
                 worker.wake(deployment_id)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # an orchestrator raises what it likes
-            LOGGER.warning("The orchestrator does not say what it runs: %s", error)
+            LOGGER.warning("The orchestrator failed to list what it runs: %s", error)
 
     async def _opened(self) -> None:
         if self._process.is_another:

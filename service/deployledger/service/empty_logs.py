@@ -53,13 +53,13 @@ def explain_empty_logs(deployment: DeploymentStatusResponse, observed: Observati
     if state in (State.FAILED, State.CANCELLED) and deployment.serving_revision is None:
         what = "failed" if state is State.FAILED else "was cancelled"
         return EmptyLogs(
-            f"Deployment {name!r} {what}, and nothing of it runs.",
+            f"Deployment {name!r} {what}, and nothing is running.",
             f"`deployledger status {name}` shows why; `deployledger retry {name}` tries it again.",
         )
     if not observed.running:
         detail = observed.detail.rstrip(".")
         return EmptyLogs(
-            f"Deployment {name!r} does not run, and has left no logs{f': {detail}' if detail else ''}.",
+            f"Deployment {name!r} is not running, and has left no logs{f': {detail}' if detail else ''}.",
             f"`deployledger resume {name}` starts it again.",
         )
     what = "job" if is_job else "server"

@@ -23,7 +23,7 @@ from deployledger.domain.stored import (
 )
 from deployledger.service.stored_files import Recorded, StoredFiles
 
-_UNNEEDED = "no deployment has it"
+_UNNEEDED = "no deployment uses it"
 _NOT_KEPT = "no kept revision needs it"
 
 
@@ -246,9 +246,9 @@ class Freeing:
                 case Kind.UNUSED_FILE if each.users:
                     verdict, reason = Verdict.LEAVE, "another program may use it"
                 case Kind.UNUSED_FILE:
-                    verdict, reason = Verdict.FREE, "it is part of no model or image"
+                    verdict, reason = Verdict.FREE, "it belongs to no model or image"
                     if is_damaged:
-                        verdict, reason = Verdict.LEAVE, "what it is part of cannot be read"
+                        verdict, reason = Verdict.LEAVE, "what it belongs to cannot be read"
                 case Kind.DAMAGED_FILE:
                     verdict, reason = Verdict.FREE, "it was damaged, and has been kept long enough"
                     if each.changed_at is not None and self._now() - each.changed_at < self._rules.time:
@@ -293,7 +293,7 @@ class Freeing:
             for deployment_id, revision in needed
             if revision in self._recorded.deployments[deployment_id].artifacts
         ):
-            return Verdict.KEEP, "it is of a model that is needed"
+            return Verdict.KEEP, "its model is needed"
         if not self._recorded.requested.issuperset(image.names):
             return Verdict.LEAVE, "it has a name that is not in this event log"
         models = [self._models[digest] for digest in digests if digest in self._models]
@@ -317,7 +317,7 @@ class Freeing:
         for key, deployment in self._recorded.deployments.items():
             if deployment.is_deleted:
                 continue
-            current = {deployment.newest: "it is of the newest revision"}
+            current = {deployment.newest: "the newest revision uses it"}
             if deployment.serving is not None:
                 current[deployment.serving] = "it serves"
             earlier = sorted(deployment.artifacts.keys() - current, reverse=True)

@@ -32,6 +32,6 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigurationError(
-            f"{shown(str(path))} names no path: {error}",
-            hint="Write the whole path, or a folder of that name as ./~name.",
+            f"{shown(str(path))} is not a valid path: {error}",
+            hint="Write the full path; for a folder that is called ~name, write ./~name.",
         ) from error

@@ -82,7 +82,7 @@ def _fields(content: mmap.mmap, within: tuple[int, int], wanted: int) -> Iterato
             case 5:  # 32 bits
                 at += 4
             case _:
-                raise ValueError("there is no such wire type")
+                raise ValueError("unknown wire type")
 
 
 def _varint(content: mmap.mmap, at: int) -> tuple[int, int]:

@@ -388,12 +388,12 @@ def _failure(
         return kind(
             f"The event log in {described_as} could not be written: {problem}. "
             "Whether the command took effect is not known.",
-            hint="Check that the database is there, reachable and writable, look whether the command took "
-            "effect, and give it again if it did not.",
+            hint="Check that the database exists and is reachable and writable. Then check whether the "
+            "command took effect, and repeat it if it did not.",
         )
     return kind(
         f"The event log in {described_as} could not be written: {problem}. Nothing was stored.",
-        hint="Check that the database is there, reachable and writable, and give the command again.",
+        hint="Check that the database exists and is reachable and writable, and repeat the command.",
     )
 
 

@@ -20,7 +20,7 @@ def batch_files(target: DeploymentTargetConfig, deployment_name: str) -> tuple[P
     if source == output:
         raise ConfigurationError(
             f"The batch job {deployment_name!r} has {source} as its input and as its output.",
-            hint="Give output_uri another path.",
+            hint="Set output_uri to another path.",
         )
     return source, output
 

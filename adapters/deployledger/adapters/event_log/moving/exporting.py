@@ -274,7 +274,7 @@ def _check_is_not_of(log: EventLog, target: Path) -> None:
     database = Path(log.described_as).resolve()
     if target.resolve() in [database, *(database.with_name(database.name + it) for it in _BESIDE)]:
         raise ConfigurationError(
-            f"{target} belongs to the database that is exported.", hint="Choose another file."
+            f"{target} is part of the database being exported.", hint="Choose another file."
         )
 
 

@@ -177,8 +177,8 @@ class FileGuard:
         self._lost = EventLogError(
             f"The event log in {self._path} can no longer be used: the file {self._beside(name)} was {how} "
             "while it was open.",
-            hint="Stop every process that has it open, restore the log from a backup if that was not the "
-            "intention, and start them again; `deployledger audit verify` checks it.",
+            hint="Stop every process that has it open, restore the log from a backup if this was not "
+            "intended, and start them again; `deployledger audit verify` checks it.",
         )
         raise self._lost
 
@@ -277,8 +277,8 @@ def check_not_inherited(path: Path) -> None:
     """
     if _open_before_fork and _identity(str(path)) in _open_before_fork:
         raise EventLogError(
-            f"The event log in {path} was open when this process was forked off, and SQLite cannot open it "
-            "here again.",
+            f"The event log in {path} was open when this process was forked, and SQLite cannot reopen "
+            "it here.",
             hint="Start processes with multiprocessing's start method 'spawn' or 'forkserver', or fork "
             "before the log is opened.",
         )
@@ -309,8 +309,8 @@ def check_left_files(path: Path) -> None:
     if reason:
         raise EventLogError(
             f"The write-ahead log {left} does not belong to the event log in {path}: {reason}.",
-            hint=f"If {path} was restored from a backup, move {left} and {path}{_SHM} away, which have what "
-            "was lost, and try again. If not, restore it and its write-ahead log together.",
+            hint=f"If {path} was restored from a backup, move {left} and {path}{_SHM} away (they hold the "
+            "lost events), and try again. If not, restore it and its write-ahead log together.",
         )
 
 
@@ -335,7 +335,7 @@ def _what_does_not_fit(path: Path, left: Path) -> str:
                 if found := damage(after):
                     return f"together they are damaged ({found})"
                 if last is not None and after.execute(_EVENT_AT, last[:1]).fetchone() != last:
-                    return f"event {last[0]:,} is another one in it"
+                    return f"event {last[0]:,} is a different one in it"
             except sqlite3.Error as error:
                 return f"together they are damaged ({error})"
     return ""

@@ -178,9 +178,8 @@ class SQLiteEventLog(DatabaseEventLog):
         """Check that a file that was opened for reading only is as it was: SQLite would not notice."""
         if self._unwritable and self._path is not None and state_of(self._path) != self._as_opened:
             raise EventLogError(
-                f"The event log in {self._described_as} was opened for reading only, and has been written "
-                "since.",
-                hint="Open it again.",
+                f"The event log in {self._described_as} was opened read-only, and has been written to since.",
+                hint="Reopen it.",
             )
 
     @contextmanager
@@ -221,9 +220,9 @@ class SQLiteEventLog(DatabaseEventLog):
             if self._unwritable and self._path is not None:
                 connection.close()
                 raise EventLogError(
-                    f"The event log in {self._described_as} is open for reading only: {self._unwritable}.",
-                    hint=f"Make {self._path.parent} writable, or free space on its disk, and open the log "
-                    "again. To use another folder, set DEPLOYLEDGER_HOME.",
+                    f"The event log in {self._described_as} is open read-only: {self._unwritable}.",
+                    hint=f"Make {self._path.parent} writable, or free space on its disk, and reopen the "
+                    "log. To use another folder, set DEPLOYLEDGER_HOME.",
                 )
             # Streams come in no order, so their index is written all over: it is kept in memory.
             connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")

@@ -39,12 +39,12 @@ def _error(status: str, message: str) -> bytes:
 _UNAVAILABLE = _error("503 Service Unavailable", "No replica of this deployment is ready.")
 _LOST = _error(
     "502 Bad Gateway",
-    "Every server that took this request ended before it answered. "
-    "`deployledger logs` shows why, if a smaller request does not pass.",
+    "Every server that accepted this request exited before it answered. "
+    "If smaller requests fail, too, `deployledger logs` shows why.",
 )
 _LOST_AND_TOO_LARGE = _error(
     "502 Bad Gateway",
-    "The server that took this request ended before it answered, and the request was too large to be "
+    "The server that accepted this request exited before it answered, and the request was too large to be "
     f"passed to another one: over {LARGEST_REPEATED_REQUEST // _MEBIBYTE} MiB, or too many at once. "
     "Send it again.",
 )

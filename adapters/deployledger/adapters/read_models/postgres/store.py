@@ -187,7 +187,7 @@ class PostgresReadModels:
             user_rights = rights_of(session)
             if missing := user_rights.to_keep_read_models():
                 raise ReadModelError(
-                    f"The user {user_rights.user!r} lacks rights to keep the read models in "
+                    f"The user {user_rights.user!r} lacks rights on the read models in "
                     f"{self.described_as}; nothing was stored.",
                     hint=hint_to_write(user_rights, missing),
                 )
