@@ -31,7 +31,7 @@ def test_a_field_without_a_meaning_is_an_error() -> None:
 
         text: str
 
-    assert _meaning(Noted, "revision").startswith("the revision that it is about")
+    assert _meaning(Noted, "revision").startswith("the revision concerned")
     with pytest.raises(LookupError, match="docstring of Noted does not describe text"):
         _meaning(Noted, "text")
 
