@@ -129,7 +129,7 @@ def test_a_log_that_never_had_a_ledger(auditor: Auditor) -> None:
     assert found == (None,)
 
 
-def test_rows_that_are_behind_and_what_to_do(auditor: Auditor) -> None:
+def test_rows_that_are_behind_and_what_to_do(auditor: Auditor, tmp_path: Path) -> None:
     auditor.has_rights_once_there_is_something()
     with psycopg.connect(auditor.owner_url) as session:
         session.execute("UPDATE deployledger.read_models SET position = 2")
@@ -137,6 +137,9 @@ def test_rows_that_are_behind_and_what_to_do(auditor: Auditor) -> None:
     assert refused.returncode == 1
     assert "permission denied for " in refused.stderr
     assert "docs/database.md" in refused.stderr
+    auditor.cli.environment["DEPLOYLEDGER_READ_MODELS_URL"] = f"sqlite:///{tmp_path / 'read-models.db'}"
+    assert "DEPLOYLEDGER_READ_MODELS_URL=sqlite:///read-models.db" in " ".join(refused.stderr.split())
+    assert [it["deployment_name"] for it in auditor.cli.json("list")] == ["iris"]
 
 
 def test_without_any_rights(auditor: Auditor) -> None:

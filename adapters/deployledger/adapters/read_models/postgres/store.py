@@ -12,7 +12,7 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from deployledger.adapters.pooling import refuse_shared
-from deployledger.adapters.postgres import SCHEMA, PostgresDatabase, Session, advice, reason
+from deployledger.adapters.postgres import DENIED, SCHEMA, PostgresDatabase, Session, advice, reason
 from deployledger.adapters.read_models.postgres.past import past_row
 from deployledger.adapters.read_models.postgres.tables import (
     MODELS,
@@ -47,6 +47,12 @@ from deployledger.projections.store import (
 _MAKE_AGAIN = (
     "Find out who changed it and remove it; `deployledger projections rebuild` makes read models again from "
     "the event log."
+)
+_UNWRITABLE = (
+    "Whoever may only read gets answers from rows of their own: set "
+    "DEPLOYLEDGER_READ_MODELS_URL=sqlite:///read-models.db. For a service, `deployledger db check` names the "
+    "GRANTs that it needs; what creates tables, as a rebuild does, is for the owner of the schema. "
+    "docs/database.md lists the rights of every role."
 )
 # By the catalog alone: the tables that list the others may be what was replaced.
 _TABLE_NAMES = """
@@ -115,7 +121,7 @@ class PostgresReadModels:
             kind = ReadModelsUnavailableError if self._database.is_outage(error) else ReadModelError
             raise kind(
                 f"The read models in {self.described_as} cannot be used: {reason(error)}.",
-                hint=advice(error),
+                hint=_UNWRITABLE if isinstance(error, DENIED) else advice(error),
             ) from error
 
     @contextmanager
