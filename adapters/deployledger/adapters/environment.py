@@ -1,4 +1,4 @@
-"""The environment of the process: an empty variable is an unset one, for us and for what we are built on."""
+"""The environment of the process: an empty variable counts as unset, also for our libraries."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Connection poolers before a PostgreSQL server: one that shares a session between clients is refused.
+"""Connection poolers in front of PostgreSQL: one that shares sessions between clients is refused.
 
 Prepared statements, advisory locks, LISTEN and settings belong to a session. A pooler that hands each
 transaction, or each statement, to whichever session is free takes them apart: locks stay behind, and

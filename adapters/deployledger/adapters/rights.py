@@ -1,4 +1,4 @@
-"""What a user of a PostgreSQL database may do with what is ours, and the GRANTs that are missing."""
+"""The rights of a PostgreSQL user on deployledger's objects, and the GRANTs that are missing."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -76,12 +76,12 @@ class Rights:
 
     @property
     def only_reads(self) -> bool:
-        """Whether the user reads what is there and may change none of it, as an auditor's role."""
+        """Whether the user may read everything and change nothing, as an auditor's role does."""
         held = frozenset[str]().union(*self.tables.values())
         return held == {"SELECT"} and not self.may_create
 
     def to_create(self) -> list[str]:
-        """Return what an administrator does, so that this user can create our tables."""
+        """Return what an administrator must run so that this user can create our tables."""
         if not self.has_schema:
             if self.may_create_schema:
                 return []

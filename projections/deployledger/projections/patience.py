@@ -1,9 +1,9 @@
-"""Waiting for a database that is away: one rule for all commands and questions, and one voice about it.
+"""Waiting for an unavailable database: one rule for all commands and queries, and one place that reports it.
 
-A call that finds the database away is made again, with growing pauses, until it is answered or the patience
-is over. Background loops make their own attempts and go on for as long as it takes. Whoever finds a database
-away, or back, reports it here: the log has a line when an outage begins, one a minute while it lasts, and one
-when it is over, however many callers there are.
+A call that finds the database unavailable is retried, with growing pauses, until it is answered or the
+patience runs out. Background loops make their own attempts for as long as it takes. Every caller reports an
+unavailable or recovered database here: the log has a line when an outage begins, one a minute while it lasts,
+and one when it is over, however many callers there are.
 """
 
 import logging
@@ -40,11 +40,11 @@ def pauses(longest: float = _LONGEST_PAUSE_SECONDS) -> Iterator[float]:
 
 @dataclass
 class _Outage:
-    """What is known of a database that is or was away.
+    """An outage of a database, in progress or just over.
 
     Attributes:
-        began: when it was first found away.
-        problem: why it was away when it was last tried.
+        began: when it was first found unavailable.
+        problem: why the last attempt failed.
         attempts: how many attempts failed since.
         is_reported: whether the log has a line about it, to which the one about its end belongs.
     """
@@ -56,7 +56,7 @@ class _Outage:
 
 
 class Patience:
-    """How long a call waits for a database that is away; shared by all who use an event log in a process.
+    """How long a call waits for an unavailable database; shared by all users of an event log in a process.
 
     Args:
         seconds: the longest that a call waits, counted from the last answer of a database.
@@ -77,12 +77,12 @@ class Patience:
     # Waiting ----------------------------------------------------------------------------------------
 
     def call(self, work: Callable[[], _T]) -> _T:
-        """Return what work returns; while a database is away, it is done again until the patience is over.
+        """Return what work returns; while a database is unavailable, retry it until the patience runs out.
 
-        Work that fails leaves nothing half done. A call within a call leaves trying again to the outer one.
+        Work that fails must leave nothing half done. A nested call leaves retrying to the outer one.
 
         Raises:
-            DatabaseUnavailableError: if a database was away for longer than the patience.
+            DatabaseUnavailableError: if a database was unavailable for longer than the patience.
         """
         mine = self._of_thread
         if getattr(mine, "tries_once", False):
@@ -126,7 +126,7 @@ class Patience:
         return float(latest - self._clock())
 
     def answered(self) -> None:
-        """Note that a database answered this thread; its patience begins anew."""
+        """Record that a database answered this thread; its patience starts over."""
         self._of_thread.answered = self._clock()
 
     @contextmanager
@@ -139,11 +139,11 @@ class Patience:
             self._of_thread.queued = 0.0
 
     def try_once(self) -> None:
-        """Make calls of this thread fail at once from now on: its loop tries again by itself."""
+        """Make calls of this thread fail at once from now on: its loop retries by itself."""
         self._of_thread.tries_once = True
 
     def attempt(self, work: Callable[[], _T]) -> _T:
-        """Return what work returns, without trying again: the caller does so by itself."""
+        """Return what work returns, without retrying: the caller does so itself."""
         mine = self._of_thread
         before, mine.tries_once = getattr(mine, "tries_once", False), True
         try:
@@ -153,7 +153,7 @@ class Patience:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nobody is to wait any more."""
+        """Whether waiting has been stopped."""
         return self._ended.is_set()
 
     def share(self) -> None:
@@ -176,12 +176,12 @@ class Patience:
     # Reporting --------------------------------------------------------------------------------------
 
     def problem(self, database: str) -> str:
-        """Return why a database was away when it was last tried; an empty text if it was not."""
+        """Return why the last attempt to use a database failed; an empty text if it is available."""
         outage = self._outages.get(database)
         return outage.problem if outage else ""
 
     def away(self, database: str, problem: str) -> None:
-        """Report that an attempt to use a database failed because it is away.
+        """Report that an attempt to use a database failed because it is unavailable.
 
         Args:
             database: what it is, for messages; without credentials.
@@ -216,7 +216,7 @@ class Patience:
 
     def back(self, database: str) -> None:
         """Report that a database can be used."""
-        if database not in self._outages:  # which is so nearly always, and needs no lock
+        if database not in self._outages:  # nearly always the case, and needs no lock
             return
         with self._lock:
             outage = self._outages.pop(database, None)
@@ -229,7 +229,7 @@ class Patience:
             )
 
     def warn(self, to: logging.Logger, problem: str) -> None:
-        """Log a warning that a loop would repeat: once, and then once a minute with a count."""
+        """Log a warning that a loop would repeat: at once, then once a minute with a count."""
         now = self._clock()
         with self._lock:
             last, count = self._warnings.get(problem, (-math.inf, 0))

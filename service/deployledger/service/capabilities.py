@@ -1,4 +1,4 @@
-"""What the clients at hand cannot do is refused at once: before anything is stored, or a name is taken."""
+"""Refuses what the clients cannot do before anything is stored or a name is taken."""
 
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.exceptions import ConfigurationError

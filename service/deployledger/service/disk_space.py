@@ -1,4 +1,4 @@
-"""Whether there is room for what is about to be written."""
+"""Checks that there is room for what is about to be written."""
 
 import asyncio
 import errno

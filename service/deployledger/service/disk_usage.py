@@ -1,4 +1,4 @@
-"""What uses the disk of a home."""
+"""The disk usage of a home."""
 
 import os
 import stat
@@ -25,7 +25,7 @@ _BLOCK_BYTES = 512
 
 @dataclass(frozen=True)
 class KindUsage:
-    """What the files of one kind take on the disk.
+    """Disk usage of one kind of files.
 
     Attributes:
         disk_bytes: bytes; what is linked to from several kinds counts for the first one.
@@ -39,7 +39,7 @@ class KindUsage:
 
 @dataclass(frozen=True)
 class DeploymentUsage:
-    """What the files of one deployment take on the disk.
+    """Disk usage of one deployment.
 
     Attributes:
         own_bytes: of files that no other deployment uses.
@@ -82,7 +82,7 @@ class DiskUsage:
 
 
 def measure(home: Path, freeable: Freed, log: EventLog) -> DiskUsage:
-    """Return what uses the disk of a home.
+    """Return the disk usage of a home.
 
     Args:
         freeable: everything that is stored, and what of it could be freed.
@@ -142,7 +142,7 @@ def _deployments(freeable: Freed, freed: dict[File, int]) -> Iterator[Deployment
 
 
 def _others(home: Path) -> Iterator[tuple[str, File, int]]:
-    """Yield every file in the home, and what it is if it is of no model or image."""
+    """Yield every file in the home, with its kind if it belongs to no model or image."""
     try:
         entries = sorted(home.iterdir())
     except OSError:

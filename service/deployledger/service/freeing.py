@@ -1,4 +1,4 @@
-"""Which stored files no deployment needs any more, and freeing them."""
+"""Decides which stored files no deployment needs any longer, and frees them."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ class KeepRules:
 
 @dataclass(frozen=True)
 class Decided:
-    """What becomes of something stored.
+    """The decision about something stored.
 
     Attributes:
         reason: why, as a clause.
@@ -69,7 +69,7 @@ class Decided:
 
 @dataclass(frozen=True)
 class Freed:
-    """What was freed, or would be.
+    """The result of freeing, or of a dry run.
 
     Attributes:
         decided: what became of everything that is stored.
@@ -86,12 +86,12 @@ class Freed:
 
     @property
     def left(self) -> list[Decided]:
-        """Return what this event log does not need, but somebody else may."""
+        """Return what this event log does not need, but another user of the home may."""
         return [each for each in self.decided if each.verdict in (Verdict.LEAVE, Verdict.LATER)]
 
     @property
     def freed_files(self) -> dict[File, int]:
-        """Return the files of which no name is left, and how many bytes each took on the disk."""
+        """Return the files whose last link is gone, with the bytes that each occupied on disk."""
         kept = {
             file
             for each in self.decided
@@ -107,7 +107,7 @@ class Freed:
 
     @property
     def freed_bytes(self) -> int:
-        """Return how many bytes on the disk that is."""
+        """Return the number of bytes freed on disk."""
         return sum(self.freed_files.values())
 
     def to_json(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Freed:
 
 
 def log_id(log: EventLog) -> str:
-    """Return what tells an event log from every other one, wherever it is moved: the id of its first event.
+    """Return what identifies an event log, even after it is moved: the id of its first event.
 
     A log without events has none, and gives an empty text.
     """
@@ -132,7 +132,7 @@ def log_id(log: EventLog) -> str:
 
 
 class Freeing:
-    """One look at what is stored, and decision on it, by what the log says at that moment.
+    """One inspection of the stored files, with decisions by the log as of that moment.
 
     Args:
         user: the id of the log.
@@ -152,7 +152,7 @@ class Freeing:
     async def run(
         self, clients: Sequence[object], orchestrator: OrchestratorClientInterface, *, dry_run: bool
     ) -> Freed:
-        """Free what nobody needs, or find out what that is.
+        """Free what nobody needs, or only list it.
 
         Images go before the models in them: the models know which logs use them. A client that must write
         first, and finds the disk full, is called again when the others have freed theirs.
@@ -205,7 +205,7 @@ class Freeing:
         ]
 
     def decide(self, stored: Sequence[Stored]) -> list[Decision]:
-        """Return what becomes of each; it is called while nothing is added to what it is about.
+        """Return the decision about each; called while nothing can be added to the store concerned.
 
         So whatever a step stored before is either recorded by now, or its model has this log as a user.
         """

@@ -1,4 +1,4 @@
-"""Reading the log from one moment to another, with the name of the deployment that each event is about."""
+"""Reads the log from one moment to another, with the deployment name of each event."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,7 +23,7 @@ from deployledger.service.listing import checked_text
 from deployledger.service.past import Past
 
 _LOOK_BACK = 10_000
-"""How many events are looked at together for the last ones that are wanted."""
+"""The number of events that are read together when searching for the last matching ones."""
 
 _TRY_AGAIN_SECONDS = 1.0
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -96,7 +96,7 @@ class LogQuery:
 
 
 class LogReader:
-    """Reads what is wanted of a log.
+    """Reads the selected events of a log.
 
     Args:
         past: which positions moments of the past mean.

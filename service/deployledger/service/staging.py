@@ -1,4 +1,4 @@
-"""Folders for what is being written: gone afterwards, or with the next sweep once their owner is dead."""
+"""Staging folders: removed after use, or by the next sweep once their owner is dead."""
 
 import fcntl
 import os

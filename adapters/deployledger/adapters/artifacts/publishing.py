@@ -1,4 +1,4 @@
-"""Writing so that nobody ever sees half of it: complete and durable first, then under its own name."""
+"""Atomic publishing: files are completed and made durable first, then given their name."""
 
 import fcntl
 import os

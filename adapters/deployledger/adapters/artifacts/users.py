@@ -22,7 +22,7 @@ class Users:
         self._folder = folder
 
     def note(self, user: str, digest: str) -> None:
-        """Take note that a log uses a model.
+        """Record that a log uses a model.
 
         Raises:
             OSError: it cannot be written.
@@ -33,7 +33,7 @@ class Users:
         _marked(path).unlink(missing_ok=True)
 
     def mark(self, user: str, digest: str, waits_for: Sequence[str]) -> None:
-        """Take note that a log does not need a model, unless some deployments do.
+        """Record that a log does not need a model, unless some deployments do.
 
         Raises:
             OSError: it cannot be written.
@@ -47,7 +47,7 @@ class Users:
         path.unlink(missing_ok=True)
 
     def forget(self, user: str, digest: str) -> None:
-        """Take note that a log does not use a model."""
+        """Record that a log does not use a model."""
         path = self._path(user, digest)
         with suppress(FileNotFoundError, NotADirectoryError):
             path.unlink(missing_ok=True)

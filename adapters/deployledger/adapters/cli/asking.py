@@ -1,4 +1,4 @@
-"""How to ask a model that was just deployed: a command with the model's own input, which can be pasted.
+"""How to query a model that was just deployed: a command to paste, with an input that fits the model.
 
 What an ONNX model takes is asked of its server (Open Inference Protocol, version 2); what an MLflow model
 takes is in its files. Nothing is predicted here.

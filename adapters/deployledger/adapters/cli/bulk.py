@@ -1,4 +1,4 @@
-"""One command for all deployments that match: a plan, a question, and what came of each."""
+"""Bulk commands: one command for all matching deployments, with a plan, a confirmation and outcomes."""
 
 import asyncio
 import signal
@@ -33,14 +33,14 @@ _PAST = {"retry": "retried", "cancel": "cancelled", "delete": "deleted"}
 
 
 class Outcome(StrEnum):
-    """What came of the command for one deployment."""
+    """The outcome of the command for one deployment."""
 
     PLANNED = "planned"
-    SKIPPED = "skipped"  # its state has nothing to do
-    CHANGED = "changed"  # something happened to it after the plan was made
+    SKIPPED = "skipped"  # there is nothing to do in its state
+    CHANGED = "changed"  # it changed after the plan was made
     REFUSED = "refused"
     NOT_TRIED = "not_tried"
-    ACCEPTED = "accepted"  # its work goes on
+    ACCEPTED = "accepted"  # its job is still running
     DONE = "done"
     FAILED = "failed"
 
@@ -56,7 +56,7 @@ _MARKS = {
 
 @dataclass
 class Item:
-    """A deployment that matches, and what comes of the command for it.
+    """A matching deployment, and the outcome of the command for it.
 
     Attributes:
         deployment: its status when it was looked at last; the command is only given at this version.
@@ -70,14 +70,14 @@ class Item:
     hint: str = ""
 
     def end(self, outcome: Outcome, error: "MachineLearningServiceError | None" = None) -> None:
-        """Take note of what came of the command."""
+        """Record the outcome of the command."""
         self.outcome = outcome
         if error is not None:
             self.message, self.hint = error.message, error.hint
 
 
 def at_once(reference: str | None, filters: "Filters", *, dry_run: bool, **of_one: object) -> str | None:
-    """Return the deployment that a command is given to at once; None if there is to be a plan first.
+    """Return the deployment to which a command is sent at once; None if a plan comes first.
 
     There is a plan for all deployments that match filters, and for a dry run.
 
@@ -128,7 +128,7 @@ class Bulk:
     timeout: float | None = None
 
     def run(self) -> None:
-        """Plan, ask, give the commands, and exit with code 1 unless all that was planned was done."""
+        """Plan, ask, send the commands, and exit with code 1 unless everything planned was done."""
         self.filters.arguments()  # refuses what is malformed before a database is opened
         self._items: list[Item] = []
         try:
@@ -154,7 +154,7 @@ class Bulk:
             return
         for item in self._items:
             await self._try(service, item, dry_run=True)
-            if item.outcome is Outcome.SKIPPED:  # it may be in progress, and nobody on it
+            if item.outcome is Outcome.SKIPPED:  # it may be in progress without a worker
                 await resume_if_left(self.session, service, item.deployment)
         self._print_plan(len(self._with(Outcome.PLANNED)))
 
@@ -198,7 +198,7 @@ class Bulk:
     async def _try(
         self, service: "DeploymentService", item: Item, *, dry_run: bool = False
     ) -> "DeploymentStatusResponse | None":
-        """Give the command for one deployment; return None if it was refused.
+        """Send the command for one deployment; return None if it was refused.
 
         Raises:
             EventLogError: if the event log cannot be used for any deployment.
@@ -355,7 +355,7 @@ class Bulk:
         return f"{self.command} revision {deployment.revision}{keeps}{why}"
 
     def _print(self, item: Item) -> None:
-        """Print what came of the command for one deployment, on lines of its own."""
+        """Print the outcome of the command for one deployment, on separate lines."""
         if self.session.is_json:
             return
         words = {

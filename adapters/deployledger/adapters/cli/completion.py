@@ -53,7 +53,7 @@ def completion(
 
 
 def is_asked() -> bool:
-    """Return whether it is a shell that runs this command, for completions."""
+    """Return whether a shell runs this command to get completions."""
     return _ASKED in os.environ
 
 
@@ -81,7 +81,7 @@ def complete(commands: typer.Typer) -> NoReturn:
 
 
 def deployments(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Return the names that begin so, with their statuses."""
+    """Return the names with this prefix, with their statuses."""
 
     async def question(service: "DeploymentService") -> list[tuple[str, str]]:
         page = await service.list_deployments(

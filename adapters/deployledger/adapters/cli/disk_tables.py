@@ -1,4 +1,4 @@
-"""What ``df`` and ``gc`` show people."""
+"""Tables of ``df`` and ``gc``."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def disk_usage_tables(usage: "DiskUsage") -> Group:
-    """Return what uses the disk by kind, then by deployment, and what is free."""
+    """Return disk usage by kind, then by deployment, and the free space."""
     kinds = _table("WHAT", "SIZE", "FREEABLE")
     for kind in usage.kinds:
         kinds.add_row(kind.kind, size(kind.disk_bytes), _or_dash(kind.freeable_bytes))

@@ -1,4 +1,4 @@
-"""Many deployments at a glance: a table with a row each, at any width of a terminal."""
+"""Deployments at a glance: a table with one row each, for any terminal width."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ _INDENT = 4
 _LEAST_MODEL = 16
 _WHY = "WHY"
 _MOST_OF_NAME = 40
-"""How much room a name has before other columns have any; of a longer one the rest goes on below."""
+"""The width reserved for names before other columns; longer names wrap."""
 _LEAST_NAME = 12
 _MOST_NEEDED_FIRST = ("REASON", "MODEL", "AGE", "NAME", "ENDPOINT", "REV", "ID", "BY", "FILES", _WHY)
 _ON_WIDE_TERMINALS = ("FILES", "BY")
@@ -33,7 +33,7 @@ _DELETION = ("deleting", "delete_failed")
 
 
 class DeploymentTable:
-    """A row a deployment; where there is no room, the columns that are needed least are left out.
+    """One row per deployment; the least important columns are dropped where there is no room.
 
     The name and the status are always there, and neither is cut: a name that is too long goes on below.
     Where an earlier revision serves, the row has its model, its files and who asked for it, and the reason
@@ -75,7 +75,7 @@ class DeploymentTable:
                 yield from self._below(deployment, {it: row[it] for it in row if it not in widths})
 
     def _cells(self, deployment: "DeploymentStatusResponse", *, is_terminal: bool) -> dict[str, Text]:
-        """Return what each column has of a deployment, from left to right."""
+        """Return the cells of a deployment, from left to right."""
         mark = marks.of_status(deployment)
         status = Text(deployment.status, mark.style)
         if is_terminal:  # words in a pipe are counted by programs
@@ -106,7 +106,7 @@ class DeploymentTable:
         return self._created.get(deployment.deployment_id, deployment.created_at)
 
     def _reason(self, deployment: "DeploymentStatusResponse") -> str:
-        """Return in a word or two why a deployment is what it is, or how far it is."""
+        """Return, in a few words, why a deployment failed or how far it has got."""
         words = self._words(deployment)
         is_about_newest = words and _serves_another(deployment) and deployment.state not in _DELETION
         return f"r{deployment.revision} {words}" if is_about_newest else words
@@ -124,7 +124,7 @@ class DeploymentTable:
         return "cancelled" if _serves_another(deployment) else ""
 
     def _fitting(self, widths: Mapping[str, int], width: int) -> dict[str, int]:
-        """Return the columns that there is room for, from left to right, and how wide each is."""
+        """Return the columns that fit, from left to right, with their widths."""
         status = widths["STATUS"]
         name = min(widths["NAME"], max(min(_MOST_OF_NAME, width - status - len(_GAP)), _LEAST_NAME))
         chosen = {"NAME": name, "STATUS": status}
@@ -148,7 +148,7 @@ class DeploymentTable:
     def _below(
         self, deployment: "DeploymentStatusResponse", left_out: Mapping[str, Text]
     ) -> Iterator[Labelled]:
-        """Yield what a wide table has no column for."""
+        """Yield the details for which a wide table has no column."""
         others = ", ".join(
             f"{heading.lower()} {text.plain}" for heading, text in left_out.items() if text.plain != _NOTHING
         )

@@ -1,4 +1,4 @@
-"""Help as people read it: commands in groups, options in two columns, examples; no boxes, at any width.
+"""Plain help: commands in groups, options in two columns, examples; no boxes, at any width.
 
 A command's help is its docstring. Its section ``Examples:`` has command lines as they are typed.
 """
@@ -117,7 +117,7 @@ def _first_paragraph(text: str | None) -> str:
 
 
 def _name_values(parameters: Sequence[Any]) -> None:
-    """Name the values of options: by their choices if those are short, else by the option's last word."""
+    """Set the metavars of options: their choices if those are short, else the option's last word."""
     for it in parameters:
         if isinstance(it, TyperOption) and it.metavar is None and not it.is_flag:
             choices = "|".join(_choices(it))

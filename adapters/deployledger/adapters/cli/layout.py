@@ -1,4 +1,4 @@
-"""Lines of labels and values, and texts whose end counts, at any width of a terminal."""
+"""Layout for any terminal width: labels with values, and texts cut at the front."""
 
 import re
 from collections.abc import Sequence

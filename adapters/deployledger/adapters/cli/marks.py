@@ -1,4 +1,4 @@
-"""The marks and colours of outcomes, the same in every answer.
+"""The marks and colours of outcomes, the same in all output.
 
 A mark can be read without its colour, and the word beside it without the mark. Colours are the terminal's own
 (ANSI names), so that they suit light and dark backgrounds; nothing is dimmed. Where a stream cannot encode a
@@ -49,7 +49,7 @@ WARNING = Mark("!", "yellow")
 UNKNOWN = Mark("?", "yellow")
 IN_PROGRESS = Mark("•", "yellow")
 OFF = Mark("–")
-"""What is neither good nor bad: it ended as was asked, or is beyond a check."""
+"""A neutral outcome: something that was stopped on request, or cannot be checked."""
 
 _OF_STATUS = {
     "active": DONE,

@@ -1,4 +1,4 @@
-"""A deployment at a glance: what came of a command, and its status in groups.
+"""A deployment at a glance: the outcome of a command, and the status in groups.
 
 What is left out here is in the card of ``-o wide`` and in JSON.
 """
@@ -33,7 +33,7 @@ _COMMANDS = {*_REQUESTS, "RetryRequested", "DeletionRequested"}
 
 @dataclass(frozen=True)
 class Overview:
-    """What is known of one deployment at one moment.
+    """The status and history of one deployment at one moment.
 
     Attributes:
         history: its events by then.
@@ -50,7 +50,7 @@ class Overview:
 
     @property
     def name(self) -> str:
-        """What commands call it: its name, or its id once the name is free for others."""
+        """How commands refer to it: by its name, or by its id once the name has been released."""
         is_deleted = self.deployment.state == "deleted"
         return str(self.deployment.deployment_id) if is_deleted else self.deployment.deployment_name
 
@@ -61,7 +61,7 @@ class Overview:
 
     @property
     def since(self) -> datetime:
-        """When it got its status."""
+        """When it entered its current status."""
         times = [
             _time(entry)
             for entry in self.history
@@ -71,13 +71,13 @@ class Overview:
 
     @property
     def job(self) -> "Sequence[DeploymentHistoryEntry]":
-        """The events of the newest job, from the command on that set it off."""
+        """The events of the newest job, from the command that started it."""
         begins = [number for number, entry in enumerate(self.history) if entry.event in _COMMANDS]
         return self.history[begins[-1] :] if begins else ()
 
     @property
     def failure(self) -> "DeploymentHistoryEntry | None":
-        """The last event that says that a job failed."""
+        """The last event that records a failed job."""
         return next((entry for entry in reversed(self.history) if "failure" in entry.data), None)
 
     @property
@@ -87,12 +87,12 @@ class Overview:
         return newest if newest is not None and newest.event == "Cancelled" else None
 
     def request(self, revision: int) -> "DeploymentHistoryEntry | None":
-        """Return the event by which a revision was asked for; None if it cannot be read."""
+        """Return the event that requested a revision; None if it cannot be read."""
         requests = (it for it in self.history if it.event in _REQUESTS and it.revision == revision)
         return next(requests, None)
 
     def models(self, revision: int) -> tuple[str, str]:
-        """Return a revision's model as it was asked for, and as it was pinned once its files were fetched."""
+        """Return a revision's model as requested, and as pinned once its files were fetched."""
         deployment, request = self.deployment, self.request(revision)
         known = deployment.model_uri
         if revision == deployment.serving_revision:
@@ -110,7 +110,7 @@ class Overview:
         return median(took) if took else None
 
     def size(self, what: str, digest: str | None) -> str:
-        """Return what a model's files or an image take, after a comma; nothing if it is not known."""
+        """Return the size of a model's files or an image, after a comma; nothing if it is unknown."""
         for entry in reversed(self.history):
             if digest and (found := entry.data.get(what, {})).get("digest") == digest:
                 return f", {units.size(found['size_bytes'])}" if found["size_bytes"] else ""
@@ -118,7 +118,7 @@ class Overview:
 
 
 def outcome_lines(overview: Overview, request: "Request | None" = None) -> RenderableType:
-    """Return what came of a command: what there is now, from which bytes, and what to do next.
+    """Return the outcome of a command: what is active now, its digest, and what to do next.
 
     Args:
         request: one that the model answers.
@@ -142,7 +142,7 @@ def outcome_lines(overview: Overview, request: "Request | None" = None) -> Rende
 
 
 class _Heading:
-    """A name and its status: on one line, or, where that is too narrow, on one each."""
+    """A name and its status: on one line, or on two if that is too narrow."""
 
     def __init__(self, name: Text, status: Text) -> None:
         self._name = name
@@ -158,7 +158,7 @@ class _Heading:
 
 
 class _Asking:
-    """A request as a command that can be pasted, at any width."""
+    """A request as a command to paste, at any width."""
 
     def __init__(self, request: "Request") -> None:
         self._request = request
@@ -170,7 +170,7 @@ class _Asking:
 
 
 def status_lines(overview: Overview) -> RenderableType:
-    """Return a status in groups: the headline, what serves, what is in progress, and the last failure."""
+    """Return a status in groups: headline, serving revision, job in progress, and last failure."""
     return Group(*_status(overview))
 
 
@@ -257,7 +257,7 @@ def _rows(overview: Overview) -> str | None:
 
 
 def _bytes(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
-    """Yield the model of the newest revision, or of the one that serves, and what is known of its bytes."""
+    """Yield the model of the newest or the serving revision, with its digest and size if known."""
     deployment = overview.deployment
     artifact, image = deployment.artifact_digest, deployment.image_digest
     if revision != deployment.revision:
@@ -271,7 +271,7 @@ def _bytes(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
 
 
 def _asked(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
-    """Yield who asked for a revision, and when."""
+    """Yield who requested a revision, and when."""
     if (entry := overview.request(revision)) is not None:
         back = entry.data.get("rollback_to")
         how = f", as a rollback to revision {back}" if back else ""
@@ -279,7 +279,7 @@ def _asked(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
 
 
 def _revision(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
-    """Yield which revision an answer is about, where there are several."""
+    """Yield which revision the output is about, if there are several."""
     if overview.deployment.revision > 1:
         request = overview.request(revision)
         back = request.data.get("rollback_to") if request else None
@@ -299,7 +299,7 @@ def _cancelled(overview: Overview) -> Iterator[tuple[str, Text]]:
 
 
 def _of_outcome(deployment: "DeploymentStatusResponse") -> int:
-    """Return the revision that the answer to a command is about: what serves, unless an update is at work."""
+    """Return the revision that the outcome of a command is about: the serving one, unless an update runs."""
     is_updating = deployment.progress is not None and deployment.state != "deleting"
     return deployment.revision if is_updating else deployment.serving_revision or deployment.revision
 
@@ -350,7 +350,7 @@ def _so_far(overview: Overview) -> float:
 
 
 def _past_failure(overview: Overview) -> Iterator[tuple[str, Text]]:
-    """Yield the last failure, of which something came after all, on one line."""
+    """Yield the last failure, if a later job has made up for it, on one line."""
     if (failed := overview.failure) is not None:
         failure = failed.data["failure"]
         moment = overview.clock.moment(_time(failed))
@@ -361,7 +361,7 @@ def _past_failure(overview: Overview) -> Iterator[tuple[str, Text]]:
 
 
 def _failure(overview: Overview, failure: "Failure") -> Iterator[RenderableType]:
-    """Yield why the last job failed, what mends it, and what can be done with the deployment."""
+    """Yield why the last job failed, how to fix it, and what can be done with the deployment."""
     deployment = overview.deployment
     name, serving = deployment.deployment_name, deployment.serving_revision
     is_update = serving not in (None, deployment.revision) and deployment.state != "delete_failed"
@@ -400,7 +400,7 @@ def _failure_of(failure: "dict[str, Any]", what: str) -> Iterator[RenderableType
 
 
 def _next(overview: Overview) -> Iterator[tuple[str, Text]]:
-    """Yield how to look on or back, and what can be done with what is not there."""
+    """Yield the commands to watch, inspect, retry or delete the deployment."""
     deployment, name = overview.deployment, overview.name
     if deployment.progress is not None:
         yield "Watch", _command(f"deployledger status {name} --watch")

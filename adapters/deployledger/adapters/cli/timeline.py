@@ -1,4 +1,4 @@
-"""A deployment's past as people read it: its history in words, and what changed between two moments."""
+"""A deployment's past for people: its history in words, and the changes between two moments."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def timeline(
     has_changes: bool = False,
     is_wide: bool = False,
 ) -> RenderableType:
-    """Return the events, oldest first, a line each; those that one command set off are below it.
+    """Return the events, oldest first, one line each; those that a command caused are below it.
 
     Args:
         clock: how moments are written.

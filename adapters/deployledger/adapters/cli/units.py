@@ -1,4 +1,4 @@
-"""How ages, durations, sizes, digests and times are written for people. JSON has them whole.
+"""Formats ages, durations, sizes, digests and times for people. JSON has them in full.
 
 Ages are short, as in tables (``3m``); durations are spelled out (``1 min 20 s``). A clock time is
 in the reader's zone on a terminal, and in UTC elsewhere: a file or a pipe may have a reader in another zone.
@@ -78,7 +78,7 @@ def size(count: int) -> str:
 
 
 def counted(progress: "Progress") -> str:
-    """Return how far a step is in what it counts: ``1,024 of 5,000 rows``; nothing if it counts nothing."""
+    """Return how far a step is in what it counts: ``1,024 of 5,000 rows``; empty if it counts nothing."""
     if progress.done is None:
         return ""
     of = f" of {progress.total:,}" if progress.total else ""
@@ -107,7 +107,7 @@ def model(uri: str) -> str:
 
 @dataclass(frozen=True)
 class Clock:
-    """How moments are written for one reader.
+    """Formats moments for one reader.
 
     Attributes:
         now: the moment that ages count back from (UTC).

@@ -1,4 +1,4 @@
-"""Notices when somebody deletes, replaces or overwrites the files of an open SQLite database.
+"""Detects that the files of an open SQLite database were deleted, replaced or overwritten.
 
 SQLite trusts that nobody does. A backup that is moved or copied over the file of an open database meets the
 write-ahead log of the former one, which SQLite then applies to it; without its write-ahead log or its index a
@@ -27,7 +27,7 @@ _PAGE = 512
 """The part of the first page that is compared: any change of the file's size, or its schema, changes it."""
 
 _CHECKED_BYTES = 256 << 20
-"""Up to this size a database is checked that was left with a write-ahead log."""
+"""The largest database that is checked against a leftover write-ahead log."""
 
 # https://www.sqlite.org/walformat.html: the salts, how many pages were copied into the file, and how many
 # a checkpoint is about to copy.
@@ -45,7 +45,7 @@ _LOG_HEADER_BYTES, _LOG_SALTS = 32, slice(16, 24)
 _FRAME_HEADER_BYTES, _FRAME_SALTS = 24, slice(8, 16)
 
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
-"""The bytes that whoever has the database open holds a lock on; https://www.sqlite.org/src/file/src/os.h."""
+"""The byte range that is locked while the database is open; https://www.sqlite.org/src/file/src/os.h."""
 
 _open: dict[_Identity, int] = {}
 """How many guards of this process watch a file: its locks are lost when any descriptor of it is closed."""
@@ -53,7 +53,7 @@ _open: dict[_Identity, int] = {}
 _open_lock = Lock()
 
 _open_before_fork: set[_Identity] = set()
-"""The files that the process had open from which this one was forked off."""
+"""The files that the parent process had open when this one was forked."""
 
 
 def _inherit() -> None:
@@ -68,7 +68,7 @@ os.register_at_fork(after_in_child=_inherit)
 
 
 class _Look(NamedTuple):
-    """What the file was like while no checkpoint was at work on it."""
+    """The state of the file while no checkpoint was running."""
 
     written_at: int
     size: int
@@ -84,7 +84,7 @@ class _Frame(NamedTuple):
 
 
 class FileGuard:
-    """Watches the three files of an open database: the file, its write-ahead log, and the index of that.
+    """Watches the three files of an open database: the main file, its write-ahead log, and the log's index.
 
     Args:
         path: the database's file.
@@ -145,7 +145,7 @@ class FileGuard:
             self._log_written_at = log_written_at
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -163,7 +163,7 @@ class FileGuard:
         return f"{self._path}{name}"
 
     def _lose(self, name: str, how: str) -> NoReturn:
-        """Leave nothing that could be applied to another file, and raise what happened from now on."""
+        """Remove whatever could be applied to another file, and raise this error from now on."""
         assert self._connection is not None  # noqa: S101  # the caller looked
         if how == "overwritten":  # its write-ahead log is of what was there before
             self._remove(_WAL, keep_name=True)
@@ -193,12 +193,12 @@ class FileGuard:
                     Path(path).unlink()
 
     def _is_written(self) -> bool:
-        """Return whether somebody, who may be SQLite, wrote into the file since it was looked at."""
+        """Return whether anybody, SQLite included, wrote to the file since it was last checked."""
         found = os.stat(self._path)  # noqa: PTH116  # half as long as Path.stat
         return self._look is None or self._look[:2] != (found.st_mtime_ns, found.st_size)
 
     def _is_overwritten(self) -> bool:
-        """Return whether somebody else than SQLite wrote into the file."""
+        """Return whether anybody other than SQLite wrote to the file."""
         now = self._looked()
         last, self._look = self._look, now
         if now is None or last is None or now[:2] == last[:2]:
@@ -238,7 +238,7 @@ class FileGuard:
         return not is_ours
 
     def _looked(self) -> _Look | None:
-        """Return what the file is like; None while a checkpoint is at work, or where that cannot be seen."""
+        """Return the state of the file; None while a checkpoint is running, or where that cannot be seen."""
         first = os.stat(self._path)  # noqa: PTH116  # half as long as Path.stat
         index = self._read(self._files[_SHM], _INDEX_BYTES)
         if len(index) < _INDEX_BYTES:
@@ -285,7 +285,7 @@ def check_not_inherited(path: Path) -> None:
 
 
 def check_left_files(path: Path) -> None:
-    """Check that a write-ahead log that was left beside a database, which nobody has open, belongs to it.
+    """Check that a leftover write-ahead log belongs to its database, if nobody has it open.
 
     After a crash it does, and SQLite applies it. Beside a backup that was put in the place of the database it
     does not, and SQLite applies it all the same.

@@ -1,21 +1,21 @@
-"""One request and its answer, as they pass by: what is on its way, and what may be sent again."""
+"""One request and its response as they are forwarded: what is in flight, and what may be repeated."""
 
 from dataclasses import dataclass
 
 import h11
 
 LARGEST_REPEATED_REQUEST = 4 * 1024 * 1024
-"""Up to how many bytes a request is kept, so that another server may get it when the first one is lost."""
+"""The largest request, in bytes, that is buffered to be repeated on another server."""
 
 REPEATED_REQUESTS_MEMORY = 64 * 1024 * 1024
-"""How many bytes a gateway keeps of all the requests that are on their way."""
+"""The most bytes that a gateway buffers for all requests in flight."""
 
 _LONGEST_HEAD = 64 * 1024
 
 
 @dataclass
 class RequestMemory:
-    """The memory for requests that are on their way, over all connections of a gateway.
+    """The memory for requests in flight, over all connections of a gateway.
 
     Attributes:
         left: how many bytes are free.
@@ -25,7 +25,7 @@ class RequestMemory:
 
 
 class Exchange:
-    """Reads along what a client and a server send each other, from one request to the end of its answer.
+    """Parses what client and server send each other, from one request to the end of its response.
 
     What cannot be read as HTTP/1.1 (another protocol, a malformed request) is opaque: it is passed on all the
     same, but nothing shows where a message ends, so nothing of it is ever sent again.
@@ -45,7 +45,7 @@ class Exchange:
 
     @property
     def is_open(self) -> bool:
-        """Whether a request has begun that is not answered to its end."""
+        """Whether a request has begun whose response is not complete."""
         return self._awaits_answer if self.is_opaque else self._has_begun
 
     @property
@@ -55,7 +55,7 @@ class Exchange:
 
     @property
     def is_cut(self) -> bool:
-        """Whether an answer has begun and is known to lack its end."""
+        """Whether a response has begun and is known to be incomplete."""
         return (
             self._has_answer
             and not self.is_opaque
@@ -64,7 +64,7 @@ class Exchange:
 
     @property
     def is_over(self) -> bool:
-        """Whether request and answer are complete, and the connection is good for another request."""
+        """Whether request and response are complete, and the connection can take another request."""
         return (
             not self.is_opaque
             and self._request.their_state is h11.DONE
@@ -73,11 +73,11 @@ class Exchange:
 
     @property
     def kept(self) -> list[bytes]:
-        """The request so far, to be sent again; complete unless `is_too_large` or `is_opaque`."""
+        """The request so far, to be repeated; complete unless `is_too_large` or `is_opaque`."""
         return list(self._kept)
 
     def following(self) -> "Exchange":
-        """Return the next exchange of the connection, with what has already passed by of it."""
+        """Return the next exchange of the connection, with what was already received of it."""
         self.release()
         following = Exchange(self._memory)
         sent, answered = bytes(self._request.trailing_data[0]), bytes(self._answer.trailing_data[0])
@@ -88,13 +88,13 @@ class Exchange:
         return following
 
     def release(self) -> None:
-        """Forget what was kept of the request."""
+        """Discard the buffered request."""
         self._kept.clear()
         self._memory.left += self._kept_bytes
         self._kept_bytes = 0
 
     def sent(self, data: bytes) -> None:
-        """Take note of what the client sent."""
+        """Process what the client sent."""
         self._has_begun = True
         self._awaits_answer = True
         if self.is_opaque:
@@ -105,14 +105,14 @@ class Exchange:
             while True:
                 event = self._request.next_event()
                 if isinstance(event, h11.Request):
-                    self._answer.send(event)  # so that it knows how the answer's end is told
+                    self._answer.send(event)  # so that it knows how the response's end is framed
                 elif event is h11.NEED_DATA or event is h11.PAUSED:
                     return
         except h11.ProtocolError:
             self._give_up()
 
     def answered(self, data: bytes) -> None:
-        """Take note of what the server sent."""
+        """Process what the server sent."""
         self._awaits_answer = False
         if self.is_opaque:
             return
@@ -136,7 +136,7 @@ class Exchange:
             self.release()
 
     def answer_ended(self) -> None:
-        """Take note that the server sends nothing more: some answers end so."""
+        """Process the end of the server's stream, which ends some responses."""
         if self.is_opaque or not self._has_answer:
             return
         try:
