@@ -29,7 +29,7 @@ WORDS = {
     "deployment.update_requested": "Rollback to revision 1 requested by ann (revision 3): "
     "models:/iris@champion, batch inference job, port 8080, 500m CPU, 1.5Gi memory, 1 GPU, 2 tags",
     "deployment.retry_requested": "Retry requested by ann (attempt 2)",
-    "deployment.cancelled": "Cancelled by ann",
+    "deployment.cancelled": "Update to revision 2 cancelled by ann",
     "deployment.deletion_requested": "Deletion requested by ann",
     "deployment.deletion_failed": "Deletion failed after 0.03 s (attempt 2): server_exited: The server of "
     "'iris' ended with exit code 1. Read its log.",

@@ -73,6 +73,12 @@ def _failed(data: Mapping[str, Any], _: str, took: str) -> str:
     return f"Failed in {data['failure']['step']}{took}: {_reason(data)}"
 
 
+def _cancelled(data: Mapping[str, Any], by: str, _: str) -> str:
+    return (
+        f"Update to revision {data['revision']} cancelled{by}" if data["revision"] > 1 else f"Cancelled{by}"
+    )
+
+
 def _deletion_failed(data: Mapping[str, Any], _: str, took: str) -> str:
     return f"Deletion failed{took}: {_reason(data)}"
 
@@ -91,7 +97,7 @@ _WORDS: dict[str, Callable[[Mapping[str, Any], str, str], str]] = {
     "deployment.failed": _failed,
     "deployment.update_requested": _update_requested,
     "deployment.retry_requested": _retry_requested,
-    "deployment.cancelled": lambda _, by, took: f"Cancelled{by}",
+    "deployment.cancelled": _cancelled,
     "deployment.deletion_requested": lambda _, by, took: f"Deletion requested{by}",
     "deployment.deletion_failed": _deletion_failed,
     "deployment.deleted": lambda _, by, took: f"Deleted{took}",
