@@ -70,7 +70,7 @@ class NameInUseError(ConflictError):
         super().__init__(
             f"The deployment name {shown(name)} is in use by deployment {holder}.",
             hint=(
-                "Choose another name, or delete or update that deployment "
+                "Choose another name, or delete or update that deployment, which may be one that failed "
                 '(version_strategy="update_existing"; on the command line, --update-existing).'
             ),
         )
