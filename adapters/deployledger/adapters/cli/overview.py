@@ -15,6 +15,7 @@ from rich.text import Text
 from deployledger.adapters.cli import marks, units
 from deployledger.adapters.cli.layout import Labelled
 from deployledger.adapters.cli.terminal import shown, shown_lines
+from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Step
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _status(overview: Overview) -> Iterator[RenderableType]:
     lines = [*_places(overview)]
     if overview.as_of:
         lines.append(("As of", shown(overview.as_of)))
-    lines += _cancelled(overview)
+    lines += [*_cancelled(overview), *_deleted(overview)]
     if deployment.serving_revision is None and deployment.progress is None:
         lines += _bytes(overview, deployment.revision)
         lines += _asked(overview, deployment.revision)
@@ -276,6 +277,14 @@ def _asked(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
         back = entry.data.get("rollback_to")
         how = f", as a rollback to revision {back}" if back else ""
         yield "Requested", shown(f"{overview.clock.moment(_time(entry))} by {entry.actor}{how}")
+
+
+def _deleted(overview: Overview) -> Iterator[tuple[str, Text]]:
+    """Yield who asked for the deletion, and when."""
+    requests = [entry for entry in overview.job if entry.event == "DeletionRequested"]
+    if requests and overview.deployment.status in ("deleting", "delete_failed", "inactive"):
+        moment = overview.clock.moment(_time(requests[-1]))
+        yield "Deletion", shown(f"requested {moment} by {requests[-1].actor}")
 
 
 def _revision(overview: Overview, revision: int) -> Iterator[tuple[str, Text]]:
@@ -384,6 +393,8 @@ def _failure(overview: Overview, failure: "Failure") -> Iterator[RenderableType]
     )
     yield Labelled([("", shown(f"{kept} Next:"))], width=0)
     steps = [("When mended", _command(f"deployledger retry {name}"))]
+    if failure.reason is FailureReason.PORT_IN_USE:
+        steps.append(("Other port", _command(f"deployledger update {name} --port PORT")))
     if serving:
         steps.append(("Go back", _command(f"deployledger rollback {name} --to-revision {serving}")))
     else:

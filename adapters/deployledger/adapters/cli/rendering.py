@@ -64,6 +64,8 @@ def deployment_card(
         ("Status", shown(deployment.status, marks.of_status(deployment).style)),
         ("Warning", shown_lines(deployment.warning, "red") if deployment.warning else None),
         ("Message", shown_lines(deployment.message) if deployment.message else None),
+        ("Failure", deployment.failure and f"{deployment.failure.step}: {deployment.failure.reason}"),
+        ("Failed", deployment.failed_at and written(deployment.failed_at)),
         ("Running", _running(observation)),
         ("Endpoint", deployment.endpoint_url),
         ("Revision", _revision(deployment)),
