@@ -11,7 +11,7 @@ from deployledger.adapters.event_log import open_event_log
 from deployledger.domain.values import Failure
 from deployledger.projections.store import ParkedEvent
 from tests.domain.given import FAILURE, NOON, failed, history, new_id, requested
-from tests.e2e.in_process import InProcess
+from tests.e2e.in_process import InProcess, Output
 from tests.e2e.test_rendering import lines
 
 LONG = FAILURE.model_copy(update={"message": f"{'x ' * 100}the end\nof it."})
@@ -44,9 +44,28 @@ def test_the_list_says_when_each_failed_and_why(cli: InProcess) -> None:
 def test_a_line_of_the_log_has_the_name_and_why_something_failed(cli: InProcess) -> None:
     lines = cli.run("log", "tail", "--topic", "deployment.failed").stdout.splitlines()
     assert re.search(r"deployment\.failed +iris +\w{8} v2 +ann  server_exited: It exited\.$", lines[0])
-    assert lines[1].endswith("…")
+    assert lines[1].endswith("x the end of it.")
     (line,) = cli.run("log", "tail", "--name", "ros", "--from", "3", "-o", "wide").stdout.splitlines()
-    assert line.endswith("x the end of it.")
+    assert line.endswith(f"x the end of it. {LONG.hint}".rstrip())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_log_fits_a_terminal_and_the_reader_s_clock(
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", cli.run("log", "tail", stdout=Output(is_terminal=True)).stdout)
+    heading, *events = shown.splitlines()
+    assert re.match(r"POSITION  TIME \(\w+\) +TOPIC +NAME", heading)
+    assert re.search(r"^ +2  \d\d:\d\d:\d\d +deployment.failed +iris\s+ann$", shown, re.MULTILINE)
+    assert "          ✗ server_exited: It exited." in events
+    assert "…" in shown
+    assert max(map(len, shown.splitlines())) <= width
+    wide = cli.run("log", "tail", "-o", "wide", stdout=Output(is_terminal=True)).stdout
+    assert re.search(r"x the end of it\.", wide)
+    assert re.search(r" v2 +ann ", wide)
 
 
 def test_a_line_of_json_has_the_name_beside_what_it_had(cli: InProcess) -> None:

@@ -30,14 +30,12 @@ from deployledger.adapters.cli.session import (
     session_for,
 )
 from deployledger.adapters.cli.usage import UsageError
-from deployledger.domain.visible import visible
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from deployledger.domain.event_log import EventLog, Exported, Imported, SchemaState
     from deployledger.domain.findings import Finding
-    from deployledger.domain.values import Failure
     from deployledger.service.deployment_service import DeploymentService
     from deployledger.service.log_reading import LoggedEvent
 
@@ -47,8 +45,6 @@ database = Commands(name="db", help="Create, check and upgrade the event log's d
 log = Commands(name="log", help="Read, export and import the event log.")
 
 _LAST = 20
-_REASON = 120
-"""How many characters of the reason of a failure are printed."""
 
 
 @database.command()
@@ -120,7 +116,8 @@ def tail(
         typer.Option(
             metavar="TIME",
             help="Start with events recorded at or after this time: an age, as in 12h or 2h30m, or a time "
-            "with its zone, as in 2026-03-01T12:00Z.",
+            "with its zone, as in 2026-03-01T12:00Z. (`list --since` goes by when they happened, a little "
+            "before.)",
             show_default=False,
         ),
     ] = None,
@@ -149,7 +146,8 @@ def tail(
     """Print events in log order; as JSON, one object per line.
 
     A line has the position, the recorded time, the topic, the deployment and the actor, and of a failure the
-    reason.
+    reason. With `-o wide`, and in a pipe, it also has the stream and its version, the time to the microsecond
+    (UTC) and the whole reason; `-o wide` adds the hint of a failure.
 
     Examples:
         deployledger log tail
@@ -179,9 +177,10 @@ def tail(
             follow=follow,
         )
         is_any = False
-        async for it in logged:
+        print_event = _printing(session)
+        async for event in logged:
             is_any = True
-            _print_event(session, it)
+            print_event(event)
         if not is_any and service.event_log.position():
             session.stderr.print("No event matches.")
 
@@ -409,39 +408,30 @@ def _of_log_here(session: Session, work: "Callable[[EventLog], _T]") -> _T:
     return session.run(use)
 
 
-def _print_event(session: Session, logged: "LoggedEvent") -> None:
+def _printing(session: Session) -> "Callable[[LoggedEvent], None]":
+    """Return what prints the next event, as JSON, whole on a line, or at a glance."""
+    from deployledger.adapters.cli.log_lines import Glance, whole_line
+
+    if session.is_json:
+        return lambda logged: session.print_json(_event(logged), is_line=True)
+    if session.is_wide or not session.stdout.is_terminal:
+        return lambda logged: session.print_lines(whole_line(logged, is_wide=session.is_wide))
+    glance = Glance(units.Clock.of(session.stdout))
+    return lambda logged: session.show(glance.next(logged))
+
+
+def _event(logged: "LoggedEvent") -> dict[str, Any]:
     recorded = logged.recorded
     event = recorded.event
-    failure: Failure | None = getattr(event, "failure", None)
-    if session.is_json:
-        line = {
-            "position": recorded.position,
-            "recorded_at": recorded.recorded_at.isoformat(),
-            "stream_id": str(event.originator_id),
-            "stream_version": event.originator_version,
-            "topic": event.TOPIC,
-            "deployment_name": logged.deployment_name,
-            **event.model_dump(mode="json"),
-        }
-        session.print_json(line, is_line=True)
-        return
-    fields = [
-        f"{recorded.position:>8}",
-        _moment(recorded.recorded_at),
-        f"{event.TOPIC:<32}",
-        f"{visible(logged.deployment_name or '-'):<24}",
-        f"{str(event.originator_id)[:8]} v{event.originator_version:<4}",
-        visible(event.actor),
-    ]
-    if failure is not None:
-        fields.append(f"{failure.reason}: {_reason(failure, is_wide=session.is_wide)}")
-    session.print_lines("  ".join(fields))
-
-
-def _reason(failure: "Failure", *, is_wide: bool) -> str:
-    """Return why something failed, on one line; whole only where there is room for everything."""
-    reason = " ".join(failure.message.split())
-    return visible(reason if is_wide or len(reason) <= _REASON else f"{reason[: _REASON - 1]}…")
+    return {
+        "position": recorded.position,
+        "recorded_at": recorded.recorded_at.isoformat(),
+        "stream_id": str(event.originator_id),
+        "stream_version": event.originator_version,
+        "topic": event.TOPIC,
+        "deployment_name": logged.deployment_name,
+        **event.model_dump(mode="json"),
+    }
 
 
 def _state(state: "SchemaState") -> dict[str, Any]:
