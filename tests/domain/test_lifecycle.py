@@ -132,10 +132,25 @@ def test_a_state_with_a_deadline_can_fail(state: State) -> None:
     [
         (Subject(State.DELETED), Trigger.REQUEST_UPDATE, "is deleted: it cannot be updated", "Nothing more"),
         (Subject(State.DELETED), Trigger.REQUEST_DELETION, "cannot be deleted again", "Nothing more"),
-        (Subject(State.ACTIVE), Trigger.CANCEL, "is active: there is nothing to cancel", "update, delete"),
-        (Subject(State.FAILED), Trigger.CANCEL, "is failed", "update, retry, delete"),
+        (
+            Subject(State.ACTIVE),
+            Trigger.CANCEL,
+            "is active: there is nothing to cancel",
+            "rollback to an earlier revision, delete",
+        ),
+        (
+            Subject(State.FAILED),
+            Trigger.CANCEL,
+            "is failed",
+            "rollback to an earlier revision, retry, delete",
+        ),
         (Subject(State.DELETE_FAILED), Trigger.RETRY, "is delete failed", "Possible now: delete."),
-        (Subject(State.REQUESTED), Trigger.RETRY, "there is nothing to retry", "update, cancel, delete"),
+        (
+            Subject(State.REQUESTED),
+            Trigger.RETRY,
+            "there is nothing to retry",
+            "rollback to an earlier revision, cancel, delete",
+        ),
     ],
     ids=str,
 )

@@ -199,7 +199,7 @@ class Lifecycle:
 
 
 _COMMANDS = {
-    Trigger.REQUEST_UPDATE: "update",
+    Trigger.REQUEST_UPDATE: "update, rollback to an earlier revision",
     Trigger.RETRY: "retry",
     Trigger.CANCEL: "cancel",
     Trigger.CANCEL_UPDATE: "cancel",
