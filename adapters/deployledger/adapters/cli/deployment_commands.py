@@ -205,7 +205,8 @@ def update(
 ) -> None:
     """Update a deployment to a new revision; options not given keep their values.
 
-    The old revision keeps serving until the new one is ready.
+    The old revision keeps serving until the new one is ready. Without options, the new revision has the same
+    model, fetched again.
 
     Examples:
         deployledger update iris --model-uri model-v2.onnx
