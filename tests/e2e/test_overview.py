@@ -386,6 +386,19 @@ def test_a_deletion_that_failed_is_not_blamed_on_a_revision() -> None:
     assert "Failed in delete: model_not_found" in status(stuck, history)
 
 
+def test_what_was_deleted_says_who_asked_for_it() -> None:
+    deleted = deployment(status="inactive", state="deleted")
+    request = entry(5, "DeletionRequested", 9, actor="ben")
+    shown = status(deleted, [*FIRST, request, entry(6, "Deleted", 8, step="delete", duration=1.0)])
+    assert "  Deletion      requested 9s ago (11:59:51 UTC) by ben" in shown
+
+
+def test_a_port_in_use_is_mended_by_another_one() -> None:
+    failure = FAILURE.model_copy(update={"reason": FailureReason.PORT_IN_USE})
+    failed = deployment(status="failed", state="failed", failure=failure)
+    assert "  Other port    deployledger update iris --port PORT" in status(failed, FIRST[:1])
+
+
 def test_a_failed_deployment_says_that_it_holds_its_name() -> None:
     failed = deployment(status="failed", state="failed", failure=FAILURE)
     shown = lines(outcome_lines(Overview(failed, FIRST[:1], Clock(NOW, UTC))))
