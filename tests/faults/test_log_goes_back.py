@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -244,6 +246,40 @@ async def test_jobs_of_the_restored_log_are_taken_up(
     again = await service.deploy_model(request(deployment_name="lost"))  # its name is free
     await service.wait_for_deployment(again.deployment_id, timeout=WAIT)
     assert caplog.text.count("Jobs start over from what the event log has now") == 1
+    await service.close()
+
+
+async def test_jobs_are_taken_up_although_the_log_was_missing_meanwhile(
+    empty_postgres_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(open_event_log(empty_postgres_url, create=True)) as log:
+        assert log.position() == 0
+    cluster = HeldOrchestrator()
+    cluster.provisioning.shut()
+    service = MLModelDeploymentService(None, None, cluster, database_url=empty_postgres_url)
+    kept = await service.deploy_model(request(deployment_name="kept"))
+    await eventually(lambda: cluster.provisioning.arrivals == 1)
+    backup = await asyncio.to_thread(Backup, empty_postgres_url, tmp_path)
+    cluster.provisioning.open()
+    await service.wait_for_deployment(kept.deployment_id, timeout=WAIT)
+    cluster.provisioning.shut()
+
+    def replace_by_a_longer_log() -> None:
+        with psycopg.connect(empty_postgres_url, autocommit=True) as session:
+            session.execute("ALTER TABLE deployledger.events RENAME TO events_away")
+            with caplog.at_level(logging.WARNING):
+                while "Commands of other processes wait" not in caplog.text:
+                    time.sleep(0.01)
+            session.execute("ALTER TABLE deployledger.events_away RENAME TO events")
+        backup.restore()
+        with closing(open_event_log(empty_postgres_url)) as log:
+            append(log, *"abcdefgh")
+
+    await asyncio.to_thread(replace_by_a_longer_log)
+    await eventually(lambda: "Jobs start over from what the event log has now" in caplog.text)
+    cluster.provisioning.open()
+    status = await service.wait_for_deployment(kept.deployment_id, timeout=WAIT)
+    assert status.status == "active"
     await service.close()
 
 

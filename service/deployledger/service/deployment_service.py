@@ -1047,10 +1047,20 @@ class DeploymentService:
             try:
                 follow = partial(self._log.follow, after, topics=sorted(events.COMMANDS))
                 with await loop.run_in_executor(self._job_executor, follow) as follower:
-                    async for batch in follower:
-                        for recorded in batch.events:
-                            worker.wake(recorded.event.originator_id)
-                        after = batch.position
+                    # One follower for all errors: it knows which event it read last, and so finds out
+                    # when the log that comes back is another.
+                    while True:
+                        try:
+                            async for batch in follower:
+                                for recorded in batch.events:
+                                    worker.wake(recorded.event.originator_id)
+                                after = batch.position
+                            break  # the log was closed
+                        except UndecodableEventError:
+                            raise
+                        except EventLogError as error:
+                            self._models.patience.warn(LOGGER, f"Commands of other processes wait: {error}")
+                        await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
             except (LogDivergedError, ConfigurationError) as error:  # it may lack the position by now
                 LOGGER.warning("%s Jobs start over from what the event log has now.", error.message)
                 after = await self._start_over(worker)
