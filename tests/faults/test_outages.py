@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
@@ -261,6 +262,39 @@ def test_calls_wait_for_a_database_that_comes_back(away: str, back: str, proxy: 
     timer = threading.Timer(0.3, getattr(proxy, back))
     timer.start()
     assert {name: error for name, error in errors_of(calls).items() if error} == {}
+    log.close()
+
+
+def test_calls_wait_for_a_database_that_is_replaced_by_a_restored_one(empty_postgres_url: str) -> None:
+    log = opened(empty_postgres_url)
+    calls = uses(log)
+    for call in calls.values():
+        call()
+    name = urlsplit(empty_postgres_url).path.removeprefix("/")
+    elsewhere = urlunsplit(urlsplit(empty_postgres_url)._replace(path="/postgres"))
+    with psycopg.connect(elsewhere, autocommit=True) as administrator:
+
+        def rename(before: str, after: str) -> None:
+            administrator.execute(
+                SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(before), Identifier(after))
+            )
+
+        administrator.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(name)))
+        administrator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+        )
+        rename(name, f"{name}_away")
+        timer = threading.Timer(0.3, lambda: rename(f"{name}_away", name))
+        timer.start()
+        opening = threading.Timer(
+            0.6,
+            lambda: administrator.execute(
+                SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(Identifier(name))
+            ),
+        )
+        opening.start()
+        assert {call: error for call, error in errors_of(calls).items() if error} == {}
+        opening.join()
     log.close()
 
 

@@ -64,6 +64,12 @@ _REFUSED = re.compile(
 )
 """What a server, or the driver, says on connecting when trying again does not help."""
 
+_REPLACED = re.compile('database ".*" (does not exist|is not currently accepting connections)', re.IGNORECASE)
+"""What a server says on connecting while a database is restored under the name of the one that was there."""
+
+_SHARED = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
+"""What a server raises when a pooler hands it statements that belong to other sessions."""
+
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 """What a database raises for who may read and not write: without the rights, or on a standby server."""
 
@@ -84,6 +90,12 @@ def advice(error: BaseException) -> str:
             "The database user lacks a right for this. `deployledger db check` lists the GRANTs that a "
             "service needs; commands that create tables, such as a rebuild, are for the owner of the schema. "
             "docs/database.md lists the rights of every role."
+        )
+    if isinstance(error, _SHARED):
+        return (
+            "A connection pooler seems to share sessions between clients: set its pool_mode to session for "
+            "this database, or connect to the server itself; docs/database.md describes what a pooler must "
+            "preserve."
         )
     return "Check that the database exists and is reachable and writable, and try again."
 
@@ -304,6 +316,7 @@ class PostgresDatabase:
         self.described_as = _described(parameters)
         self.patience = patience
         self.was_written = False
+        self._was_open = False
         self.session_class: type[Session] = type("Session", (Session,), {"database": self})
         hosts = str(parameters.get("hostaddr") or parameters.get("host") or "").count(",") + 1
         longest = float(parameters.get("connect_timeout") or _CONNECT_TIMEOUT_SECONDS)
@@ -331,9 +344,14 @@ class PostgresDatabase:
         """Return whether an error says that the server is away, so that trying again later helps.
 
         A server that could be written and no longer can has become a standby: another one takes its place.
+        A database that was there and no longer is, is being restored.
         """
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            return self.was_written
         return is_outage(error) or (
-            self.was_written and isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+            self._was_open
+            and isinstance(error, psycopg.OperationalError)
+            and _REPLACED.search(str(error)) is not None
         )
 
     def session(self, *, is_long: bool = False) -> Session:
@@ -357,9 +375,10 @@ class PostgresDatabase:
                 session.close()
                 raise
         except psycopg.Error as error:
-            if is_outage(error):
+            if self.is_outage(error):
                 self.patience.away(self.described_as, reason(error))
             raise
+        self._was_open = True
         self.patience.back(self.described_as)
         if is_long:
             row = session.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
