@@ -274,7 +274,7 @@ class Pipeline:
             if not isinstance(downloaded, str | PathLike) or not str(downloaded):
                 raise ModelRegistryError(
                     f"The model registry answered {downloaded!r} for {resolved.uri}, which is no path.",
-                    hint="download_artifacts must return the local path of what it downloaded.",
+                    hint="Have download_artifacts return the local path of what it downloaded.",
                 )
             return await artifacts.add(
                 Path(downloaded),
