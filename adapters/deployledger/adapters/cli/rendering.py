@@ -56,6 +56,7 @@ def deployment_card(
     created, updated = recorded or (deployment.created_at, deployment.updated_at)
     target = deployment.deployment_target_config
     resources = deployment.resource_allocation
+    failure = deployment.failure
     serves_another = deployment.serving_revision not in (None, deployment.revision)
     lines: list[tuple[str, Any]] = [
         ("Name", deployment.deployment_name),
@@ -63,6 +64,8 @@ def deployment_card(
         ("As of", as_of),
         ("Status", shown(deployment.status, marks.of_status(deployment).style)),
         ("Warning", shown_lines(deployment.warning, "red") if deployment.warning else None),
+        ("Failed", failure and f"in {failure.step}: {failure.reason}"),
+        ("Failed at", deployment.failed_at and written(deployment.failed_at)),
         ("Message", shown_lines(deployment.message) if deployment.message else None),
         ("Failure", deployment.failure and f"{deployment.failure.step}: {deployment.failure.reason}"),
         ("Failed", deployment.failed_at and written(deployment.failed_at)),
