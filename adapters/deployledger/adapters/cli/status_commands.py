@@ -54,7 +54,7 @@ def status(
 ) -> None:
     """Show the status of a deployment, now or at a point in the past.
 
-    Everything there is to know is in `-o wide` and `-o json`.
+    Settings, whole digests and exact times are in `-o wide`, and the whole status in `-o json`.
 
     Examples:
         deployledger status iris
