@@ -71,7 +71,7 @@ class NameInUseError(ConflictError):
             f"The deployment name {shown(name)} is in use by deployment {holder}.",
             hint=(
                 "Choose another name, or delete or update that deployment, which may be one that failed "
-                '(version_strategy="update_existing"; on the command line, --update-existing).'
+                '(version_strategy="update_existing").'
             ),
         )
         self.name = name
@@ -126,7 +126,8 @@ class ResourceNotFoundError(MachineLearningServiceError):
     default_reason = FailureReason.NOT_FOUND
 
     def __init__(self, resource_type: str, resource_id: object) -> None:
-        super().__init__(f"{resource_type} {shown(str(resource_id))} was not found.")
+        hint = "`deployledger list` shows what there is." if resource_type == "Deployment" else ""
+        super().__init__(f"{resource_type} {shown(str(resource_id))} was not found.", hint=hint)
         self.resource_type = resource_type
         self.resource_id = resource_id
 
@@ -155,6 +156,7 @@ class NotYetRequestedError(ResourceNotFoundError):
             f"Deployment {deployment_id} did not exist at {moment}: "
             f"it began at {began_at:%Y-%m-%dT%H:%M:%S.%fZ}, position {position}."
         )
+        self.hint = ""
         self.began_at = began_at
         self.position = position
 

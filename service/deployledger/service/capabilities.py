@@ -23,7 +23,7 @@ def check_request(clients: Clients, request: DeploymentRequest) -> None:
         if missing:
             raise ConfigurationError(
                 f"Deployment {name!r} is a batch inference job and needs {' and '.join(missing)}.",
-                hint="On the command line: --input and --output-uri.",
+                hint="Give what it reads, and where it writes its predictions.",
             )
     if isinstance(clients.orchestrator, ChecksTargets):
         clients.orchestrator.check_target(name, target, request.resource_allocation)

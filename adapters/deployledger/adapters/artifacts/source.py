@@ -101,7 +101,7 @@ def _locate(source: Path) -> tuple[str, os.stat_result]:
         raise refused(
             FailureReason.MODEL_NOT_FOUND,
             f"There is no file or folder {str(source)!r}.",
-            hint="Check the path; a relative one is relative to the folder the service was started in.",
+            hint="Check the path; it is one on the machine that fetches the model.",
         ) from error
     except OSError as error:
         if error.errno == errno.ELOOP:

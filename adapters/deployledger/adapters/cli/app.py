@@ -33,6 +33,15 @@ Look:    deployledger status my-model
 Learn:   deployledger demo, deployledger --help
 """
 _WIDEST_HELP = 100
+_PLAIN_WORDS = {
+    "\n\t": " ",
+    ": Value error, ": ": ",
+    ": Input should be greater than or equal to ": ": it must be at least ",
+    ": Input should be less than or equal to ": ": it must be at most ",
+}
+"""What stands for the words of libraries in errors of usage; choices come a line each."""
+_ELSEWHERE = {"--selector": "--tag", "--label": "--tag", "--labels": "--tag", "-l": "--tag"}
+"""What options of ours are called in tools that people know."""
 
 app = Commands(
     name="deployledger",
@@ -113,9 +122,17 @@ def _refuse(error: Any) -> NoReturn:
         session_for().show(Text.from_ansi(context.get_help()))
         raise SystemExit(int(ExitCode.USAGE))
     command = context.command_path if context is not None else "deployledger"
+    option = _ELSEWHERE.get(getattr(error, "option_name", ""))
+    if (
+        option
+        and context is not None
+        and any(option in parameter.opts for parameter in context.command.params)
+    ):
+        error.possibilities = [option]
     hint = getattr(error, "hint", "") or f"Run `{command} --help` for its usage."
-    # Choices come a line each, and errors of values with the name of their class.
-    message = error.format_message().replace("\n\t", " ").replace(": Value error, ", ": ", 1)
+    message = error.format_message()
+    for before, after in _PLAIN_WORDS.items():
+        message = message.replace(before, after, 1)
     _session().fail(message, hint, ExitCode.USAGE, "usage")
 
 

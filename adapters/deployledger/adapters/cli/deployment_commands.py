@@ -178,6 +178,7 @@ def deploy(
         lambda service: service.deploy_model(request(), idempotency_key=idempotency_key),
         wait,
         timeout,
+        model_uri=model_uri,
     )
 
 
@@ -528,18 +529,31 @@ def _command(
     *,
     deleting: bool = False,
     stops_leftovers: bool = True,
+    model_uri: str | None = None,
 ) -> None:
-    """Give a command; wait for its job here, or leave it to a process in the background."""
+    """Give a command; wait for its job here, or leave it to a process in the background.
+
+    Args:
+        model_uri: what it deploys under a name that may be in use.
+    """
     from deployledger.adapters.cli.background import resume_in_background, stop_leftovers
+    from deployledger.adapters.cli.names_in_use import explain
+    from deployledger.adapters.cli.options import named_by_options
     from deployledger.adapters.cli.waiting import outcome
     from deployledger.adapters.cli.waiting import wait as wait_for
+    from deployledger.domain.exceptions import NameInUseError
 
     accepted: list[DeploymentStatusResponse] = []
 
     async def give(service: "DeploymentService") -> "_Ended":
         if stops_leftovers:  # before the command, whose own work has nobody on it for a moment
             await stop_leftovers(service)
-        answer = await command(service)
+        with named_by_options():
+            try:
+                answer = await command(service)
+            except NameInUseError as error:
+                await explain(error, service, model_uri)
+                raise
         accepted.append(answer)
         if not wait:
             return await _ended(session, service, answer)
