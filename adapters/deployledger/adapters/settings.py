@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         database_url: where the event log is; none is the file ``deployledger.db`` in ``home``.
         create_schema: whether a PostgreSQL database without our schema gets it on first use.
         pool_size: how many connections read from a PostgreSQL server at the same time, at most.
-        database_patience: how many seconds a command or a question waits for a database that is away.
+        database_patience: how many seconds a command or a query waits for an unavailable database.
         read_models_url: where the read models are; none is the database of the event log.
         projections: further projections, as ``package.module:NAME``, with commas between them.
         largest_row_bytes: how many bytes a row of a read model may take as JSON.

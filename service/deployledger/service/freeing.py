@@ -72,7 +72,7 @@ class Freed:
     """The result of freeing, or of a dry run.
 
     Attributes:
-        decided: what became of everything that is stored.
+        decided: the outcome for everything that is stored.
         is_plan: whether nothing was changed.
     """
 
@@ -349,7 +349,7 @@ def _is_unreadable(stored: Stored) -> bool:
 
 
 def _checked(decided: Decided) -> Decided:
-    """Return what became of something: what the system did not let us remove is still there."""
+    """Return the outcome for something stored: what could not be removed is still there."""
     if decided.verdict is not Verdict.FREE or not os.path.lexists(decided.files.stored.path):
         return decided
     return Decided(decided.files, Decision(Verdict.LEAVE), "it could not be removed, or was stored again")

@@ -46,8 +46,8 @@ _ELSEWHERE = {"--selector": "--tag", "--label": "--tag", "--labels": "--tag", "-
 app = Commands(
     name="deployledger",
     help=_SUMMARY,
-    epilog="Commands wait up to DEPLOYLEDGER_DATABASE_PATIENCE seconds (30 unless set) for a database "
-    "that is away.",
+    epilog="Commands wait up to DEPLOYLEDGER_DATABASE_PATIENCE seconds (30 unless set) for an unavailable "
+    "database.",
     invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,

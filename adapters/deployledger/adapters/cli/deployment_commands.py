@@ -302,7 +302,8 @@ def retry(
 ) -> None:
     """Retry what failed or was cancelled: one deployment, or all that match filters.
 
-    Filters show a plan first, and ask. A deployment that changes after the plan was made is skipped.
+    With filters, the command shows a plan first and asks for confirmation; a deployment that changes
+    after that is skipped.
 
     Examples:
         deployledger retry iris
@@ -370,7 +371,7 @@ def cancel(
 ) -> None:
     """Cancel the operation in progress; an earlier revision keeps serving.
 
-    Filters show a plan first, and ask, as those of `retry`.
+    With filters, the command shows a plan first and asks for confirmation, as `retry` does.
 
     Examples:
         deployledger cancel iris
@@ -434,7 +435,7 @@ def delete(
 ) -> None:
     """Stop and delete a deployment, or all that match filters; their history is kept.
 
-    Filters show a plan first, and ask, as those of `retry`.
+    With filters, the command shows a plan first and asks for confirmation, as `retry` does.
 
     Examples:
         deployledger delete iris

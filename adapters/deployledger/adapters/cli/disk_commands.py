@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def df(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
-    """Show what uses the disk: by kind and by deployment, what can be freed, and what is free.
+    """Show disk usage by kind and by deployment, what can be freed, and the free space.
 
     A file that is linked to several times counts once. Files that several deployments use are shared.
 
@@ -46,7 +46,7 @@ def gc(
     output: OutputOption = Output.TABLE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Free the stored models and images that no deployment needs any more.
+    """Free stored models and images that no deployment needs.
 
     Kept are the newest and the serving revision of each deployment, DEPLOYLEDGER_GC_KEEP_REVISIONS earlier
     ones (3), those that were replaced in the last DEPLOYLEDGER_GC_KEEP_DAYS days (7), and what another event

@@ -145,9 +145,9 @@ def tail(
 ) -> None:
     """Print events in log order; as JSON, one object per line.
 
-    A line has the position, the recorded time, the topic, the deployment and the actor, and of a failure the
-    reason. With `-o wide`, and in a pipe, it also has the stream and its version, the time to the microsecond
-    (UTC) and the whole reason; `-o wide` adds the hint of a failure.
+    Each line has the position, the recorded time, the topic, the deployment and the actor, and for a failure
+    the reason. With `-o wide`, and in a pipe, it also has the stream and its version, the time to the
+    microsecond (UTC) and the full reason; `-o wide` adds the hint of a failure.
 
     Examples:
         deployledger log tail

@@ -45,7 +45,7 @@ def open_event_log(
     Args:
         create: create the schema on a PostgreSQL server that has none. On SQLite it always is.
         pool_size: how many connections read at the same time, at most (PostgreSQL).
-        patience: how many seconds a command or a question waits for a database that is away, before it fails.
+        patience: how many seconds a command or a query waits for an unavailable database before it fails.
 
     Raises:
         ConfigurationError: if the URL is not supported.

@@ -112,7 +112,7 @@ class GroupCommit:
 
     Args:
         on_stored: called after each transaction that stored something.
-        patience: how long a command waits for a database that is away, before it fails.
+        patience: how long a command waits for an unavailable database before it fails.
         described_as: the database, for messages.
     """
 

@@ -88,7 +88,7 @@ _Place = TypeVar("_Place", int, str)
 def _patient(
     method: Callable[Concatenate[_Log, _P], _T],
 ) -> Callable[Concatenate[_Log, _P], _T]:
-    """Make a method that reads, or may be repeated, wait for a database that is away."""
+    """Make a method that reads, or may be repeated, wait for an unavailable database."""
 
     @wraps(method)
     def call(log: _Log, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -126,7 +126,7 @@ class DatabaseEventLog(ABC):
     Args:
         url: the database's URL, as it was given.
         described_as: the database, for messages; without credentials.
-        patience: how long commands and questions wait for a database that is away.
+        patience: how long commands and queries wait for an unavailable database.
     """
 
     def __init__(self, url: str, described_as: str, *, patience: Patience) -> None:
