@@ -132,7 +132,7 @@ def _refuse(error: Any) -> NoReturn:
     hint = getattr(error, "hint", "") or f"Run `{command} --help` for its usage."
     message = error.format_message()
     for before, after in _PLAIN_WORDS.items():
-        message = message.replace(before, after, 1)
+        message = message.replace(before, after)
     _session().fail(message, hint, ExitCode.USAGE, "usage")
 
 
