@@ -68,7 +68,7 @@ def test_an_export_says_what_it_wrote(old: CommandLine, tmp_path: Path) -> None:
     done = old.run("log", "export", file)
     assert done.returncode == 0
     assert re.match(
-        r"Exported 5 events and 1 idempotency key from .*deployledger\.db \(\d+\.\d s\)\.\n", done.stdout
+        r"Exported 5 events and 1 idempotency key from .*deployledger\.db \([\d.]+ s\)\.\n", done.stdout
     )
     root = re.search(r"^Root  (\S+)$", done.stdout, re.MULTILINE)
     assert root is not None

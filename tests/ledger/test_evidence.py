@@ -1051,7 +1051,7 @@ async def test_the_command_line(tmp_path: Path, key_file: Path) -> None:
     done = cli.run("audit", "export", ranged, "--since", "2h", "--key", key_file)
     assert (done.returncode, "2 events" in done.stdout) == (0, True), done.stderr
     for arguments, code, says in [
-        (("--since", "r2"), 2, "'r2' is not a time. Give a time with its zone"),
+        (("--since", "r2"), 2, "'r2' is not a time.\nGive a time with its zone"),
         (("--deployment", "rose"), 3, "was not found"),
     ]:
         done = cli.run("audit", "export", tmp_path / "no.zip", *arguments, "--key", key_file)
