@@ -631,7 +631,8 @@ class TestKilled:
         self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
     ) -> None:
         await orchestrator.provision(order(uuid.uuid4(), 1, models[1]), ignore)
-        shutil.rmtree(root)
+        while root.exists():
+            shutil.rmtree(root, ignore_errors=True)  # the gateway may write a file meanwhile
         await eventually(lambda: not processes_of(root))
 
     async def test_two_processes_that_provision_the_same_revision_share_one_gateway(
