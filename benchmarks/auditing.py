@@ -14,9 +14,9 @@ from benchmarks.databases import Database
 from benchmarks.report import Report
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.projections.ledger import keys
-from deployledger.projections.ledger.keeping import keep_checkpoints
-from deployledger.projections.ledger.keys import Signer
+from deployledger.audit import keys
+from deployledger.audit.keeping import keep_checkpoints
+from deployledger.audit.keys import Signer
 
 CORES = os.cpu_count() or 1
 _READ_AT_ONCE = 5_000

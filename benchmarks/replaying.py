@@ -7,7 +7,7 @@ from benchmarks.baselines import library_reading
 from benchmarks.databases import Database
 from benchmarks.report import Report
 from deployledger.adapters.event_log import open_event_log
-from deployledger.projections.replaying import replay
+from deployledger.audit.replaying import replay
 
 CORES = os.cpu_count() or 1
 _LIBRARY_EVENTS = 100_000

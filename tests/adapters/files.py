@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from deployledger.adapters.model_files.checking import list_files
-from deployledger.adapters.model_files.listing import encode_listing, tree_digest
 from deployledger.domain.values import Artifact
+from deployledger.serving.model_files.checking import list_files
+from deployledger.serving.model_files.listing import encode_listing, tree_digest
 
 
 def artifact_of(folder: Path) -> Artifact:

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployledger.adapters.artifacts import LocalArtifactStore
-from deployledger.adapters.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Artifact
+from deployledger.serving.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
 
 FILES = {
     "MLmodel": b"flavors: {}\n",

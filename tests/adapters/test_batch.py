@@ -21,13 +21,13 @@ from onnx import TensorProto, helper
 
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.locations import batch_file
-from deployledger.adapters.model_files.checking import list_files
-from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError
 from deployledger.domain.ports import ProvisionRequest
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.domain.values import Image
+from deployledger.serving.model_files.checking import list_files
+from deployledger.serving.model_files.listing import FileEntry
 from tests.adapters.files import artifact_of
 
 
@@ -63,7 +63,7 @@ def by_name(path: Path) -> Path:
 
 def score(model: Path, source: Path, output: Path) -> dict[str, Any]:
     status = output.with_name("status.json")
-    command = [sys.executable, "-m", "deployledger.adapters.serving.batch", "--model", str(model)]
+    command = [sys.executable, "-m", "deployledger.serving.batch", "--model", str(model)]
     command += ["--input", str(source), "--output", str(output), "--status", str(status)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     result: dict[str, Any] = json.loads(status.read_text())

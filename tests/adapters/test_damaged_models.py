@@ -18,17 +18,17 @@ from deployledger.adapters.local.extraction import Unpacking, extracted_model, s
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.inspection import extracted_models
 from deployledger.adapters.local.locks import try_lock
-from deployledger.adapters.model_files.checking import (
+from deployledger.domain.exceptions import DeploymentError
+from deployledger.domain.reasons import FailureReason
+from deployledger.serving.batch import run
+from deployledger.serving.batch_status import StatusFile
+from deployledger.serving.model_files.checking import (
     DAMAGED_STATUS,
     ModelDamagedError,
     ModelFiles,
     list_files,
 )
-from deployledger.adapters.model_files.listing import FileEntry, encode_listing, tree_digest
-from deployledger.adapters.serving.batch import run
-from deployledger.adapters.serving.batch_status import StatusFile
-from deployledger.domain.exceptions import DeploymentError
-from deployledger.domain.reasons import FailureReason
+from deployledger.serving.model_files.listing import FileEntry, encode_listing, tree_digest
 from tests.adapters.files import rot
 from tests.adapters.test_batch import request as job
 from tests.adapters.test_batch import row_maxima
@@ -124,7 +124,7 @@ def test_what_is_not_of_the_model_is_never_loaded(files: ModelFiles) -> None:
 
 
 def test_a_server_of_others_is_not_started_on_damaged_files(files: ModelFiles, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deployledger.adapters.local.gateway.tether", "--parent-fd", "{fd}"]
+    command = [sys.executable, "-m", "deployledger.gateway.tether", "--parent-fd", "{fd}"]
     command += [*files.arguments(), "--", "touch", str(tmp_path / "served")]
     read_end, write_end = os.pipe()
     try:
@@ -301,7 +301,8 @@ async def test_a_server_that_starts_again_never_serves_damaged_files_and_they_ar
     ).read_bytes() == rotten
     # and so it is when the gateway had died, too
     model.write_bytes(rotten)
-    os.killpg(next(pid for pid, command in processes_of(root).items() if "local.gateway " in command), 9)
+    gateway = next(pid for pid, command in processes_of(root).items() if "deployledger.gateway " in command)
+    os.killpg(gateway, 9)
     await eventually(lambda: not processes_of(root))
     answered = await orchestrator.provision(request, ignore)
     assert answered.endpoint_url is not None

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from deployledger.adapters.local.gateway import exchange
-from deployledger.adapters.local.gateway.exchange import RequestMemory
-from deployledger.adapters.local.gateway.forwarding import LOSSES_PER_SERVER, ClientConnection
+from deployledger.gateway import exchange
+from deployledger.gateway.exchange import RequestMemory
+from deployledger.gateway.forwarding import LOSSES_PER_SERVER, ClientConnection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

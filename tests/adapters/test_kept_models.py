@@ -12,11 +12,11 @@ from deployledger.adapters.artifacts import LocalArtifactStore
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.extraction import Unpacking, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
-from deployledger.adapters.model_files.checking import ModelFiles
 from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 from deployledger.domain.ports import PackageRequest, ProvisionRequest
 from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.domain.stored import Decision, Verdict
+from deployledger.serving.model_files.checking import ModelFiles
 from tests.adapters.files import rot
 
 DEPLOYMENT = UUID(int=1)
@@ -128,7 +128,7 @@ async def test_what_a_killed_process_had_extracted_is_removed(served: Served) ->
 
 WRITER = """
 import subprocess, sys
-from deployledger.adapters.local.gateway import tether
+from deployledger.gateway import tether
 tether._lose_the_right_to_write_read_only_files()
 print(subprocess.run(["sh", "-c", 'echo changed >> "$0"', sys.argv[1]], capture_output=True).returncode)
 """

@@ -23,12 +23,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from deployledger.adapters.local import LocalProcessOrchestrator
-from deployledger.adapters.local.gateway.listeners import Listeners, bind_error
 from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.resources import cores, threads
 from deployledger.adapters.local.runtimes import runtime_of
-from deployledger.adapters.model_files.checking import list_files
-from deployledger.adapters.model_files.listing import FileEntry
 from deployledger.domain.exceptions import (
     ConfigurationError,
     DeploymentError,
@@ -38,6 +35,9 @@ from deployledger.domain.ports import OrchestratorClientInterface, ProvisionRequ
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Image
+from deployledger.gateway.listeners import Listeners, bind_error
+from deployledger.serving.model_files.checking import list_files
+from deployledger.serving.model_files.listing import FileEntry
 from tests.adapters.files import artifact_of
 
 JOB = {"type": "batch_inference_job", "input_uri": "/in.csv", "output_uri": "/out.csv"}
@@ -608,7 +608,7 @@ class TestKilled:
         assert not (await orchestrator.observe(deployment)).running
         assert await orchestrator.provision(request, ignore) == target
         assert ask(target.endpoint_url) == ("1", 1.0)
-        assert sum("local.gateway" in command for command in processes_of(root).values()) == 1
+        assert sum("deployledger.gateway" in command for command in processes_of(root).values()) == 1
 
     async def test_a_stuck_gateway_is_replaced(
         self,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from deployledger.adapters.local.folders import DeploymentFolder
-from deployledger.adapters.local.gateway import revision_log
-from deployledger.adapters.local.gateway.revision_log import RevisionLog
 from deployledger.adapters.local.log_lines import log_lines
+from deployledger.gateway import revision_log
+from deployledger.gateway.revision_log import RevisionLog
 
 
 @pytest.fixture

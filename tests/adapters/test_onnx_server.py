@@ -18,9 +18,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from deployledger.adapters.serving.inference_protocol import InvalidRequestError, infer, model_metadata
-from deployledger.adapters.serving.onnx_model import ModelRefusedError, OnnxModel
-from deployledger.adapters.serving.tensors import BY_NAME, InvalidTensorError, to_array, to_json
+from deployledger.serving.inference_protocol import InvalidRequestError, infer, model_metadata
+from deployledger.serving.onnx_model import ModelRefusedError, OnnxModel
+from deployledger.serving.tensors import BY_NAME, InvalidTensorError, to_array, to_json
 
 VALUES: dict[str, tuple[int, list[Any]]] = {
     "BOOL": (TensorProto.BOOL, [True, False]),
@@ -223,7 +223,7 @@ def free_port() -> int:
 
 
 def start(model: Path, port: int, *more: str, **popen: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "deployledger.adapters.serving.onnx_server", "--model", str(model)]
+    command = [sys.executable, "-m", "deployledger.serving.onnx_server", "--model", str(model)]
     command += ["--name", "My_Model", "--version", "3", "--port", str(port), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **popen)
 

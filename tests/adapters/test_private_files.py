@@ -19,9 +19,9 @@ from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.event_log.moving import export_log
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.oci import extract_model
+from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.keys import Signer, write_pair
 from deployledger.domain.exceptions import ConfigurationError, EventLogError
-from deployledger.projections.ledger.evidence.exporting import export_evidence
-from deployledger.projections.ledger.keys import Signer, write_pair
 from deployledger.service.private_files import make_file, make_folder, open_file, open_home
 
 WAIT = 60

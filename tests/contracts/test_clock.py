@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 
 from deployledger.adapters.event_log import open_event_log
+from deployledger.audit.replaying import replay
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConflictError
 from deployledger.domain.times import CLOCK_STREAM
-from deployledger.projections.replaying import replay
 from deployledger.service.clock import ClockCorrection, ClockCorrector
 from tests.contracts.clocks import Clock
 from tests.contracts.reading import page

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.projections.ledger.evidence.verifying import verify_evidence
-from deployledger.projections.ledger.keys import Verifier
+from deployledger.audit.evidence.verifying import verify_evidence
+from deployledger.audit.keys import Verifier
 
 DATA = Path(__file__).parents[1] / "data" / "schema-2"
 ANSWERS: dict[str, Any] = json.loads((DATA / "answers.json").read_text())

@@ -105,7 +105,7 @@ def texts() -> Iterator[tuple[str, str, str]]:
     """Yield each text of an error in the source: where it is, whether it is a hint, and the text."""
     names = {it.__name__ for it in CLASSES} - CLAUSES | {"UsageError"}
     with_own_texts = set(EXAMPLES) - MESSAGE_SECOND
-    for folder in ("domain", "projections", "service", "adapters"):
+    for folder in ("domain", "projections", "audit", "service", "serving", "gateway", "adapters", "app"):
         for path in (REPOSITORY / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.keys import write_pair
+from deployledger.audit import merkle
+from deployledger.audit.keys import write_pair
 from tests.domain.given import request as wanted
 from tests.e2e.conftest import CommandLine
 

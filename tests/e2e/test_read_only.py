@@ -12,8 +12,8 @@ import pytest
 from psycopg import sql
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.audit import keys
 from deployledger.domain.schemas import DeploymentStatusResponse
-from deployledger.projections.ledger import keys
 from tests.domain.given import request
 from tests.e2e.conftest import REPOSITORY, CommandLine
 

@@ -16,6 +16,8 @@ from deployledger.adapters.cli.rendering import (
     rule_difference_list,
 )
 from deployledger.adapters.cli.timeline import change_line, difference, timeline
+from deployledger.audit.replaying import Kind, Problem
+from deployledger.audit.what_if import Difference
 from deployledger.domain.schemas import (
     Change,
     DeploymentDifference,
@@ -25,8 +27,6 @@ from deployledger.domain.schemas import (
     PastMoment,
 )
 from deployledger.projections.read_models import ReadModelStatus
-from deployledger.projections.replaying import Kind, Problem
-from deployledger.projections.what_if import Difference
 from tests.domain.given import SERVICE
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -14,9 +14,9 @@ import pytest
 
 from deployledger.adapters.cli.terminal import Terminal
 from deployledger.adapters.event_log import open_event_log
+from deployledger.audit.verify_evidence import main as verify_alone
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.names import NameReservation
-from deployledger.projections.ledger.verify_evidence import main as verify_alone
 from tests.domain.given import (
     ARTIFACT,
     FAILURE,

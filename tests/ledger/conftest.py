@@ -7,9 +7,9 @@ import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.projections.ledger import keys
-from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.ledger import Ledger
+from deployledger.audit import keys
+from deployledger.audit.keys import Signer
+from deployledger.audit.ledger import Ledger
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,9 @@ from typing import Any
 from uuid import UUID
 
 from deployledger.adapters.event_log import DatabaseEventLog
-from deployledger.domain.events import Event
-from deployledger.domain.names import NameReservation
-from deployledger.projections.ledger.evidence import cloud_events, pages, report
-from deployledger.projections.ledger.evidence.cloud_events import NotCanonicalError
-from deployledger.projections.ledger.evidence.manifest import (
+from deployledger.audit.evidence import cloud_events, pages, report
+from deployledger.audit.evidence.cloud_events import NotCanonicalError
+from deployledger.audit.evidence.manifest import (
     EVENTS,
     MANIFEST,
     README,
@@ -27,9 +25,11 @@ from deployledger.projections.ledger.evidence.manifest import (
     Manifest,
     Member,
 )
-from deployledger.projections.ledger.evidence.story import Story
-from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.notes import opened, sign
+from deployledger.audit.evidence.story import Story
+from deployledger.audit.keys import Signer
+from deployledger.audit.notes import opened, sign
+from deployledger.domain.events import Event
+from deployledger.domain.names import NameReservation
 from tests.domain.given import (
     OTHER_ARTIFACT,
     OTHER_IMAGE,

@@ -11,8 +11,8 @@ import psycopg
 
 from deployledger.adapters.event_log import DatabaseEventLog
 from deployledger.adapters.ledger import open_ledger
+from deployledger.audit.ledger_store import StoredCheckpoint
 from deployledger.domain.event_log import EventRecord
-from deployledger.projections.ledger.store import StoredCheckpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COLUMNS = (

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from deployledger.projections.ledger.evidence.archive import UnreadableEvidenceError, opened
-from deployledger.projections.ledger.evidence.verifying import verify_evidence
-from deployledger.projections.ledger.keys import Verifier
+from deployledger.audit.evidence.archive import UnreadableEvidenceError, opened
+from deployledger.audit.evidence.verifying import verify_evidence
+from deployledger.audit.keys import Verifier
 
 OLD = Path(__file__).parents[1] / "data" / "evidence-1"
 """Evidence in format 1, as the software that knew no other one wrote it."""

@@ -8,11 +8,11 @@ import pytest
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.adapters.ledger.publishing import Place, read_checkpoints
+from deployledger.audit import keys
+from deployledger.audit.keys import Signer
+from deployledger.audit.ledger import Ledger
+from deployledger.audit.notes import Checkpoint, Claim, Continuation, NoteError, open_checkpoint
 from deployledger.domain.exceptions import LedgerError
-from deployledger.projections.ledger import keys
-from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.ledger import Ledger
-from deployledger.projections.ledger.notes import Checkpoint, Claim, Continuation, NoteError, open_checkpoint
 from tests.ledger.tampering import Attacker
 from tests.ledger.test_ledger import add
 

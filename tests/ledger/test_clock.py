@@ -7,15 +7,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog
+from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.evidence.verifying import verify_evidence
+from deployledger.audit.keys import Signer
+from deployledger.audit.ledger import Ledger
 from deployledger.domain.clock import ClockCorrected
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.names import NameReservation
 from deployledger.domain.times import CLOCK_STREAM
-from deployledger.projections.ledger.evidence.exporting import export_evidence
-from deployledger.projections.ledger.evidence.verifying import verify_evidence
-from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.ledger import Ledger
 from deployledger.service.clock import ClockCorrector
 from tests.contracts.clocks import Clock
 from tests.domain.given import context, request

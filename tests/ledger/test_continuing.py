@@ -11,16 +11,16 @@ import pytest
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.adapters.ledger.publishing import read_checkpoint
+from deployledger.audit import keys, verify_evidence
+from deployledger.audit.consistency import ConsistencyProof
+from deployledger.audit.evidence.earlier import EarlierState
+from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.evidence.verifying import EvidenceReport
+from deployledger.audit.evidence.verifying import verify_evidence as verify
+from deployledger.audit.keys import Signer, Verifier
+from deployledger.audit.ledger import Ledger
+from deployledger.audit.notes import Checkpoint
 from deployledger.domain.exceptions import ConfigurationError, LedgerError
-from deployledger.projections.ledger import keys, verify_evidence
-from deployledger.projections.ledger.consistency import ConsistencyProof
-from deployledger.projections.ledger.evidence.earlier import EarlierState
-from deployledger.projections.ledger.evidence.exporting import export_evidence
-from deployledger.projections.ledger.evidence.verifying import EvidenceReport
-from deployledger.projections.ledger.evidence.verifying import verify_evidence as verify
-from deployledger.projections.ledger.keys import Signer, Verifier
-from deployledger.projections.ledger.ledger import Ledger
-from deployledger.projections.ledger.notes import Checkpoint
 from tests.domain.given import history
 from tests.ledger.evidence import IRIS, Evidence, fill, recorded_at, reserved, updated
 from tests.ledger.test_evidence import problems

@@ -27,6 +27,17 @@ from hypothesis import strategies as st
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
+from deployledger.audit import keys, merkle
+from deployledger.audit.evidence import archive, cloud_events, exporting
+from deployledger.audit.evidence.archive import UnreadableEvidenceError
+from deployledger.audit.evidence.cloud_events import NotCanonicalError, Recorded
+from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.evidence.manifest import Manifest
+from deployledger.audit.evidence.verifying import EvidenceReport, verify_evidence
+from deployledger.audit.keys import Signer
+from deployledger.audit.leaf import encode_leaf
+from deployledger.audit.ledger import Ledger
+from deployledger.audit.notes import Checkpoint, sign
 from deployledger.domain.event_log import EventRecord
 from deployledger.domain.exceptions import (
     ConfigurationError,
@@ -34,17 +45,6 @@ from deployledger.domain.exceptions import (
     LedgerError,
     ResourceNotFoundError,
 )
-from deployledger.projections.ledger import keys, merkle
-from deployledger.projections.ledger.evidence import archive, cloud_events, exporting
-from deployledger.projections.ledger.evidence.archive import UnreadableEvidenceError
-from deployledger.projections.ledger.evidence.cloud_events import NotCanonicalError, Recorded
-from deployledger.projections.ledger.evidence.exporting import export_evidence
-from deployledger.projections.ledger.evidence.manifest import Manifest
-from deployledger.projections.ledger.evidence.verifying import EvidenceReport, verify_evidence
-from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.ledger import Ledger
-from deployledger.projections.ledger.notes import Checkpoint, sign
 from tests.domain.given import SERVING, fetched, history, packaged, provisioned, request, requested
 from tests.e2e.conftest import CommandLine
 from tests.ledger.evidence import IRIS, ROSE, Evidence, fill, recorded_at, reserved, stored
@@ -1004,7 +1004,7 @@ class Blocker:
         if name.partition(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocker())
-from deployledger.projections.ledger.verify_evidence import main
+from deployledger.audit.verify_evidence import main
 sys.exit(main(sys.argv[2:]))
 """
 

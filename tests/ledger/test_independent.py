@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployledger.adapters.event_log import DatabaseEventLog
-from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.ledger import Ledger
+from deployledger.audit import merkle
+from deployledger.audit.leaf import encode_leaf
+from deployledger.audit.ledger import Ledger
 from tests.domain.given import fetched, requested
 
 

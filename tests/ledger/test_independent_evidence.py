@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.projections.ledger.evidence.earlier import EarlierState
-from deployledger.projections.ledger.evidence.exporting import export_evidence
-from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.notes import Checkpoint
+from deployledger.audit.evidence.earlier import EarlierState
+from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.keys import Signer
+from deployledger.audit.notes import Checkpoint
 from tests.ledger.evidence import IRIS, Evidence, fill, recorded_at
 from tests.ledger.test_archive import OLD
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.leaf import encode_leaf
+from deployledger.audit import merkle
+from deployledger.audit.leaf import encode_leaf
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text()
 

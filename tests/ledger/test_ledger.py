@@ -10,13 +10,13 @@ import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
+from deployledger.audit import keys, merkle
+from deployledger.audit.keys import Signer
+from deployledger.audit.leaf import encode_leaf
+from deployledger.audit.ledger import Ledger
+from deployledger.audit.ledger_store import StoredCheckpoint
+from deployledger.audit.notes import open_checkpoint
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
-from deployledger.projections.ledger import keys, merkle
-from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.ledger import Ledger
-from deployledger.projections.ledger.notes import open_checkpoint
-from deployledger.projections.ledger.store import StoredCheckpoint
 from tests.domain.given import fetched, requested
 from tests.projections.examples import by_hand
 
@@ -191,7 +191,7 @@ def test_the_paths_of_many_events_are_those_of_their_proofs(
     log: DatabaseEventLog, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(log, 150)
-    monkeypatch.setattr("deployledger.projections.ledger.ledger._TILES_KEPT", 1)
+    monkeypatch.setattr("deployledger.audit.ledger._TILES_KEPT", 1)
     for size in (1, 257, 300):
         path_of = ledger.paths(size)
         for position in range(1, size + 1, 16):

@@ -7,13 +7,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from deployledger.adapters.event_log.mapper import EventMapper
+from deployledger.audit.legality import ILLEGAL, UNKNOWN, legality
 from deployledger.domain import events
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.exceptions import IllegalTransitionError
 from deployledger.domain.lifecycle import LIFECYCLE, State
 from deployledger.domain.names import NameReleased, NameReservation, NameReserved
-from deployledger.projections.ledger.legality import ILLEGAL, UNKNOWN, legality
 from tests.domain.given import (
     BATCH_JOB,
     DEPLOYMENT_ID,

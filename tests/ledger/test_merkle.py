@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployledger.projections.ledger import merkle
+from deployledger.audit import merkle
 
 # The leaves and roots that Certificate Transparency's own tests have.
 LEAVES = [

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from deployledger.audit import keys, notes
+from deployledger.audit.keys import Signer, Verifier
+from deployledger.audit.notes import Checkpoint, NoteError, open_checkpoint, opened, sign
 from deployledger.domain.exceptions import ConfigurationError, ConflictError
-from deployledger.projections.ledger import keys, notes
-from deployledger.projections.ledger.keys import Signer, Verifier
-from deployledger.projections.ledger.notes import Checkpoint, NoteError, open_checkpoint, opened, sign
 
 EXAMPLE = (
     "This is an example message.\n\n"

@@ -11,17 +11,17 @@ import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
+from deployledger.audit.evidence import cloud_events, pages, report
+from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.evidence.manifest import VERSION, Manifest
+from deployledger.audit.evidence.story import Story
+from deployledger.audit.evidence.verifying import verify_evidence
+from deployledger.audit.keys import Signer, Verifier
+from deployledger.audit.ledger import Ledger
+from deployledger.audit.notes import opened, sign
 from deployledger.domain.events import Deleted, Event
 from deployledger.domain.exceptions import LedgerError
 from deployledger.domain.names import NameReservation
-from deployledger.projections.ledger.evidence import cloud_events, pages, report
-from deployledger.projections.ledger.evidence.exporting import export_evidence
-from deployledger.projections.ledger.evidence.manifest import VERSION, Manifest
-from deployledger.projections.ledger.evidence.story import Story
-from deployledger.projections.ledger.evidence.verifying import verify_evidence
-from deployledger.projections.ledger.keys import Signer, Verifier
-from deployledger.projections.ledger.ledger import Ledger
-from deployledger.projections.ledger.notes import opened, sign
 from tests.domain.given import (
     SERVING,
     context,

@@ -21,15 +21,15 @@ from psycopg import sql
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
+from deployledger.audit import keys, notes, verifying
+from deployledger.audit.checking import Checked, Part, check_part
+from deployledger.audit.keys import Signer, Verifier
+from deployledger.audit.ledger import Ledger
+from deployledger.audit.ledger_store import LedgerStore
+from deployledger.audit.notes import Checkpoint, open_checkpoint
+from deployledger.audit.verifying import Audited
 from deployledger.domain.event_log import EventLog, EventRecord
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
-from deployledger.projections.ledger import keys, notes, verifying
-from deployledger.projections.ledger.checking import Checked, Part, check_part
-from deployledger.projections.ledger.keys import Signer, Verifier
-from deployledger.projections.ledger.ledger import Ledger
-from deployledger.projections.ledger.notes import Checkpoint, open_checkpoint
-from deployledger.projections.ledger.store import LedgerStore
-from deployledger.projections.ledger.verifying import Audited
 from tests.domain.given import RUNNING_JOB, SERVING, Happening, deletion_requested, failed, history
 from tests.ledger.tampering import COLUMNS, Attacker
 

@@ -13,12 +13,12 @@ from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.event_log.commands import Command, EventRow
 from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.adapters.ledger import open_ledger
-from deployledger.projections.ledger import ledger as growing
-from deployledger.projections.ledger import merkle
-from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.ledger import Ledger
-from deployledger.projections.ledger.notes import open_checkpoint
+from deployledger.audit import ledger as growing
+from deployledger.audit import merkle
+from deployledger.audit.keys import Signer
+from deployledger.audit.leaf import encode_leaf
+from deployledger.audit.ledger import Ledger
+from deployledger.audit.notes import open_checkpoint
 from tests.domain.given import SERVING
 from tests.faults.workers import PROCESSES, Signal, start
 
@@ -164,6 +164,6 @@ def test_two_processes_make_checkpoints_at_the_same_time(
 
 @pytest.fixture
 def signer_text() -> str:
-    from deployledger.projections.ledger import keys
+    from deployledger.audit import keys
 
     return keys.generate("example.com/deployments")[0]

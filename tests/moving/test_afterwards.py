@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.audit import keys
+from deployledger.audit.keys import Signer
 from deployledger.domain.moments import AtRevision
-from deployledger.projections.ledger import keys
-from deployledger.projections.ledger.keys import Signer
 from tests.domain.given import request as wanted
 
 

@@ -20,9 +20,9 @@ from deployledger.adapters.event_log.moving.lines import (
     header_line,
     trailer_line,
 )
+from deployledger.audit.leaf import encode_leaf
+from deployledger.audit.merkle import leaf_hash, root_of
 from deployledger.domain.exceptions import ConfigurationError, EventLogError
-from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.merkle import leaf_hash, root_of
 from tests.contracts.version_1 import Database
 from tests.moving.conftest import NewUrl, OpenLog
 from tests.moving.examples import changed, fill, keys, lines, records, write

@@ -14,10 +14,10 @@ import pytest
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.event_log.moving import exporting, importing
+from deployledger.audit.leaf import encode_leaf
+from deployledger.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
 from deployledger.domain.event_log import CommandKey, RepeatedCommandError
 from deployledger.domain.exceptions import ConcurrencyError, ConflictError, EventLogError
-from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.merkle import EMPTY_ROOT, leaf_hash, root_of
 from tests.contracts.version_1 import Database
 from tests.domain.given import SERVING, fetched, history, requested
 from tests.domain.given import request as wanted

@@ -6,13 +6,13 @@ from datetime import timedelta
 
 from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.mapper import EventMapper
+from deployledger.audit.evidence import story
 from deployledger.domain import events
 from deployledger.domain.event_log import RawEvent, RawRecord
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.history import apply_all, differences, entries, past_status
-from deployledger.projections.ledger.evidence import story
 from tests.domain.given import (
     ARTIFACT,
     DEPLOYMENT_ID,

@@ -19,6 +19,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as for_all
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
+from deployledger.audit import replaying
+from deployledger.audit.replaying import Kind, Replayed, replay
+from deployledger.audit.states import canonical
+from deployledger.audit.what_if import load
 from deployledger.domain import events
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import DeploymentEvent, Event
@@ -29,10 +33,6 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.lifecycle import LIFECYCLE, Trigger
 from deployledger.domain.names import NameReleased, NameReservation, NameReserved, reservation_id
-from deployledger.projections import replaying
-from deployledger.projections.replaying import Kind, Replayed, replay
-from deployledger.projections.states import canonical
-from deployledger.projections.what_if import load
 from tests.domain import given
 from tests.domain.given import (
     BATCH_JOB,
@@ -153,7 +153,7 @@ def test_the_digest_is_the_same_everywhere(database_url: str, monkeypatch: pytes
     for seed, zone in (("1", "Asia/Kathmandu"), ("2", "America/St_Johns")):
         program = (
             "import sys; from deployledger.adapters.event_log import open_event_log; "
-            "from deployledger.projections.replaying import replay; "
+            "from deployledger.audit.replaying import replay; "
             "print(replay(open_event_log(sys.argv[1])).digest); sys.stdout.flush(); import os; os._exit(0)"
         )
         done = subprocess.run(

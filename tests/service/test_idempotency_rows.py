@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.audit import keys
+from deployledger.audit.commands import KEY
+from deployledger.audit.keys import Signer
 from deployledger.domain.exceptions import EventLogError
-from deployledger.projections.ledger import keys
-from deployledger.projections.ledger.commands import KEY
-from deployledger.projections.ledger.keys import Signer
 from tests.domain.given import request
 from tests.service.conftest import OpenService
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.audit import keys
+from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.keys import Signer
 from deployledger.domain.exceptions import DeploymentError
-from deployledger.projections.ledger import keys
-from deployledger.projections.ledger.evidence.exporting import export_evidence
-from deployledger.projections.ledger.keys import Signer
 from tests.domain.given import BATCH_JOB, request
 from tests.service.outside import HeldOrchestrator
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.audit.keys import Signer, generate
 from deployledger.domain.exceptions import EventLogError
-from deployledger.projections.ledger.keys import Signer, generate
 from tests.domain.given import request, requested
 from tests.projections.examples import append_some_undecodable
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from deployledger.audit.ledger import Ledger
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import MachineLearningServiceError
 from deployledger.domain.findings import Finding, Outcome
@@ -10,7 +11,6 @@ from deployledger.domain.times import AHEAD_HINT
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
 from deployledger.projections.history import parked_hint
-from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
 

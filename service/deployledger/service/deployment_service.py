@@ -13,6 +13,9 @@ from threading import Event, Lock, Thread
 from typing import Any, ParamSpec, Self, TypeVar
 from uuid import UUID
 
+from deployledger.audit.keeping import keep_checkpoints
+from deployledger.audit.ledger import Ledger
+from deployledger.audit.replaying import Replayed, replay
 from deployledger.domain import events
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog
@@ -44,11 +47,8 @@ from deployledger.domain.schemas import (
     DeploymentStatusResponse,
 )
 from deployledger.projections.history import parked_hint
-from deployledger.projections.ledger.keeping import keep_checkpoints
-from deployledger.projections.ledger.ledger import Ledger
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
-from deployledger.projections.replaying import Replayed, replay
 from deployledger.projections.reports import Progress
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import Condition
@@ -617,7 +617,7 @@ class DeploymentService:
         against: object = None,
         progress: Progress = lambda done, total: None,
     ) -> Replayed:
-        """Run the log through the domain again; see `deployledger.projections.replaying.replay`.
+        """Run the log through the domain again; see `deployledger.audit.replaying.replay`.
 
         Args:
             deployment_id: only this deployment.

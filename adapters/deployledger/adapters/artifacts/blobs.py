@@ -7,12 +7,12 @@ from pathlib import Path
 
 from deployledger.adapters.artifacts.publishing import locked, make_durable, sync_folder
 from deployledger.adapters.artifacts.source import SourceFile, read_chunks
-from deployledger.adapters.model_files.listing import FileEntry
-from deployledger.adapters.model_files.reading import exists, file_status, has_sha256
-from deployledger.adapters.model_files.replacing import move_aside, put
 from deployledger.domain.logs import logger
 from deployledger.service.disk_space import check_room
 from deployledger.service.private_files import open_file
+from deployledger.serving.model_files.listing import FileEntry
+from deployledger.serving.model_files.reading import exists, file_status, has_sha256
+from deployledger.serving.model_files.replacing import move_aside, put
 
 LOGGER = logger("artifacts")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.publishing import sync_folder
 from deployledger.adapters.artifacts.users import Users
-from deployledger.adapters.model_files.listing import decode_listing, tree_digest
-from deployledger.adapters.model_files.reading import is_named_by_digest, read_stored
 from deployledger.domain.stored import Decision, Kind, Stored, Verdict
 from deployledger.service.staging import remove
+from deployledger.serving.model_files.listing import decode_listing, tree_digest
+from deployledger.serving.model_files.reading import is_named_by_digest, read_stored
 
 
 class Freeing:

@@ -11,10 +11,10 @@ from deployledger.adapters.artifacts.folders import holds_exactly
 from deployledger.adapters.artifacts.publishing import locked
 from deployledger.adapters.artifacts.refusals import describe
 from deployledger.adapters.artifacts.users import Users
-from deployledger.adapters.model_files.listing import FileEntry, decode_listing, tree_digest
-from deployledger.adapters.model_files.reading import exists, file_status, is_named_by_digest, read_stored
-from deployledger.adapters.model_files.sizes import allocated, files_below
 from deployledger.domain.stored import OTHER_TOOLS, File, Kind, Stored
+from deployledger.serving.model_files.listing import FileEntry, decode_listing, tree_digest
+from deployledger.serving.model_files.reading import exists, file_status, is_named_by_digest, read_stored
+from deployledger.serving.model_files.sizes import allocated, files_below
 
 
 class Inspection:

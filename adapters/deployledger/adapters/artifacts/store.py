@@ -16,10 +16,6 @@ from deployledger.adapters.artifacts.publishing import locked, make_durable, syn
 from deployledger.adapters.artifacts.refusals import changed, damaged, describe, refused, storage_errors
 from deployledger.adapters.artifacts.source import SourceFile, scan
 from deployledger.adapters.artifacts.users import Users
-from deployledger.adapters.model_files.checking import list_files
-from deployledger.adapters.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
-from deployledger.adapters.model_files.reading import exists, has_sha256, is_exhausted, is_folder, read_stored
-from deployledger.adapters.model_files.replacing import move_aside, put
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import Decide, Stored
@@ -27,6 +23,10 @@ from deployledger.domain.values import Artifact
 from deployledger.service.disk_space import check_size, disk_full, is_full
 from deployledger.service.private_files import folder_mode, make_folder, open_file
 from deployledger.service.staging import refuse_links, staging_folder, sweep
+from deployledger.serving.model_files.checking import list_files
+from deployledger.serving.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
+from deployledger.serving.model_files.reading import exists, has_sha256, is_exhausted, is_folder, read_stored
+from deployledger.serving.model_files.replacing import move_aside, put
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -34,7 +34,7 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 class LocalArtifactStore:
     """Keeps models' files below one folder of a local disk, each file once, by the sha256 of its contents.
 
-    The digest of a model is the sha256 of its canonical listing; `deployledger.adapters.model_files.listing`
+    The digest of a model is the sha256 of its canonical listing; `deployledger.serving.model_files.listing`
     gives the exact encoding. Below ``root`` there are::
 
         blobs/sha256/<sha256 of a file>          the files, read-only

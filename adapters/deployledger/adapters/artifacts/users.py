@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deployledger.adapters.model_files.reading import read_stored
 from deployledger.service.private_files import make_file, make_folder, open_file
+from deployledger.serving.model_files.reading import read_stored
 
 _MARK = ".unneeded"
 

@@ -27,11 +27,11 @@ from deployledger.adapters.cli.session import (
 from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
-    from deployledger.projections.ledger.consistency import ConsistencyProof
-    from deployledger.projections.ledger.evidence.earlier import EarlierState
-    from deployledger.projections.ledger.keys import Signer, Verifier
-    from deployledger.projections.ledger.ledger import Ledger
-    from deployledger.projections.ledger.verifying import Audited
+    from deployledger.audit.consistency import ConsistencyProof
+    from deployledger.audit.evidence.earlier import EarlierState
+    from deployledger.audit.keys import Signer, Verifier
+    from deployledger.audit.ledger import Ledger
+    from deployledger.audit.verifying import Audited
     from deployledger.service.deployment_service import DeploymentService
 
 audit = Commands(name="audit", help="Prove that the record was not edited.")
@@ -92,8 +92,8 @@ def keygen(
     session = session_for(output)
     with session.errors():
         from deployledger.adapters.settings import load_settings
+        from deployledger.audit.keys import write_pair
         from deployledger.domain.exceptions import ConfigurationError
-        from deployledger.projections.ledger.keys import write_pair
         from deployledger.service.local_files import expanded
 
         path = file or load_settings().audit_key
@@ -328,9 +328,9 @@ def verify_consistency(
     """
     session = session_for(output)
     with session.errors(), Interruptible():
+        from deployledger.audit.consistency import ConsistencyProof
+        from deployledger.audit.evidence.earlier import problem_of_signed
         from deployledger.domain.exceptions import ConfigurationError
-        from deployledger.projections.ledger.consistency import ConsistencyProof
-        from deployledger.projections.ledger.evidence.earlier import problem_of_signed
 
         proof = ConsistencyProof.read(file)
         verifiers = _verifiers(key) if earlier is not None or later is not None else []
@@ -446,7 +446,7 @@ def _print(session: Session, found: "Audited") -> None:
     def say(text: str) -> None:
         session.stdout.print(text, highlight=False, soft_wrap=True)
 
-    from deployledger.projections.ledger.verifying import IN_DATABASE, UNREADABLE
+    from deployledger.audit.verifying import IN_DATABASE, UNREADABLE
 
     read = found.size - found.after
     say(
@@ -528,7 +528,7 @@ def _signer(path: Path | None) -> "Signer | None":
     """Return what signs with a key that was given; None leaves it to the settings."""
     if path is None:
         return None
-    from deployledger.projections.ledger.keys import Signer
+    from deployledger.audit.keys import Signer
 
     return Signer.load(path)
 
@@ -536,7 +536,7 @@ def _signer(path: Path | None) -> "Signer | None":
 def _verifiers(paths: list[Path] | None) -> "list[Verifier]":
     """Return the public keys that were given, or the one beside the private key of the settings."""
     from deployledger.adapters.settings import load_settings
-    from deployledger.projections.ledger.keys import Verifier
+    from deployledger.audit.keys import Verifier
 
     if not paths:
         private = load_settings().audit_key
@@ -547,8 +547,8 @@ def _verifiers(paths: list[Path] | None) -> "list[Verifier]":
 
 def _state(path: Path) -> "EarlierState":
     """Return the state that a checkpoint, evidence or a folder with one checkpoint is of."""
+    from deployledger.audit.evidence.earlier import EarlierState
     from deployledger.domain.exceptions import ConfigurationError
-    from deployledger.projections.ledger.evidence.earlier import EarlierState
 
     state, *more = EarlierState.read_all(path)
     if more:

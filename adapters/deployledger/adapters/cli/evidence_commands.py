@@ -25,9 +25,9 @@ from deployledger.adapters.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from deployledger.projections.ledger.evidence.exporting import Exported
-    from deployledger.projections.ledger.evidence.findings import Check
-    from deployledger.projections.ledger.evidence.verifying import EvidenceReport
+    from deployledger.audit.evidence.exporting import Exported
+    from deployledger.audit.evidence.findings import Check
+    from deployledger.audit.evidence.verifying import EvidenceReport
     from deployledger.service.deployment_service import DeploymentService
 
 _MOST_SHOWN = 20
@@ -90,8 +90,8 @@ def export(
 
     async def work(service: "DeploymentService") -> "Exported":
         from deployledger.adapters.ledger.publishing import earlier_states
-        from deployledger.projections.ledger.evidence.exporting import export_evidence
-        from deployledger.projections.ledger.keys import Signer
+        from deployledger.audit.evidence.exporting import export_evidence
+        from deployledger.audit.keys import Signer
 
         found = None
         if deployment is not None:
@@ -204,11 +204,11 @@ def verify_evidence(
     """
     session = session_for(output)
     with session.errors(), Interruptible():
-        from deployledger.projections.ledger.consistency import ConsistencyProof
-        from deployledger.projections.ledger.evidence.earlier import EarlierState
-        from deployledger.projections.ledger.evidence.verifying import as_json
-        from deployledger.projections.ledger.evidence.verifying import verify_evidence as verify
-        from deployledger.projections.ledger.keys import Verifier
+        from deployledger.audit.consistency import ConsistencyProof
+        from deployledger.audit.evidence.earlier import EarlierState
+        from deployledger.audit.evidence.verifying import as_json
+        from deployledger.audit.evidence.verifying import verify_evidence as verify
+        from deployledger.audit.keys import Verifier
 
         found = verify(
             file,

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from deployledger.audit.replaying import Problem
+    from deployledger.audit.what_if import Difference as RuleDifference
     from deployledger.domain.event_log import RawEvent
     from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentStatusResponse
     from deployledger.projections.read_models import ReadModelStatus
-    from deployledger.projections.replaying import Problem
     from deployledger.projections.reports import Difference
     from deployledger.projections.store import ParkedEvent
-    from deployledger.projections.what_if import Difference as RuleDifference
     from deployledger.service.stored_files import StoredFiles
 
 _ANY_WIDTH = 10_000

@@ -24,7 +24,7 @@ from deployledger.adapters.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from deployledger.projections.replaying import Replayed
+    from deployledger.audit.replaying import Replayed
     from deployledger.projections.reports import Rebuilt
     from deployledger.service.deployment_service import DeploymentService
 
@@ -94,7 +94,7 @@ def _replay(
         sys.path.insert(0, str(Path.cwd()))  # where users expect their modules to be found
 
     async def question(service: "DeploymentService") -> "Replayed":
-        from deployledger.projections.replaying import replay
+        from deployledger.audit.replaying import replay
 
         stream = await service.find_deployment_id(deployment) if deployment is not None else None
         position = None if until is None else await service.position_at(until, deployment_id=stream)

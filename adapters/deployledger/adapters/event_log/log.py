@@ -65,7 +65,7 @@ from deployledger.projections.patience import Patience
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.moving.staging import Staging
-    from deployledger.projections.ledger.store import LedgerStore
+    from deployledger.audit.ledger_store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
 SCHEMA_VERSION = 2

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from deployledger.projections.ledger.checking import Checked, Part
-from deployledger.projections.ledger.keys import Signer
-from deployledger.projections.ledger.ledger import CheckpointPlace, Ledger
+from deployledger.audit.checking import Checked, Part
+from deployledger.audit.keys import Signer
+from deployledger.audit.ledger import CheckpointPlace, Ledger
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.log import DatabaseEventLog
+    from deployledger.audit.ledger_store import LedgerStore
     from deployledger.domain.event_log import EventLog
-    from deployledger.projections.ledger.store import LedgerStore
 
 
 def open_ledger(

@@ -9,9 +9,9 @@ from psycopg.sql import SQL, Identifier
 
 from deployledger.adapters.postgres import DENIED, SCHEMA, PostgresDatabase, Session, advice, reason
 from deployledger.adapters.relations import relations, strange
+from deployledger.audit.ledger_store import StoredCheckpoint
 from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
-from deployledger.projections.ledger.store import StoredCheckpoint
 
 _NAMES = ("ledger", "ledger_tiles", "ledger_checkpoints")
 _SIZE, _TILES, _CHECKPOINTS = (Identifier(SCHEMA, name) for name in _NAMES)

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deployledger.audit.evidence.earlier import CHECKPOINT_SUFFIX, EarlierState
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ExternalServiceError,
     MachineLearningServiceError,
 )
 from deployledger.domain.redaction import without_credentials
-from deployledger.projections.ledger.evidence.earlier import CHECKPOINT_SUFFIX, EarlierState
 from deployledger.service.local_files import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from deployledger.projections.ledger.store import StoredCheckpoint
+    from deployledger.audit.ledger_store import StoredCheckpoint
 
 _LARGEST_BYTES = 1 << 20
 _PUBLISHED = re.compile(r"[0-9]{12,}-([0-9a-f-]+)\.checkpoint")
@@ -188,7 +188,7 @@ def _read_file(name: str) -> bytes:
 
 
 def _name(checkpoint: "StoredCheckpoint") -> str:
-    from deployledger.projections.ledger.notes import signed_by
+    from deployledger.audit.notes import signed_by
 
     return f"{checkpoint.size:012d}-{signed_by(checkpoint.note)}{CHECKPOINT_SUFFIX}"
 

@@ -15,9 +15,9 @@ from deployledger.adapters.sqlite import (
     is_unwritable,
     transaction,
 )
+from deployledger.audit.ledger_store import StoredCheckpoint
 from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
-from deployledger.projections.ledger.store import StoredCheckpoint
 from deployledger.service.private_files import make_file
 
 SCHEMA_VERSION = 1

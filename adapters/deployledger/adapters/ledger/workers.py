@@ -5,11 +5,11 @@ from typing import Any
 
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.workers import run_in_workers
+from deployledger.audit import checking
+from deployledger.audit.checking import Checked, CheckParts, Part
+from deployledger.audit.ledger_store import LedgerStore
 from deployledger.domain.event_log import EventLog
 from deployledger.projections.garbage import rare_collections
-from deployledger.projections.ledger import checking
-from deployledger.projections.ledger.checking import Checked, CheckParts, Part
-from deployledger.projections.ledger.store import LedgerStore
 
 _CHECK = f"{__name__}:check_part"
 

@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from deployledger.adapters.local.folders import RevisionFolder
-from deployledger.adapters.model_files.checking import ModelDamagedError, ModelFiles, list_files
-from deployledger.adapters.model_files.listing import FileEntry, encode_listing, tree_digest
-from deployledger.adapters.model_files.reading import exists
-from deployledger.adapters.model_files.replacing import put
 from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.logs import logger
 from deployledger.domain.ports import ProvisionRequest
@@ -20,6 +16,10 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.service.disk_space import check_room, disk_full, is_full
 from deployledger.service.private_files import is_shared, make_folder, share
 from deployledger.service.staging import remove
+from deployledger.serving.model_files.checking import ModelDamagedError, ModelFiles, list_files
+from deployledger.serving.model_files.listing import FileEntry, encode_listing, tree_digest
+from deployledger.serving.model_files.reading import exists
+from deployledger.serving.model_files.replacing import put
 
 LOGGER = logger("artifacts")
 

@@ -4,14 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from deployledger.gateway.revision_log import earlier
 from deployledger.service.staging import remove
 
 _REMOVING = ".removing-"
-
-
-def earlier(log: Path) -> Path:
-    """Return what a log is renamed to when it is rotated."""
-    return log.with_name(f"{log.name}.1")
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deployledger.adapters.local.gateway.files import GatewayFiles
-from deployledger.adapters.local.gateway.messages import GatewayError
-from deployledger.adapters.local.gateway.ports import LOOPBACK
-from deployledger.adapters.local.json_files import make_way, read_json
 from deployledger.adapters.local.locks import is_held, try_lock
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
 from deployledger.domain.exceptions import ExternalServiceError
+from deployledger.gateway.files import GatewayFiles
+from deployledger.gateway.json_files import make_way, read_json
+from deployledger.gateway.messages import GatewayError
+from deployledger.gateway.ports import LOOPBACK
 
 _START_SECONDS = 15.0
 _ANSWER_SECONDS = 10.0
@@ -166,7 +166,7 @@ class GatewayProcess:
         try:
             make_way(self._files.state)
             command = python_command(
-                "deployledger.adapters.local.gateway",
+                "deployledger.gateway",
                 *("--folder", str(self._files.folder)),
                 *("--host", self._host),
                 *("--lock-fd", str(lock)),

@@ -8,11 +8,11 @@ from pathlib import Path
 from uuid import UUID
 
 from deployledger.adapters.local.folders import RevisionFolder, deployment_folders
-from deployledger.adapters.model_files.checking import ModelFiles, list_files, walk
-from deployledger.adapters.model_files.listing import encode_listing, tree_digest
-from deployledger.adapters.model_files.reading import exists, read_stored
-from deployledger.adapters.model_files.sizes import files_below
 from deployledger.domain.stored import Kind, Stored
+from deployledger.serving.model_files.checking import ModelFiles, list_files, walk
+from deployledger.serving.model_files.listing import encode_listing, tree_digest
+from deployledger.serving.model_files.reading import exists, read_stored
+from deployledger.serving.model_files.sizes import files_below
 
 
 def extracted_models(root: Path, *, read: bool) -> Iterator[Stored]:

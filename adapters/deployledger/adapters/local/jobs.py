@@ -13,16 +13,16 @@ from deployledger.adapters.local.extraction import (
     uninterrupted,
 )
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
-from deployledger.adapters.local.json_files import make_way, read_json
 from deployledger.adapters.local.locations import batch_files
 from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
 from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import runtime_of
-from deployledger.adapters.model_files.checking import ModelFiles
 from deployledger.domain.exceptions import DeploymentError, ExternalServiceError
 from deployledger.domain.ports import JobResult, Observation, ProvisionRequest, ReportProgress
 from deployledger.domain.reasons import FailureReason
+from deployledger.gateway.json_files import make_way, read_json
+from deployledger.serving.model_files.checking import ModelFiles
 
 _POLL_SECONDS = 0.1
 _KILL_SECONDS = 10.0
@@ -132,7 +132,7 @@ def _start(
     try:
         make_way(revision.job_status)
         command = python_command(
-            "deployledger.adapters.serving.batch",
+            "deployledger.serving.batch",
             *("--model", str(path)),
             *("--input", str(source)),
             *("--output", str(output)),

@@ -20,7 +20,6 @@ from deployledger.adapters.local.locations import batch_files
 from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.log_lines import log_lines
 from deployledger.adapters.local.services import ModelServices
-from deployledger.adapters.model_files.reading import read_stored
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
 from deployledger.domain.ports import (
     JobResult,
@@ -34,6 +33,7 @@ from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.stored import Decide, Kind, Stored, Verdict
 from deployledger.service.private_files import is_shared, make_folder, share
 from deployledger.service.staging import remove
+from deployledger.serving.model_files.reading import read_stored
 
 _IDENTITY = re.compile(r"[0-9a-f]{12}")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployledger.adapters.local.gateway.messages import PARENT_FD, PORT
 from deployledger.adapters.local.processes import python_command
-from deployledger.adapters.model_files.checking import ModelFiles
 from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.reasons import FailureReason
+from deployledger.gateway.messages import PARENT_FD, PORT
+from deployledger.serving.model_files.checking import ModelFiles
 
 MODEL_REFUSED_STATUS = 65
 """The exit status with which the ONNX server says that the model is invalid (EX_DATAERR of sysexits.h)."""
@@ -80,13 +80,13 @@ def _serve_mlflow(model: Path, serving: Serving) -> list[str]:
     # MLflow's server has neither a name for the model nor threads to set.
     server = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model)]
     server += ["--env-manager", "local", "-h", "127.0.0.1", "-p", PORT, "-w", "1"]
-    tether = python_command("deployledger.adapters.local.gateway.tether", "--parent-fd", PARENT_FD)
+    tether = python_command("deployledger.gateway.tether", "--parent-fd", PARENT_FD)
     return [*tether, *serving.files.arguments(), "--", *server]
 
 
 def _serve_onnx(model: Path, serving: Serving) -> list[str]:
     return python_command(
-        "deployledger.adapters.serving.onnx_server",
+        "deployledger.serving.onnx_server",
         *("--model", str(model)),
         *("--name", serving.deployment_name),
         *("--version", str(serving.revision)),

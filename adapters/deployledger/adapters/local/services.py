@@ -7,14 +7,10 @@ from typing import Any
 
 from deployledger.adapters.local.extraction import Unpacking, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder
-from deployledger.adapters.local.gateway.listeners import bind
-from deployledger.adapters.local.gateway.messages import GatewayError, RevisionSpec
 from deployledger.adapters.local.gateway_process import GatewayGoneError, GatewayProcess
-from deployledger.adapters.local.json_files import read_json, write_json
 from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import MODEL_REFUSED_STATUS, Serving, runtime_of
-from deployledger.adapters.model_files.checking import DAMAGED_STATUS, ModelFiles
 from deployledger.domain.exceptions import (
     ConfigurationError,
     DeploymentError,
@@ -23,6 +19,10 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.ports import Observation, ProvisionRequest, ReportProgress
 from deployledger.domain.reasons import FailureReason
+from deployledger.gateway.json_files import read_json, write_json
+from deployledger.gateway.listeners import bind
+from deployledger.gateway.messages import GatewayError, RevisionSpec
+from deployledger.serving.model_files.checking import DAMAGED_STATUS, ModelFiles
 
 # A gateway that has not answered this long after a start's own time limit is not going to.
 _MARGIN_SECONDS = 30.0

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from deployledger.adapters.model_files.listing import FileEntry
-from deployledger.adapters.model_files.reading import open_stored
 from deployledger.adapters.oci.failures import file_damaged, model_unreadable
 from deployledger.adapters.oci.layers import MODELS, ModelFile
 from deployledger.service.private_files import make_folder, open_file
+from deployledger.serving.model_files.listing import FileEntry
+from deployledger.serving.model_files.reading import open_stored
 
 CHUNK_BYTES = 1024 * 1024
 

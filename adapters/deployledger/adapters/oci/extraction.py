@@ -13,14 +13,14 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from deployledger.adapters.model_files.listing import FileEntry
-from deployledger.adapters.model_files.reading import is_exhausted, open_stored
 from deployledger.adapters.oci.archives import CHUNK_BYTES, unpack
 from deployledger.adapters.oci.documents import MAX_DOCUMENT_BYTES, MODEL, MODEL_WEIGHTS, Descriptor, Manifest
 from deployledger.adapters.oci.failures import describe, image_damaged, packaging_failed, storage_errors
 from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.service.private_files import make_folder
+from deployledger.serving.model_files.listing import FileEntry
+from deployledger.serving.model_files.reading import is_exhausted, open_stored
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

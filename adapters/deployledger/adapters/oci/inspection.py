@@ -8,14 +8,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployledger.adapters.model_files.reading import (
-    exists,
-    file_status,
-    is_named_by_digest,
-    open_stored,
-    read_stored,
-)
-from deployledger.adapters.model_files.sizes import allocated, files_below
 from deployledger.adapters.oci.documents import (
     MANIFEST,
     MAX_DOCUMENT_BYTES,
@@ -29,6 +21,14 @@ from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import OTHER_TOOLS, File, Kind, Stored
+from deployledger.serving.model_files.reading import (
+    exists,
+    file_status,
+    is_named_by_digest,
+    open_stored,
+    read_stored,
+)
+from deployledger.serving.model_files.sizes import allocated, files_below
 
 
 class Inspection:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployledger.adapters.model_files.reading import exists, has_sha256, is_exhausted, read_stored
-from deployledger.adapters.model_files.replacing import move_aside, put
 from deployledger.adapters.oci.documents import Descriptor, Index
 from deployledger.adapters.oci.failures import describe, image_damaged, storage_errors
 from deployledger.domain.exceptions import ExternalServiceError
@@ -21,6 +19,8 @@ from deployledger.domain.logs import logger
 from deployledger.domain.reasons import FailureReason
 from deployledger.service.private_files import make_folder, make_read_only, open_file
 from deployledger.service.staging import refuse_links, remove, staging_folder, sweep
+from deployledger.serving.model_files.reading import exists, has_sha256, is_exhausted, read_stored
+from deployledger.serving.model_files.replacing import move_aside, put
 
 LOGGER = logger("artifacts")
 

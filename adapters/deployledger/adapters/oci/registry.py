@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-from deployledger.adapters.model_files.listing import FileEntry, encode_listing, tree_digest
 from deployledger.adapters.oci.archives import archive_chunks
 from deployledger.adapters.oci.documents import (
     FILE_PATH,
@@ -25,6 +24,7 @@ from deployledger.domain.ports import PackageRequest
 from deployledger.domain.stored import Decide, Kind, Stored, Verdict
 from deployledger.domain.values import Image
 from deployledger.service.disk_space import check_room
+from deployledger.serving.model_files.listing import FileEntry, encode_listing, tree_digest
 
 
 class OciLayoutRegistry:

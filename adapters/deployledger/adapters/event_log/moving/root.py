@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from deployledger.audit.leaf import encode_leaf
+from deployledger.audit.merkle import Peaks, leaf_hash, root_of
 from deployledger.domain.event_log import EventRecord
-from deployledger.projections.ledger.leaf import encode_leaf
-from deployledger.projections.ledger.merkle import Peaks, leaf_hash, root_of
 
 _HEIGHT = 10
 _WIDTH = 1 << _HEIGHT

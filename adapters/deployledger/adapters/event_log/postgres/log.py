@@ -43,7 +43,7 @@ from deployledger.domain.findings import Finding
 from deployledger.projections.patience import Patience
 
 if TYPE_CHECKING:
-    from deployledger.projections.ledger.store import LedgerStore
+    from deployledger.audit.ledger_store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
 _LONGEST_LOCK_SECONDS = 10

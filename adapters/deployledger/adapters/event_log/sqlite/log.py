@@ -61,7 +61,7 @@ from deployledger.service.local_files import expanded
 from deployledger.service.private_files import make_file, make_folder, refusal
 
 if TYPE_CHECKING:
-    from deployledger.projections.ledger.store import LedgerStore
+    from deployledger.audit.ledger_store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
 _RESTORE = "Restore it from a backup, and verify that with `deployledger audit verify`."

@@ -1,0 +1,164 @@
+"""The deployment service, composed of its parts and adapters."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.publishing import Place
+from deployledger.adapters.read_models import load_projections, open_read_models
+from deployledger.adapters.settings import check_folder, load_settings
+from deployledger.audit.keys import Signer
+from deployledger.domain.ports import (
+    ContainerRegistryClientInterface,
+    ModelRegistryClientInterface,
+    OrchestratorClientInterface,
+)
+from deployledger.projections.projection import Projection
+from deployledger.service.clients import Clients
+from deployledger.service.deployment_service import DeploymentService
+from deployledger.service.freeing import KeepRules
+from deployledger.service.private_files import open_home
+
+
+class MLModelDeploymentService(DeploymentService):
+    """Manages the deployment of models: fetch, package, provision, update, delete, and the whole history.
+
+    Each client that is not given is simulated, and every event and status says so; `local` gives the
+    service that does the work on this machine. Use it as an asynchronous context manager, or close it.
+
+    Args:
+        model_registry_client: gives the files of registered models.
+        container_registry_client: builds and keeps images.
+        orchestrator_client: makes packaged models run.
+        database_url: ``sqlite:///path``, ``sqlite://`` (memory) or ``postgresql://…``; the default is
+            ``DEPLOYLEDGER_DATABASE_URL``, else a file under ``DEPLOYLEDGER_HOME``.
+        actor: who gives the commands; the default is ``DEPLOYLEDGER_ACTOR``, else the system's user.
+        home: the folder for what is stored; the default is ``DEPLOYLEDGER_HOME``.
+        create_schema: create the schema of a PostgreSQL database that has none.
+        run_jobs: whether this process does the work of deployments, or leaves that to others.
+        resume: whether it also takes up what other processes leave: unfinished jobs, on opening, and the
+            commands that they give later.
+        read_models_url: the database of the read models; the default is ``DEPLOYLEDGER_READ_MODELS_URL``,
+            else the one of the event log.
+        projections: further projections, besides those that ``DEPLOYLEDGER_PROJECTIONS`` names.
+        signer: what signs checkpoints of the log; the default is the key that ``DEPLOYLEDGER_AUDIT_KEY``
+            names. With it, checkpoints are made while events are added.
+
+    Raises:
+        ConfigurationError: if a setting or the database URL is malformed, or names a file in a folder that
+            does not exist.
+    """
+
+    def __init__(
+        self,
+        model_registry_client: ModelRegistryClientInterface | None = None,
+        container_registry_client: ContainerRegistryClientInterface | None = None,
+        orchestrator_client: OrchestratorClientInterface | None = None,
+        *,
+        database_url: str | None = None,
+        actor: str | None = None,
+        home: str | Path | None = None,
+        create_schema: bool | None = None,
+        run_jobs: bool = True,
+        resume: bool = True,
+        read_models_url: str | None = None,
+        projections: Sequence[Projection[Any]] = (),
+        signer: Signer | None = None,
+    ) -> None:
+        settings = load_settings(home=home)
+        folder = settings.home
+        open_home(folder, settings.home_group)
+        clients = Clients(model_registry_client, container_registry_client, orchestrator_client)
+        if model_registry_client is not None:
+            from deployledger.adapters.artifacts import LocalArtifactStore
+
+            clients = Clients(
+                model_registry_client,
+                container_registry_client,
+                orchestrator_client,
+                LocalArtifactStore(folder / "artifacts", largest=settings.largest_model_bytes),
+            )
+        log = open_event_log(
+            check_folder(database_url or settings.database, folder),
+            create=settings.create_schema if create_schema is None else create_schema,
+            pool_size=settings.pool_size,
+            patience=settings.database_patience,
+        )
+        given = settings.read_models_url.get_secret_value() if settings.read_models_url else None
+        super().__init__(
+            log,
+            open_read_models(
+                log,
+                url=read_models_url or given or None,
+                projections=[*projections, *load_projections(settings.projections)],
+                largest_row=settings.largest_row_bytes,
+                pool_size=settings.pool_size,
+            ),
+            clients,
+            ledger=open_ledger(
+                log,
+                signer=signer or (Signer.load(settings.audit_key) if settings.audit_key else None),
+                place=Place(settings.checkpoints) if settings.checkpoints else None,
+            ),
+            checkpoint_every=(settings.checkpoint_events, settings.checkpoint_seconds),
+            workspace=folder / "downloads",
+            largest_model=settings.largest_model_bytes,
+            keep=KeepRules(settings.gc_keep_revisions, timedelta(days=settings.gc_keep_days)),
+            actor=actor or settings.acting,
+            run_jobs=run_jobs,
+            resume=resume,
+        )
+
+    @classmethod
+    def local(
+        cls,
+        model_registry_client: ModelRegistryClientInterface | None = None,
+        container_registry_client: ContainerRegistryClientInterface | None = None,
+        orchestrator_client: OrchestratorClientInterface | None = None,
+        *,
+        database_url: str | None = None,
+        actor: str | None = None,
+        home: str | Path | None = None,
+        create_schema: bool | None = None,
+        run_jobs: bool = True,
+        resume: bool = True,
+        read_models_url: str | None = None,
+        projections: Sequence[Projection[Any]] = (),
+        signer: Signer | None = None,
+    ) -> Self:
+        """Return a service that does the work on this machine.
+
+        Models come from paths and MLflow, images go to an OCI layout on disk, and local processes serve.
+        A client that is given takes the place of the embedded one.
+        """
+        from deployledger.adapters.artifacts import LocalArtifactStore
+        from deployledger.adapters.local import LocalProcessOrchestrator
+        from deployledger.adapters.mlflow import MlflowModelRegistryClient
+        from deployledger.adapters.oci import OciLayoutRegistry, extract_model
+
+        settings = load_settings(home=home)
+        folder = settings.home
+        return cls(
+            model_registry_client or MlflowModelRegistryClient(),
+            container_registry_client or OciLayoutRegistry(folder / "images"),
+            orchestrator_client
+            or LocalProcessOrchestrator(
+                folder / "serving",
+                extract_model=extract_model,
+                kept=LocalArtifactStore(folder / "artifacts"),
+                host=settings.serving_host,
+                ready_timeout=settings.ready_timeout,
+            ),
+            database_url=database_url,
+            actor=actor,
+            home=folder,
+            create_schema=create_schema,
+            run_jobs=run_jobs,
+            resume=resume,
+            read_models_url=read_models_url,
+            projections=projections,
+            signer=signer,
+        )

@@ -1,0 +1,85 @@
+"""Verifies idempotency keys: each with the event that its command stored."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from deployledger.audit.checking import MOST_PROBLEMS, AuditProblem
+from deployledger.domain.event_log import EventLog, KeyedEvent
+from deployledger.domain.exceptions import EventLogError, UndecodableEventError
+from deployledger.domain.fingerprints import is_of_command
+
+KEY = "key"
+"""The kind of the problem that an idempotency key does not agree with the event that it names."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FARTHEST_APART = 60_000_000
+"""A key and its event are stored in one transaction, one right after the other, in microseconds."""
+
+
+class Commands:
+    """What verifying the idempotency keys of a log found.
+
+    Args:
+        until: only keys of events up to this position.
+
+    Attributes:
+        problems: what is wrong with which key.
+        undecided: how many keys have a fingerprint that cannot be made again from their events, because the
+            request may have had credentials.
+    """
+
+    def __init__(self, log: EventLog, until: int) -> None:
+        self.problems: list[AuditProblem] = []
+        self.undecided = 0
+        self._log = log
+        self._named: dict[tuple[bytes, int], str] = {}
+        try:
+            for page in log.keyed_events(until=until):
+                for keyed in page:
+                    self.problems += self._wrong(keyed)
+                if len(self.problems) >= MOST_PROBLEMS:
+                    break
+        except EventLogError as error:
+            self.problems.append(AuditProblem(None, KEY, f"{error.message}"))
+
+    def _wrong(self, keyed: KeyedEvent) -> Iterator[AuditProblem]:
+        key, raw = keyed.key, keyed.raw
+        what = f"The idempotency key {key.key!r} names"
+        if raw is None:
+            place = f"version {key.version} of deployment {UUID(bytes=key.deployment_id)}"
+            yield AuditProblem(None, KEY, f"{what} {place}, and there is no such event.")
+            return
+        what = f"{what} event {raw.position} ({raw.topic})"
+        earlier = self._named.setdefault((key.deployment_id, key.version), key.key)
+        if earlier != key.key:
+            yield AuditProblem(raw.position, KEY, f"{what}, which the key {earlier!r} also names.")
+        try:
+            agrees = is_of_command(self._log.decode_whole(raw), key.fingerprint)
+        except UndecodableEventError:  # which is reported of the event
+            return
+        if agrees is False:
+            message = f"{what}, which a command with another fingerprint stored."
+            yield AuditProblem(raw.position, KEY, message)
+        elif agrees is None:
+            self.undecided += 1
+        if self._are_apart(keyed, raw.position):
+            at, stored = _time(key.recorded_at), _time(keyed.recorded_at)
+            yield AuditProblem(
+                raw.position, KEY, f"{what}, recorded at {stored}; the key was recorded at {at}."
+            )
+
+    def _are_apart(self, keyed: KeyedEvent, position: int) -> bool:
+        apart = keyed.recorded_at - keyed.key.recorded_at
+        if apart <= _FARTHEST_APART:
+            return apart < -_FARTHEST_APART
+        # An event may have the time of the one before it, while the clock is behind that; no key has.
+        before = next(iter(self._log.records(after=position - 2, until=position - 1)), ())
+        return not before or before[0].recorded_at < keyed.recorded_at
+
+
+def _time(microseconds: int) -> str:
+    try:
+        return f"{_EPOCH + timedelta(microseconds=microseconds):%Y-%m-%dT%H:%M:%S.%fZ}"
+    except OverflowError:
+        return f"{microseconds} microseconds after 1970"

@@ -1,0 +1,116 @@
+"""The lines of proofs in evidence: JSON objects, each of which can be written in one way only."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deployledger.audit import merkle
+from deployledger.audit.encoding import decode_base64, encode_base64
+
+
+@dataclass(frozen=True)
+class Proof:
+    """That an event is in a tree.
+
+    Attributes:
+        position: the event's position in the log.
+        leaf: in ``proofs.jsonl`` the hash of its leaf, in ``bounds.jsonl`` the leaf itself.
+        path: the hashes from there to the root.
+    """
+
+    position: int
+    leaf: bytes
+    path: tuple[bytes, ...]
+
+    def __bytes__(self) -> bytes:
+        return _line(
+            {"position": self.position, "leaf": encode_base64(self.leaf), "path": _hashes(self.path)}
+        )
+
+    @classmethod
+    def parse(cls, line: bytes) -> "Proof":
+        """Return the proof that a line is.
+
+        Raises:
+            ValueError: if it is none, or is written in another way.
+        """
+        fields = _fields(line, ["position", "leaf", "path"])
+        proof = cls(_number(fields["position"]), decode_base64(_text(fields["leaf"])), _path(fields["path"]))
+        if bytes(proof) != line:
+            raise ValueError("not canonical")
+        return proof
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """That a tree only adds to an earlier one.
+
+    Attributes:
+        size: how many leaves the earlier tree has.
+        root: its root, 32 bytes.
+        path: the hashes that lead from it to the root of the later tree (RFC 6962, 2.1.2).
+    """
+
+    size: int
+    root: bytes
+    path: tuple[bytes, ...]
+
+    def __bytes__(self) -> bytes:
+        return _line({"size": self.size, "root": encode_base64(self.root), "path": _hashes(self.path)})
+
+    @classmethod
+    def parse(cls, line: bytes) -> "Consistency":
+        """Return the proof that a line is.
+
+        Raises:
+            ValueError: if it is none, or is written in another way.
+        """
+        fields = _fields(line, ["size", "root", "path"])
+        proof = cls(_number(fields["size"]), _hash(fields["root"]), _path(fields["path"]))
+        if bytes(proof) != line:
+            raise ValueError("not canonical")
+        return proof
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def _fields(line: bytes, names: list[str]) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except RecursionError:
+        raise ValueError("too deep") from None
+    if not isinstance(fields, dict) or [*fields] != names:
+        raise ValueError("other fields")
+    return fields
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("no number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no text")  # callers know what is no proof by ValueError
+    return value
+
+
+def _hash(value: Any) -> bytes:
+    digest = decode_base64(_text(value))
+    if len(digest) != merkle.HASH_BYTES:
+        raise ValueError("no hash")
+    return digest
+
+
+def _path(value: Any) -> tuple[bytes, ...]:
+    if not isinstance(value, list):
+        raise ValueError("no path")  # as above
+    return tuple(map(_hash, value))
+
+
+def _hashes(path: Sequence[bytes]) -> list[str]:
+    return [encode_base64(it) for it in path]

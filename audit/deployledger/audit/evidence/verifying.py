@@ -1,0 +1,530 @@
+"""Verifying evidence, without the database it is from, and without trust in who brings it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from deployledger.audit import merkle
+from deployledger.audit.consistency import ConsistencyProof
+from deployledger.audit.evidence import archive, cloud_events, manifest, pages, report
+from deployledger.audit.evidence.archive import (
+    Archive,
+    DamagedMemberError,
+    MemberReader,
+    UnreadableEvidenceError,
+)
+from deployledger.audit.evidence.earlier import LARGEST_NOTE, EarlierState
+from deployledger.audit.evidence.findings import Check, Problem
+from deployledger.audit.evidence.limits import limits
+from deployledger.audit.evidence.manifest import (
+    BOUNDS,
+    CHECKPOINT,
+    CONSISTENCY,
+    EVENTS,
+    KEY,
+    MANIFEST,
+    MAPPING,
+    PROOFS,
+    README,
+    REPORT,
+    Manifest,
+    Selection,
+)
+from deployledger.audit.evidence.ordering import Ordering, problem_of_bound
+from deployledger.audit.evidence.proof_lines import Consistency, Proof
+from deployledger.audit.evidence.story import Story
+from deployledger.audit.keys import Verifier
+from deployledger.audit.leaf import encode_leaf
+from deployledger.audit.notes import Checkpoint, NoteError, open_checkpoint
+from deployledger.audit.notes import opened as opened_note
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.times import TOLERANCE
+
+
+@dataclass(frozen=True)
+class EvidenceReport:
+    """What came of verifying evidence.
+
+    Attributes:
+        path: the file.
+        key: the public key that it was verified with.
+        checks: everything that was to be checked, in order.
+        manifest: what the evidence says of itself, if that can be read.
+        limits: what it does not show, even if all is well.
+    """
+
+    path: Path
+    key: Verifier
+    checks: tuple[Check, ...]
+    manifest: Manifest | None
+    limits: tuple[str, ...]
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether everything was checked, and nothing is wrong."""
+        return all(it.is_passed for it in self.checks)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong."""
+        return [problem for check in self.checks for problem in check.problems]
+
+
+def verify_evidence(
+    path: Path,
+    verifiers: Verifier | Sequence[Verifier],
+    *,
+    earlier: Sequence[EarlierState] = (),
+    proofs: Sequence[ConsistencyProof] = (),
+    most_bytes: int = archive.MOST_BYTES,
+) -> EvidenceReport:
+    """Verify a file of evidence.
+
+    Args:
+        path: the ZIP file.
+        verifiers: the public key of the one whose evidence it is, as you got it from that one; after a change
+            of keys, several.
+        earlier: checkpoints that you kept, which the log has to continue.
+        proofs: that it does, if the evidence itself has no proof of it.
+        most_bytes: how many bytes all files in it may have together.
+
+    Raises:
+        UnreadableEvidenceError: if it is no evidence that can be looked at.
+        ConfigurationError: if no key is given.
+    """
+    known = (verifiers,) if isinstance(verifiers, Verifier) else tuple(verifiers)
+    if not known:
+        raise ConfigurationError("Evidence is verified with a public key, and none was given.")
+    with archive.opened(path, most_bytes) as opened:
+        return _Verification(path, opened, known, earlier, proofs).report()
+
+
+class _Verification:
+    """One run through a file of evidence."""
+
+    def __init__(
+        self,
+        path: Path,
+        opened: Archive,
+        verifiers: tuple[Verifier, ...],
+        earlier: Sequence[EarlierState],
+        proofs: Sequence[ConsistencyProof],
+    ) -> None:
+        self.path = path
+        self.archive = opened
+        self.known = verifiers
+        self.verifiers = verifiers
+        self.verifier = verifiers[0]
+        self.earlier = earlier
+        self.proofs = proofs
+        self.story = Story()
+        self.read_members: dict[str, MemberReader] = {}
+        self.archived = Check("the files are those that evidence has, and nothing else")
+        self.signed = Check("the manifest is signed")
+        self.digests = Check("the files are those of the manifest")
+        self.checkpointed = Check("the checkpoint is signed, and of this ledger")
+        self.events = Check("the events are what their stored bytes say")
+        self.proven = Check("the events are in the tree of the checkpoint")
+        self.ordered = Check("the events are in order, and none is missing between them")
+        self.pages = Check("README, mapping and report match the events")
+        self.continued = Check("the log continues its earlier checkpoints")
+
+    def report(self) -> EvidenceReport:
+        """Check everything."""
+        said = self._check_manifest()
+        checkpoint = self._check_checkpoint(said)
+        self._check_members(said)
+        if said is not None:
+            self._check_events(said, checkpoint)
+            self._check_continued(said, checkpoint)
+            self._check_digests(said)
+            self._check_pages(said)
+        checks = [
+            self.archived,
+            self.signed,
+            self.digests,
+            self.checkpointed,
+            self.events,
+            self.proven,
+            self.ordered,
+            self.pages,
+        ]
+        if self.earlier or self.proofs or (said is not None and said.is_continuing):
+            checks.append(self.continued)
+        shown = limits(
+            said.selection if said else None,
+            said.version if said else manifest.VERSION,
+            is_compared=bool(self.earlier) and self.continued.is_passed,
+        )
+        return EvidenceReport(self.path, self.verifier, tuple(checks), said, (*shown, *self._wrong_times()))
+
+    def _wrong_times(self) -> Iterator[str]:
+        """Yield what recorded times do not show because a clock was wrong, a sentence each."""
+        yield from map(str, self.story.wrong_times)
+        latest, now = self.story.last_at, datetime.now(UTC)
+        if latest is not None and latest - now > TOLERANCE:
+            yield (
+                f"Its last event was recorded at {cloud_events.written(latest)}, which is in the future: "
+                f"it is {cloud_events.written(now)} here. If this clock is right, that of the log was ahead."
+            )
+
+    def _check_manifest(self) -> Manifest | None:
+        check = self.signed
+        note = self._note(check, MANIFEST)
+        if note is None:
+            return None
+        try:
+            text, self.verifier = opened_note(note, self.verifiers)
+            self.verifiers = (self.verifier,)  # one key signs all of it
+            if note.count(b"\n") != text.count("\n") + 2:  # a blank line, and a signature
+                check.add(MANIFEST, "it has more in it than a text and one signature")
+        except NoteError as error:
+            check.add(MANIFEST, str(error))
+            text = _text_of(note)  # what is in it tells where else to look
+        try:
+            said = Manifest.parse(text)
+        except manifest.NewerFormatError as error:
+            raise UnreadableEvidenceError(
+                f"{self.path} is evidence in format {error.version}, and this software knows format "
+                f"{manifest.VERSION}.",
+                hint="Verify it with a newer version of deployledger.",
+            ) from error
+        except manifest.MalformedManifestError as error:
+            check.add(MANIFEST, str(error))
+            return None
+        if said.origin != self.verifier.name:
+            check.add(MANIFEST, f"it is of {said.origin}, not of {self.verifier.name}")
+        check.count, check.is_done = 1, True
+        return said
+
+    def _check_checkpoint(self, said: Manifest | None) -> Checkpoint | None:
+        check = self.checkpointed
+        note = self._note(check, CHECKPOINT)
+        if note is None:
+            return None
+        try:
+            checkpoint = open_checkpoint(note, self.verifiers)
+        except NoteError as error:
+            check.add(CHECKPOINT, str(error))
+            return None
+        if said is not None and (said.size, said.root) != (checkpoint.size, checkpoint.root):
+            check.add(CHECKPOINT, "it is not the checkpoint that the manifest names")
+        check.count, check.is_done = 1, said is not None
+        return checkpoint
+
+    def _note(self, check: Check, member: str) -> bytes | None:
+        try:
+            return self.archive.read(member, LARGEST_NOTE) if member in self.archive.names else None
+        except DamagedMemberError as error:
+            check.add(member, str(error))
+            return None
+
+    def _check_members(self, said: Manifest | None) -> None:
+        check = self.archived
+        for name, problem in self.archive.problems:
+            check.add(_shown(name), problem)
+        selection = said.selection if said else Selection(0, 0)  # that of a range has the most files
+        expected = manifest.files(selection, is_continuing=said.is_continuing if said else True)
+        for name in self.archive.names:
+            if name not in expected:
+                check.add(_shown(name), "no such file belongs into evidence")
+        for name in expected:
+            if name not in self.archive.names:
+                check.add(name, "it is missing")
+        if (
+            said is not None
+            and not check.problem_count
+            and self.archive.names != manifest.in_archive(expected)
+        ):
+            check.add("", "the files are not in the order of the format")
+        check.count, check.is_done = len(self.archive.names), said is not None
+
+    def _check_digests(self, said: Manifest) -> None:
+        check = self.digests
+        files = manifest.files(said.selection, is_continuing=said.is_continuing)
+        expected = [it for it in files if it != MANIFEST]
+        if [it.name for it in said.members] != expected:
+            check.add(MANIFEST, "it does not have the digests of all files that evidence has")
+        for member in said.members:
+            if member.name not in self.archive.names:
+                check.add(member.name, "it is missing")
+                continue
+            try:
+                reader = self._drained(member.name)
+            except DamagedMemberError as error:
+                check.add(member.name, str(error))
+                continue
+            if (reader.sha256, reader.size) != (member.sha256, member.size):
+                check.add(member.name, "it was changed: it has not the digest that the manifest names")
+            check.count += 1
+        if KEY in self.archive.names and self._note(check, KEY) != f"{self.verifier}\n".encode():
+            check.add(KEY, "it is another key than the one that you gave")
+        check.is_done = True
+
+    def _drained(self, name: str) -> MemberReader:
+        reader = self.read_members.get(name) or self.archive.open(name)
+        reader.drain()
+        self.read_members[name] = reader
+        return reader
+
+    def _check_events(self, said: Manifest, checkpoint: Checkpoint | None) -> None:
+        if EVENTS not in self.archive.names:
+            return
+        order = Ordering(said.selection, self.ordered)
+        proofs = _proofs(self._lines(PROOFS, self.proven))
+        number = 0
+        for number, line in self._lines(EVENTS, self.events):
+            self.events.count = number
+            place = next(proofs, None)
+            try:
+                event = cloud_events.decode(line, said.origin)
+                leaf = encode_leaf(*event)
+            except ValueError as error:  # one that is not canonical, or could be no leaf
+                self.events.add(EVENTS, str(error), number)
+                order.skip()
+                continue
+            order.add(event, number)
+            self.story.add(event)
+            if contradiction := cloud_events.contradiction(event):
+                self.events.add(EVENTS, contradiction, number)
+            self._check_proof(place, event.position, merkle.leaf_hash(leaf), number, checkpoint, PROOFS)
+        self.events.is_done = EVENTS in self.read_members
+        if next(proofs, None) is not None:
+            self.proven.add(PROOFS, "there are more proofs than events", number + 1)
+        if number != said.events:
+            self.events.add(EVENTS, f"it has {number:,} events, and the manifest says {said.events:,}")
+        is_bounded = self._check_bounds(said, checkpoint)
+        self.proven.is_done = checkpoint is not None and PROOFS in self.read_members and is_bounded
+        order.end(said)
+        self.ordered.count = number
+        self.ordered.is_done = self.events.is_done and is_bounded
+
+    def _check_proof(
+        self,
+        proof: Proof | None,
+        position: int,
+        leaf_hash: bytes,
+        line: int,
+        checkpoint: Checkpoint | None,
+        member: str,
+    ) -> None:
+        check = self.proven
+        if proof is None:
+            check.add(member, f"there is no proof of the event at position {position}", line)
+        elif proof.position == _NOT_A_PROOF.position:
+            check.add(member, "the line is not a proof", line)
+        elif proof.position != position:
+            check.add(member, f"the proof is of position {proof.position}, and the event at {position}", line)
+        elif proof.leaf != leaf_hash:
+            check.add(member, f"the event at position {position} is not the one that the proof is of", line)
+        elif checkpoint is not None:
+            try:
+                root = merkle.root_from_inclusion(position - 1, checkpoint.size, leaf_hash, proof.path)
+            except ValueError as error:
+                check.add(member, f"the event at position {position} is not proven: {error}", line)
+                return
+            if root != checkpoint.root:
+                check.add(
+                    member,
+                    f"the event at position {position} is not in the tree of the checkpoint, "
+                    "or its proof was changed",
+                    line,
+                )
+            check.count += 1
+
+    def _check_bounds(self, said: Manifest, checkpoint: Checkpoint | None) -> bool:
+        """Check that nothing is missing at the ends of a range, by the events beside it."""
+        selection = said.selection
+        if not selection.is_range:
+            return True
+        if BOUNDS not in self.archive.names or checkpoint is None:
+            return False
+        expected = selection.beside(said.size)
+        bounds = [*self._lines(BOUNDS, self.proven)]
+        if len(bounds) != len(expected):
+            self.ordered.add(
+                BOUNDS, f"it has {len(bounds)} events beside the range, and there are {len(expected)}"
+            )
+            return True
+        for position, (line, written) in zip(expected, bounds, strict=True):
+            try:
+                bound = Proof.parse(written)
+            except ValueError:
+                self.proven.add(BOUNDS, "the line is not the proof of an event beside the range", line)
+                continue
+            digest = merkle.leaf_hash(bound.leaf)
+            proof = Proof(bound.position, digest, bound.path)
+            self._check_proof(proof, position, digest, line, checkpoint, BOUNDS)
+            if problem := problem_of_bound(bound.leaf, position, selection):
+                self.ordered.add(BOUNDS, problem, line)
+        return True
+
+    def _check_pages(self, said: Manifest) -> None:
+        """Make again what was made from the events, and compare it."""
+        check, verifier = self.pages, self.verifier
+        if said.version == 1:
+            check.what = "the README and the mapping are those of format 1, whose report is not compared"
+        made = {
+            README: pages.readme(
+                said.selection, said.origin, is_continuing=said.is_continuing, version=said.version
+            ),
+            MAPPING: pages.mapping(),
+        }
+        can_make_report = said.version > 1 and self.events.is_passed and self.checkpointed.is_passed
+        if can_make_report:
+            made[REPORT] = report.render(self.story, said.selection, said.size, said.root, verifier)
+        for name, expected in made.items():
+            found = self.read_members.get(name)
+            if found is None:
+                continue
+            if (found.sha256, found.size) != (sha256(expected).hexdigest(), len(expected)):
+                check.add(name, "it does not match the events and the manifest")
+            check.count += 1
+        check.is_done = check.count == len(made) and (can_make_report or said.version == 1)
+
+    def _check_continued(self, said: Manifest, checkpoint: Checkpoint | None) -> None:
+        """Check that the log continues the checkpoints that it has proofs for, and those that were kept."""
+        check = self.continued
+        if checkpoint is None:
+            return
+        proven: dict[int, bytes] = {}
+        last = 0
+        lines = self._lines(CONSISTENCY, check) if said.is_continuing else ()
+        for number, line in lines:
+            try:
+                proof = Consistency.parse(line)
+            except ValueError:
+                check.add(CONSISTENCY, "the line is not a consistency proof", number)
+                continue
+            if not last < proof.size <= checkpoint.size:
+                check.add(
+                    CONSISTENCY,
+                    f"a proof from {proof.size:,} events is not between {last:,} events and the checkpoint",
+                    number,
+                )
+                continue
+            last = proof.size
+            if not merkle.is_consistent(proof.size, proof.root, checkpoint.size, checkpoint.root, proof.path):
+                check.add(
+                    CONSISTENCY,
+                    f"the proof from {proof.size:,} events does not lead to the checkpoint",
+                    number,
+                )
+                continue
+            proven[proof.size] = proof.root
+            check.count += 1
+        if said.is_continuing and not last:
+            check.add(CONSISTENCY, "it has no proof")
+        for given in self.proofs:
+            if (given.second_size, given.second_root) != (checkpoint.size, checkpoint.root):
+                what = f"leads to another tree of {given.second_size:,} events than the checkpoint's"
+                check.add("", f"the given proof from {given.first_size:,} events {what}")
+            elif not given.holds():
+                check.add("", f"the given proof from {given.first_size:,} events is invalid")
+            else:
+                proven.setdefault(given.first_size, given.first_root)
+                check.count += 1
+        for state in self.earlier:
+            if problem := self._problem_of_earlier(state, checkpoint, proven):
+                check.add("", f"{_shown(state.source)} {problem}")
+            else:
+                check.count += 1
+                check.results.append(f"{_shown(state.source)} is continued: {_events(state.size)}")
+        check.is_done = True
+
+    def _problem_of_earlier(
+        self, state: EarlierState, checkpoint: Checkpoint, proven: dict[int, bytes]
+    ) -> str:
+        """Return why the evidence does not show that it continues an earlier state; empty if it does."""
+        try:
+            kept = open_checkpoint(state.note, self.known)
+        except NoteError as error:
+            return f"proves nothing. {error.message}"
+        if kept.size > checkpoint.size:
+            return (
+                f"covers {kept.size:,} events, and this evidence only {checkpoint.size:,}: this evidence "
+                "is the earlier one"
+            )
+        signed = {checkpoint.size: checkpoint.root, **proven, 0: merkle.EMPTY_ROOT}
+        if checkpoint.continues is not None:
+            signed.setdefault(checkpoint.continues.size, checkpoint.continues.root)
+        if signed.get(kept.size, kept.root) != kept.root:
+            return (
+                f"contradicts this evidence: the roots of the first {kept.size:,} events differ. Two "
+                "different histories were signed; keep both files"
+            )
+        if kept.size not in (0, checkpoint.size) and kept.size not in proven:
+            return (
+                f"may be continued, but this evidence has no proof from {kept.size:,} events. Ask for "
+                "evidence exported with --continues and this checkpoint, or for the output of "
+                f"`deployledger audit prove --consistency {kept.size} {checkpoint.size}`"
+            )
+        return ""
+
+    def _lines(self, member: str, check: Check) -> Iterator[tuple[int, bytes]]:
+        if member not in self.archive.names:
+            return
+        number = 0
+        try:
+            reader = self.archive.open(member)
+            self.read_members[member] = reader
+            while (line := reader.line()) is not None:
+                number += 1
+                yield number, line
+        except DamagedMemberError as error:
+            check.add(member, str(error), number + 1)
+
+
+_NOT_A_PROOF = Proof(-1, b"", ())
+"""What stands for a line that is none."""
+
+
+def _proofs(lines: Iterator[tuple[int, bytes]]) -> Iterator[Proof]:
+    for _, line in lines:
+        try:
+            yield Proof.parse(line)
+        except ValueError:
+            yield _NOT_A_PROOF
+
+
+def _events(number: int) -> str:
+    return f"{number:,} event{'s' * (number != 1)}"
+
+
+def _text_of(note: bytes) -> str:
+    text, _, _ = note.decode(errors="replace").rpartition("\n\n")
+    return f"{text}\n"
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and len(name) < 100 else ascii(name[:100])
+
+
+def as_json(found: EvidenceReport) -> dict[str, Any]:
+    """Return what came of verifying evidence as a JSON value."""
+    said = found.manifest
+    return {
+        "file": str(found.path),
+        "format": said.version if said else None,
+        "verified": found.is_verified,
+        "key": str(found.key),
+        "origin": said.origin if said else None,
+        "selection": str(said.selection) if said else None,
+        "events": said.events if said else None,
+        "checkpoint_size": said.size if said else None,
+        "checks": [
+            {
+                "what": it.what,
+                "state": it.state,
+                "checked": it.count,
+                "results": list(it.results),
+                "problems": [vars(problem) for problem in it.problems],
+                "problem_count": it.problem_count,
+            }
+            for it in found.checks
+        ],
+        "limits": list(found.limits),
+    }

@@ -1,0 +1,448 @@
+"""Runs the whole log through the domain again: is every history legal, and what does it come to?
+
+The digest of a replay is ``sha256:`` and the SHA-256 of the line ``deployledger states 1`` with its line
+feed, and then, in the order of their ids, of each stream's id (16 bytes) and the SHA-256 (32 bytes) of its
+state in the canonical form that `deployledger.audit.states` defines. A stream with a problem counts as
+it was before the problem. So it is the same on every machine and database, however the work was divided.
+"""
+
+import re
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
+
+from deployledger.audit.states import canonical
+from deployledger.audit.what_if import Difference, Rule, load
+from deployledger.domain.clock import ClockCorrected, ClockCorrections
+from deployledger.domain.deployment import Deployment
+from deployledger.domain.event_log import EventLog, RawEvent
+from deployledger.domain.events import DeploymentEvent, Event, Requested, UpdateRequested
+from deployledger.domain.exceptions import (
+    ConfigurationError,
+    ConflictError,
+    IllegalTransitionError,
+    NameInUseError,
+    ResourceNotFoundError,
+    UndecodableEventError,
+)
+from deployledger.domain.names import NameEvent, NameReservation, NameReserved
+from deployledger.projections.garbage import rare_collections
+from deployledger.projections.rebuilding import ranges
+from deployledger.projections.reports import Progress
+from deployledger.projections.workers import check_workers
+
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_DIGEST_BEGINS = b"deployledger states 1\n"
+_EVENTS_IN_MEMORY = 500_000
+_MOST_PASSES = 256
+"""More than any log needs: a position that somebody made huge is not to make a replay endless."""
+
+State = Deployment | NameReservation | ClockCorrections
+
+
+class Kind(StrEnum):
+    """What can be wrong with an event."""
+
+    ILLEGAL_TRANSITION = "illegal_transition"
+    VERSION_GAP = "version_gap"
+    UNDECODABLE = "undecodable"
+    ORDER = "order"
+    POSITION_GAP = "position_gap"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An event that cannot have happened so.
+
+    Attributes:
+        position: its place in the log.
+        stream_id: its stream; empty if the event is not there.
+        stream_version: its place in that stream; 0 if the event is not there.
+        topic: which event it says it is.
+        kind: ``illegal_transition``: the domain does not allow it after what was before. ``version_gap``: an
+            earlier event of the stream is missing. ``order``: the stream's events are in another order than
+            their versions. ``undecodable``: it cannot be read. ``position_gap``: it is missing.
+        message: what is wrong, in a sentence.
+    """
+
+    position: int
+    stream_id: str
+    stream_version: int
+    topic: str
+    kind: Kind
+    message: str
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay found.
+
+    Attributes:
+        events: how many events were read.
+        streams: how many deployments and names they are of.
+        not_replayed: how many of the events were not applied: those with a problem, and what follows them in
+            the same stream.
+        until: up to which position.
+        digest: of all resulting states; None if another rule was compared with, whose code had them in hand.
+        problems: what is wrong, in the order of the log.
+        differences: what another rule would have said otherwise, in the order of the log.
+        seconds: how long it took.
+    """
+
+    events: int
+    streams: int
+    not_replayed: int
+    until: int
+    digest: str | None
+    problems: tuple[Problem, ...]
+    differences: tuple[Difference, ...]
+    seconds: float
+
+
+def replay(
+    log: EventLog,
+    *,
+    until: int | None = None,
+    deployment_id: UUID | None = None,
+    workers: int = 1,
+    against: object = None,
+    progress: Progress = lambda done, total: None,
+) -> Replayed:
+    """Replay the log, or one deployment, through the domain.
+
+    Args:
+        until: up to which position; None is the end of the log.
+        workers: how many processes do the work, 1 to 64. Each has a part of the streams, and about 500,000
+            events in memory at a time: of larger logs it reads a part after the other.
+        against: another rule that the same history is compared with: a `Lifecycle`, a
+            ``transitions.Machine`` with the same states and triggers, a `Policy`, or where one is, as
+            ``package.module:attribute`` (which runs that module). After a difference the history goes on
+            as it did.
+        progress: is told how many events were read, of how many.
+
+    Raises:
+        ConfigurationError: if the number of workers is out of range, or ``against`` is none of these, or is
+            given to several workers and not by name.
+        ResourceNotFoundError: if there is no such deployment.
+    """
+    begin = time.monotonic()
+    check_workers(workers)
+    rule = _rule(against)
+    if rule is not None and workers > 1 and not isinstance(against, str):
+        raise ConfigurationError(
+            "What a replay is compared with cannot be given to several workers, which do not have it.",
+            hint="Give it as package.module:attribute, or use one worker.",
+        )
+    end = log.position()
+    until = end if until is None else min(until, end)
+    total = until
+    if deployment_id is not None:
+        total = log.version(deployment_id)
+        if total == 0:
+            raise ResourceNotFoundError("Deployment", deployment_id)
+    done = 0
+
+    def tell(events: int) -> None:
+        nonlocal done
+        done += events
+        progress(min(done, total), total)
+
+    progress(0, total)
+    if deployment_id is not None or workers == 1:
+        streams = [(deployment_id, deployment_id)] if deployment_id else ranges(_passes(until, 1))
+        parts = [_replay_part(log, until, streams, rule, tell)]
+    else:
+        each = _passes(until, workers)
+        edges = ranges(workers * each)
+        tasks = [
+            {
+                "until": until,
+                "streams": [[str(a), str(b)] for a, b in edges[first : first + each]],
+                "against": against,
+            }
+            for first in range(0, len(edges), each)
+        ]
+        function = f"{__name__}:{replay_task.__name__}"
+        parts = [_Part.from_json(it) for it in log.in_workers(function, tasks, tell)]
+    problems = [problem for part in parts for problem in part.problems]
+    events = sum(part.events for part in parts)
+    if deployment_id is None and events < until:
+        problems += _missing(log, until)
+    progress(total, total)
+    states = b"".join(part.digests for part in parts)
+    return Replayed(
+        events=events,
+        streams=sum(part.streams for part in parts),
+        not_replayed=sum(part.not_replayed for part in parts),
+        until=until,
+        digest=f"sha256:{sha256(_DIGEST_BEGINS + states).hexdigest()}" if rule is None else None,
+        problems=tuple(sorted(problems, key=lambda it: it.position)),
+        differences=tuple(
+            sorted((it for part in parts for it in part.differences), key=lambda it: it.position)
+        ),
+        seconds=time.monotonic() - begin,
+    )
+
+
+def replay_task(log: EventLog, task: dict[str, Any], tell: Callable[[int], None]) -> dict[str, Any]:
+    """Replay a part of the streams, in a worker."""
+    streams = [(UUID(first), UUID(last)) for first, last in task["streams"]]
+    return _replay_part(log, task["until"], streams, _rule(task["against"]), tell).as_json()
+
+
+def _rule(against: object) -> Rule | None:
+    if against is None:
+        return None
+    return Rule(load(against) if isinstance(against, str) else against)
+
+
+def _passes(events: int, workers: int) -> int:
+    return min(_MOST_PASSES, max(1, -(-events // (workers * _EVENTS_IN_MEMORY))))
+
+
+def _missing(log: EventLog, until: int) -> list[Problem]:
+    """Return the gaps between positions, of which the log has none, and events that are of no stream."""
+    found: list[Problem] = []
+    before = 0
+    for page in log.scan(after=0, until=until):
+        for raw in page:
+            if raw.position != before + 1:
+                found.append(_gap(before + 1, raw.position - 1))
+            before = raw.position
+            if not _ID.fullmatch(raw.stream_id):
+                message = f"The id of the stream, {raw.stream_id!r}, is no id."
+                found.append(_of(raw, Kind.UNDECODABLE, message))
+    if before < until:
+        found.append(_gap(before + 1, until))
+    return found
+
+
+def _gap(first: int, last: int) -> Problem:
+    which = f"Position {first} is" if first == last else f"Positions {first} to {last} are"
+    return Problem(first, "", 0, "", Kind.POSITION_GAP, f"{which} missing in the log.")
+
+
+def _of(raw: RawEvent, kind: Kind, message: str) -> Problem:
+    return Problem(raw.position, raw.stream_id, raw.stream_version, raw.topic, kind, message)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a part of a replay found; ``digests`` are ids and digests of its streams, one after the other."""
+
+    events: int
+    streams: int
+    not_replayed: int
+    digests: bytes
+    problems: list[Problem]
+    differences: list[Difference]
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "digests": b64encode(self.digests).decode()}
+
+    @classmethod
+    def from_json(cls, part: dict[str, Any]) -> "_Part":
+        return cls(
+            part["events"],
+            part["streams"],
+            part["not_replayed"],
+            b64decode(part["digests"]),
+            [Problem(**{**it, "kind": Kind(it["kind"])}) for it in part["problems"]],
+            [Difference(**it) for it in part["differences"]],
+        )
+
+
+def _replay_part(
+    log: EventLog,
+    until: int,
+    ranges_of_streams: Sequence[tuple[UUID, UUID]],
+    rule: Rule | None,
+    tell: Callable[[int], None],
+) -> _Part:
+    part = _Part(0, 0, 0, b"", [], [])
+    for streams in ranges_of_streams:
+        with rare_collections:
+            replaying = _Replaying(log, rule)
+            is_all = len(ranges_of_streams) == 1 and streams == ranges(1)[0]
+            for page in log.scan(after=0, until=until, streams=None if is_all else streams):
+                for raw in page:
+                    replaying.take(raw)
+                tell(len(page))
+                replaying.events += len(page)
+            part = _Part(
+                part.events + replaying.events,
+                part.streams + len(replaying.states.keys() | replaying.broken.keys()),
+                part.not_replayed + replaying.not_replayed,
+                part.digests + replaying.digests(),
+                [*part.problems, *replaying.problems.values()],
+                [*part.differences, *replaying.differences],
+            )
+    return part
+
+
+class _Replaying:
+    """Streams while they are replayed, each event in the order of the log."""
+
+    def __init__(self, log: EventLog, rule: Rule | None) -> None:
+        self._decode = log.decode_whole
+        self._rule = rule
+        self.states: dict[str, State] = {}
+        self.broken: dict[str, int] = {}
+        """Streams with a problem, and the version that was expected then."""
+        self.problems: dict[str, Problem] = {}
+        self.differences: list[Difference] = []
+        self.events = 0
+        self.not_replayed = 0
+
+    def take(self, raw: RawEvent) -> None:
+        """Apply one event, or note what is wrong with it."""
+        stream = raw.stream_id
+        if self.broken and stream in self.broken:
+            self._pass_over(raw)
+            return
+        if not _ID.fullmatch(stream) or raw.stream_version < 1:
+            # SQLite lets anything be in a column. Without an id it is told with what else is of no stream.
+            self.broken[stream] = 0
+            self.not_replayed += 1
+            if _ID.fullmatch(stream):
+                message = "Invalid stream version: versions start at 1."
+                self.problems[stream] = _of(raw, Kind.UNDECODABLE, message)
+            else:
+                self.events -= 1
+            return
+        state = self.states.get(stream)
+        expected = 1 if state is None else state.version + 1
+        if raw.stream_version != expected:
+            self._break_at_version(raw, expected)
+            return
+        try:
+            event = self._decode(raw)
+            if self._rule is not None and isinstance(event, DeploymentEvent):
+                self._compare(state, event, raw)
+            self.states[stream] = _applied(state, event)
+        except UndecodableEventError as error:
+            self._break(raw, expected, Kind.UNDECODABLE, error.message)
+        except ConfigurationError as error:
+            if not isinstance(error, ConflictError):  # it is the other rule that does not work
+                raise
+            self._break(raw, expected, Kind.ILLEGAL_TRANSITION, error.message)
+        except (OriginatorIDError, OriginatorVersionError, LookupError, ValueError) as error:
+            message = f"{raw.topic} cannot follow what was before: {type(error).__name__}: {error}."
+            self._break(raw, expected, Kind.ILLEGAL_TRANSITION, message)
+
+    def digests(self) -> bytes:
+        """Return ids and digests of the states, in the order of the ids."""
+        return b"".join(
+            [
+                bytes.fromhex(stream.replace("-", ""))
+                + sha256(canonical(self.states[stream]).encode("ascii")).digest()
+                for stream in sorted(self.states)
+            ]
+        )
+
+    def _compare(self, state: State | None, event: DeploymentEvent, raw: RawEvent) -> None:
+        if self._rule is not None and not isinstance(state, NameReservation | ClockCorrections):
+            if state is None and not isinstance(event, Requested):
+                return
+            difference = self._rule.compare(state, event, raw.position, raw.stream_id)
+            if difference is not None:
+                self.differences.append(difference)
+
+    def _break(self, raw: RawEvent, expected: int, kind: Kind, message: str) -> None:
+        self.broken[raw.stream_id] = expected
+        sentence = f"{' '.join(message.split()).rstrip('.')}."
+        self.problems[raw.stream_id] = Problem(
+            raw.position, raw.stream_id, raw.stream_version, raw.topic, kind, sentence
+        )
+        self.not_replayed += 1
+
+    def _break_at_version(self, raw: RawEvent, expected: int) -> None:
+        found = raw.stream_version
+        if found < expected:
+            message = f"Event {found} of the stream comes after event {expected - 1}."
+            self._break(raw, expected, Kind.ORDER, message)
+        else:
+            missing = (
+                f"Event {expected} of" if found == expected + 1 else f"Events {expected} to {found - 1} of"
+            )
+            is_missing = "is missing" if found == expected + 1 else "are missing"
+            message = f"{missing} the stream {is_missing} before event {found}."
+            self._break(raw, expected, Kind.VERSION_GAP, message)
+
+    def _pass_over(self, raw: RawEvent) -> None:
+        """Count an event behind a problem; what was missing may only have come too late."""
+        self.not_replayed += 1
+        problem = self.problems.get(raw.stream_id)
+        if problem is None:  # it is of no stream
+            self.events -= 1
+        elif problem.kind is Kind.VERSION_GAP and raw.stream_version == self.broken[raw.stream_id]:
+            self.problems[raw.stream_id] = Problem(
+                problem.position,
+                problem.stream_id,
+                problem.stream_version,
+                problem.topic,
+                Kind.ORDER,
+                f"Event {problem.stream_version} of the stream comes before event {raw.stream_version}, "
+                f"which is at position {raw.position}.",
+            )
+
+
+def _applied(state: State | None, event: Event) -> State:
+    """Return the state after an event.
+
+    Raises:
+        ConflictError: if the domain does not allow it; the library's errors if it is of another stream.
+    """
+    if isinstance(event, DeploymentEvent) and not isinstance(state, NameReservation | ClockCorrections):
+        if state is None:
+            if not isinstance(event, Requested):
+                raise IllegalTransitionError(f"The history begins with {event.TOPIC}.")
+            return Deployment(event)
+        if isinstance(event, Requested):
+            raise IllegalTransitionError(f"{state} was requested already.")
+        _check_revision(state, event)
+        state.apply(event)
+        return state
+    if isinstance(event, NameEvent) and not isinstance(state, Deployment | ClockCorrections):
+        if state is not None:
+            _check_holder(state, event)
+        elif not isinstance(event, NameReserved):
+            raise IllegalTransitionError(f"The name {event.name!r} is given up before it was reserved.")
+        return event.mutate(state)
+    if isinstance(event, ClockCorrected) and (state is None or isinstance(state, ClockCorrections)):
+        corrections = state or ClockCorrections()
+        corrections.apply(event)
+        return corrections
+    raise IllegalTransitionError(f"{event.TOPIC} does not belong to this kind of stream.")
+
+
+def _check_revision(deployment: Deployment, event: DeploymentEvent) -> None:
+    """Check what commands see to before they make an event: it is about the newest revision, or the next."""
+    expected = len(deployment.revisions) + (1 if isinstance(event, UpdateRequested) else 0)
+    if event.revision != expected:
+        raise IllegalTransitionError(
+            f"{deployment} is at revision {len(deployment.revisions)}: "
+            f"{event.TOPIC} of revision {event.revision} cannot follow."
+        )
+
+
+def _check_holder(reservation: NameReservation, event: NameEvent) -> None:
+    if event.name != reservation.name:
+        raise IllegalTransitionError(
+            f"{event.TOPIC} is of the name {event.name!r}, not {reservation.name!r}."
+        )
+    if isinstance(event, NameReserved):
+        if reservation.holder not in (None, event.deployment_id):
+            raise NameInUseError(reservation.name, reservation.holder or event.deployment_id)
+    elif reservation.holder != event.deployment_id:
+        raise IllegalTransitionError(
+            f"The name {event.name!r} is given up by deployment {event.deployment_id}, "
+            "which does not hold it."
+        )

@@ -1,0 +1,151 @@
+"""The gateway's commands, and which replica a new connection goes to."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from deployledger.gateway.exchange import RequestMemory
+from deployledger.gateway.forwarding import LOSSES_PER_SERVER, ClientConnection
+from deployledger.gateway.listeners import Listeners
+from deployledger.gateway.messages import GatewayError, RevisionSpec
+from deployledger.gateway.replica import Replica
+from deployledger.gateway.revision import Revision, RevisionState
+
+_PICK_SECONDS = 10.0
+_POLL_SECONDS = 0.02
+
+
+class Gateway:
+    """Holds the public ports and the revisions of one deployment.
+
+    Attributes:
+        closed: set when the gateway has nothing left to do and is to end.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.closed = asyncio.Event()
+        memory = RequestMemory()
+        self._listeners = Listeners(host, lambda: ClientConnection(self, memory))
+        self._revisions: dict[int, Revision] = {}
+        self._current: Revision | None = None
+        self._turn = 0
+        # Nobody ever writes to it: the kernel closes the write end when this process ends, in whatever way.
+        self._parent_pipe, self._write_end = os.pipe()
+
+    def begin(self, spec: RevisionSpec) -> dict[str, Any]:
+        """Start a revision's replicas; if they run or are being started, only hurry those that died.
+
+        Raises:
+            GatewayError: the public port cannot be had; nothing was started.
+        """
+        revision = self._revisions.get(spec.number)
+        if revision is None or revision.state is RevisionState.FAILED:
+            port = self._listeners.claim(spec.port, fixed=spec.port_is_fixed)
+            revision = Revision(spec, port, self._parent_pipe)
+            self._revisions[spec.number] = revision
+        for replica in revision.replicas:
+            replica.hurry()
+        return {"port": revision.port}
+
+    async def ready(self, number: int, progress: Callable[[int], None]) -> dict[str, Any]:
+        """Wait until a revision is ready.
+
+        Raises:
+            GatewayError: it is not going to be.
+        """
+        revision = self._find(number)
+        await revision.wait_until_ready(progress)
+        return {"port": revision.port}
+
+    async def switch(self, number: int) -> dict[str, Any]:
+        """Send new connections to a revision that is ready, and open its port.
+
+        Raises:
+            GatewayError: it is not ready, or its port was taken by another program meanwhile.
+        """
+        revision = self._find(number)
+        if revision.state is not RevisionState.READY:
+            raise GatewayError("server_not_ready", f"Revision {number} is {revision.state}, not ready.")
+        await self._listeners.open(revision.port)
+        if self._revisions.get(number) is not revision:  # it was stopped while the port was being opened
+            self._keep_ports()
+            raise GatewayError("server_exited", f"Revision {number} was stopped.")
+        self._current = revision
+        return {"port": revision.port}
+
+    async def stop(self, keep: int) -> dict[str, Any]:
+        """Send traffic to the revision ``keep``, and stop all others."""
+        kept = self._revisions.get(keep)
+        if kept is not None and kept.state is RevisionState.READY:
+            await self.switch(keep)
+        elif self._current is not None and self._current.number != keep:
+            self._current = None
+        doomed = [self._revisions.pop(number) for number in list(self._revisions) if number != keep]
+        self._keep_ports()
+        await self._stop_all(doomed)
+        return {}
+
+    async def shut_down(self, *, only_if_idle: bool) -> dict[str, Any]:
+        """Stop everything and end; with ``only_if_idle``, only if no revision runs or starts."""
+        running = [each for each in self._revisions.values() if each.state is not RevisionState.FAILED]
+        if only_if_idle and running:
+            return {"ended": False}
+        self._current = None
+        doomed, self._revisions = list(self._revisions.values()), {}
+        self._keep_ports()
+        await self._stop_all(doomed)
+        self.closed.set()
+        return {"ended": True}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what runs now."""
+        return {
+            "current": None if self._current is None else self._current.number,
+            "revisions": {
+                str(revision.number): {
+                    "state": revision.state.value,
+                    "ready": len(revision.ready_replicas),
+                    "replicas": len(revision.replicas),
+                    "restarts": sum(replica.restarts for replica in revision.replicas),
+                    "damaged": any(replica.damaged for replica in revision.replicas),
+                    "port": revision.port,
+                }
+                for revision in self._revisions.values()
+            },
+        }
+
+    @property
+    def count(self) -> int:
+        """How many replicas the current revision has, ready or not."""
+        return 0 if self._current is None else len(self._current.replicas)
+
+    async def pick(self, losses: Mapping[object, int]) -> Replica | None:
+        """Return the ready replicas of the current revision in turn; wait a while for the first one.
+
+        Args:
+            losses: how often a process lost the request; see `Backends`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PICK_SECONDS
+        while self._current is not None and loop.time() < deadline:
+            ready = [(losses.get(replica.process, 0), replica) for replica in self._current.ready_replicas]
+            fewest = min((lost for lost, _ in ready), default=LOSSES_PER_SERVER)
+            if fewest < LOSSES_PER_SERVER:
+                replicas = [replica for lost, replica in ready if lost == fewest]
+                self._turn += 1
+                return replicas[self._turn % len(replicas)]
+            await asyncio.sleep(_POLL_SECONDS)
+        return None
+
+    def _keep_ports(self) -> None:
+        self._listeners.keep({revision.port for revision in self._revisions.values()})
+
+    async def _stop_all(self, revisions: list[Revision]) -> None:
+        move = self._current is not None
+        await asyncio.gather(*(revision.stop(move_connections=move) for revision in revisions))
+
+    def _find(self, number: int) -> Revision:
+        if number not in self._revisions:
+            raise GatewayError("server_exited", f"Revision {number} was stopped.")
+        return self._revisions[number]

@@ -1,0 +1,11 @@
+"""The processes that run models: a model server, and a scorer of files.
+
+* ``python -m deployledger.serving.onnx_server`` serves one ONNX model over HTTP with the Open
+  Inference Protocol v2, https://github.com/kserve/open-inference-protocol. A private server on a private
+  port: its orchestrator puts a gateway before it, tells it to drain with SIGUSR1, and ends it with SIGTERM.
+* ``python -m deployledger.serving.batch`` scores a CSV or JSON-lines file, and says how far it is in
+  a status file.
+
+Orchestrators start them as processes and never import them, so that a model can neither block nor crash its
+orchestrator.
+"""
