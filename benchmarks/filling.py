@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from benchmarks.baselines.library_append import TARGET
 from deployledger.adapters.event_log import open_event_log
@@ -13,7 +13,6 @@ from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.domain import events
 from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.domain.values import Artifact, Image
-from deployledger.service.ids import new_id
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _AT_ONCE = 64
@@ -60,12 +59,12 @@ def _row(mapper: EventMapper, event: events.Event) -> EventRow:
 
 def history(number: int) -> Iterator[events.DeploymentEvent]:
     """Return the events of one deployment, which becomes active."""
-    stream, correlation = new_id(), new_id()
+    stream, correlation = uuid4(), uuid4()
     cause: UUID | None = None
 
     def common(version: int) -> dict[str, object]:
         nonlocal cause
-        event_id = new_id()
+        event_id = uuid4()
         fields: dict[str, object] = {
             "originator_id": stream,
             "originator_version": version,

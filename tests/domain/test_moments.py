@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.moments import AsOf, AtRevision, check, describe, parse, written
+from deployledger.domain.moments import AsOf, AtRevision, check, describe, parse
+from deployledger.domain.timestamps import rfc3339
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 FORMS = ("2026-03-03T12:00Z", "1234", "r2")
@@ -163,5 +164,5 @@ def test_moments_are_described(moment: AsOf, words: str) -> None:
 
 def test_a_time_that_is_shown_can_be_given_back() -> None:
     for time in (NOON, NOON + timedelta(microseconds=1)):
-        assert parse(written(time)) == time
-    assert written(NOON) == "2026-03-03T12:00:00.000000Z"
+        assert parse(rfc3339(time)) == time
+    assert rfc3339(NOON) == "2026-03-03T12:00:00.000000Z"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.domain.moments import written
+from deployledger.domain.timestamps import rfc3339
 from tests.domain.given import request
 from tests.e2e.conftest import CommandLine
 
@@ -122,7 +122,7 @@ def test_the_card_says_of_which_moment_it_is(cli: CommandLine, history: list[dic
 
 
 def test_times_that_are_shown_can_be_copied(cli: CommandLine, history: list[dict[str, Any]]) -> None:
-    last = written(datetime.fromisoformat(history[3]["recorded_at"]))
+    last = rfc3339(datetime.fromisoformat(history[3]["recorded_at"]))
     wide = ("status", "iris", "--as-of", "r1", "-o", "wide")
     for command in (wide, ("log", "tail", "--deployment", "iris")):
         assert last in cli.run(*command).stdout

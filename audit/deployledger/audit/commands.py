@@ -1,18 +1,17 @@
 """Verifies idempotency keys: each with the event that its command stored."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from deployledger.audit.checking import MOST_PROBLEMS, AuditProblem
 from deployledger.domain.event_log import EventLog, KeyedEvent
 from deployledger.domain.exceptions import EventLogError, UndecodableEventError
 from deployledger.domain.fingerprints import is_of_command
+from deployledger.domain.timestamps import from_microseconds, rfc3339
 
 KEY = "key"
 """The kind of the problem that an idempotency key does not agree with the event that it names."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FARTHEST_APART = 60_000_000
 """A key and its event are stored in one transaction, one right after the other, in microseconds."""
 
@@ -80,6 +79,6 @@ class Commands:
 
 def _time(microseconds: int) -> str:
     try:
-        return f"{_EPOCH + timedelta(microseconds=microseconds):%Y-%m-%dT%H:%M:%S.%fZ}"
+        return rfc3339(from_microseconds(microseconds))
     except OverflowError:
         return f"{microseconds} microseconds after 1970"

@@ -67,11 +67,6 @@ def read_time(text: str) -> datetime:
     return datetime.fromisoformat(_IN_UTC.sub("+00:00", text))
 
 
-def written(moment: datetime) -> str:
-    """Return a time (UTC) as people are shown it: whole, so that it can be given back as a moment."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
 def check(as_of: AsOf | str, *, of_all: bool = False) -> AsOf:
     """Return a moment that was given from Python, or as a text; times are in UTC.
 

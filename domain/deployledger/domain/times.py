@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from deployledger.domain import moments
+from deployledger.domain.timestamps import rfc3339
 
 CLOCK_CORRECTED = "event_log.clock_corrected"
 """The topic of the events that say which times are wrong."""
@@ -57,8 +57,8 @@ class WrongTimes:
 
     def __str__(self) -> str:
         """Return which events they are, what was recorded, and what is known instead, in a sentence."""
-        recorded, until = moments.written(self.recorded_until), moments.written(self.not_after)
-        between = f"between {moments.written(self.not_before)} and" if self.not_before else "before"
+        recorded, until = rfc3339(self.recorded_until), rfc3339(self.not_after)
+        between = f"between {rfc3339(self.not_before)} and" if self.not_before else "before"
         if self.corrected_at is None:
             state = f"are in the future: it is {until} now. They happened {between} now."
         else:
@@ -83,10 +83,10 @@ class Unclear:
     not_after: datetime
 
     def __str__(self) -> str:
-        since = f"between {moments.written(self.not_before)} and" if self.not_before else "before"
+        since = f"between {rfc3339(self.not_before)} and" if self.not_before else "before"
         return (
             f"The clock was wrong: {events(self.first, self.last)} of the log happened {since} "
-            f"{moments.written(self.not_after)}"
+            f"{rfc3339(self.not_after)}"
         )
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from deployledger.domain import moments
 from deployledger.domain.clock import ClockCorrected
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConflictError
 from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, LogTimes, WrongTimes
+from deployledger.domain.timestamps import rfc3339
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,8 @@ class ClockCorrector:
         if before is None or last is None or before - times.now > TOLERANCE:
             raise ConflictError(
                 f"The correction at position {first:,} cannot be withdrawn: the time recorded before it, "
-                f"{'none' if before is None else moments.written(before)}, is in the future.",
-                hint="If the clock was not wrong after all, set it first: it says "
-                f"{moments.written(times.now)}.",
+                f"{'none' if before is None else rfc3339(before)}, is in the future.",
+                hint=f"If the clock was not wrong after all, set it first: it says {rfc3339(times.now)}.",
             )
         wrong = WrongTimes(first, times.end, before, times.now, max(before, last))
         return ClockCorrection(wrong, times.now, withdraws=first)
@@ -90,8 +89,8 @@ class ClockCorrector:
         times, here = self.log.times(), self.now()
         if abs(times.now - here) > TOLERANCE:
             raise ConflictError(
-                f"Two clocks disagree: the database server says {moments.written(times.now)}, "
-                f"and this machine {moments.written(here)}.",
+                f"Two clocks disagree: the database server says {rfc3339(times.now)}, "
+                f"and this machine {rfc3339(here)}.",
                 hint="Set the wrong one, then correct the log's times.",
             )
         return times

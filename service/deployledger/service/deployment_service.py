@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, ParamSpec, Self, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from deployledger.audit.keeping import keep_checkpoints
 from deployledger.audit.ledger import Ledger
@@ -61,7 +61,6 @@ from deployledger.service.empty_logs import EmptyLogs, explain_empty_logs
 from deployledger.service.finding import find, find_id, find_to_change, say_whose
 from deployledger.service.fleet import page_as_of
 from deployledger.service.freeing import Freed, Freeing, KeepRules, log_id
-from deployledger.service.ids import new_id
 from deployledger.service.listing import Filters, Listing, answer, is_text, keys, list_page
 from deployledger.service.local_files import local_path
 from deployledger.service.log_reading import LoggedEvent, LogQuery, LogReader
@@ -137,7 +136,7 @@ class DeploymentService:
         resume: bool = True,
         concurrent_jobs: int = 128,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        new_id: Callable[[], UUID] = new_id,
+        new_id: Callable[[], UUID] = uuid4,
     ) -> None:
         self._log = log
         self._clients = clients

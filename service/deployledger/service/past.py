@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import cast
 from uuid import UUID
@@ -26,6 +26,7 @@ from deployledger.domain.schemas import (
     PastMoment,
 )
 from deployledger.domain.times import LogTimes
+from deployledger.domain.timestamps import MICROSECOND
 from deployledger.projections.history import Applied, apply_all, differences, entries, past_status
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.service.repository import check_id
@@ -33,7 +34,6 @@ from deployledger.service.repository import check_id
 CLOCK_LOGGER = logger("clock")
 
 _NOW = "now"
-_TICK = timedelta(microseconds=1)
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -108,7 +108,7 @@ class Past:
     def position_before(self, moment: datetime) -> int:
         """Return the position of the last event that happened before a time; 0 if none did."""
         self._checked(moment)
-        return cast("int", self._until(moment - _TICK if moment - _EARLIEST >= _TICK else moment))
+        return cast("int", self._until(moment - MICROSECOND if moment - _EARLIEST >= MICROSECOND else moment))
 
     def holder(self, name: str, as_of: AsOf | str) -> UUID | None:
         """Return which deployment had a name at a moment, or had it last by then; None if none had.

@@ -78,6 +78,6 @@ def correct_clock(
 
 
 def _now(correction: "ClockCorrection") -> str:
-    from deployledger.domain.moments import written
+    from deployledger.domain.timestamps import rfc3339
 
-    return written(correction.now)
+    return rfc3339(correction.now)

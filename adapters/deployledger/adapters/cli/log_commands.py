@@ -371,9 +371,9 @@ def _say(session: Session, moved: "Exported | Imported", advice: str) -> None:
 
 
 def _moment(moment: "datetime | None") -> str:
-    from deployledger.domain.moments import written
+    from deployledger.domain.timestamps import rfc3339
 
-    return written(moment) if moment else "-"
+    return rfc3339(moment) if moment else "-"
 
 
 def _set_up(session: Session, change: "Callable[[EventLog], SchemaState]") -> "SchemaState":

@@ -9,7 +9,7 @@ from rich.text import Text
 from deployledger.adapters.cli import marks, units
 from deployledger.adapters.cli.layout import Labelled
 from deployledger.adapters.cli.terminal import shown
-from deployledger.domain.moments import written
+from deployledger.domain.timestamps import rfc3339
 from deployledger.domain.visible import visible
 from deployledger.service.deployment_service import PIPELINE_ACTOR
 
@@ -34,7 +34,7 @@ def whole_line(logged: "LoggedEvent", *, is_wide: bool = False) -> str:
     event = recorded.event
     fields = [
         f"{recorded.position:>{_POSITION}}",
-        written(recorded.recorded_at),
+        rfc3339(recorded.recorded_at),
         f"{event.TOPIC:<32}",
         f"{visible(logged.deployment_name or '-'):<24}",
         f"{str(event.originator_id)[:8]} v{event.originator_version:<4}",

@@ -13,7 +13,7 @@ from rich.text import Text
 from deployledger.adapters.cli import marks, units
 from deployledger.adapters.cli.layout import Labelled
 from deployledger.adapters.cli.terminal import shown, shown_lines
-from deployledger.domain.moments import written
+from deployledger.domain.timestamps import rfc3339
 from deployledger.projections.history import event_name
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ def deployment_card(
         ("Status", shown(deployment.status, marks.of_status(deployment).style)),
         ("Warning", shown_lines(deployment.warning, "red") if deployment.warning else None),
         ("Failed", failure and f"in {failure.step}: {failure.reason}"),
-        ("Failed at", deployment.failed_at and written(deployment.failed_at)),
+        ("Failed at", deployment.failed_at and rfc3339(deployment.failed_at)),
         ("Message", shown_lines(deployment.message) if deployment.message else None),
         ("Failure", deployment.failure and f"{deployment.failure.step}: {deployment.failure.reason}"),
-        ("Failed", deployment.failed_at and written(deployment.failed_at)),
+        ("Failed", deployment.failed_at and rfc3339(deployment.failed_at)),
         ("Running", _running(observation)),
         ("Endpoint", deployment.endpoint_url),
         ("Revision", _revision(deployment)),
@@ -91,8 +91,8 @@ def deployment_card(
         ("Memory", resources and resources.memory_request),
         ("GPU", resources and resources.gpu_request),
         ("Tags", ", ".join(f"{_tag(key, is_key=True)}={_tag(it)}" for key, it in deployment.tags.items())),
-        ("Created", written(created)),
-        ("Updated", written(updated)),
+        ("Created", rfc3339(created)),
+        ("Updated", rfc3339(updated)),
         ("Simulated", "yes" if deployment.simulated else None),
     ]
     return Labelled(

@@ -4,9 +4,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
-from deployledger.domain import moments
 from deployledger.domain.logs import logger
 from deployledger.domain.times import AHEAD_HINT, TOLERANCE
+from deployledger.domain.timestamps import MICROSECOND, from_microseconds, rfc3339
 
 LOGGER = logger("clock")
 AHEAD_LOGGER = logger("clock.ahead")
@@ -15,10 +15,9 @@ AHEAD_LOGGER = logger("clock.ahead")
 LONGEST_PAUSE = timedelta(days=30)
 """How long a log may be idle before the next append checks the clock."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
-_TOLERANCE = TOLERANCE // timedelta(microseconds=1)
-_LONGEST_PAUSE = LONGEST_PAUSE // timedelta(microseconds=1)
+_TOLERANCE = TOLERANCE // MICROSECOND
+_LONGEST_PAUSE = LONGEST_PAUSE // MICROSECOND
 # The one that goes on while the machine sleeps: waking up is no jump of the clock.
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -41,7 +40,7 @@ def steady_microseconds() -> int:
 def as_datetime(microseconds: int) -> datetime:
     """Return a time (UTC) from microseconds since 1970; the last one of the calendar, if it is later."""
     try:
-        return _EPOCH + timedelta(microseconds=microseconds)
+        return from_microseconds(microseconds)
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC)
 
@@ -151,7 +150,7 @@ def duration(microseconds: int) -> str:
 
 def written(microseconds: int) -> str:
     """Return a time as people are shown it."""
-    return moments.written(as_datetime(microseconds))
+    return rfc3339(as_datetime(microseconds))
 
 
 def _whose(server: int | None) -> str:

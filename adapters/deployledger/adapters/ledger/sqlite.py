@@ -4,7 +4,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deployledger.adapters.sqlite import (
@@ -18,6 +17,7 @@ from deployledger.adapters.sqlite import (
 from deployledger.audit.ledger_store import StoredCheckpoint
 from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
+from deployledger.domain.timestamps import from_microseconds, to_microseconds
 from deployledger.service.private_files import make_file
 
 SCHEMA_VERSION = 1
@@ -28,7 +28,6 @@ _REMOVE = (
     "If it is damaged, remove it: the tree is rebuilt from the log; its checkpoints then exist only where "
     "they were published."
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES = (
     "CREATE TABLE ledger (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), size INTEGER NOT NULL)",
     "INSERT INTO ledger VALUES (1, 0)",
@@ -155,7 +154,7 @@ class SQLiteLedgerStore:
             ).fetchall()
         try:
             return [
-                StoredCheckpoint(size, root, note, _EPOCH + timedelta(microseconds=created_at))
+                StoredCheckpoint(size, root, note, from_microseconds(created_at))
                 for size, root, note, created_at in reversed(rows)
             ]
         except (TypeError, OverflowError) as error:
@@ -172,7 +171,7 @@ class SQLiteLedgerStore:
                 f"The ledger in {self._path} cannot be written: {self._unwritable}.",
                 hint="Make its folder writable, or free space on its disk, and try again.",
             )
-        created_at = (checkpoint.created_at - _EPOCH) // timedelta(microseconds=1)
+        created_at = to_microseconds(checkpoint.created_at)
         with self._connection() as connection:
             connection.execute(
                 "INSERT INTO ledger_checkpoints (size, root, note, created_at) VALUES (?, ?, ?, ?)",

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
@@ -52,14 +52,13 @@ from deployledger.domain.logs import logger
 from deployledger.domain.moments import check_time
 from deployledger.domain.reservations import reservation_id
 from deployledger.domain.times import CLOCK_STREAM, LogTimes
+from deployledger.domain.timestamps import EPOCH, MICROSECOND, to_microseconds
 from deployledger.projections.reports import Progress
 
 MOST_EVENTS = 250_000
 """How many events evidence can have."""
 
 _CLOCK_LOGGER = logger("clock")
-_TICK = timedelta(microseconds=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOLD_EVERY = 500
 
 
@@ -224,7 +223,7 @@ def _of_stream(log: EventLog, stream_id: UUID, size: int) -> list[Recorded]:
             it.raw.topic,
             it.raw.state,
             UUID(it.event_id).bytes,
-            (it.recorded_at - _EPOCH) // _TICK,
+            to_microseconds(it.recorded_at),
             it.actor,
             UUID(it.correlation_id).bytes if it.correlation_id is not None else None,
             UUID(it.causation_id).bytes if it.causation_id is not None else None,
@@ -258,7 +257,7 @@ def _of_range(log: EventLog, since: datetime | None, until: datetime | None, siz
     times = log.times()
     _check_times(log, times, selection)
     for end in (since, until):
-        unclear = times.unclear(end - _TICK) if end is not None and end > _EPOCH else None
+        unclear = times.unclear(end - MICROSECOND) if end is not None and end > EPOCH else None
         if unclear is not None:
             included = (
                 "includes" if selection.first <= unclear.first <= selection.last else "does not include"
@@ -294,7 +293,7 @@ def _position_before(log: EventLog, moment: datetime, size: int) -> int:
     moment = check_time(moment)
     if moment == datetime.min.replace(tzinfo=UTC):
         return 0
-    return min(size, log.position_at(moment - _TICK))
+    return min(size, log.position_at(moment - MICROSECOND))
 
 
 def _in_range(log: EventLog, after: int, last: int) -> Iterator[Recorded]:

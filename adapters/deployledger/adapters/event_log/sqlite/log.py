@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,7 @@ from deployledger.domain.exceptions import (
     UndecodableEventError,
 )
 from deployledger.domain.findings import Finding
+from deployledger.domain.timestamps import from_microseconds, to_microseconds
 from deployledger.projections.patience import Patience
 from deployledger.service.local_files import expanded
 from deployledger.service.private_files import make_file, make_folder, refusal
@@ -73,7 +74,6 @@ _SCANNED_AT_ONCE = 200
 _TICK_SECONDS = 0.002
 _SELECT_RAW = f"SELECT position, originator_id, originator_version, topic, state FROM {EVENTS_TABLE}"  # noqa: S608
 _ID_BYTES = 16
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _LockedDatastore(SQLiteDatastore):
@@ -367,7 +367,7 @@ class SQLiteEventLog(DatabaseEventLog):
                 WHERE low < high
             )
             SELECT low FROM search WHERE low = high"""  # noqa: S608  # a name of ours
-        return int(self._select(query, _microseconds(moment), first - 1, last)[0][0])
+        return int(self._select(query, to_microseconds(moment), first - 1, last)[0][0])
 
     def _clocks(self) -> tuple[int, int | None, int | None]:
         query = f"SELECT position, recorded_at FROM {EVENTS_TABLE} ORDER BY position DESC LIMIT 1"  # noqa: S608
@@ -587,7 +587,7 @@ def _time(position: int, stored: Any) -> datetime:
     if type(stored) is not int:
         raise _damaged(position, "its time is not stored as a number")
     try:
-        return _EPOCH + timedelta(microseconds=stored)
+        return from_microseconds(stored)
     except OverflowError as error:
         raise _damaged(position, "its time is none that a calendar has") from error
 
@@ -663,10 +663,6 @@ def _id(stored: str) -> bytes:
     if len(found) != _ID_BYTES or found.hex() != stored:
         raise ValueError(f"{stored!r} is no id")
     return found
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _switch_to_write_ahead_log(connection: sqlite3.Connection) -> None:
