@@ -1,9 +1,7 @@
 """Reads a part of the log, hashes it, and looks at everything that one event can show to be wrong."""
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from struct import Struct
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -23,7 +21,6 @@ _TILES_AT_ONCE = 64
 _MISSING = b"\0" * HASH_BYTES
 _MOST_FILLED = 64 * TILE_WIDTH
 _LONG_AGO = -(1 << 63)
-_BEGUN = Struct(">16sQb")
 
 
 class AuditProblem(NamedTuple):
@@ -81,53 +78,6 @@ class Checked:
     first_time: int | None = None
     last_time: int | None = None
     corrects_clock: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON value."""
-        return {
-            "roots": _text(b"".join(self.roots)),
-            "behind": {str(size): _text(hashes) for size, hashes in self.behind.items()},
-            "begun": _text(
-                b"".join(
-                    [
-                        _BEGUN.pack(stream, version, standing)
-                        for stream, (version, standing) in self.begun.items()
-                    ]
-                )
-            ),
-            "continued": {stream.hex(): events for stream, events in self.continued.items()},
-            "missing": self.missing,
-            "problems": self.problems,
-            "lacking": self.lacking,
-            "changed": self.changed,
-            "times": [self.first_time, self.last_time],
-            "corrects_clock": self.corrects_clock,
-        }
-
-    @classmethod
-    def from_json(cls, told: dict[str, Any]) -> "Checked":
-        """Return what `to_json` made a JSON value of."""
-        roots, begun = base64.b64decode(told["roots"]), base64.b64decode(told["begun"])
-        return cls(
-            roots=[roots[it : it + HASH_BYTES] for it in range(0, len(roots), HASH_BYTES)],
-            behind={int(size): base64.b64decode(hashes) for size, hashes in told["behind"].items()},
-            begun={stream: (version, standing) for stream, version, standing in _BEGUN.iter_unpack(begun)},
-            continued={
-                bytes.fromhex(stream): [(it[0], it[1], it[2]) for it in events]
-                for stream, events in told["continued"].items()
-            },
-            missing=[(it[0], it[1]) for it in told["missing"]],
-            problems=[AuditProblem(*it) for it in told["problems"]],
-            lacking=told["lacking"],
-            changed=told["changed"],
-            first_time=told["times"][0],
-            last_time=told["times"][1],
-            corrects_clock=told["corrects_clock"],
-        )
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 CheckParts = Callable[[EventLog, LedgerStore, Sequence[Part], Callable[[int], None]], list[Checked]]

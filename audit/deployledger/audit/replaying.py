@@ -8,12 +8,10 @@ it was before the problem. So it is the same on every machine and database, howe
 
 import re
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
 from uuid import UUID
 
 from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
@@ -161,16 +159,8 @@ def replay(
     else:
         each = _passes(until, workers)
         edges = ranges(workers * each)
-        tasks = [
-            {
-                "until": until,
-                "streams": [[str(a), str(b)] for a, b in edges[first : first + each]],
-                "against": against,
-            }
-            for first in range(0, len(edges), each)
-        ]
-        function = f"{__name__}:{replay_task.__name__}"
-        parts = [_Part.from_json(it) for it in log.in_workers(function, tasks, tell)]
+        tasks = [(until, edges[first : first + each], against) for first in range(0, len(edges), each)]
+        parts = log.in_workers(_replay_task, tasks, tell)
     problems = [problem for part in parts for problem in part.problems]
     events = sum(part.events for part in parts)
     if deployment_id is None and events < until:
@@ -191,10 +181,12 @@ def replay(
     )
 
 
-def replay_task(log: EventLog, task: dict[str, Any], tell: Callable[[int], None]) -> dict[str, Any]:
+def _replay_task(
+    log: EventLog, task: tuple[int, Sequence[tuple[UUID, UUID]], object], tell: Callable[[int], None]
+) -> "_Part":
     """Replay a part of the streams, in a worker."""
-    streams = [(UUID(first), UUID(last)) for first, last in task["streams"]]
-    return _replay_part(log, task["until"], streams, _rule(task["against"]), tell).as_json()
+    until, streams, against = task
+    return _replay_part(log, until, streams, _rule(against), tell)
 
 
 def _rule(against: object) -> Rule | None:
@@ -243,20 +235,6 @@ class _Part:
     digests: bytes
     problems: list[Problem]
     differences: list[Difference]
-
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "digests": b64encode(self.digests).decode()}
-
-    @classmethod
-    def from_json(cls, part: dict[str, Any]) -> "_Part":
-        return cls(
-            part["events"],
-            part["streams"],
-            part["not_replayed"],
-            b64decode(part["digests"]),
-            [Problem(**{**it, "kind": Kind(it["kind"])}) for it in part["problems"]],
-            [Difference(**it) for it in part["differences"]],
-        )
 
 
 def _replay_part(

@@ -6,12 +6,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID
 
 from deployledger.domain.events import Event
 from deployledger.domain.findings import Finding
 from deployledger.domain.times import LogTimes
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -446,17 +449,20 @@ class EventLog(Protocol):
         ...
 
     def in_workers(
-        self, function: str, tasks: Sequence[dict[str, Any]], progress: Callable[[int], None]
-    ) -> list[Any]:
+        self,
+        function: Callable[["EventLog", _T, Callable[[int], None]], _R],
+        tasks: Sequence[_T],
+        progress: Callable[[int], None],
+    ) -> list[_R]:
         """Do each task in a process of its own, which has opened this log; return the results in order.
 
         A log in memory, which no other process sees, does them itself, one after the other.
 
         Args:
-            function: what does a task, as ``package.module:name``. It is called with the log, the task and a
-                function to tell how many more events were read; it returns the result.
-            tasks: JSON values, as are the results.
-            progress: is told how many more events were read.
+            function: does a task: a function of a module that can be imported. It is called with the log, the
+                task and a function that reports how many more events were read.
+            tasks: pickled, as are the results.
+            progress: called with how many more events were read.
 
         Raises:
             MachineLearningServiceError: if one failed; the others are ended.

@@ -81,6 +81,7 @@ _MOST_AHEAD = timedelta(seconds=2)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 _Log = TypeVar("_Log", bound="DatabaseEventLog")
 _Place = TypeVar("_Place", int, str)
 
@@ -636,12 +637,28 @@ class DatabaseEventLog(ABC):
         return decode(raw)
 
     def in_workers(
-        self, function: str, tasks: Sequence[dict[str, Any]], progress: Callable[[int], None]
-    ) -> list[Any]:
+        self,
+        function: Callable[["DatabaseEventLog", _T, Callable[[int], None]], _R],
+        tasks: Sequence[_T],
+        progress: Callable[[int], None],
+    ) -> list[_R]:
         """Do each task in a process of its own, which has opened this log; see the port."""
-        from deployledger.adapters.event_log.workers import do_tasks
+        from deployledger.adapters.parallel import run_in_workers
 
-        return do_tasks(self, function, tasks, progress)
+        if self.is_in_memory:
+            return [function(self, task, progress) for task in tasks]
+        return run_in_workers(partial(function, self), tasks, progress)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether no other process can open it."""
+        return self.url == "sqlite://"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process, to which this is pickled, opens the log itself."""
+        from deployledger.adapters.event_log import open_event_log
+
+        return partial(open_event_log, patience=self.patience.seconds), (self.url,)
 
     @contextmanager
     def watch(self) -> Iterator[TailWatch]:

@@ -25,10 +25,10 @@ def open_ledger(
     """
 
     def check(
-        of_log: "EventLog", store: "LedgerStore", parts: Sequence[Part], progress: Callable[[int], None]
+        _: "EventLog", store: "LedgerStore", parts: Sequence[Part], progress: Callable[[int], None]
     ) -> list[Checked]:
-        from deployledger.adapters.ledger.workers import check_with_workers
+        from deployledger.adapters.ledger.workers import check_parts
 
-        return check_with_workers(log.url, log.patience.seconds)(of_log, store, parts, progress)
+        return check_parts(log, store, parts, progress)
 
     return Ledger(log, log.open_ledger_store(), signer=signer, place=place, check=check)

@@ -3,11 +3,10 @@
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import UUID
 
 from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.parallel import run_in_workers
 from deployledger.adapters.read_models import BUILT_IN, load_projections, open_read_models
-from deployledger.adapters.workers import run_in_workers
 from deployledger.domain.exceptions import ConfigurationError, MachineLearningServiceError, ReadModelError
 from deployledger.projections.garbage import rare_collections
 from deployledger.projections.projection import Projection
@@ -32,7 +31,7 @@ def fill_with_workers(log_url: str, read_models_url: str | None) -> Fill:
             return
         told = [_told(log_url, read_models_url, models, task) for task in tasks]
         try:
-            run_in_workers(f"{__name__}:{do_task.__name__}", told, progress)
+            run_in_workers(do_task, told, progress)
         except MachineLearningServiceError as error:
             raise ReadModelError(error.message, hint="What is read has not changed. Try again.") from error
 
@@ -45,7 +44,6 @@ def do_task(told: dict[str, Any], progress: Callable[[int], None]) -> None:
     given = [load_projections(name)[0] for name, _ in told["tables"] if name not in built_in]
     by_name = iter(given)
     tables = tuple((built_in.get(name) or next(by_name), generation) for name, generation in told["tables"])
-    streams = told["streams"] and (UUID(told["streams"][0]), UUID(told["streams"][1]))
     log = open_event_log(told["log_url"], patience=told["patience"])
     models = open_read_models(
         log, url=told["read_models_url"], projections=given, largest_row=told["largest_row"]
@@ -53,7 +51,7 @@ def do_task(told: dict[str, Any], progress: Callable[[int], None]) -> None:
     models.log.position()
     models.store.prepare([])
     with rare_collections:
-        fill(models, Task(tables, told["until"], streams), progress)
+        fill(models, Task(tables, told["until"], told["streams"]), progress)
     models.store.close()
     log.close()
 
@@ -67,7 +65,7 @@ def _told(log_url: str, read_models_url: str | None, models: ReadModels, task: T
         "patience": models.patience.seconds,
         "tables": [[_reference(projection), generation] for projection, generation in task.tables],
         "until": task.until,
-        "streams": [str(it) for it in task.streams] if task.streams else None,
+        "streams": task.streams,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployledger.adapters.workers import run_in_workers
+from deployledger.adapters.parallel import run_in_workers
 from deployledger.domain.exceptions import ConfigurationError, MachineLearningServiceError
 
 Tell = Callable[[int], None]
@@ -38,7 +38,7 @@ def fail(task: dict[str, Any], tell: Tell) -> None:
 
 
 def _run(function: Callable[..., Any], *tasks: dict[str, Any], progress: Tell = lambda n: None) -> list[Any]:
-    return run_in_workers(f"{__name__}:{function.__name__}", tasks, progress)
+    return run_in_workers(function, tasks, progress)
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
@@ -53,7 +53,7 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
 def test_what_is_done_meanwhile() -> None:
     told: list[int] = []
     task = {"number": 1, "seconds": 0}
-    results = run_in_workers(f"{__name__}:double", [task], told.append, lambda tell: tell(5))
+    results = run_in_workers(double, [task], told.append, lambda tell: tell(5))
     assert [it[1] for it in results] == [2]
     assert sum(told) == 21_005
 
@@ -65,7 +65,7 @@ def test_what_is_done_meanwhile_stops_when_a_worker_fails() -> None:
             time.sleep(0.01)
 
     with pytest.raises(MachineLearningServiceError, match=r"It is no good\."):
-        run_in_workers(f"{__name__}:fail", [{"how": "refuse"}], lambda n: None, work_for_ever)
+        run_in_workers(fail, [{"how": "refuse"}], lambda n: None, work_for_ever)
 
 
 def test_workers_are_ended_when_what_is_done_meanwhile_fails(tmp_path: Path) -> None:
@@ -76,9 +76,7 @@ def test_workers_are_ended_when_what_is_done_meanwhile_fails(tmp_path: Path) -> 
 
     begin = time.monotonic()
     with pytest.raises(ValueError, match="something"):
-        run_in_workers(
-            f"{__name__}:fail", [{"how": "wait", "file": str(tmp_path / "it")}], lambda n: None, stumble
-        )
+        run_in_workers(fail, [{"how": "wait", "file": str(tmp_path / "it")}], lambda n: None, stumble)
     assert time.monotonic() - begin < 30
 
 
