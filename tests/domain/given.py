@@ -155,11 +155,7 @@ def history(*happenings: Happening, stream: UUID = DEPLOYMENT_ID) -> list[Deploy
 
 def replay(past: list[DeploymentEvent]) -> Deployment:
     """Return the deployment that a history makes."""
-    deployment: Deployment | None = None
-    for event in past:
-        deployment = event.mutate(deployment)
-    assert deployment is not None
-    return deployment
+    return Deployment.replay(past)
 
 
 Command = Callable[[Deployment, CommandContext], None]

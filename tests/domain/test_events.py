@@ -17,7 +17,9 @@ from pydantic import ValidationError
 
 from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.domain import clock, events, names
+from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import DeploymentEvent, Event
+from deployledger.domain.exceptions import IllegalTransitionError
 from deployledger.domain.lifecycle import Trigger
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Step
@@ -165,7 +167,7 @@ def test_events_refuse_fields_that_they_do_not_know() -> None:
 @pytest.mark.parametrize(("stream", "version"), [("same", 1), ("same", 3), ("other", 2)])
 def test_events_apply_only_in_their_place(stream: str, version: int) -> None:
     first, second = history(*SERVING)[:2]
-    deployment = first.mutate(None)
+    deployment = Deployment.replay([first])
     event = second.model_copy(
         update={
             "originator_id": first.originator_id if stream == "same" else uuid4(),
@@ -173,16 +175,21 @@ def test_events_apply_only_in_their_place(stream: str, version: int) -> None:
         }
     )
     with pytest.raises((OriginatorIDError, OriginatorVersionError)):
-        event.mutate(deployment)
+        deployment.apply(event)
     assert deployment.version == 1
 
 
 def test_a_history_begins_with_requested_and_has_it_once() -> None:
     first, second = history(*SERVING)[:2]
+    with pytest.raises(IllegalTransitionError, match=r"begins with deployment\.artifacts_fetched"):
+        Deployment.replay([second])
+    with pytest.raises(IllegalTransitionError, match="begins with nothing"):
+        Deployment.replay([])
     with pytest.raises(OriginatorVersionError):
-        second.mutate(None)
-    with pytest.raises(OriginatorVersionError):
-        first.mutate(first.mutate(None))
+        Deployment.replay([first, first])
+    again = first.model_copy(update={"originator_version": 2})
+    with pytest.raises(IllegalTransitionError, match="was requested already"):
+        Deployment.replay([first, again])
 
 
 # Reading what cannot be read ------------------------------------------------------------------------

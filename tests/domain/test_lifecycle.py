@@ -7,7 +7,7 @@ import pytest
 from transitions import MachineError
 
 from deployledger.domain.exceptions import IllegalTransitionError
-from deployledger.domain.lifecycle import IN_PROGRESS, LIFECYCLE, MACHINE, State, Trigger
+from deployledger.domain.lifecycle import DEADLINES, LIFECYCLE, MACHINE, State, Trigger
 
 PIPELINE = ("requested", "artifacts_fetched", "packaged")
 ALL = (*PIPELINE, "active", "completed", "failed", "cancelled", "deleting", "delete_failed", "deleted")
@@ -102,7 +102,7 @@ def test_every_state_that_is_not_final_has_a_way_out_by_cancel_or_delete(subject
         assert LIFECYCLE.triggers(subject) == []
     elif subject.state is State.DELETING:  # nobody can take it back, so it must end by itself
         assert LIFECYCLE.triggers(subject) == [Trigger.DELETION_FAILED, Trigger.DELETED]
-        assert State.DELETING in IN_PROGRESS
+        assert State.DELETING in DEADLINES
     else:
         ways_out = {Trigger.CANCEL, Trigger.CANCEL_UPDATE, Trigger.REQUEST_DELETION}
         assert ways_out & set(LIFECYCLE.triggers(subject))
@@ -118,11 +118,11 @@ def test_every_state_in_which_the_service_works_has_a_deadline() -> None:
         Trigger.DELETION_FAILED,
     }
     worked_on = {row.source for row in LIFECYCLE.transitions if row.trigger in results}
-    assert set(IN_PROGRESS) == worked_on
-    assert all(deadline.total_seconds() > 0 for deadline in IN_PROGRESS.values())
+    assert set(DEADLINES) == worked_on
+    assert all(deadline.total_seconds() > 0 for deadline in DEADLINES.values())
 
 
-@pytest.mark.parametrize("state", list(IN_PROGRESS))
+@pytest.mark.parametrize("state", list(DEADLINES))
 def test_a_state_with_a_deadline_can_fail(state: State) -> None:
     assert {Trigger.FAIL, Trigger.DELETION_FAILED} & set(LIFECYCLE.triggers(Subject(state)))
 

@@ -1,6 +1,6 @@
 """The diagram and the table say what the machine says."""
 
-from deployledger.domain.lifecycle import IN_PROGRESS, LIFECYCLE, State
+from deployledger.domain.lifecycle import DEADLINES, LIFECYCLE, State
 from deployledger.domain.lifecycle_chart import markdown, mermaid, table
 
 
@@ -28,5 +28,5 @@ def test_the_table_names_each_condition() -> None:
 def test_the_page_names_every_state_and_deadline() -> None:
     page = markdown(LIFECYCLE)
     assert all(state in page for state in State)
-    for state, deadline in IN_PROGRESS.items():
+    for state, deadline in DEADLINES.items():
         assert f"| {state} | {int(deadline.total_seconds()):,} s |" in page

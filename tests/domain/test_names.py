@@ -105,10 +105,7 @@ def test_a_reservation_is_rebuilt_from_its_events() -> None:
     reservation.reserve(IRIS, by=context())
     reservation.release(IRIS, by=context())
     reservation.reserve(OTHER, by=context())
-    again: NameReservation | None = None
-    for event in reservation.collect_events():
-        again = event.mutate(again)
-    assert again is not None
+    again = NameReservation.replay("iris", reservation.collect_events())
     assert (again.id, again.name, again.version, again.holder) == (reservation.id, "iris", 3, OTHER)
 
 
@@ -118,8 +115,8 @@ def test_the_events_of_a_reservation_apply_only_in_their_place() -> None:
     reservation.release(IRIS, by=context())
     reserved, released = reservation.collect_events()
     with pytest.raises(OriginatorVersionError):
-        released.mutate(None)
+        NameReservation.replay("iris", [released])
     with pytest.raises(OriginatorVersionError):
-        reserved.mutate(reservation)
+        reservation.apply(reserved)
     with pytest.raises(OriginatorIDError):
-        reserved.mutate(NameReservation("rose"))
+        NameReservation.replay("rose", [reserved])

@@ -81,7 +81,7 @@ def test_what_follows_is_legal_where_the_domain_accepts_it(
 ) -> None:
     table = legality()
     begin = requested(target=target)(DEPLOYMENT_ID, 1)
-    deployment: Deployment = begin.mutate(None)
+    deployment = Deployment.replay([begin])
     standing = table.begin[symbol(begin)]
     assert standing >= 0
     revision = 1
@@ -100,10 +100,8 @@ def test_what_follows_is_legal_where_the_domain_accepts_it(
 
 
 def _is_accepted(deployment: Deployment, event: DeploymentEvent) -> bool:
-    if isinstance(event, events.Requested):  # the domain refuses it as out of order
-        return False
     try:
-        event.mutate(deployment)
+        deployment.apply(event)
     except IllegalTransitionError:
         return False
     return True
@@ -139,7 +137,8 @@ def test_names_are_reserved_and_released_as_the_domain_does(reserves: list[bool]
         is_legal = is_reserved or (reservation is not None and reservation.holder is not None)
         assert (after != ILLEGAL) == is_legal
         if is_legal:
-            standing, reservation = after, event.mutate(reservation)
+            standing, reservation = after, reservation or NameReservation("iris")
+            reservation.apply(event)
     for happening in [*RESULTS, *OTHERS]:
         if standing is not None:
             assert table.next[standing][symbol(happening(DEPLOYMENT_ID, 1))] == ILLEGAL

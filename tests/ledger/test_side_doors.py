@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -21,7 +21,7 @@ from deployledger.audit.ledger import Ledger
 from deployledger.audit.notes import opened, sign
 from deployledger.domain.events import Deleted, Event
 from deployledger.domain.exceptions import LedgerError
-from deployledger.domain.names import NameReservation
+from deployledger.domain.names import NameEvent, NameReservation, reservation_id
 from tests.domain.given import (
     SERVING,
     context,
@@ -131,9 +131,8 @@ def named(log: DatabaseEventLog, deployment_id: UUID, name: str, *, then: str = 
     of_names: list[Event] = []
     for current, following in ((name, then), (then, "")):
         if current:
-            reservation = NameReservation(current)
-            for raw in log.stream(reservation.id):
-                reservation = raw.mutate(reservation)  # type: ignore[attr-defined]
+            past = log.stream(reservation_id(current))
+            reservation = NameReservation.replay(current, cast("list[NameEvent]", past))
             reservation.reserve(deployment_id, by=context())
             if following or is_deleted:
                 reservation.release(deployment_id, by=context())

@@ -224,7 +224,10 @@ def test_the_canonical_form_has_everything(past: list[DeploymentEvent]) -> None:
     states: dict[UUID, Deployment] = {}
     for event in past:
         stream = event.originator_id
-        states[stream] = event.mutate(states.get(stream))
+        if stream in states:
+            states[stream].apply(event)
+        else:
+            states[stream] = Deployment.replay([event])
         _is_canonical(states[stream])
     names = set(vars(next(iter(states.values()))))
     told = set(_plain(next(iter(states.values()))))

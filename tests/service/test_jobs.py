@@ -19,7 +19,7 @@ from core_ai_layer.machine_learning_service.ml_service_exceptions import (
     DeploymentError,
     ModelRegistryError,
 )
-from deployledger.domain.lifecycle import IN_PROGRESS, State
+from deployledger.domain.lifecycle import DEADLINES, State
 from tests.domain.given import BATCH_JOB, request
 from tests.service.conftest import OpenService
 from tests.service.outside import HeldOrchestrator, eventually
@@ -218,7 +218,7 @@ async def test_a_failed_update_leaves_the_earlier_revision_serving_and_says_so(
 async def test_a_step_that_takes_too_long_fails_and_can_be_retried(
     held: MLModelDeploymentService, cluster: HeldOrchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(IN_PROGRESS, State.PACKAGED, timedelta(seconds=0.2))
+    monkeypatch.setitem(DEADLINES, State.PACKAGED, timedelta(seconds=0.2))
     cluster.provisioning.shut()
     answer = await held.deploy_model(request())
     failed = await held.wait_for_deployment(answer.deployment_id, timeout=WAIT)
@@ -233,7 +233,7 @@ async def test_a_step_that_takes_too_long_fails_and_can_be_retried(
 async def test_a_deletion_that_takes_too_long_fails_and_can_be_asked_for_again(
     held: MLModelDeploymentService, cluster: HeldOrchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(IN_PROGRESS, State.DELETING, timedelta(seconds=0.2))
+    monkeypatch.setitem(DEADLINES, State.DELETING, timedelta(seconds=0.2))
     deployment_id = await serving(held)
     await held.settled(deployment_id)
     cluster.pruning.shut()

@@ -380,12 +380,9 @@ def _applied(state: State | None, event: Event) -> State:
     """
     if isinstance(event, DeploymentEvent) and not isinstance(state, NameReservation | ClockCorrections):
         if state is None:
-            if not isinstance(event, Requested):
-                raise IllegalTransitionError(f"The history begins with {event.TOPIC}.")
-            return Deployment(event)
-        if isinstance(event, Requested):
-            raise IllegalTransitionError(f"{state} was requested already.")
-        _check_revision(state, event)
+            return Deployment.replay([event])
+        if not isinstance(event, Requested):
+            _check_revision(state, event)
         state.apply(event)
         return state
     if isinstance(event, NameEvent) and not isinstance(state, Deployment | ClockCorrections):
@@ -393,7 +390,9 @@ def _applied(state: State | None, event: Event) -> State:
             _check_holder(state, event)
         elif not isinstance(event, NameReserved):
             raise IllegalTransitionError(f"The name {event.name!r} is given up before it was reserved.")
-        return event.mutate(state)
+        reservation = state or NameReservation(event.name)
+        reservation.apply(event)
+        return reservation
     if isinstance(event, ClockCorrected) and (state is None or isinstance(state, ClockCorrections)):
         corrections = state or ClockCorrections()
         corrections.apply(event)

@@ -1,12 +1,11 @@
 """The Deployment aggregate: what a deployment is, and which commands it accepts.
 
-It is a plain object that `eventsourcing` can store and rebuild, because it has what its
-``MutableAggregateProtocol`` and ``CollectEventsProtocol`` ask for; docs/decisions says why it is not a
-subclass of the library's ``Aggregate``.
+It is a plain object; docs/decisions says why it is not a subclass of `eventsourcing`'s ``Aggregate``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -20,14 +19,15 @@ from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,
     DeploymentError,
+    IllegalTransitionError,
     RevisionNotFoundError,
     StaleVersionError,
 )
-from deployledger.domain.lifecycle import IN_PROGRESS, LIFECYCLE, State, Trigger
+from deployledger.domain.lifecycle import LIFECYCLE, State, Trigger, step_in
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import fields_without_credentials, storable
 from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
-from deployledger.domain.values import Artifact, Failure, Image
+from deployledger.domain.values import Artifact, Failure, Image, Step
 
 
 @dataclass
@@ -95,20 +95,32 @@ class Deployment:
         cls, deployment_id: UUID, request: DeploymentRequest, *, orchestrator: str, by: CommandContext
     ) -> Self:
         """Return a new deployment."""
-        requested = events.Requested(
-            originator_id=deployment_id,
-            originator_version=1,
-            timestamp=by.at,
-            event_id=by.new_id(),
-            actor=by.actor,
-            correlation_id=by.correlation_id,
-            causation_id=by.causation_id,
-            orchestrator=orchestrator,
-            **_specification(request),
-        )
+        fields = _specification(request)
+        requested = by.event(events.Requested, deployment_id, 1, orchestrator=orchestrator, **fields)
         _check_bounds(requested, request.deployment_name)
         deployment = cls(requested)
         deployment._pending.append(requested)
+        return deployment
+
+    @classmethod
+    def replay(cls, history: Iterable[DeploymentEvent]) -> Self:
+        """Return the deployment that its events make.
+
+        Args:
+            history: all of its events, or those up to a moment, in their order.
+
+        Raises:
+            IllegalTransitionError: if the first one is not `Requested`, or the lifecycle does not allow one.
+            OriginatorVersionError: if an event is missing or comes twice.
+        """
+        following = iter(history)
+        requested = next(following, None)
+        if not isinstance(requested, events.Requested):
+            began_with = requested.TOPIC if requested is not None else "nothing"
+            raise IllegalTransitionError(f"The history begins with {began_with}.")
+        deployment = cls(requested)
+        for event in following:
+            deployment.apply(event)
         return deployment
 
     def __str__(self) -> str:
@@ -122,7 +134,7 @@ class Deployment:
     @property
     def is_batch_job(self) -> bool:
         """Whether its target is a batch inference job."""
-        return self.revision.target.type == "batch_inference_job"
+        return self.revision.target.is_batch_job
 
     @property
     def is_serving(self) -> bool:
@@ -130,9 +142,14 @@ class Deployment:
         return self.serving_revision is not None
 
     @property
+    def next_step(self) -> Step | None:
+        """The step of its job that is to be done, or None if there is nothing to do."""
+        return step_in(self.state, is_batch_job=self.is_batch_job)
+
+    @property
     def is_in_progress(self) -> bool:
         """Whether the service has work to do on it."""
-        return self.state in IN_PROGRESS or (self.state is State.ACTIVE and self.is_batch_job)
+        return self.next_step is not None
 
     def earlier_image(self, artifact: Artifact, image: Image) -> Image | None:
         """Return the image that was first built from an artifact's files, for any revision, if one was.
@@ -285,16 +302,8 @@ class Deployment:
                 f"{self} is at revision {self.revision.number}: "
                 f"a result of revision {of_revision} is refused."
             )
-        event = event_class(
-            originator_id=self.id,
-            originator_version=self.version + 1,
-            timestamp=by.at,
-            event_id=by.new_id(),
-            actor=by.actor,
-            correlation_id=by.correlation_id,
-            causation_id=by.causation_id,
-            **{"revision": self.revision.number, **fields_without_credentials(fields)},
-        )
+        fields = {"revision": self.revision.number, **fields_without_credentials(fields)}
+        event = by.event(event_class, self.id, self.version + 1, **fields)
         _check_bounds(event, self.name)
         self.apply(event)
         self._pending.append(event)

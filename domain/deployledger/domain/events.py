@@ -2,8 +2,8 @@
 
 An event's topic and the meaning of its fields never change once released. A change makes a new
 ``class_version`` and an ``upcast_v1_v2`` that turns the stored state of the old version into the new one.
-Events are plain immutable pydantic models; `eventsourcing` works with them because they have what its
-``CanMutateProtocol`` asks for.
+Events are plain immutable pydantic models, which `eventsourcing` can store. What they do to an aggregate is
+said by the aggregate alone, in its ``apply``.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
 from eventsourcing.utils import register_topic
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployledger.domain.exceptions import IllegalTransitionError
 from deployledger.domain.lifecycle import Subject, Trigger
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image
 
-if TYPE_CHECKING:
-    from deployledger.domain.deployment import Deployment
+_E = TypeVar("_E", bound="Event")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,19 @@ class CommandContext:
     new_id: Callable[[], UUID]
     correlation_id: UUID
     causation_id: UUID | None = None
+
+    def event(self, event_class: type[_E], originator_id: UUID, originator_version: int, **fields: Any) -> _E:
+        """Return an event that the command caused."""
+        return event_class(
+            originator_id=originator_id,
+            originator_version=originator_version,
+            timestamp=self.at,
+            event_id=self.new_id(),
+            actor=self.actor,
+            correlation_id=self.correlation_id,
+            causation_id=self.causation_id,
+            **fields,
+        )
 
 
 class Event(BaseModel):
@@ -108,13 +121,6 @@ class DeploymentEvent(Event):
         """Return the lifecycle's trigger that this event is, for a deployment as it is before the event."""
         return self.trigger
 
-    def mutate(self, deployment: Deployment | None) -> Deployment:
-        """Return the deployment as it is after this event."""
-        if deployment is None:
-            raise OriginatorVersionError(self.originator_version, 1)
-        deployment.apply(self)
-        return deployment
-
 
 class _Specified(DeploymentEvent):
     """The specification of a revision.
@@ -147,13 +153,13 @@ class Requested(_Specified):
     revision: int = 1
     orchestrator: str
 
-    def mutate(self, deployment: Deployment | None) -> Deployment:
-        """Return the new deployment."""
-        from deployledger.domain.deployment import Deployment
+    def trigger_for(self, deployment: Subject) -> Trigger:
+        """Refuse: this event begins a history, and nothing leads to it.
 
-        if deployment is not None:
-            raise OriginatorVersionError(self.originator_version, deployment.version + 1)
-        return Deployment(self)
+        Raises:
+            IllegalTransitionError: always.
+        """
+        raise IllegalTransitionError(f"{deployment} was requested already.")
 
 
 class ArtifactsFetched(DeploymentEvent):

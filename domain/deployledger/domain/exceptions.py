@@ -85,7 +85,9 @@ class IllegalTransitionError(ConflictError):
         why: the state, and what it does not allow, without the deployment's name.
     """
 
-    why = ""
+    def __init__(self, message: str, *, hint: str = "", why: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.why = why
 
 
 class StaleVersionError(ConflictError):

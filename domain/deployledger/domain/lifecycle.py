@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from transitions import Machine
 
 from deployledger.domain.exceptions import IllegalTransitionError
+from deployledger.domain.values import Step
 
 
 class State(StrEnum):
@@ -47,15 +48,57 @@ class Trigger(StrEnum):
     DELETED = "deleted"
 
 
-IN_PROGRESS: Mapping[State, timedelta] = {
-    State.REQUESTED: timedelta(hours=2),
-    State.ARTIFACTS_FETCHED: timedelta(hours=1),
-    State.PACKAGED: timedelta(minutes=15),
-    State.DELETING: timedelta(minutes=15),
-}
-"""The states in which the service has work to do, and how long it may take before the step fails."""
+class Work(NamedTuple):
+    """What the service does in a state.
 
-_PIPELINE = [State.REQUESTED, State.ARTIFACTS_FETCHED, State.PACKAGED]
+    Attributes:
+        step: the step that it does.
+        done: the trigger that records that the step is done.
+        deadline: how long the step may take before it fails; None for as long as it takes.
+    """
+
+    step: Step
+    done: Trigger
+    deadline: timedelta | None
+
+
+_JOB = {
+    State.REQUESTED: Work(Step.FETCH, Trigger.ARTIFACTS_FETCHED, timedelta(hours=2)),
+    State.ARTIFACTS_FETCHED: Work(Step.PACKAGE, Trigger.PACKAGED, timedelta(hours=1)),
+    State.PACKAGED: Work(Step.PROVISION, Trigger.PROVISIONED, timedelta(minutes=15)),
+}
+_DELETION = {State.DELETING: Work(Step.DELETE, Trigger.DELETED, timedelta(minutes=15))}
+_BATCH = {State.ACTIVE: Work(Step.RUN, Trigger.COMPLETED, None)}
+
+_WORK: Mapping[bool, Mapping[State, Work]] = {False: _JOB | _DELETION, True: _JOB | _BATCH | _DELETION}
+"""The work in each state that is in progress, by whether the deployment is a batch job."""
+
+DEADLINES = {state: work.deadline for state, work in _WORK[False].items() if work.deadline is not None}
+"""How long the step of a state may take before it fails."""
+
+STEP_DONE_BY = {work.done: work.step for work in _WORK[True].values()}
+"""The step that each trigger records as done; other triggers record none."""
+
+
+def step_in(state: State, *, is_batch_job: bool) -> Step | None:
+    """Return the step that the service does in a state, or None if nothing is in progress there."""
+    work = _WORK[is_batch_job].get(state)
+    return work.step if work is not None else None
+
+
+def is_in_progress(state: State, *, is_batch_job: bool) -> bool:
+    """Return whether the service has work to do in a state."""
+    return state in _WORK[is_batch_job]
+
+
+def job_steps(step: Step, *, is_batch_job: bool) -> tuple[Step, ...]:
+    """Return the steps of the job that a step belongs to, in order: deleting is a job of one step."""
+    if step is Step.DELETE:
+        return (step,)
+    return tuple(work.step for work in _WORK[is_batch_job].values() if work.step is not Step.DELETE)
+
+
+_PIPELINE = list(_JOB)
 
 _GUARDS: Mapping[str, Mapping[str, str]] = {
     "": {},
@@ -187,14 +230,8 @@ class Lifecycle:
         if state is None:
             commands = [_COMMANDS[allowed] for allowed in self.triggers(subject) if allowed in _COMMANDS]
             why = f"{subject.state.replace('_', ' ')}: {_REFUSALS[trigger]}"
-            error = IllegalTransitionError(
-                f"{described_as} is {why}.",
-                hint=f"Possible now: {', '.join(commands)}."
-                if commands
-                else "Nothing more can happen to it.",
-            )
-            error.why = why
-            raise error
+            hint = f"Possible now: {', '.join(commands)}." if commands else "Nothing more can happen to it."
+            raise IllegalTransitionError(f"{described_as} is {why}.", hint=hint, why=why)
         return state
 
 

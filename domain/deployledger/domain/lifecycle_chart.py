@@ -1,6 +1,6 @@
 """The lifecycle as a diagram and as a table, drawn from the machine itself."""
 
-from deployledger.domain.lifecycle import IN_PROGRESS, Lifecycle, State, Transition
+from deployledger.domain.lifecycle import DEADLINES, Lifecycle, State, Transition
 
 _GUARD_NAMES = {
     ("is_batch_job", True): "batch job",
@@ -34,7 +34,7 @@ def markdown(lifecycle: Lifecycle) -> str:
         f"| `{row['trigger']}` | {row['from']} | {row['to']} | {row['when']} |" for row in table(lifecycle)
     )
     deadlines = "\n".join(
-        f"| {state} | {int(deadline.total_seconds()):,} s |" for state, deadline in IN_PROGRESS.items()
+        f"| {state} | {int(deadline.total_seconds()):,} s |" for state, deadline in DEADLINES.items()
     )
     return f"""# The lifecycle of a deployment
 

@@ -6,10 +6,9 @@ stream at the same version, and the event log lets exactly one of them.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Self
 from uuid import UUID
-
-from eventsourcing.domain import OriginatorVersionError
 
 from deployledger.domain.events import CommandContext, Event
 from deployledger.domain.exceptions import NameInUseError
@@ -26,15 +25,6 @@ class NameEvent(Event):
 
     name: str
     deployment_id: UUID
-
-    def mutate(self, reservation: NameReservation | None) -> NameReservation:
-        """Return the reservation as it is after this event."""
-        if reservation is None:
-            if self.originator_version != 1:
-                raise OriginatorVersionError(self.originator_version, 1)
-            reservation = NameReservation(self.name)
-        reservation.apply(self)
-        return reservation
 
 
 class NameReserved(NameEvent):
@@ -60,6 +50,19 @@ class NameReservation:
         self.version = 0
         self.holder: UUID | None = None
         self._pending: list[NameEvent] = []
+
+    @classmethod
+    def replay(cls, name: str, history: Iterable[NameEvent]) -> Self:
+        """Return the reservation of a name that its events make.
+
+        Raises:
+            OriginatorIDError: if an event is of another name.
+            OriginatorVersionError: if an event is missing or comes twice.
+        """
+        reservation = cls(name)
+        for event in history:
+            reservation.apply(event)
+        return reservation
 
     def reserve(self, deployment_id: UUID, *, by: CommandContext) -> None:
         """Take the name for a deployment.
@@ -88,16 +91,6 @@ class NameReservation:
         self.holder = event.deployment_id if isinstance(event, NameReserved) else None
 
     def _trigger(self, event_class: type[NameEvent], deployment_id: UUID, by: CommandContext) -> None:
-        fields: dict[str, Any] = {"name": self.name, "deployment_id": deployment_id}
-        event = event_class(
-            originator_id=self.id,
-            originator_version=self.version + 1,
-            timestamp=by.at,
-            event_id=by.new_id(),
-            actor=by.actor,
-            correlation_id=by.correlation_id,
-            causation_id=by.causation_id,
-            **fields,
-        )
+        event = by.event(event_class, self.id, self.version + 1, name=self.name, deployment_id=deployment_id)
         self.apply(event)
         self._pending.append(event)

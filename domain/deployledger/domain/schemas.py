@@ -13,6 +13,7 @@ from deployledger.domain.bounds import LONGEST_LINE, check_tags
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.handles import as_id, path_of
 from deployledger.domain.redaction import shown
+from deployledger.domain.target_types import BATCH_JOB, TargetType
 from deployledger.domain.values import Digest, Failure, Progress, Step
 
 DEPLOYMENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
@@ -120,13 +121,18 @@ class DeploymentTargetConfig(Schema):
         output_uri: where a batch inference job writes its predictions.
     """
 
-    type: Literal["api_service", "batch_inference_job", "edge_device"]
+    type: TargetType
     serving_image: Text | None = None
     replicas: int = Field(default=1, ge=1, le=1000)
     port: int | None = Field(default=None, ge=1, le=65535)
     instance_type: Text | None = None
     input_uri: Text | None = None
     output_uri: Text | None = None
+
+    @property
+    def is_batch_job(self) -> bool:
+        """Whether it is a batch inference job."""
+        return self.type == BATCH_JOB
 
 
 class ResourceConfig(Schema):

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from deployledger.domain import events
 from deployledger.domain.bounds import LONGEST_LINE, bounded
 from deployledger.domain.events import DeploymentEvent
-from deployledger.domain.lifecycle import State
+from deployledger.domain.lifecycle import State, is_in_progress
 from deployledger.domain.schemas import DeploymentStatus
+from deployledger.domain.target_types import BATCH_JOB
 from deployledger.projections import status
 from deployledger.projections.projection import Projection, changed_row, new_row
 
@@ -47,7 +48,7 @@ class ListRow(BaseModel):
     @property
     def is_batch_job(self) -> bool:
         """Whether its target is a batch inference job."""
-        return self.target_type == "batch_inference_job"
+        return self.target_type == BATCH_JOB
 
 
 def apply(row: ListRow | None, event: DeploymentEvent) -> ListRow:
@@ -84,7 +85,7 @@ def apply(row: ListRow | None, event: DeploymentEvent) -> ListRow:
     changes["state"] = state
     changes["updated_at"] = _with_zone(event.timestamp)
     changes["status"] = status.status(state, has_served)
-    changes["in_progress"] = status.is_in_progress(state, is_batch_job)
+    changes["in_progress"] = is_in_progress(state, is_batch_job=is_batch_job)
     return changed_row(row, changes)
 
 

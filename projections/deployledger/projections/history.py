@@ -10,6 +10,7 @@ from deployledger.domain import events
 from deployledger.domain.event_log import RawEvent, RawRecord
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.exceptions import UndecodableEventError
+from deployledger.domain.lifecycle import STEP_DONE_BY
 from deployledger.domain.schemas import Change, DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.domain.values import Step
 from deployledger.projections.folding import LONGEST_ERROR
@@ -29,13 +30,6 @@ _NOT_COMPARED = {
     "warning",
 }
 _TAKEN_APART = {"deployment_target_config", "resource_allocation", "tags"}
-_ENDED = {
-    events.ArtifactsFetched.TOPIC: Step.FETCH,
-    events.Packaged.TOPIC: Step.PACKAGE,
-    events.Provisioned.TOPIC: Step.PROVISION,
-    events.Completed.TOPIC: Step.RUN,
-    events.Deleted.TOPIC: Step.DELETE,
-}
 _AFTER_ANOTHER = "An earlier event could not be applied."
 
 
@@ -243,7 +237,9 @@ def _told(it: Applied) -> dict[str, Any]:
 def _step(event: DeploymentEvent | None) -> Step | None:
     if isinstance(event, events.Failed | events.DeletionFailed):
         return event.failure.step
-    return _ENDED.get(event.TOPIC) if event is not None else None
+    if event is None or event.TOPIC in events.COMMANDS:
+        return None
+    return STEP_DONE_BY.get(event.trigger)
 
 
 def event_name(topic: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from deployledger.domain import events
 from deployledger.domain.bounds import LARGEST_ROW_BYTES, LONGEST_LINE, LONGEST_MESSAGE, bounded
 from deployledger.domain.events import DeploymentEvent
-from deployledger.domain.lifecycle import LIFECYCLE, State, Subject
+from deployledger.domain.lifecycle import LIFECYCLE, State, Subject, job_steps, step_in
 from deployledger.domain.schemas import (
     DeploymentStatus,
     DeploymentStatusResponse,
@@ -67,7 +68,7 @@ class StatusRow(BaseModel):
     @property
     def is_batch_job(self) -> bool:
         """Whether its target is a batch inference job."""
-        return self.target.type == "batch_inference_job"
+        return self.target.is_batch_job
 
     @property
     def is_serving(self) -> bool:
@@ -234,10 +235,6 @@ def fold(history: Iterable[DeploymentEvent]) -> StatusRow:
 
 # What the row says, in the words of the usage guide ------------------------------------------------
 
-_PIPELINE = (State.REQUESTED, State.ARTIFACTS_FETCHED, State.PACKAGED)
-_WORKING = frozenset({*_PIPELINE, State.DELETING})
-
-
 _STATUS = {
     State.REQUESTED: DeploymentStatus.CREATING,
     State.ARTIFACTS_FETCHED: DeploymentStatus.CREATING,
@@ -258,28 +255,18 @@ def status(state: State, has_served: bool) -> DeploymentStatus:
     return DeploymentStatus.UPDATING if has_served and found is DeploymentStatus.CREATING else found
 
 
-def is_in_progress(state: State, is_batch_job: bool) -> bool:
-    """Return whether there is a job to do in a state."""
-    return state in _WORKING or (is_batch_job and state is State.ACTIVE)
-
-
 def progress(row: StatusRow) -> Progress | None:
     """Return how far the job is, or None where there is none."""
-    if not is_in_progress(row.state, row.is_batch_job):
+    return _progress(row.state, row.is_batch_job)
+
+
+@cache
+def _progress(state: State, is_batch_job: bool) -> Progress | None:
+    step = step_in(state, is_batch_job=is_batch_job)
+    if step is None:
         return None
-    if row.state is State.DELETING:
-        return _DELETING
-    done = _PIPELINE.index(row.state) if row.state in _PIPELINE else len(_PIPELINE)
-    return (_OF_BATCH_JOB if row.is_batch_job else _OF_SERVICE)[done]
-
-
-def _progresses(*steps: Step) -> list[Progress]:
-    return [Progress(step=it, steps_done=done, steps_total=len(steps)) for done, it in enumerate(steps)]
-
-
-_OF_SERVICE = _progresses(Step.FETCH, Step.PACKAGE, Step.PROVISION)
-_OF_BATCH_JOB = _progresses(Step.FETCH, Step.PACKAGE, Step.PROVISION, Step.RUN)
-_DELETING = _progresses(Step.DELETE)[0]
+    steps = job_steps(step, is_batch_job=is_batch_job)
+    return Progress(step=step, steps_done=steps.index(step), steps_total=len(steps))
 
 
 def message(row: StatusRow) -> str:

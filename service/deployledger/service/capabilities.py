@@ -18,7 +18,7 @@ def check_request(clients: Clients, request: DeploymentRequest) -> None:
     """
     name, target = request.deployment_name, request.deployment_target_config
     _check_type(clients, name, target)
-    if clients.orchestrator is not None and target.type == "batch_inference_job":
+    if clients.orchestrator is not None and target.is_batch_job:
         missing = [field for field in _BATCH_FILES if not getattr(target, field)]
         if missing:
             raise ConfigurationError(

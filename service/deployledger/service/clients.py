@@ -16,6 +16,7 @@ from deployledger.domain.ports import (
     ProvisionRequest,
     ReportProgress,
 )
+from deployledger.domain.target_types import TARGET_TYPES
 from deployledger.domain.values import Artifact, Image
 
 SIMULATED = "simulated"
@@ -67,11 +68,11 @@ class SimulatedOrchestrator:
     """Stands in for an orchestrator: accepts everything, and runs nothing."""
 
     name = SIMULATED
-    target_types = frozenset({"api_service", "batch_inference_job", "edge_device"})
+    target_types = frozenset(TARGET_TYPES)
 
     async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
         """Return an endpoint at a name that never resolves (RFC 6761)."""
-        if request.target.type == "batch_inference_job":
+        if request.target.is_batch_job:
             return ProvisionedTarget(None)
         port = f":{request.target.port}" if request.target.port else ""
         return ProvisionedTarget(f"http://{request.deployment_name.lower()}.simulated.invalid{port}")

@@ -183,7 +183,7 @@ class Commands:
         if expected_version is not None and type(expected_version) is not int:
             raise ConfigurationError(f"An expected version is an int, not {shown(expected_version)}.")
         history = self._repository.history(deployment_id)
-        deployment = self._repository.rebuild(history)
+        deployment = Deployment.replay(history)
         if deployment.orchestrator != self._orchestrator:
             is_simulated = deployment.orchestrator == SIMULATED
             remedy = (

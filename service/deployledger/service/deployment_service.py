@@ -65,7 +65,7 @@ from deployledger.service.listing import Filters, Listing, answer, is_text, keys
 from deployledger.service.local_files import local_path
 from deployledger.service.log_reading import LoggedEvent, LogQuery, LogReader
 from deployledger.service.past import Past
-from deployledger.service.pipeline import Pipeline, next_step
+from deployledger.service.pipeline import Pipeline
 from deployledger.service.repository import Repository, check_id
 from deployledger.service.staging import sweep
 from deployledger.service.stored_files import (
@@ -952,7 +952,7 @@ class DeploymentService:
 
         def look() -> bool:
             deployment = self._repository.deployment(deployment_id)
-            if deployment.orchestrator != self._orchestrator.name or next_step(deployment) is None:
+            if deployment.orchestrator != self._orchestrator.name or deployment.next_step is None:
                 return False
             with self._log.ownership(deployment_id) as is_free:
                 return is_free
@@ -988,7 +988,7 @@ class DeploymentService:
                 is_in_excess = deployment.state is not State.DELETE_FAILED and bool(
                     revisions - {deployment.serving_revision}
                 )
-                if is_ours and (is_in_excess or next_step(deployment) is not None):
+                if is_ours and (is_in_excess or deployment.next_step is not None):
                     with self._log.ownership(deployment_id) as is_free:
                         found += [deployment_id] if is_free else []
         return found

@@ -31,7 +31,7 @@ def explain_empty_logs(deployment: DeploymentStatusResponse, observed: Observati
     """Return why a deployment has no log lines, from its status and what its orchestrator sees of it."""
     name = deployment.deployment_name
     state = State(deployment.state)
-    is_job = deployment.deployment_target_config.type == "batch_inference_job"
+    is_job = deployment.deployment_target_config.is_batch_job
     look = f"`deployledger status {name}` shows more."
     if state is State.DELETED:
         return EmptyLogs(

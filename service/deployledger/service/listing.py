@@ -11,6 +11,7 @@ from typing import Any
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.redaction import shown
 from deployledger.domain.schemas import DeploymentPage, DeploymentStatus, DeploymentStatusResponse
+from deployledger.domain.target_types import TARGET_TYPES
 from deployledger.projections import status
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST, tag_pattern
 from deployledger.projections.history import parked_hint, with_parked
@@ -20,7 +21,6 @@ from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import KEY, Condition, Selected, Selection, StoredRow
 
 LARGEST_PAGE = 1000
-_TARGET_TYPES = ("api_service", "batch_inference_job", "edge_device")
 _SORTS = {"created_at": None, "updated_at": "updated_at", "name": "name", "status": "status"}
 _AFTER_HEX = "g"
 
@@ -58,7 +58,7 @@ class Filters:
             found.append(Condition("model_uri", "begins", prefix))
         if self.target_type is not None:
             found.append(
-                Condition("target_type", "=", _one_of("target_type", self.target_type, _TARGET_TYPES))
+                Condition("target_type", "=", _one_of("target_type", self.target_type, TARGET_TYPES))
             )
         for name in ("created", "updated"):
             after, before = getattr(self, f"{name}_after"), getattr(self, f"{name}_before")

@@ -20,7 +20,6 @@ from deployledger.domain.exceptions import (
     MachineLearningServiceError,
     ModelRegistryError,
 )
-from deployledger.domain.lifecycle import State
 from deployledger.domain.logs import logger
 from deployledger.domain.ports import (
     ArtifactStoreInterface,
@@ -46,23 +45,6 @@ LOGGER = logger("artifacts")
 
 Record = Callable[[Deployment, CommandContext], None]
 """Records the result of a step on the deployment."""
-
-
-def next_step(deployment: Deployment) -> Step | None:
-    """Return what there is to do on a deployment, or None."""
-    match deployment.state:
-        case State.REQUESTED:
-            return Step.FETCH
-        case State.ARTIFACTS_FETCHED:
-            return Step.PACKAGE
-        case State.PACKAGED:
-            return Step.PROVISION
-        case State.ACTIVE if deployment.is_batch_job:
-            return Step.RUN
-        case State.DELETING:
-            return Step.DELETE
-        case _:
-            return None
 
 
 @dataclass(frozen=True)

@@ -51,21 +51,12 @@ class Repository:
 
     def deployment(self, deployment_id: UUID) -> Deployment:
         """Return a deployment, rebuilt from its events."""
-        return self.rebuild(self.history(deployment_id))
-
-    def rebuild(self, history: list[DeploymentEvent]) -> Deployment:
-        """Return the deployment that a history makes."""
-        deployment: Deployment | None = None
-        for event in history:
-            deployment = event.mutate(deployment)
-        return cast("Deployment", deployment)
+        return Deployment.replay(self.history(deployment_id))
 
     def reservation(self, name: str) -> NameReservation:
         """Return who holds a name; a name that was never taken is held by nobody."""
-        reservation = NameReservation(name)
-        for event in self._stream(reservation_id(name), f"the name {name!r}"):
-            reservation = cast("NameEvent", event).mutate(reservation)
-        return reservation
+        stream = self._stream(reservation_id(name), f"the name {name!r}")
+        return NameReservation.replay(name, cast("list[NameEvent]", stream))
 
     def _stream(self, stream_id: UUID, whose: str) -> list[Event]:
         """Return the events of a stream, of which none may be missing: nothing can be decided without it."""

@@ -127,7 +127,7 @@ class Recorded:
         match event:
             case events.Requested():
                 self.deployments[event.originator_id] = _Deployment(
-                    event.name, event.orchestrator, event.target.type == "batch_inference_job"
+                    event.name, event.orchestrator, event.target.is_batch_job
                 )
                 self.requested.add(f"{event.name}-r1")
             case _ if deployment is None:

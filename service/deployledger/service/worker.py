@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -27,12 +26,12 @@ from deployledger.domain.exceptions import (
     ResourceNotFoundError,
     UndecodableEventError,
 )
-from deployledger.domain.lifecycle import IN_PROGRESS, State
+from deployledger.domain.lifecycle import DEADLINES, State
 from deployledger.domain.logs import logger
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Failure, Step
 from deployledger.projections.patience import Patience, pauses
-from deployledger.service.pipeline import Pipeline, Record, next_step
+from deployledger.service.pipeline import Pipeline, Record
 from deployledger.service.repository import Repository
 
 LOGGER = logger("worker")
@@ -93,7 +92,6 @@ class Worker:
         context: Callable[[Deployment], CommandContext],
         on_change: Callable[[UUID], None],
         concurrent_jobs: int,
-        deadlines: dict[State, timedelta] | None = None,
     ) -> None:
         self._repository = repository
         self._pipeline = pipeline
@@ -101,7 +99,6 @@ class Worker:
         self._patience = patience
         self._context = context
         self._on_change = on_change
-        self._deadlines = {**IN_PROGRESS, **(deadlines or {})}
         self._jobs: dict[UUID, _Job] = {}
         self._waking: list[UUID] = []
         self._slots = asyncio.Semaphore(concurrent_jobs)
@@ -206,7 +203,7 @@ class Worker:
                     if is_owner and not woken.is_set():
                         return
                     deployment = await self._blocking(self._repository.deployment, deployment_id)
-                    if not is_owner and next_step(deployment) is None:
+                    if not is_owner and deployment.next_step is None:
                         return
                     pause = pauses(_LONGEST_PAUSE_SECONDS)
                 except ResourceNotFoundError:
@@ -254,7 +251,7 @@ class Worker:
             self._jobs[deployment_id].is_known = True
             if deployment.orchestrator != self._pipeline.orchestrator.name:
                 return  # somebody else's
-            step = next_step(deployment)
+            step = deployment.next_step
             if step is None:
                 if deployment.state not in (State.DELETED, State.DELETE_FAILED):
                     await self._reconcile(deployment)
@@ -293,7 +290,7 @@ class Worker:
             self.progress.pop(deployment.id, None)
 
     async def _attempt(self, step: Step, deployment: Deployment) -> Record:
-        deadline = self._deadlines.get(deployment.state)
+        deadline = DEADLINES.get(deployment.state)
         timeout = asyncio.timeout(deadline.total_seconds() if deadline else None)
         try:
             async with timeout:

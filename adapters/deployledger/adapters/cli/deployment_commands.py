@@ -36,7 +36,7 @@ from deployledger.adapters.cli.session import (
 )
 from deployledger.adapters.cli.status_commands import overview
 from deployledger.adapters.cli.usage import UsageError
-from deployledger.adapters.local import TargetType
+from deployledger.adapters.local import LocalTargetType
 
 if TYPE_CHECKING:
     from deployledger.adapters.cli.asking import Request
@@ -117,7 +117,7 @@ def deploy(
     ],
     name: Annotated[str, typer.Option(help="The deployment's name.", show_default=False)],
     type_: Annotated[
-        TargetType,
+        LocalTargetType,
         typer.Option("--type", help="How the model runs."),
     ] = "api_service",
     replicas: ReplicasOption = None,

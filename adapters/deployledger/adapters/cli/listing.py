@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deployledger.adapters.cli.usage import UsageError
+from deployledger.domain.target_types import TargetType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ ModelFilter = Annotated[
     ),
 ]
 TypeFilter = Annotated[
-    Literal["api_service", "batch_inference_job", "edge_device"] | None,
+    TargetType | None,
     typer.Option("--type", help="Filter by type.", show_default=False),
 ]
 SinceFilter = Annotated[

@@ -15,6 +15,7 @@ from rich.text import Text
 from deployledger.adapters.cli import marks, units
 from deployledger.adapters.cli.layout import Labelled
 from deployledger.adapters.cli.terminal import shown, shown_lines
+from deployledger.domain.lifecycle import job_steps
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Step
 
@@ -326,10 +327,8 @@ def _in_progress(overview: Overview, progress: "Progress") -> Iterator[Renderabl
             *_asked(overview, deployment.revision),
         ]
     done = {entry.step: entry.duration for entry in job if entry.step and "failure" not in entry.data}
-    steps = [Step.DELETE] if progress.step is Step.DELETE else [Step.FETCH, Step.PACKAGE, Step.PROVISION]
-    if progress.steps_total > len(steps):
-        steps.append(Step.RUN)
-    for step in steps:
+    is_batch_job = deployment.deployment_target_config.is_batch_job
+    for step in job_steps(progress.step, is_batch_job=is_batch_job):
         usual = overview.usual(step)
         usually = f"usually {units.duration(usual)}" if usual is not None else ""
         if step in done:

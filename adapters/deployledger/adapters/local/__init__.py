@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from deployledger.adapters.local.orchestrator import LocalProcessOrchestrator
 
-__all__ = ["LocalProcessOrchestrator", "TargetType"]
+__all__ = ["LocalProcessOrchestrator", "LocalTargetType"]
 
-TargetType = Literal["api_service", "batch_inference_job"]
+LocalTargetType = Literal["api_service", "batch_inference_job"]
 """What this machine can make of a model."""
 
 

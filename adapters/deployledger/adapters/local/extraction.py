@@ -57,7 +57,7 @@ class Unpacking:
         Files that are linked share their damage. So what is damaged is replaced from the image, here and
         where it is kept. A batch job of root, whom no mode keeps from writing, is given files of its own.
         """
-        is_job = request.target.type == "batch_inference_job"
+        is_job = request.target.is_batch_job
         if self.kept is not None and not (is_job and os.geteuid() == 0):
             entries = self.kept.link(request.artifact.digest, destination)
             if entries is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 from uuid import UUID, uuid4
 
-from deployledger.adapters.local import TargetType
+from deployledger.adapters.local import LocalTargetType
 from deployledger.adapters.local.extraction import ExtractModel, KeptModels, Unpacking
 from deployledger.adapters.local.folders import DeploymentFolder, deployment_folders, sweep
 from deployledger.adapters.local.inspection import extracted_models
@@ -77,7 +77,7 @@ class LocalProcessOrchestrator:
     @property
     def target_types(self) -> frozenset[str]:
         """What it can provision."""
-        return frozenset(get_args(TargetType))
+        return frozenset(get_args(LocalTargetType))
 
     def check_target(
         self, deployment_name: str, target: DeploymentTargetConfig, resources: ResourceConfig | None
@@ -87,7 +87,7 @@ class LocalProcessOrchestrator:
         Raises:
             ConfigurationError: it is one.
         """
-        if target.type == "batch_inference_job":
+        if target.is_batch_job:
             batch_files(target, deployment_name)
 
     async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from deployledger.audit.evidence.cloud_events import Recorded
 from deployledger.domain.redaction import without_credentials
+from deployledger.domain.target_types import BATCH_JOB
 from deployledger.domain.times import CLOCK_CORRECTED, Correction, WrongTimes, corrects_clock, wrong_times
 
 MOST_SHOWN = 250
@@ -221,7 +222,7 @@ class Story:
         if event.topic in _SPECIFIED:
             deployment.attempt = 1
             deployment.name = _text(data.get("name"))
-            deployment.is_batch_job = _part(data, "target").get("type") == "batch_inference_job"
+            deployment.is_batch_job = _part(data, "target").get("type") == BATCH_JOB
         elif event.topic == "deployment.retry_requested" and isinstance(data.get("attempt"), int):
             deployment.attempt = data["attempt"]
         values = _values(data)
