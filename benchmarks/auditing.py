@@ -15,7 +15,7 @@ from benchmarks.report import Report
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.audit import keys
-from deployledger.audit.keeping import keep_checkpoints
+from deployledger.audit.checkpointing import keep_checkpoints
 from deployledger.audit.keys import Signer
 
 CORES = os.cpu_count() or 1

@@ -19,7 +19,7 @@ from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.event_log.moving import export_log
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.oci import extract_model
-from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.keys import Signer, write_pair
 from deployledger.domain.exceptions import ConfigurationError, EventLogError
 from deployledger.service.private_files import make_file, make_folder, open_file, open_home

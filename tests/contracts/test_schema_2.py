@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.audit.evidence.verifying import verify_evidence
+from deployledger.audit.evidence.verification import verify_evidence
 from deployledger.audit.keys import Verifier
 
 DATA = Path(__file__).parents[1] / "data" / "schema-2"

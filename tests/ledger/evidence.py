@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from deployledger.adapters.event_log import DatabaseEventLog
-from deployledger.audit.evidence import cloud_events, pages, report
+from deployledger.audit.evidence import cloud_events, readme, report
 from deployledger.audit.evidence.cloud_events import NotCanonicalError
 from deployledger.audit.evidence.manifest import (
     EVENTS,
@@ -27,7 +27,7 @@ from deployledger.audit.evidence.manifest import (
 )
 from deployledger.audit.evidence.story import Story
 from deployledger.audit.keys import Signer
-from deployledger.audit.notes import opened, sign
+from deployledger.audit.signed_notes import opened, sign
 from deployledger.domain.events import Event
 from deployledger.domain.names import NameReservation
 from tests.domain.given import (
@@ -151,7 +151,7 @@ class Evidence:
             with suppress(NotCanonicalError):
                 story.add(cloud_events.decode(line, said.origin))
         made = {
-            README: pages.readme(said.selection, said.origin, is_continuing=said.is_continuing),
+            README: readme.readme(said.selection, said.origin, is_continuing=said.is_continuing),
             REPORT: report.render(story, said.selection, said.size, said.root, self.signer.verifier),
         }
         self.members |= {name: page for name, page in made.items() if name in self.members}

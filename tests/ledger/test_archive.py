@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployledger.audit.evidence.archive import UnreadableEvidenceError, opened
-from deployledger.audit.evidence.verifying import verify_evidence
+from deployledger.audit.evidence.verification import verify_evidence
 from deployledger.audit.keys import Verifier
 
 OLD = Path(__file__).parents[1] / "data" / "evidence-1"

@@ -11,7 +11,7 @@ from deployledger.adapters.ledger.publishing import Place, read_checkpoints
 from deployledger.audit import keys
 from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import Ledger
-from deployledger.audit.notes import Checkpoint, Claim, Continuation, NoteError, open_checkpoint
+from deployledger.audit.signed_notes import Checkpoint, Claim, Continuation, NoteError, open_checkpoint
 from deployledger.domain.exceptions import LedgerError
 from tests.ledger.tampering import Attacker
 from tests.ledger.test_ledger import add

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog
-from deployledger.audit.evidence.exporting import export_evidence
-from deployledger.audit.evidence.verifying import verify_evidence
+from deployledger.audit.evidence.export import export_evidence
+from deployledger.audit.evidence.verification import verify_evidence
 from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import Ledger
 from deployledger.domain.clock import ClockCorrected

@@ -12,14 +12,14 @@ from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.adapters.ledger.publishing import read_checkpoint
 from deployledger.audit import keys, verify_evidence
-from deployledger.audit.consistency import ConsistencyProof
-from deployledger.audit.evidence.earlier import EarlierState
-from deployledger.audit.evidence.exporting import export_evidence
-from deployledger.audit.evidence.verifying import EvidenceReport
-from deployledger.audit.evidence.verifying import verify_evidence as verify
+from deployledger.audit.consistency_proof import ConsistencyProof
+from deployledger.audit.evidence.export import export_evidence
+from deployledger.audit.evidence.kept_checkpoints import EarlierState
+from deployledger.audit.evidence.verification import EvidenceReport
+from deployledger.audit.evidence.verification import verify_evidence as verify
 from deployledger.audit.keys import Signer, Verifier
 from deployledger.audit.ledger import Ledger
-from deployledger.audit.notes import Checkpoint
+from deployledger.audit.signed_notes import Checkpoint
 from deployledger.domain.exceptions import ConfigurationError, LedgerError
 from tests.domain.given import history
 from tests.ledger.evidence import IRIS, Evidence, fill, recorded_at, reserved, updated

@@ -28,16 +28,16 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.audit import keys, merkle
-from deployledger.audit.evidence import archive, cloud_events, exporting
+from deployledger.audit.evidence import archive, cloud_events, export
 from deployledger.audit.evidence.archive import UnreadableEvidenceError
 from deployledger.audit.evidence.cloud_events import NotCanonicalError, Recorded
-from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.evidence.manifest import Manifest
-from deployledger.audit.evidence.verifying import EvidenceReport, verify_evidence
+from deployledger.audit.evidence.verification import EvidenceReport, verify_evidence
 from deployledger.audit.keys import Signer
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
-from deployledger.audit.notes import Checkpoint, sign
+from deployledger.audit.signed_notes import Checkpoint, sign
 from deployledger.domain.event_log import EventRecord
 from deployledger.domain.exceptions import (
     ConfigurationError,
@@ -832,7 +832,7 @@ def test_too_much(
 ) -> None:
     for name, says in (("MOST_EVENTS", "evidence has 10 at most"), ("MOST_BYTES", "more than 10 bytes")):
         with monkeypatch.context() as changed:
-            changed.setattr(exporting, name, 10)
+            changed.setattr(export, name, 10)
             with pytest.raises(ConfigurationError, match=says):
                 export_evidence(*memory, signer, tmp_path / "much.zip", deployment_id=IRIS)
     assert list(tmp_path.glob("*much*")) == []

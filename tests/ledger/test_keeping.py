@@ -17,11 +17,11 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.adapters.ledger.publishing import Place, read_checkpoint, read_checkpoints
-from deployledger.audit.keeping import keep_checkpoints
+from deployledger.audit.checkpointing import keep_checkpoints
 from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import StoredCheckpoint
-from deployledger.audit.notes import open_checkpoint
+from deployledger.audit.signed_notes import open_checkpoint
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
 from tests.domain.given import request as wanted
 from tests.ledger.test_ledger import add
@@ -100,7 +100,7 @@ def test_one_of_several_makes_them(log: DatabaseEventLog, database_url: str, sig
 def test_what_cannot_be_published_is_told_and_published_later(
     log: DatabaseEventLog, signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployledger.audit.keeping._AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("deployledger.audit.checkpointing._AGAIN_SECONDS", 0.05)
     folder = tmp_path / "checkpoints"
     folder.write_text("a file is in the way")
     ledger = open_ledger(log, signer=signer, place=Place(str(folder)))
@@ -117,7 +117,7 @@ def test_what_cannot_be_published_is_told_and_published_later(
 def test_what_signs_may_fail_in_any_way(
     log: DatabaseEventLog, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployledger.audit.keeping._AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr("deployledger.audit.checkpointing._AGAIN_SECONDS", 0.02)
     failures = [RuntimeError("the key server is away"), OSError("so is the network")]
 
     def sign(text: bytes) -> bytes:
@@ -172,7 +172,7 @@ import sys, threading
 from pathlib import Path
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.audit.keeping import keep_checkpoints
+from deployledger.audit.checkpointing import keep_checkpoints
 from deployledger.audit.keys import Signer
 log = open_event_log(sys.argv[1], create=True)
 log.position()

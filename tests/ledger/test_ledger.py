@@ -15,7 +15,7 @@ from deployledger.audit.keys import Signer
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import StoredCheckpoint
-from deployledger.audit.notes import open_checkpoint
+from deployledger.audit.signed_notes import open_checkpoint
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from tests.domain.given import fetched, requested
 from tests.projections.examples import by_hand

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from deployledger.adapters.event_log.mapper import EventMapper
-from deployledger.audit.legality import ILLEGAL, UNKNOWN, legality
+from deployledger.audit.lifecycle_table import ILLEGAL, UNKNOWN, legality
 from deployledger.domain import events
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import DeploymentEvent, Event

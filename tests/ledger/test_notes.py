@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deployledger.audit import keys, notes
+from deployledger.audit import keys, signed_notes
 from deployledger.audit.keys import Signer, Verifier
-from deployledger.audit.notes import Checkpoint, NoteError, open_checkpoint, opened, sign
+from deployledger.audit.signed_notes import Checkpoint, NoteError, open_checkpoint, opened, sign
 from deployledger.domain.exceptions import ConfigurationError, ConflictError
 
 EXAMPLE = (
@@ -130,4 +130,4 @@ def test_what_is_said_of_a_key_that_is_not_there(tmp_path: Path) -> None:
 def test_a_note_has_a_largest_size(signer: Signer) -> None:
     with pytest.raises(NoteError, match="too large"):
         opened("x" * (1 << 20) + "\n\n— a b\n", [signer.verifier])
-    assert notes.opened(sign("x\n", signer), [signer.verifier])[0] == "x\n"
+    assert signed_notes.opened(sign("x\n", signer), [signer.verifier])[0] == "x\n"

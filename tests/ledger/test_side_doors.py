@@ -11,14 +11,14 @@ import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.audit.evidence import cloud_events, pages, report
-from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.evidence import cloud_events, readme, report
+from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.evidence.manifest import VERSION, Manifest
 from deployledger.audit.evidence.story import Story
-from deployledger.audit.evidence.verifying import verify_evidence
+from deployledger.audit.evidence.verification import verify_evidence
 from deployledger.audit.keys import Signer, Verifier
 from deployledger.audit.ledger import Ledger
-from deployledger.audit.notes import opened, sign
+from deployledger.audit.signed_notes import opened, sign
 from deployledger.domain.events import Deleted, Event
 from deployledger.domain.exceptions import LedgerError
 from deployledger.domain.names import NameEvent, NameReservation, reservation_id
@@ -288,7 +288,7 @@ PAGES = {
 
 
 def test_pages_change_with_the_version_of_the_format_alone() -> None:
-    owner, made = Verifier.load(OLD / "owner.pub"), {"MAPPING.md": pages.mapping()}
+    owner, made = Verifier.load(OLD / "owner.pub"), {"MAPPING.md": readme.mapping()}
     for kind in ("deployment", "range"):
         with zipfile.ZipFile(OLD / f"{kind}.zip") as file:
             said = Manifest.parse(opened(file.read("manifest.txt"), [owner])[0])
@@ -296,8 +296,8 @@ def test_pages_change_with_the_version_of_the_format_alone() -> None:
         story = Story()
         for line in events:
             story.add(cloud_events.decode(line, owner.name))
-        made[f"{kind} README.md"] = pages.readme(said.selection, owner.name)
-        made[f"{kind} README.md, continuing"] = pages.readme(said.selection, owner.name, is_continuing=True)
+        made[f"{kind} README.md"] = readme.readme(said.selection, owner.name)
+        made[f"{kind} README.md, continuing"] = readme.readme(said.selection, owner.name, is_continuing=True)
         made[f"{kind} report.html"] = report.render(story, said.selection, said.size, said.root, owner)
     assert VERSION == 2
     assert {name: sha256(page).hexdigest()[:16] for name, page in made.items()} == PAGES

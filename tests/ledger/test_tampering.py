@@ -21,13 +21,13 @@ from psycopg import sql
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
-from deployledger.audit import keys, notes, verifying
-from deployledger.audit.checking import Checked, Part, check_part
+from deployledger.audit import keys, log_check, signed_notes
 from deployledger.audit.keys import Signer, Verifier
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import LedgerStore
-from deployledger.audit.notes import Checkpoint, open_checkpoint
-from deployledger.audit.verifying import Audited
+from deployledger.audit.log_check import LogCheck
+from deployledger.audit.log_parts import CheckedPart, Part, check_part
+from deployledger.audit.signed_notes import Checkpoint, open_checkpoint
 from deployledger.domain.event_log import EventLog, EventRecord
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from tests.domain.given import RUNNING_JOB, SERVING, Happening, deletion_requested, failed, history
@@ -80,7 +80,7 @@ class Victim:
 
     def audit(
         self, *outside: int | str, since: int | None = None, workers: int = 1, keys: Sequence[Signer] = ()
-    ) -> Audited:
+    ) -> LogCheck:
         """Verify with the checkpoints of these sizes, or other ones; with several workers in parts."""
         given = [(f"kept-{it}" if isinstance(it, int) else "given", self._note(it)) for it in outside]
         ledger = Ledger(self._log, self.ledger.store, check=check_elsewhere) if workers > 1 else self.ledger
@@ -112,7 +112,7 @@ class Victim:
 
 def check_elsewhere(
     log: EventLog, store: LedgerStore, parts: Sequence[Part], progress: Callable[[int], None]
-) -> list[Checked]:
+) -> list[CheckedPart]:
     """Check parts as other processes do: their results are pickled."""
     results = [pickle.dumps(check_part(log, store, part, progress)) for part in parts]
     return [pickle.loads(result) for result in results]
@@ -121,8 +121,8 @@ def check_elsewhere(
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a part be as small as a tile."""
-    monkeypatch.setattr(verifying, "_LEAST_OF_A_PART", 256)
-    monkeypatch.setattr(verifying, "_AHEAD", 0)
+    monkeypatch.setattr(log_check, "_LEAST_OF_A_PART", 256)
+    monkeypatch.setattr(log_check, "_AHEAD", 0)
 
 
 @pytest.fixture(scope="session")
@@ -170,11 +170,11 @@ def victim(
 Found = tuple[int | None, str]
 
 
-def found(audited: Audited) -> list[Found]:
+def found(audited: LogCheck) -> list[Found]:
     return [(it.position, it.kind) for it in audited.problems]
 
 
-def message(audited: Audited, position: int | None, kind: str) -> str:
+def message(audited: LogCheck, position: int | None, kind: str) -> str:
     told = [it.message for it in audited.problems if (it.position, it.kind) == (position, kind)]
     assert told, f"{kind} at {position} is not among {audited.problems}"
     return told[0]
@@ -458,7 +458,7 @@ def test_an_untouched_log_is_verified(victim: Victim) -> None:
 def test_several_workers_read_what_came_behind_a_checkpoint(victim: Victim) -> None:
     done: list[tuple[int, int]] = []
 
-    def check(log: EventLog, store: LedgerStore, parts: Sequence[Part], progress: Any) -> list[Checked]:
+    def check(log: EventLog, store: LedgerStore, parts: Sequence[Part], progress: Any) -> list[CheckedPart]:
         done.extend((it.after, it.until) for it in parts)
         return check_elsewhere(log, store, parts, progress)
 
@@ -582,7 +582,7 @@ def same_key_other_name(victim: Victim, size: int) -> str:
 
 def other_origin(victim: Victim, size: int) -> str:
     text = str(Checkpoint("example.com/other", size, victim.ledger.root(size)))
-    return notes.sign(text, victim.signer)
+    return signed_notes.sign(text, victim.signer)
 
 
 def with_other_line(number: int, line: str) -> Callable[[Victim, int], str]:
@@ -990,8 +990,8 @@ def run(victim: Victim, *statements: str) -> None:
             session.execute(statement.encode())
 
 
-def in_the_database(audited: Audited) -> list[str]:
-    return [it.message for it in audited.problems if it.kind == verifying.IN_DATABASE]
+def in_the_database(audited: LogCheck) -> list[str]:
+    return [it.message for it in audited.problems if it.kind == log_check.IN_DATABASE]
 
 
 SQLITE_OBJECTS = {

@@ -18,7 +18,7 @@ from deployledger.audit import merkle
 from deployledger.audit.keys import Signer
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
-from deployledger.audit.notes import open_checkpoint
+from deployledger.audit.signed_notes import open_checkpoint
 from tests.domain.given import SERVING
 from tests.faults.workers import PROCESSES, Signal, start
 

@@ -20,8 +20,8 @@ from hypothesis import given as for_all
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.audit import replaying
+from deployledger.audit.canonical_state import canonical
 from deployledger.audit.replaying import Kind, Replayed, replay
-from deployledger.audit.states import canonical
 from deployledger.audit.what_if import load
 from deployledger.domain import events
 from deployledger.domain.deployment import Deployment

@@ -11,7 +11,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.audit import keys
-from deployledger.audit.commands import KEY
+from deployledger.audit.idempotency_keys import KEY
 from deployledger.audit.keys import Signer
 from deployledger.domain.exceptions import EventLogError
 from tests.domain.given import request

@@ -10,7 +10,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.audit import keys
-from deployledger.audit.evidence.exporting import export_evidence
+from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.keys import Signer
 from deployledger.domain.exceptions import DeploymentError
 from tests.domain.given import BATCH_JOB, request

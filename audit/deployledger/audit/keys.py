@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deployledger.audit.encoding import decode_base64, encode_base64
+from deployledger.audit.canonical_base64 import decode_base64, encode_base64
 from deployledger.domain.exceptions import ConfigurationError, ConflictError
 
 _ED25519 = b"\x01"

@@ -10,13 +10,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from deployledger.audit import merkle
-from deployledger.audit.checking import CheckParts, check_here
-from deployledger.audit.consistency import ConsistencyProof
+from deployledger.audit.consistency_proof import ConsistencyProof
 from deployledger.audit.keys import Signer, Verifier
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger_store import TILE_HEIGHT, TILE_WIDTH, LedgerStore, StoredCheckpoint
+from deployledger.audit.log_parts import CheckParts, check_here
 from deployledger.audit.merkle import HASH_BYTES
-from deployledger.audit.notes import (
+from deployledger.audit.signed_notes import (
     Checkpoint,
     Claim,
     Continuation,
@@ -29,7 +29,7 @@ from deployledger.domain.findings import Finding
 from deployledger.projections.reports import Progress
 
 if TYPE_CHECKING:
-    from deployledger.audit.verifying import Audited
+    from deployledger.audit.log_check import LogCheck
 
 _INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
 _AGAIN_SECONDS = 0.05
@@ -327,7 +327,7 @@ class Ledger:
         workers: int = 1,
         beside: Sequence[Finding] = (),
         progress: Progress = lambda done, total: None,
-    ) -> "Audited":
+    ) -> "LogCheck":
         """Read the log, and verify everything about it that can be; docs/ledger.md says what that is.
 
         Args:
@@ -343,7 +343,7 @@ class Ledger:
                 to verify them with, or the number of workers is out of range.
             LedgerError: if the stored tree does not lead to the checkpoint ``since``.
         """
-        from deployledger.audit.verifying import verify
+        from deployledger.audit.log_check import verify
 
         return verify(
             self,

@@ -2,8 +2,9 @@
 
 The digest of a replay is ``sha256:`` and the SHA-256 of the line ``deployledger states 1`` with its line
 feed, and then, in the order of their ids, of each stream's id (16 bytes) and the SHA-256 (32 bytes) of its
-state in the canonical form that `deployledger.audit.states` defines. A stream with a problem counts as
-it was before the problem. So it is the same on every machine and database, however the work was divided.
+state in the canonical form that `deployledger.audit.canonical_state` defines. A stream with a problem
+counts as it was before the problem. So it is the same on every machine and database, however the work was
+divided.
 """
 
 import re
@@ -16,8 +17,8 @@ from uuid import UUID
 
 from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
 
-from deployledger.audit.states import canonical
-from deployledger.audit.what_if import Difference, Rule, load
+from deployledger.audit.canonical_state import canonical
+from deployledger.audit.what_if import Rule, RuleDifference, load
 from deployledger.domain.clock import ClockCorrected, ClockCorrections
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog, RawEvent
@@ -56,7 +57,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Problem:
+class ReplayProblem:
     """An event that cannot have happened so.
 
     Attributes:
@@ -99,8 +100,8 @@ class Replayed:
     not_replayed: int
     until: int
     digest: str | None
-    problems: tuple[Problem, ...]
-    differences: tuple[Difference, ...]
+    problems: tuple[ReplayProblem, ...]
+    differences: tuple[RuleDifference, ...]
     seconds: float
 
 
@@ -199,9 +200,9 @@ def _passes(events: int, workers: int) -> int:
     return min(_MOST_PASSES, max(1, -(-events // (workers * _EVENTS_IN_MEMORY))))
 
 
-def _missing(log: EventLog, until: int) -> list[Problem]:
+def _missing(log: EventLog, until: int) -> list[ReplayProblem]:
     """Return the gaps between positions, of which the log has none, and events that are of no stream."""
-    found: list[Problem] = []
+    found: list[ReplayProblem] = []
     before = 0
     for page in log.scan(after=0, until=until):
         for raw in page:
@@ -216,13 +217,13 @@ def _missing(log: EventLog, until: int) -> list[Problem]:
     return found
 
 
-def _gap(first: int, last: int) -> Problem:
+def _gap(first: int, last: int) -> ReplayProblem:
     which = f"Position {first} is" if first == last else f"Positions {first} to {last} are"
-    return Problem(first, "", 0, "", Kind.POSITION_GAP, f"{which} missing in the log.")
+    return ReplayProblem(first, "", 0, "", Kind.POSITION_GAP, f"{which} missing in the log.")
 
 
-def _of(raw: RawEvent, kind: Kind, message: str) -> Problem:
-    return Problem(raw.position, raw.stream_id, raw.stream_version, raw.topic, kind, message)
+def _of(raw: RawEvent, kind: Kind, message: str) -> ReplayProblem:
+    return ReplayProblem(raw.position, raw.stream_id, raw.stream_version, raw.topic, kind, message)
 
 
 @dataclass(frozen=True)
@@ -233,8 +234,8 @@ class _Part:
     streams: int
     not_replayed: int
     digests: bytes
-    problems: list[Problem]
-    differences: list[Difference]
+    problems: list[ReplayProblem]
+    differences: list[RuleDifference]
 
 
 def _replay_part(
@@ -274,8 +275,8 @@ class _Replaying:
         self.states: dict[str, State] = {}
         self.broken: dict[str, int] = {}
         """Streams with a problem, and the version that was expected then."""
-        self.problems: dict[str, Problem] = {}
-        self.differences: list[Difference] = []
+        self.problems: dict[str, ReplayProblem] = {}
+        self.differences: list[RuleDifference] = []
         self.events = 0
         self.not_replayed = 0
 
@@ -336,7 +337,7 @@ class _Replaying:
     def _break(self, raw: RawEvent, expected: int, kind: Kind, message: str) -> None:
         self.broken[raw.stream_id] = expected
         sentence = f"{' '.join(message.split()).rstrip('.')}."
-        self.problems[raw.stream_id] = Problem(
+        self.problems[raw.stream_id] = ReplayProblem(
             raw.position, raw.stream_id, raw.stream_version, raw.topic, kind, sentence
         )
         self.not_replayed += 1
@@ -361,7 +362,7 @@ class _Replaying:
         if problem is None:  # it is of no stream
             self.events -= 1
         elif problem.kind is Kind.VERSION_GAP and raw.stream_version == self.broken[raw.stream_id]:
-            self.problems[raw.stream_id] = Problem(
+            self.problems[raw.stream_id] = ReplayProblem(
                 problem.position,
                 problem.stream_id,
                 problem.stream_version,

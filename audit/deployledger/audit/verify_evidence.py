@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from deployledger.audit.consistency import ConsistencyProof
+from deployledger.audit.consistency_proof import ConsistencyProof
 from deployledger.audit.evidence.archive import MOST_BYTES
-from deployledger.audit.evidence.earlier import EarlierState
-from deployledger.audit.evidence.verifying import EvidenceReport, as_json, verify_evidence
+from deployledger.audit.evidence.kept_checkpoints import EarlierState
+from deployledger.audit.evidence.verification import EvidenceReport, as_json, verify_evidence
 from deployledger.audit.keys import Verifier
 from deployledger.domain.exceptions import MachineLearningServiceError
 from deployledger.domain.visible import visible, visible_lines

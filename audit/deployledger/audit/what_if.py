@@ -25,7 +25,7 @@ _FORMS = (
 
 
 @dataclass(frozen=True)
-class Difference:
+class RuleDifference:
     """An event after which another rule would have said something else.
 
     Attributes:
@@ -76,7 +76,7 @@ class Rule:
 
     def compare(
         self, before: Deployment | None, event: DeploymentEvent, position: int, stream_id: str
-    ) -> Difference | None:
+    ) -> RuleDifference | None:
         """Return what would have gone differently, if something would; ours allows the event.
 
         Raises:
@@ -96,7 +96,7 @@ class Rule:
         if theirs is ours:
             return None
         name = before.name if before is not None else str(getattr(event, "name", ""))
-        return Difference(
+        return RuleDifference(
             position,
             stream_id,
             name,

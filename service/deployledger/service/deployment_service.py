@@ -13,7 +13,7 @@ from threading import Event, Lock, Thread
 from typing import Any, ParamSpec, Self, TypeVar
 from uuid import UUID, uuid4
 
-from deployledger.audit.keeping import keep_checkpoints
+from deployledger.audit.checkpointing import keep_checkpoints
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.replaying import Replayed, replay
 from deployledger.domain import events

@@ -27,11 +27,11 @@ from deployledger.adapters.cli.session import (
 from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
-    from deployledger.audit.consistency import ConsistencyProof
-    from deployledger.audit.evidence.earlier import EarlierState
+    from deployledger.audit.consistency_proof import ConsistencyProof
+    from deployledger.audit.evidence.kept_checkpoints import EarlierState
     from deployledger.audit.keys import Signer, Verifier
     from deployledger.audit.ledger import Ledger
-    from deployledger.audit.verifying import Audited
+    from deployledger.audit.log_check import LogCheck
     from deployledger.service.deployment_service import DeploymentService
 
 audit = Commands(name="audit", help="Prove that the record was not edited.")
@@ -328,8 +328,8 @@ def verify_consistency(
     """
     session = session_for(output)
     with session.errors(), Interruptible():
-        from deployledger.audit.consistency import ConsistencyProof
-        from deployledger.audit.evidence.earlier import problem_of_signed
+        from deployledger.audit.consistency_proof import ConsistencyProof
+        from deployledger.audit.evidence.kept_checkpoints import problem_of_signed
         from deployledger.domain.exceptions import ConfigurationError
 
         proof = ConsistencyProof.read(file)
@@ -412,7 +412,7 @@ def verify(
     session = session_for(output, verbose)
     session.reports_clock = True
 
-    def work(service: "DeploymentService") -> "tuple[str, Audited]":
+    def work(service: "DeploymentService") -> "tuple[str, LogCheck]":
         from deployledger.adapters.ledger.publishing import read_checkpoint, read_checkpoints
         from deployledger.adapters.settings import load_settings
 
@@ -442,11 +442,11 @@ def verify(
         raise SystemExit(int(ExitCode.FAILED))
 
 
-def _print(session: Session, found: "Audited") -> None:
+def _print(session: Session, found: "LogCheck") -> None:
     def say(text: str) -> None:
         session.stdout.print(text, highlight=False, soft_wrap=True)
 
-    from deployledger.audit.verifying import IN_DATABASE, UNREADABLE
+    from deployledger.audit.log_check import IN_DATABASE, UNREADABLE
 
     read = found.size - found.after
     say(
@@ -506,7 +506,7 @@ def _print(session: Session, found: "Audited") -> None:
         )
 
 
-def _told(found: "Audited") -> dict[str, Any]:
+def _told(found: "LogCheck") -> dict[str, Any]:
     return {
         "verified": found.is_verified,
         "after": found.after,
@@ -547,7 +547,7 @@ def _verifiers(paths: list[Path] | None) -> "list[Verifier]":
 
 def _state(path: Path) -> "EarlierState":
     """Return the state that a checkpoint, evidence or a folder with one checkpoint is of."""
-    from deployledger.audit.evidence.earlier import EarlierState
+    from deployledger.audit.evidence.kept_checkpoints import EarlierState
     from deployledger.domain.exceptions import ConfigurationError
 
     state, *more = EarlierState.read_all(path)

@@ -25,9 +25,9 @@ from deployledger.adapters.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from deployledger.audit.evidence.exporting import Exported
-    from deployledger.audit.evidence.findings import Check
-    from deployledger.audit.evidence.verifying import EvidenceReport
+    from deployledger.audit.evidence.checks import Check
+    from deployledger.audit.evidence.export import ExportedEvidence
+    from deployledger.audit.evidence.verification import EvidenceReport
     from deployledger.service.deployment_service import DeploymentService
 
 _MOST_SHOWN = 20
@@ -88,9 +88,9 @@ def export(
     session.is_aside = file == STANDARD
     begin, end = moment(since, "--since"), moment(until, "--until")
 
-    async def work(service: "DeploymentService") -> "Exported":
+    async def work(service: "DeploymentService") -> "ExportedEvidence":
         from deployledger.adapters.ledger.publishing import earlier_states
-        from deployledger.audit.evidence.exporting import export_evidence
+        from deployledger.audit.evidence.export import export_evidence
         from deployledger.audit.keys import Signer
 
         found = None
@@ -204,10 +204,10 @@ def verify_evidence(
     """
     session = session_for(output)
     with session.errors(), Interruptible():
-        from deployledger.audit.consistency import ConsistencyProof
-        from deployledger.audit.evidence.earlier import EarlierState
-        from deployledger.audit.evidence.verifying import as_json
-        from deployledger.audit.evidence.verifying import verify_evidence as verify
+        from deployledger.audit.consistency_proof import ConsistencyProof
+        from deployledger.audit.evidence.kept_checkpoints import EarlierState
+        from deployledger.audit.evidence.verification import as_json
+        from deployledger.audit.evidence.verification import verify_evidence as verify
         from deployledger.audit.keys import Verifier
 
         found = verify(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from deployledger.audit.replaying import Problem
-    from deployledger.audit.what_if import Difference as RuleDifference
+    from deployledger.audit.replaying import ReplayProblem
+    from deployledger.audit.what_if import RuleDifference
     from deployledger.domain.event_log import RawEvent
     from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentStatusResponse
@@ -228,7 +228,7 @@ def differences_table(differences: "Sequence[Difference]") -> Table:
     return table
 
 
-def problem_list(problems: "Sequence[Problem]") -> Group:
+def problem_list(problems: "Sequence[ReplayProblem]") -> Group:
     """Return the problems that a replay found: a line each, and below it what is wrong."""
     lines: list[RenderableType] = [Text(f"{'POSITION':>8}  {'EVENT':<17}  KIND", style="bold")]
     for it in problems:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from deployledger.audit.checking import Checked, Part
 from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import CheckpointPlace, Ledger
+from deployledger.audit.log_parts import CheckedPart, Part
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.log import DatabaseEventLog
@@ -26,7 +26,7 @@ def open_ledger(
 
     def check(
         _: "EventLog", store: "LedgerStore", parts: Sequence[Part], progress: Callable[[int], None]
-    ) -> list[Checked]:
+    ) -> list[CheckedPart]:
         from deployledger.adapters.ledger.workers import check_parts
 
         return check_parts(log, store, parts, progress)

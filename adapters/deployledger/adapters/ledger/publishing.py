@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployledger.audit.evidence.earlier import CHECKPOINT_SUFFIX, EarlierState
+from deployledger.audit.evidence.kept_checkpoints import CHECKPOINT_SUFFIX, EarlierState
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ExternalServiceError,
@@ -188,7 +188,7 @@ def _read_file(name: str) -> bytes:
 
 
 def _name(checkpoint: "StoredCheckpoint") -> str:
-    from deployledger.audit.notes import signed_by
+    from deployledger.audit.signed_notes import signed_by
 
     return f"{checkpoint.size:012d}-{signed_by(checkpoint.note)}{CHECKPOINT_SUFFIX}"
 

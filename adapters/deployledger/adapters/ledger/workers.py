@@ -5,37 +5,37 @@ from functools import partial
 
 from deployledger.adapters.event_log.log import DatabaseEventLog
 from deployledger.adapters.parallel import run_in_workers
-from deployledger.audit import checking
-from deployledger.audit.checking import Checked, Part
+from deployledger.audit import log_parts
 from deployledger.audit.ledger_store import LedgerStore
+from deployledger.audit.log_parts import CheckedPart, Part
 from deployledger.projections.garbage import rare_collections
 
 
 def check_parts(
     log: DatabaseEventLog, store: LedgerStore, parts: Sequence[Part], progress: Callable[[int], None]
-) -> list[Checked]:
+) -> list[CheckedPart]:
     """Check parts in processes of their own, if there are several, but the first one here.
 
     A process takes as long to start as it does to check 100,000 events.
     """
     if len(parts) == 1 or log.is_in_memory:
-        return checking.check_here(log, store, parts, progress)
+        return log_parts.check_here(log, store, parts, progress)
     first, *others = parts
-    here: list[Checked] = []
+    here: list[CheckedPart] = []
     there = run_in_workers(
         partial(_check_part, log),
         others,
         progress,
-        lambda tell: here.extend(checking.check_here(log, store, [first], tell)),
+        lambda tell: here.extend(log_parts.check_here(log, store, [first], tell)),
     )
     return [*here, *there]
 
 
-def _check_part(log: DatabaseEventLog, part: Part, tell: Callable[[int], None]) -> Checked:
+def _check_part(log: DatabaseEventLog, part: Part, tell: Callable[[int], None]) -> CheckedPart:
     store = log.open_ledger_store()
     log.position()  # this opens the database
     with rare_collections:
-        checked = checking.check_part(log, store, part, tell)
+        checked = log_parts.check_part(log, store, part, tell)
     store.close()
     log.close()
     return checked

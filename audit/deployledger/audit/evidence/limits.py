@@ -1,6 +1,6 @@
 """What evidence does not show, even if all of it is right."""
 
-from deployledger.audit.evidence.manifest import VERSION, Selection
+from deployledger.audit.evidence.manifest import VERSION, EvidenceSelection
 
 _OUTSIDE_OF_RANGE = (
     "It shows nothing outside of the range. Where the range extends to the checkpoint, only the "
@@ -23,7 +23,7 @@ _REPORT_OF_VERSION_1 = (
 
 
 def limits(
-    selection: Selection | None, version: int = VERSION, *, is_compared: bool = False
+    selection: EvidenceSelection | None, version: int = VERSION, *, is_compared: bool = False
 ) -> tuple[str, ...]:
     """Return what evidence in a version of its format does not show, a sentence each.
 

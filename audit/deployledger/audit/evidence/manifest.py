@@ -43,7 +43,7 @@ class Member(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Selection:
+class EvidenceSelection:
     """Which events were taken out of the log: those about a deployment, or those recorded in a range.
 
     Attributes:
@@ -110,7 +110,7 @@ class Manifest:
     origin: str
     size: int
     root: bytes
-    selection: Selection
+    selection: EvidenceSelection
     events: int
     members: tuple[Member, ...]
     version: int = VERSION
@@ -162,7 +162,7 @@ class Manifest:
         return manifest
 
 
-def files(selection: Selection, *, is_continuing: bool) -> tuple[str, ...]:
+def files(selection: EvidenceSelection, *, is_continuing: bool) -> tuple[str, ...]:
     """Return the names of the files that evidence has, in the order in which the manifest lists them."""
     bounds = (BOUNDS,) if selection.is_range else ()
     consistency = (CONSISTENCY,) if is_continuing else ()
@@ -184,10 +184,10 @@ def _parsed(lines: list[str], version: int) -> Manifest:
         name = json.loads(lines[4].split(" ", 2)[2])
         if not isinstance(name, str):
             raise ValueError("the deployment's name is none")
-        selection = Selection(first, last, UUID(words[4][1]), name)
+        selection = EvidenceSelection(first, last, UUID(words[4][1]), name)
     elif words[4][0] == "range" and len(words[4]) == 3:
         since, until = (None if it == _NOTHING else read_time(it) for it in words[4][1:])
-        selection = Selection(first, last, since=since, until=until)
+        selection = EvidenceSelection(first, last, since=since, until=until)
     else:
         raise ValueError("it does not say what was selected")
     origin, members = lines[2].removeprefix("origin "), _members(lines[7:-1])

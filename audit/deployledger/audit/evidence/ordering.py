@@ -4,10 +4,10 @@ from datetime import datetime
 from uuid import UUID
 
 from deployledger.audit.evidence import cloud_events
+from deployledger.audit.evidence.checks import Check
 from deployledger.audit.evidence.cloud_events import Recorded, written
-from deployledger.audit.evidence.findings import Check
-from deployledger.audit.evidence.manifest import EVENTS, MANIFEST, Manifest, Selection
-from deployledger.audit.evidence.naming import Naming
+from deployledger.audit.evidence.manifest import EVENTS, MANIFEST, EvidenceSelection, Manifest
+from deployledger.audit.evidence.name_events import Naming
 from deployledger.audit.leaf import read_head
 from deployledger.domain.times import corrects_clock
 
@@ -19,7 +19,7 @@ class Ordering:
         naming: of evidence of a deployment, the names that it had.
     """
 
-    def __init__(self, selection: Selection, check: Check) -> None:
+    def __init__(self, selection: EvidenceSelection, check: Check) -> None:
         self.naming = Naming(selection.deployment_id) if selection.deployment_id is not None else None
         self._selection = selection
         self._check = check
@@ -115,7 +115,7 @@ class Ordering:
                 )
 
 
-def problem_of_bound(leaf: bytes, position: int, selection: Selection) -> str:
+def problem_of_bound(leaf: bytes, position: int, selection: EvidenceSelection) -> str:
     """Return what is wrong with the leaf of an event beside a range; empty if nothing."""
     try:
         found, microseconds = read_head(leaf)
@@ -129,7 +129,7 @@ def problem_of_bound(leaf: bytes, position: int, selection: Selection) -> str:
     return ""
 
 
-def is_in(moment: datetime, selection: Selection) -> bool:
+def is_in(moment: datetime, selection: EvidenceSelection) -> bool:
     """Return whether a time is in the range that was selected."""
     since, until = selection.since, selection.until
     return (since is None or since <= moment) and (until is None or moment < until)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployledger.audit import merkle
-from deployledger.audit.encoding import decode_base64, encode_base64
+from deployledger.audit.canonical_base64 import decode_base64, encode_base64
 
 
 @dataclass(frozen=True)

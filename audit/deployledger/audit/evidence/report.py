@@ -7,8 +7,8 @@ from html import escape
 from uuid import UUID
 
 from deployledger.audit.evidence.limits import limits
-from deployledger.audit.evidence.manifest import Selection
-from deployledger.audit.evidence.pages import COMMANDS, PACKAGE, text
+from deployledger.audit.evidence.manifest import EvidenceSelection
+from deployledger.audit.evidence.readme import COMMANDS, PACKAGE, text
 from deployledger.audit.evidence.story import MOST_SHOWN, Change, Entry, Revision, Story
 from deployledger.audit.keys import Verifier
 
@@ -20,7 +20,7 @@ _MOST_APART = timedelta(minutes=1)
 """How much later than it happened an event is recorded, if neither clock was wrong."""
 
 
-def render(story: Story, selection: Selection, size: int, root: bytes, verifier: Verifier) -> bytes:
+def render(story: Story, selection: EvidenceSelection, size: int, root: bytes, verifier: Verifier) -> bytes:
     """Return the report as HTML: the same bytes for the same events, since who verifies makes it again.
 
     Args:
@@ -98,13 +98,13 @@ def _lasted(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
-def _subject(selection: Selection) -> str:
+def _subject(selection: EvidenceSelection) -> str:
     if selection.deployment_id is not None:
         return f"deployment {selection.name or selection.deployment_id}"
     return "what happened in a range of time"
 
 
-def _scope(selection: Selection) -> str:
+def _scope(selection: EvidenceSelection) -> str:
     if selection.deployment_id is not None:
         return (
             f"Everything that was recorded about deployment {selection.deployment_id}, up to the checkpoint."
@@ -124,7 +124,7 @@ def _mono(text: object) -> str:
 
 
 def _key_facts(
-    story: Story, selection: Selection, size: int, root: bytes, verifier: Verifier
+    story: Story, selection: EvidenceSelection, size: int, root: bytes, verifier: Verifier
 ) -> Iterator[tuple[str, str]]:
     yield "Ledger (origin)", _e(verifier.name)
     if selection.deployment_id is not None:
@@ -138,14 +138,14 @@ def _key_facts(
     yield "Signed with the key", f"{_mono(verifier.key_id.hex())}<br>{_mono(verifier)}"
 
 
-def _events_of(story: Story, selection: Selection) -> str:
+def _events_of(story: Story, selection: EvidenceSelection) -> str:
     if not story.events:
         return "none: nothing was recorded in this range"
     positions = f"positions {selection.first:,} to {selection.last:,} of the log"
     return f"{story.events:,}, {positions}, recorded {_time(story.first_at)} to {_time(story.last_at)}"
 
 
-def _summary(story: Story, selection: Selection) -> Iterator[str]:
+def _summary(story: Story, selection: EvidenceSelection) -> Iterator[str]:
     if not story.events:
         yield "<p>Nothing was recorded in this range.</p>"
         return
@@ -204,7 +204,7 @@ def _shown(revisions: list[Revision]) -> tuple[list[Revision], list[Revision], i
     return revisions[:MOST_SHOWN], revisions[-MOST_SHOWN:], len(revisions) - 2 * MOST_SHOWN
 
 
-def _served(story: Story, selection: Selection) -> Iterator[str]:
+def _served(story: Story, selection: EvidenceSelection) -> Iterator[str]:
     served = sorted(
         (it for it in story.revisions.values() if it.served_from is not None),
         key=lambda it: str(it.served_from),
@@ -231,7 +231,7 @@ def _served(story: Story, selection: Selection) -> Iterator[str]:
         )
 
 
-def _served_row(it: Revision, selection: Selection) -> str:
+def _served_row(it: Revision, selection: EvidenceSelection) -> str:
     until = _time(it.served_until, short=True) if it.served_until else "at the last event it served"
     mark = ' <span class="mark">simulated</span>' if it.is_simulated else ""
     cells = [
@@ -250,7 +250,7 @@ def _left_out_row(text: str, columns: int) -> str:
     return f'<tr class="left-out"><td colspan="{columns}">{_e(text)}</td></tr>'
 
 
-def _revisions(story: Story, selection: Selection) -> Iterator[str]:
+def _revisions(story: Story, selection: EvidenceSelection) -> Iterator[str]:
     if not story.revisions:
         yield "<p>The events are of no revision.</p>"
         return
@@ -263,7 +263,7 @@ def _revisions(story: Story, selection: Selection) -> Iterator[str]:
         yield _revision(it, selection)
 
 
-def _revision(it: Revision, selection: Selection) -> str:
+def _revision(it: Revision, selection: EvidenceSelection) -> str:
     heading = f"Revision {it.number}"
     if selection.is_range:
         heading = f"{it.name or it.deployment_id}, revision {it.number}"
@@ -297,7 +297,7 @@ def _revision(it: Revision, selection: Selection) -> str:
     return f'<div class="block"><h3>{_e(heading)}</h3>{_facts(facts)}</div>'
 
 
-def _timeline(story: Story, selection: Selection) -> Iterator[str]:
+def _timeline(story: Story, selection: EvidenceSelection) -> Iterator[str]:
     if not story.events:
         yield "<p>There is none.</p>"
         return
@@ -316,7 +316,7 @@ def _timeline(story: Story, selection: Selection) -> Iterator[str]:
     yield "</tbody></table>"
 
 
-def _event(entry: Entry, selection: Selection) -> str:
+def _event(entry: Entry, selection: EvidenceSelection) -> str:
     event = entry.event
     heading = f"<b>{_e(entry.what)}</b>"
     if entry.revision:
@@ -375,7 +375,7 @@ def _verifying(verifier: Verifier) -> Iterator[str]:
     )
 
 
-def _limits(selection: Selection) -> Iterator[str]:
+def _limits(selection: EvidenceSelection) -> Iterator[str]:
     yield "<p>If the verification succeeds, this evidence shows that</p><ul>"
     yield "<li>the events are in the log that the checkpoint signs, each at its position, unchanged;</li>"
     if selection.is_range:

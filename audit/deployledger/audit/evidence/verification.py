@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from deployledger.audit import merkle
-from deployledger.audit.consistency import ConsistencyProof
-from deployledger.audit.evidence import archive, cloud_events, manifest, pages, report
+from deployledger.audit.consistency_proof import ConsistencyProof
+from deployledger.audit.evidence import archive, cloud_events, manifest, readme, report
 from deployledger.audit.evidence.archive import (
     Archive,
     DamagedMemberError,
     MemberReader,
     UnreadableEvidenceError,
 )
-from deployledger.audit.evidence.earlier import LARGEST_NOTE, EarlierState
-from deployledger.audit.evidence.findings import Check, Problem
+from deployledger.audit.evidence.checks import Check, EvidenceProblem
+from deployledger.audit.evidence.kept_checkpoints import LARGEST_NOTE, EarlierState
 from deployledger.audit.evidence.limits import limits
 from deployledger.audit.evidence.manifest import (
     BOUNDS,
@@ -30,16 +30,16 @@ from deployledger.audit.evidence.manifest import (
     PROOFS,
     README,
     REPORT,
+    EvidenceSelection,
     Manifest,
-    Selection,
 )
 from deployledger.audit.evidence.ordering import Ordering, problem_of_bound
 from deployledger.audit.evidence.proof_lines import Consistency, Proof
 from deployledger.audit.evidence.story import Story
 from deployledger.audit.keys import Verifier
 from deployledger.audit.leaf import encode_leaf
-from deployledger.audit.notes import Checkpoint, NoteError, open_checkpoint
-from deployledger.audit.notes import opened as opened_note
+from deployledger.audit.signed_notes import Checkpoint, NoteError, open_checkpoint
+from deployledger.audit.signed_notes import opened as opened_note
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.times import TOLERANCE
 
@@ -68,7 +68,7 @@ class EvidenceReport:
         return all(it.is_passed for it in self.checks)
 
     @property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[EvidenceProblem]:
         """Everything that is wrong."""
         return [problem for check in self.checks for problem in check.problems]
 
@@ -226,7 +226,7 @@ class _Verification:
         check = self.archived
         for name, problem in self.archive.problems:
             check.add(_shown(name), problem)
-        selection = said.selection if said else Selection(0, 0)  # that of a range has the most files
+        selection = said.selection if said else EvidenceSelection(0, 0)  # that of a range has the most files
         expected = manifest.files(selection, is_continuing=said.is_continuing if said else True)
         for name in self.archive.names:
             if name not in expected:
@@ -368,10 +368,10 @@ class _Verification:
         if said.version == 1:
             check.what = "the README and the mapping are those of format 1, whose report is not compared"
         made = {
-            README: pages.readme(
+            README: readme.readme(
                 said.selection, said.origin, is_continuing=said.is_continuing, version=said.version
             ),
-            MAPPING: pages.mapping(),
+            MAPPING: readme.mapping(),
         }
         can_make_report = said.version > 1 and self.events.is_passed and self.checkpointed.is_passed
         if can_make_report:

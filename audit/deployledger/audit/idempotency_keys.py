@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from uuid import UUID
 
-from deployledger.audit.checking import MOST_PROBLEMS, AuditProblem
+from deployledger.audit.log_parts import MOST_PROBLEMS, LogProblem
 from deployledger.domain.event_log import EventLog, KeyedEvent
 from deployledger.domain.exceptions import EventLogError, UndecodableEventError
 from deployledger.domain.fingerprints import is_of_command
@@ -29,7 +29,7 @@ class Commands:
     """
 
     def __init__(self, log: EventLog, until: int) -> None:
-        self.problems: list[AuditProblem] = []
+        self.problems: list[LogProblem] = []
         self.undecided = 0
         self._log = log
         self._named: dict[tuple[bytes, int], str] = {}
@@ -40,31 +40,31 @@ class Commands:
                 if len(self.problems) >= MOST_PROBLEMS:
                     break
         except EventLogError as error:
-            self.problems.append(AuditProblem(None, KEY, f"{error.message}"))
+            self.problems.append(LogProblem(None, KEY, f"{error.message}"))
 
-    def _wrong(self, keyed: KeyedEvent) -> Iterator[AuditProblem]:
+    def _wrong(self, keyed: KeyedEvent) -> Iterator[LogProblem]:
         key, raw = keyed.key, keyed.raw
         what = f"The idempotency key {key.key!r} names"
         if raw is None:
             place = f"version {key.version} of deployment {UUID(bytes=key.deployment_id)}"
-            yield AuditProblem(None, KEY, f"{what} {place}, and there is no such event.")
+            yield LogProblem(None, KEY, f"{what} {place}, and there is no such event.")
             return
         what = f"{what} event {raw.position} ({raw.topic})"
         earlier = self._named.setdefault((key.deployment_id, key.version), key.key)
         if earlier != key.key:
-            yield AuditProblem(raw.position, KEY, f"{what}, which the key {earlier!r} also names.")
+            yield LogProblem(raw.position, KEY, f"{what}, which the key {earlier!r} also names.")
         try:
             agrees = is_of_command(self._log.decode_whole(raw), key.fingerprint)
         except UndecodableEventError:  # which is reported of the event
             return
         if agrees is False:
             message = f"{what}, which a command with another fingerprint stored."
-            yield AuditProblem(raw.position, KEY, message)
+            yield LogProblem(raw.position, KEY, message)
         elif agrees is None:
             self.undecided += 1
         if self._are_apart(keyed, raw.position):
             at, stored = _time(key.recorded_at), _time(keyed.recorded_at)
-            yield AuditProblem(
+            yield LogProblem(
                 raw.position, KEY, f"{what}, recorded at {stored}; the key was recorded at {at}."
             )
 

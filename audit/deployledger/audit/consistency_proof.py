@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deployledger.audit import merkle
-from deployledger.audit.encoding import decode_base64, encode_base64
+from deployledger.audit.canonical_base64 import decode_base64, encode_base64
 from deployledger.domain.exceptions import ConfigurationError
 
 _TITLE = "deployledger consistency proof"

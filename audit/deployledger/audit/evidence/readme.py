@@ -4,7 +4,7 @@ from pathlib import Path
 from string import Template
 
 from deployledger.audit.evidence.limits import limits
-from deployledger.audit.evidence.manifest import BOUNDS, CONSISTENCY, VERSION, Selection
+from deployledger.audit.evidence.manifest import BOUNDS, CONSISTENCY, VERSION, EvidenceSelection
 
 COMMANDS = """python -m pip install cryptography
 python -m pip install --no-deps PACKAGE
@@ -32,7 +32,7 @@ def text(name: str) -> str:
 
 
 def readme(
-    selection: Selection, origin: str, *, is_continuing: bool = False, version: int = VERSION
+    selection: EvidenceSelection, origin: str, *, is_continuing: bool = False, version: int = VERSION
 ) -> bytes:
     """Return what the evidence is, and how it is verified: the same bytes for ever, in each version."""
     what = (

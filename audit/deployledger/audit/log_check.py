@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from deployledger.audit import merkle
-from deployledger.audit.checking import (
+from deployledger.audit.idempotency_keys import Commands
+from deployledger.audit.keys import Verifier
+from deployledger.audit.ledger import Ledger, Tree
+from deployledger.audit.ledger_store import TILE_HEIGHT, TILE_WIDTH
+from deployledger.audit.lifecycle_table import ILLEGAL, UNKNOWN, legality
+from deployledger.audit.log_parts import (
     MOST_PROBLEMS,
-    AuditProblem,
-    Checked,
+    CheckedPart,
     CheckParts,
+    LogProblem,
     Part,
     check_here,
     check_part,
     follow,
 )
-from deployledger.audit.commands import Commands
-from deployledger.audit.keys import Verifier
-from deployledger.audit.ledger import Ledger, Tree
-from deployledger.audit.ledger_store import TILE_HEIGHT, TILE_WIDTH
-from deployledger.audit.legality import ILLEGAL, UNKNOWN, legality
 from deployledger.audit.merkle import HASH_BYTES
-from deployledger.audit.notes import Checkpoint, NoteError, OtherSignerError, open_checkpoint
+from deployledger.audit.signed_notes import Checkpoint, NoteError, OtherSignerError, open_checkpoint
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from deployledger.domain.findings import Finding
 from deployledger.domain.times import WrongTimes
@@ -80,7 +80,7 @@ class CheckpointResult:
 
 
 @dataclass(frozen=True)
-class Audited:
+class LogCheck:
     """What a verification found.
 
     Attributes:
@@ -102,7 +102,7 @@ class Audited:
     root: bytes | None
     streams: int
     checkpoints: tuple[CheckpointResult, ...]
-    problems: tuple[AuditProblem, ...]
+    problems: tuple[LogProblem, ...]
     seconds: float
     findings: tuple[Finding, ...] = ()
     undecided_keys: int = 0
@@ -188,7 +188,7 @@ def verify(
     beside: Sequence[Finding] = (),
     check: CheckParts = check_here,
     progress: Progress = lambda done, total: None,
-) -> Audited:
+) -> LogCheck:
     """Verify a log; see `Ledger.verify`."""
     check_workers(workers)
     started = time.monotonic()
@@ -216,7 +216,7 @@ def verify(
     is_whole = not start.size
     findings = [*ledger.log.findings(whole=is_whole), *ledger.store.findings(whole=is_whole), *beside]
     with rare_collections:
-        checked: list[Checked] = []
+        checked: list[CheckedPart] = []
         after = start.size
         if start.behind:  # first the rest of a tile: what others do are whole ones
             after = min(end, start.size + TILE_WIDTH - len(start.behind))
@@ -234,15 +234,15 @@ def verify(
     problems += _disagreements(ledger, signed, results, changed, is_missing, end)
     if stored > end:
         message = f"The log ends at position {end}, and its ledger at {stored}: it was truncated at the end."
-        problems.append(AuditProblem(end + 1, "truncated", message))
+        problems.append(LogProblem(end + 1, "truncated", message))
     elif changed is None and not any(it.missing for it in checked):
         problems += _lacking(ledger, checked, start, stored)
     commands = Commands(ledger.log, end) if is_whole else None
     problems += commands.problems if commands is not None else []
-    problems += [AuditProblem(None, IN_DATABASE, it.message) for it in findings if it.is_problem]
+    problems += [LogProblem(None, IN_DATABASE, it.message) for it in findings if it.is_problem]
     problems.sort(key=lambda it: (it.position is None, it.position))
     streams = {stream for part in checked for stream in (*part.begun, *part.continued)}
-    return Audited(
+    return LogCheck(
         after=start.size,
         size=end,
         root=roots.get(end, merkle.EMPTY_ROOT if not end else None),
@@ -323,18 +323,16 @@ def _parts(after: int, end: int, sizes: Sequence[int], workers: int) -> list[Par
 # What the parts show together ----------------------------------------------------------------------------
 
 
-def _outside(ledger: Ledger) -> list[AuditProblem]:
+def _outside(ledger: Ledger) -> list[LogProblem]:
     """Return events that are not among those with positions, where readers do not see them."""
     return [
-        AuditProblem(
-            record.position, "order", f"An event has position {record.position}; the first one is 1."
-        )
+        LogProblem(record.position, "order", f"An event has position {record.position}; the first one is 1.")
         for page in ledger.log.records(after=_BEFORE_ALL, until=0)
         for record in page
     ]
 
 
-def _missing(parts: Sequence[Checked]) -> list[AuditProblem]:
+def _missing(parts: Sequence[CheckedPart]) -> list[LogProblem]:
     """Return which events are not there."""
     ranges: list[tuple[int, int]] = []
     for first, last in (it for part in parts for it in part.missing):
@@ -343,7 +341,7 @@ def _missing(parts: Sequence[Checked]) -> list[AuditProblem]:
         else:
             ranges.append((first, last))
     return [
-        AuditProblem(
+        LogProblem(
             first,
             "missing",
             f"Event {first} is missing." if first == last else f"Events {first} to {last} are missing.",
@@ -352,11 +350,11 @@ def _missing(parts: Sequence[Checked]) -> list[AuditProblem]:
     ]
 
 
-def _lacking(ledger: Ledger, parts: Sequence[Checked], start: _Start, stored: int) -> list[AuditProblem]:
+def _lacking(ledger: Ledger, parts: Sequence[CheckedPart], start: _Start, stored: int) -> list[LogProblem]:
     """Return what the stored tree lacks, or has otherwise above its leaves, though the log may be right."""
     lacking = next((part.lacking for part in parts if part.lacking is not None), None)
     if lacking is not None:
-        return [AuditProblem(lacking, "tree", f"The stored tree lacks the leaf of event {lacking}: {_TREE}.")]
+        return [LogProblem(lacking, "tree", f"The stored tree lacks the leaf of event {lacking}: {_TREE}.")]
     if start.size:  # its upper levels led to the checkpoint
         return []
     hashes = [root for part in parts for root in part.roots][: stored // TILE_WIDTH]
@@ -367,7 +365,7 @@ def _lacking(ledger: Ledger, parts: Sequence[Checked], start: _Start, stored: in
             found = ledger.store.tiles(level, number, number).get(number, b"")
             if not found.startswith(b"".join(tile)):
                 message = f"The stored tree is not that of the log in level {level}, tile {number}: {_TREE}."
-                return [AuditProblem(None, "tree", message)]
+                return [LogProblem(None, "tree", message)]
         hashes = [merkle.root_of(tile) for tile in tiles if len(tile) == TILE_WIDTH]
         level += 1
     return []
@@ -376,9 +374,9 @@ def _lacking(ledger: Ledger, parts: Sequence[Checked], start: _Start, stored: in
 _TREE = "it was changed"
 
 
-def _across(ledger: Ledger, parts: Sequence[Checked], after: int, end: int) -> list[AuditProblem]:
+def _across(ledger: Ledger, parts: Sequence[CheckedPart], after: int, end: int) -> list[LogProblem]:
     """Follow the streams from one part to the next, and return what is wrong there."""
-    found = Checked()
+    found = CheckedPart()
     standings: dict[bytes, tuple[int, int]] = {}
     last_time: int | None = None
     position = after
@@ -386,7 +384,7 @@ def _across(ledger: Ledger, parts: Sequence[Checked], after: int, end: int) -> l
         falls = last_time is not None and part.first_time is not None and part.first_time < last_time
         if falls and not part.corrects_clock:
             found.problems.append(
-                AuditProblem(
+                LogProblem(
                     position + 1,
                     "order",
                     f"Event {position + 1} was recorded before the one in front of it.",
@@ -405,7 +403,7 @@ def _across(ledger: Ledger, parts: Sequence[Checked], after: int, end: int) -> l
             again = ledger.log.read_streams([UUID(bytes=stream)], until=end)
             begins = [it.position for it in again if it.stream_version == 1][1:]
             message = f"Stream {UUID(bytes=stream)} begins more than once."
-            found.problems.append(AuditProblem(next(iter(begins), None), "version", message))
+            found.problems.append(LogProblem(next(iter(begins), None), "version", message))
         if part is not parts[-1]:
             standings.update(part.begun)
         position = (position // TILE_WIDTH + len(part.roots)) * TILE_WIDTH
@@ -433,7 +431,7 @@ def _before(ledger: Ledger, streams: Sequence[bytes], until: int) -> dict[bytes,
     return standings
 
 
-def _roots(start: _Start, parts: Sequence[Checked], sizes: Sequence[int]) -> dict[int, bytes]:
+def _roots(start: _Start, parts: Sequence[CheckedPart], sizes: Sequence[int]) -> dict[int, bytes]:
     """Return the root of the tree at each of the sizes."""
     peaks = merkle.Peaks()
     for height, root in start.complete:
@@ -522,14 +520,14 @@ def _disagreements(
     changed: int | None,
     is_missing: bool,
     end: int,
-) -> list[AuditProblem]:
+) -> list[LogProblem]:
     """Return where log, stored tree and checkpoints do not agree, and which of them is wrong.
 
     Args:
         changed: the first event that is not the one in the stored tree.
         is_missing: whether that is because it is missing, which is told already.
     """
-    problems: list[AuditProblem] = []
+    problems: list[LogProblem] = []
     outside = [it for it in results if it.is_from_outside]
     are_all_of_others = all(it.is_of_another_key for it in outside)
     covered = max((it.size for it in results if it.holds), default=0)
@@ -545,14 +543,14 @@ def _disagreements(
                 where += f", named by a checkpoint of {result.named_by}"
             told = f"of {it.size:,} events ({result.origin}; {where}) does not hold"
             said = told if it.checkpoint else f"{where} proves nothing"
-            problems.append(AuditProblem(position, kind, f"The checkpoint {said}: {result.error}"))
+            problems.append(LogProblem(position, kind, f"The checkpoint {said}: {result.error}"))
     broken = sorted((it for it in failing if it.size <= end), key=lambda it: it.size)
     if broken and broken[0].checkpoint is not None:
         first = broken[0].checkpoint
         if changed is not None and changed <= first.size and _leads_to(ledger, first):
             if not is_missing:
                 message = f"Event {changed} is not the one that was signed: {_CHANGED}."
-                problems.append(AuditProblem(changed, "changed", message))
+                problems.append(LogProblem(changed, "changed", message))
             changed = None
         elif changed is None or changed > first.size:
             lower = max((it.size for it in results if it.holds and it.size < first.size), default=0)
@@ -562,17 +560,17 @@ def _disagreements(
                 else "some were changed, the tree does not tell which; or that checkpoint is of another log"
             )
             message = f"Events {lower + 1:,} to {first.size:,} are not all those that were signed: {why}."
-            problems.append(AuditProblem(lower + 1, "changed", message))
+            problems.append(LogProblem(lower + 1, "changed", message))
     if changed is not None and not is_missing:
         if changed <= covered:
             message = (
                 f"The stored tree has another event {changed} than the log, and checkpoints prove the log: "
                 "the tree was changed."
             )
-            problems.append(AuditProblem(changed, "tree", message))
+            problems.append(LogProblem(changed, "tree", message))
         else:
             message = f"Event {changed} is not the one that the ledger took in: {_CHANGED}, or the tree was."
-            problems.append(AuditProblem(changed, "changed", message))
+            problems.append(LogProblem(changed, "changed", message))
     return problems
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from uuid import UUID
 
 from deployledger.audit import merkle
-from deployledger.audit.evidence import cloud_events, pages, report
+from deployledger.audit.evidence import cloud_events, readme, report
 from deployledger.audit.evidence.archive import MOST_BYTES, is_dense, member_info
 from deployledger.audit.evidence.cloud_events import Recorded
-from deployledger.audit.evidence.earlier import EarlierState
+from deployledger.audit.evidence.kept_checkpoints import EarlierState
 from deployledger.audit.evidence.manifest import (
     BOUNDS,
     CHECKPOINT,
@@ -26,12 +26,12 @@ from deployledger.audit.evidence.manifest import (
     PROOFS,
     README,
     REPORT,
+    EvidenceSelection,
     Manifest,
     Member,
-    Selection,
     files,
 )
-from deployledger.audit.evidence.naming import Naming
+from deployledger.audit.evidence.name_events import Naming
 from deployledger.audit.evidence.ordering import is_in
 from deployledger.audit.evidence.proof_lines import Consistency, Proof
 from deployledger.audit.evidence.story import Story
@@ -39,7 +39,7 @@ from deployledger.audit.keys import Signer
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import StoredCheckpoint
-from deployledger.audit.notes import sign
+from deployledger.audit.signed_notes import sign
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import (
     VERIFY_HINT,
@@ -63,7 +63,7 @@ _TOLD_EVERY = 500
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedEvidence:
     """Evidence that was written.
 
     Attributes:
@@ -75,7 +75,7 @@ class Exported:
     """
 
     path: Path
-    selection: Selection
+    selection: EvidenceSelection
     events: int
     size_bytes: int
     checkpoint: StoredCheckpoint
@@ -93,7 +93,7 @@ def export_evidence(
     continues: Sequence[EarlierState] = (),
     force: bool = False,
     progress: Progress | None = None,
-) -> Exported:
+) -> ExportedEvidence:
     """Write evidence of a deployment, or of everything in a range of time, as a ZIP file.
 
     A checkpoint of the log as it is now is signed, and kept and published as others are. The file appears
@@ -148,7 +148,7 @@ def export_evidence(
     finally:
         with suppress(OSError):
             partial.unlink()
-    return Exported(path, chosen.selection, chosen.count, path.stat().st_size, checkpoint)
+    return ExportedEvidence(path, chosen.selection, chosen.count, path.stat().st_size, checkpoint)
 
 
 # Which events -------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def export_evidence(
 class _Chosen:
     """The events that were chosen; reading them again gives the same ones."""
 
-    selection: Selection
+    selection: EvidenceSelection
     count: int
     events: Callable[[], Iterable[Recorded]]
 
@@ -205,7 +205,7 @@ def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
             hint="Export a range of time instead: it has every event, whatever it is about.",
         )
     events.sort()
-    selection = Selection(events[0].position, events[-1].position, deployment_id, naming.name)
+    selection = EvidenceSelection(events[0].position, events[-1].position, deployment_id, naming.name)
     return _Chosen(selection, len(events), lambda: events)
 
 
@@ -253,7 +253,7 @@ def _event_at(log: EventLog, position: int) -> Recorded:
 def _of_range(log: EventLog, since: datetime | None, until: datetime | None, size: int) -> _Chosen:
     after = _position_before(log, since, size) if since is not None else 0
     last = _position_before(log, until, size) if until is not None else size
-    selection = Selection(after + 1, last, since=since, until=until)
+    selection = EvidenceSelection(after + 1, last, since=since, until=until)
     times = log.times()
     _check_times(log, times, selection)
     for end in (since, until):
@@ -266,7 +266,7 @@ def _of_range(log: EventLog, since: datetime | None, until: datetime | None, siz
     return _Chosen(selection, last - after, lambda: _in_range(log, after, last))
 
 
-def _check_times(log: EventLog, times: LogTimes, selection: Selection) -> None:
+def _check_times(log: EventLog, times: LogTimes, selection: EvidenceSelection) -> None:
     """Check that recorded times show what is in a range: they cannot where the clock was wrong.
 
     Raises:
@@ -390,8 +390,8 @@ class _Writing:
         self._add(KEY, [f"{verifier}\n".encode()])
         size, root = self.checkpoint.size, self.checkpoint.root
         self._add(REPORT, [report.render(self._story, selection, size, root, verifier)])
-        self._add(README, [pages.readme(selection, verifier.name, is_continuing=is_continuing)])
-        self._add(MAPPING, [pages.mapping()])
+        self._add(README, [readme.readme(selection, verifier.name, is_continuing=is_continuing)])
+        self._add(MAPPING, [readme.mapping()])
         manifest = Manifest(
             verifier.name,
             self.checkpoint.size,

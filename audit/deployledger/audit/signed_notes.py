@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deployledger.audit.encoding import decode_base64, encode_base64
+from deployledger.audit.canonical_base64 import decode_base64, encode_base64
 from deployledger.audit.keys import Signer, Verifier
 from deployledger.audit.merkle import HASH_BYTES
 from deployledger.domain.exceptions import ConfigurationError

@@ -8,7 +8,7 @@ from uuid import UUID
 from deployledger.audit import merkle
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger_store import TILE_WIDTH, LedgerStore
-from deployledger.audit.legality import ILLEGAL, SPECIFYING, UNKNOWN, legality
+from deployledger.audit.lifecycle_table import ILLEGAL, SPECIFYING, UNKNOWN, legality
 from deployledger.audit.merkle import HASH_BYTES
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import UndecodableEventError
@@ -23,7 +23,7 @@ _MOST_FILLED = 64 * TILE_WIDTH
 _LONG_AGO = -(1 << 63)
 
 
-class AuditProblem(NamedTuple):
+class LogProblem(NamedTuple):
     """What is wrong, and where.
 
     Attributes:
@@ -50,7 +50,7 @@ class Part(NamedTuple):
 
 
 @dataclass
-class Checked:
+class CheckedPart:
     """What was found in a part.
 
     Attributes:
@@ -72,7 +72,7 @@ class Checked:
     begun: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     continued: dict[bytes, list[tuple[int, int, int]]] = field(default_factory=dict)
     missing: list[tuple[int, int]] = field(default_factory=list)
-    problems: list[AuditProblem] = field(default_factory=list)
+    problems: list[LogProblem] = field(default_factory=list)
     lacking: int | None = None
     changed: int | None = None
     first_time: int | None = None
@@ -80,13 +80,13 @@ class Checked:
     corrects_clock: bool = False
 
 
-CheckParts = Callable[[EventLog, LedgerStore, Sequence[Part], Callable[[int], None]], list[Checked]]
+CheckParts = Callable[[EventLog, LedgerStore, Sequence[Part], Callable[[int], None]], list[CheckedPart]]
 """Checks parts, all at the same time if it can, and tells of every number of events that were read."""
 
 
 def check_here(
     log: EventLog, store: LedgerStore, parts: Sequence[Part], progress: Callable[[int], None]
-) -> list[Checked]:
+) -> list[CheckedPart]:
     """Check parts in this process, one after the other."""
     return [check_part(log, store, part, progress) for part in parts]
 
@@ -97,13 +97,13 @@ def check_part(
     part: Part,
     progress: Callable[[int], None],
     hashes: Sequence[bytes] = (),
-) -> Checked:
+) -> CheckedPart:
     """Check a part of the log.
 
     Args:
         hashes: those of the leaves before it in the tile in which it begins, if it begins within one.
     """
-    checked = Checked()
+    checked = CheckedPart()
     tiles = _Tiles(store, checked, part, hashes)
     reached = part.after
     while reached < part.until and len(checked.problems) < MOST_PROBLEMS:
@@ -111,12 +111,12 @@ def check_part(
             reached = _check_from(log, reached, part.until, checked, tiles, progress)
         except UndecodableEventError as error:  # what is in its columns is not even of their types
             reached = tiles.next_position
-            checked.problems.append(AuditProblem(reached, "damaged", error.message))
+            checked.problems.append(LogProblem(reached, "damaged", error.message))
             tiles.add(_MISSING)
             progress(1)
     if reached < part.until:
         message = f"Events {reached + 1} to {part.until} were not read: too much before them is wrong."
-        checked.problems.append(AuditProblem(reached + 1, "damaged", message))
+        checked.problems.append(LogProblem(reached + 1, "damaged", message))
     tiles.finish()
     return checked
 
@@ -125,7 +125,7 @@ def _check_from(
     log: EventLog,
     after: int,
     until: int,
-    checked: Checked,
+    checked: CheckedPart,
     tiles: "_Tiles",
     progress: Callable[[int], None],
 ) -> int:
@@ -186,7 +186,9 @@ def _check_from(
     return until
 
 
-def follow(checked: Checked, stream: bytes, standing: tuple[int, int], event: tuple[int, int, int]) -> int:
+def follow(
+    checked: CheckedPart, stream: bytes, standing: tuple[int, int], event: tuple[int, int, int]
+) -> int:
     """Return the standing after an event, and tell what is wrong with it there."""
     table = legality()
     (version_before, before), (position, version, symbol) = standing, event
@@ -215,7 +217,7 @@ def follow(checked: Checked, stream: bytes, standing: tuple[int, int], event: tu
     return after
 
 
-def _damaged(checked: Checked, tiles: "_Tiles", record: Sequence[Any], error: Exception) -> int:
+def _damaged(checked: CheckedPart, tiles: "_Tiles", record: Sequence[Any], error: Exception) -> int:
     """Tell of an event that cannot be hashed, or does not decode."""
     position = record[0]
     if tiles.next_position == position:
@@ -226,15 +228,15 @@ def _damaged(checked: Checked, tiles: "_Tiles", record: Sequence[Any], error: Ex
     return UNKNOWN
 
 
-def _add(checked: Checked, position: int, kind: str, what: str) -> None:
+def _add(checked: CheckedPart, position: int, kind: str, what: str) -> None:
     if len(checked.problems) < MOST_PROBLEMS:
-        checked.problems.append(AuditProblem(position, kind, f"Event {position} {what}."))
+        checked.problems.append(LogProblem(position, kind, f"Event {position} {what}."))
 
 
 class _Tiles:
     """The leaves of a part, tile by tile, beside those that are stored."""
 
-    def __init__(self, store: LedgerStore, checked: Checked, part: Part, hashes: Sequence[bytes]) -> None:
+    def __init__(self, store: LedgerStore, checked: CheckedPart, part: Part, hashes: Sequence[bytes]) -> None:
         self._store = store
         self._checked = checked
         self._number = part.after // TILE_WIDTH

@@ -7,7 +7,7 @@ from pathlib import Path
 from deployledger.audit.evidence import archive
 from deployledger.audit.evidence.manifest import CHECKPOINT
 from deployledger.audit.keys import Verifier
-from deployledger.audit.notes import Checkpoint, NoteError, open_checkpoint
+from deployledger.audit.signed_notes import Checkpoint, NoteError, open_checkpoint
 from deployledger.domain.exceptions import ConfigurationError
 
 LARGEST_NOTE = 1 << 20

@@ -7,7 +7,7 @@ MOST_PROBLEMS = 100
 
 
 @dataclass(frozen=True)
-class Problem:
+class EvidenceProblem:
     """Something that is wrong, and where.
 
     Attributes:
@@ -41,7 +41,7 @@ class Check:
     what: str
     count: int = 0
     is_done: bool = False
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[EvidenceProblem] = field(default_factory=list)
     problem_count: int = 0
     results: list[str] = field(default_factory=list)
 
@@ -61,4 +61,4 @@ class Check:
         """Add a problem."""
         self.problem_count += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(Problem(member, line, message))
+            self.problems.append(EvidenceProblem(member, line, message))
