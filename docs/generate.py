@@ -1,4 +1,4 @@
-"""Writes the pages and pictures that are generated from the code, or checks that they are true.
+"""Writes the pages, pictures and stubs that are generated from the code, or checks that they are true.
 
 python -m docs.generate          writes them
 python -m docs.generate --check  fails, and names them, if they differ from the code
@@ -16,7 +16,7 @@ from deployledger.adapters.cli.app import app as cli
 from deployledger.adapters.cli.help import Group
 from deployledger.domain.lifecycle import LIFECYCLE
 from deployledger.domain.lifecycle_chart import markdown
-from docs import event_reference
+from docs import event_reference, public_api
 from docs.pictures import pictures
 
 DOCS = Path(__file__).parent
@@ -28,7 +28,9 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "lifecycle.md": markdown(LIFECYCLE),
         DOCS / "event-reference.md": event_reference.markdown(),
+        DOCS / "api.md": public_api.markdown(),
         DOCS / "cli.md": _command_line(),
+        **public_api.stubs(),
         **{DOCS / "pictures" / name: picture for name, picture in pictures().items()},
     }
 

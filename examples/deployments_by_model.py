@@ -6,8 +6,8 @@ Name it in ``DEPLOYLEDGER_PROJECTIONS`` as ``deployments_by_model:DEPLOYMENTS_BY
 
 from pydantic import BaseModel
 
-from deployledger.domain.events import Requested
-from deployledger.projections.projection import Projection
+from deployledger.domain import Requested
+from deployledger.projections import Projection
 
 
 class ModelOnDay(BaseModel):

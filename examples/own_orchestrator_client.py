@@ -17,18 +17,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import UUID
 
-from deployledger.domain.exceptions import ConfigurationError, DeploymentError, ExternalServiceError
-from deployledger.domain.ports import (
+from deployledger.domain import (
+    ConfigurationError,
+    DeploymentError,
+    DeploymentTargetConfig,
+    ExternalServiceError,
+    FailureReason,
+    Image,
     JobResult,
     Observation,
     PackageRequest,
     ProvisionedTarget,
     ProvisionRequest,
     ReportProgress,
+    ResourceConfig,
 )
-from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
-from deployledger.domain.values import Image
 
 
 class TarRegistry:
@@ -179,7 +182,7 @@ def _serve(answer: dict[str, object], port: int) -> ThreadingHTTPServer:
 async def main() -> None:
     """Deploy a model with these clients, update it, and be refused what they cannot do."""
     from deployledger.app import MLModelDeploymentService
-    from deployledger.domain.schemas import DeploymentRequest
+    from deployledger.domain import DeploymentRequest
     from examples.own_registry_client import FolderRegistry
 
     def request(version: int, **target: int) -> DeploymentRequest:

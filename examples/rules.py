@@ -2,9 +2,7 @@
 
 from transitions import Machine
 
-from deployledger.domain.deployment import Deployment
-from deployledger.domain.events import DeploymentEvent, Requested, UpdateRequested
-from deployledger.domain.lifecycle import MACHINE, State
+from deployledger.domain import MACHINE, Deployment, DeploymentEvent, Requested, State, UpdateRequested
 
 TEAMS = {"fauna", "search"}
 
@@ -17,7 +15,7 @@ def no_unknown_team(deployment: Deployment | None, event: DeploymentEvent) -> st
 
 
 def _retries_only_after_a_cancellation() -> Machine:
-    machine = Machine(model=None, states=[it.value for it in State], initial="requested")
+    machine = Machine(model=None, states=[state.value for state in State], initial="requested")
     for trigger, event in MACHINE.events.items():
         for source, rows in event.transitions.items():
             for row in rows:
@@ -27,8 +25,8 @@ def _retries_only_after_a_cancellation() -> Machine:
                         trigger,
                         source,
                         row.dest,
-                        conditions=[it.func for it in checks if it.target],
-                        unless=[it.func for it in checks if not it.target],
+                        conditions=[check.func for check in checks if check.target],
+                        unless=[check.func for check in checks if not check.target],
                     )
     return machine
 

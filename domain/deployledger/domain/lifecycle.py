@@ -144,6 +144,7 @@ MACHINE = Machine(
         for source in sources
     ],
 )
+"""The declaration of the lifecycle: the only place that says which state may follow which."""
 
 
 class Subject(Protocol):

@@ -1,0 +1,15 @@
+"""What can be proven: signed checkpoints of the log, evidence for auditors, and replays of the history."""
+
+from deployledger.domain.public_names import public_names
+
+__getattr__, __dir__, __all__ = public_names(
+    __name__,
+    {
+        "evidence.export": ("export_evidence",),
+        "evidence.verification": ("EvidenceReport", "verify_evidence"),
+        "keys": ("Signer", "Verifier", "generate"),
+        "ledger": ("InclusionProof", "Ledger"),
+        "merkle": ("leaf_hash", "root_from_inclusion"),
+        "signed_notes": ("Checkpoint", "open_checkpoint"),
+    },
+)

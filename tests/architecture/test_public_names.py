@@ -1,0 +1,66 @@
+"""The public names: all exist, cost nothing until they are used, and are what the documentation uses."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from docs.public_api import LAYERS, modules_of
+
+REPOSITORY = Path(__file__).parents[2]
+HEAVY = (
+    "cryptography eventsourcing fastapi jinja2 mlflow numpy onnxruntime "
+    "psycopg pydantic pytest rich transitions typer"
+)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_public_name_is_the_one_of_its_module(layer: str) -> None:
+    package = import_module(f"deployledger.{layer}")
+    for module, names in modules_of(layer).items():
+        for name in names:
+            defined = getattr(import_module(f"deployledger.{layer}.{module}"), name)
+            assert getattr(package, name) is defined
+            assert name in package.__all__
+            assert name in dir(package)
+
+
+def test_an_unknown_name_of_a_package_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"module 'deployledger\.domain' has no attribute 'Nothing'"):
+        _ = import_module("deployledger.domain").Nothing
+
+
+def test_importing_the_layers_imports_no_library() -> None:
+    program = (
+        "import sys\n" + "".join(f"import deployledger.{layer}\n" for layer in LAYERS) + "print(*sys.modules)"
+    )
+    imported = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert not set(HEAVY.split()) & set(imported.split())
+
+
+def _programs() -> dict[str, str]:
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    blocks = {
+        f"{page.name}:{number}": block
+        for page in pages
+        for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+    }
+    return blocks | {path.name: path.read_text() for path in sorted((REPOSITORY / "examples").glob("*.py"))}
+
+
+@pytest.mark.parametrize("program", _programs().values(), ids=list(_programs()))
+def test_documentation_uses_public_names_alone(program: str) -> None:
+    for node in ast.walk(ast.parse(program)):
+        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for module in modules:
+            if module.startswith("deployledger"):
+                assert isinstance(node, ast.ImportFrom), f"import the names, not {module}"
+                assert module.removeprefix("deployledger.") in LAYERS, f"{module} is private"
+                assert {alias.name for alias in node.names} <= set(import_module(module).__all__)
