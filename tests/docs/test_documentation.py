@@ -1,5 +1,6 @@
 """Every command and every snippet in the README and the documentation is executed."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.commands import Commands, commands
+from tests import command_line
 from tests.e2e.conftest import CommandLine
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,25 +29,24 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Commands (``console``) and programs (``python``) of one page, in order, in one home."""
     monkeypatch.setenv("DEPLOYLEDGER_HOME", str(tmp_path / "home"))
     executed = 0
-    with commands(REPOSITORY) as deployledger:
-        for language, block in BLOCK.findall(page.read_text()):
-            if language == "console":
-                for line in block.splitlines():
-                    if line.startswith("$ "):
-                        _run_command(deployledger, line.removeprefix("$ "), tmp_path)
-                        executed += 1
-            elif language == "python":
-                _run([sys.executable, "-c", block])
-                executed += 1
+    for language, block in BLOCK.findall(page.read_text()):
+        if language == "console":
+            for line in block.splitlines():
+                if line.startswith("$ "):
+                    _run_command(line.removeprefix("$ "), tmp_path)
+                    executed += 1
+        elif language == "python":
+            _run([sys.executable, "-c", block])
+            executed += 1
     assert executed or not re.search(r"```(console|python)", page.read_text())
     CommandLine(tmp_path / "home").delete_all()
 
 
-def _run_command(deployledger: Commands, line: str, folder: Path) -> None:
+def _run_command(line: str, folder: Path) -> None:
     words = shlex.split(line.replace("$FOLDER", str(folder)), comments=True)
     assert words[0] == "deployledger", line
-    exit_code, output = deployledger.run(*words[1:])
-    assert exit_code == 0, f"{line}\n{output}"
+    done = command_line.run(*words[1:], environment=os.environ, folder=REPOSITORY)
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
 def _run(command: list[str]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests import command_line
+
 REPOSITORY = Path(__file__).parents[2]
 MODELS = REPOSITORY / "examples" / "models"
 
@@ -42,10 +44,9 @@ class CommandLine:
 
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         """Run the command to its end; a traceback is never an answer."""
-        process = self.start(*arguments)
-        stdout, stderr = process.communicate(timeout=120)
-        assert "Traceback" not in stderr, stderr
-        return subprocess.CompletedProcess(list(arguments), process.returncode, stdout, stderr)
+        done = command_line.run(*arguments, environment=self._environment, folder=REPOSITORY)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
 
     def json(self, *arguments: str | Path, exit_code: int = 0) -> Any:
         """Run the command with JSON output and return what it printed."""
@@ -74,12 +75,14 @@ class CommandLine:
             command = process.joinpath("cmdline").read_bytes().decode()
         except OSError:
             return False
-        return "deployledger.adapters" in command and str(self.home) in command
+        return ("deployledger.gateway" in command or "deployledger.serving" in command) and str(
+            self.home
+        ) in command
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Any:
     """A command line with a home of its own, whose deployments are deleted at the end."""
-    command_line = CommandLine(tmp_path / "home")
-    yield command_line
-    command_line.delete_all()
+    cli = CommandLine(tmp_path / "home")
+    yield cli
+    cli.delete_all()

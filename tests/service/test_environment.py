@@ -58,9 +58,9 @@ def test_the_command_line_unsets_them_before_anything_else(tmp_path: Path) -> No
     cli = CommandLine(tmp_path / "home", {"PGSSLMODE": "", "COLUMNS": "", "DEPLOYLEDGER_POOL_SIZE": ""})
     cli.environment["DEPLOYLEDGER_DATABASE_URL"] = "postgresql://127.0.0.1:1/x"
     cli.environment["DEPLOYLEDGER_DATABASE_PATIENCE"] = "0.1"
-    refused = cli.run("list")
-    assert "invalid sslmode" not in refused.stderr
-    assert "cannot be reached" in refused.stderr
+    _, stderr = cli.start("list").communicate()
+    assert "invalid sslmode" not in stderr
+    assert "cannot be reached" in stderr
 
 
 @pytest.fixture
