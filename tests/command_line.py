@@ -73,6 +73,7 @@ def _serve() -> None:
             os.environ.update(environment)
             time.tzset()
             os.chdir(folder)
+            sys.path[:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
             sys.argv = ["deployledger", *arguments]
             main()
             sys.exit(0)

