@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint docs-check bench soak clean
+.PHONY: help demo test quick lint format mypy pyright layers docs-check bench soak clean
 
 help: ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,14 +13,26 @@ help: ## Say what there is to make
 demo: .venv/demo ## Deploy a real model, predict with it, update it, look at its history, delete it
 	@$(BIN)/deployledger demo
 
-test: lint docs-check ## Run every check and every test
+test: .venv/dev ## Run every check and every test
+	@$(MAKE) --jobs 2 lint docs-check
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: .venv/dev ## Format, lint, types and layers
+quick: format mypy ## Check format, lint and types, and run the tests that need no server and no other process
+	$(BIN)/python -m pytest -n auto --dist worksteal --quick
+
+lint: format pyright mypy layers ## Check format, lint, types and layers
+
+format: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+mypy: .venv/dev
 	$(BIN)/mypy
+
+pyright: .venv/dev
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+layers: .venv/dev
 	$(BIN)/lint-imports
 
 docs-check: .venv/dev ## Check that generated documentation is true

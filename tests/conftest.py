@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -21,6 +24,23 @@ sys.dont_write_bytecode = False
 def pytest_xdist_auto_num_workers() -> int:
     """Start two workers a core: for a third of their time, tests wait for processes, servers and disks."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--quick``, for an answer within a minute."""
+    parser.addoption("--quick", action="store_true", help="skip each test that starts a server or a process")
+
+
+@pytest.fixture(autouse=True)
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.config.getoption("quick"):
+
+        def start(*_: object, **__: object) -> NoReturn:
+            pytest.skip("it starts a process")
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", start)
+        monkeypatch.setattr(BaseProcess, "start", start)
+        monkeypatch.setattr(os, "fork", start)
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +64,14 @@ def server_folder() -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the URL of a real PostgreSQL server, on which the tests may create databases.
 
     ``DEPLOYLEDGER_TEST_POSTGRES_URL`` takes precedence; without it a server is started, and stopped
     at the end. Each worker of pytest-xdist has one of its own.
     """
+    if request.config.getoption("quick"):
+        pytest.skip("it needs a PostgreSQL server")
     given = os.environ.get("DEPLOYLEDGER_TEST_POSTGRES_URL")
     if given:
         yield given

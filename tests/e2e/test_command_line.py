@@ -45,8 +45,7 @@ def until_settled(cli: CommandLine, name: str) -> dict[str, Any]:
     while any(row["progress"] for row in cli.json("list", "--name", name)):
         assert time.monotonic() < deadline, f"{name} is still in progress: {status}"
         time.sleep(0.1)
-    status = cli.json("status", name)
-    return status
+    return cli.json("status", name)
 
 
 def test_a_whole_life(cli: CommandLine) -> None:
