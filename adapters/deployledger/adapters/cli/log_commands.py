@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
 
 import typer
 
@@ -34,7 +34,9 @@ from deployledger.adapters.cli.usage import UsageError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from deployledger.domain.event_log import EventLog, Exported, Imported, SchemaState
+    from deployledger.adapters.event_log import DatabaseEventLog
+    from deployledger.adapters.export import Exported, Imported
+    from deployledger.domain.event_log import EventLog, SchemaState
     from deployledger.domain.findings import Finding
     from deployledger.service.deployment_service import DeploymentService
     from deployledger.service.log_reading import LoggedEvent
@@ -236,18 +238,20 @@ def export(
 ) -> None:
     """Export the whole log to a file, for another database or as a backup.
 
-    The log stays in use meanwhile. If the export is interrupted, the same command continues it.
+    The log stays in use meanwhile. The file appears when it is complete.
 
     Examples:
         deployledger log export log.jsonl.gz
         deployledger log export - > log.jsonl.gz
     """
+    from deployledger.adapters.export import export_log
+
     session = session_for(output, verbose)
     session.is_aside = file == STANDARD
 
     def work(log: "EventLog") -> "tuple[Exported, int]":
         with writing(file) as written, _Moving(session) as moving:
-            exported = log.export_to(written, replace=force, progress=moving)
+            exported = export_log(log, written, replace=force, progress=moving)
         if session.is_aside:
             exported = replace(exported, file="standard output")
         return exported, log.position() - exported.events
@@ -290,17 +294,19 @@ def import_(
 ) -> None:
     """Import an exported log into this database, which must have no events.
 
-    Nothing is visible until the whole log is imported and its root equals that in the file. If the import is
-    interrupted, the same command continues it.
+    It is one transaction: nothing is visible until the whole log is imported and its root equals that in the
+    file.
 
     Examples:
         deployledger log import log.jsonl.gz
     """
+    from deployledger.adapters.export import import_log
+
     session = session_for(output, verbose)
 
-    def work(log: "EventLog") -> "Imported":
+    def work(log: "DatabaseEventLog") -> "Imported":
         with _Moving(session) as moving:
-            return log.import_from(file, progress=moving)
+            return import_log(log, file, progress=moving)
 
     with Interruptible():
         done = _of_log_here(session, work)
@@ -365,8 +371,6 @@ def _print_lines(session: Session, *lines: str) -> None:
 
 def _say(session: Session, moved: "Exported | Imported", advice: str) -> None:
     """Say what there is to know beside the answer."""
-    if moved.resumed_at:
-        session.stderr.print(f"It went on behind event {moved.resumed_at:,}.", highlight=False)
     session.stderr.print(escaped(advice), highlight=False, soft_wrap=True)
 
 
@@ -398,12 +402,12 @@ def _of_log(session: Session, question: "Callable[[EventLog], Any]") -> Any:
     return session.run(ask)
 
 
-def _of_log_here(session: Session, work: "Callable[[EventLog], _T]") -> _T:
+def _of_log_here(session: Session, work: "Callable[[DatabaseEventLog], _T]") -> _T:
     """Do work that takes long in this thread, so that Ctrl-C ends it at once."""
 
     async def use(service: "DeploymentService") -> _T:
         end_at_once_on_ctrl_c()
-        return work(service.event_log)
+        return work(cast("DatabaseEventLog", service.event_log))
 
     return session.run(use)
 
