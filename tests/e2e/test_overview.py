@@ -19,7 +19,7 @@ from deployledger.adapters.cli.units import Clock
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.domain.values import Failure, Progress, Step
-from tests.domain.given import SERVICE
+from tests.domain.given import BATCH_JOB, SERVICE
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
 ID = UUID("68a00851-7079-4dee-b164-49e23e26e1d7")
@@ -191,7 +191,7 @@ def test_a_mark_says_what_a_status_means(status: str, state: str, mark: str) -> 
 
 def test_a_batch_job_that_runs_is_not_marked_as_done() -> None:
     progress = Progress(step=Step.RUN, steps_done=3, steps_total=4, done=512, total=1_024, unit="rows")
-    job = deployment(progress=progress)
+    job = deployment(progress=progress, deployment_target_config=BATCH_JOB)
     assert lines(DeploymentTable([job], NOW))[1].startswith("iris  • active  run (4 of 4)")
     shown = status(job, [*FIRST, entry(5, "Provisioned", 3, step="provision", duration=1.0)])
     assert "Running revision 1: step 4 of 4" in shown
