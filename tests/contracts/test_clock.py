@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -57,7 +56,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str
 
 
 def correct(log: EventLog, clock: Clock, *, withdraw: bool = False) -> ClockCorrection:
-    return ClockCorrector(log, clock.now, uuid4).correct("ops", withdraw=withdraw)
+    return ClockCorrector(log, clock.now).correct("ops", withdraw=withdraw)
 
 
 def now_at(log: EventLog) -> int:
@@ -207,7 +206,7 @@ def test_what_is_appended_at_the_same_time_as_a_correction_is_covered_or_right(
     clock.set_ahead(AHEAD)
     clock.request(log)
     clock.set_ahead()
-    corrector = ClockCorrector(log, clock.now, uuid4)
+    corrector = ClockCorrector(log, clock.now)
     planned = corrector.correct("ops", dry_run=True)
     assert planned.position is None
     assert log.position() == 1

@@ -47,7 +47,7 @@ def new_id() -> UUID:
 
 def context(actor: str = "ann", at: datetime = NOON) -> CommandContext:
     """Return who commands, and when."""
-    return CommandContext(actor=actor, at=at, new_id=new_id, correlation_id=new_id(), causation_id=new_id())
+    return CommandContext(actor=actor, at=at, correlation_id=new_id(), causation_id=new_id(), new_id=new_id)
 
 
 def request(**changes: Any) -> DeploymentRequest:

@@ -47,7 +47,7 @@ def cancel(log: DatabaseEventLog, clock: Clock, deployment_id: UUID) -> None:
 
 
 def correct(log: DatabaseEventLog, clock: Clock) -> None:
-    ClockCorrector(log, clock.now, uuid4).correct("ops")
+    ClockCorrector(log, clock.now).correct("ops")
 
 
 @pytest.fixture

@@ -515,9 +515,9 @@ class _WakesWhileItFails:
     async def download_artifacts(self, **_: object) -> str:
         await asyncio.sleep(0.05)  # until the job waits for that
         service = self.service
-        if service is not None and service._worker is not None:
-            for deployment_id in list(service._worker._jobs):
-                service._worker.wake(deployment_id)
+        if service is not None and service._background.worker is not None:
+            for deployment_id in list(service._background.worker._jobs):
+                service._background.worker.wake(deployment_id)
             await asyncio.sleep(0)
         raise ModelRegistryError("there is none")
 
@@ -612,9 +612,9 @@ async def test_work_that_was_only_just_asked_for_is_waited_for(
     await held.settled(deployment_id)
     cluster.runs[deployment_id].add(7)
     # given a worker that is too busy to begin
-    assert held._worker is not None
+    assert held._background.worker is not None
     is_free = threading.Event()
-    held._worker._loop.call_soon_threadsafe(is_free.wait)
+    held._background.worker._loop.call_soon_threadsafe(is_free.wait)
     # when its work is asked for
     await held.resume_deployment(deployment_id)
     settled = asyncio.create_task(held.settled(deployment_id))

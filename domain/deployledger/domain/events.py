@@ -9,10 +9,10 @@ said by the aggregate alone, in its ``apply``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
 from eventsourcing.utils import register_topic
@@ -33,16 +33,16 @@ class CommandContext:
     Attributes:
         actor: who gave the command.
         at: when, as an aware datetime in UTC.
-        new_id: makes the ids of events.
         correlation_id: shared by everything that one command caused.
         causation_id: the event that caused this command, if one did.
+        new_id: makes the ids of events.
     """
 
     actor: str
     at: datetime
-    new_id: Callable[[], UUID]
-    correlation_id: UUID
+    correlation_id: UUID = field(default_factory=uuid4)
     causation_id: UUID | None = None
+    new_id: Callable[[], UUID] = uuid4
 
     def event(self, event_class: type[_E], originator_id: UUID, originator_version: int, **fields: Any) -> _E:
         """Return an event that the command caused."""

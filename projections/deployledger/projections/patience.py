@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -76,10 +75,13 @@ class Patience:
 
     # Waiting ----------------------------------------------------------------------------------------
 
-    def call(self, work: Callable[[], _T]) -> _T:
+    def call(self, work: Callable[[], _T], *, since: float | None = None) -> _T:
         """Return what work returns; while a database is unavailable, retry it until the patience runs out.
 
         Work that fails must leave nothing half done. A nested call leaves retrying to the outer one.
+
+        Args:
+            since: when the work was queued for this thread, by the clock; being queued counts as waiting.
 
         Raises:
             DatabaseUnavailableError: if a database was unavailable for longer than the patience.
@@ -88,7 +90,7 @@ class Patience:
         if getattr(mine, "tries_once", False):
             return work()
         mine.tries_once = mine.is_bounded = True
-        mine.answered = self._clock() - getattr(mine, "queued", 0.0)
+        mine.answered = self._clock() if since is None else since
         mine.latest = None
         try:
             for pause in pauses():
@@ -128,15 +130,6 @@ class Patience:
     def answered(self) -> None:
         """Record that a database answered this thread; its patience starts over."""
         self._of_thread.answered = self._clock()
-
-    @contextmanager
-    def queued_since(self, moment: float) -> Iterator[None]:
-        """Enter with a call that has waited for this thread since a moment, which counts as waiting."""
-        self._of_thread.queued = self._clock() - moment
-        try:
-            yield
-        finally:
-            self._of_thread.queued = 0.0
 
     def try_once(self) -> None:
         """Make calls of this thread fail at once from now on: its loop retries by itself."""

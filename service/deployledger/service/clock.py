@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from uuid import UUID
 
 from deployledger.domain.clock import ClockCorrected
 from deployledger.domain.event_log import EventLog
+from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import ConflictError
 from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, LogTimes, WrongTimes
 from deployledger.domain.timestamps import rfc3339
@@ -35,12 +35,10 @@ class ClockCorrector:
 
     Args:
         now: this machine's clock; returns aware datetimes in UTC.
-        new_id: makes ids.
     """
 
     log: EventLog
     now: Callable[[], datetime]
-    new_id: Callable[[], UUID]
 
     def correct(self, actor: str, *, withdraw: bool = False, dry_run: bool = False) -> ClockCorrection:
         """Record which times are wrong. See ``DeploymentService.correct_clock``."""
@@ -48,13 +46,10 @@ class ClockCorrector:
         planned = self._plan_withdrawal() if withdraw else self._plan()
         if dry_run or planned.wrong is None:
             return planned
-        event = ClockCorrected(
-            originator_id=CLOCK_STREAM,
-            originator_version=version + 1,
-            timestamp=self.now(),
-            event_id=self.new_id(),
-            actor=actor,
-            correlation_id=self.new_id(),
+        event = CommandContext(actor, self.now()).event(
+            ClockCorrected,
+            CLOCK_STREAM,
+            version + 1,
             first_position=planned.wrong.first,
             recorded_until=planned.wrong.recorded_until,
             not_before=planned.wrong.not_before,

@@ -1,38 +1,27 @@
 """The deployment service: the commands that engineers give and the questions they ask."""
 
 import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from threading import Event, Lock, Thread
-from typing import Any, ParamSpec, Self, TypeVar
-from uuid import UUID, uuid4
+from typing import Any, Self
+from uuid import UUID
 
-from deployledger.audit.checkpointing import keep_checkpoints
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.replaying import Replayed, replay
-from deployledger.domain import events
-from deployledger.domain.deployment import Deployment
+from deployledger.domain.commands import Cancel, Command, Delete, Deploy, Retry, Rollback, Update
 from deployledger.domain.event_log import EventLog
-from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConfigurationError,
     DatabaseUnavailableError,
-    EventLogError,
-    ExternalServiceError,
     LogDivergedError,
     ReadModelError,
     ResourceNotFoundError,
-    UndecodableEventError,
     WaitTimeoutError,
 )
 from deployledger.domain.findings import Finding
-from deployledger.domain.forks import HINT, OpeningProcess, opened_before
 from deployledger.domain.lifecycle import State
 from deployledger.domain.logs import logger
 from deployledger.domain.moments import AsOf
@@ -51,20 +40,20 @@ from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.reports import Progress
 from deployledger.projections.status import DEPLOYMENT_STATUS
-from deployledger.projections.store import Condition
-from deployledger.service.capabilities import check_request, check_revision
+from deployledger.service.background_work import BackgroundWork
 from deployledger.service.clients import Clients, SimulatedOrchestrator
 from deployledger.service.clock import ClockCorrection, ClockCorrector
-from deployledger.service.commands import Commands, checked_actor
+from deployledger.service.command_handler import CommandHandler, checked_actor
 from deployledger.service.disk_usage import DiskUsage, measure
 from deployledger.service.empty_logs import EmptyLogs, explain_empty_logs
 from deployledger.service.finding import find, find_id, find_to_change, say_whose
 from deployledger.service.fleet import page_as_of
 from deployledger.service.freeing import Freed, Freeing, KeepRules, log_id
-from deployledger.service.listing import Filters, Listing, answer, is_text, keys, list_page
-from deployledger.service.local_files import local_path
+from deployledger.service.lifespan import Lifespan
+from deployledger.service.listing import Filters, Listing, answer, is_text, list_page
 from deployledger.service.log_reading import LoggedEvent, LogQuery, LogReader
 from deployledger.service.past import Past
+from deployledger.service.patient_threads import PatientThreads
 from deployledger.service.pipeline import Pipeline
 from deployledger.service.repository import Repository, check_id
 from deployledger.service.staging import sweep
@@ -77,20 +66,8 @@ from deployledger.service.stored_files import (
     stored_files,
 )
 from deployledger.service.watchers import Watchers
-from deployledger.service.worker import Worker
 
 LOGGER = logger()
-CHECKPOINTS_LOGGER = logger("checkpoints")
-
-PIPELINE_ACTOR = "deployledger"
-"""The actor of the events that a job records."""
-
-_READ_AT_ONCE = 1000
-_FOLLOW_AGAIN_SECONDS = 1.0
-_THREADS = 8
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 class DeploymentService:
@@ -115,9 +92,7 @@ class DeploymentService:
         run_jobs: whether this process does the work of deployments, or leaves that to others.
         resume: whether it also takes up what other processes leave: unfinished jobs, on opening, and the
             commands that they give later.
-        concurrent_jobs: how many deployments are worked on at the same time.
         now: the clock; returns aware datetimes in UTC.
-        new_id: makes ids.
     """
 
     def __init__(
@@ -134,9 +109,7 @@ class DeploymentService:
         actor: str,
         run_jobs: bool = True,
         resume: bool = True,
-        concurrent_jobs: int = 128,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        new_id: Callable[[], UUID] = uuid4,
     ) -> None:
         self._log = log
         self._clients = clients
@@ -144,41 +117,31 @@ class DeploymentService:
         self._repository = Repository(log)
         self._models = read_models
         self._ledger = ledger
-        self._checkpoint_every = checkpoint_every
         self._past = Past(log, read_models.largest_row, now)
-        self._clock = ClockCorrector(log, now, new_id)
-        self._following: list[Thread] = []
-        self._closing = Event()
-        self._has_written = False
+        self._clock = ClockCorrector(log, now)
         self._keep = keep
+        self._now = now
         self._pipeline = Pipeline(
             clients, self._orchestrator, workspace, partial(log_id, log), largest_model=largest_model
         )
-        self._run_jobs = run_jobs
-        self._concurrent_jobs = concurrent_jobs
-        self._now = now
-        self._new_id = new_id
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="deployledger")
-        # Jobs that wait for a database keep no question from its thread.
-        self._job_executor = ThreadPoolExecutor(
-            _THREADS, thread_name_prefix="deployledger-jobs", initializer=read_models.patience.try_once
-        )
-        self._commands = Commands(
-            self._repository,
-            orchestrator=lambda: self._orchestrator.name,
-            actor=actor,
-            now=now,
-            new_id=new_id,
-            blocking=self._in_thread,
-        )
         self._watchers = Watchers()
-        self._worker: Worker | None = None
-        self._taking_up: Future[None] | None = None
-        self._opening = Lock()
-        self._process = OpeningProcess()
-        self._resumed = not resume
-        self._closed: asyncio.Future[None] | None = None
-        self._is_open = False
+        self._threads = PatientThreads(read_models.patience)
+        self._commands = CommandHandler(
+            self._repository, clients, self._orchestrator, actor=actor, now=now, threads=self._threads
+        )
+        self._background = BackgroundWork(
+            self._repository,
+            read_models,
+            ledger,
+            self._pipeline,
+            self._watchers,
+            checkpoint_every=checkpoint_every,
+            run_jobs=run_jobs,
+            resume=resume,
+            now=now,
+        )
+        self._lifespan = Lifespan(log, read_models, ledger, self._background, self._threads)
+        self._blocking = self._lifespan.blocking
         if clients.simulated:
             LOGGER.warning(
                 "Placeholder mode: no %s was given; what it would do is simulated.",
@@ -205,7 +168,8 @@ class DeploymentService:
             NameInUseError: if another deployment has the name.
             IdempotencyKeyReusedError: if the key came before, with another body.
         """
-        return await self._command(self._commands.deploy(self._checked(request), idempotency_key, actor))
+        command = Deploy(request=self._commands.accepted(request))
+        return await self._handle(command, idempotency_key, actor)
 
     async def update_deployment(
         self,
@@ -231,11 +195,9 @@ class DeploymentService:
             IllegalTransitionError: if it is being deleted, or was.
             StaleVersionError: if it is not at the expected version.
         """
-        return await self._command(
-            self._commands.update(
-                deployment_id, self._checked(request), idempotency_key, expected_version, actor
-            )
-        )
+        request = self._commands.accepted(request)
+        command = Update(deployment_id=deployment_id, expected_version=expected_version, request=request)
+        return await self._handle(command, idempotency_key, actor)
 
     async def rollback_deployment(
         self,
@@ -253,22 +215,10 @@ class DeploymentService:
             ConflictError: if that revision is the newest one, or was never fetched.
             ConfigurationError: if the orchestrator does not serve such targets (any more).
         """
-
-        def request_rollback(deployment: Deployment, by: CommandContext) -> None:
-            check_revision(self._clients, deployment, to_revision)
-            deployment.request_rollback(to_revision, by=by)
-
-        return await self._command(
-            self._commands.on(
-                deployment_id,
-                "rollback",
-                request_rollback,
-                idempotency_key,
-                expected_version,
-                actor,
-                to_revision=to_revision,
-            )
+        command = Rollback(
+            deployment_id=deployment_id, expected_version=expected_version, to_revision=to_revision
         )
+        return await self._handle(command, idempotency_key, actor)
 
     async def retry_deployment(
         self,
@@ -289,23 +239,8 @@ class DeploymentService:
             IllegalTransitionError: if it neither failed nor was cancelled.
             ConfigurationError: if the orchestrator does not serve such targets (any more).
         """
-
-        def retry(deployment: Deployment, by: CommandContext) -> None:
-            check_revision(self._clients, deployment, deployment.revision.number)
-            deployment.retry(by=by)
-
-        return await self._command(
-            self._commands.on(
-                deployment_id,
-                "retry",
-                retry,
-                idempotency_key,
-                expected_version,
-                actor,
-                dry_run=dry_run,
-            ),
-            dry_run=dry_run,
-        )
+        command = Retry(deployment_id=deployment_id, expected_version=expected_version)
+        return await self._handle(command, idempotency_key, actor, dry_run=dry_run)
 
     async def cancel_deployment(
         self,
@@ -325,18 +260,8 @@ class DeploymentService:
             ResourceNotFoundError: if there is no such deployment.
             IllegalTransitionError: if nothing is in progress.
         """
-        return await self._command(
-            self._commands.on(
-                deployment_id,
-                "cancel",
-                lambda deployment, by: deployment.cancel(by=by),
-                idempotency_key,
-                expected_version,
-                actor,
-                dry_run=dry_run,
-            ),
-            dry_run=dry_run,
-        )
+        command = Cancel(deployment_id=deployment_id, expected_version=expected_version)
+        return await self._handle(command, idempotency_key, actor, dry_run=dry_run)
 
     async def delete_deployment(
         self,
@@ -356,42 +281,19 @@ class DeploymentService:
             ResourceNotFoundError: if there is no such deployment.
             IllegalTransitionError: if it is being deleted, or was.
         """
-        return await self._command(
-            self._commands.on(
-                deployment_id,
-                "delete",
-                lambda deployment, by: deployment.request_deletion(by=by),
-                idempotency_key,
-                expected_version,
-                actor,
-                dry_run=dry_run,
-            ),
-            dry_run=dry_run,
-        )
+        command = Delete(deployment_id=deployment_id, expected_version=expected_version)
+        return await self._handle(command, idempotency_key, actor, dry_run=dry_run)
 
-    async def _command(
-        self, command: Coroutine[Any, Any, DeploymentStatusResponse], *, dry_run: bool = False
+    async def _handle(
+        self, command: Command, key: str | None, actor: str | None, *, dry_run: bool = False
     ) -> DeploymentStatusResponse:
-        if not self._is_open or self._process.is_another:
-            try:
-                await self._opened()
-            except BaseException:
-                command.close()
-                raise
+        await self._lifespan.opened()
         if dry_run:
-            return await command
-        self._has_written = True
-        answer = await command
-        self._wake(answer.deployment_id)
-        return answer
-
-    def _checked(self, request: DeploymentRequest) -> DeploymentRequest:
-        check_request(self._clients, request)
-        if self._clients.model_registry is not None:
-            path = local_path(request.model_uri)
-            if path is not None and not path.is_absolute():
-                return request.model_copy(update={"model_uri": str(path.absolute())})
-        return request
+            return await self._commands.handle(command, key=key, actor=actor, dry_run=True)
+        self._background.has_written = True
+        accepted = await self._commands.handle(command, key=key, actor=actor)
+        self._background.wake(accepted.deployment_id)
+        return accepted
 
     # Questions --------------------------------------------------------------------------------------
 
@@ -438,7 +340,7 @@ class DeploymentService:
         status = answer(self._models, found.row)
         if consistency != Consistency.CURRENT:
             status = status.model_copy(update={"position": found.position})
-        step = self._worker.progress.get(deployment_id) if self._worker else None
+        step = self._background.progress(deployment_id)
         if step is None or status.progress is None:
             return status
         progress = status.progress.model_copy(
@@ -630,15 +532,13 @@ class DeploymentService:
             check_id(deployment_id)
         position = None if until is None else await self.position_at(until, deployment_id=deployment_id)
         return await self._blocking(
-            partial(
-                replay,
-                self._log,
-                until=position,
-                deployment_id=deployment_id,
-                workers=workers,
-                against=against,
-                progress=progress,
-            )
+            replay,
+            self._log,
+            until=position,
+            deployment_id=deployment_id,
+            workers=workers,
+            against=against,
+            progress=progress,
         )
 
     async def read_log(
@@ -684,9 +584,8 @@ class DeploymentService:
             actor=actor,
             name_contains=name_contains,
         )
-        if not self._is_open:
-            await self._opened()
-        reader = LogReader(self._log, self._past, query, self._now, self._in_thread)
+        await self._lifespan.opened()
+        reader = LogReader(self._log, self._past, query, self._now, self._threads)
         async for logged in reader.read(follow=follow):
             yield logged
 
@@ -800,7 +699,7 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
-        deployment, _ = await self._blocking(self._commands.load, deployment_id)
+        deployment = (await self._blocking(self._commands.load, deployment_id)).deployment
         follow = follow and deployment.state is not State.DELETED
         async for line in self._orchestrator.logs(deployment_id, follow=follow):
             yield storable(line)
@@ -869,7 +768,7 @@ class DeploymentService:
         """
         freed = await (await self._freeing()).run(self._keepers, self._orchestrator, dry_run=dry_run)
         if not dry_run:
-            await self._in_thread(sweep, self._pipeline.workspace)
+            await self._threads.run(sweep, self._pipeline.workspace)
             for each in freed.freed:
                 LOGGER.info("Freed %s: %s.", each.files.stored.path, each.reason)
         return freed
@@ -905,17 +804,14 @@ class DeploymentService:
             ResourceNotFoundError: if there is no such deployment.
         """
         await self._blocking(self._commands.load, deployment_id)
-        self._wake(deployment_id)
+        self._background.wake(deployment_id)
         return await self.get_deployment_status(deployment_id)
 
     async def settled(self, deployment_id: UUID) -> None:
         """Return when this process does no work on the deployment any more, not even tidying up."""
         with self._watchers.watch(deployment_id) as changed:
-            while not self._process.is_another and self._is_working_on(deployment_id):
+            while not self._lifespan.is_of_another_process and self._background.is_working_on(deployment_id):
                 await changed()
-
-    def _is_working_on(self, deployment_id: UUID) -> bool:
-        return self._worker is not None and self._worker.is_working_on(deployment_id)
 
     @property
     def event_log(self) -> EventLog:
@@ -934,14 +830,7 @@ class DeploymentService:
 
     async def unfinished_deployments(self) -> list[UUID]:
         """Return the deployments that have work to do, whoever is doing it."""
-        return await self._blocking(self._unfinished)
-
-    def _unfinished(self) -> list[UUID]:
-        return [UUID(key) for key in keys(self._models, self._is_ours, Condition("in_progress", "=", True))]
-
-    @property
-    def _is_ours(self) -> Condition:
-        return Condition("orchestrator", "=", self._orchestrator.name)
+        return await self._blocking(self._background.unfinished.in_progress)
 
     async def is_left(self, deployment_id: UUID) -> bool:
         """Return whether a deployment of our orchestrator has work to do, and no process is on it.
@@ -949,15 +838,7 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
         """
-
-        def look() -> bool:
-            deployment = self._repository.deployment(deployment_id)
-            if deployment.orchestrator != self._orchestrator.name or deployment.next_step is None:
-                return False
-            with self._log.ownership(deployment_id) as is_free:
-                return is_free
-
-        return await self._blocking(look)
+        return await self._blocking(self._background.unfinished.is_left, deployment_id)
 
     async def leftovers(self) -> list[UUID]:
         """Return the deployments with something running that is to be stopped, and nobody working on them.
@@ -968,206 +849,16 @@ class DeploymentService:
         """
         try:
             provisioned = await self._orchestrator.provisioned()
-            return await self._blocking(self._leftovers, provisioned) if provisioned else []
+            if not provisioned:
+                return []
+            return await self._blocking(self._background.unfinished.leftovers, provisioned)
         except Exception as error:  # an orchestrator raises what it likes
             LOGGER.warning("The orchestrator failed to list what it runs: %s", error)
             return []
 
-    def _leftovers(self, provisioned: dict[UUID, set[int]]) -> list[UUID]:
-        serving = {UUID(key) for key in keys(self._models, self._is_ours, Condition("is_serving", "=", True))}
-        usual = serving - set(self._unfinished())
-        found = []
-        for deployment_id, revisions in provisioned.items():
-            if deployment_id in usual and len(revisions) == 1:
-                continue
-            with contextlib.suppress(
-                ResourceNotFoundError, UndecodableEventError
-            ):  # of another log, or version
-                deployment = self._repository.deployment(deployment_id)
-                is_ours = deployment.orchestrator == self._orchestrator.name
-                is_in_excess = deployment.state is not State.DELETE_FAILED and bool(
-                    revisions - {deployment.serving_revision}
-                )
-                if is_ours and (is_in_excess or deployment.next_step is not None):
-                    with self._log.ownership(deployment_id) as is_free:
-                        found += [deployment_id] if is_free else []
-        return found
-
-    def _resume_all(self, worker: Worker) -> None:
-        """Take up unfinished jobs, and make what runs what the log says; and go on so as commands come in."""
-        position = self._log.position()
-        for deployment_id in self._left():
-            worker.wake(deployment_id)
-        if self._clients.orchestrator is not None:
-            worker.run(self._wake_provisioned(worker))
-        self._taking_up = worker.run(self._take_up(worker, position))
-        self._following.append(Thread(target=self._follow, name="deployledger-read-models", daemon=True))
-        if self._ledger.signer is not None:
-            keep = Thread(target=self._keep_checkpoints, name="deployledger-checkpoints", daemon=True)
-            self._following.append(keep)
-        for thread in self._following:
-            thread.start()
-
-    def _left(self) -> list[UUID]:
-        """Return the deployments that have work to do, and those that an orchestrator has to serve."""
-        found = self._unfinished()
-        if self._clients.orchestrator is not None:
-            serving = keys(self._models, self._is_ours, Condition("is_serving", "=", True))
-            found += [UUID(key) for key in serving]
-        return found
-
-    def _follow(self) -> None:
-        """Keep the read models up to date, so that questions find little left to apply."""
-        # Where they cannot be written, which is reported, questions apply what they need in memory.
-        with contextlib.suppress(ReadModelError):
-            self._models.follow(
-                self._closing,
-                on_problem=lambda error: self._models.patience.warn(
-                    LOGGER, f"The read models are not kept up to date: {error}"
-                ),
-            )
-
-    def _keep_checkpoints(self) -> None:
-        """Make checkpoints as events are added."""
-        self._models.patience.try_once()  # this thread tries again by itself
-        events_between, seconds_between = self._checkpoint_every
-        keep_checkpoints(
-            self._ledger,
-            self._closing,
-            every_events=events_between,
-            every_seconds=seconds_between,
-            on_problem=self._say_that_a_checkpoint_waits,
-        )
-
-    async def _take_up(self, worker: Worker, after: int) -> None:
-        """Work on what is commanded behind a position, by whichever process."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                follow = partial(self._log.follow, after, topics=sorted(events.COMMANDS))
-                with await loop.run_in_executor(self._job_executor, follow) as follower:
-                    # One follower for all errors: it knows which event it read last, and so finds out
-                    # when the log that comes back is another.
-                    while True:
-                        try:
-                            async for batch in follower:
-                                for recorded in batch.events:
-                                    worker.wake(recorded.event.originator_id)
-                                after = batch.position
-                            break  # the log was closed
-                        except UndecodableEventError:
-                            raise
-                        except EventLogError as error:
-                            self._models.patience.warn(LOGGER, f"Commands of other processes wait: {error}")
-                        await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
-            except (LogDivergedError, ConfigurationError) as error:  # it may lack the position by now
-                LOGGER.warning("%s Jobs start over from what the event log has now.", error.message)
-                after = await self._start_over(worker)
-            except UndecodableEventError:  # its deployment needs other software; the others do not
-                after = await loop.run_in_executor(self._job_executor, self._wake_undecoded, worker, after)
-            except DatabaseUnavailableError:  # which is reported where it is found
-                pass
-            except EventLogError as error:
-                self._models.patience.warn(LOGGER, f"Commands of other processes wait: {error}")
-            await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
-
-    async def _start_over(self, worker: Worker) -> int:
-        """Take up the jobs of a log that went back, instead of those in progress.
-
-        Returns:
-            The position behind which commands have not been taken up.
-        """
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                position = await loop.run_in_executor(self._job_executor, self._log.position)
-                left = await loop.run_in_executor(self._job_executor, self._left)
-            except (EventLogError, ReadModelError) as error:
-                if not isinstance(error, DatabaseUnavailableError):  # which is reported where it is found
-                    self._models.patience.warn(LOGGER, f"Jobs wait for the event log: {error}")
-                await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
-                continue
-            await worker.start_over(left)
-            if self._clients.orchestrator is not None:
-                await self._wake_provisioned(worker)
-            return position
-
-    def _wake_undecoded(self, worker: Worker, after: int) -> int:
-        """Wake the deployments of the next commands without decoding these; return up to where."""
-        try:
-            raws = self._log.read_raw(after=after, limit=_READ_AT_ONCE)
-        except EventLogError:
-            return after
-        for raw in raws:
-            if raw.topic in events.COMMANDS:
-                with contextlib.suppress(ValueError):  # SQLite lets anything be in a column
-                    worker.wake(UUID(raw.stream_id))
-        return raws[-1].position if raws else after
-
-    async def _wake_provisioned(self, worker: Worker) -> None:
-        try:
-            for deployment_id in await self._orchestrator.provisioned():
-                worker.wake(deployment_id)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # an orchestrator raises what it likes
-            LOGGER.warning("The orchestrator failed to list what it runs: %s", error)
-
-    async def _opened(self) -> None:
-        if self._process.is_another:
-            raise ConfigurationError(opened_before("The service"), hint=HINT)
-        if self._closed is not None:
-            raise ConfigurationError("The service is closed.", hint="Make a new one.")
-        with self._opening:
-            if self._run_jobs and self._worker is None:
-                self._worker = Worker(
-                    self._repository,
-                    self._pipeline,
-                    self._job_executor,
-                    patience=self._models.patience,
-                    context=self._job_context,
-                    on_change=self._watchers.notify,
-                    concurrent_jobs=self._concurrent_jobs,
-                )
-            resumes, self._resumed = self._worker is not None and not self._resumed, True
-        if resumes and self._worker is not None:
-            try:
-                await self._in_thread(self._resume_all, self._worker)
-            except ExternalServiceError:
-                self._resumed = False  # the next call tries again
-                raise
-        self._is_open = True
-
-    def _job_context(self, deployment: Deployment) -> CommandContext:
-        self._has_written = True
-        return CommandContext(
-            actor=PIPELINE_ACTOR,
-            at=self._now(),
-            new_id=self._new_id,
-            correlation_id=deployment.correlation_id,
-            causation_id=deployment.last_event_id,
-        )
-
-    def _wake(self, deployment_id: UUID) -> None:
-        if self._worker is not None:
-            self._worker.wake(deployment_id)
-        self._watchers.notify(deployment_id)
-
-    async def _blocking(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        if not self._is_open or self._process.is_another:
-            await self._opened()
-        return await self._in_thread(lambda: call(*args, **kwargs))
-
-    def _in_thread(self, call: Callable[..., _T], *args: object) -> "asyncio.Future[_T]":
-        began, patience = time.monotonic(), self._models.patience
-
-        def patiently() -> _T:
-            with patience.queued_since(began):
-                return patience.call(lambda: call(*args))
-
-        return asyncio.get_running_loop().run_in_executor(self._executor, patiently)
-
     async def __aenter__(self) -> Self:
         try:
-            await self._opened()
+            await self._lifespan.opened()
         except asyncio.CancelledError:  # as by Ctrl-C: nobody else closes it
             await self.close()
             raise
@@ -1182,35 +873,4 @@ class DeploymentService:
         Servers that a job of this process has just replaced or made superfluous are stopped first: requests
         that are on their way get some seconds to finish. That takes 15 seconds at most.
         """
-        if self._process.is_another:  # what is open belongs to the other one
-            return
-        if self._closed is None:
-            self._is_open = False
-            self._closed = asyncio.get_running_loop().run_in_executor(None, self._shut_down)
-        if not self._closed.done() and self._closed.get_loop() is asyncio.get_running_loop():
-            await asyncio.shield(self._closed)  # a caller that is cancelled leaves nothing half closed
-
-    def _shut_down(self) -> None:
-        self._models.patience.leave()  # nothing that closes waits for a database that is away
-        if self._taking_up is not None:
-            self._taking_up.cancel()
-        if self._worker is not None:
-            self._worker.close()
-        self._closing.set()
-        for thread in self._following:
-            thread.join()
-        if self._has_written and not self._following and self._ledger.signer is not None:
-            try:
-                self._ledger.checkpoint()
-            except Exception as error:  # what signs, and the place, may raise what they like
-                self._say_that_a_checkpoint_waits(error)
-        self._executor.shutdown()
-        self._job_executor.shutdown()
-        self._models.store.close()
-        self._ledger.store.close()
-        self._log.close()
-
-    def _say_that_a_checkpoint_waits(self, error: Exception) -> None:
-        """Say why a checkpoint was not signed or not published; the next one makes up for it."""
-        if not isinstance(error, DatabaseUnavailableError):
-            self._models.patience.warn(CHECKPOINTS_LOGGER, f"A checkpoint waits: {error}")
+        await self._lifespan.close()

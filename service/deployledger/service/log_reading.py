@@ -18,9 +18,9 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.moments import check_time
 from deployledger.domain.names import NameEvent
-from deployledger.service.commands import RunBlocking
 from deployledger.service.listing import checked_text
 from deployledger.service.past import Past
+from deployledger.service.patient_threads import PatientThreads
 
 _LOOK_BACK = 10_000
 """The number of events that are read together when searching for the last matching ones."""
@@ -101,17 +101,17 @@ class LogReader:
     Args:
         past: which positions moments of the past mean.
         now: the clock; returns aware datetimes in UTC.
-        blocking: runs the calls that block.
+        threads: runs the calls that block.
     """
 
     def __init__(
-        self, log: EventLog, past: Past, query: LogQuery, now: Callable[[], datetime], blocking: RunBlocking
+        self, log: EventLog, past: Past, query: LogQuery, now: Callable[[], datetime], threads: PatientThreads
     ) -> None:
         self._log = log
         self._past = past
         self._query = query
         self._now = now
-        self._blocking = blocking
+        self._blocking = threads.run
 
     async def read(self, *, follow: bool) -> AsyncIterator[LoggedEvent]:
         """Yield the events in the order of the log.
@@ -132,8 +132,8 @@ class LogReader:
                 for logged in await self._wanted_at_last(batch.events):
                     yield logged
             end = await self._blocking(self._end)
-            while follower.position < end and (batch := await self._blocking(follower.next_batch, 0)):
-                for logged in await self._blocking(self._wanted, batch.events):
+            while follower.position < end and (last := await self._blocking(follower.next_batch, 0)):
+                for logged in await self._blocking(self._wanted, last.events):
                     if logged.recorded.position <= end:
                         yield logged
 
@@ -141,8 +141,7 @@ class LogReader:
         """Return the wanted ones of some events, whatever outage comes in between, as a follower does."""
         while True:
             try:
-                wanted: list[LoggedEvent] = await self._blocking(self._wanted, recorded)
-                return wanted
+                return await self._blocking(self._wanted, recorded)
             except EventLogUnavailableError:
                 await asyncio.sleep(_TRY_AGAIN_SECONDS)
 

@@ -11,7 +11,7 @@ from deployledger.adapters.cli.layout import Labelled
 from deployledger.adapters.cli.terminal import shown
 from deployledger.domain.timestamps import rfc3339
 from deployledger.domain.visible import visible
-from deployledger.service.deployment_service import PIPELINE_ACTOR
+from deployledger.service.background_work import PIPELINE_ACTOR
 
 if TYPE_CHECKING:
     from deployledger.domain.values import Failure

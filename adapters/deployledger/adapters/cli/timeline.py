@@ -11,7 +11,7 @@ from rich.text import Text
 from deployledger.adapters.cli import marks, units
 from deployledger.adapters.cli.event_words import sentence
 from deployledger.domain.visible import visible
-from deployledger.service.deployment_service import PIPELINE_ACTOR
+from deployledger.service.background_work import PIPELINE_ACTOR
 
 if TYPE_CHECKING:
     from deployledger.domain.schemas import (
