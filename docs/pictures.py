@@ -9,11 +9,11 @@ from uuid import UUID, uuid5
 
 from rich.console import Console, RenderableType
 
-from deployledger.adapters.cli.asking import request_of
 from deployledger.adapters.cli.fleet_table import DeploymentTable
 from deployledger.adapters.cli.overview import Overview, outcome_lines, status_lines
 from deployledger.adapters.cli.timeline import timeline
 from deployledger.adapters.cli.units import Clock
+from deployledger.adapters.local.example_request import inference_request
 from deployledger.domain import events
 from deployledger.domain.event_log import RawEvent, RawRecord
 from deployledger.domain.events import DeploymentEvent
@@ -63,8 +63,8 @@ def _answers() -> Sequence[tuple[str, str, RenderableType]]:
     iris.happens(3 * _HOUR, "ann", events.Requested, **iris.specified(_V1), orchestrator="local")
     iris.builds(_V1)
     deployed = iris.overview(3 * _HOUR - 2)
-    inputs = [{"name": "measurements", "datatype": "FP32", "shape": [-1, 4]}]
-    request = request_of("http://127.0.0.1:41527/v2/models/iris", inputs)
+    inputs = '{"inputs": [{"name": "measurements", "datatype": "FP32", "shape": [-1, 4]}]}'
+    request = inference_request("http://127.0.0.1:41527/v2/models/iris", inputs)
 
     iris.revision = 2
     replicas = _SERVICE.model_copy(update={"replicas": 2})

@@ -9,7 +9,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentRequest, DeploymentTargetConfig
-from deployledger.adapters.cli.asking import Request, example_request
+from deployledger.adapters.local.example_request import ExampleRequest, example_request
 from tests.adapters.conftest import RegisteredIris
 
 
@@ -44,8 +44,10 @@ async def test_deploy_by_alias_and_score(
             assert files is not None
             assert [*files.rglob("MLmodel")], "a copy of what serves"
             assert await example_request(service, status) is None, "it was logged without a signature"
-            body = ('{"inputs":', "[[5.1, 3.5, 1.4, 0.2]]}")
-            command = Request(f"{status.endpoint_url}/invocations", body, has_type=True).command(30)
+            example = ExampleRequest(
+                f"{status.endpoint_url}/invocations", {"inputs": [[5.1, 3.5, 1.4, 0.2]]}, has_type=True
+            )
+            command = example.command(30)
             pasted = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
             assert json.loads(pasted.stdout)["predictions"] == [0], command
         finally:

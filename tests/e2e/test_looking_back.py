@@ -206,7 +206,7 @@ def test_a_deployment_of_another_orchestrator_is_shown(cli: CommandLine) -> None
     assert done.returncode == 0, done.stderr
     assert "Running" not in done.stdout
     assert "is looked after by the orchestrator 'simulated'" in done.stderr
-    assert "Whether it runs was not looked at from here." in done.stderr
+    assert "Whether it is running was not checked." in done.stderr
     found = cli.json("status", "rose")
     assert (found["status"], found["observation"]) == ("active", None)
 
@@ -224,7 +224,7 @@ def test_a_name_that_had_several_deployments(tmp_path: Path) -> None:
     cli.run("deploy", "/does/not/exist", "--name", "tulip")
     second = cli.json("status", "tulip")["deployment_id"]
     new = cli.run("history", "tulip")
-    said = f"This is {second}. The name was also that of the earlier deployment {first}.\n"
+    said = f"This is {second}. The name also belonged to an earlier deployment: {first}.\n"
     assert new.stderr == said
     assert cli.run("history", second).stderr == ""
     key = tmp_path / "audit.key"

@@ -12,10 +12,10 @@ from uuid import UUID
 import pytest
 from rich.console import Console, RenderableType
 
-from deployledger.adapters.cli.asking import Request, mlflow_request, request_of
 from deployledger.adapters.cli.fleet_table import DeploymentTable
 from deployledger.adapters.cli.overview import Overview, outcome_lines, status_lines, watched_line
 from deployledger.adapters.cli.units import Clock
+from deployledger.adapters.local.example_request import ExampleRequest, inference_request, mlflow_request
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.domain.values import Failure, Progress, Step
@@ -460,9 +460,13 @@ def tensor(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape}
 
 
+def asked_for(model: str, *inputs: dict[str, Any]) -> ExampleRequest:
+    return inference_request(f"http://h:1/v2/models/{model}", json.dumps({"inputs": inputs}))
+
+
 def test_a_request_has_the_inputs_that_the_model_takes() -> None:
     inputs = [tensor("it's", "FP32", [-1, 2]), tensor("b", "BYTES", [1])]
-    asked = request_of("http://h:1/v2/models/iris", inputs)
+    asked = asked_for("iris", *inputs)
     whole = (
         """curl http://h:1/v2/models/iris/infer -d \\\n  '{"inputs": [{"name": "it\\u0027s", """
         """"datatype": "FP32", "shape": [1, 2], "data": [0.0, 0.0]}, """
@@ -475,8 +479,8 @@ def test_a_request_has_the_inputs_that_the_model_takes() -> None:
 
 
 def test_an_input_that_is_too_large_to_write_is_described_by_its_server() -> None:
-    asked = request_of("http://h:1/v2/models/net", [tensor("image", "FP32", [1, 3, 224, 224])])
-    assert asked == Request("http://h:1/v2/models/net")
+    asked = asked_for("net", tensor("image", "FP32", [1, 3, 224, 224]))
+    assert asked == ExampleRequest("http://h:1/v2/models/net")
     assert asked.command(80) == "curl http://h:1/v2/models/net"
 
 
@@ -517,7 +521,7 @@ def test_an_mlflow_model_is_asked_with_its_example_or_its_signature(
 
 
 def test_a_deployment_that_serves_ends_with_how_to_ask_it_and_look_back() -> None:
-    asked = request_of("http://h:1/v2/models/iris", [tensor("x", "INT64", [1])])
+    asked = asked_for("iris", tensor("x", "INT64", [1]))
     shown = lines(outcome_lines(Overview(active(), FIRST, Clock(NOW, UTC)), asked), 90)
     assert shown[-5:] == [
         "Ask it:",

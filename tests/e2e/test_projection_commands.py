@@ -164,7 +164,7 @@ def test_rows_of_another_version_are_marked_and_can_be_removed(users: CommandLin
     found = statuses(users)
     assert [found["counted", version]["is_current"] for version in (1, 2)] == [False, True]
     status = users.run("projections", "status")
-    assert "counted version 1 is not read by this software." in said(status)
+    assert "counted version 1 is not used by this software." in said(status)
     assert "`deployledger projections remove counted 1`" in status.stderr
 
     refused = users.run("projections", "remove", "counted", "2")
@@ -377,7 +377,7 @@ def test_an_event_that_does_not_decode_is_parked(log: CommandLine) -> None:
     table = log.run("list")
     assert "creating (stale)" in table.stdout
     has, may_be, _ = table.stderr.split("\n")
-    assert has == "1 deployment has events that could not be applied: `deployledger status iris` says why."
+    assert has == "1 deployment has events that could not be applied; `deployledger status iris` shows why."
     assert may_be.startswith("Deployments may be missing or out of place: events could not be applied, from ")
     card = said(log.run("status", "iris"))
     assert "! Not current: 1 later event could not be applied, from position 8 on." in card
@@ -413,11 +413,11 @@ def test_what_is_parked_is_applied_when_its_cause_is_mended(users: CommandLine) 
     assert json.loads(one.stdout) == {"projection": "counted", "parked": 0}
     assert len(users.json("projections", "parked", "list")) == 3
     mended = users.run("projections", "parked", "retry", "counted")
-    assert (mended.returncode, mended.stdout) == (0, "counted: nothing is parked any more.\n")
+    assert (mended.returncode, mended.stdout) == (0, "counted: nothing is parked.\n")
     assert users.run("projections", "verify", "counted").returncode == 0
     refused = users.run("projections", "parked", "retry", "by_model", "--deployment", "iris")
     assert refused.returncode == 2
-    assert "Try it whole" in refused.stderr
+    assert "Retry all of them" in refused.stderr
 
 
 # Wrong input --------------------------------------------------------------------------------------------
@@ -436,7 +436,7 @@ def test_what_is_parked_is_applied_when_its_cause_is_mended(users: CommandLine) 
         (
             ["rebuild"],
             2,
-            "Name some of deployment_list, deployment_status, deployment_timeline; or say --all.",
+            "Name some of deployment_list, deployment_status, deployment_timeline, or add --all.",
         ),
         (["rebuild", "deployment_list", "--all"], 2, "Names and --all contradict each other."),
         (["rebuild", "--all", "--workers", "0"], 2, "0 workers are out of range: 1 to 64."),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployledger.adapters.cli.rendering import parked_rows_table
+from deployledger.adapters.cli.projection_tables import parked_rows_table
 from deployledger.adapters.event_log import open_event_log
 from deployledger.domain.values import Failure
 from deployledger.projections.store import ParkedEvent

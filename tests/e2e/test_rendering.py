@@ -9,15 +9,12 @@ from zoneinfo import ZoneInfo
 from rich.console import Console, RenderableType
 
 from deployledger.adapters.cli import units
-from deployledger.adapters.cli.rendering import (
-    deployment_card,
-    problem_list,
-    read_models_table,
-    rule_difference_list,
-)
+from deployledger.adapters.cli.audit_tables import problem_list, rule_difference_list
+from deployledger.adapters.cli.deployment_card import deployment_card
+from deployledger.adapters.cli.projection_tables import ReadModelTable
 from deployledger.adapters.cli.timeline import change_line, difference, timeline
-from deployledger.audit.replaying import Kind, Problem
-from deployledger.audit.what_if import Difference
+from deployledger.audit.replaying import Kind, ReplayProblem
+from deployledger.audit.what_if import RuleDifference
 from deployledger.domain.schemas import (
     Change,
     DeploymentDifference,
@@ -110,10 +107,10 @@ def test_a_name_of_a_read_model_is_never_cut() -> None:
         is_current=True,
         is_being_rebuilt=False,
     )
-    whole, _, row = lines(read_models_table([status]))
+    whole, _, row = lines(ReadModelTable([status]))
     assert whole.split() == ["NAME", "VERSION", "POSITION", "LAG", "ROWS", "PARKED", "REBUILT"]
     assert row.split() == ["deployment_timeline", "1", "12,345", "0", "12,345", "0", "-"]
-    brief, _, row = lines(read_models_table([status]), 60)
+    brief, _, row = lines(ReadModelTable([status]), 60)
     assert brief.split() == ["NAME", "POSITION", "LAG", "PARKED", "REBUILT"]
     assert row.split() == ["deployment_timeline", "12,345", "0", "0", "-"]
 
@@ -182,8 +179,8 @@ def test_what_a_replay_found_is_not_broken_within_words() -> None:
     found = lines(
         problem_list(
             [
-                Problem(12, STREAM, 3, "deployment.update_requested", Kind.UNDECODABLE, message),
-                Problem(20, "", 0, "", Kind.POSITION_GAP, "Position 20 is missing in the log."),
+                ReplayProblem(12, STREAM, 3, "deployment.update_requested", Kind.UNDECODABLE, message),
+                ReplayProblem(20, "", 0, "", Kind.POSITION_GAP, "Position 20 is missing in the log."),
             ]
         )
     )
@@ -196,7 +193,7 @@ def test_what_a_replay_found_is_not_broken_within_words() -> None:
         "      20  -                  position_gap",
         "          Position 20 is missing in the log.",
     ]
-    difference = Difference(
+    difference = RuleDifference(
         6, STREAM, "iris", 2, "deployment.update_requested", "active", "update_requested", None, "No team."
     )
     assert lines(rule_difference_list([difference]))[1:] == [

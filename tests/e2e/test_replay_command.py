@@ -51,7 +51,7 @@ def test_a_log_is_replayed(cli: CommandLine) -> None:
     first, digest, legal = done.stdout.splitlines()
     assert first.startswith("Replayed 9 events of 2 streams up to position 9 in ")
     assert digest == f"Digest of the states: {found['digest']}"
-    assert legal == "Every history is one that the lifecycle allows."
+    assert legal == "Every history is legal under the lifecycle."
 
 
 def test_until_a_moment(cli: CommandLine) -> None:
@@ -123,7 +123,7 @@ def test_problems_are_named_with_exit_code_1(cli: CommandLine, tmp_path: Path) -
     damaged = CommandLine(tmp_path / "home", {"DEPLOYLEDGER_DATABASE_URL": f"sqlite:///{copy}"})
     done = damaged.run("replay")
     assert done.returncode == 1
-    assert "1 problem; 5 events with them or behind them not replayed." in done.stdout
+    assert "1 problem; 5 events with or after them not replayed." in done.stdout
     assert "       5  Deleted            undecodable\n" in done.stdout
     found = damaged.json("replay", exit_code=1)
     (problem,) = found["problems"]

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deployledger.adapters.cli.listing import Filters, moment
+from deployledger.adapters.cli.filters import Filters
+from deployledger.adapters.cli.typed_times import moment
 from deployledger.adapters.cli.usage import UsageError
 
 

@@ -7,8 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
-from deployledger.domain import JobResult, ProvisionedTarget, ProvisionRequest, ReportProgress
-from deployledger.testing import InMemoryOrchestrator
+from deployledger.domain.ports import (
+    JobResult,
+    Observation,
+    ProvisionedTarget,
+    ProvisionRequest,
+    ReportProgress,
+)
 
 
 class Gate:
@@ -35,15 +40,22 @@ class Gate:
             await asyncio.sleep(0.005)
 
 
-class HeldOrchestrator(InMemoryOrchestrator):
-    """A cluster in memory whose steps wait at gates, and which counts what it was asked to do."""
+class HeldOrchestrator:
+    """A small cluster in memory: keeps what runs, and counts what it was asked to do.
+
+    It keeps the promises of the port: calls are idempotent by deployment and revision, and a call that is
+    cancelled leaves nothing half done that another call does not mend.
+    """
+
+    target_types = frozenset({"api_service", "batch_inference_job"})
 
     def __init__(self, name: str = "held") -> None:
-        super().__init__(name)
+        self.name = name
         self.provisioning = Gate()
         self.pruning = Gate()
         self.running_job = Gate()
         self.failure: Exception | None = None
+        self.runs: dict[UUID, set[int]] = {}
         self.provisions: list[tuple[UUID, int]] = []
         self.provisioned_calls = 0
         self.most_at_once: dict[UUID, int] = {}
@@ -63,11 +75,18 @@ class HeldOrchestrator(InMemoryOrchestrator):
             self._now[deployment_id] -= 1
         if self.failure is not None:
             raise self.failure
-        return await super().provision(request, lambda *_: None)
+        self.runs.setdefault(deployment_id, set()).add(request.revision)
+        if request.target.type == "batch_inference_job":
+            return ProvisionedTarget(None)
+        return ProvisionedTarget(f"http://held/{request.deployment_name}/{request.revision}")
 
     async def prune(self, deployment_id: UUID, keep_revision: int | None) -> None:
         await self.pruning.wait()
-        await super().prune(deployment_id, keep_revision)
+        kept = self.runs.get(deployment_id, set()) & {keep_revision}
+        if kept:
+            self.runs[deployment_id] = {revision for revision in kept if revision is not None}
+        else:
+            self.runs.pop(deployment_id, None)
 
     async def wait_for_completion(
         self, deployment_id: UUID, revision: int, report: ReportProgress
@@ -78,7 +97,11 @@ class HeldOrchestrator(InMemoryOrchestrator):
 
     async def provisioned(self) -> dict[UUID, set[int]]:
         self.provisioned_calls += 1
-        return await super().provisioned()
+        return {deployment_id: set(revisions) for deployment_id, revisions in self.runs.items()}
+
+    async def observe(self, deployment_id: UUID) -> Observation:
+        revisions = self.runs.get(deployment_id)
+        return Observation(running=bool(revisions), revision=max(revisions) if revisions else None)
 
     async def logs(self, deployment_id: UUID, *, follow: bool) -> AsyncIterator[str]:
         yield f"log of {deployment_id}"

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.adapters.cli.rendering import stored_files_table
+from deployledger.adapters.cli.disk_tables import stored_files_table
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.extraction import Unpacking, extracted_model
 from deployledger.adapters.local.folders import DeploymentFolder

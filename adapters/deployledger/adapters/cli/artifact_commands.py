@@ -2,16 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.help import Commands
-from deployledger.adapters.cli.session import (
-    ExitCode,
-    Interruptible,
-    Output,
-    OutputOption,
-    VerboseOption,
-    session_for,
-)
+from deployledger.adapters.cli.options import SessionOptions
 
 if TYPE_CHECKING:
     from deployledger.domain.findings import Finding
@@ -22,32 +14,29 @@ artifacts = Commands(name="artifacts", help="List and verify the stored models a
 
 
 @artifacts.command("list")
-def list_(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
+def list_(*, session: SessionOptions) -> None:
     """List the stored models and images, their sizes, and the revisions that use them.
 
     Examples:
         deployledger artifacts list
     """
-    session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> "list[StoredFiles]":
         return await service.list_artifacts()
 
-    with Interruptible():
-        files = session.run(question)
+    files = session.run(question)
     if session.is_json:
-        session.print_json([it.to_json() for it in files])
-        return
-    if not files:
-        session.stdout.print("Nothing is stored.", highlight=False)
-        return
-    from deployledger.adapters.cli.rendering import stored_files_table
+        session.print_json(files)
+    elif files:
+        from deployledger.adapters.cli.disk_tables import stored_files_table
 
-    session.show(stored_files_table(files))
+        session.show(stored_files_table(files))
+    else:
+        session.say("Nothing is stored.")
 
 
 @artifacts.command()
-def verify(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
+def verify(*, session: SessionOptions) -> None:
     """Verify the stored models and images against the event log.
 
     Nothing is changed: damaged files are never used, and are replaced when they are needed. Exit code 1 if
@@ -56,19 +45,17 @@ def verify(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) 
     Examples:
         deployledger artifacts verify
     """
-    session = session_for(output, verbose)
+    from deployledger.adapters.cli.findings import say_finding
 
     async def question(service: "DeploymentService") -> "list[Finding]":
         return await service.verify_artifacts()
 
-    with Interruptible():
-        findings = session.run(question)
+    findings = session.run(question)
     if session.is_json:
-        session.print_json([it.to_json() for it in findings])
+        session.print_json(findings)
     else:
         for finding in findings:
-            print_finding(session, finding)
+            say_finding(session, finding)
         if not findings:
-            session.stdout.print("Nothing is stored.", highlight=False)
-    if any(it.is_problem for it in findings):
-        raise SystemExit(int(ExitCode.FAILED))
+            session.say("Nothing is stored.")
+    session.exit_if(any(it.is_problem for it in findings))

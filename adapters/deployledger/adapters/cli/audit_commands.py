@@ -1,42 +1,31 @@
-"""The commands that prove that the record was not edited: keys, checkpoints, proofs, verifying."""
+"""The commands that prove that the record was not edited: keys, checkpoints, proofs, verification."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deployledger.adapters.cli import marks, units
 from deployledger.adapters.cli.files import file_of_a_pair, file_to_read, no_stream, place_to_read
-from deployledger.adapters.cli.findings import print_finding
 from deployledger.adapters.cli.help import Commands
-from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
-from deployledger.adapters.cli.session import (
-    ExitCode,
-    Interruptible,
-    Output,
-    OutputOption,
-    Session,
-    VerboseOption,
-    as_json,
-    end_at_once_on_ctrl_c,
-    escaped,
-    session_for,
-)
+from deployledger.adapters.cli.options import OfflineOptions, SessionOptions, WorkersOption
+from deployledger.adapters.cli.reading import Reading, workers_for
+from deployledger.adapters.cli.session import Session
 from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
     from deployledger.audit.consistency_proof import ConsistencyProof
     from deployledger.audit.evidence.kept_checkpoints import EarlierState
-    from deployledger.audit.keys import Signer, Verifier
+    from deployledger.audit.keys import Verifier
     from deployledger.audit.ledger import Ledger
+    from deployledger.audit.ledger_store import StoredCheckpoint
     from deployledger.audit.log_check import LogCheck
     from deployledger.service.deployment_service import DeploymentService
 
 audit = Commands(name="audit", help="Prove that the record was not edited.")
 
-_T = TypeVar("_T")
 _MOST_SHOWN = 20
 
 KeyOption = Annotated[
@@ -63,13 +52,6 @@ PublicKeysOption = Annotated[
 
 @audit.command()
 def keygen(
-    name: Annotated[
-        str,
-        typer.Option(
-            help="The owner of the key, for example example.com/deployments: the origin of its checkpoints.",
-            show_default=False,
-        ),
-    ],
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -79,7 +61,14 @@ def keygen(
             show_default="DEPLOYLEDGER_AUDIT_KEY",
         ),
     ] = None,
-    output: OutputOption = Output.TABLE,
+    *,
+    name: Annotated[
+        str,
+        typer.Option(
+            help="The owner of the key, for example example.com/deployments: the origin of its checkpoints."
+        ),
+    ],
+    session: OfflineOptions,
 ) -> None:
     """Create a key pair: the private key signs checkpoints, the public key verifies them.
 
@@ -89,7 +78,6 @@ def keygen(
     Examples:
         deployledger audit keygen ledger.key --name example.com/deployments
     """
-    session = session_for(output)
     with session.errors():
         from deployledger.adapters.settings import load_settings
         from deployledger.audit.keys import write_pair
@@ -99,26 +87,24 @@ def keygen(
         path = file or load_settings().audit_key
         if path is None:
             raise ConfigurationError(
-                "There is no place for the key.", hint="Name a file, or set DEPLOYLEDGER_AUDIT_KEY."
+                "No file was given for the key.", hint="Name a file, or set DEPLOYLEDGER_AUDIT_KEY."
             )
         verifier = write_pair(name, expanded(path).absolute())
-    public = f"{path}.pub"
     with session.reporting():
         if session.is_json:
-            session.print_json({"private_key": str(path), "public_key": public, "verifier": str(verifier)})
+            session.print_json(
+                {"private_key": str(path), "public_key": f"{path}.pub", "verifier": str(verifier)}
+            )
             return
-        session.stdout.print(f"Private key  {escaped(path)}  (keep it secret)", highlight=False)
-        session.stdout.print(f"Public key   {escaped(public)}", highlight=False)
-        session.stdout.print(escaped(verifier), highlight=False, soft_wrap=True)
-    session.stderr.print(
-        f"`export DEPLOYLEDGER_AUDIT_KEY={escaped(path)}` makes the service sign checkpoints with it.",
-        highlight=False,
-        soft_wrap=True,
-    )
+        session.say(f"Private key  {path}  (keep it secret)")
+        session.say(f"Public key   {path}.pub")
+        session.say(str(verifier))
+    session.note(f"`export DEPLOYLEDGER_AUDIT_KEY={path}` makes the service sign checkpoints with it.")
 
 
 @audit.command()
 def checkpoint(
+    *,
     key: KeyOption = None,
     to: Annotated[
         str | None,
@@ -129,8 +115,7 @@ def checkpoint(
             show_default="DEPLOYLEDGER_CHECKPOINTS",
         ),
     ] = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Sign the current state of the log, and print the signed note.
 
@@ -141,20 +126,21 @@ def checkpoint(
         deployledger audit checkpoint
         deployledger audit checkpoint --key ledger.key --to checkpoints/
     """
-    session = session_for(output, verbose)
 
-    def work(ledger: "Ledger") -> Any:
+    def work(service: "DeploymentService") -> "StoredCheckpoint":
         from deployledger.adapters.ledger.publishing import Place
+        from deployledger.audit.keys import Signer
 
-        return ledger.checkpoint(_signer(key), place=Place(to) if to is not None else None)
+        signer = Signer.load(key) if key is not None else None
+        return service.ledger.checkpoint(signer, place=Place(to) if to is not None else None)
 
-    made = _of_ledger(session, work)
+    made = session.work(work)
     if session.is_json:
         session.print_json(
             {
                 "size": made.size,
                 "root": _base64(made.root),
-                "created_at": made.created_at.isoformat(),
+                "created_at": made.created_at,
                 "note": made.note,
             }
         )
@@ -164,14 +150,14 @@ def checkpoint(
 
 @audit.command()
 def root(
+    *,
     size: Annotated[
         int | None,
         typer.Option(
             min=0, metavar="POSITION", help="The last event to include.", show_default="the last one"
         ),
     ] = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Print the root of the log's Merkle tree, which stands for every event up to a position.
 
@@ -179,25 +165,25 @@ def root(
         deployledger audit root
         deployledger audit root --size 1234
     """
-    session = session_for(output, verbose)
 
-    def work(ledger: "Ledger") -> tuple[int, bytes]:
-        wanted = ledger.integrate() if size is None else size
-        return wanted, ledger.root(wanted)
+    def work(service: "DeploymentService") -> tuple[int, bytes]:
+        wanted = service.ledger.integrate() if size is None else size
+        return wanted, service.ledger.root(wanted)
 
-    found, digest = _of_ledger(session, work)
+    events, digest = session.work(work)
     if session.is_json:
-        session.print_json({"size": found, "root": _base64(digest), "root_hex": digest.hex()})
+        session.print_json({"size": events, "root": _base64(digest), "root_hex": digest.hex()})
     else:
-        session.print_lines(f"{found} {_base64(digest)}")
+        session.print_lines(f"{events} {_base64(digest)}")
 
 
 @audit.command()
 def prove(
     position: Annotated[
         int | None,
-        typer.Argument(metavar="POSITION", help="The event's position in the log.", show_default=False),
+        typer.Argument(metavar="POSITION", help="The event's position in the log."),
     ] = None,
+    *,
     size: Annotated[
         int | None,
         typer.Option(
@@ -213,11 +199,9 @@ def prove(
             metavar="FIRST SECOND",
             help="Prove instead that the log only grew from FIRST to SECOND: sizes, or files of "
             "checkpoints or evidence.",
-            show_default=False,
         ),
     ] = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Print the proof (RFC 6962) that an event is in the log: its leaf and the hashes up to the root.
 
@@ -228,7 +212,6 @@ def prove(
         deployledger audit prove 1234
         deployledger audit prove --consistency 1000 1234
     """
-    session = session_for(output, verbose)
     if (position is None) == (consistency is None) or (size is not None and consistency is not None):
         raise UsageError(
             "It is not clear what is to be proven.",
@@ -236,14 +219,14 @@ def prove(
         )
     if consistency is not None:
         first, second = consistency
-        shown = _of_ledger(session, lambda ledger: _consistency(ledger, first, second))
+        consistency_proof = session.work(lambda service: _consistency(service.ledger, first, second))
         if session.is_json:
-            session.print_json(shown.to_json())
+            session.print_json(consistency_proof)
         else:
-            session.print_lines(str(shown).removesuffix("\n"))
+            session.print_lines(str(consistency_proof).removesuffix("\n"))
         return
     assert position is not None  # noqa: S101  # as above
-    proof = _of_ledger(session, lambda ledger: ledger.prove(position, size))
+    proof = session.work(lambda service: service.ledger.prove(position, size))
     if session.is_json:
         session.print_json(
             {
@@ -253,14 +236,14 @@ def prove(
                 "leaf_hash": _base64(proof.leaf_hash),
                 "size": proof.size,
                 "root": _base64(proof.root),
-                "path": [_base64(it) for it in proof.path],
+                "path": [_base64(digest) for digest in proof.path],
             }
         )
         return
     session.print_lines(f"event      {proof.position}")
     session.print_lines(f"leaf hash  {_base64(proof.leaf_hash)}")
-    for number, it in enumerate(proof.path):
-        session.print_lines(f"{'path' if number == 0 else '':<10} {_base64(it)}")
+    for number, digest in enumerate(proof.path):
+        session.print_lines(f"{'path' if number == 0 else '':<10} {_base64(digest)}")
     session.print_lines(f"root       {_base64(proof.root)}  of {proof.size} events")
 
 
@@ -269,7 +252,7 @@ def _consistency(ledger: "Ledger", first: str, second: str) -> "ConsistencyProof
     from deployledger.adapters.ledger.publishing import earlier_state
     from deployledger.domain.exceptions import VERIFY_HINT, ConfigurationError, LedgerError
 
-    states = [None if it.isascii() and it.isdigit() else earlier_state(it) for it in (first, second)]
+    states = [None if text.isascii() and text.isdigit() else earlier_state(text) for text in (first, second)]
     named = zip((first, second), states, strict=True)
     sizes = [state.size if state is not None else int(text) for text, state in named]
     if sizes[0] > sizes[1]:
@@ -287,6 +270,16 @@ def _consistency(ledger: "Ledger", first: str, second: str) -> "ConsistencyProof
     return proof
 
 
+def _signed_state(which: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        metavar="FILE",
+        help=f"A signed checkpoint or evidence of the {which} state.",
+        parser=file_to_read,
+        show_default="only the hashes are checked",
+    )
+    return option
+
+
 @audit.command(name="verify-consistency")
 def verify_consistency(
     file: Annotated[
@@ -295,29 +288,13 @@ def verify_consistency(
             metavar="FILE",
             help="What `prove --consistency` printed, as text or JSON; - is standard input.",
             parser=file_to_read,
-            show_default=False,
         ),
     ],
-    earlier: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A signed checkpoint or evidence of the first state.",
-            parser=file_to_read,
-            show_default="only the hashes are checked",
-        ),
-    ] = None,
-    later: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A signed checkpoint or evidence of the second state.",
-            parser=file_to_read,
-            show_default="only the hashes are checked",
-        ),
-    ] = None,
+    *,
+    earlier: Annotated[Path | None, _signed_state("first")] = None,
+    later: Annotated[Path | None, _signed_state("second")] = None,
     key: PublicKeysOption = None,
-    output: OutputOption = Output.TABLE,
+    session: OfflineOptions,
 ) -> None:
     """Verify that a log only grew between two checkpoints, without any database.
 
@@ -326,8 +303,7 @@ def verify_consistency(
     Examples:
         deployledger audit verify-consistency proof.txt --earlier first.txt --later second.txt
     """
-    session = session_for(output)
-    with session.errors(), Interruptible():
+    with session.errors():
         from deployledger.audit.consistency_proof import ConsistencyProof
         from deployledger.audit.evidence.kept_checkpoints import problem_of_signed
         from deployledger.domain.exceptions import ConfigurationError
@@ -359,22 +335,21 @@ def verify_consistency(
         )
     else:
         for problem in problems:
-            session.stdout.print(f"{marks.FAILED} {escaped(problem)}", highlight=False, soft_wrap=True)
+            session.say(marks.FAILED.before(problem))
         if not problems:
-            session.stdout.print(
-                f"{marks.DONE} The log of {proof.second_size:,} events extends that of "
-                f"{proof.first_size:,} events.",
-                highlight=False,
-                soft_wrap=True,
+            session.say(
+                marks.DONE.before(
+                    f"The log of {proof.second_size:,} events extends that of {proof.first_size:,} events."
+                )
             )
         for limit in unsigned:
-            session.stdout.print(f"{marks.OFF} {escaped(limit)}", highlight=False, soft_wrap=True)
-    if problems:
-        raise SystemExit(int(ExitCode.FAILED))
+            session.say(marks.OFF.before(limit))
+    session.exit_if(bool(problems))
 
 
 @audit.command()
 def verify(
+    *,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
@@ -391,12 +366,10 @@ def verify(
             metavar="FILE",
             parser=place_to_read,
             help="The checkpoint of an earlier verification: only later events are read.",
-            show_default=False,
         ),
     ] = None,
     workers: WorkersOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Verify that no event of the log was changed, removed, moved or inserted.
 
@@ -409,7 +382,6 @@ def verify(
         deployledger audit verify
         deployledger audit verify --checkpoint checkpoints/ --key ledger.key.pub
     """
-    session = session_for(output, verbose)
     session.reports_clock = True
 
     def work(service: "DeploymentService") -> "tuple[str, LogCheck]":
@@ -432,105 +404,102 @@ def verify(
             )
         return ledger.log.schema_state().database, audited
 
-    database, found = _of_service(session, work)
+    database, audited = session.work(work)
     if session.is_json:
-        session.print_json({"database": database, **_told(found)})
+        session.print_json({"database": database, **_as_json(audited)})
     else:
-        session.stdout.print(f"The event log in {escaped(database)}:", highlight=False, soft_wrap=True)
-        _print(session, found)
-    if not found.is_verified:
-        raise SystemExit(int(ExitCode.FAILED))
+        session.say(f"The event log in {database}:")
+        _print(session, audited)
+    session.exit_if(not audited.is_verified)
 
 
-def _print(session: Session, found: "LogCheck") -> None:
-    def say(text: str) -> None:
-        session.stdout.print(text, highlight=False, soft_wrap=True)
+def _print(session: Session, audited: "LogCheck") -> None:
+    from deployledger.adapters.cli.findings import say_finding
 
-    from deployledger.audit.log_check import IN_DATABASE, UNREADABLE
-
-    read = found.size - found.after
-    say(
-        f"Read {read:,} events of {found.streams:,} stream{'s' * (found.streams != 1)} "
-        f"up to position {found.size:,}, in {units.duration(found.seconds)}."
+    session.say(
+        f"Read {audited.size - audited.after:,} events of {units.number(audited.streams, 'stream')} "
+        f"up to position {audited.size:,}, in {units.duration(audited.seconds)}."
     )
-    if found.root is not None:
-        say(f"Root {_base64(found.root)}")
-    holding = [it for it in found.checkpoints if it.holds]
-    for it in sorted(holding, key=lambda it: (it.is_from_outside, it.size))[-_MOST_SHOWN:]:
-        named = f", named by a checkpoint of {it.named_by}" if it.named_by else ""
-        say(
-            f"{marks.DONE} Checkpoint of {it.size:,} events holds "
-            f"({escaped(it.origin)}; {escaped(it.source)}{escaped(named)})"
+    if audited.root is not None:
+        session.say(f"Root {_base64(audited.root)}")
+    for line in _passed(audited):
+        session.say(marks.DONE.before(line))
+    if audited.is_in_order and audited.wrong_times:
+        session.say(
+            marks.WARNING.before("Times are in order except for those recorded by a wrong clock (below)")
+        )
+    for problem in audited.problems[:_MOST_SHOWN]:
+        session.say(marks.FAILED.before(problem.message))
+    if len(audited.problems) > _MOST_SHOWN:
+        session.say(marks.FAILED.before(f"… and {len(audited.problems) - _MOST_SHOWN:,} more"))
+    for finding in audited.findings:
+        if not finding.is_problem:  # problems are above
+            say_finding(session, finding)
+    for limit in audited.limits:
+        session.say(marks.OFF.before(limit))
+    session.say(*_verdict(audited))
+
+
+def _passed(audited: "LogCheck") -> Iterator[str]:
+    """Yield which checkpoints hold, and what is in order."""
+    holding = [it for it in audited.checkpoints if it.holds]
+    for checkpoint in sorted(holding, key=lambda it: (it.is_from_outside, it.size))[-_MOST_SHOWN:]:
+        named = f", named by a checkpoint of {checkpoint.named_by}" if checkpoint.named_by else ""
+        yield (
+            f"Checkpoint of {checkpoint.size:,} events holds "
+            f"({checkpoint.origin}; {checkpoint.source}{named})"
         )
     if len(holding) > _MOST_SHOWN:
-        say(f"{marks.DONE} … and {len(holding) - _MOST_SHOWN:,} more checkpoints")
-    if found.is_in_order:
-        if found.wrong_times:
-            say(f"{marks.DONE} Positions and versions of streams are in order, without gaps")
-            say(f"{marks.WARNING} Times are in order except for those recorded by a wrong clock (below)")
+        yield f"… and {len(holding) - _MOST_SHOWN:,} more checkpoints"
+    if audited.is_in_order:
+        times = "" if audited.wrong_times else ", times"
+        yield f"Positions{times} and versions of streams are in order, without gaps"
+        yield "Every history is legal under the lifecycle"
+
+
+def _verdict(audited: "LogCheck") -> tuple[tuple[str, str], str]:
+    """Return whether the log is verified, and up to where or why not."""
+    from deployledger.audit.log_check import IN_DATABASE, UNREADABLE
+
+    if audited.is_verified:
+        if audited.after >= audited.covered_by_database:
+            where = f"up to position {audited.after:,}; no checkpoint covers more."
         else:
-            say(f"{marks.DONE} Positions, times and versions of streams are in order, without gaps")
-        say(f"{marks.DONE} Every history is legal under the lifecycle")
-    for problem in found.problems[:_MOST_SHOWN]:
-        say(f"{marks.FAILED} {escaped(problem.message)}")
-    if len(found.problems) > _MOST_SHOWN:
-        say(f"{marks.FAILED} … and {len(found.problems) - _MOST_SHOWN:,} more")
-    for finding in found.findings:
-        if not finding.is_problem:  # problems are above
-            print_finding(session, finding)
-    for limit in found.limits:
-        say(f"{marks.OFF} {escaped(limit)}")
-    if found.is_verified:
-        if found.after < found.covered_by_database:
-            since = f"from position {found.after + 1:,} " if found.after else ""
-            say(f"[bold green]Verified[/] {since}up to position {found.covered_by_database:,}.")
-        else:
-            say(f"[bold green]Verified[/] up to position {found.after:,}, and no checkpoint covers more.")
-    elif all(it.kind == UNREADABLE for it in found.problems) and found.problems:
-        say("[bold red]Not verified:[/] a checkpoint cannot be verified with the keys that were given.")
-    elif found.is_contradicted:
-        say("[bold red]Not verified:[/] one checkpoint proves the log, and another one is not of it.")
-    elif all(it.kind == IN_DATABASE for it in found.problems) and found.problems:
-        say("[bold red]Not verified:[/] the database is damaged, or its definitions were changed.")
-    elif found.problems:
-        say("[bold red]Not verified:[/] the log is not what it was.")
+            since = f"from position {audited.after + 1:,} " if audited.after else ""
+            where = f"{since}up to position {audited.covered_by_database:,}."
+        return ("Verified", "bold green"), f" {where}"
+    kinds = {it.kind for it in audited.problems}
+    if kinds == {UNREADABLE}:
+        why = "a checkpoint cannot be verified with the keys that were given."
+    elif audited.is_contradicted:
+        why = "one checkpoint proves the log, and another one does not belong to it."
+    elif kinds == {IN_DATABASE}:
+        why = "the database is damaged, or its definitions were changed."
+    elif kinds:
+        why = "the log was changed."
+    elif any(it.is_of_another_key for it in audited.checkpoints):
+        why = "nothing is wrong, but no checkpoint proves it: none is signed with the keys that were given."
     else:
-        is_of_others = any(it.is_of_another_key for it in found.checkpoints)
-        say(
-            "[bold yellow]Not verified:[/] nothing is wrong, but no checkpoint proves it"
-            + (
-                ": none is signed with the keys that were given."
-                if is_of_others
-                else ". `deployledger audit checkpoint` makes one."
-            )
-        )
+        why = "nothing is wrong, but no checkpoint proves it. `deployledger audit checkpoint` makes one."
+    return ("Not verified:", "bold red" if kinds else "bold yellow"), f" {why}"
 
 
-def _told(found: "LogCheck") -> dict[str, Any]:
+def _as_json(audited: "LogCheck") -> dict[str, Any]:
     return {
-        "verified": found.is_verified,
-        "after": found.after,
-        "size": found.size,
-        "root": None if found.root is None else _base64(found.root),
-        "streams": found.streams,
-        "covered": found.covered,
-        "covered_by_database": found.covered_by_database,
-        "checkpoints": [{**vars(it), "holds": it.holds} for it in found.checkpoints],
-        "problems": [it._asdict() for it in found.problems],
-        "findings": [it.to_json() for it in found.findings],
-        "wrong_times": [as_json(it) for it in found.wrong_times],
-        "limits": list(found.limits),
-        "seconds": found.seconds,
+        "verified": audited.is_verified,
+        "after": audited.after,
+        "size": audited.size,
+        "root": None if audited.root is None else _base64(audited.root),
+        "streams": audited.streams,
+        "covered": audited.covered,
+        "covered_by_database": audited.covered_by_database,
+        "checkpoints": [{**vars(it), "holds": it.holds} for it in audited.checkpoints],
+        "problems": [it._asdict() for it in audited.problems],
+        "findings": audited.findings,
+        "wrong_times": audited.wrong_times,
+        "limits": audited.limits,
+        "seconds": audited.seconds,
     }
-
-
-def _signer(path: Path | None) -> "Signer | None":
-    """Return what signs with a key that was given; None leaves it to the settings."""
-    if path is None:
-        return None
-    from deployledger.audit.keys import Signer
-
-    return Signer.load(path)
 
 
 def _verifiers(paths: list[Path] | None) -> "list[Verifier]":
@@ -561,16 +530,3 @@ def _state(path: Path) -> "EarlierState":
 
 def _base64(digest: bytes) -> str:
     return base64.b64encode(digest).decode()
-
-
-def _of_ledger(session: Session, question: "Callable[[Ledger], _T]") -> _T:
-    return _of_service(session, lambda service: question(service.ledger))
-
-
-def _of_service(session: Session, question: "Callable[[DeploymentService], _T]") -> _T:
-    async def ask(service: "DeploymentService") -> _T:
-        end_at_once_on_ctrl_c()
-        return question(service)
-
-    with Interruptible():
-        return session.run(ask)

@@ -1,35 +1,80 @@
 """Bulk commands: one command for all matching deployments, with a plan, a confirmation and outcomes."""
 
 import asyncio
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from uuid import UUID
 
 import typer
 
 from deployledger.adapters.cli import marks, streams, units
 from deployledger.adapters.cli.background import resume_in_background, stop_leftovers
+from deployledger.adapters.cli.options import DryRunOption
 from deployledger.adapters.cli.session import ExitCode, Session
 from deployledger.adapters.cli.status_commands import resume_if_left
 from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
-    from deployledger.adapters.cli.listing import Filters
+    from deployledger.adapters.cli.filters import Filters
     from deployledger.domain.exceptions import MachineLearningServiceError
     from deployledger.domain.schemas import DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")]
 
-Command = Literal["retry", "cancel", "delete"]
+class Command(StrEnum):
+    """A command that may be sent to many deployments."""
+
+    RETRY = "retry"
+    CANCEL = "cancel"
+    DELETE = "delete"
+
+    @property
+    def past(self) -> str:
+        """What was done, as a participle."""
+        return {"retry": "retried", "cancel": "cancelled", "delete": "deleted"}[self]
+
+    async def send(
+        self, service: "DeploymentService", deployment_id: UUID, **options: Any
+    ) -> "DeploymentStatusResponse":
+        """Send it to one deployment."""
+        methods = {
+            Command.RETRY: service.retry_deployment,
+            Command.CANCEL: service.cancel_deployment,
+            Command.DELETE: service.delete_deployment,
+        }
+        return await methods[self](deployment_id, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consent:
+    """Whether a command to many deployments is only planned, or sent without being asked about."""
+
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
+    dry_run: DryRunOption = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Whether to wait for the work, and how long; what is not waited for continues in the background."""
+
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the operation is complete.")] = (
+        True
+    )
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Seconds to wait; the operation then continues in the background.",
+            show_default="no limit",
+        ),
+    ] = None
+
 
 _PAGE = 1000
-_PAST = {"retry": "retried", "cancel": "cancelled", "delete": "deleted"}
 
 
 class Outcome(StrEnum):
@@ -76,7 +121,9 @@ class Item:
             self.message, self.hint = error.message, error.hint
 
 
-def at_once(reference: str | None, filters: "Filters", *, dry_run: bool, **of_one: object) -> str | None:
+def at_once(
+    reference: str | None, filters: "Filters", consent: Consent, of_one: dict[str, Any]
+) -> str | None:
     """Return the deployment to which a command is sent at once; None if a plan comes first.
 
     There is a plan for all deployments that match filters, and for a dry run.
@@ -92,7 +139,7 @@ def at_once(reference: str | None, filters: "Filters", *, dry_run: bool, **of_on
             "A deployment and filters contradict each other.",
             hint="Give a name or an id for one deployment, or filters for all that match.",
         )
-    if reference is not None and not dry_run:
+    if reference is not None and not consent.dry_run:
         return reference
     if reference is None and not filters.are_given:
         raise UsageError(
@@ -110,22 +157,14 @@ def at_once(reference: str | None, filters: "Filters", *, dry_run: bool, **of_on
 
 @dataclass
 class Bulk:
-    """One command for many deployments.
-
-    Args:
-        reference: the only deployment, to see what would be done.
-        wait: whether to wait for the work; else it is left to processes in the background.
-        timeout: seconds to wait; None waits as long as it takes.
-    """
+    """One command for many deployments, or, to see what would be done, for one (``reference``)."""
 
     session: Session
     command: Command
     filters: "Filters"
-    reference: str | None = None
-    yes: bool = False
-    dry_run: bool = False
-    wait: bool = True
-    timeout: float | None = None
+    reference: str | None
+    consent: Consent
+    waiting: Waiting
 
     def run(self) -> None:
         """Plan, ask, send the commands, and exit with code 1 unless everything planned was done."""
@@ -134,7 +173,7 @@ class Bulk:
         try:
             self.session.run(self._plan_all)
             planned = self._with(Outcome.PLANNED)
-            if planned and not self.dry_run and self._is_agreed(len(planned)):
+            if planned and not self.consent.dry_run and self._is_agreed(len(planned)):
                 self.session.run(self._give_all)
         except KeyboardInterrupt:
             self._interrupted()
@@ -149,8 +188,8 @@ class Bulk:
     async def _plan_all(self, service: "DeploymentService") -> None:
         self._items = [Item(it) for it in await self._matching(service)]
         if not self._items:
-            await self.session.say_if_empty(service.event_log)
-            self.session.stderr.print("No deployment matches.")
+            await self.session.note_if_empty(service.event_log)
+            self.session.note("No deployment matches.")
             return
         for item in self._items:
             await self._try(service, item, dry_run=True)
@@ -162,7 +201,7 @@ class Bulk:
         planned = self._with(Outcome.PLANNED)
         await self._give(service, planned)
         await stop_leftovers(service)
-        if self.wait:
+        if self.waiting.wait:
             await self._wait(service)
         for item in self._with(Outcome.ACCEPTED):
             resume_in_background(item.deployment.deployment_id)
@@ -182,19 +221,6 @@ class Bulk:
             if cursor is None:
                 return deployments
 
-    async def _call(
-        self, service: "DeploymentService", item: Item, *, dry_run: bool = False
-    ) -> "DeploymentStatusResponse":
-        calls = {
-            "retry": service.retry_deployment,
-            "cancel": service.cancel_deployment,
-            "delete": service.delete_deployment,
-        }
-        deployment = item.deployment
-        return await calls[self.command](
-            deployment.deployment_id, expected_version=deployment.version, dry_run=dry_run
-        )
-
     async def _try(
         self, service: "DeploymentService", item: Item, *, dry_run: bool = False
     ) -> "DeploymentStatusResponse | None":
@@ -212,7 +238,12 @@ class Bulk:
         )
 
         try:
-            return await self._call(service, item, dry_run=dry_run)
+            return await self.command.send(
+                service,
+                item.deployment.deployment_id,
+                expected_version=item.deployment.version,
+                dry_run=dry_run,
+            )
         except IllegalTransitionError as error:
             item.end(Outcome.SKIPPED, error)
             item.message = error.why
@@ -248,13 +279,14 @@ class Bulk:
             self._print(item)
 
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self.waiting.timeout):
                 await asyncio.gather(*(ended(it) for it in self._with(Outcome.ACCEPTED)))
         except TimeoutError:
             for item in self._with(Outcome.ACCEPTED):
                 item.end(Outcome.FAILED)
                 item.message = (
-                    f"still in progress after {self.timeout:g} seconds; it continues in the background"
+                    f"still in progress after {self.waiting.timeout:g} seconds; "
+                    "it continues in the background"
                 )
                 resume_in_background(item.deployment.deployment_id)
                 self._print(item)
@@ -265,16 +297,14 @@ class Bulk:
 
         deployment_id = item.deployment.deployment_id
         try:
-            if self.command != "cancel":
+            if self.command is not Command.CANCEL:
                 await service.wait_for_deployment(deployment_id)
             await service.settled(deployment_id)
             item.deployment = await service.get_deployment_status(deployment_id)
         except MachineLearningServiceError as error:
             item.end(Outcome.FAILED, error)
             return
-        is_done = self.command == "cancel" or (
-            outcome(item.deployment, deleting=self.command == "delete") is ExitCode.DONE
-        )
+        is_done = outcome(item.deployment, self.command) is ExitCode.DONE
         item.end(Outcome.DONE if is_done else Outcome.FAILED)
         if not is_done:
             failure = item.deployment.failure
@@ -285,14 +315,14 @@ class Bulk:
         return [it for it in self._items if it.outcome is outcome]
 
     def _is_agreed(self, number: int) -> bool:
-        if self.yes:
+        if self.consent.yes:
             return True
         session = self.session
-        what = f"{self.command} {_deployments(number)}"
+        what = f"{self.command} {units.number(number, 'deployment')}"
         has_terminal = sys.stdin is not None and sys.stdin.isatty() and streams.remarks().isatty()
         if session.is_json or not has_terminal:
             session.fail(
-                f"Nothing was {_PAST[self.command]}: there is no terminal to ask whether to {what}.",
+                f"Nothing was {self.command.past}: there is no terminal to ask whether to {what}.",
                 f"Add --yes to {self.command} without being asked, or --dry-run to see only the plan.",
                 ExitCode.USAGE,
                 "confirmation_required",
@@ -301,10 +331,10 @@ class Bulk:
             if typer.confirm(f"{what.capitalize()}?", err=True):
                 return True
         except typer.Abort:  # Ctrl-C, or the end of the input
-            session.stderr.print()
+            session.note("")
         for item in self._with(Outcome.PLANNED):
             item.end(Outcome.NOT_TRIED)
-        session.stderr.print("Nothing was changed.")
+        session.note("Nothing was changed.")
         return False
 
     # What is printed ----------------------------------------------------------------------------------
@@ -312,14 +342,10 @@ class Bulk:
     def _print_plan(self, number: int) -> None:
         if self.session.is_json:
             return
-        from rich import box
-        from rich.table import Table
-
+        from deployledger.adapters.cli.layout import table_of
         from deployledger.adapters.cli.terminal import shown
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in ("NAME", "STATUS", "SINCE", "PLAN"):
-            table.add_column(heading, no_wrap=heading in ("STATUS", "SINCE"), overflow="fold")
+        table = table_of("NAME", "STATUS", "SINCE", "PLAN", wrapped=("NAME", "PLAN"))
         for item in self._items:
             deployment = item.deployment
             mark = marks.of_status(deployment)
@@ -330,8 +356,8 @@ class Bulk:
                 shown(self._intent(item)),
             )
         self.session.show(table)
-        if self.dry_run:
-            text = f"Would {self.command} {number:,} of {_deployments(len(self._items))}."
+        if self.consent.dry_run:
+            text = f"Would {self.command} {number:,} of {units.number(len(self._items), 'deployment')}."
         elif number == 0:
             text = f"There is nothing to {self.command}."
         else:
@@ -342,12 +368,9 @@ class Bulk:
         deployment = item.deployment
         if item.outcome is not Outcome.PLANNED:
             return f"skip ({item.message})"
-        if self.command == "delete":
-            return (
-                "delete"
-                if deployment.endpoint_url is None
-                else f"delete; it serves {deployment.endpoint_url}"
-            )
+        if self.command is Command.DELETE:
+            endpoint = deployment.endpoint_url
+            return "delete" if endpoint is None else f"delete; it serves {endpoint}"
         serves = deployment.serving_revision
         keeps = f"; revision {serves} keeps serving" if serves is not None else ""
         reason = deployment.failure
@@ -359,12 +382,12 @@ class Bulk:
         if self.session.is_json:
             return
         words = {
-            Outcome.DONE: _PAST[self.command],
+            Outcome.DONE: self.command.past,
             Outcome.ACCEPTED: "in progress in the background",
             Outcome.CHANGED: "skipped, because it changed after the plan was made",
         }
         mark = _MARKS.get(item.outcome, marks.FAILED)
-        what = words.get(item.outcome) or f"not {_PAST[self.command]}"
+        what = words.get(item.outcome) or f"not {self.command.past}"
         if item.outcome is Outcome.FAILED:
             what = item.deployment.status if item.deployment.failure else what
         details = f": {' '.join(item.message.split())}" if item.message else ""
@@ -384,13 +407,13 @@ class Bulk:
         }
         counts = Counter(it.outcome for it in planned)
         others = [f"{counts[outcome]:,} {word}" for outcome, word in words.items() if counts[outcome]]
-        done = f"{counts[Outcome.DONE]:,} of {_deployments(len(planned))} {_PAST[self.command]}"
+        done = f"{counts[Outcome.DONE]:,} of {units.number(len(planned), 'deployment')} {self.command.past}"
         self.session.print_lines(f"{'; '.join([done, ', '.join(others)] if others else [done])}.")
 
     def _report(self) -> dict[str, Any]:
         return {
             "command": self.command,
-            "dry_run": self.dry_run,
+            "dry_run": self.consent.dry_run,
             "deployments": [
                 {
                     "deployment_id": str(it.deployment.deployment_id),
@@ -408,14 +431,9 @@ class Bulk:
     def _interrupted(self) -> NoReturn:
         given = [it for it in self._items if it.outcome in (Outcome.ACCEPTED, Outcome.DONE, Outcome.FAILED)]
         if given:
-            self.session.stderr.print(
-                f"Interrupted after {_deployments(len(given))}. `deployledger list` resumes what was in "
-                "progress; run the same command again for the others.",
-                highlight=False,
-                soft_wrap=True,
+            number = units.number(len(given), "deployment")
+            self.session.note(
+                f"Interrupted after {number}. `deployledger list` resumes what was in progress; run the same "
+                "command again for the others."
             )
-        raise SystemExit(128 + signal.SIGINT)
-
-
-def _deployments(number: int) -> str:
-    return f"{number:,} deployment{'s' if number != 1 else ''}"
+        raise SystemExit(int(ExitCode.INTERRUPTED))

@@ -4,15 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployledger.adapters.cli.session import (
-    Interruptible,
-    Output,
-    OutputOption,
-    VerboseOption,
-    as_json,
-    escaped,
-    session_for,
-)
+from deployledger.adapters.cli.options import SessionOptions
 
 if TYPE_CHECKING:
     from deployledger.service.clock import ClockCorrection
@@ -20,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def correct_clock(
+    *,
     yes: Annotated[
         bool, typer.Option("--yes", help="Record the correction; without this option it is only shown.")
     ] = False,
@@ -30,8 +23,7 @@ def correct_clock(
             help="Withdraw the last correction, because the clock was behind when it was recorded.",
         ),
     ] = False,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Record that the clock was ahead, once it is right again.
 
@@ -43,38 +35,33 @@ def correct_clock(
         deployledger log correct-clock
         deployledger log correct-clock --yes
     """
-    session = session_for(output, verbose)
     session.reports_clock = True
 
     async def work(service: "DeploymentService") -> "ClockCorrection":
         return await service.correct_clock(withdraw=withdraw, dry_run=not yes)
 
-    with Interruptible():
-        done = session.run(work)
+    correction = session.run(work)
+    now = _now(correction)
     with session.reporting():
         if session.is_json:
-            session.print_json(as_json(done))
+            session.print_json(correction)
             return
-        session.stdout.print(
-            f"The clock needs no correction: the event log has no uncorrected times in the future, and it is "
-            f"{escaped(_now(done))} now."
-            if done.wrong is None
-            else escaped(done.wrong)
-            if done.withdraws is None
-            else f"The correction at position {done.withdraws:,} is withdrawn, and the recorded times "
-            "before it count again: the clock was behind.",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if done.position is not None:
-            session.stdout.print(f"Recorded at position {done.position:,}.", highlight=False)
-    if done.position is None and done.wrong is not None:
-        session.stderr.print(
-            f"Nothing was recorded. If {escaped(_now(done))} is the right time, run the command again "
-            "with --yes.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        if correction.wrong is None:
+            session.say(
+                "The clock needs no correction: the event log has no uncorrected times in the future, and it "
+                f"is {now} now."
+            )
+        elif correction.withdraws is None:
+            session.say(str(correction.wrong))
+        else:
+            session.say(
+                f"The correction at position {correction.withdraws:,} is withdrawn, and the recorded times "
+                "before it count again: the clock was behind."
+            )
+        if correction.position is not None:
+            session.say(f"Recorded at position {correction.position:,}.")
+    if correction.position is None and correction.wrong is not None:
+        session.note(f"Nothing was recorded. If {now} is the right time, run the command again with --yes.")
 
 
 def _now(correction: "ClockCorrection") -> str:

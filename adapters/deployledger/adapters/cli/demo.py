@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployledger.adapters.cli import units
-from deployledger.adapters.cli.session import ExitCode, Session, escaped
+from deployledger.adapters.cli.session import ExitCode, Session
 
 if TYPE_CHECKING:
     from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse
@@ -36,12 +36,11 @@ def run_demo(session: Session, *, keep: bool) -> None:
         if not keep:
             shutil.rmtree(home, ignore_errors=True)
     if keep:
-        session.stdout.print(
-            "\nIt goes on serving. To look at it, and to end it:\n"
+        session.print_lines(
+            "\nIt keeps serving. To inspect it and to delete it:\n"
             f"  export DEPLOYLEDGER_HOME={home}\n"
             f"  deployledger status {_NAME}\n"
-            f"  deployledger delete {_NAME}",
-            highlight=False,
+            f"  deployledger delete {_NAME}"
         )
 
 
@@ -51,7 +50,7 @@ async def _demonstrate(session: Session, service: "DeploymentService", *, keep: 
     finally:  # also when standard output was closed
         if not keep:
             for deployment in await service.list_deployments(name_contains=_NAME):
-                _Narrator(session).title("Deleting it")
+                _title(session, "Deleting it")
                 await _done(session, service, await service.delete_deployment(deployment.deployment_id))
 
 
@@ -59,27 +58,26 @@ async def _live(session: Session, service: "DeploymentService") -> None:
     from deployledger.adapters.cli.fleet_table import DeploymentTable
     from deployledger.adapters.cli.timeline import timeline
 
-    say = _Narrator(session)
-    say.title("Deploying version 1 of a model that tells irises apart")
+    _title(session, "Deploying version 1 of a model that tells irises apart")
     first = await _done(session, service, await service.deploy_model(_request("iris-v1.onnx")))
 
-    say.title("Asking it about a flower")
-    say.line(f"POST {first.endpoint_url}/v2/models/{_NAME}/infer  {_FLOWER}")
-    say.line(_species(_predict(first)))
+    _title(session, "Asking it about a flower")
+    session.say(f"POST {first.endpoint_url}/v2/models/{_NAME}/infer  {_FLOWER}")
+    session.say(_species(_predict(first)))
 
-    say.title("Updating to version 2, with requests all the while")
+    _title(session, "Updating to version 2, with requests all the while")
     with _Load(first) as load:
         second = await service.update_deployment(first.deployment_id, _request("iris-v2.onnx"))
         second = await _done(session, service, second)
         await service.settled(second.deployment_id)
-    say.line(f"{load.answered} requests answered, {load.unanswered} unanswered")
-    say.line(_species(_predict(second)))
+    session.say(f"{load.answered} requests answered, {load.unanswered} unanswered")
+    session.say(_species(_predict(second)))
 
-    say.title("What is deployed")
-    session.stdout.print(DeploymentTable(await service.list_deployments()))
-    say.title("How it came to be")
+    _title(session, "What is deployed")
+    session.show(DeploymentTable(await service.list_deployments()))
+    _title(session, "How it came to be")
     history = await service.get_deployment_history(first.deployment_id)
-    session.stdout.print(timeline(history, units.Clock.of(session.stdout)))
+    session.show(timeline(history, units.Clock.of(session.stdout)))
     if load.unanswered:
         session.fail(f"{load.unanswered} requests were not answered during the update.", "", ExitCode.FAILED)
 
@@ -90,7 +88,7 @@ async def _done(
     from deployledger.adapters.cli.waiting import outcome, wait
 
     answer = await wait(session, service, accepted)
-    if outcome(answer, deleting=accepted.status == "deleting") is ExitCode.FAILED:
+    if outcome(answer, "delete" if accepted.status == "deleting" else None) is ExitCode.FAILED:
         session.fail(answer.message, "", ExitCode.FAILED)
     return answer
 
@@ -123,17 +121,9 @@ def _species(answer: dict[str, Any]) -> str:
     return f"It is an Iris {_SPECIES[number]} (probability {outputs['probabilities'][number]:.3f})"
 
 
-class _Narrator:
-    """Says what is going on."""
-
-    def __init__(self, session: Session) -> None:
-        self._console = session.stdout
-
-    def title(self, text: str) -> None:
-        self._console.print(f"\n[bold]{escaped(text)}[/]", highlight=False)
-
-    def line(self, text: str) -> None:
-        self._console.print(escaped(text), highlight=False)
+def _title(session: Session, text: str) -> None:
+    session.print_lines("")
+    session.say((text, "bold"))
 
 
 class _Load:

@@ -1,108 +1,91 @@
-"""The commands that change deployments, and wait for what comes of them."""
+"""The commands that change deployments, and wait for the outcome."""
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
 
 from deployledger.adapters.cli import completion
-from deployledger.adapters.cli.bulk import Bulk, DryRunOption, YesOption, at_once
+from deployledger.adapters.cli.bulk import Bulk, Command, Consent, Waiting, at_once
 from deployledger.adapters.cli.files import no_stream
-from deployledger.adapters.cli.listing import (
-    CreatedAfterFilter,
-    CreatedBeforeFilter,
-    Filters,
-    ModelFilter,
-    NameFilter,
-    SinceFilter,
-    StatusFilter,
-    TagFilter,
-    TypeFilter,
-    UntilFilter,
-)
-from deployledger.adapters.cli.session import (
-    ExitCode,
-    Interruptible,
-    OptionalReference,
-    Output,
-    OutputOption,
-    Reference,
-    Session,
-    VerboseOption,
-    session_for,
-)
+from deployledger.adapters.cli.filters import FilterOptions, Filters, tags
+from deployledger.adapters.cli.option_groups import GroupOf
+from deployledger.adapters.cli.options import OptionalReference, Reference, SessionOptions
+from deployledger.adapters.cli.session import ExitCode, Session
 from deployledger.adapters.cli.status_commands import overview
-from deployledger.adapters.cli.usage import UsageError
 from deployledger.adapters.local import LocalTargetType
 
 if TYPE_CHECKING:
-    from deployledger.adapters.cli.asking import Request
     from deployledger.adapters.cli.overview import Overview
-    from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse
+    from deployledger.adapters.local.example_request import ExampleRequest
+    from deployledger.domain.schemas import DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
-    _Ended = tuple[DeploymentStatusResponse, Overview | None, Request | None]
-
-WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the operation is complete.")]
-TimeoutOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="Seconds to wait; the operation then continues in the background.",
-        show_default="no limit",
-    ),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model-uri", help="The new model.", parser=no_stream, show_default="the same model"),
-]
-ReplicasOption = Annotated[
-    int | None, typer.Option(help="The number of replicas; 1 for a new deployment.", show_default=False)
-]
-PortOption = Annotated[
-    int | None,
-    typer.Option(help="The port to serve on; a free one for a new deployment.", show_default=False),
-]
-ServingImageOption = Annotated[
-    str | None,
-    typer.Option(help="The container image that serves the model.", show_default=False),
-]
-CpuOption = Annotated[str | None, typer.Option(help="CPU per replica, for example 500m.", show_default=False)]
-MemoryOption = Annotated[
-    str | None, typer.Option(help="Memory per replica, for example 1Gi.", show_default=False)
-]
-GpuOption = Annotated[str | None, typer.Option(help="GPUs per replica.", show_default=False)]
-TagOption = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; repeatable.", show_default=False)
-]
-InputOption = Annotated[
-    str | None,
-    typer.Option(
-        "--input",
-        help="The input of a batch job: CSV or JSON lines; - copies standard input.",
-        show_default=False,
-    ),
-]
-OutputUriOption = Annotated[
-    str | None,
-    typer.Option(
-        help="The file to which a batch job writes its predictions.", parser=no_stream, show_default=False
-    ),
-]
+    _Ended = tuple[DeploymentStatusResponse, Overview | None, ExampleRequest | None]
 
 KeyOption = Annotated[
     str | None,
-    typer.Option(
-        help="A key of your choice: commands repeated with it take effect once.", show_default=False
-    ),
+    typer.Option(help="A key of your choice: commands repeated with it take effect once."),
 ]
-ExpectedVersionOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Refuse if the deployment has changed since this version.", show_default=False),
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Specified:
+    """What a revision is to be, as it was typed; None where not given."""
+
+    replicas: Annotated[int | None, typer.Option(help="The number of replicas; 1 for a new deployment.")] = (
+        None
+    )
+    port: Annotated[
+        int | None, typer.Option(help="The port to serve on; a free one for a new deployment.")
+    ] = None
+    serving_image: Annotated[str | None, typer.Option(help="The container image that serves the model.")] = (
+        None
+    )
+    cpu: Annotated[str | None, typer.Option(help="CPU per replica, for example 500m.")] = None
+    memory: Annotated[str | None, typer.Option(help="Memory per replica, for example 1Gi.")] = None
+    gpu: Annotated[str | None, typer.Option(help="GPUs per replica.")] = None
+    tag: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; repeatable.")] = None
+    input_uri: Annotated[
+        str | None,
+        typer.Option("--input", help="The input of a batch job: CSV or JSON lines; - copies standard input."),
+    ] = None
+    output_uri: Annotated[
+        str | None,
+        typer.Option(help="The file to which a batch job writes its predictions.", parser=no_stream),
+    ] = None
+
+    def target(self) -> dict[str, Any]:
+        return _given(
+            replicas=self.replicas,
+            port=self.port,
+            serving_image=self.serving_image,
+            input_uri=_absolute(_kept(self.input_uri)),
+            output_uri=_absolute(self.output_uri),
+        )
+
+    def resources(self) -> dict[str, Any]:
+        return _given(cpu_request=self.cpu, memory_request=self.memory, gpu_request=self.gpu)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Guards:
+    """What keeps a command from taking effect twice, or on what it was not meant for."""
+
+    expected_version: Annotated[
+        int | None,
+        typer.Option(min=1, help="Refuse if the deployment has changed since this version."),
+    ] = None
+    idempotency_key: KeyOption = None
+
+
+_SpecifiedOptions = Annotated[_Specified, GroupOf(_Specified)]
+_GuardOptions = Annotated[_Guards, GroupOf(_Guards)]
+_WaitingOptions = Annotated[Waiting, GroupOf(Waiting)]
+_ConsentOptions = Annotated[Consent, GroupOf(Consent)]
 
 
 def deploy(
@@ -112,23 +95,12 @@ def deploy(
             metavar="MODEL_URI",
             help="A path, or a file://, models:/, runs:/ or mlflow_runs:/ URI.",
             parser=no_stream,
-            show_default=False,
         ),
     ],
-    name: Annotated[str, typer.Option(help="The deployment's name.", show_default=False)],
-    type_: Annotated[
-        LocalTargetType,
-        typer.Option("--type", help="How the model runs."),
-    ] = "api_service",
-    replicas: ReplicasOption = None,
-    port: PortOption = None,
-    serving_image: ServingImageOption = None,
-    cpu: CpuOption = None,
-    memory: MemoryOption = None,
-    gpu: GpuOption = None,
-    tag: TagOption = None,
-    input_uri: InputOption = None,
-    output_uri: OutputUriOption = None,
+    name: Annotated[str, typer.Option(help="The deployment's name.")],
+    *,
+    type_: Annotated[LocalTargetType, typer.Option("--type", help="How the model runs.")] = "api_service",
+    specified: _SpecifiedOptions,
     update_existing: Annotated[
         bool,
         typer.Option(
@@ -136,10 +108,8 @@ def deploy(
         ),
     ] = False,
     idempotency_key: KeyOption = None,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    waiting: _WaitingOptions,
+    session: SessionOptions,
 ) -> None:
     """Deploy a model: fetch it, package it, then serve it or run it as a batch job.
 
@@ -149,60 +119,38 @@ def deploy(
         deployledger deploy model.onnx --name scores --type batch_inference_job \
             --input rows.csv --output-uri scores.csv
     """
-    session = session_for(output, verbose)
-    input_uri = _input(session, input_uri)
+    with session.errors():
+        target, resources = specified.target(), specified.resources()
 
-    def request() -> "DeploymentRequest":
+    async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
         from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 
-        return DeploymentRequest(
+        request = DeploymentRequest(
             model_uri=model_uri,
             deployment_name=name,
-            deployment_target_config=DeploymentTargetConfig(
-                type=type_,
-                serving_image=serving_image,
-                replicas=1 if replicas is None else replicas,
-                port=port,
-                input_uri=_absolute(input_uri),
-                output_uri=_absolute(output_uri),
-            ),
-            resource_allocation=ResourceConfig(cpu_request=cpu, memory_request=memory, gpu_request=gpu)
-            if cpu or memory or gpu
-            else None,
+            deployment_target_config=DeploymentTargetConfig(type=type_, **target),
+            resource_allocation=ResourceConfig(**resources) if resources else None,
             version_strategy="update_existing" if update_existing else "new",
-            tags=_tags(tag),
+            tags=tags(specified.tag),
         )
+        return await service.deploy_model(request, idempotency_key=idempotency_key)
 
-    _command(
-        session,
-        lambda service: service.deploy_model(request(), idempotency_key=idempotency_key),
-        wait,
-        timeout,
-        model_uri=model_uri,
-    )
+    _run(session, command, waiting, model_uri=model_uri)
 
 
 def update(
     deployment: Reference,
-    model_uri: ModelOption = None,
+    *,
+    model_uri: Annotated[
+        str | None, typer.Option(help="The new model.", parser=no_stream, show_default="the same model")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="The new name, also in the model's URLs.", show_default="the same name")
     ] = None,
-    replicas: ReplicasOption = None,
-    port: PortOption = None,
-    serving_image: ServingImageOption = None,
-    cpu: CpuOption = None,
-    memory: MemoryOption = None,
-    gpu: GpuOption = None,
-    tag: TagOption = None,
-    input_uri: InputOption = None,
-    output_uri: OutputUriOption = None,
-    expected_version: ExpectedVersionOption = None,
-    idempotency_key: KeyOption = None,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    specified: _SpecifiedOptions,
+    guards: _GuardOptions,
+    waiting: _WaitingOptions,
+    session: SessionOptions,
 ) -> None:
     """Update a deployment to a new revision; options not given keep their values.
 
@@ -213,92 +161,61 @@ def update(
         deployledger update iris --model-uri model-v2.onnx
         deployledger update iris --replicas 3 --tag team=flowers
     """
-    session = session_for(output, verbose)
-    input_uri = _input(session, input_uri)
-    resources = {"cpu_request": cpu, "memory_request": memory, "gpu_request": gpu}
+    with session.errors():
+        target, resources = specified.target(), specified.resources()
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
         from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 
-        found = await service.find_deployment_id(deployment, to_change=True)
-        current = await service.get_deployment_status(found)
-        allocation = current.resource_allocation.model_dump() if current.resource_allocation else {}
-        allocation |= _given(resources)
-        target = {
-            "replicas": replicas,
-            "port": port,
-            "serving_image": serving_image,
-            "input_uri": _absolute(input_uri),
-            "output_uri": _absolute(output_uri),
-        }
-        return await service.update_deployment(
-            current.deployment_id,
-            DeploymentRequest(
-                model_uri=model_uri or current.model_uri,
-                deployment_name=name or current.deployment_name,
-                deployment_target_config=DeploymentTargetConfig(
-                    **{**current.deployment_target_config.model_dump(), **_given(target)}
-                ),
-                resource_allocation=ResourceConfig(**allocation) if allocation else None,
-                tags={**current.tags, **_tags(tag)},
+        deployment_id = await service.find_deployment_id(deployment, to_change=True)
+        current = await service.get_deployment_status(deployment_id)
+        before = current.resource_allocation.model_dump() if current.resource_allocation else {}
+        allocation = before | resources
+        request = DeploymentRequest(
+            model_uri=model_uri or current.model_uri,
+            deployment_name=name or current.deployment_name,
+            deployment_target_config=DeploymentTargetConfig(
+                **current.deployment_target_config.model_dump() | target
             ),
-            idempotency_key=idempotency_key,
-            expected_version=expected_version,
+            resource_allocation=ResourceConfig(**allocation) if allocation else None,
+            tags=current.tags | tags(specified.tag),
         )
+        return await service.update_deployment(current.deployment_id, request, **asdict(guards))
 
-    _command(session, command, wait, timeout)
+    _run(session, command, waiting)
 
 
 def rollback(
     deployment: Reference,
+    *,
     to_revision: Annotated[
-        int,
-        typer.Option(
-            autocompletion=completion.revision_numbers, help="The revision to return to.", show_default=False
-        ),
+        int, typer.Option(autocompletion=completion.revision_numbers, help="The revision to return to.")
     ],
-    expected_version: ExpectedVersionOption = None,
-    idempotency_key: KeyOption = None,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    guards: _GuardOptions,
+    waiting: _WaitingOptions,
+    session: SessionOptions,
 ) -> None:
     """Roll back to an earlier revision, from exactly the same bytes.
 
     Examples:
         deployledger rollback iris --to-revision 1
     """
-    _command_on(
-        session_for(output, verbose),
+    _run_on(
+        session,
         deployment,
-        lambda service, found: service.rollback_deployment(
-            found, to_revision, idempotency_key=idempotency_key, expected_version=expected_version
-        ),
-        wait,
-        timeout,
+        lambda service, found: service.rollback_deployment(found, to_revision, **asdict(guards)),
+        waiting,
     )
 
 
 def retry(
     deployment: OptionalReference = None,
-    status: StatusFilter = None,
-    name: NameFilter = None,
-    tag: TagFilter = None,
-    model_uri: ModelFilter = None,
-    type_: TypeFilter = None,
-    since: SinceFilter = None,
-    until: UntilFilter = None,
-    created_after: CreatedAfterFilter = None,
-    created_before: CreatedBeforeFilter = None,
-    yes: YesOption = False,
-    dry_run: DryRunOption = False,
-    expected_version: ExpectedVersionOption = None,
-    idempotency_key: KeyOption = None,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    *,
+    filters: FilterOptions,
+    consent: _ConsentOptions,
+    guards: _GuardOptions,
+    waiting: _WaitingOptions,
+    session: SessionOptions,
 ) -> None:
     """Retry what failed or was cancelled: one deployment, or all that match filters.
 
@@ -309,65 +226,16 @@ def retry(
         deployledger retry iris
         deployledger retry --status failed --since 12h
     """
-    filters = Filters(
-        status=status,
-        name=name,
-        tag=tag,
-        model_uri=model_uri,
-        type_=type_,
-        created_after=created_after,
-        created_before=created_before,
-        since=since,
-        until=until,
-    )
-    session = session_for(output, verbose)
-    reference = at_once(
-        deployment,
-        filters,
-        dry_run=dry_run,
-        expected_version=expected_version,
-        idempotency_key=idempotency_key,
-    )
-    if reference is None:
-        Bulk(
-            session,
-            "retry",
-            filters,
-            deployment,
-            yes=yes,
-            dry_run=dry_run,
-            wait=wait,
-            timeout=timeout,
-        ).run()
-        return
-    _command_on(
-        session,
-        reference,
-        lambda service, found: service.retry_deployment(
-            found, idempotency_key=idempotency_key, expected_version=expected_version
-        ),
-        wait,
-        timeout,
-    )
+    _one_or_many(session, Command.RETRY, deployment, filters, consent, guards, waiting)
 
 
 def cancel(
     deployment: OptionalReference = None,
-    status: StatusFilter = None,
-    name: NameFilter = None,
-    tag: TagFilter = None,
-    model_uri: ModelFilter = None,
-    type_: TypeFilter = None,
-    since: SinceFilter = None,
-    until: UntilFilter = None,
-    created_after: CreatedAfterFilter = None,
-    created_before: CreatedBeforeFilter = None,
-    yes: YesOption = False,
-    dry_run: DryRunOption = False,
-    expected_version: ExpectedVersionOption = None,
-    idempotency_key: KeyOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    *,
+    filters: FilterOptions,
+    consent: _ConsentOptions,
+    guards: _GuardOptions,
+    session: SessionOptions,
 ) -> None:
     """Cancel the operation in progress; an earlier revision keeps serving.
 
@@ -377,61 +245,17 @@ def cancel(
         deployledger cancel iris
         deployledger cancel --status creating --tag team=flowers
     """
-    filters = Filters(
-        status=status,
-        name=name,
-        tag=tag,
-        model_uri=model_uri,
-        type_=type_,
-        created_after=created_after,
-        created_before=created_before,
-        since=since,
-        until=until,
-    )
-    session = session_for(output, verbose)
-    reference = at_once(
-        deployment,
-        filters,
-        dry_run=dry_run,
-        expected_version=expected_version,
-        idempotency_key=idempotency_key,
-    )
-    if reference is None:
-        Bulk(session, "cancel", filters, deployment, yes=yes, dry_run=dry_run).run()
-        return
-
-    async def command(service: "DeploymentService") -> "_Ended":
-        found = await service.find_deployment_id(reference, to_change=True)
-        await service.cancel_deployment(
-            found, idempotency_key=idempotency_key, expected_version=expected_version
-        )
-        await service.settled(found)
-        return await _ended(session, service, await service.get_deployment_status(found))
-
-    ended = session.run(command)
-    with session.reporting():
-        _print(session, ended)
+    _one_or_many(session, Command.CANCEL, deployment, filters, consent, guards, Waiting())
 
 
 def delete(
     deployment: OptionalReference = None,
-    status: StatusFilter = None,
-    name: NameFilter = None,
-    tag: TagFilter = None,
-    model_uri: ModelFilter = None,
-    type_: TypeFilter = None,
-    since: SinceFilter = None,
-    until: UntilFilter = None,
-    created_after: CreatedAfterFilter = None,
-    created_before: CreatedBeforeFilter = None,
-    yes: YesOption = False,
-    dry_run: DryRunOption = False,
-    expected_version: ExpectedVersionOption = None,
-    idempotency_key: KeyOption = None,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    *,
+    filters: FilterOptions,
+    consent: _ConsentOptions,
+    guards: _GuardOptions,
+    waiting: _WaitingOptions,
+    session: SessionOptions,
 ) -> None:
     """Stop and delete a deployment, or all that match filters; their history is kept.
 
@@ -441,159 +265,130 @@ def delete(
         deployledger delete iris
         deployledger delete --status failed --until 30d --dry-run
     """
-    filters = Filters(
-        status=status,
-        name=name,
-        tag=tag,
-        model_uri=model_uri,
-        type_=type_,
-        created_after=created_after,
-        created_before=created_before,
-        since=since,
-        until=until,
-    )
-    session = session_for(output, verbose)
-    reference = at_once(
-        deployment,
-        filters,
-        dry_run=dry_run,
-        expected_version=expected_version,
-        idempotency_key=idempotency_key,
-    )
-    if reference is None:
-        Bulk(
-            session,
-            "delete",
-            filters,
-            deployment,
-            yes=yes,
-            dry_run=dry_run,
-            wait=wait,
-            timeout=timeout,
-        ).run()
-        return
-    _command_on(
-        session,
-        reference,
-        lambda service, found: service.delete_deployment(
-            found, idempotency_key=idempotency_key, expected_version=expected_version
-        ),
-        wait,
-        timeout,
-        deleting=True,
-    )
+    _one_or_many(session, Command.DELETE, deployment, filters, consent, guards, waiting)
 
 
-def resume(
-    deployment: Reference,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
-) -> None:
+def resume(deployment: Reference, *, waiting: _WaitingOptions, session: SessionOptions) -> None:
     """Resume an interrupted operation, or restart a server that is gone.
 
     Examples:
         deployledger resume iris
     """
-    _command_on(
-        session_for(output, verbose),
+    _run_on(
+        session,
         deployment,
         lambda service, found: service.resume_deployment(found),
-        wait,
-        timeout,
+        waiting,
         stops_leftovers=False,  # it is what stops them
     )
 
 
-def _command_on(
+def _one_or_many(
+    session: Session,
+    command: Command,
+    deployment: str | None,
+    filters: Filters,
+    consent: Consent,
+    guards: _Guards,
+    waiting: Waiting,
+) -> None:
+    """Send a command to one deployment at once, or to all that match after a plan."""
+    reference = at_once(deployment, filters, consent, asdict(guards))
+    if reference is None:
+        Bulk(session, command, filters, deployment, consent, waiting).run()
+    else:
+        _run_on(
+            session,
+            reference,
+            lambda service, found: command.send(service, found, **asdict(guards)),
+            waiting,
+            command,
+        )
+
+
+def _run_on(
     session: Session,
     reference: str,
-    command: "Callable[[DeploymentService, UUID], Awaitable[DeploymentStatusResponse]]",
-    wait: bool,
-    timeout: float | None,
+    send: "Callable[[DeploymentService, UUID], Awaitable[DeploymentStatusResponse]]",
+    waiting: Waiting,
+    command: Command | None = None,
     *,
-    deleting: bool = False,
     stops_leftovers: bool = True,
 ) -> None:
-    async def find_and_command(service: "DeploymentService") -> "DeploymentStatusResponse":
-        return await command(service, await service.find_deployment_id(reference, to_change=True))
+    async def find_and_send(service: "DeploymentService") -> "DeploymentStatusResponse":
+        return await send(service, await service.find_deployment_id(reference, to_change=True))
 
-    _command(session, find_and_command, wait, timeout, deleting=deleting, stops_leftovers=stops_leftovers)
+    _run(session, find_and_send, waiting, command, stops_leftovers=stops_leftovers)
 
 
-def _command(
+def _run(
     session: Session,
-    command: "Callable[[DeploymentService], Awaitable[DeploymentStatusResponse]]",
-    wait: bool,
-    timeout: float | None,
+    send: "Callable[[DeploymentService], Awaitable[DeploymentStatusResponse]]",
+    waiting: Waiting,
+    command: Command | None = None,
     *,
-    deleting: bool = False,
     stops_leftovers: bool = True,
     model_uri: str | None = None,
 ) -> None:
-    """Give a command; wait for its job here, or leave it to a process in the background.
+    """Send a command; wait for its job here, or leave it to a process in the background.
 
     Args:
         model_uri: what it deploys under a name that may be in use.
     """
     from deployledger.adapters.cli.background import resume_in_background, stop_leftovers
     from deployledger.adapters.cli.names_in_use import explain
-    from deployledger.adapters.cli.options import named_by_options
-    from deployledger.adapters.cli.waiting import outcome
-    from deployledger.adapters.cli.waiting import wait as wait_for
+    from deployledger.adapters.cli.usage import fields_as_options
+    from deployledger.adapters.cli.waiting import outcome, wait
     from deployledger.domain.exceptions import NameInUseError
 
     accepted: list[DeploymentStatusResponse] = []
 
-    async def give(service: "DeploymentService") -> "_Ended":
+    async def work(service: "DeploymentService") -> "_Ended":
         if stops_leftovers:  # before the command, whose own work has nobody on it for a moment
             await stop_leftovers(service)
-        with named_by_options():
+        with fields_as_options():
             try:
-                answer = await command(service)
+                answer = await send(service)
             except NameInUseError as error:
                 await explain(error, service, model_uri)
                 raise
         accepted.append(answer)
-        if not wait:
+        if not waiting.wait:
             return await _ended(session, service, answer)
-        async with asyncio.timeout(timeout):
-            await wait_for(session, service, answer)
+        async with asyncio.timeout(waiting.timeout):
+            await wait(session, service, answer)
         await service.settled(answer.deployment_id)
         current = await service.get_deployment_status(answer.deployment_id)
         return await _ended(session, service, current)
 
     try:
-        ended = session.run(give)
+        ended = session.run(work)
     except KeyboardInterrupt:
         _interrupted(session, accepted)
     except TimeoutError:
         name = accepted[0].deployment_name
         resume_in_background(accepted[0].deployment_id)
         session.fail(
-            f"Deployment {name!r} was still in progress after {timeout:g} seconds.",
-            f"It goes on in the background: `deployledger status {name} --watch` shows how it is.",
+            f"Deployment {name!r} was still in progress after {waiting.timeout:g} seconds.",
+            f"It continues in the background; `deployledger status {name} --watch` follows it.",
             ExitCode.FAILED,
             "timeout",
         )
     answer = ended[0]
-    if not wait:
+    if not waiting.wait:
         resume_in_background(answer.deployment_id)
-    with session.reporting(outcome(answer, deleting=deleting) if wait else ExitCode.DONE):
+    with session.reporting(outcome(answer, command) if waiting.wait else ExitCode.DONE):
         _print(session, ended)
 
 
 def _interrupted(session: Session, accepted: "list[DeploymentStatusResponse]") -> NoReturn:
     if accepted:
         name = accepted[0].deployment_name
-        session.stderr.print(
-            f"Interrupted. The deployment is not lost: `deployledger resume {name}` goes on with it, "
-            f"`deployledger cancel {name}` calls it off.",
-            highlight=False,
-            soft_wrap=True,
+        session.note(
+            f"Interrupted. The deployment is not lost: `deployledger resume {name}` continues it, "
+            f"`deployledger cancel {name}` cancels it."
         )
-    raise SystemExit(128 + signal.SIGINT)
+    raise SystemExit(int(ExitCode.INTERRUPTED))
 
 
 async def _ended(
@@ -604,7 +399,7 @@ async def _ended(
         return deployment, None, None
     request = None
     if deployment.status == "active" and not (deployment.simulated or session.is_wide):
-        from deployledger.adapters.cli.asking import example_request
+        from deployledger.adapters.local.example_request import example_request
 
         request = await example_request(service, deployment)
     return deployment, await overview(session, service, deployment), request
@@ -615,7 +410,7 @@ def _print(session: Session, ended: "_Ended") -> None:
     if seen is None:
         session.print_json(deployment)
     elif session.is_wide:
-        from deployledger.adapters.cli.rendering import deployment_card
+        from deployledger.adapters.cli.deployment_card import deployment_card
 
         session.show(deployment_card(deployment, recorded=seen.recorded))
     else:
@@ -624,32 +419,18 @@ def _print(session: Session, ended: "_Ended") -> None:
         session.show(outcome_lines(seen, request))
 
 
-def _tags(pairs: list[str] | None) -> dict[str, str]:
-    tags: dict[str, str] = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UsageError("A tag is KEY=VALUE, but one has no KEY or no '='.", option="--tag")
-        if tags.setdefault(key, value) != value:
-            raise UsageError(
-                f"The tag {key!r} was given with two values; a tag has only one.", option="--tag"
-            )
-    return tags
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _input(session: Session, uri: str | None) -> str | None:
+def _kept(uri: str | None) -> str | None:
     """Return what a batch job reads: of standard input, a copy that is kept."""
     if uri != "-":
         return uri
-    with session.errors(), Interruptible():
-        from deployledger.adapters.cli.files import kept_input
-        from deployledger.adapters.settings import load_settings
+    from deployledger.adapters.cli.files import kept_input
+    from deployledger.adapters.settings import load_settings
 
-        return str(kept_input(load_settings().home / "inputs"))
+    return str(kept_input(load_settings().home / "inputs"))
 
 
 def _absolute(uri: str | None) -> str | None:

@@ -4,13 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployledger.adapters.cli.session import (
-    Interruptible,
-    Output,
-    OutputOption,
-    VerboseOption,
-    session_for,
-)
+from deployledger.adapters.cli.options import SessionOptions
 
 if TYPE_CHECKING:
     from deployledger.service.deployment_service import DeploymentService
@@ -18,7 +12,7 @@ if TYPE_CHECKING:
     from deployledger.service.freeing import Freed
 
 
-def df(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> None:
+def df(*, session: SessionOptions) -> None:
     """Show disk usage by kind and by deployment, what can be freed, and the free space.
 
     A file that is linked to several times counts once. Files that several deployments use are shared.
@@ -26,15 +20,13 @@ def df(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> N
     Examples:
         deployledger df
     """
-    session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> "DiskUsage":
         return await service.disk_usage()
 
-    with Interruptible():
-        usage = session.run(question)
+    usage = session.run(question)
     if session.is_json:
-        session.print_json(usage.to_json())
+        session.print_json(usage)
         return
     from deployledger.adapters.cli.disk_tables import disk_usage_tables
 
@@ -42,9 +34,9 @@ def df(output: OutputOption = Output.TABLE, verbose: VerboseOption = False) -> N
 
 
 def gc(
+    *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be freed.")] = False,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Free stored models and images that no deployment needs.
 
@@ -56,15 +48,13 @@ def gc(
         deployledger gc --dry-run
         deployledger gc
     """
-    session = session_for(output, verbose)
 
     async def free(service: "DeploymentService") -> "Freed":
         return await service.free_artifacts(dry_run=dry_run)
 
-    with Interruptible():
-        freed = session.run(free)
+    freed = session.run(free)
     if session.is_json:
-        session.print_json(freed.to_json())
+        session.print_json(freed)
         return
     from deployledger.adapters.cli.disk_tables import freed_table
 

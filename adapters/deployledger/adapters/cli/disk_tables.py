@@ -1,31 +1,40 @@
-"""Tables of ``df`` and ``gc``."""
+"""Tables of stored files: ``artifacts list``, ``df`` and ``gc``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from deployledger.adapters.cli.rendering import used_by
+from deployledger.adapters.cli.layout import table_of
 from deployledger.adapters.cli.terminal import shown
 from deployledger.adapters.cli.units import short_digests, size
 
 if TYPE_CHECKING:
     from deployledger.service.disk_usage import DiskUsage
     from deployledger.service.freeing import Decided, Freed
+    from deployledger.service.stored_files import StoredFiles
+
+_DIGEST_LETTERS = 12
 
 
 def disk_usage_tables(usage: "DiskUsage") -> Group:
     """Return disk usage by kind, then by deployment, and the free space."""
-    kinds = _table("WHAT", "SIZE", "FREEABLE")
+    kinds = table_of("WHAT", "SIZE", "FREEABLE", wrapped=("WHAT",), right=("SIZE", "FREEABLE"))
     for kind in usage.kinds:
         kinds.add_row(kind.kind, size(kind.disk_bytes), _or_dash(kind.freeable_bytes))
     kinds.add_row("total", size(usage.disk_bytes), _or_dash(usage.freeable_bytes), style="bold")
     parts: list[Table | Text] = [kinds]
     if usage.deployments:
-        deployments = _table("DEPLOYMENT", "OWN", "SHARED", "FREEABLE")
+        deployments = table_of(
+            "DEPLOYMENT",
+            "OWN",
+            "SHARED",
+            "FREEABLE",
+            wrapped=("DEPLOYMENT",),
+            right=("OWN", "SHARED", "FREEABLE"),
+        )
         for each in usage.deployments:
             deployments.add_row(
                 Text.assemble(shown(each.deployment_name), " deleted" if each.is_deleted else ""),
@@ -61,27 +70,59 @@ def freed_table(freed: "Freed") -> Group:
 
 
 def _decisions(decided: Iterable["Decided"]) -> Table:
-    table = _table("WHAT", "SIZE", "USED BY", "WHY")
+    table = table_of("WHAT", "SIZE", "USED BY", "WHY", wrapped=("WHAT", "USED BY", "WHY"), right=("SIZE",))
     for each in decided:
         stored = each.files.stored
         name = short_digests(stored.digest) if stored.digest else stored.path
         table.add_row(
             Text.assemble(f"{stored.kind.replace('_', ' ')} ", shown(name), overflow="fold"),
             size(sum(stored.files.values())),
-            used_by(each.files),
+            _used_by(each.files),
             each.reason,
         )
     return table
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first)
-    for heading in others:
-        is_text = heading in ("USED BY", "WHY")
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=not is_text)
-    return table
-
-
 def _or_dash(count: int) -> str:
     return size(count) if count else "-"
+
+
+def stored_files_table(files: "Sequence[StoredFiles]") -> Group:
+    """Return a table with one row for everything that is stored; damage that shows already is red.
+
+    What has neither a digest nor a deployment is known by its path alone: those are below, in one piece each.
+    """
+    table = table_of("KIND", "DIGEST", "SIZE", "USED BY", wrapped=("USED BY",), right=("SIZE",))
+    for it in files:
+        table.add_row(
+            it.stored.kind.replace("_", " "),
+            it.stored.digest.removeprefix("sha256:")[:_DIGEST_LETTERS] or "-",
+            size(it.stored.size_bytes),
+            Text("path below") if _has_path_alone(it) else _used_by(it),
+            style="red" if it.stored.damage else None,
+        )
+    paths = [
+        Text.assemble(
+            f"{it.stored.kind.replace('_', ' ')}: ", shown(it.stored.path), no_wrap=True, overflow="ignore"
+        )
+        for it in files
+        if _has_path_alone(it)
+    ]
+    return Group(table, *paths)
+
+
+def _has_path_alone(files: "StoredFiles") -> bool:
+    return files.stored.digest == "" and files.stored.deployment_id is None
+
+
+def _used_by(files: "StoredFiles") -> Text:
+    """Return which revisions use something that is stored."""
+    uses = [
+        f"{use.deployment_name} r{use.revision}{' (serves)' if use.serves else ''}"
+        for use in files.used_by
+        if not use.deleted
+    ]
+    if uses:
+        return shown(", ".join(uses))
+    deleted = ", ".join(f"{use.deployment_name} r{use.revision}" for use in files.used_by)
+    return shown(f"unused (deleted: {deleted})" if deleted else "unused")

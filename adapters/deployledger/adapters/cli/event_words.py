@@ -50,7 +50,7 @@ def _fetched(data: Mapping[str, Any], _: str, took: str) -> str:
     artifact = data["artifact"]
     parts = [units.model(artifact["resolved_uri"])] if artifact["model_version"] else []
     if artifact["file_count"]:
-        parts += [_number(artifact["file_count"], "file"), units.size(artifact["size_bytes"])]
+        parts += [units.number(artifact["file_count"], "file"), units.size(artifact["size_bytes"])]
     return f"Fetched{took}: {', '.join([*parts, artifact['digest']])}"
 
 
@@ -66,7 +66,7 @@ def _provisioned(data: Mapping[str, Any], _: str, took: str) -> str:
 
 
 def _completed(data: Mapping[str, Any], _: str, took: str) -> str:
-    return f"Completed{took}: {_number(data['rows'], 'row')} written to {data['output_uri']}"
+    return f"Completed{took}: {units.number(data['rows'], 'row')} written to {data['output_uri']}"
 
 
 def _failed(data: Mapping[str, Any], _: str, took: str) -> str:
@@ -115,20 +115,16 @@ def _specified(data: Mapping[str, Any]) -> str:
     target, resources, tags = data["target"], data.get("resources") or {}, data.get("tags") or {}
     parts = [units.model(data["model_uri"])]
     if target["type"] == "api_service":
-        parts.append(_number(target["replicas"], "replica"))
+        parts.append(units.number(target["replicas"], "replica"))
     else:
         parts.append(target["type"].replace("_", " "))
     parts += [f"port {target['port']}"] if target.get("port") else []
     for name, unit in (("cpu_request", "CPU"), ("memory_request", "memory"), ("gpu_request", "GPU")):
         parts += [f"{resources[name]} {unit}"] if resources.get(name) else []
-    parts += [_number(len(tags), "tag")] if tags else []
+    parts += [units.number(len(tags), "tag")] if tags else []
     return ", ".join(parts)
 
 
 def _reason(data: Mapping[str, Any]) -> str:
     failure = data["failure"]
     return f"{failure['reason']}: {failure['message']} {failure['hint']}".rstrip()
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"

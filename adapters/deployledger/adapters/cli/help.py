@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from deployledger.adapters.cli.option_groups import expanded
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _LONGEST_CHOICES = 20
 _NARROW = 70
-_GOES_ON = " \\"
+_CONTINUED = " \\"
 _OPTION = re.compile(r" (?=--?[a-z])")
 _EXAMPLES = "\n\nExamples:\n"
 
@@ -30,48 +32,59 @@ class Commands(typer.Typer):
         )
 
     def command(self, *arguments: Any, **options: Any) -> Callable[[_Function], _Function]:
-        """Return what registers a function as a command."""
-        return super().command(*arguments, cls=Command, **options)
+        """Return what registers a function as a command; it may have groups of options."""
+        register = super().command(*arguments, cls=Command, **options)
+
+        def with_groups(function: _Function) -> _Function:
+            register(expanded(function))
+            return function
+
+        return with_groups
 
 
-class Command(TyperCommand):
-    """A command."""
+class _WithPlainHelp:
+    help: str | None
+    params: list[Any]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        _name_values(self.params)
+        for option in self.params:
+            if isinstance(option, TyperOption) and option.metavar is None and not option.is_flag:
+                choices = "|".join(_choices(option))
+                is_short = 0 < len(choices) <= _LONGEST_CHOICES
+                option.metavar = choices if is_short else option.opts[-1].rpartition("-")[2].upper()
 
     def get_short_help_str(self, limit: int = 0) -> str:
-        """Return the first sentence, whole."""
-        return _first_paragraph(self.help)
+        """Return the first paragraph, whole."""
+        return " ".join(_parts(self.help)[0].partition("\n\n")[0].split())
+
+
+class Command(_WithPlainHelp, TyperCommand):
+    """A command."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what is typed behind the command, what is required first."""
-        return [*_required(self.params), "[OPTIONS]"]
+        pieces = []
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument):
+                name = _spelled(parameter) + ("..." if parameter.nargs != 1 else "")
+                pieces.append(name if parameter.required else f"[{name}]")
+            elif parameter.required:
+                pieces.append(_spelled(parameter))
+        return [*pieces, "[OPTIONS]"]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
-        text, examples = _parts(self.help)
-        formatter.write_text(text)
-        with formatter.section(_heading("Usage")):
-            formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="")
-        if examples:
+        _write_usage(self, ctx, formatter)
+        if examples := examples_of(self):
             with formatter.section(_heading("Examples")):
                 for example in examples:
                     _write_example(formatter, example)
         _write_parameters(formatter, self.get_params(ctx))
 
 
-class Group(TyperGroup):
+class Group(_WithPlainHelp, TyperGroup):
     """A group of commands, those of each of its panels under one heading."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        _name_values(self.params)
-
-    def get_short_help_str(self, limit: int = 0) -> str:
-        """Return the first sentence, whole."""
-        return _first_paragraph(self.help)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what is typed behind the group."""
@@ -79,18 +92,16 @@ class Group(TyperGroup):
 
     def panels(self) -> dict[str, dict[str, str]]:
         """Return the first sentence of each command by its name, by panel."""
-        found: dict[str, dict[str, str]] = {}
+        panels: dict[str, dict[str, str]] = {}
         for name, command in self.commands.items():
             panel = getattr(command, "rich_help_panel", None) or "Commands"
             if not command.hidden:
-                found.setdefault(panel, {})[name] = command.get_short_help_str()
-        return found
+                panels.setdefault(panel, {})[name] = command.get_short_help_str()
+        return panels
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
-        formatter.write_text(_parts(self.help)[0])
-        with formatter.section(_heading("Usage")):
-            formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="")
+        _write_usage(self, ctx, formatter)
         widest = max(map(len, self.commands), default=0)
         for panel, commands in self.panels().items():
             with formatter.section(_heading(panel)):
@@ -104,76 +115,51 @@ class Group(TyperGroup):
 
 def examples_of(command: Any) -> list[str]:
     """Return the command lines that a command's help gives as examples."""
-    return _parts(command.help)[1]
+    return [" ".join(line.split()) for line in _parts(command.help)[1].splitlines() if line.strip()]
 
 
-def _parts(text: str | None) -> tuple[str, list[str]]:
+def _parts(text: str | None) -> tuple[str, str]:
     description, _, examples = inspect.cleandoc(text or "").partition(_EXAMPLES)
-    return description, [" ".join(line.split()) for line in examples.splitlines() if line.strip()]
+    return description, examples
 
 
-def _first_paragraph(text: str | None) -> str:
-    return " ".join(_parts(text)[0].partition("\n\n")[0].split())
-
-
-def _name_values(parameters: Sequence[Any]) -> None:
-    """Set the metavars of options: their choices if those are short, else the option's last word."""
-    for it in parameters:
-        if isinstance(it, TyperOption) and it.metavar is None and not it.is_flag:
-            choices = "|".join(_choices(it))
-            is_short = choices and len(choices) <= _LONGEST_CHOICES
-            it.metavar = choices if is_short else it.opts[-1].rpartition("-")[2].upper()
-
-
-def _choices(parameter: TyperOption | TyperArgument) -> list[str]:
-    # Earlier releases of Typer have the types of click.
-    kind = getattr(parameter, "type_descriptor", None) or getattr(parameter, "type", None)
-    return [str(getattr(it, "value", it)) for it in getattr(kind, "choices", None) or ()]
-
-
-def _name(argument: TyperArgument) -> str:
-    return argument.metavar or argument.name.upper()
-
-
-def _required(parameters: Sequence[Any]) -> list[str]:
-    pieces = []
-    for it in parameters:
-        if isinstance(it, TyperArgument):
-            name = _name(it) + ("..." if it.nargs != 1 else "")
-            pieces.append(name if it.required else f"[{name}]")
-        elif it.required:
-            pieces.append(f"{it.opts[0]} {it.metavar}")
-    return pieces
+def _write_usage(command: Command | Group, context: Any, formatter: Any) -> None:
+    formatter.write_text(_parts(command.help)[0])
+    with formatter.section(_heading("Usage")):
+        pieces = " ".join(command.collect_usage_pieces(context))
+        formatter.write_usage(context.command_path, pieces, prefix="")
 
 
 def _write_example(formatter: Any, example: str) -> None:
-    """Write a command line; one that is too long goes on below, so that it can still be pasted."""
-    room = formatter.width - formatter.current_indent
+    """Write a command line; one that is too long continues below, so that it can still be pasted."""
+    indent = " " * formatter.current_indent
     line, *pieces = _OPTION.split(example)
     for piece in pieces:
-        if len(f"{line} {piece}") > room - len(_GOES_ON):
-            formatter.write(f"{'':>{formatter.current_indent}}{line}{_GOES_ON}\n")
+        if len(f"{indent}{line} {piece}{_CONTINUED}") > formatter.width:
+            formatter.write(f"{indent}{line}{_CONTINUED}\n")
             line = f"    {piece}"
         else:
             line = f"{line} {piece}"
-    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+    formatter.write(f"{indent}{line}\n")
 
 
 def _write_parameters(formatter: Any, parameters: Sequence[Any]) -> None:
-    arguments = [(_name(it), _explained(it)) for it in parameters if isinstance(it, TyperArgument)]
-    options = [
-        (_spelled(it), _explained(it)) for it in parameters if isinstance(it, TyperOption) and not it.hidden
-    ]
-    for heading, rows in (("Arguments", arguments), ("Options", options)):
+    shown = [it for it in parameters if not getattr(it, "hidden", False)]
+    for heading, kind in (("Arguments", TyperArgument), ("Options", TyperOption)):
+        rows = [(_spelled(it, is_whole=True), _explained(it)) for it in shown if isinstance(it, kind)]
         if rows:
             with formatter.section(_heading(heading)):
                 formatter.write_dl(rows, col_max=30 if formatter.width >= _NARROW else 22)
 
 
-def _spelled(option: TyperOption) -> str:
-    short = sorted(option.opts, key=len)
-    names = " / ".join([", ".join(short), *option.secondary_opts])
-    return names if option.is_flag else f"{names} {option.metavar}"
+def _spelled(parameter: Any, *, is_whole: bool = False) -> str:
+    """Return how a parameter is typed, by all of its names or by the first."""
+    if isinstance(parameter, TyperArgument):
+        return parameter.metavar or parameter.name.upper()
+    names = parameter.opts[0]
+    if is_whole:
+        names = " / ".join([", ".join(sorted(parameter.opts, key=len)), *parameter.secondary_opts])
+    return names if parameter.is_flag else f"{names} {parameter.metavar}"
 
 
 def _explained(parameter: TyperOption | TyperArgument) -> str:
@@ -184,6 +170,12 @@ def _explained(parameter: TyperOption | TyperArgument) -> str:
         f"default: {default}" if (default := _default(parameter)) else "",
     ]
     return " ".join([parameter.help or "", *(f"[{note}]" for note in notes if note)]).strip()
+
+
+def _choices(parameter: TyperOption | TyperArgument) -> list[str]:
+    # Earlier releases of Typer have the types of click.
+    kind = getattr(parameter, "type_descriptor", None) or getattr(parameter, "type", None)
+    return [str(getattr(it, "value", it)) for it in getattr(kind, "choices", None) or ()]
 
 
 def _default(parameter: TyperOption | TyperArgument) -> str:

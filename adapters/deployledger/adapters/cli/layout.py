@@ -1,10 +1,12 @@
 """Layout for any terminal width: labels with values, and texts cut at the front."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.cells import cell_len, set_cell_size
+from rich.table import Table
 from rich.text import Text
 
 from deployledger.domain.visible import visible
@@ -14,6 +16,28 @@ if TYPE_CHECKING:
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LEAST_VALUE = 22
+
+
+def table_of(
+    *headings: str, wrapped: "Collection[str]" = (), right: "Collection[str]" = (), least: int | None = None
+) -> Table:
+    """Return a table without lines but one below the headings.
+
+    Args:
+        wrapped: the columns in which text may go on below; others are never cut.
+        right: the columns of numbers.
+        least: how wide the last column is at least.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(
+            heading,
+            no_wrap=heading not in wrapped,
+            overflow="fold",
+            justify="right" if heading in right else "left",
+            min_width=least if heading == headings[-1] else None,
+        )
+    return table
 
 
 class Labelled:

@@ -79,8 +79,7 @@ class Glance:
         yield Labelled([(f"{recorded.position:>{_POSITION}}", Text(fields))], style="", width=_POSITION)
         failure: Failure | None = getattr(event, "failure", None)
         if failure is not None:
-            reason = _one_line(failure.message)
-            reason = reason if len(reason) <= _REASON else f"{reason[: _REASON - 1]}…"
+            reason = units.shortened(_one_line(failure.message), _REASON)
             yield Labelled(
                 [("", marks.FAILED.before(shown(f"{failure.reason}: {reason}", marks.FAILED.style)))],
                 width=_POSITION,

@@ -22,7 +22,7 @@ from deployledger.domain.values import Step
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from deployledger.adapters.cli.asking import Request
+    from deployledger.adapters.local.example_request import ExampleRequest
     from deployledger.domain.ports import Observation
     from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
     from deployledger.domain.values import Failure, Progress
@@ -119,7 +119,7 @@ class Overview:
         return ""
 
 
-def outcome_lines(overview: Overview, request: "Request | None" = None) -> RenderableType:
+def outcome_lines(overview: Overview, request: "ExampleRequest | None" = None) -> RenderableType:
     """Return the outcome of a command: what is active now, its digest, and what to do next.
 
     Args:
@@ -162,7 +162,7 @@ class _Heading:
 class _Asking:
     """A request as a command to paste, at any width."""
 
-    def __init__(self, request: "Request") -> None:
+    def __init__(self, request: "ExampleRequest") -> None:
         self._request = request
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
@@ -254,7 +254,7 @@ def _places(overview: Overview) -> Iterator[tuple[str, Text]]:
 def _rows(overview: Overview) -> str | None:
     for entry in reversed(overview.history):
         if entry.event == "Completed" and isinstance(rows := entry.data.get("rows"), int):
-            return f"{rows:,} row{'s' if rows != 1 else ''}"
+            return units.number(rows, "row")
     return None
 
 

@@ -6,14 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployledger.adapters.cli import completion, units
-from deployledger.adapters.cli.session import (
-    Output,
-    OutputOption,
-    Reference,
-    Session,
-    VerboseOption,
-    session_for,
-)
+from deployledger.adapters.cli.options import WHEN, Reference, SessionOptions
+from deployledger.adapters.cli.session import Session
+from deployledger.adapters.cli.typed_times import when
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -21,29 +16,14 @@ if TYPE_CHECKING:
     from deployledger.domain.schemas import DeploymentDifference, DeploymentHistoryEntry
     from deployledger.service.deployment_service import DeploymentService
 
-_MOMENT = (
-    "a time with its zone (2026-03-03T12:00Z), an age (2h), a position of the log (1234) or a revision (r2)"
-)
-
-AsOfOption = Annotated[
-    str | None,
-    typer.Option(
-        "--as-of",
-        metavar="WHEN",
-        autocompletion=completion.revisions,
-        help=f"A point in the past: {_MOMENT}.",
-        show_default="now",
-    ),
-]
-
 
 def history(
     deployment: Reference,
+    *,
     changes: Annotated[
         bool, typer.Option("--changes", help="Show the fields that each event changed.")
     ] = False,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Show the history of a deployment: what happened, when, and by whom.
 
@@ -54,13 +34,12 @@ def history(
         deployledger history iris --changes
         deployledger history iris -o wide
     """
-    session = session_for(output, verbose)
 
     async def question(service: "DeploymentService") -> "list[DeploymentHistoryEntry]":
-        found = await service.find_deployment_id(deployment)
-        answer = await service.get_deployment_history(found)
-        await name_others(session, service, deployment, found)
-        return answer
+        deployment_id = await service.find_deployment_id(deployment)
+        entries = await service.get_deployment_history(deployment_id)
+        await name_others(session, service, deployment, deployment_id)
+        return entries
 
     entries = session.run(question)
     if session.is_json:
@@ -72,30 +51,29 @@ def history(
         session.show(timeline(entries, clock, has_changes=changes, is_wide=session.is_wide))
 
 
-async def name_others(session: Session, service: "DeploymentService", name: str, found: "UUID") -> None:
-    """Say which other deployments had a name, for whoever means all of them."""
+async def name_others(
+    session: Session, service: "DeploymentService", name: str, deployment_id: "UUID"
+) -> None:
+    """Note which other deployments had a name, for whoever means all of them."""
     from deployledger.service.finding import holders
 
-    others = [it for it in await asyncio.to_thread(holders, name, service.event_log) if it != found]
+    all_holders = await asyncio.to_thread(holders, name, service.event_log)
+    others = [str(it) for it in all_holders if it != deployment_id]
     if others:
-        earlier = f"earlier deployment{'s' if len(others) > 1 else ''} {', '.join(map(str, others))}"
-        session.stderr.print(
-            f"This is {found}. The name was also that of the {earlier}.",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        noun = "an earlier deployment" if len(others) == 1 else "earlier deployments"
+        session.note(f"This is {deployment_id}. The name also belonged to {noun}: {', '.join(others)}.")
 
 
 def diff(
     deployment: Reference,
+    *,
     from_: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="WHEN",
             autocompletion=completion.revisions,
-            help=f"The first point in time: {_MOMENT}.",
+            help=f"The first point in time: {WHEN}.",
             show_default="the revision before",
         ),
     ] = None,
@@ -109,8 +87,7 @@ def diff(
             show_default="now",
         ),
     ] = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Show what changed in a deployment between two points in time.
 
@@ -121,18 +98,15 @@ def diff(
         deployledger diff iris --from r1 --to r2
         deployledger diff iris --from 2h
     """
-    from deployledger.adapters.cli.listing import when
-
-    session = session_for(output, verbose)
     first, second = when(from_, "--from"), when(to, "--to")
 
     async def question(service: "DeploymentService") -> "DeploymentDifference":
         return await service.diff_deployment(await service.find_deployment_id(deployment), first, second)
 
-    found = session.run(question)
+    compared = session.run(question)
     if session.is_json:
-        session.print_json(found)
+        session.print_json(compared)
         return
     from deployledger.adapters.cli.timeline import difference
 
-    session.show(difference(found, units.Clock.of(session.stdout)))
+    session.show(difference(compared, units.Clock.of(session.stdout)))

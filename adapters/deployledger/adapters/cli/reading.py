@@ -2,9 +2,7 @@
 
 import os
 import time
-from typing import TYPE_CHECKING, Annotated, Self
-
-import typer
+from typing import TYPE_CHECKING, Self
 
 from deployledger.adapters.cli.session import Session
 
@@ -15,15 +13,7 @@ if TYPE_CHECKING:
     from deployledger.domain.event_log import EventLog
 
 _SMALL_LOG = 20_000
-_SAID_EVERY_SECONDS = 5.0
-
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        help="The number of processes, 1 to 64.",
-        show_default="one per core; 1 if the log is small",
-    ),
-]
+_LINE_SECONDS = 5.0
 
 
 def workers_for(log: "EventLog", wanted: int | None) -> int:
@@ -44,7 +34,7 @@ class Reading:
         self._doing = doing
         self._bar: Bar | None = None
         self._task: TaskID | None = None
-        self._begin = self._said = time.monotonic()
+        self._begin = self._printed_at = time.monotonic()
 
     def __enter__(self) -> Self:
         if not self._is_silent and self._console.is_terminal:
@@ -75,9 +65,7 @@ class Reading:
         if self._bar and self._task is not None:
             doing = self._doing if done < total else f"{self._doing}: completing"
             self._bar.update(self._task, description=doing, completed=done, total=total, rate=rate)
-        elif not self._is_silent and now - self._said >= _SAID_EVERY_SECONDS:
-            self._said = now
+        elif not self._is_silent and now - self._printed_at >= _LINE_SECONDS:
+            self._printed_at = now
             left = f"{(total - done) / rate:,.0f} s left" if done else "just begun"
-            self._console.print(
-                f"{self._doing}: {done:,} of {total:,} events, {rate:,.0f}/s, {left}.", highlight=False
-            )
+            self._console.print(f"{self._doing}: {done:,} of {total:,} events, {rate:,.0f}/s, {left}.")

@@ -2,38 +2,27 @@
 
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployledger.adapters.cli import completion, units
-from deployledger.adapters.cli.reading import Reading, WorkersOption, workers_for
-from deployledger.adapters.cli.session import (
-    DeploymentOption,
-    ExitCode,
-    Interruptible,
-    Output,
-    OutputOption,
-    Session,
-    VerboseOption,
-    end_at_once_on_ctrl_c,
-    escaped,
-    session_for,
-)
+from deployledger.adapters.cli.options import DeploymentOption, SessionOptions, WorkersOption
+from deployledger.adapters.cli.reading import Reading, workers_for
+from deployledger.adapters.cli.session import Session, end_at_once_on_ctrl_c
+from deployledger.adapters.cli.typed_times import when
 
 if TYPE_CHECKING:
     from deployledger.audit.replaying import Replayed
     from deployledger.projections.reports import Rebuilt
     from deployledger.service.deployment_service import DeploymentService
 
-_T = TypeVar("_T")
-
 _MOST_SHOWN = 50
 
 
 def replay(
+    *,
     deployment: DeploymentOption = None,
     until: Annotated[
         str | None,
@@ -50,18 +39,14 @@ def replay(
         typer.Option(
             metavar="MODULE:NAME",
             help="Compare with another lifecycle or policy, which is imported and run.",
-            show_default=False,
         ),
     ] = None,
     into: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL", help="Rebuild all read models in this database instead.", show_default=False
-        ),
+        typer.Option(metavar="URL", help="Rebuild all read models in this database instead."),
     ] = None,
     workers: WorkersOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Replay the log through the domain and report events that could not have happened.
 
@@ -76,15 +61,11 @@ def replay(
         deployledger replay --deployment iris --until r1
         deployledger replay --against rules:LIFECYCLE
     """
-    from deployledger.adapters.cli.listing import when
-
-    session = session_for(output, verbose)
     until = when(until, "--until")
-    with Interruptible():
-        if into is not None:
-            _rebuild_into(session, into, workers, [deployment, until, against])
-        else:
-            _replay(session, deployment, until, against, workers)
+    if into is not None:
+        _rebuild_into(session, into, workers, [deployment, until, against])
+    else:
+        _replay(session, deployment, until, against, workers)
 
 
 def _replay(
@@ -100,7 +81,7 @@ def _replay(
         position = None if until is None else await service.position_at(until, deployment_id=stream)
         end_at_once_on_ctrl_c()
         # What a policy prints is no answer of ours.
-        await session.say_if_empty(service.event_log)
+        await session.note_if_empty(service.event_log)
         with Reading(session, "Replaying") as reading, redirect_stdout(sys.stderr):
             return replay(
                 service.event_log,
@@ -113,69 +94,57 @@ def _replay(
 
     replayed = session.run(question)
     if session.is_json:
-        session.print_json(asdict(replayed))
+        session.print_json(replayed)
     else:
         _print(session, replayed, against)
-    if replayed.problems:
-        raise SystemExit(int(ExitCode.FAILED))
+    session.exit_if(bool(replayed.problems))
 
 
 def _print(session: Session, replayed: "Replayed", against: str | None) -> None:
-    from deployledger.adapters.cli.rendering import problem_list, rule_difference_list
+    from deployledger.adapters.cli.audit_tables import problem_list, rule_difference_list
 
     rate = replayed.events / max(replayed.seconds, 1e-9)
-    session.stdout.print(
-        f"Replayed {_number(replayed.events, 'event')} of {_number(replayed.streams, 'stream')} "
-        f"up to position {replayed.until:,} in {units.duration(replayed.seconds)} ({rate:,.0f}/s).",
-        highlight=False,
+    session.say(
+        f"Replayed {units.number(replayed.events, 'event')} of {units.number(replayed.streams, 'stream')} "
+        f"up to position {replayed.until:,} in {units.duration(replayed.seconds)} ({rate:,.0f}/s)."
     )
     if replayed.digest is not None:
-        session.stdout.print(f"Digest of the states: {replayed.digest}", highlight=False, soft_wrap=True)
+        session.say(f"Digest of the states: {replayed.digest}")
     else:
-        found = _number(len(replayed.differences), "event")
-        session.stdout.print(
-            f"Under {escaped(against)}, {found} would have gone differently.", highlight=False
-        )
+        number = len(replayed.differences)
+        session.say(f"Under {against}, {units.number(number, 'event')} would have gone differently.")
         if replayed.differences:
-            session.stdout.print(rule_difference_list(replayed.differences[:_MOST_SHOWN]))
-            _say_more(session, len(replayed.differences))
+            session.show(rule_difference_list(replayed.differences[:_MOST_SHOWN]))
+            _say_more(session, number)
     if not replayed.problems:
-        session.stdout.print("Every history is one that the lifecycle allows.")
+        session.say("Every history is legal under the lifecycle.")
         return
-    session.stdout.print(
-        f"{_number(len(replayed.problems), 'problem')}; "
-        f"{_number(replayed.not_replayed, 'event')} with them or behind them not replayed.",
-        highlight=False,
+    session.say(
+        f"{units.number(len(replayed.problems), 'problem')}; {units.number(replayed.not_replayed, 'event')} "
+        "with or after them not replayed."
     )
-    session.stdout.print(problem_list(replayed.problems[:_MOST_SHOWN]))
+    session.show(problem_list(replayed.problems[:_MOST_SHOWN]))
     _say_more(session, len(replayed.problems))
 
 
 def _say_more(session: Session, number: int) -> None:
     if number > _MOST_SHOWN:
-        session.stdout.print(
-            f"And {number - _MOST_SHOWN:,} more; --output json has them all.", highlight=False
-        )
-
-
-def _number(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+        session.say(f"And {number - _MOST_SHOWN:,} more; --output json has them all.")
 
 
 def _rebuild_into(session: Session, url: str, workers: int | None, others: list[str | None]) -> None:
     from deployledger.adapters.cli.projection_commands import print_rebuilt
 
-    async def question(service: "DeploymentService") -> "list[Rebuilt]":
+    def work(service: "DeploymentService") -> "list[Rebuilt]":
         from deployledger.domain.exceptions import ConfigurationError
 
-        if any(it is not None for it in others):
+        if any(option is not None for option in others):
             raise ConfigurationError(
-                "--into rebuilds all read models from the whole log: "
-                "--deployment, --until and --against are not for it."
+                "--into rebuilds all read models from the whole log; it cannot be combined with "
+                "--deployment, --until or --against."
             )
         models = service.read_models.elsewhere(url)
         try:
-            end_at_once_on_ctrl_c()
             with Reading(session, "Rebuilding") as reading:
                 return models.rebuild(
                     list(models.projections), workers=workers_for(models.log, workers), progress=reading
@@ -183,6 +152,6 @@ def _rebuild_into(session: Session, url: str, workers: int | None, others: list[
         finally:
             models.store.close()
 
-    rebuilt = session.run(question)
+    rebuilt = session.work(work)
     with session.reporting():
         print_rebuilt(session, rebuilt)

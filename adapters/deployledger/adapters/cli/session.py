@@ -7,17 +7,16 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-import typer
-
-from deployledger.adapters.cli import completion, streams
-from deployledger.domain.visible import visible_lines
+from deployledger.adapters.cli import streams
+from deployledger.domain.visible import visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
     from deployledger.domain.event_log import EventLog
     from deployledger.domain.exceptions import MachineLearningServiceError
@@ -36,6 +35,10 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     NOT_FOUND = 3
     CONFLICT = 4
+    INTERRUPTED = 128 + signal.SIGINT
+
+
+_OF_STATUS_CODE = {400: ExitCode.USAGE, 404: ExitCode.NOT_FOUND, 409: ExitCode.CONFLICT}
 
 
 class Output(enum.StrEnum):
@@ -45,39 +48,6 @@ class Output(enum.StrEnum):
     WIDE = "wide"
     JSON = "json"
 
-
-Reference = Annotated[
-    str,
-    typer.Argument(
-        metavar="DEPLOYMENT",
-        autocompletion=completion.deployments,
-        help="A name, an id, or the first 4 or more characters of an id.",
-        show_default=False,
-    ),
-]
-OptionalReference = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="DEPLOYMENT",
-        autocompletion=completion.deployments,
-        help="A name, an id, or the first 4 or more characters of an id; or give filters.",
-        show_default=False,
-    ),
-]
-OutputOption = Annotated[
-    Output, typer.Option("--output", "-o", help="The output format; wide shows more than table.")
-]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log to standard error.")]
-
-DeploymentOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DEPLOYMENT",
-        autocompletion=completion.deployments,
-        help="Only this deployment: a name, an id, or the first 4 or more characters of an id.",
-        show_default=False,
-    ),
-]
 
 _open_service: list[OpenService] = []
 
@@ -90,22 +60,6 @@ def use(open_service: OpenService) -> None:
 def session_for(output: Output = Output.TABLE, verbose: bool = False) -> "Session":
     """Return the session of one command."""
     return Session(_open_service[0], output, verbose)
-
-
-class Interruptible:
-    """A context in which Ctrl-C ends the command without a traceback."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is KeyboardInterrupt:
-            raise SystemExit(128 + signal.SIGINT)
-
-
-def end_at_once_on_ctrl_c() -> None:
-    """Let Ctrl-C end work that blocks this thread: the handler of asyncio would wait for its end."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
@@ -140,6 +94,8 @@ class Session:
         """Whether answers are JSON."""
         return self.output is Output.JSON
 
+    # Answers ------------------------------------------------------------------------------------------
+
     def show(self, answer: "RenderableType") -> None:
         """Print a table or lines: nothing is cropped, and no line of what is piped ends with spaces."""
         console = self.stdout
@@ -151,13 +107,23 @@ class Session:
         lines = captured.get().removesuffix("\n").split("\n")
         self._answer.write("".join(f"{line.rstrip()}\n" for line in lines))
 
+    def say(self, *parts: "str | Text | tuple[str, str]") -> None:
+        """Print a line of the answer, which is not wrapped.
+
+        Args:
+            parts: texts, which may be foreign, some with a style.
+        """
+        from deployledger.adapters.cli.terminal import assembled
+
+        self.stdout.print(assembled(*parts), soft_wrap=True)
+
     def print_lines(self, text: str) -> None:
         """Print lines as they are, but for what would act on a terminal; they are not held back."""
         self._answer.write(visible_lines(text) + "\n")
         self._answer.flush()
 
     def print_json(self, answer: Any, *, is_line: bool = False) -> None:
-        """Print an answer as JSON: pydantic models, lists of them, or JSON values.
+        """Print an answer as JSON: models, dataclasses, times and whatever JSON has, nested.
 
         Args:
             is_line: whether it is one of many answers, on a line each.
@@ -167,7 +133,7 @@ class Session:
             self._answer.flush()
 
     @contextmanager
-    def reporting(self, code: "ExitCode" = ExitCode.DONE) -> Iterator[None]:
+    def reporting(self, code: ExitCode = ExitCode.DONE) -> Iterator[None]:
         """Print the answer to a command that has taken effect: what came of it decides the exit code.
 
         Args:
@@ -177,26 +143,34 @@ class Session:
             yield
             streams.answer().flush()
         except streams.OutputError as error:
-            self.stderr.print(
-                f"The command took effect, but its answer could not be written to standard output: "
-                f"{escaped(error.reason)}.",
-                highlight=False,
-                soft_wrap=True,
+            self.note(
+                "The command took effect, but its answer could not be written to standard output: "
+                f"{error.reason}."
             )
-        if code is not ExitCode.DONE:
+        self.exit_if(code is not ExitCode.DONE, code)
+
+    def exit_if(self, is_bad: bool, code: ExitCode = ExitCode.FAILED) -> None:
+        """End the command with an exit code if its outcome is bad."""
+        if is_bad:
             raise SystemExit(int(code))
 
     @property
     def _answer(self) -> streams.Stream:
         return streams.remarks() if self.is_aside else streams.answer()
 
-    async def say_if_empty(self, log: "EventLog") -> None:
-        """Say of a log without events in which database it is: it may not be the one that was meant."""
+    # Remarks ------------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Print a line on standard error; it may have foreign text in it."""
+        streams.remarks().write(f"{visible(text)}\n")
+
+    async def note_if_empty(self, log: "EventLog") -> None:
+        """Name the database of a log without events: it may not be the one that was meant."""
         if await asyncio.to_thread(log.position) == 0:
             state = await asyncio.to_thread(log.schema_state)
-            self.stderr.print(
-                f"The event log in {escaped(state.database)} has no events.", highlight=False, soft_wrap=True
-            )
+            self.note(f"The event log in {state.database} has no events.")
+
+    # The service --------------------------------------------------------------------------------------
 
     def run(self, use: "Callable[[DeploymentService], Awaitable[_T]]") -> _T:
         """Open the service, use it, close it; errors of the service end the command with their exit code."""
@@ -208,6 +182,15 @@ class Session:
 
         with self.errors():
             return asyncio.run(opened())
+
+    def work(self, work: "Callable[[DeploymentService], _T]") -> _T:
+        """Do work of the service that blocks, as `run` does; Ctrl-C ends it at once."""
+
+        async def use(service: "DeploymentService") -> _T:
+            end_at_once_on_ctrl_c()
+            return work(service)
+
+        return self.run(use)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -221,7 +204,8 @@ class Session:
 
     def fail_with(self, error: "MachineLearningServiceError") -> NoReturn:
         """Print an error of the service and end the command."""
-        self.fail(error.message, error.hint, exit_code(error.status_code), error.reason)
+        code = _OF_STATUS_CODE.get(error.status_code, ExitCode.FAILED)
+        self.fail(error.message, error.hint, code, error.reason)
 
     def fail(self, message: str, hint: str, code: ExitCode, reason: str = "") -> NoReturn:
         """Print what went wrong and what to do, without credentials, and end the command."""
@@ -229,47 +213,39 @@ class Session:
         from deployledger.domain.redaction import without_credentials
         from deployledger.domain.sentences import sentence
 
-        message, hint = (sentence(bounded(without_credentials(it))) for it in (message, hint))
+        message, hint = (sentence(bounded(without_credentials(text))) for text in (message, hint))
         if self.is_json:
             report = {"error": {"message": message, "hint": hint, "reason": reason, "exit_code": int(code)}}
             streams.remarks().write(_json(report) + "\n")
         else:
+            from rich.text import Text
+
             # A message of several lines goes on below its first one: none of them is taken for one of ours.
-            lines = "\n  ".join(map(escaped, message.split("\n")))
-            self.stderr.print(f"[bold red]Error:[/] {lines}", highlight=False, soft_wrap=True)
+            lines = "\n  ".join(map(visible, message.split("\n")))
+            self.stderr.print(Text.assemble(("Error:", "bold red"), f" {lines}"), soft_wrap=True)
             if hint:
-                self.stderr.print(escaped(hint), highlight=False, soft_wrap=True)
+                self.note(hint)
         raise SystemExit(int(code))
 
 
-def exit_code(status_code: int) -> ExitCode:
-    """Return the exit code for the HTTP status code of an error."""
-    codes = {400: ExitCode.USAGE, 404: ExitCode.NOT_FOUND, 409: ExitCode.CONFLICT}
-    return codes.get(status_code, ExitCode.FAILED)
-
-
-def escaped(text: object) -> str:
-    """Return foreign text on one line, in which Rich sees no markup."""
-    from deployledger.adapters.cli import terminal
-
-    return terminal.escaped(text)
-
-
-def as_json(answer: Any) -> dict[str, Any]:
-    """Return a dataclass as a JSON object; times are in ISO 8601."""
-    fields: dict[str, Any] = asdict(answer)
-    return cast("dict[str, Any]", _plain(fields))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(it) for name, it in value.items()}
-    return value.isoformat() if isinstance(value, datetime) else value
+def end_at_once_on_ctrl_c() -> None:
+    """Let Ctrl-C end work that blocks this thread: the handler of asyncio would wait for its end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _json(answer: Any, indent: int | None = None) -> str:
-    text = json.dumps(answer, default=lambda model: model.model_dump(mode="json"), indent=indent)
+    text = json.dumps(answer, default=_plain, indent=indent)
     return text.replace("\x7f", r"\u007f")  # the only control character that JSON may have as it is
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _log(*, verbose: bool, reports_clock: bool) -> None:
@@ -285,7 +261,7 @@ def _log(*, verbose: bool, reports_clock: bool) -> None:
         return
     handler.setFormatter(LogFormatter())
     logging.getLogger("ml_model_deployment_service").addHandler(logging.NullHandler())
-    # Users see warnings about databases that are away, automatic rebuilds, state kept nowhere else, wrong
+    # Users see warnings about unavailable databases, automatic rebuilds, state kept nowhere else, wrong
     # clocks and ambiguous names.
     for name in ("artifacts", "database", "read_models", "checkpoints", "clock", "home", "handles"):
         logging.getLogger(f"ml_model_deployment_service.{name}").addHandler(handler)

@@ -1,40 +1,22 @@
 """The commands that show deployments: ``status``, ``list`` and ``logs``."""
 
 import asyncio
+import shlex
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from deployledger.adapters.cli.background import stop_leftovers
-from deployledger.adapters.cli.listing import (
-    CreatedAfterFilter,
-    CreatedBeforeFilter,
-    Filters,
-    ModelFilter,
-    NameFilter,
-    SinceFilter,
-    StatusFilter,
-    TagFilter,
-    TypeFilter,
-    UntilFilter,
-)
-from deployledger.adapters.cli.past_commands import AsOfOption
-from deployledger.adapters.cli.session import (
-    Interruptible,
-    Output,
-    OutputOption,
-    Reference,
-    Session,
-    VerboseOption,
-    escaped,
-    session_for,
-)
+from deployledger.adapters.cli.filters import FilterOptions
+from deployledger.adapters.cli.options import AsOfOption, Reference, SessionOptions, TextOptions
+from deployledger.adapters.cli.session import Session
+from deployledger.adapters.cli.typed_times import when
 from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
     from uuid import UUID
 
     from deployledger.adapters.cli.overview import Overview
@@ -45,12 +27,12 @@ if TYPE_CHECKING:
 
 def status(
     deployment: Reference,
+    *,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Print the status again whenever it changes.")
     ] = False,
     as_of: AsOfOption = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """Show the status of a deployment, now or at a point in the past.
 
@@ -61,63 +43,65 @@ def status(
         deployledger status iris --watch
         deployledger status iris --as-of r1
     """
-    from deployledger.adapters.cli.listing import time_of, when
-    from deployledger.adapters.cli.overview import watched_line
-    from deployledger.adapters.cli.units import Clock
-
-    session = session_for(output, verbose)
-    as_of = when(as_of, "--as-of")
-    if as_of is not None and watch:
+    moment = when(as_of, "--as-of")
+    if moment is not None and watch:
         raise UsageError(
             "--watch and --as-of contradict each other: the past does not change.", hint="Give one of them."
         )
+    if moment is not None:
+        session.run(lambda service: _show_past(session, service, deployment, moment))
+    elif watch:
+        session.run(lambda service: _watch(session, service, deployment))
+    else:
+        session.run(lambda service: _show_current(session, service, deployment))
 
-    async def question(service: "DeploymentService") -> None:
-        if as_of is not None:
-            then = await service.find_deployment(deployment, as_of=as_of)
-            if session.is_json:
-                session.print_json({**then.model_dump(mode="json"), "observation": None})
-                return
-            time = await time_of(as_of, then.position, service)
-            await show_status(session, service, then, as_of=f"{as_of} (position {then.position})", time=time)
-            return
-        found = await service.find_deployment(deployment)
-        await resume_if_left(session, service, found)
-        await stop_leftovers(service)
-        if not watch:
-            observation = await _observe(session, service, found)
-            if session.is_json:
-                running = observation and {"running": observation.running, "detail": observation.detail}
-                session.print_json({**found.model_dump(mode="json"), "observation": running})
-            else:
-                await show_status(session, service, found, observation)
-                if observation is not None and (observation.damaged or not observation.running):
-                    answers = "A replica is missing" if observation.running else "Nothing answers"
-                    session.stderr.print(
-                        f"{answers}; `deployledger resume {found.deployment_name}` starts it again.",
-                        highlight=False,
-                    )
-            return
-        async for current in service.watch_deployment(found.deployment_id):
-            if session.is_json:
-                session.print_json(current, is_line=True)
-            else:
-                session.show(watched_line(current, Clock.of(session.stdout)))
 
-    with Interruptible():
-        session.run(question)
+async def _show_past(session: Session, service: "DeploymentService", reference: str, moment: str) -> None:
+    then = await service.find_deployment(reference, as_of=moment)
+    if session.is_json:
+        session.print_json({**then.model_dump(mode="json"), "observation": None})
+        return
+    time = await _time_of(moment, then.position, service)
+    await _show(session, service, then, as_of=f"{moment} (position {then.position})", time=time)
+
+
+async def _show_current(session: Session, service: "DeploymentService", reference: str) -> None:
+    deployment = await _found(session, service, reference)
+    observation = await _observe(session, service, deployment)
+    if session.is_json:
+        running = observation and {"running": observation.running, "detail": observation.detail}
+        session.print_json({**deployment.model_dump(mode="json"), "observation": running})
+        return
+    await _show(session, service, deployment, observation)
+    if observation is not None and (observation.damaged or not observation.running):
+        problem = "A replica is missing" if observation.running else "Nothing answers"
+        session.note(f"{problem}; `deployledger resume {deployment.deployment_name}` starts it again.")
+
+
+async def _watch(session: Session, service: "DeploymentService", reference: str) -> None:
+    from deployledger.adapters.cli.overview import watched_line
+    from deployledger.adapters.cli.units import Clock
+
+    deployment = await _found(session, service, reference)
+    async for current in service.watch_deployment(deployment.deployment_id):
+        if session.is_json:
+            session.print_json(current, is_line=True)
+        else:
+            session.show(watched_line(current, Clock.of(session.stdout)))
+
+
+async def _found(
+    session: Session, service: "DeploymentService", reference: str
+) -> "DeploymentStatusResponse":
+    deployment = await service.find_deployment(reference)
+    await resume_if_left(session, service, deployment)
+    await stop_leftovers(service)
+    return deployment
 
 
 def list_(
-    status: StatusFilter = None,
-    name: NameFilter = None,
-    tag: TagFilter = None,
-    model_uri: ModelFilter = None,
-    type_: TypeFilter = None,
-    since: SinceFilter = None,
-    until: UntilFilter = None,
-    created_after: CreatedAfterFilter = None,
-    created_before: CreatedBeforeFilter = None,
+    *,
+    filters: FilterOptions,
     all_: Annotated[bool, typer.Option("--all", "-a", help="Include deleted deployments.")] = False,
     sort: Annotated[
         Literal["created_at", "updated_at", "name", "status"], typer.Option(help="The sort key.")
@@ -126,8 +110,7 @@ def list_(
     limit: Annotated[int, typer.Option(help="The most deployments to list.")] = 100,
     offset: Annotated[int, typer.Option(help="The number of deployments to skip.")] = 0,
     cursor: Annotated[
-        str | None,
-        typer.Option(help="Continue after a page, with the cursor printed below it.", show_default=False),
+        str | None, typer.Option(help="Continue after a page, with the cursor printed below it.")
     ] = None,
     as_of: Annotated[
         str | None,
@@ -135,11 +118,9 @@ def list_(
             metavar="WHEN",
             help="The list as it was: a time with its zone, as in 2026-03-01T12:00Z, an age, as in 2h, or a "
             "position of the event log.",
-            show_default=False,
         ),
     ] = None,
-    output: OutputOption = Output.TABLE,
-    verbose: VerboseOption = False,
+    session: SessionOptions,
 ) -> None:
     """List deployments, oldest first.
 
@@ -151,21 +132,7 @@ def list_(
         deployledger list --status failed
         deployledger list --tag team=flowers --sort updated_at --reverse
     """
-    from deployledger.adapters.cli import listing
-
-    session = session_for(output, verbose)
-    as_of = listing.when(as_of, "--as-of")
-    filters = Filters(
-        status=status,
-        name=name,
-        tag=tag,
-        model_uri=model_uri,
-        type_=type_,
-        created_after=created_after,
-        created_before=created_before,
-        since=since,
-        until=until,
-    )
+    moment = when(as_of, "--as-of")
     arguments = filters.arguments()
 
     async def question(
@@ -179,16 +146,16 @@ def list_(
             sort=sort,
             descending=reverse,
             cursor=cursor,
-            as_of=as_of,
+            as_of=moment,
         )
-        if as_of is None:
+        if moment is None:
             for deployment in page:
                 await resume_if_left(session, service, deployment)
             await stop_leftovers(service)
             if not page:
-                await session.say_if_empty(service.event_log)
-            return page, await created_at(service, page), None
-        return page, await created_at(service, page), await listing.time_of(as_of, page.position, service)
+                await session.note_if_empty(service.event_log)
+        then = await _time_of(moment, page.position, service) if moment is not None else None
+        return page, await created_at(service, page), then
 
     page, created, then = session.run(question)
     if session.is_json:
@@ -197,31 +164,44 @@ def list_(
         from deployledger.adapters.cli.fleet_table import DeploymentTable
 
         session.show(DeploymentTable(page, then, created=created, is_wide=session.is_wide))
-        if held_up := [it for it in page if it.parked_events]:
-            listing.say_parked(session, held_up)
+        if with_parked := [it for it in page if it.parked_events]:
+            number = len(with_parked)
+            have = "1 deployment has" if number == 1 else f"{number:,} deployments have"
+            name = with_parked[0].deployment_name
+            session.note(f"{have} events that could not be applied; `deployledger status {name}` shows why.")
     if page.warning:
-        session.stderr.print(page.warning, markup=False, highlight=False, soft_wrap=True)
-    if as_of is not None:
-        session.stderr.print(listing.as_of(page, then), highlight=False)
+        session.note(page.warning)
+    if moment is not None:
+        session.note(_as_of(page, then))
     if page.next_cursor:
-        next_page = listing.next_page(page, filters.moments, is_past=as_of is not None)
-        session.stderr.print(escaped(next_page), highlight=False, soft_wrap=True)
+        past = [f"--as-of {page.position}"] if moment is not None else []
+        options = " ".join([*filters.fixed_times, *past, f"--cursor {shlex.quote(page.next_cursor)}"])
+        session.note(f"{len(page):,} of {page.total:,}. Next page: {options}")
     if page or session.is_json:
         return
     if page.total:
-        session.stderr.print(f"No more deployments: there are {page.total:,}.", highlight=False)
+        session.note(f"No more deployments: there are {page.total:,}.")
     elif filters.are_given:
-        session.stderr.print("No deployment matches.")
-    elif as_of is not None:
-        session.stderr.print("There were no deployments.")
+        session.note("No deployment matches.")
+    elif moment is not None:
+        session.note("There were no deployments.")
     else:
-        session.stderr.print("No deployments. `deployledger deploy MODEL_URI --name NAME` makes one.")
+        session.note("No deployments. `deployledger deploy MODEL_URI --name NAME` creates one.")
+
+
+def _as_of(page: "DeploymentPage", time: "datetime | None") -> str:
+    from deployledger.domain.moments import describe
+
+    if time is None:
+        return f"As of position {page.position}."
+    return f"As of {describe(time)} (position {page.position})."
 
 
 def logs(
     deployment: Reference,
+    *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue as lines are written.")] = False,
-    verbose: VerboseOption = False,
+    session: TextOptions,
 ) -> None:
     """Print the logs of a deployment's servers or batch job.
 
@@ -229,7 +209,6 @@ def logs(
         deployledger logs iris
         deployledger logs iris --follow
     """
-    session = session_for(verbose=verbose)
 
     async def question(service: "DeploymentService") -> None:
         found = await service.find_deployment(deployment)
@@ -240,13 +219,12 @@ def logs(
         if is_empty:
             reason = await service.empty_logs(found.deployment_id)
             for sentence in (reason.message, reason.hint):
-                session.stderr.print(escaped(sentence), highlight=False, soft_wrap=True)
+                session.note(sentence)
 
-    with Interruptible():
-        session.run(question)
+    session.run(question)
 
 
-async def show_status(
+async def _show(
     session: Session,
     service: "DeploymentService",
     deployment: "DeploymentStatusResponse",
@@ -263,7 +241,7 @@ async def show_status(
     """
     seen = await overview(session, service, deployment, observation, as_of=as_of, time=time)
     if session.is_wide:
-        from deployledger.adapters.cli.rendering import deployment_card
+        from deployledger.adapters.cli.deployment_card import deployment_card
 
         session.show(deployment_card(deployment, observation, as_of=as_of, recorded=seen.recorded))
     else:
@@ -293,6 +271,18 @@ async def overview(
         observation,
         as_of,
     )
+
+
+async def _time_of(as_of: str, position: int | None, service: "DeploymentService") -> "datetime | None":
+    """Return the time of the past that was asked for, or at which the event at the position happened."""
+    from deployledger.domain.moments import check
+
+    moment, log = check(as_of), service.event_log
+    if isinstance(moment, datetime):
+        return moment
+    if position is None:
+        return None
+    return await asyncio.to_thread(lambda: log.times().time_of(position) or log.recorded_at(position))
 
 
 async def created_at(
@@ -326,12 +316,7 @@ async def _observe(
     try:
         return await service.observe_deployment(deployment.deployment_id)
     except ConflictError as error:
-        session.stderr.print(
-            f"{error.message} Whether it runs was not looked at from here.",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        session.note(f"{error.message} Whether it is running was not checked.")
         return None
 
 
@@ -351,7 +336,6 @@ async def resume_if_left(
     if not is_left:
         return
     resume_in_background(deployment.deployment_id)
-    session.stderr.print(
-        f"The job of {escaped(deployment.deployment_name)} was interrupted; it goes on in the background.",
-        highlight=False,
+    session.note(
+        f"The operation on {deployment.deployment_name} was interrupted; it continues in the background."
     )

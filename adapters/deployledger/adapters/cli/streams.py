@@ -10,8 +10,10 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from deployledger.domain.visible import visible
 
@@ -75,10 +77,8 @@ class Stream(io.TextIOBase):
         """
         if self._has_failed:
             return len(text)
-        try:
-            self._open().write(self._encodable(text))
-        except (OSError, ValueError) as error:  # a ValueError if it was closed
-            self._fail(error)
+        with self._watched() as stream:
+            stream.write(self._encodable(text))
         return len(text)
 
     def write_bytes(self, content: bytes) -> None:
@@ -87,12 +87,9 @@ class Stream(io.TextIOBase):
         Raises:
             OutputError: as `write`.
         """
-        try:
-            stream = self._open()
+        with self._watched() as stream:
             stream.flush()
             stream.buffer.write(content)
-        except (OSError, ValueError) as error:
-            self._fail(error)
 
     def flush(self) -> None:
         """Write buffered text.
@@ -100,17 +97,18 @@ class Stream(io.TextIOBase):
         Raises:
             OutputError: as `write`.
         """
-        if self._has_failed or self._stream is None:
-            return
-        try:
-            self._stream.flush()
-        except (OSError, ValueError) as error:
-            self._fail(error)
+        if self._stream is not None and not self._has_failed:
+            with self._watched() as stream:
+                stream.flush()
 
-    def _open(self) -> TextIO:
-        if self._stream is None:
-            raise OSError(errno.EBADF, "it is closed")
-        return self._stream
+    @contextmanager
+    def _watched(self) -> Iterator[TextIO]:
+        try:
+            if self._stream is None:
+                raise OSError(errno.EBADF, "it is closed")
+            yield self._stream
+        except (OSError, ValueError) as error:  # a ValueError if it was closed
+            self._fail(error)
 
     def _encodable(self, text: str) -> str:
         try:
@@ -122,16 +120,13 @@ class Stream(io.TextIOBase):
     def _fail(self, error: OSError | ValueError) -> None:
         """Write nothing more, not even buffered text when Python exits."""
         self._has_failed = True
-        try:
-            with Path(os.devnull).open("wb") as nothing:
-                os.dup2(nothing.fileno(), self.fileno())
-        except (OSError, ValueError):  # it is no file, or is closed
-            pass
+        with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nothing:  # it may be no file
+            os.dup2(nothing.fileno(), self.fileno())
         if self._is_answer:
             raise OutputError(error if isinstance(error, OSError) else OSError(errno.EBADF, str(error)))
 
 
-class Inert(io.TextIOBase):
+class Inert:
     """A stream in which nothing but colours acts on a terminal, whoever writes to it.
 
     Attributes:
@@ -141,22 +136,8 @@ class Inert(io.TextIOBase):
     def __init__(self, raw: Stream) -> None:
         self.raw = raw
 
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # as above
-        """How characters become bytes."""
-        return self.raw.encoding
-
-    def isatty(self) -> bool:
-        """Return whether it is a terminal."""
-        return self.raw.isatty()
-
-    def fileno(self) -> int:
-        """Return the number of the file."""
-        return self.raw.fileno()
-
-    def writable(self) -> bool:
-        """Return that it is for writing."""
-        return True
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
 
     def write(self, text: str) -> int:
         """Write a text, with all control characters but those for colours spelled out.
@@ -166,14 +147,6 @@ class Inert(io.TextIOBase):
         """
         self.raw.write("".join(map(_inert, _COLOUR.split(text))))
         return len(text)
-
-    def flush(self) -> None:
-        """Write buffered text.
-
-        Raises:
-            OutputError: as `Stream.write`.
-        """
-        self.raw.flush()
 
 
 def _inert(text: str) -> str:

@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 from rich.console import Console
-from rich.markup import escape
 from rich.segment import Segment
 from rich.text import Text
 
@@ -34,9 +33,14 @@ def shown_lines(value: object, style: str = "") -> Text:
     return Text(visible_lines(str(value)), style=style)
 
 
-def escaped(value: object) -> str:
-    """Return a foreign text on one line, for a string in which Rich looks for markup."""
-    return escape(visible(str(value)))
+def assembled(*parts: str | Text | tuple[str, str]) -> Text:
+    """Return a line of texts that may be foreign, some with a style."""
+    return Text.assemble(
+        *(
+            it if isinstance(it, Text) else shown(it) if isinstance(it, str) else shown(it[0], it[1])
+            for it in parts
+        )
+    )
 
 
 class Terminal(Console):
@@ -44,7 +48,7 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         file = cast("IO[str]", streams.remarks() if stderr else streams.answer())
-        super().__init__(file=file, emoji=False)
+        super().__init__(file=file, emoji=False, highlight=False)
         if not self.is_terminal:
             self.width = _WIDTH_OF_A_PIPE
 

@@ -107,8 +107,7 @@ def _shown(value: Any) -> str:
             return units.short_digests(visible(f"{step}: {reason}: {message} {hint}".rstrip()))
         case _:
             text = json.dumps(value, ensure_ascii=False)
-    shown = text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
-    return units.short_digests(visible(shown))
+    return units.short_digests(visible(units.shortened(text, _LONGEST_VALUE)))
 
 
 def difference(found: "DeploymentDifference", clock: units.Clock) -> RenderableType:

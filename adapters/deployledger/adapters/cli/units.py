@@ -77,6 +77,16 @@ def size(count: int) -> str:
     return f"{value:,.1f} TB"
 
 
+def number(count: int, noun: str) -> str:
+    """Return a number of things: ``1 event``, ``1,024 events``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return a text, cut at the end if it has more characters than that."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def counted(progress: "Progress") -> str:
     """Return how far a step is in what it counts: ``1,024 of 5,000 rows``; empty if it counts nothing."""
     if progress.done is None:

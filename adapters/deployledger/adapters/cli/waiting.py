@@ -45,10 +45,10 @@ async def wait(
     return current
 
 
-def outcome(deployment: "DeploymentStatusResponse", *, deleting: bool = False) -> ExitCode:
-    """Return whether a job ended as was asked."""
-    wanted = ("deleted",) if deleting else ("active", "completed")
-    return ExitCode.DONE if deployment.state in wanted else ExitCode.FAILED
+def outcome(deployment: "DeploymentStatusResponse", command: str | None = None) -> ExitCode:
+    """Return whether a job ended as was asked; ``delete`` and ``cancel`` end otherwise than others."""
+    wanted = ("deleted",) if command == "delete" else ("active", "completed")
+    return ExitCode.DONE if command == "cancel" or deployment.state in wanted else ExitCode.FAILED
 
 
 class Steps:
@@ -91,7 +91,7 @@ class Steps:
 
     def finish(self, history: "Sequence[DeploymentHistoryEntry]") -> None:
         """Show the steps that are done, of the job that the command set off and not yet shown."""
-        command = next(it.correlation_id for it in history if it.version == self._accepted)
+        command = next(entry.correlation_id for entry in history if entry.version == self._accepted)
         for entry in history:
             if entry.version > self._seen and entry.correlation_id == command and entry.step:
                 self._console.print(_step(entry), soft_wrap=True)
