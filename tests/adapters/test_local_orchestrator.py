@@ -26,6 +26,7 @@ from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.resources import cores, threads
 from deployledger.adapters.local.runtimes import runtime_of
+from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 from deployledger.domain.exceptions import (
     ConfigurationError,
     DeploymentError,
@@ -38,6 +39,7 @@ from deployledger.domain.values import Image
 from deployledger.gateway.listeners import Listeners, bind_error
 from deployledger.serving.model_files.checking import list_files
 from deployledger.serving.model_files.listing import FileEntry
+from deployledger.testing import OrchestratorContract
 from tests.adapters.files import artifact_of
 
 JOB = {"type": "batch_inference_job", "input_uri": "/in.csv", "output_uri": "/out.csv"}
@@ -206,6 +208,20 @@ async def orchestrator(root: Path) -> AsyncIterator[LocalProcessOrchestrator]:
     for deployment in await orchestrator.provisioned():
         await orchestrator.prune(deployment, None)
     await eventually(lambda: not processes_of(root))
+
+
+class TestLocalProcessOrchestrator(OrchestratorContract):
+    @pytest.fixture
+    def client(self, tmp_path: Path) -> LocalProcessOrchestrator:
+        return LocalProcessOrchestrator(tmp_path / "serving", extract_model=extract_model)
+
+    @pytest.fixture
+    def container_registry(self, tmp_path: Path) -> OciLayoutRegistry:
+        return OciLayoutRegistry(tmp_path / "images")
+
+    @pytest.fixture
+    def model(self, models: dict[int, Path]) -> Path:
+        return models[1]
 
 
 class TestWithoutProcesses:

@@ -25,6 +25,7 @@ from deployledger.domain.exceptions import ConfigurationError, InsufficientStora
 from deployledger.domain.ports import ModelRegistryClientInterface, ResolvesModelVersions
 from deployledger.domain.reasons import FailureReason
 from deployledger.service import disk_space
+from deployledger.testing import ModelRegistryContract
 
 LONGEST_ACCEPTABLE_SECONDS = 60
 
@@ -279,6 +280,15 @@ async def test_a_folder_that_cannot_be_made_is_a_storage_failure(tmp_path: Path)
 @pytest.fixture
 def client(registered_model: Any) -> MlflowModelRegistryClient:
     return MlflowModelRegistryClient(registered_model.tracking_uri)
+
+
+class TestMlflowModelRegistryClient(ModelRegistryContract):
+    model_uri = "models:/iris@champion"
+    missing_uri = "models:/iris/99"
+
+    @pytest.fixture
+    def client(self, registered_model: Any) -> MlflowModelRegistryClient:
+        return MlflowModelRegistryClient(registered_model.tracking_uri)
 
 
 def test_the_client_has_the_methods_that_the_service_asks_for() -> None:

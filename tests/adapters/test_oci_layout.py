@@ -26,6 +26,7 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.domain.values import Image
 from deployledger.service.staging import staging_folder
+from deployledger.testing import ContainerRegistryContract
 from tests.adapters.files import artifact_of
 
 LONG = "x" * 120 + "/" + "ü" * 90 + ".json"
@@ -92,6 +93,12 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 async def image(root: Path, model: Path) -> Image:
     return await OciLayoutRegistry(root).build_and_push(order(model))
+
+
+class TestOciLayoutRegistry(ContainerRegistryContract):
+    @pytest.fixture
+    def client(self, root: Path) -> OciLayoutRegistry:
+        return OciLayoutRegistry(root)
 
 
 def extraction_error(reference: str, destination: Path) -> ExternalServiceError:

@@ -16,7 +16,7 @@ import pytest
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentRequest, DeploymentTargetConfig
 from deployledger.adapters.event_log import open_event_log
-from deployledger.adapters.event_log.moving import export_log
+from deployledger.adapters.export import export_log
 from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.oci import extract_model
 from deployledger.audit.evidence.export import export_evidence

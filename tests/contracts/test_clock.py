@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.export import export_log, import_log
 from deployledger.audit.replaying import replay
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConflictError
@@ -270,9 +271,9 @@ def test_a_moved_log_has_its_corrections(log: EventLog, clock: Clock, tmp_path: 
     clock.request(log)
     clock.set_ahead()
     correct(log, clock)
-    log.export_to(tmp_path / "log.gz")
+    export_log(log, tmp_path / "log.gz")
     other = open_event_log(f"sqlite:///{tmp_path / 'other.db'}", create=True)
-    other.import_from(tmp_path / "log.gz")
+    import_log(other, tmp_path / "log.gz")
     assert other.position_at(before) == 1
     assert [(it.first, it.last) for it in other.times().wrong] == [(2, 2)]
     ours, theirs = replay(log), replay(other)

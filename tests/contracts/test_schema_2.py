@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.adapters.export import import_log
 from deployledger.audit.evidence.verification import verify_evidence
 from deployledger.audit.keys import Verifier
 
@@ -31,7 +32,7 @@ def service(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
             shutil.copy(file, tmp_path)
     service = MLModelDeploymentService(database_url=url, run_jobs=False)
     if request.param != "opened":
-        service.event_log.import_from(DATA / "log.gz")
+        import_log(service.event_log, DATA / "log.gz")
     return service
 
 

@@ -36,7 +36,7 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
                     _run_command(line.removeprefix("$ "), tmp_path)
                     executed += 1
         elif language == "python":
-            _run([sys.executable, "-c", block])
+            _run(_program(block, tmp_path))
             executed += 1
     assert executed or not re.search(r"```(console|python)", page.read_text())
     CommandLine(tmp_path / "home").delete_all()
@@ -47,6 +47,14 @@ def _run_command(line: str, folder: Path) -> None:
     assert words[0] == "deployledger", line
     done = command_line.run(*words[1:], environment=os.environ, folder=REPOSITORY)
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def _program(block: str, folder: Path) -> list[str]:
+    """Return the command that runs a block; one that begins with ``# test_….py`` is a file of tests."""
+    if name := re.match(r"# (test_\w+\.py)\n", block):
+        (folder / name[1]).write_text(block)
+        return [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", str(folder / name[1])]
+    return [sys.executable, "-c", block]
 
 
 def _run(command: list[str]) -> None:

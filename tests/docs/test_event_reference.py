@@ -5,6 +5,7 @@ from typing import ClassVar
 import pytest
 
 from deployledger.domain.events import DeploymentEvent, Event
+from deployledger.domain.lifecycle import Trigger
 from docs.event_reference import _meaning, markdown
 from tests.golden.examples import EXAMPLES
 
@@ -28,6 +29,7 @@ def test_a_field_without_a_meaning_is_an_error() -> None:
         """Somebody had something to say."""
 
         TOPIC: ClassVar[str] = "deployment.noted_in_a_test_of_the_page"
+        trigger: ClassVar[Trigger] = Trigger.FAIL
 
         text: str
 

@@ -9,13 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.export import exporting
+from tests.domain.given import fetched, history, requested
 from tests.domain.given import request as wanted
 from tests.e2e.conftest import CommandLine
+from tests.e2e.in_process import InProcess
 
 
 @pytest.fixture
@@ -80,17 +85,25 @@ def test_an_export_says_what_it_wrote(old: CommandLine, tmp_path: Path) -> None:
     assert old.json("log", "export", file, "--force")["events"] == 5
 
 
-async def test_an_export_that_goes_on_says_what_is_not_in_it(old: CommandLine, tmp_path: Path) -> None:
-    file = tmp_path / "log.gz"
-    old.run("log", "export", file)
-    file.rename(tmp_path / "log.gz.partial")
-    async with MLModelDeploymentService(home=old.home, run_jobs=False) as service:
-        await service.deploy_model(wanted(deployment_name="lily"))
-    done = old.run("log", "export", file)
-    assert "Exported 5 events" in done.stdout
-    assert "The log now has 2 more events than this file." in done.stderr
-    done = old.run("log", "export", file, "--force")
-    assert "Exported 7 events" in done.stdout
+def test_an_export_says_what_is_not_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, url = tmp_path / "log.gz", f"sqlite:///{tmp_path / 'log.db'}"
+    cli = InProcess(url, monkeypatch)
+    log = open_event_log(url)
+    log.append(history(requested(), stream=uuid4()))
+    sync_folder = exporting._sync_folder
+
+    def add(folder: Path) -> None:
+        log.append(history(requested(), fetched(), stream=uuid4()))
+        sync_folder(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "_sync_folder", add)
+        done = cli.run("log", "export", file)
+    assert "Exported 1 event" in done.stdout
+    assert "The log now has 2 more events than this file." in " ".join(done.stderr.split())
+    done = cli.run("log", "export", file, "--force")
+    log.close()
+    assert "Exported 3 events" in done.stdout
     assert "The log now has" not in done.stderr
 
 

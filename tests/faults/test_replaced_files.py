@@ -14,6 +14,7 @@ from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.event_log.clock import ClockWatch
 from deployledger.adapters.event_log.sqlite.file_guard import FileGuard
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
+from deployledger.adapters.export import export_log
 from deployledger.domain.exceptions import ConfigurationError, EventLogError
 from tests.domain.given import requested
 
@@ -216,7 +217,7 @@ def test_an_export_never_replaces_the_files_of_its_log(ending: str, tmp_path: Pa
     log = opened(path)
     append(log, "a")
     with pytest.raises(ConfigurationError, match="is part of the database being exported"):
-        log.export_to(beside(path, ending), replace=True)
+        export_log(log, beside(path, ending), replace=True)
     log.close()
     assert names(path) == ["a"]
 

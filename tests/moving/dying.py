@@ -4,24 +4,19 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 from deployledger.adapters.event_log import open_event_log
-from deployledger.adapters.event_log.moving import exporting, importing
-from deployledger.adapters.event_log.postgres.staging import PostgresStaging
-from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
+from deployledger.adapters.export import export_log, exporting, import_log, importing
 
 
-def die() -> None:
+def die(*_: object) -> None:
     """End this process at once, without any cleaning up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def small_steps() -> None:
-    """Make members and transactions so small that there are many."""
+    """Make members and reports of progress so small that there are many."""
     exporting._LINES_PER_MEMBER = 10
-    importing._EVENTS_AT_ONCE = 20
-    importing._KEYS_AT_ONCE = 7
     importing._TOLD_EVERY = 1
 
 
@@ -34,12 +29,12 @@ def export_until(url: str, file: Path, events: int) -> None:
         if done >= events:
             die()
 
-    log.export_to(file, progress=tell)
+    export_log(log, file, progress=tell)
     log.close()
 
 
 def import_until(url: str, file: Path, place: str, events: int) -> None:
-    """Import, and die at a place: when so many events are through with something, or in a method."""
+    """Import, and die at a place: when so many events are through with something, or around the commit."""
     small_steps()
     log = open_event_log(url, create=True)
 
@@ -47,27 +42,16 @@ def import_until(url: str, file: Path, place: str, events: int) -> None:
         if doing == place and done >= events:
             die()
 
-    def die_in(staging: Any, expected: Any) -> None:
-        if place == "the transaction":
-            for inner in ("discard", "_drop"):  # the last thing but COMMIT
-                setattr(type(staging), inner, lambda _: die())
-            published(staging, expected)
-        elif place == "before it":
-            die()
-        published(staging, expected)
-        die()
-
-    if place in ("before it", "the transaction", "behind it"):
-        staging: Any = PostgresStaging if url.startswith("postgres") else SQLiteStaging
-        published = staging.publish
-        staging.publish = die_in
-    log.import_from(file, progress=tell)
-    log.close()
+    if place == "before the commit":
+        run = importing._Import.run
+        importing._Import.run = lambda import_: die(run(import_))  # type: ignore[method-assign, return-value, assignment]
+    import_log(log, file, progress=tell)
+    die()
 
 
 def import_slowly(url: str, file: Path) -> None:
     """Import, with time to be killed at any moment."""
     small_steps()
     log = open_event_log(url, create=True)
-    log.import_from(file, progress=lambda *_: time.sleep(0.001))
+    import_log(log, file, progress=lambda *_: time.sleep(0.001))
     log.close()

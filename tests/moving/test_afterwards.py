@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.adapters.export import export_log, import_log
 from deployledger.audit import keys
 from deployledger.audit.keys import Signer
 from deployledger.domain.moments import AtRevision
@@ -49,11 +50,11 @@ async def test_every_answer_is_the_same(tmp_path: Path, empty_postgres_url: str)
                 await service.wait_for_deployment(found, timeout=60)
         checkpoint = service.ledger.checkpoint(signer)
         before = await answers(service, workers=1)
-        service.event_log.export_to(tmp_path / "log.gz")
+        export_log(service.event_log, tmp_path / "log.gz")
     async with MLModelDeploymentService(
         database_url=empty_postgres_url, create_schema=True, run_jobs=False
     ) as service:
-        imported = service.event_log.import_from(tmp_path / "log.gz")
+        imported = import_log(service.event_log, tmp_path / "log.gz")
         assert imported.root == checkpoint.root == before["root"]
         assert await answers(service, workers=4) == before
         audited = service.ledger.verify([signer.verifier], [("kept", checkpoint.note)])

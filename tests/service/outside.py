@@ -7,13 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
-from deployledger.domain.ports import (
-    JobResult,
-    Observation,
-    ProvisionedTarget,
-    ProvisionRequest,
-    ReportProgress,
-)
+from deployledger.domain import JobResult, ProvisionedTarget, ProvisionRequest, ReportProgress
+from deployledger.testing import InMemoryOrchestrator
 
 
 class Gate:
@@ -40,22 +35,15 @@ class Gate:
             await asyncio.sleep(0.005)
 
 
-class HeldOrchestrator:
-    """A small cluster in memory: keeps what runs, and counts what it was asked to do.
-
-    It keeps the promises of the port: calls are idempotent by deployment and revision, and a call that is
-    cancelled leaves nothing half done that another call does not mend.
-    """
-
-    target_types = frozenset({"api_service", "batch_inference_job"})
+class HeldOrchestrator(InMemoryOrchestrator):
+    """A cluster in memory whose steps wait at gates, and which counts what it was asked to do."""
 
     def __init__(self, name: str = "held") -> None:
-        self.name = name
+        super().__init__(name)
         self.provisioning = Gate()
         self.pruning = Gate()
         self.running_job = Gate()
         self.failure: Exception | None = None
-        self.runs: dict[UUID, set[int]] = {}
         self.provisions: list[tuple[UUID, int]] = []
         self.provisioned_calls = 0
         self.most_at_once: dict[UUID, int] = {}
@@ -75,18 +63,11 @@ class HeldOrchestrator:
             self._now[deployment_id] -= 1
         if self.failure is not None:
             raise self.failure
-        self.runs.setdefault(deployment_id, set()).add(request.revision)
-        if request.target.type == "batch_inference_job":
-            return ProvisionedTarget(None)
-        return ProvisionedTarget(f"http://held/{request.deployment_name}/{request.revision}")
+        return await super().provision(request, lambda *_: None)
 
     async def prune(self, deployment_id: UUID, keep_revision: int | None) -> None:
         await self.pruning.wait()
-        kept = self.runs.get(deployment_id, set()) & {keep_revision}
-        if kept:
-            self.runs[deployment_id] = {revision for revision in kept if revision is not None}
-        else:
-            self.runs.pop(deployment_id, None)
+        await super().prune(deployment_id, keep_revision)
 
     async def wait_for_completion(
         self, deployment_id: UUID, revision: int, report: ReportProgress
@@ -97,11 +78,7 @@ class HeldOrchestrator:
 
     async def provisioned(self) -> dict[UUID, set[int]]:
         self.provisioned_calls += 1
-        return {deployment_id: set(revisions) for deployment_id, revisions in self.runs.items()}
-
-    async def observe(self, deployment_id: UUID) -> Observation:
-        revisions = self.runs.get(deployment_id)
-        return Observation(running=bool(revisions), revision=max(revisions) if revisions else None)
+        return await super().provisioned()
 
     async def logs(self, deployment_id: UUID, *, follow: bool) -> AsyncIterator[str]:
         yield f"log of {deployment_id}"

@@ -20,6 +20,7 @@ from core_ai_layer.machine_learning_service.ml_service_exceptions import (
     ModelRegistryError,
 )
 from deployledger.domain.lifecycle import DEADLINES, State
+from deployledger.testing import InMemoryOrchestrator
 from tests.domain.given import BATCH_JOB, request
 from tests.service.conftest import OpenService
 from tests.service.outside import HeldOrchestrator, eventually
@@ -324,7 +325,7 @@ async def test_a_failed_deployment_of_a_type_no_longer_served_is_not_retried(
 async def test_an_orchestrator_that_declares_no_types_refuses_by_itself(
     open_service: OpenService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(HeldOrchestrator, "target_types")
+    monkeypatch.delattr(InMemoryOrchestrator, "target_types")
     service = open_service(None, None, HeldOrchestrator())
     target = request().deployment_target_config.model_copy(update={"type": "edge_device"})
     answer = await service.deploy_model(request(deployment_target_config=target))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.adapters.export import export_log
 from deployledger.audit import keys
 from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.keys import Signer
@@ -57,7 +58,7 @@ async def test_secrets_in_what_is_given_away(
         said.append(repr(replayed))
         assert replayed.differences
         said.append(service.ledger.checkpoint().note)
-        service.event_log.export_to(tmp_path / "log.gz")
+        export_log(service.event_log, tmp_path / "log.gz")
         said.append(gzip.decompress((tmp_path / "log.gz").read_bytes()).decode())
         evidence = tmp_path / "evidence.zip"
         export_evidence(

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = public_names(
     {
         "artifacts": ("LocalArtifactStore",),
         "event_log": ("open_event_log",),
+        "export": ("export_log", "import_log"),
         "local": ("LocalProcessOrchestrator",),
         "mlflow": ("MlflowModelRegistryClient",),
         "oci": ("OciLayoutRegistry",),

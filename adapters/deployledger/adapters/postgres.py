@@ -9,18 +9,17 @@ import math
 import re
 import select
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar, cast
 
 import psycopg
 from eventsourcing.postgres import ConnectionPool, PostgresDatastore
 from psycopg import Connection
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from deployledger.domain.exceptions import ConfigurationError
+from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.domain.redaction import without_credentials
 from deployledger.projections.patience import Patience
 
@@ -33,9 +32,6 @@ _LOOK_SECONDS = 0.1
 _CANCEL_SECONDS = 1.0
 _MAX_LIFETIME_SECONDS = 3600.0
 _PROBE_STATE = "SELECT state, wait_event FROM pg_catalog.pg_stat_activity WHERE pid = %s"
-# A second "@", or a "/" before it, is of a password: the driver would take its rest for a host.
-_URL = re.compile(r"postgres(?:ql)?://(?:[^@/]*+@[^@?]*+|[^@?]*+)(?:\?.*)?", re.DOTALL)
-_PORTS = re.compile(r"[0-9]{0,5}(?:,[0-9]{0,5})*")  # one for each host
 
 _ADVICE = re.compile(r"\s*Is the server running .*?\?")
 
@@ -258,42 +254,6 @@ class _Datastore(PostgresDatastore):
             yield session
 
 
-def _described(parameters: Mapping[str, Any]) -> str:
-    """Return which database it is, without user and password."""
-    host = str(parameters.get("host") or "")
-    port = f":{parameters['port']}" if parameters.get("port") else ""
-    path = parameters.get("dbname") or ""
-    if host.startswith("/"):
-        return f"postgresql://{port}/{path}?host={host}"
-    return f"postgresql://{host}{port}/{path}"
-
-
-def _parsed(url: str) -> dict[str, Any]:
-    parameters: dict[str, Any] | None = None
-    if _URL.fullmatch(url):
-        with suppress(psycopg.ProgrammingError, ValueError):
-            parameters = dict(conninfo_to_dict(url))
-    if parameters is None or not _PORTS.fullmatch(str(parameters.get("port", ""))):
-        # Neither the URL nor the driver's message is shown: a part of the password may be in either.
-        raise ConfigurationError(
-            "The database URL that begins with 'postgresql://' is malformed.",
-            hint=(
-                "It reads postgresql://user:password@host:port/database; in the password, write @ as %40, "
-                "/ as %2F and : as %3A."
-            ),
-        )
-    return parameters
-
-
-def described(url: str) -> str:
-    """Return which database a URL names, without user and password.
-
-    Raises:
-        ConfigurationError: if the URL is malformed.
-    """
-    return _described(_parsed(url))
-
-
 class PostgresDatabase:
     """One database on a PostgreSQL server. Nothing is connected before it is needed.
 
@@ -312,8 +272,9 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str, pool_size: int, patience: Patience) -> None:
-        parameters = _parsed(url)
-        self.described_as = _described(parameters)
+        database = DatabaseUrl.parse(url)
+        parameters = database.parameters or {}
+        self.described_as = database.described_as
         self.patience = patience
         self.was_written = False
         self._was_open = False

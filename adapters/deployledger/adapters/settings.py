@@ -9,8 +9,8 @@ from platformdirs import user_data_path
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.adapters.environment import forget_empty_variables
-from deployledger.adapters.sqlite import file_of
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.schemas import problem_of
 from deployledger.service.local_files import expanded
@@ -107,7 +107,7 @@ def check_folder(database_url: str, home: Path) -> str:
     Raises:
         ConfigurationError: if it is a file in another folder, which does not exist.
     """
-    file = file_of(database_url)
+    file = DatabaseUrl.parse(database_url).file
     if file is not None and file.parent != home and not file.parent.exists():
         raise ConfigurationError(
             f"The folder of the SQLite file {file} does not exist.",

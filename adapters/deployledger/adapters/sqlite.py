@@ -5,10 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.findings import Finding, Outcome
-from deployledger.domain.redaction import without_credentials
-from deployledger.service.local_files import expanded
 
 _UNWRITABLE = (
     sqlite3.SQLITE_READONLY,
@@ -20,23 +17,6 @@ _UNWRITABLE = (
 
 INTEGRITY = "integrity"
 """The name of the check for damage."""
-
-
-def file_of(url: str) -> Path | None:
-    """Return the file that a ``sqlite:///path`` URL names, or None for a URL of something else.
-
-    Raises:
-        ConfigurationError: if there is more in it than a path.
-    """
-    path = url.removeprefix("sqlite:///")
-    if path in (url, "", ":memory:"):
-        return None
-    if "?" in path or "#" in path or path.startswith("file:"):
-        raise ConfigurationError(
-            f"The database URL {without_credentials(url)!r} contains more than a file path.",
-            hint="Use sqlite:///path/to/file.db, without parameters.",
-        )
-    return expanded(path).absolute()
 
 
 @contextmanager

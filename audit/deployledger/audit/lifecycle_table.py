@@ -1,32 +1,32 @@
 """Which event may follow which, as a table small enough to check millions of events with.
 
-The table is made by trying: what the fold of the list of deployments accepts is legal.
+It is the table of the lifecycle, numbered: what each event makes of each standing that a stream can have.
 """
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
-from uuid import UUID
+from typing import Final
 
 from pydantic_core import SchemaValidator, ValidationError
 from pydantic_core.core_schema import any_schema, typed_dict_field, typed_dict_schema
 
 from deployledger.domain import events
 from deployledger.domain.clock import ClockCorrected
-from deployledger.domain.events import DeploymentEvent
+from deployledger.domain.events import DeploymentEvent, Provisioned, Requested, UpdateRequested
 from deployledger.domain.exceptions import IllegalTransitionError
+from deployledger.domain.lifecycle import LIFECYCLE, State
 from deployledger.domain.names import NameReleased, NameReserved
-from deployledger.domain.schemas import DeploymentTargetConfig
-from deployledger.projections import deployment_list
-from deployledger.projections.deployment_list import ListRow
+from deployledger.domain.target_types import BATCH_JOB
 
-ILLEGAL = -1
-UNKNOWN = -2
+ILLEGAL: Final = -1
+UNKNOWN: Final = -2
 """A standing after which anything is taken for legal: what led to it was not."""
 
-_TYPES = ("api_service", "batch_inference_job")
-SPECIFYING = frozenset({events.Requested.TOPIC, events.UpdateRequested.TOPIC})
+SPECIFYING = frozenset({Requested.TOPIC, UpdateRequested.TOPIC})
 """The topics of events that say what a deployment is to be."""
+
+_OUR_PREFIXES = ("deployment.", "deployment_name.", "event_log.")
 
 _target_of = SchemaValidator(
     typed_dict_schema(
@@ -40,13 +40,49 @@ _target_of = SchemaValidator(
 ).validate_json
 """Reads what kind of target a state names, and makes nothing of the rest of it, which takes half the time."""
 
+_EVENTS: Sequence[type[DeploymentEvent]] = [
+    it
+    for it in vars(events).values()
+    if isinstance(it, type) and issubclass(it, DeploymentEvent) and "TOPIC" in vars(it)
+]
+"""The events of deployments. Classes that applications define are none of them, whether imported or not."""
 
-class Legality:
+
+@dataclass(frozen=True)
+class _Deployment:
+    """What the lifecycle asks of a deployment."""
+
+    state: State
+    is_batch_job: bool
+    is_serving: bool = False
+
+    def after(self, event: DeploymentEvent, *, is_batch_job: bool) -> "_Deployment | None":
+        """Return the deployment after an event; None if the lifecycle does not allow that event.
+
+        Args:
+            is_batch_job: whether the event says that the target is a batch job, if it says what it is.
+        """
+        try:
+            state = LIFECYCLE.require(self, event.trigger_for(self), self)
+        except IllegalTransitionError:
+            return None
+        if isinstance(event, UpdateRequested):
+            return _Deployment(state, is_batch_job, self.is_serving)
+        begins_to_serve = isinstance(event, Provisioned) and not self.is_batch_job
+        is_serving = (self.is_serving or begins_to_serve) and state is not State.DELETED
+        return _Deployment(state, self.is_batch_job, is_serving)
+
+    def __str__(self) -> str:
+        return f"state {self.state}" + ", with a revision that serves" * self.is_serving
+
+
+class LifecycleTable:
     """The table: histories are followed by the number of their standing.
 
     Attributes:
         symbols: the number of each topic; of one that says what a deployment is to be, that of services, and
             one more is that of batch jobs.
+        foreign: the number of all topics that are not ours: an application may have streams of its own.
         begin: by symbol, the standing after it as the first event of a stream; `ILLEGAL` if it cannot be.
         next: by standing and symbol, the standing after it; `ILLEGAL` if it cannot follow.
         names: what each standing is called.
@@ -54,71 +90,67 @@ class Legality:
 
     def __init__(self) -> None:
         self.symbols: dict[str, int] = {}
-        samples: list[DeploymentEvent] = []
-        for event_class in _classes(DeploymentEvent):
+        samples: list[tuple[DeploymentEvent, bool]] = []
+        for event_class in _EVENTS:
             self.symbols[event_class.TOPIC] = len(samples)
-            for kind in _TYPES if event_class.TOPIC in SPECIFYING else _TYPES[:1]:
-                samples.append(_sample(event_class, kind))
-        self.names: list[str] = []
+            kinds = (False, True) if event_class.TOPIC in SPECIFYING else (False,)
+            samples += [(event_class.model_construct(), is_batch_job) for is_batch_job in kinds]
+        reserved = len(samples)
+        released, corrected, self.foreign = reserved + 1, reserved + 2, reserved + 3
+        self.symbols |= {
+            NameReserved.TOPIC: reserved, NameReleased.TOPIC: released, ClockCorrected.TOPIC: corrected
+        }  # fmt: skip
+        self.begin: list[int] = [ILLEGAL] * (self.foreign + 1)
         self.next: list[list[int]] = []
-        rows: list[ListRow] = []
-        places: dict[tuple[Any, ...], int] = {}
+        self.names: list[str] = []
 
-        def place(row: ListRow | None, sample: DeploymentEvent) -> int:
-            try:
-                after = deployment_list.apply(row, sample)
-            except (IllegalTransitionError, ValueError):
-                return ILLEGAL
-            key = (after.state, after.is_serving, after.is_batch_job)
-            if key not in places:
-                places[key] = len(rows)
-                rows.append(after)
-            return places[key]
+        deployments = [_Deployment(State.REQUESTED, kind) for kind in (False, True)]
+        for number, (event, is_batch_job) in enumerate(samples):
+            if isinstance(event, Requested):
+                self.begin[number] = int(is_batch_job)
+        for deployment in deployments:  # which grows
+            follows: dict[int, int] = {}
+            for number, (event, is_batch_job) in enumerate(samples):
+                after = deployment.after(event, is_batch_job=is_batch_job)
+                if after is None:
+                    continue
+                if after not in deployments:
+                    deployments.append(after)
+                follows[number] = deployments.index(after)
+            self._add(str(deployment), follows)
 
-        begin = [place(None, sample) for sample in samples]
-        while len(self.next) < len(rows):
-            row = rows[len(self.next)]
-            self.next.append(
-                [
-                    ILLEGAL if isinstance(sample, events.Requested) else place(row, sample)
-                    for sample in samples
-                ]
-            )
-            self.names.append(f"state {row.state}" + (", with a revision that serves" * row.is_serving))
-        self._add_names(begin, len(samples))
-        self._add_clock(begin, len(samples) + 2)
-        self.begin = begin
+        held = self._add("a name that is taken", {})
+        free = self._add("a name that is free", {reserved: held})
+        self.next[held][reserved], self.next[held][released] = held, free
+        self.begin[reserved] = held
+        alone = {"a correction of the clock": corrected, "an application's own event": self.foreign}
+        for name, symbol in alone.items():
+            standing = self._add(name, {})
+            self.begin[symbol] = self.next[standing][symbol] = standing
 
-    def _add_names(self, begin: list[int], reserved: int) -> None:
-        """Add the streams in which names are reserved and released in turn."""
-        self.symbols[NameReserved.TOPIC], self.symbols[NameReleased.TOPIC] = reserved, reserved + 1
-        for row in self.next:
-            row += [ILLEGAL, ILLEGAL]
-        held, free = len(self.next), len(self.next) + 1
-        begin += [held, ILLEGAL]
-        self.next += [[ILLEGAL] * reserved + [held, free], [ILLEGAL] * reserved + [held, ILLEGAL]]
-        self.names += ["a name that is taken", "a name that is free"]
+    def _add(self, name: str, follows: dict[int, int]) -> int:
+        """Add a standing by what may follow it, and return its number."""
+        self.names.append(name)
+        self.next.append([follows.get(symbol, ILLEGAL) for symbol in range(len(self.begin))])
+        return len(self.next) - 1
 
-    def _add_clock(self, begin: list[int], corrected: int) -> None:
-        """Add the stream of corrections of the clock, which has nothing else."""
-        self.symbols[ClockCorrected.TOPIC] = corrected
-        for row in self.next:
-            row.append(ILLEGAL)
-        begin.append(len(self.next))
-        self.next.append([ILLEGAL] * corrected + [len(self.next)])
-        self.names.append("a correction of the clock")
+    def symbol_of_topic(self, topic: str) -> int:
+        """Return the symbol of a topic; `UNKNOWN` if it is like ours, and none of ours."""
+        symbol = self.symbols.get(topic)
+        if symbol is None:
+            return UNKNOWN if topic.startswith(_OUR_PREFIXES) else self.foreign
+        return symbol
 
     def symbol(self, topic: str, state: bytes) -> int:
-        """Return the symbol of an event.
+        """Return the symbol of an event; `UNKNOWN` as for its topic.
 
         Raises:
-            KeyError: if the topic is not known.
             ValueError: if the state does not decode.
         """
-        symbol = self.symbols[topic]
+        symbol = self.symbol_of_topic(topic)
         if topic in SPECIFYING:
             try:
-                symbol += _target_of(state)["target"]["type"] == _TYPES[1]
+                symbol += _target_of(state)["target"]["type"] == BATCH_JOB
             except ValidationError as error:
                 problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
                 if problem["type"] == "json_invalid":
@@ -126,28 +158,12 @@ class Legality:
                 raise ValueError("it does not say what kind of target it is for") from None
         return symbol
 
+    def topic(self, symbol: int) -> str:
+        """Return the topic that a symbol of ours is of."""
+        return [topic for topic, number in self.symbols.items() if number <= symbol][-1]
+
 
 @cache
-def legality() -> Legality:
+def lifecycle_table() -> LifecycleTable:
     """Return the table."""
-    return Legality()
-
-
-def _classes(base: type[DeploymentEvent]) -> list[type[DeploymentEvent]]:
-    found = [base] if "TOPIC" in vars(base) else []
-    return found + [it for subclass in base.__subclasses__() for it in _classes(subclass)]
-
-
-def _sample(event_class: type[DeploymentEvent], kind: str) -> DeploymentEvent:
-    """Return an event of a class, with no more in it than the fold looks at."""
-    return event_class.model_construct(
-        originator_id=UUID(int=0),
-        originator_version=1,
-        timestamp=datetime(2000, 1, 1, tzinfo=UTC),
-        revision=1,
-        name="",
-        model_uri="",
-        orchestrator="",
-        tags={},
-        target=DeploymentTargetConfig.model_construct(type=kind),
-    )
+    return LifecycleTable()

@@ -10,7 +10,7 @@ from deployledger.audit.idempotency_keys import Commands
 from deployledger.audit.keys import Verifier
 from deployledger.audit.ledger import Ledger, Tree
 from deployledger.audit.ledger_store import TILE_HEIGHT, TILE_WIDTH
-from deployledger.audit.lifecycle_table import ILLEGAL, UNKNOWN, legality
+from deployledger.audit.lifecycle_table import ILLEGAL, UNKNOWN, lifecycle_table
 from deployledger.audit.log_parts import (
     MOST_PROBLEMS,
     CheckedPart,
@@ -397,7 +397,10 @@ def _across(ledger: Ledger, parts: Sequence[CheckedPart], after: int, end: int) 
         for stream, events in part.continued.items():
             standing = standings.get(stream, (0, UNKNOWN))
             for event in events:
-                standing = (max(event[1], standing[0]), follow(found, stream, standing, event))
+                standing = (
+                    max(event[1], standing[0]),
+                    follow(found, stream, standing, event, part.foreign_topics.get(event[0], "")),
+                )
             standings[stream] = standing
         for stream in part.begun.keys() & standings.keys():
             again = ledger.log.read_streams([UUID(bytes=stream)], until=end)
@@ -412,7 +415,7 @@ def _across(ledger: Ledger, parts: Sequence[CheckedPart], after: int, end: int) 
 
 def _before(ledger: Ledger, streams: Sequence[bytes], until: int) -> dict[bytes, tuple[int, int]]:
     """Return the standings of streams at a position up to which their events were verified before."""
-    table = legality()
+    table = lifecycle_table()
     standings: dict[bytes, tuple[int, int]] = {}
     for begin in range(0, len(streams), _STREAMS_AT_ONCE):
         ids = [UUID(bytes=it) for it in streams[begin : begin + _STREAMS_AT_ONCE]]
@@ -420,7 +423,7 @@ def _before(ledger: Ledger, streams: Sequence[bytes], until: int) -> dict[bytes,
             stream = UUID(raw.stream_id).bytes
             try:
                 symbol = table.symbol(raw.topic, raw.state)
-            except (KeyError, ValueError):
+            except ValueError:
                 symbol = UNKNOWN
             standing = standings.get(stream)
             if symbol < 0 or (standing is not None and standing[1] < 0):

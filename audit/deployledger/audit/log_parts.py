@@ -8,7 +8,7 @@ from uuid import UUID
 from deployledger.audit import merkle
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger_store import TILE_WIDTH, LedgerStore
-from deployledger.audit.lifecycle_table import ILLEGAL, SPECIFYING, UNKNOWN, legality
+from deployledger.audit.lifecycle_table import ILLEGAL, SPECIFYING, UNKNOWN, lifecycle_table
 from deployledger.audit.merkle import HASH_BYTES
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import UndecodableEventError
@@ -58,6 +58,7 @@ class CheckedPart:
         behind: by size that was asked for, the hashes of the leaves in the last tile up to it.
         begun: the streams that begin in it: how far they are, and their standing.
         continued: the streams that go on in it: position, version and symbol of each event.
+        foreign_topics: by position, the topics of events in them that are not ours.
         missing: events that are not there, from one position to another.
         problems: what else is wrong.
         lacking: the first position whose leaf the stored tree lacks, though its size says that it has it.
@@ -71,6 +72,7 @@ class CheckedPart:
     behind: dict[int, bytes] = field(default_factory=dict)
     begun: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     continued: dict[bytes, list[tuple[int, int, int]]] = field(default_factory=dict)
+    foreign_topics: dict[int, str] = field(default_factory=dict)
     missing: list[tuple[int, int]] = field(default_factory=list)
     problems: list[LogProblem] = field(default_factory=list)
     lacking: int | None = None
@@ -130,7 +132,7 @@ def _check_from(
     progress: Callable[[int], None],
 ) -> int:
     """Check the events from a position on, and return how far that went."""
-    table = legality()
+    table = lifecycle_table()
     symbols, symbol_of, begin, following = table.symbols, table.symbol, table.begin, table.next
     begun, continued, hashes = checked.begun, checked.continued, tiles.hashes
     begun_get, add_leaf, symbol_get, leaf_hash = begun.get, hashes.append, symbols.get, merkle.leaf_hash
@@ -152,16 +154,20 @@ def _check_from(
                     _add(checked, position, "order", "was recorded before the one in front of it")
                 time = recorded_at
                 symbol = symbol_of(topic, state) if topic in SPECIFYING else symbol_get(topic, UNKNOWN)
+                if symbol == UNKNOWN:
+                    symbol = table.symbol_of_topic(topic)
+                    if symbol == UNKNOWN:
+                        _add(checked, position, "unknown", _not_known(topic))
             except (ValueError, TypeError, AttributeError, OverflowError) as error:
                 symbol = _damaged(checked, tiles, record, error)
             if len(hashes) == TILE_WIDTH:
                 tiles.complete()
-            if symbol == UNKNOWN and topic not in symbols:
-                _add(checked, position, "unknown", f"has the topic {topic!r}, which is not known here")
             standing = begun_get(stream)
             if standing is None:
                 if version != 1:
                     continued.setdefault(stream, []).append((position, version, symbol))
+                    if symbol == table.foreign:
+                        checked.foreign_topics[position] = topic
                     continue
                 after_it = begin[symbol] if symbol >= 0 else UNKNOWN
                 if after_it == ILLEGAL:
@@ -171,10 +177,10 @@ def _check_from(
             elif version == standing[0] + 1 and standing[1] >= 0 and symbol >= 0:
                 after_it = following[standing[1]][symbol]
                 if after_it == ILLEGAL:
-                    after_it = follow(checked, stream, standing, (position, version, symbol))
+                    after_it = follow(checked, stream, standing, (position, version, symbol), topic)
                 begun[stream] = (version, after_it)
             else:
-                after_it = follow(checked, stream, standing, (position, version, symbol))
+                after_it = follow(checked, stream, standing, (position, version, symbol), topic)
                 begun[stream] = (max(version, standing[0]), after_it)
         if checked.first_time is None:
             checked.first_time = page[0].recorded_at
@@ -187,10 +193,18 @@ def _check_from(
 
 
 def follow(
-    checked: CheckedPart, stream: bytes, standing: tuple[int, int], event: tuple[int, int, int]
+    checked: CheckedPart,
+    stream: bytes,
+    standing: tuple[int, int],
+    event: tuple[int, int, int],
+    foreign_topic: str,
 ) -> int:
-    """Return the standing after an event, and tell what is wrong with it there."""
-    table = legality()
+    """Return the standing after an event, and report what is wrong with it there.
+
+    Args:
+        foreign_topic: its topic, if that is not one of ours.
+    """
+    table = lifecycle_table()
     (version_before, before), (position, version, symbol) = standing, event
     if version != version_before + 1:
         what = "is there twice" if version <= version_before else "does not follow"
@@ -205,8 +219,11 @@ def follow(
     if before < 0 or symbol < 0:
         return UNKNOWN
     after = table.next[before][symbol]
+    if after == ILLEGAL and symbol == table.foreign:
+        _add(checked, position, "unknown", _not_known(foreign_topic))
+        return UNKNOWN
     if after == ILLEGAL:
-        topic = [topic for topic, number in table.symbols.items() if number <= symbol][-1]
+        topic = table.topic(symbol)
         _add(
             checked,
             position,
@@ -215,6 +232,10 @@ def follow(
         )
         return UNKNOWN
     return after
+
+
+def _not_known(topic: str) -> str:
+    return f"has the topic {topic!r}, which is not known here"
 
 
 def _damaged(checked: CheckedPart, tiles: "_Tiles", record: Sequence[Any], error: Exception) -> int:

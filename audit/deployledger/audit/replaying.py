@@ -4,7 +4,7 @@ The digest of a replay is ``sha256:`` and the SHA-256 of the line ``deployledger
 feed, and then, in the order of their ids, of each stream's id (16 bytes) and the SHA-256 (32 bytes) of its
 state in the canonical form that `deployledger.audit.canonical_state` defines. A stream with a problem
 counts as it was before the problem. So it is the same on every machine and database, however the work was
-divided.
+divided. Streams that an application has for events of its own are read, and are no part of the digest.
 """
 
 import re
@@ -18,6 +18,7 @@ from uuid import UUID
 from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
 
 from deployledger.audit.canonical_state import canonical
+from deployledger.audit.lifecycle_table import lifecycle_table
 from deployledger.audit.what_if import Rule, RuleDifference, load
 from deployledger.domain.clock import ClockCorrected, ClockCorrections
 from deployledger.domain.deployment import Deployment
@@ -272,9 +273,12 @@ class _Replaying:
     def __init__(self, log: EventLog, rule: Rule | None) -> None:
         self._decode = log.decode_whole
         self._rule = rule
+        self._topics = lifecycle_table().symbols
         self.states: dict[str, State] = {}
         self.broken: dict[str, int] = {}
         """Streams with a problem, and the version that was expected then."""
+        self.foreign: dict[str, int] = {}
+        """How far the streams are that an application has for events of its own."""
         self.problems: dict[str, ReplayProblem] = {}
         self.differences: list[RuleDifference] = []
         self.events = 0
@@ -297,12 +301,16 @@ class _Replaying:
                 self.events -= 1
             return
         state = self.states.get(stream)
-        expected = 1 if state is None else state.version + 1
+        expected = (self.foreign.get(stream, 0) if state is None else state.version) + 1
         if raw.stream_version != expected:
             self._break_at_version(raw, expected)
             return
+        if raw.topic not in self._topics and self._take_foreign(raw, state, expected):
+            return
         try:
             event = self._decode(raw)
+            if stream in self.foreign:
+                raise IllegalTransitionError(f"{event.TOPIC} does not belong to this kind of stream.")
             if self._rule is not None and isinstance(event, DeploymentEvent):
                 self._compare(state, event, raw)
             self.states[stream] = _applied(state, event)
@@ -315,6 +323,18 @@ class _Replaying:
         except (OriginatorIDError, OriginatorVersionError, LookupError, ValueError) as error:
             message = f"{raw.topic} cannot follow what was before: {type(error).__name__}: {error}."
             self._break(raw, expected, Kind.ILLEGAL_TRANSITION, message)
+
+    def _take_foreign(self, raw: RawEvent, state: State | None, expected: int) -> bool:
+        """Follow a stream of an application's own; False if the event may be one of ours."""
+        table = lifecycle_table()
+        if table.symbol_of_topic(raw.topic) != table.foreign or not raw.state:  # a damaged one has none
+            return False
+        if state is None and (expected == 1 or raw.stream_id in self.foreign):
+            self.foreign[raw.stream_id] = expected
+        else:
+            message = f"{raw.topic} does not belong to this kind of stream."
+            self._break(raw, expected, Kind.ILLEGAL_TRANSITION, message)
+        return True
 
     def digests(self) -> bytes:
         """Return ids and digests of the states, in the order of the ids."""

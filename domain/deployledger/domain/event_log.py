@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from os import PathLike
 from typing import NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID
 
@@ -258,62 +257,6 @@ class LogStatistics:
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was exported.
-
-    Attributes:
-        database: which database the log is in.
-        file: where it was exported to.
-        events: how many events; the position of the last one.
-        keys: how many idempotency keys.
-        root: the Merkle root of all the events, 32 bytes.
-        resumed_at: the position behind which it went on, if an earlier export was interrupted; else 0.
-        size_bytes: how large the file is.
-        seconds: how long it took.
-    """
-
-    database: str
-    file: str
-    events: int
-    keys: int
-    root: bytes
-    resumed_at: int
-    size_bytes: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What was imported.
-
-    Attributes:
-        database: which database it is in now.
-        file: where it came from.
-        events: how many events; the position of the last one.
-        keys: how many idempotency keys.
-        root: the Merkle root of all the events, 32 bytes; that of the log which was exported.
-        resumed_at: the position behind which it went on, if an earlier import was interrupted; else 0.
-        seconds: how long it took.
-    """
-
-    database: str
-    file: str
-    events: int
-    keys: int
-    root: bytes
-    resumed_at: int
-    seconds: float
-
-
-class MovingProgress(Protocol):
-    """Is told how far moving a log has come."""
-
-    def __call__(self, doing: str, done: int, total: int, /) -> None:
-        """Take note that ``done`` of ``total`` events are through with what is being done."""
-        ...
-
-
-@dataclass(frozen=True)
 class SchemaState:
     """Which schema a database has (0: none), and which one this version of the software needs."""
 
@@ -528,35 +471,6 @@ class EventLog(Protocol):
         Args:
             whole: read every page of a database file, too, which takes longer the larger it is. The pages
                 of a database server are checked by the server.
-        """
-        ...
-
-    def export_to(
-        self, file: str | PathLike[str], *, replace: bool = False, progress: MovingProgress | None = None
-    ) -> Exported:
-        """Write the whole log, as it is when this begins, into a file that `import_from` reads.
-
-        If it is interrupted, the same call goes on where it was, and ends where it would have ended: what
-        was added to the log since it began first is not in the file.
-
-        Args:
-            replace: write over a file that is there.
-
-        Raises:
-            ConflictError: if the file is there, or somebody else exports into it.
-            ConfigurationError: if the file cannot be made.
-        """
-        ...
-
-    def import_from(self, file: str | PathLike[str], *, progress: MovingProgress | None = None) -> Imported:
-        """Fill this log, which has no events, with all of another one: the same positions, ids and times.
-
-        Nothing is visible until everything is there and has the Merkle root that the file says. If it is
-        interrupted, the same call goes on where it was.
-
-        Raises:
-            ConflictError: if the log has events, or somebody else imports into it.
-            ConfigurationError: if the file is none that can be imported: damaged, incomplete, or newer.
         """
         ...
 

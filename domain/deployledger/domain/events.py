@@ -88,10 +88,20 @@ class Event(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Register the event's topic, so that stored events find their class."""
+        """Register the event's topic, so that stored events find their class.
+
+        Raises:
+            TypeError: if the class lacks what every event of its kind needs.
+        """
         super().__pydantic_init_subclass__(**kwargs)
         if "TOPIC" in cls.__dict__:
+            cls._check_definition()
             register_topic(cls.TOPIC, cls)
+
+    @classmethod
+    def _check_definition(cls) -> None:
+        if not isinstance(cls.TOPIC, str) or not cls.TOPIC:
+            raise TypeError(f"{cls.__name__} needs a TOPIC, a text by which stored events find their class.")
 
     def check_follows(self, stream_id: UUID, version: int) -> None:
         """Check that the event is the next one of the stream.
@@ -116,6 +126,15 @@ class DeploymentEvent(Event):
     trigger: ClassVar[Trigger]
 
     revision: int
+
+    @classmethod
+    def _check_definition(cls) -> None:
+        super()._check_definition()
+        if not hasattr(cls, "trigger") and "trigger_for" not in vars(cls):
+            raise TypeError(
+                f"{cls.__name__} needs a trigger, the transition of the lifecycle that it records. An event "
+                "without one does not belong to a deployment: derive it from Event, for a stream of its own."
+            )
 
     def trigger_for(self, deployment: Subject) -> Trigger:
         """Return the lifecycle's trigger that this event is, for a deployment as it is before the event."""

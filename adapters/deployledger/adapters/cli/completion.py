@@ -155,9 +155,9 @@ def _ask(question: "Callable[[DeploymentService], Awaitable[_T]]", nothing: _T) 
 
 
 def _is_there() -> bool:
+    from deployledger.adapters.database_url import DatabaseUrl
     from deployledger.adapters.settings import load_settings
-    from deployledger.adapters.sqlite import file_of
 
     settings = load_settings()
-    file = file_of(settings.database)
+    file = DatabaseUrl.parse(settings.database).file
     return settings.home.exists() and (file is None or file.exists())

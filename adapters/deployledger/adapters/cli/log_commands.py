@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 import typer
 
@@ -22,7 +22,9 @@ from deployledger.adapters.cli.usage import UsageError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from deployledger.domain.event_log import EventLog, Exported, Imported, SchemaState
+    from deployledger.adapters.event_log import DatabaseEventLog
+    from deployledger.adapters.export import Exported, Imported
+    from deployledger.domain.event_log import EventLog, SchemaState
     from deployledger.domain.findings import Finding
     from deployledger.service.deployment_service import DeploymentService
     from deployledger.service.log_reading import LoggedEvent
@@ -207,18 +209,20 @@ def export(
 ) -> None:
     """Export the whole log to a file, for another database or as a backup.
 
-    The log stays in use meanwhile. If the export is interrupted, the same command continues it.
+    The log stays in use meanwhile. The file appears when it is complete.
 
     Examples:
         deployledger log export log.jsonl.gz
         deployledger log export - > log.jsonl.gz
     """
+    from deployledger.adapters.export import export_log
+
     session.is_aside = file == STANDARD
 
     def work(service: "DeploymentService") -> "tuple[Exported, int]":
         log = service.event_log
         with writing(file) as written, _Steps(session) as steps:
-            exported = log.export_to(written, replace=force, progress=steps)
+            exported = export_log(log, written, replace=force, progress=steps)
         if session.is_aside:
             exported = replace(exported, file="standard output")
         return exported, log.position() - exported.events
@@ -238,7 +242,6 @@ def export(
         )
         session.say(f"File  {exported.file} ({exported.size_bytes:,} bytes)")
         session.say(f"Root  {_base64(exported.root)}")
-    _note_resumed(session, exported)
     session.note("`deployledger log import FILE` imports it into a database that has no events.")
 
 
@@ -257,16 +260,17 @@ def import_(
 ) -> None:
     """Import an exported log into this database, which must have no events.
 
-    Nothing is visible until the whole log is imported and its root equals that in the file. If the import is
-    interrupted, the same command continues it.
+    It is one transaction: nothing is visible until the whole log is imported and its root equals that in the
+    file.
 
     Examples:
         deployledger log import log.jsonl.gz
     """
+    from deployledger.adapters.export import import_log
 
     def work(service: "DeploymentService") -> "Imported":
         with _Steps(session) as steps:
-            return service.event_log.import_from(file, progress=steps)
+            return import_log(cast("DatabaseEventLog", service.event_log), file, progress=steps)
 
     imported = session.work(work)
     with session.reporting():
@@ -277,7 +281,6 @@ def import_(
             f"Imported {_counted(imported)} into {imported.database} ({units.duration(imported.seconds)})."
         )
         session.say(f"Root  {_base64(imported.root)} (the same as that of the exported log)")
-    _note_resumed(session, imported)
     session.note(
         "Set DEPLOYLEDGER_DATABASE_URL to this database for everything that used the other one, and stop "
         "using the other one: events added there from now on are not here."
@@ -315,11 +318,6 @@ def _base64(root: bytes) -> str:
 
 def _print_json(session: Session, moved: "Exported | Imported") -> None:
     session.print_json({**vars(moved), "root": _base64(moved.root), "seconds": round(moved.seconds, 3)})
-
-
-def _note_resumed(session: Session, moved: "Exported | Imported") -> None:
-    if moved.resumed_at:
-        session.note(f"It continued after event {moved.resumed_at:,}.")
 
 
 def _time(moment: "datetime | None") -> str:

@@ -11,15 +11,11 @@ follows them (`following`) misses nothing. The recorders of `eventsourcing`, wit
 import os
 from threading import Lock
 
-from deployledger.adapters.database_urls import unsupported
+from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.adapters.event_log.log import DatabaseEventLog
-from deployledger.adapters.sqlite import file_of
 from deployledger.projections.patience import Patience
 
 __all__ = ["DatabaseEventLog", "open_event_log"]
-
-_MEMORY = ("sqlite://", "sqlite://:memory:", "sqlite:///:memory:")
-
 
 _open: dict[tuple[object, ...], DatabaseEventLog] = {}
 _lock = Lock()
@@ -50,28 +46,22 @@ def open_event_log(
     Raises:
         ConfigurationError: if the URL is not supported.
     """
-    if database_url in _MEMORY:
-        return _make(database_url, create, pool_size, patience)
-    file = file_of(database_url)
-    place = database_url if file is None else str(file)
-    key = (os.getpid(), place, create, pool_size, patience)
+    url = DatabaseUrl.parse(database_url)
+    if url.is_memory:
+        return _make(url, create, pool_size, patience)
+    key = (os.getpid(), url.file or url.url, create, pool_size, patience)
     with _lock:
         log = _open.get(key)
         if log is None or not log.share():
-            log = _open[key] = _make(database_url, create, pool_size, patience)
+            log = _open[key] = _make(url, create, pool_size, patience)
         return log
 
 
-def _make(database_url: str, create: bool, pool_size: int, patience: float) -> DatabaseEventLog:
-    if database_url.startswith(("postgresql://", "postgres://")):
+def _make(url: DatabaseUrl, create: bool, pool_size: int, patience: float) -> DatabaseEventLog:
+    if url.parameters is not None:
         from deployledger.adapters.event_log.postgres.log import PostgresEventLog
 
-        return PostgresEventLog(database_url, create=create, pool_size=pool_size, patience=Patience(patience))
+        return PostgresEventLog(url.url, create=create, pool_size=pool_size, patience=Patience(patience))
     from deployledger.adapters.event_log.sqlite.log import SQLiteEventLog
 
-    if database_url in _MEMORY:
-        return SQLiteEventLog(None, patience=Patience(patience))
-    file = file_of(database_url)
-    if file is not None:
-        return SQLiteEventLog(file, patience=Patience(patience))
-    raise unsupported(database_url)
+    return SQLiteEventLog(url.file, patience=Patience(patience))

@@ -1,6 +1,5 @@
 """What the event logs of all databases share: everything but the connections, the schema and the locks."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -32,13 +31,10 @@ from deployledger.domain.event_log import (
     CommandKey,
     EventBatch,
     EventRecord,
-    Exported,
-    Imported,
     KeyedEvent,
     KeyRecord,
     LogStatistics,
     Mark,
-    MovingProgress,
     RawEvent,
     RawRecord,
     RecordedEvent,
@@ -64,7 +60,7 @@ from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, Correction, LogTi
 from deployledger.projections.patience import Patience
 
 if TYPE_CHECKING:
-    from deployledger.adapters.event_log.moving.staging import Staging
+    from deployledger.adapters.event_log.import_transaction import ImportTransaction
     from deployledger.audit.ledger_store import LedgerStore
     from deployledger.projections.store import ReadModelStore
 
@@ -268,8 +264,12 @@ class DatabaseEventLog(ABC):
         """Yield pages of idempotency keys with the events that they name."""
 
     @abstractmethod
-    def staging(self) -> "AbstractContextManager[Staging]":
-        """Enter with the place beside the log where an import is prepared."""
+    def import_transaction(self) -> "AbstractContextManager[ImportTransaction]":
+        """Enter with the transaction that fills this log, which has no events, with all of another one.
+
+        Raises:
+            ConflictError: if it has events.
+        """
 
     @abstractmethod
     def _find_command(self, key: str) -> CommandKey | None:
@@ -803,24 +803,6 @@ class DatabaseEventLog(ABC):
             with suppress(EventLogError):  # opening reads events, which may be what is damaged
                 _ = self._recorder
             return list(self._findings(whole=whole))
-
-    # Moving -----------------------------------------------------------------------------------------
-
-    def export_to(
-        self, file: str | os.PathLike[str], *, replace: bool = False, progress: MovingProgress | None = None
-    ) -> Exported:
-        """Write the whole log into a file; see the port."""
-        from deployledger.adapters.event_log.moving import export_log
-
-        return export_log(self, file, replace=replace, progress=progress)
-
-    def import_from(
-        self, file: str | os.PathLike[str], *, progress: MovingProgress | None = None
-    ) -> Imported:
-        """Fill this log, which has no events, with all of another one; see the port."""
-        from deployledger.adapters.event_log.moving import import_log
-
-        return import_log(self, file, progress=progress)
 
     # Sharing and closing ----------------------------------------------------------------------------
 

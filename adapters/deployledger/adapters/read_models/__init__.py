@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from deployledger.adapters.database_urls import unsupported
-from deployledger.adapters.sqlite import file_of
+from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
@@ -30,8 +29,6 @@ BUILT_IN_GROUPS = ((DEPLOYMENT_STATUS, DEPLOYMENT_LIST), (DEPLOYMENT_TIMELINE,))
 
 BUILT_IN = tuple(projection for group in BUILT_IN_GROUPS for projection in group)
 """The same, one by one."""
-
-_MEMORY = ("sqlite://", "sqlite://:memory:", "sqlite:///:memory:")
 
 
 def open_read_models(
@@ -68,9 +65,10 @@ def open_read_models(
 
     def elsewhere(other: str) -> ReadModels:
         beside = [f"{log.url}.read-models", f"{log.url}.ledger"] if log.url.startswith("sqlite:///") else []
-        if _place(other) in map(_place, [log.url, url or log.url, *beside]):
+        place = DatabaseUrl.parse(other, "of the read models")
+        if any(place.is_same_database(DatabaseUrl.parse(it)) for it in (log.url, url or log.url, *beside)):
             raise ConfigurationError(
-                f"The database {_described(other)} is that of the event log or its read models.",
+                f"The database {place.described_as} is that of the event log or its read models.",
                 hint="`deployledger projections rebuild --all` makes those anew.",
             )
         return open_read_models(
@@ -89,33 +87,11 @@ def open_read_models(
     )
 
 
-def _place(url: str) -> tuple[str, ...]:
-    """Return what is the same for URLs of the same database."""
-    if url.startswith(("postgresql://", "postgres://")):
-        from psycopg.conninfo import conninfo_to_dict
-
-        from deployledger.adapters.postgres import described
-
-        described(url)  # which refuses a malformed one
-        parameters = conninfo_to_dict(url)
-        return tuple(str(parameters.get(name, "")) for name in ("host", "port", "dbname"))
-    file = file_of(url)
-    return (url if file is None else str(file.resolve()),)
-
-
-def _described(url: str) -> str:
-    """Return which database it is, without user and password."""
-    if url.startswith(("postgresql://", "postgres://")):
-        from deployledger.adapters.postgres import described
-
-        return described(url)
-    return str(file_of(url) or "in memory")
-
-
 def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "ReadModelStore":
     if url is None or url == log.url:
         return log.open_read_model_store()
-    if url.startswith(("postgresql://", "postgres://")):
+    place = DatabaseUrl.parse(url, "of the read models")
+    if place.parameters is not None:
         from deployledger.adapters.postgres import PostgresDatabase
         from deployledger.adapters.read_models.postgres.store import PostgresReadModels
 
@@ -123,16 +99,9 @@ def _open_store(log: "DatabaseEventLog", url: str | None, pool_size: int) -> "Re
         store = PostgresReadModels(database, events=None, owns_database=True)
         log.check_before_appending(store.check_rights)
         return store
-    file = file_of(url)
-    if file is not None:
-        from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
+    from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
 
-        return SQLiteReadModels(file)
-    if url in _MEMORY:
-        from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
-
-        return SQLiteReadModels(None)
-    raise unsupported(url, "of the read models")
+    return SQLiteReadModels(place.file)
 
 
 def load_projections(references: str) -> list[Projection[Any]]:

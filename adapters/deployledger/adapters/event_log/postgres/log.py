@@ -17,12 +17,12 @@ from psycopg.sql import SQL, Composable
 from deployledger.adapters import rights
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
+from deployledger.adapters.event_log.import_transaction import ImportTransaction
 from deployledger.adapters.event_log.log import EVENTS_TABLE, DatabaseEventLog, StoredRow
-from deployledger.adapters.event_log.moving.staging import Staging
 from deployledger.adapters.event_log.postgres import objects, schema
+from deployledger.adapters.event_log.postgres.importing import PostgresImport
 from deployledger.adapters.event_log.postgres.ownership import AdvisoryLocks
-from deployledger.adapters.event_log.postgres.recorders import EventTable, PostgresLogRecorder
-from deployledger.adapters.event_log.postgres.staging import PostgresStaging
+from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecorder
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
 from deployledger.adapters.pooling import refuse_shared
@@ -54,6 +54,17 @@ _MOST_SKEW_SECONDS = 2.0
 
 _T = TypeVar("_T")
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
+
+
+# A float has room for the microseconds of the next 200 years, and numeric takes its time.
+_SELECT_RECORDS = SQL(
+    "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
+    "uuid_send(event_id), CASE WHEN NOT isfinite(recorded_at) THEN NULL "
+    "WHEN recorded_at < '2200-01-01 00:00:00+00' "
+    "THEN round(date_part('epoch', recorded_at) * 1000000)::bigint "
+    "ELSE (extract(epoch FROM recorded_at) * 1000000)::bigint END, actor, "
+    "uuid_send(correlation_id), uuid_send(causation_id) FROM {}"
+).format(schema.EVENTS.name)
 
 
 class _KeyedRow(tuple[Any, ...]):
@@ -326,30 +337,10 @@ class PostgresEventLog(DatabaseEventLog):
         with self._session(is_long=True) as session, self._translated_driver_errors():
             if is_in_order:
                 session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
-            with session.cursor(binary=True, row_factory=tuple_row) as cursor:
-                # A server-side cursor would wait between the pages. This one has the connection's lock until
-                # it is closed, without which nothing could be rolled back.
-                stream = cursor.stream(query, values, size=_SENT_AT_ONCE)
-                with closing(cast("Generator[Any, None, None]", stream)) as sent:
-                    # A named tuple's own constructor takes a third of a microsecond longer, a million times.
-                    rows: Iterator[_Row] = map(partial(tuple.__new__, row_type), sent)
-                    while page := list(islice(rows, _SCANNED_AT_ONCE)):
-                        yield page
+            yield from _streamed(session, query, values, row_type)
 
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
-        yield from self._records_of(schema.EVENTS, after, until)
-
-    def _records_of(self, table: EventTable, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
-        # A float has room for the microseconds of the next 200 years, and numeric takes its time.
-        query = SQL(
-            "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
-            "uuid_send(event_id), CASE WHEN NOT isfinite(recorded_at) THEN NULL "
-            "WHEN recorded_at < '2200-01-01 00:00:00+00' "
-            "THEN round(date_part('epoch', recorded_at) * 1000000)::bigint "
-            "ELSE (extract(epoch FROM recorded_at) * 1000000)::bigint END, actor, "
-            "uuid_send(correlation_id), uuid_send(causation_id) FROM {} "
-            "WHERE position >= %s AND position <= %s ORDER BY position"
-        ).format(table.name)
+        query = SQL("{} WHERE position >= %s AND position <= %s ORDER BY position").format(_SELECT_RECORDS)
         if until - after <= _SCANNED_AT_ONCE:  # not worth a connection of its own
             if page := list(starmap(EventRecord, self._select_tuples(query, (after + 1, until)))):
                 yield page
@@ -384,10 +375,11 @@ class PostgresEventLog(DatabaseEventLog):
             ]
 
     @contextmanager
-    def staging(self) -> Iterator[Staging]:
-        """Enter with the place beside the log where an import is prepared."""
+    def import_transaction(self) -> Iterator[ImportTransaction]:
+        """Enter with the transaction that fills this log."""
         with self._session(is_long=True) as session, self._translated_driver_errors():
-            yield PostgresStaging(session, self._records_of, self._described_as)
+            with PostgresImport.begun(session, _all_records, self._described_as) as transaction:
+                yield transaction
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -469,3 +461,21 @@ class PostgresEventLog(DatabaseEventLog):
         """Try to become the one that works on a stream; see the port."""
         self._check_process()
         return self._locks.ownership(stream_id)
+
+
+def _streamed(
+    session: Session, query: Any, values: Sequence[Any], row_type: type[_Row]
+) -> Iterator[list[_Row]]:
+    with session.cursor(binary=True, row_factory=tuple_row) as cursor:
+        # A server-side cursor would wait between the pages. This one has the connection's lock until it is
+        # closed, without which nothing could be rolled back.
+        stream = cursor.stream(query, values, size=_SENT_AT_ONCE)
+        with closing(cast("Generator[Any, None, None]", stream)) as sent:
+            # A named tuple's own constructor takes a third of a microsecond longer, a million times.
+            rows: Iterator[_Row] = map(partial(tuple.__new__, row_type), sent)
+            while page := list(islice(rows, _SCANNED_AT_ONCE)):
+                yield page
+
+
+def _all_records(session: Session) -> Iterator[Sequence[EventRecord]]:
+    return _streamed(session, SQL("{} ORDER BY position").format(_SELECT_RECORDS), (), EventRecord)

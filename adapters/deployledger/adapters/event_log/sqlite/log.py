@@ -20,14 +20,13 @@ from deployledger.adapters.event_log import clock
 from deployledger.adapters.event_log.damage import damaged, wrong_of
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
+from deployledger.adapters.event_log.import_transaction import ImportTransaction
 from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, DatabaseEventLog, StoredRow
-from deployledger.adapters.event_log.moving.staging import Staging
 from deployledger.adapters.event_log.sqlite.file_guard import FileGuard, check_left_files, check_not_inherited
+from deployledger.adapters.event_log.sqlite.importing import SQLiteImport
 from deployledger.adapters.event_log.sqlite.objects import TRIGGERS, objects
-from deployledger.adapters.event_log.sqlite.ownership import try_flock
 from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
 from deployledger.adapters.event_log.sqlite.schema import create, found_version, restore_triggers, upgrade
-from deployledger.adapters.event_log.sqlite.staging import SQLiteStaging
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
 from deployledger.adapters.sqlite import (
@@ -58,6 +57,7 @@ from deployledger.domain.exceptions import (
 from deployledger.domain.findings import Finding
 from deployledger.domain.timestamps import from_microseconds, to_microseconds
 from deployledger.projections.patience import Patience
+from deployledger.service.file_locks import try_lock
 from deployledger.service.local_files import expanded
 from deployledger.service.private_files import make_file, make_folder, refusal
 
@@ -73,6 +73,10 @@ _SWITCH_PAUSE_SECONDS = 0.005
 _SCANNED_AT_ONCE = 200
 _TICK_SECONDS = 0.002
 _SELECT_RAW = f"SELECT position, originator_id, originator_version, topic, state FROM {EVENTS_TABLE}"  # noqa: S608
+_SELECT_RECORDS = (
+    "SELECT position, originator_id, originator_version, topic, state, event_id, recorded_at, actor, "  # noqa: S608
+    f"correlation_id, causation_id FROM {EVENTS_TABLE}"
+)
 _ID_BYTES = 16
 
 
@@ -430,14 +434,7 @@ class SQLiteEventLog(DatabaseEventLog):
             yield [raw for raw in page if streams is None or streams[0] <= UUID(raw.stream_id) <= streams[1]]
 
     def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
-        yield from self._records_of(EVENTS_TABLE, after, until)
-
-    def _records_of(self, table: str, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
-        query = (
-            "SELECT position, originator_id, originator_version, topic, state, event_id, recorded_at, actor, "  # noqa: S608
-            f"correlation_id, causation_id FROM {table} WHERE position >= ? AND position <= ? "
-            "ORDER BY position"
-        )
+        query = f"{_SELECT_RECORDS} WHERE position >= ? AND position <= ? ORDER BY position"
         if self._path is None:  # as above
             while rows := self._select(f"{query} LIMIT {_SCANNED_AT_ONCE}", after + 1, until):
                 after = rows[-1][0]
@@ -474,10 +471,11 @@ class SQLiteEventLog(DatabaseEventLog):
             yield [_keyed_event(row) for row in rows]
 
     @contextmanager
-    def staging(self) -> Iterator[Staging]:
-        """Enter with the place beside the log where an import is prepared."""
+    def import_transaction(self) -> Iterator[ImportTransaction]:
+        """Enter with the transaction that fills this log."""
         with self._session() as connection:
-            yield SQLiteStaging(connection, self._records_of, self._described_as)
+            with SQLiteImport.begun(connection, _all_records, self._described_as) as transaction:
+                yield transaction
 
     def _select(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
         assert self._datastore is not None  # noqa: S101  # opened by the caller
@@ -551,7 +549,7 @@ class SQLiteEventLog(DatabaseEventLog):
         folder = self._path.with_name(f"{self._path.name}.locks")
         try:
             make_folder(folder)
-            lock = try_flock(folder / str(stream_id))
+            lock = try_lock(folder / str(stream_id))
         except OSError as error:
             raise EventLogError(
                 f"The lock folder {folder} of the event log cannot be used: {error.strerror}.",
@@ -565,6 +563,12 @@ class SQLiteEventLog(DatabaseEventLog):
         finally:
             (folder / str(stream_id)).unlink(missing_ok=True)
             os.close(lock)
+
+
+def _all_records(connection: sqlite3.Connection) -> Iterator[Sequence[EventRecord]]:
+    cursor = connection.execute(f"{_SELECT_RECORDS} ORDER BY position")
+    while rows := cursor.fetchmany(_SCANNED_AT_ONCE):
+        yield from _record_pages(rows)
 
 
 def _raw_events(rows: Sequence[tuple[Any, ...]]) -> list[RawEvent]:

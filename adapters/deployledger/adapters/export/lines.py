@@ -1,14 +1,17 @@
-"""The lines of an export: what is in them, how they are written and how they are read. docs/moving.md."""
+"""The lines of an export: what they contain, how they are written and read. docs/moving.md."""
 
+import gzip
 import json
+import zlib
 from base64 import b64decode, b64encode
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol, Self
 from uuid import UUID
 
+from deployledger.adapters.event_log.import_transaction import BadFileError
 from deployledger.domain.event_log import EventRecord, KeyRecord
+from deployledger.domain.timestamps import from_microseconds, rfc3339, to_microseconds
 
 FORMAT = "deployledger-log"
 FORMAT_VERSION = 1
@@ -20,8 +23,6 @@ _LONGEST_NAME = 0xFFFF
 _LARGEST_INTEGER = (1 << 63) - 1
 _HASH_BYTES = 32
 _decode = json.JSONDecoder().raw_decode
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 _HEADER = frozenset(("format", "version", "export_id", "until", "exported_at", "software"))
 _EVENT = frozenset(
@@ -43,8 +44,12 @@ _KEY = frozenset(("key", "fingerprint", "deployment_id", "version", "recorded_at
 _TRAILER = frozenset(("events", "keys", "root"))
 
 
-class BadFileError(ValueError):
-    """What is in a file cannot be imported; the message says what, and where it is."""
+class Progress(Protocol):
+    """Is told how far an export or an import has come."""
+
+    def __call__(self, doing: str, done: int, total: int, /) -> None:
+        """Take note that ``done`` of ``total`` events are through with what is being done."""
+        ...
 
 
 class BadLineError(BadFileError):
@@ -82,7 +87,7 @@ def header_line(header: Header, exported_at: datetime, software: str) -> str:
             "version": FORMAT_VERSION,
             "export_id": str(header.export_id),
             "until": header.until,
-            "exported_at": exported_at.isoformat().replace("+00:00", "Z"),
+            "exported_at": rfc3339(exported_at),
             "software": software,
         }
     )
@@ -113,7 +118,7 @@ def event_line(record: EventRecord) -> str:
         stored = f'"state_base64":"{b64encode(state).decode()}"'
     line = (
         f'{{"position":{position:d},"stream_id":"{_dashed(stream_id)}","stream_version":{version:d},'
-        f'"topic":{quoted(topic)},"recorded_at":"{_written(recorded_at)}","event_id":"{_dashed(event_id)}",'
+        f'"topic":{quoted(topic)},"recorded_at":"{rfc3339(from_microseconds(recorded_at))}","event_id":"{_dashed(event_id)}",'
         f'"actor":{"null" if actor is None else quoted(actor)},'
         f'"correlation_id":{_dashed_or_null(correlation_id)},'
         f'"causation_id":{_dashed_or_null(causation_id)},{stored}}}\n'
@@ -131,7 +136,7 @@ def key_line(record: KeyRecord) -> str:
             "fingerprint": record.fingerprint,
             "deployment_id": _dashed(record.deployment_id),
             "version": record.version,
-            "recorded_at": _written(record.recorded_at),
+            "recorded_at": rfc3339(from_microseconds(record.recorded_at)),
         }
     )
 
@@ -157,17 +162,43 @@ def _dashed_or_null(id_: bytes | None) -> str:
     return "null" if id_ is None else f'"{_dashed(id_)}"'
 
 
-def _written(microseconds: int) -> str:
-    seconds, fraction = divmod(microseconds, 1_000_000)
-    return f"{_second(seconds)}.{fraction:06d}Z"
-
-
-@lru_cache(1024)
-def _second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds").removesuffix("+00:00")
-
-
 # Reading --------------------------------------------------------------------------------------------
+
+
+class NumberedLines:
+    """The lines of a compressed file, one after the other; none, however long, fills the memory.
+
+    Attributes:
+        number: which line was returned last, counted from 1.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.number = 0
+        self._file = gzip.GzipFile(fileobj=file)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            line = self._file.readline(LONGEST_LINE + 1)
+        except EOFError as error:
+            raise self._bad("the file ends here, and is not complete") from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            if not self._file.tell():
+                raise self._bad("it is no export of an event log: those are compressed with gzip") from error
+            raise self._bad(f"the compressed data is damaged ({error})") from error
+        if not line:
+            raise StopIteration
+        if not line.endswith(b"\n"):
+            if len(line) > LONGEST_LINE:
+                raise self._bad(f"a line is longer than {LONGEST_LINE:,} bytes")
+            raise self._bad("the file ends here, and is not complete")
+        self.number += 1
+        return line[:-1]
+
+    def _bad(self, problem: str) -> BadFileError:
+        return BadFileError(f"behind line {self.number} {problem}" if self.number else problem)
 
 
 def header_of(line: bytes) -> Header:
@@ -281,7 +312,7 @@ def _moment(fields: dict[str, Any], name: str) -> int:
     value = fields[name]
     try:
         if value.endswith("Z"):
-            return (datetime.fromisoformat(value) - _EPOCH) // _MICROSECOND
+            return to_microseconds(datetime.fromisoformat(value))
     except (ValueError, TypeError, AttributeError):
         pass
     raise _impossible(name, value)

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from deployledger.adapters.event_log.mapper import EventMapper
-from deployledger.audit.lifecycle_table import ILLEGAL, UNKNOWN, legality
+from deployledger.audit.lifecycle_table import ILLEGAL, UNKNOWN, lifecycle_table
 from deployledger.domain import events
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import DeploymentEvent, Event
@@ -51,7 +51,7 @@ _ENCODER = EventMapper()
 
 
 def symbol(event: Event) -> int:
-    return legality().symbol(event.TOPIC, _ENCODER.encode(event))
+    return lifecycle_table().symbol(event.TOPIC, _ENCODER.encode(event))
 
 
 def choose(deployment: Deployment, target: object, is_legal: bool, number: int) -> Happening:
@@ -79,7 +79,7 @@ def _is_allowed(deployment: Deployment, happening: Happening) -> bool:
 def test_what_follows_is_legal_where_the_domain_accepts_it(
     target: object, choices: list[tuple[bool, int]]
 ) -> None:
-    table = legality()
+    table = lifecycle_table()
     begin = requested(target=target)(DEPLOYMENT_ID, 1)
     deployment = Deployment.replay([begin])
     standing = table.begin[symbol(begin)]
@@ -108,14 +108,14 @@ def _is_accepted(deployment: Deployment, event: DeploymentEvent) -> bool:
 
 
 def test_a_history_begins_with_a_request_and_with_nothing_else() -> None:
-    table = legality()
+    table = lifecycle_table()
     for happening in [*RESULTS, *OTHERS, update_requested()]:
         event = happening(DEPLOYMENT_ID, 1)
         assert (table.begin[symbol(event)] != ILLEGAL) == isinstance(event, events.Requested)
 
 
 def test_every_state_of_the_lifecycle_is_reached_and_every_symbol_is_in_every_row() -> None:
-    table = legality()
+    table = lifecycle_table()
     states = {it.removeprefix("state ").partition(",")[0] for it in table.names if it.startswith("state ")}
     assert states == {str(it) for it in State}
     assert {len(row) for row in table.next} == {len(table.begin)}
@@ -126,7 +126,7 @@ def test_every_state_of_the_lifecycle_is_reached_and_every_symbol_is_in_every_ro
 @settings(max_examples=100, deadline=None)
 @for_all(st.lists(st.booleans(), min_size=1, max_size=12))
 def test_names_are_reserved_and_released_as_the_domain_does(reserves: list[bool]) -> None:
-    table = legality()
+    table = lifecycle_table()
     stream = NameReservation("iris").id
     reservation: NameReservation | None = None
     standing: int | None = None

@@ -1,0 +1,176 @@
+"""The published contract suites: kept by clients in memory, and broken by clients that break a promise."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from deployledger.domain import (
+    DeploymentTargetConfig,
+    ExternalServiceError,
+    Image,
+    PackageRequest,
+    ProvisionedTarget,
+    ProvisionRequest,
+    ReportProgress,
+)
+from deployledger.testing import (
+    ContainerRegistryContract,
+    InMemoryContainerRegistry,
+    InMemoryModelRegistry,
+    InMemoryOrchestrator,
+    ModelRegistryContract,
+    OrchestratorContract,
+    in_memory_service,
+)
+from examples.test_own_clients import (  # noqa: F401  # collected here: they are part of the suite
+    TestFolderRegistry,
+    TestTarRegistry,
+    TestThreadOrchestrator,
+)
+from tests.domain.given import request
+
+
+class TestInMemoryModelRegistry(ModelRegistryContract):
+    model_uri = "models:/iris/1"
+    missing_uri = "models:/iris/9"
+
+    @pytest.fixture
+    def client(self) -> InMemoryModelRegistry:
+        return InMemoryModelRegistry({"models:/iris/1": {"model.bin": b"weights", "a/b.txt": b"notes"}})
+
+
+class TestInMemoryContainerRegistry(ContainerRegistryContract):
+    @pytest.fixture
+    def client(self) -> InMemoryContainerRegistry:
+        return InMemoryContainerRegistry()
+
+
+class TestInMemoryOrchestrator(OrchestratorContract):
+    @pytest.fixture
+    def client(self) -> InMemoryOrchestrator:
+        return InMemoryOrchestrator()
+
+
+async def test_a_service_in_memory_deploys_for_real_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DEPLOYLEDGER_HOME", raising=False)
+    orchestrator = InMemoryOrchestrator()
+    async with in_memory_service(orchestrator=orchestrator) as service:
+        accepted = await service.deploy_model(request())
+        status = await service.wait_for_deployment(accepted.deployment_id)
+        assert (status.status, "imulated" in status.message) == ("active", False)
+        assert orchestrator.runs == {accepted.deployment_id: {1}}
+
+
+# Clients that break a promise -----------------------------------------------------------------------
+
+
+TARGET = DeploymentTargetConfig(type="api_service")
+
+
+class Elsewhere(InMemoryModelRegistry):
+    async def download_artifacts(self, *arguments: str | None, **more: str | None) -> str:
+        return await super().download_artifacts(model_uri=more["model_uri"])
+
+
+class Mute(InMemoryModelRegistry):
+    async def download_artifacts(self, *arguments: str | None, **more: str | None) -> str:
+        try:
+            return await super().download_artifacts(*arguments, **more)
+        except FileNotFoundError as error:
+            raise KeyError("iris") from error
+
+
+def test_a_registry_that_downloads_elsewhere_is_caught(tmp_path: Path) -> None:
+    suite = TestInMemoryModelRegistry()
+    with pytest.raises(AssertionError):
+        suite.test_files_are_downloaded_into_the_folder(Elsewhere(), tmp_path)
+
+
+def test_a_registry_that_hides_what_is_missing_is_caught(tmp_path: Path) -> None:
+    suite = TestInMemoryModelRegistry()
+    with pytest.raises(KeyError):
+        suite.test_a_missing_model_is_reported_as_missing(Mute({}), tmp_path)
+
+
+class Counting(InMemoryContainerRegistry):
+    """Makes the revision part of the image."""
+
+    async def build_and_push(self, request: PackageRequest) -> Image:
+        image = await super().build_and_push(request)
+        return image.model_copy(update={"digest": f"sha256:{request.revision:064}"})
+
+
+class Careless(InMemoryContainerRegistry):
+    """Promises to check contents, and does not."""
+
+    checks_contents = True
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.bin").write_bytes(b"weights")
+    return tmp_path / "model"
+
+
+def test_a_builder_whose_digest_depends_on_the_revision_is_caught(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        ContainerRegistryContract().test_equal_files_have_the_same_digest(Counting(), model, tmp_path)
+
+
+def test_a_builder_whose_promise_to_check_is_false_is_caught(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        ContainerRegistryContract().test_changed_files_are_refused(Careless(), model, tmp_path)
+
+
+class Forgetful(InMemoryOrchestrator):
+    """Starts every revision anew, at another endpoint."""
+
+    starts = 0
+
+    async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
+        self.starts += 1
+        await super().provision(request, report)
+        return ProvisionedTarget(f"http://endpoint-{self.starts}")
+
+
+class Hasty(InMemoryOrchestrator):
+    """Stops the earlier revision before traffic has moved."""
+
+    async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
+        self.runs.pop(request.deployment_id, None)
+        return await super().provision(request, report)
+
+
+class Strict(InMemoryOrchestrator):
+    """Fails if there is nothing to stop."""
+
+    async def prune(self, deployment_id: UUID, keep_revision: int | None) -> None:
+        if deployment_id not in self.runs:
+            raise ExternalServiceError("cluster", "No such deployment.")
+        await super().prune(deployment_id, keep_revision)
+
+
+@pytest.mark.parametrize(
+    ("orchestrator", "test"),
+    [
+        (Forgetful(), "test_provisioning_again_changes_nothing"),
+        (Hasty(), "test_an_update_replaces_the_revision_when_it_is_pruned"),
+    ],
+)
+def test_an_orchestrator_that_breaks_a_promise_is_caught(
+    orchestrator: InMemoryOrchestrator, test: str, model: Path, tmp_path: Path
+) -> None:
+    orders = OrchestratorContract.order.__wrapped__(  # type: ignore[attr-defined]
+        OrchestratorContract(), orchestrator, InMemoryContainerRegistry(), model, TARGET, tmp_path
+    )
+    with pytest.raises(AssertionError):
+        getattr(OrchestratorContract(), test)(orchestrator, next(orders))
+
+
+def test_an_orchestrator_that_cannot_prune_nothing_is_caught() -> None:
+    with pytest.raises(ExternalServiceError, match="No such deployment"):
+        OrchestratorContract().test_nothing_runs_of_an_unknown_deployment(Strict())
