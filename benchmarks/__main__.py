@@ -36,11 +36,11 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     report = Report()
-    with databases() as found:
-        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {found.postgres_version},")
-        print(f"SQLite {found.sqlite_version}\n")
+    with databases() as available:
+        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {available.postgres_version},")
+        print(f"SQLite {available.sqlite_version}\n")
         size = 100_000 if options.skip_million else 1_000_000
-        for database in found.all:
+        for database in available.all:
             if options.only in (None, "appending"):
                 accepted_rates(report, database, options.rounds)
                 latencies(report, database, options.rounds)

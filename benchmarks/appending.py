@@ -91,19 +91,19 @@ def accepted_rates(report: Report, database: Database, rounds: int) -> None:
         baseline.append(library(database, threads, 1000))
         at_64.append(ours(database.fresh(), 64, 8_000))
         at_256.append(ours(database.fresh(), 256, 12_000))
-    rates = [it.rate for it in baseline]
+    rates = [run.rate for run in baseline]
     goals = (8, 12) if database.kind == "PostgreSQL" else (4, 4)
     name = f"{database.kind}: deploy_model accepted"
     label = f"(library: save, {threads} thread{'s' if threads > 1 else ''})"
     report.add(
-        f"{name}, 64 callers {label}", [it.rate for it in at_64], "/s", baseline=rates, at_least=goals[0]
+        f"{name}, 64 callers {label}", [run.rate for run in at_64], "/s", baseline=rates, at_least=goals[0]
     )
     report.add(
-        f"{name}, 256 callers {label}", [it.rate for it in at_256], "/s", baseline=rates, at_least=goals[1]
+        f"{name}, 256 callers {label}", [run.rate for run in at_256], "/s", baseline=rates, at_least=goals[1]
     )
     if database.kind == "PostgreSQL":
         in_threads = [library(database, 64, 1000).p95 for _ in range(rounds)]
-        p95 = [it.p95 for it in at_64]
+        p95 = [run.p95 for run in at_64]
         report.add(f"{database.kind}: p95 latency, 64 callers", p95, "ms", at_most=25)
         report.add(f"{database.kind}: p95 latency, 64 callers", p95, "ms", baseline=in_threads, at_most=1)
 

@@ -30,23 +30,23 @@ def looking_back(report: Report, database: Database, rounds: int, url: str, even
         report.add(
             f"{kind}: fleet as_of {label} position of {events:,}, page of 100 of {deployments // part:,}, "
             "p95 (baseline: the live list)",
-            [it[f"page {label}"] for it in figures],
+            [figure[f"page {label}"] for figure in figures],
             "ms",
-            baseline=[it["page"] for it in figures],
+            baseline=[figure["page"] for figure in figures],
             at_most=3,
         )
     report.add(
         f"{kind}: fleet as_of a middle position, a page by cursor, p95 (baseline: the live list)",
-        [it["page by cursor"] for it in figures],
+        [figure["page by cursor"] for figure in figures],
         "ms",
-        baseline=[it["page"] for it in figures],
+        baseline=[figure["page"] for figure in figures],
         at_most=3,
     )
     report.add(
         f"{kind}: one deployment as_of, p95 (baseline: its live status)",
-        [it["status as of"] for it in figures],
+        [figure["status as of"] for figure in figures],
         "ms",
-        baseline=[it["status"] for it in figures],
+        baseline=[figure["status"] for figure in figures],
         at_most=2,
     )
 
@@ -60,7 +60,7 @@ async def _read(url: str, events: int) -> dict[str, float]:
         times.setdefault(label, []).append(time.perf_counter() - start)
 
     async with MLModelDeploymentService(database_url=url, run_jobs=False) as service:
-        some = [it.deployment_id for it in await service.list_deployments(offset=events // 16)]
+        some = [status.deployment_id for status in await service.list_deployments(offset=events // 16)]
         middle = events // 2
         cursor = (await service.list_deployments(as_of=middle)).next_cursor
         for turn in range(_READS):

@@ -35,7 +35,11 @@ def fill(url: str, deployments: int, events_each: int = 4) -> None:
         ]
         commits.store(
             Command(
-                [_row(mapper, it) for events_at_once in zip(*histories, strict=True) for it in events_at_once]
+                [
+                    _row(mapper, event)
+                    for events_at_once in zip(*histories, strict=True)
+                    for event in events_at_once
+                ]
             )
         )
 

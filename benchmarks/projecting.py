@@ -116,7 +116,7 @@ def rebuilding(report: Report, database: Database, rounds: int, events: int) -> 
         one.append(events / _timed(lambda: models.rebuild(NAMES)))
         all_cores.append(events / _timed(lambda: models.rebuild(NAMES, workers=CORES)))
         verified.append(events / _timed(lambda: models.verify(NAMES)))
-    assert not any(it.differences for it in models.verify(NAMES))
+    assert not any(verified.differences for verified in models.verify(NAMES))
     _closed(log, models)
     name = f"{database.kind}: rebuild of status and list from {events:,} events"
     runner = "(library: ProjectionRunner)"
@@ -203,32 +203,32 @@ def reading(report: Report, database: Database, rounds: int, deployments: int) -
     has_pool = kind == "PostgreSQL"
     report.add(
         f"{kind}: get_deployment_status, p50 {bare if has_pool else ''}",
-        [it["status"] for it in figures],
+        [figure["status"] for figure in figures],
         "ms",
-        baseline=[it["bare status"] for it in figures] if has_pool else (),
+        baseline=[figure["bare status"] for figure in figures] if has_pool else (),
         at_most=2 if has_pool else None,
     )
     report.add(
         f"{kind}: page of 100 of {deployments:,}, offset 0, p95 {bare if has_pool else ''}",
-        [it["first page"] for it in figures],
+        [figure["first page"] for figure in figures],
         "ms",
-        baseline=[it["bare page"] for it in figures] if has_pool else (),
+        baseline=[figure["bare page"] for figure in figures] if has_pool else (),
         at_most=2 if has_pool else None,
     )
     report.add(
         f"{kind}: page of 100, offset {deployments * 9 // 10:,}, p95 (baseline: offset 0)",
-        [it["far page"] for it in figures],
+        [figure["far page"] for figure in figures],
         "ms",
-        baseline=[it["first page"] for it in figures],
+        baseline=[figure["first page"] for figure in figures],
         at_most=1.5,
     )
 
 
 async def _read(url: str, deployments: int) -> dict[str, float]:
-    found: dict[str, float] = {}
+    milliseconds: dict[str, float] = {}
     async with MLModelDeploymentService(database_url=url, run_jobs=False) as service:
         page = await service.list_deployments(offset=deployments // 2)
-        some = [it.deployment_id for it in page]
+        some = [status.deployment_id for status in page]
         far = deployments * 9 // 10
         times: dict[str, list[float]] = {}
 
@@ -251,8 +251,8 @@ async def _read(url: str, deployments: int) -> dict[str, float]:
     for label, seconds in times.items():
         seconds.sort()
         quantile = 0.5 if "status" in label else 0.95
-        found[label] = seconds[int(len(seconds) * quantile)] * 1e3
-    return found
+        milliseconds[label] = seconds[int(len(seconds) * quantile)] * 1e3
+    return milliseconds
 
 
 class _BareSelects:

@@ -23,12 +23,12 @@ def replaying(report: Report, database: Database, rounds: int, url: str, events:
         start = time.perf_counter()
         assert library_reading.read(application) == _LIBRARY_EVENTS
         library.append(_LIBRARY_EVENTS / (time.perf_counter() - start))
-        found = replay(log)
-        assert found.events == events
-        assert not found.problems
-        one.append(events / found.seconds)
+        replayed = replay(log)
+        assert replayed.events == events
+        assert not replayed.problems
+        one.append(events / replayed.seconds)
         all_of_them = replay(log, workers=CORES)
-        assert all_of_them.digest == found.digest
+        assert all_of_them.digest == replayed.digest
         all_cores.append(events / all_of_them.seconds)
     log.close()
     application.close()

@@ -38,25 +38,29 @@ def markdown() -> str:
     Raises:
         LookupError: if the docstring of a class does not have the meaning of a field.
     """
-    classes = [it for module in (events, names, clock) for it in _concrete(module)]
+    classes = [event_class for module in (events, names, clock) for event_class in _concrete(module)]
     contents = "".join(
-        f"| [`{it.TOPIC}`](#{re.sub(r'[^a-z_]', '', it.TOPIC)}) | {_summary(it)} |\n" for it in classes
+        f"| [`{each.TOPIC}`](#{re.sub(r'[^a-z_]', '', each.TOPIC)}) | {_summary(each)} |\n"
+        for each in classes
     )
     parts = [_HEAD + contents, _common(), *map(_event, classes)]
     seen: list[type] = []
     for event_class in classes:
         for name in event_class.model_fields:
             _collect(event_class.model_fields[name].annotation, seen)
-    parts += ["## Values\n", *(_enumeration(it) if issubclass(it, Enum) else _value(it) for it in seen)]
+    parts += [
+        "## Values\n",
+        *(_enumeration(value) if issubclass(value, Enum) else _value(value) for value in seen),
+    ]
     return "\n".join(parts)
 
 
 def _concrete(module: types.ModuleType) -> list[type[Event]]:
     """Return the events that a module defines, in its order."""
     return [
-        it
-        for it in vars(module).values()
-        if isinstance(it, type) and issubclass(it, Event) and "TOPIC" in vars(it)
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Event) and "TOPIC" in vars(value)
     ]
 
 
@@ -112,7 +116,7 @@ def _value(value_class: type[BaseModel]) -> str:
 
 
 def _enumeration(enumeration: type[Enum]) -> str:
-    values = ", ".join(f"`{it.value}`" for it in enumeration)
+    values = ", ".join(f"`{member.value}`" for member in enumeration)
     return f"### {enumeration.__name__}\n\n{_prose(enumeration)}\n\nOne of {values}.\n"
 
 
@@ -138,13 +142,13 @@ def _attributes(model: type) -> dict[str, str]:
     """Return what a docstring has under ``Attributes:``."""
     _, _, section = (inspect.cleandoc(model.__doc__ or "")).partition("Attributes:\n")
     section = section.partition("\n\n")[0]
-    found = re.split(r"^    (\w+): ", section, flags=re.MULTILINE)
-    return {name: _markdown(text) for name, text in zip(found[1::2], found[2::2], strict=True)}
+    parts = re.split(r"^    (\w+): ", section, flags=re.MULTILINE)
+    return {name: _markdown(text) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def _prose(model: type) -> str:
     text = inspect.cleandoc(model.__doc__ or "").partition("\n\nAttributes:")[0]
-    return "\n\n".join(_markdown(it) for it in text.split("\n\n"))
+    return "\n\n".join(_markdown(paragraph) for paragraph in text.split("\n\n"))
 
 
 def _summary(model: type) -> str:
@@ -160,9 +164,11 @@ def _type(annotation: Any) -> str:
     if origin is Annotated:
         return _type(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return " or ".join("null" if it is type(None) else _type(it) for it in get_args(annotation))
+        return " or ".join(
+            "null" if argument is type(None) else _type(argument) for argument in get_args(annotation)
+        )
     if origin is Literal:
-        return " or ".join(f"`{it}`" for it in get_args(annotation))
+        return " or ".join(f"`{argument}`" for argument in get_args(annotation))
     if origin is dict:
         return "object"
     if annotation in _PLAIN:

@@ -85,7 +85,7 @@ def _answers() -> Sequence[tuple[str, str, RenderableType]]:
     scores.builds(_V1, endpoint_url=None)
     scores.happens(25.9 * _HOUR, "deployledger", events.Completed, output_uri="out.csv", rows=150_000)
 
-    listed = [it.deployment for it in (updating, failed, scores.overview(0))]
+    listed = [overview.deployment for overview in (updating, failed, scores.overview(0))]
     return [
         ("deploy", "deploy iris-v1.onnx --name iris", outcome_lines(deployed, request)),
         ("status", "status iris", status_lines(updating)),
@@ -142,14 +142,14 @@ class _Story:
         """Return what is shown of it so many seconds ago."""
         records = [
             RawRecord(
-                RawEvent(it.originator_version, str(self._id), it.originator_version, it.TOPIC, b""),
-                it.timestamp,
-                str(it.event_id),
-                it.actor,
-                str(it.correlation_id),
+                RawEvent(event.originator_version, str(self._id), event.originator_version, event.TOPIC, b""),
+                event.timestamp,
+                str(event.event_id),
+                event.actor,
+                str(event.correlation_id),
                 None,
             )
-            for it in self._events
+            for event in self._events
         ]
         past = [*apply_all(records, lambda raw: self._events[raw.position - 1], largest_row=_ROW_BYTES)]
         status = past_status(past, len(past))

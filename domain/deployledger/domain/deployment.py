@@ -12,8 +12,8 @@ from typing import Any, Self
 from uuid import UUID
 
 from deployledger.domain import bounds, events
+from deployledger.domain.credential_refusal import refuse_credentials
 from deployledger.domain.credentials.finding import may_hold_credentials
-from deployledger.domain.credentials.refusing import refuse_credentials
 from deployledger.domain.events import CommandContext, DeploymentEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,

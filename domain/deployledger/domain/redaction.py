@@ -1,6 +1,6 @@
 """Keeps credentials out of what is stored, logged and shown: texts that come from outside lose theirs.
 
-A request that holds one is refused instead: `deployledger.domain.credentials.refusing`.
+A request that holds one is refused instead: `deployledger.domain.credential_refusal`.
 """
 
 import re
@@ -34,12 +34,12 @@ def without_credentials(text: str, *, is_uri: bool = False) -> str:
     Args:
         is_uri: whether the whole text is one URI, so that quotes and spaces in it end nothing.
     """
-    found = credentials_in(text, is_uri=is_uri)
-    if not found:
+    credentials = credentials_in(text, is_uri=is_uri)
+    if not credentials:
         return text
     parts: list[str] = []
     end = 0
-    for credential in found:
+    for credential in credentials:
         parts += (text[end : credential.start], credential.blank)
         end = credential.end
     return "".join((*parts, text[end:]))
@@ -107,7 +107,9 @@ def _without_credentials(name: str, value: Any) -> Any:
         return without_credentials(value, is_uri=name in URI_FIELDS)
     if hasattr(value, "model_copy"):  # a model of pydantic's, which who only verifies evidence has not
         fields = value.__dict__
-        changed = {it: new for it, new in fields_without_credentials(fields).items() if new is not fields[it]}
+        changed = {
+            key: new for key, new in fields_without_credentials(fields).items() if new is not fields[key]
+        }
         return value.model_copy(update=changed) if changed else value
     if isinstance(value, dict | list | tuple):
         return json_without_credentials(value)

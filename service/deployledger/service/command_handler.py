@@ -21,7 +21,7 @@ from deployledger.domain.commands import (
     Rollback,
     Update,
 )
-from deployledger.domain.credentials.refusing import refuse_credentials
+from deployledger.domain.credential_refusal import refuse_credentials
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import CommandKey, RepeatedCommandError
 from deployledger.domain.events import CommandContext, DeploymentEvent, Event

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from deployledger.domain.credentials.refusing import refuse_credentials
+from deployledger.domain.credential_refusal import refuse_credentials
 from deployledger.domain.event_log import CommandKey
 from deployledger.domain.events import DeploymentEvent, Requested, UpdateRequested
 from deployledger.domain.exceptions import (

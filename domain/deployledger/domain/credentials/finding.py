@@ -61,10 +61,12 @@ def credentials_in(text: str, *, is_uri: bool = False) -> list[Credential]:
     """
     if not may_hold_credentials(text):
         return []
-    found: list[Credential] = []
+    credentials: list[Credential] = []
     for view, origin in views(text):
-        found += [it._replace(start=origin(it.start), end=origin(it.end)) for it in _scan(view, is_uri)]
-    return _merged(found)
+        credentials += [
+            match._replace(start=origin(match.start), end=origin(match.end)) for match in _scan(view, is_uri)
+        ]
+    return _merged(credentials)
 
 
 # What is read ---------------------------------------------------------------------------------------
@@ -426,7 +428,7 @@ def _value(
             name = "password"
         if text[end : end + 1].isalnum():
             end = _bare(text, end)
-        if not any(it.isalpha() for it in text[start:end]):
+        if not any(char.isalpha() for char in text[start:end]):
             return
     elif enclosing:
         end = _closing(text, start, enclosing)
@@ -448,7 +450,7 @@ def _value(
 
 def _is_prose(value: str) -> bool:
     """Return whether a value reads as a word: one follows "tokens:" in a sentence and "token", in a list."""
-    is_word = " " not in value and not any(it.isdigit() for it in value)
+    is_word = " " not in value and not any(char.isdigit() for char in value)
     return is_word and (len(value) < _LONG or value.islower())
 
 
@@ -576,20 +578,23 @@ def _is_challenge_answer(scheme: str, value: str) -> bool:
             return b":" in base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
         except (binascii.Error, ValueError):
             return False
-    is_mixed = any(it.isdigit() for it in value) or (
+    is_mixed = any(char.isdigit() for char in value) or (
         not value.islower() and not value.istitle() and not value.isupper()
     )
     return (is_mixed or len(value) >= _LONG) and not is_reference(value)
 
 
-def _merged(found: list[Credential]) -> list[Credential]:
+def _merged(credentials: list[Credential]) -> list[Credential]:
     """Return the credentials in order, those that overlap as one."""
     merged: list[Credential] = []
-    for it in sorted(found, key=lambda it: (it.start, -it.end, it.where is Where.TEXT)):
-        if not merged or it.start >= merged[-1].end:
-            merged.append(it)
-        elif it.end > merged[-1].end:
+    for credential in sorted(
+        credentials,
+        key=lambda credential: (credential.start, -credential.end, credential.where is Where.TEXT),
+    ):
+        if not merged or credential.start >= merged[-1].end:
+            merged.append(credential)
+        elif credential.end > merged[-1].end:
             last = merged[-1]
-            where = Where.URL if last.where is it.where is Where.URL else Where.TEXT
-            merged[-1] = Credential(last.start, it.end, where, it.blank or last.blank)
+            where = Where.URL if last.where is credential.where is Where.URL else Where.TEXT
+            merged[-1] = Credential(last.start, credential.end, where, credential.blank or last.blank)
     return merged

@@ -101,7 +101,7 @@ def is_credential(value: str, name: str) -> bool:
         return False
     if strength(name) is Strength.WEAK:
         return looks_like_credential(value)
-    return any(it.isalnum() for it in value) or len(value) > 1
+    return any(char.isalnum() for char in value) or len(value) > 1
 
 
 def _is_description(value: str, name: str) -> bool:
@@ -119,13 +119,13 @@ def looks_like_credential(value: str) -> bool:
 def _is_odd(piece: str) -> bool:
     if len(piece) < _SHORTEST or _VERSIONED.fullmatch(piece) or _QUANTITY.fullmatch(piece):
         return False
-    is_mixed = any(it.isdigit() for it in piece) and any(it.isalpha() for it in piece)
+    is_mixed = any(char.isdigit() for char in piece) and any(char.isalpha() for char in piece)
     return (
         is_mixed
         or _UNUSUAL.search(piece) is not None
         or len(_CASES.findall(piece)) >= _FEWEST_CHANGES
         or len(piece) >= _LONGEST_WORD
-        or any(it in piece.lower() for it in ("secret", "passw"))
+        or any(word in piece.lower() for word in ("secret", "passw"))
     )
 
 

@@ -72,7 +72,7 @@ def _paths(fields: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_refused(text: str, *, is_whole_uri: bool) -> bool:
-    return any(it.where is Where.TEXT for it in credentials_in(text, is_uri=is_whole_uri))
+    return any(credential.where is Where.TEXT for credential in credentials_in(text, is_uri=is_whole_uri))
 
 
 def _paths_in(value: Any, *, name: str = "") -> Iterator[str]:
@@ -117,7 +117,9 @@ def _is_refused_text(value: str, *, name: str) -> bool:
 
 def _paths_in_object(value: dict[Any, Any], *, name: str) -> Iterator[str]:
     by_lower = {str(key).lower(): item for key, item in value.items()}
-    named = next((by_lower[it] for it in _NAMES if isinstance(by_lower.get(it), str)), "")
+    named = next(
+        (by_lower[name_field] for name_field in _NAMES if isinstance(by_lower.get(name_field), str)), ""
+    )
     is_key = value.get("kty") is not None  # a JSON Web Key
     for key, item in value.items():
         text = str(key)
