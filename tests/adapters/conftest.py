@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,17 +13,12 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.ports import free_port
+
 # Tests reach no server but their own.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 _START_SECONDS = 90
-
-
-def free_port() -> int:
-    """Return a TCP port that is free on the loopback interface."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -342,7 +342,7 @@ async def test_a_file_the_system_does_not_let_us_read_is_unreadable(
 
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 async def test_special_files_are_refused_without_waiting_for_them(
     store: LocalArtifactStore, model: Path, kind: str
 ) -> None:

@@ -41,6 +41,7 @@ from deployledger.serving.model_files.checking import list_files
 from deployledger.serving.model_files.listing import FileEntry
 from deployledger.testing import OrchestratorContract
 from tests.adapters.files import artifact_of
+from tests.ports import free_port
 
 JOB = {"type": "batch_inference_job", "input_uri": "/in.csv", "output_uri": "/out.csv"}
 ASK = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [0]}]}
@@ -157,13 +158,6 @@ async def eventually(look: Any, seconds: float = 60) -> Any:
             return seen
         await asyncio.sleep(0.02)
     return pytest.fail(f"waited {seconds} seconds in vain")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -385,6 +379,7 @@ class TestServing:
                 second = await orchestrator.provision(order(deployment, revision, models[revision]), ignore)
                 assert second == first
                 await orchestrator.prune(deployment, revision)
+                await eventually(lambda: f"version {revision}: {revision}" in seen)  # noqa: B023
                 await asyncio.sleep(0.3)
         assert {key for key in seen if key.startswith("failed")} == set(), seen
         assert set(seen) == {"version 1: 1", "version 2: 2", "version 3: 3"}
@@ -411,8 +406,10 @@ class TestServing:
                         seen[repr(error)] += 1
 
         asking = asyncio.create_task(asyncio.to_thread(ask_mlflow))
+        await eventually(lambda: seen)
         await orchestrator.provision(order(deployment, 2, tmp_path / "2"), ignore)
         await orchestrator.prune(deployment, 2)
+        await eventually(lambda: len(seen) > 1)
         await asyncio.sleep(0.2)
         stop.set()
         await asking

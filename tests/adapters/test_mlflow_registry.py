@@ -26,6 +26,7 @@ from deployledger.domain.ports import ModelRegistryClientInterface, ResolvesMode
 from deployledger.domain.reasons import FailureReason
 from deployledger.service import disk_space
 from deployledger.testing import ModelRegistryContract
+from tests.ports import free_port
 
 LONGEST_ACCEPTABLE_SECONDS = 60
 
@@ -132,9 +133,7 @@ def test_credentials_are_removed_wherever_a_message_repeats_them() -> None:
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return free_port()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from onnx import TensorProto, helper
 from deployledger.serving.inference_protocol import InvalidRequestError, infer, model_metadata
 from deployledger.serving.onnx_model import ModelRefusedError, OnnxModel
 from deployledger.serving.tensors import BY_NAME, InvalidTensorError, to_array, to_json
+from tests.ports import free_port
 
 VALUES: dict[str, tuple[int, list[Any]]] = {
     "BOOL": (TensorProto.BOOL, [True, False]),
@@ -215,13 +215,6 @@ def zip_map(path: Path) -> Path:
     return path
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def start(model: Path, port: int, *more: str, **popen: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "deployledger.serving.onnx_server", "--model", str(model)]
     command += ["--name", "My_Model", "--version", "3", "--port", str(port), *more]
@@ -297,8 +290,9 @@ def test_while_draining_each_answer_closes_its_connection(tmp_path: Path) -> Non
         with httpx.Client() as client:
             assert "connection" not in client.get(url).headers
             process.send_signal(signal.SIGUSR1)
-            time.sleep(0.1)
-            answer = client.get(url)
+            deadline = time.monotonic() + 60
+            while "connection" not in (answer := client.get(url)).headers:
+                assert time.monotonic() < deadline
             assert answer.status_code == 200
             assert answer.headers["connection"] == "close"
     finally:

@@ -250,6 +250,16 @@ def as_role(url: str, role: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{role}:{password}@{parts.netloc.rpartition('@')[2]}"))
 
 
+def until_refused(url: str) -> None:
+    """Wait for the server, which reads its rules in its own time."""
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            return
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def password_is_asked_for(postgres_url: str, role: str) -> Iterator[None]:
     """Make the server ask this role for its password; the server that tests start trusts everybody."""
@@ -264,6 +274,7 @@ def password_is_asked_for(postgres_url: str, role: str) -> Iterator[None]:
             return
         rules.write_text(f"local all {role} scram-sha-256\nhost all {role} all scram-sha-256\n{before}")
         server.execute("SELECT pg_reload_conf()")
+        until_refused(as_role(postgres_url, role, PASSWORD + "x"))
         try:
             yield
         finally:
@@ -273,7 +284,6 @@ def password_is_asked_for(postgres_url: str, role: str) -> Iterator[None]:
 
 @pytest.mark.usefixtures("password_is_asked_for")
 def test_a_wrong_password(empty_postgres_url: str, role: str) -> None:
-    time.sleep(0.1)  # the server reads its rules in its own time
     open_event_log(as_role(empty_postgres_url, role, PASSWORD)).close()
     for error in refused(as_role(empty_postgres_url, role, PASSWORD + "x")):
         assert "password authentication failed" in error.message

@@ -156,12 +156,15 @@ def test_a_batch_job(cli: CommandLine, tmp_path: Path) -> None:
     assert events(cli, "score")[-1] == "Completed"
 
 
-def test_the_demonstration(cli: CommandLine) -> None:
+def test_the_demonstration(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    cli.environment["TMPDIR"] = str(tmp_path / "temporary")
     done = cli.run("demo")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "It is an Iris setosa" in done.stdout
     assert "requests answered, 0 unanswered" in done.stdout
-    assert not any("deployledger-demo-" in line for line in _processes())
+    assert list((tmp_path / "temporary").glob("deployledger-*")) == []
+    assert not any(str(tmp_path / "temporary") in line for line in _processes())
 
 
 def _processes() -> list[str]:

@@ -16,7 +16,7 @@ from deployledger.adapters.read_models import open_read_models
 from deployledger.domain.exceptions import MachineLearningServiceError
 from tests.domain.given import request, requested
 
-LONGEST_SECONDS = 10
+LONGEST_SECONDS = 25  # what waits for the database does so for 30
 
 
 def append(log: DatabaseEventLog) -> None:

@@ -27,14 +27,12 @@ def test_what_is_said_of_a_time_stays_true_while_events_are_added(database_url: 
         thread.start()
     said = []
     latest = time.monotonic() + 2
-    while time.monotonic() < latest:
+    while len(said) <= 20 or said[-1][1] <= 20 or time.monotonic() < latest:
         moment = datetime.now(UTC)
         said.append((moment, reader.position_at(moment)))
     stopping.set()
     for thread in threads:
         thread.join()
-    assert len(said) > 20
-    assert said[-1][1] > 20
     assert [(moment, reader.position_at(moment)) for moment, _ in said] == said
     for log in logs:
         log.close()
@@ -58,12 +56,11 @@ def test_a_difference_between_moments_stays_true_while_events_are_added(database
     past = Past(reader, 1 << 20, lambda: datetime.now(UTC))
     said = []
     latest = time.monotonic() + 1
-    while len(said) <= 10 or time.monotonic() < latest:
+    while len(said) <= 10 or said[-1][1] <= 10 or time.monotonic() < latest:
         moment = datetime.now(UTC)
         said.append((moment, past.difference(stream, 1, moment).after.position))
     stopping.set()
     thread.join()
-    assert said[-1][1] > 10
     assert [(moment, past.difference(stream, 1, moment).after.position) for moment, _ in said] == said
     reader.close()
     writer.close()

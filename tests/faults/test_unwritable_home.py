@@ -65,7 +65,7 @@ async def deploy(home: Path, url: str | None) -> UUID:
     """Deploy a model that cannot be fetched, so that nothing is served."""
     async with service_of(home, url) as service:
         accepted = await service.deploy_model(a_request(model_uri="/nowhere/iris.onnx"))
-        await service.wait_for_deployment(accepted.deployment_id, timeout=20)
+        await service.wait_for_deployment(accepted.deployment_id, timeout=60)
         service.ledger.root()
         return accepted.deployment_id
 
@@ -131,7 +131,7 @@ async def test_a_job_in_such_a_home_fails_with_its_folder(
         request = a_request(deployment_name="rose", model_uri=str(model))
         try:
             accepted = await service.deploy_model(request)
-            status = await service.wait_for_deployment(accepted.deployment_id, timeout=20)
+            status = await service.wait_for_deployment(accepted.deployment_id, timeout=60)
             said = status.message
         except MachineLearningServiceError as error:  # it may be found out before anything is accepted
             said = error.message

@@ -77,11 +77,12 @@ def test_after_so_many_seconds(log: DatabaseEventLog, signer: Signer) -> None:
     ledger = open_ledger(log, signer=signer)
     with kept(ledger, seconds=0.05):
         add(log, 1)
-        eventually(lambda: sizes(ledger) == [2])
+        eventually(lambda: sizes(ledger)[-1:] == [2])  # there may be one of the first event alone
+        before = sizes(ledger)
         time.sleep(0.3)
-        assert sizes(ledger) == [2], "none without new events"
+        assert sizes(ledger) == before, "none without new events"
         add(log, 1, first=5)
-        eventually(lambda: sizes(ledger) == [2, 4])
+        eventually(lambda: sizes(ledger)[-1] == 4)
 
 
 def test_one_of_several_makes_them(log: DatabaseEventLog, database_url: str, signer: Signer) -> None:

@@ -181,7 +181,7 @@ def test_a_rebuild_while_events_are_appended(workers: int, database_url: str) ->
                 number += 1
                 stream = requested()(_stream(number), 1).originator_id
                 other.log.append(history(*SERVING[: number % 4 + 1], stream=stream))
-                stopping.wait(0.002)
+                stopping.wait(0.02)
 
         writer = threading.Thread(target=append)
         writer.start()

@@ -35,7 +35,7 @@ def staged(home: Path) -> list[Path]:
 async def failure(setting: Setting, registry: object | None = None, uri: str = "") -> str:
     service = setting.service()
     answer = await service.deploy_model(request(model_uri=uri or str(setting.source), deployment_name="iris"))
-    status = await service.wait_for_deployment(answer.deployment_id, timeout=10)
+    status = await service.wait_for_deployment(answer.deployment_id, timeout=60)
     assert status.status == "failed"
     assert status.failure is not None
     assert status.failure.reason is FailureReason.STORAGE_FAILED
@@ -127,7 +127,7 @@ async def test_downloaded_files_are_not_copied(open_service: OpenService, tmp_pa
 
     service = open_service(Downloading())
     answer = await service.deploy_model(request(model_uri="models:/m/1", deployment_name="iris"))
-    await service.wait_for_deployment(answer.deployment_id, timeout=10)
+    await service.wait_for_deployment(answer.deployment_id, timeout=60)
     kept = [path.stat() for path in (tmp_path / "home/artifacts/blobs/sha256").iterdir()]
     assert [status.st_ino for status in kept] == inodes
     assert [status.st_mode & 0o777 for status in kept] == [0o400]
@@ -147,7 +147,7 @@ async def test_downloaded_files_that_have_other_names_are_copied(
 
     service = open_service(Caching())
     answer = await service.deploy_model(request(model_uri="models:/m/1", deployment_name="iris"))
-    await service.wait_for_deployment(answer.deployment_id, timeout=10)
+    await service.wait_for_deployment(answer.deployment_id, timeout=60)
     assert cached.stat().st_nlink == 1
     assert cached.stat().st_mode & 0o200
 

@@ -59,7 +59,7 @@ def files(setting: Setting) -> set[str]:
 async def deleted(service: MLModelDeploymentService, setting: Setting, name: str = "iris") -> None:
     answer = await setting.deployed(service, name)
     await service.delete_deployment(answer.deployment_id)
-    await service.wait_for_deployment(answer.deployment_id, timeout=10)
+    await service.wait_for_deployment(answer.deployment_id, timeout=60)
 
 
 async def undamaged(service: MLModelDeploymentService) -> bool:
@@ -93,7 +93,7 @@ async def test_the_log_of_either_database_says_what_is_needed(
         assert kinds(await service.free_artifacts()) == ["image", "model"]
         assert setting.stored(b"another model")
         await service.delete_deployment(answer.deployment_id)
-        await service.wait_for_deployment(answer.deployment_id, timeout=10)
+        await service.wait_for_deployment(answer.deployment_id, timeout=60)
         await service.free_artifacts()
         assert files(setting) == set()
 
@@ -127,7 +127,7 @@ async def test_the_settings_say_which_revisions_stay_ready_for_a_rollback(
     for number in (2, 3):
         write(setting.source, {"model.onnx": f"model {number}".encode()})
         await service.update_deployment(answer.deployment_id, request(model_uri=str(setting.source)))
-        await service.wait_for_deployment(answer.deployment_id, timeout=10)
+        await service.wait_for_deployment(answer.deployment_id, timeout=60)
     await service.free_artifacts()
     models = [each for each in await service.list_artifacts() if each.stored.kind is Kind.MODEL]
     assert sorted(f"r{use.revision}" for each in models for use in each.used_by) == kept
@@ -185,10 +185,10 @@ async def test_a_model_that_was_just_stored_is_not_freed_before_it_is_recorded(
     assert Verdict.LATER in {each.verdict for each in freed.left}
     shutil.rmtree(setting.source)  # it cannot be fetched again
     go_on.set()
-    assert (await service.wait_for_deployment(answer.deployment_id, timeout=10)).status == "active"
+    assert (await service.wait_for_deployment(answer.deployment_id, timeout=60)).status == "active"
     assert setting.orchestrator.serves == FILES
     await service.delete_deployment(answer.deployment_id)
-    await service.wait_for_deployment(answer.deployment_id, timeout=10)
+    await service.wait_for_deployment(answer.deployment_id, timeout=60)
     await service.free_artifacts()
     assert files(setting) == set()
 
@@ -433,7 +433,7 @@ async def test_an_image_that_two_logs_named_is_freed_by_the_second(setting: Sett
         assert setting.orchestrator.serves
         assert await undamaged(other)
         await other.delete_deployment(theirs.deployment_id)
-        await other.wait_for_deployment(theirs.deployment_id, timeout=10)
+        await other.wait_for_deployment(theirs.deployment_id, timeout=60)
         assert kinds(await other.free_artifacts()) == ["image", "model"]
         assert setting.stored(b"of both") == []
         assert await undamaged(other)

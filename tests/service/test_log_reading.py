@@ -173,7 +173,7 @@ async def test_reading_on_outlives_an_outage(service: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(service.event_log, "read_streams", away)
     reading = service.read_log(after=6, follow=True)
-    seen = [(await asyncio.wait_for(anext(reading), 20)).deployment_name for _ in range(3)]
+    seen = [(await asyncio.wait_for(anext(reading), 60)).deployment_name for _ in range(3)]
     assert (seen, outages) == (["Iris_2", "tulip", "tulip"], [])
     await reading.aclose()
 

@@ -82,7 +82,7 @@ async def ready(roles: Roles) -> Roles:
 
 async def deploy(service: MLModelDeploymentService, name: str) -> str:
     accepted = await service.deploy_model(request(deployment_name=name), idempotency_key=name)
-    status = (await service.wait_for_deployment(accepted.deployment_id, timeout=20)).status
+    status = (await service.wait_for_deployment(accepted.deployment_id, timeout=60)).status
     assert [row.deployment_name for row in await service.list_deployments(name_contains=name)] == [name]
     return status
 
