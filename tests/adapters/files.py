@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 
 from deployledger.domain.values import Artifact
-from deployledger.serving.model_files.checking import list_files
-from deployledger.serving.model_files.listing import encode_listing, tree_digest
+from deployledger.service.files.listing import encode_listing, list_files, tree_digest
 
 
 def artifact_of(folder: Path) -> Artifact:

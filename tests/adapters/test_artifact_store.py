@@ -21,7 +21,7 @@ from deployledger.adapters.artifacts import LocalArtifactStore
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Artifact
-from deployledger.serving.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
+from deployledger.service.files.listing import FileEntry, decode_listing, encode_listing, tree_digest
 
 FILES = {
     "MLmodel": b"flavors: {}\n",

@@ -26,8 +26,7 @@ from deployledger.domain.ports import ProvisionRequest
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.domain.values import Image
-from deployledger.serving.model_files.checking import list_files
-from deployledger.serving.model_files.listing import FileEntry
+from deployledger.service.files.listing import FileEntry, list_files
 from tests.adapters.files import artifact_of
 
 

@@ -17,18 +17,13 @@ from deployledger.adapters.local import LocalProcessOrchestrator
 from deployledger.adapters.local.extraction import Unpacking, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.inspection import extracted_models
-from deployledger.adapters.local.locks import try_lock
 from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.reasons import FailureReason
+from deployledger.service.files.listing import FileEntry, encode_listing, list_files, tree_digest
+from deployledger.service.files.locks import lock_despite_probes
 from deployledger.serving.batch import run
 from deployledger.serving.batch_status import StatusFile
-from deployledger.serving.model_files.checking import (
-    DAMAGED_STATUS,
-    ModelDamagedError,
-    ModelFiles,
-    list_files,
-)
-from deployledger.serving.model_files.listing import FileEntry, encode_listing, tree_digest
+from deployledger.serving.model_files import DAMAGED_STATUS, ModelDamagedError, ModelFiles
 from tests.adapters.files import rot
 from tests.adapters.test_batch import request as job
 from tests.adapters.test_batch import row_maxima
@@ -360,7 +355,7 @@ async def test_a_job_that_failed_is_started_again_although_its_process_has_not_e
     with pytest.raises(DeploymentError, match="does not exist"):
         await orchestrator.wait_for_completion(deployment, 1, ignore)
     revision = DeploymentFolder(tmp_path / "root", deployment).revision(1)
-    while (lock := try_lock(revision.job_lock)) is None:
+    while (lock := lock_despite_probes(revision.job_lock)) is None:
         await asyncio.sleep(0.01)
     with subprocess.Popen(["sleep", "60"], pass_fds=[lock], start_new_session=True) as process:
         os.close(lock)

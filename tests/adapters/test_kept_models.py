@@ -16,7 +16,7 @@ from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 from deployledger.domain.ports import PackageRequest, ProvisionRequest
 from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.domain.stored import Decision, Verdict
-from deployledger.serving.model_files.checking import ModelFiles
+from deployledger.serving.model_files import ModelFiles
 from tests.adapters.files import rot
 
 DEPLOYMENT = UUID(int=1)

@@ -23,7 +23,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from deployledger.adapters.local import LocalProcessOrchestrator
-from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.resources import cores, threads
 from deployledger.adapters.local.runtimes import runtime_of
 from deployledger.adapters.oci import OciLayoutRegistry, extract_model
@@ -37,8 +36,8 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Image
 from deployledger.gateway.listeners import Listeners, bind_error
-from deployledger.serving.model_files.checking import list_files
-from deployledger.serving.model_files.listing import FileEntry
+from deployledger.service.files.listing import FileEntry, list_files
+from deployledger.service.files.locks import is_held, lock_despite_probes, locked_async
 from deployledger.testing import OrchestratorContract
 from tests.adapters.files import artifact_of
 from tests.ports import free_port
@@ -290,15 +289,15 @@ class TestWithoutProcesses:
     async def test_locks_between_processes(self, tmp_path: Path) -> None:
         path = tmp_path / "lock"
         assert not is_held(path)
-        held = try_lock(path)
+        held = lock_despite_probes(path)
         assert held is not None
         assert is_held(path)
-        assert try_lock(path) is None
+        assert lock_despite_probes(path) is None
         os.close(held)
-        async with locked(path, make_folder=False):
+        async with locked_async(path, create_folder=False):
             assert is_held(path)
         with pytest.raises(FileNotFoundError):
-            async with locked(tmp_path / "missing" / "lock", make_folder=False):
+            async with locked_async(tmp_path / "missing" / "lock", create_folder=False):
                 pass
 
     async def test_what_was_never_provisioned(self, orchestrator: LocalProcessOrchestrator) -> None:

@@ -24,7 +24,7 @@ from deployledger.adapters.mlflow.references import (
 from deployledger.domain.exceptions import ConfigurationError, InsufficientStorageError, ModelRegistryError
 from deployledger.domain.ports import ModelRegistryClientInterface, ResolvesModelVersions
 from deployledger.domain.reasons import FailureReason
-from deployledger.service import disk_space
+from deployledger.service.files import disk_space
 from deployledger.testing import ModelRegistryContract
 from tests.ports import free_port
 

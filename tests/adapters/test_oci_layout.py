@@ -25,7 +25,7 @@ from deployledger.domain.ports import PackageRequest
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig
 from deployledger.domain.values import Image
-from deployledger.service.staging import staging_folder
+from deployledger.service.files.staging import staging_folder
 from deployledger.testing import ContainerRegistryContract
 from tests.adapters.files import artifact_of
 

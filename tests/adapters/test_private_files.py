@@ -22,7 +22,9 @@ from deployledger.adapters.oci import extract_model
 from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.keys import Signer, write_pair
 from deployledger.domain.exceptions import ConfigurationError, EventLogError
-from deployledger.service.private_files import make_file, make_folder, open_file, open_home
+from deployledger.service.files.home import open_home
+from deployledger.service.files.private import make_folder, open_file
+from deployledger.service.files.writing import write_new
 
 WAIT = 60
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -154,8 +156,8 @@ def test_what_is_made_in_a_folder_is_shared_as_the_folder_is(
     inner = 0o700 if file == 0o600 else 0o2770
     assert [mode(root / "a") & ~0o2000, mode(root / "a" / "b") & ~0o2000] == [inner & ~0o2000] * 2
     os.close(open_file(root / "a" / "opened", os.O_RDWR | os.O_CREAT))
-    make_file(root / "a" / "made")
-    make_file(root / "a" / "made")
+    write_new(root / "a" / "made")
+    write_new(root / "a" / "made")
     assert [mode(it) for it in (root / "a" / "opened", root / "a" / "made")] == [file] * 2
     assert sorted(it.name for it in (root / "a").iterdir()) == ["b", "made", "opened"]
 

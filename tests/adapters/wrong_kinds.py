@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from deployledger.service.staging import remove
+from deployledger.service.files.staging import remove
 
 USERS = {"thesis.txt": b"years of work", "sub/model.onnx": b"another model"}
 

@@ -12,8 +12,8 @@ import pytest
 
 from deployledger.adapters.artifacts import blobs
 from deployledger.domain.reasons import FailureReason
-from deployledger.service import disk_space
-from deployledger.service.staging import staging_folder, sweep
+from deployledger.service.files import disk_space
+from deployledger.service.files.staging import staging_folder, sweep
 from tests.domain.given import request
 from tests.service.conftest import OpenService
 from tests.service.test_rotten_bytes import FILES, Setting, setting
@@ -154,7 +154,7 @@ async def test_downloaded_files_that_have_other_names_are_copied(
 
 OWNER = """
 import sys, pathlib
-from deployledger.service.staging import staging_folder
+from deployledger.service.files.staging import staging_folder
 with staging_folder(pathlib.Path(sys.argv[1])) as folder:
     (folder / "half").write_bytes(b"half")
     print(folder, flush=True)

@@ -14,7 +14,7 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.adapters.environment import forget_empty_variables
 from deployledger.adapters.settings import Settings, load_settings
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.service.local_files import expanded
+from deployledger.service.files.paths import expanded
 from tests.e2e.conftest import CommandLine
 
 

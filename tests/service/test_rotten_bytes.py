@@ -25,7 +25,7 @@ from deployledger.domain.ports import (
 )
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Image
-from deployledger.service.staging import remove
+from deployledger.service.files.staging import remove
 from tests.adapters.files import rot
 from tests.domain.given import request
 from tests.service.conftest import OpenService

@@ -17,7 +17,7 @@ from deployledger.adapters.oci import extract_model
 from deployledger.domain.findings import Outcome
 from deployledger.domain.ports import ProvisionedTarget, ProvisionRequest, ReportProgress
 from deployledger.domain.stored import Kind
-from deployledger.service.staging import remove
+from deployledger.service.files.staging import remove
 from deployledger.service.stored_files import StoredFiles
 from tests.adapters.files import rot
 from tests.domain.given import BATCH_JOB, request

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployledger.domain.findings import Outcome
-from deployledger.service.private_files import make_folder
+from deployledger.service.files.private import make_folder
 from tests.adapters.wrong_kinds import is_untouched, replace, users_folder
 from tests.service.conftest import OpenService
 from tests.service.test_rotten_bytes import FILES, Setting, blob

@@ -9,7 +9,7 @@ from typing import Any
 
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.redaction import without_credentials
-from deployledger.service.local_files import expanded
+from deployledger.service.files.paths import expanded
 
 _FILE = "sqlite:///"
 _MEMORY = ("sqlite://", "sqlite://:memory:", "sqlite:///:memory:")

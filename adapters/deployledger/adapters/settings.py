@@ -13,7 +13,7 @@ from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.adapters.environment import forget_empty_variables
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.schemas import problem_of
-from deployledger.service.local_files import expanded
+from deployledger.service.files.paths import expanded
 
 
 def _absolute(path: Path) -> Path:

@@ -19,8 +19,8 @@ from deployledger.domain.ports import (
 from deployledger.projections.projection import Projection
 from deployledger.service.clients import Clients
 from deployledger.service.deployment_service import DeploymentService
+from deployledger.service.files.home import open_home
 from deployledger.service.freeing import KeepRules
-from deployledger.service.private_files import open_home
 
 
 class MLModelDeploymentService(DeploymentService):

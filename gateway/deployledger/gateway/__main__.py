@@ -12,7 +12,7 @@ from pathlib import Path
 from deployledger.gateway.control import ControlServer
 from deployledger.gateway.files import GatewayFiles
 from deployledger.gateway.gateway import Gateway
-from deployledger.gateway.json_files import read_json, write_json
+from deployledger.service.files.writing import read_json, write_json
 
 _WATCH_SECONDS = 1.0
 

@@ -5,7 +5,7 @@ from collections import deque
 from pathlib import Path
 from typing import BinaryIO
 
-from deployledger.service.private_files import open_file
+from deployledger.service.files.private import open_file
 
 ROTATE_BYTES = 10 * 1024 * 1024
 TAIL_LINES = 10

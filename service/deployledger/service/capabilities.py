@@ -5,7 +5,7 @@ from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.ports import ChecksModelURIs, ChecksTargets
 from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig
 from deployledger.service.clients import Clients, SimulatedOrchestrator
-from deployledger.service.local_files import local_path
+from deployledger.service.files.paths import local_path
 
 _BATCH_FILES = ("input_uri", "output_uri")
 

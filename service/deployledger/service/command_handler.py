@@ -41,8 +41,8 @@ from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusRespo
 from deployledger.projections import status
 from deployledger.service.capabilities import check_request, check_revision
 from deployledger.service.clients import SIMULATED, Clients
+from deployledger.service.files.paths import local_path
 from deployledger.service.idempotency import checked_key, require_event, require_same
-from deployledger.service.local_files import local_path
 from deployledger.service.patient_threads import PatientThreads
 from deployledger.service.repository import Repository
 

@@ -46,6 +46,7 @@ from deployledger.service.clock import ClockCorrection, ClockCorrector
 from deployledger.service.command_handler import CommandHandler, checked_actor
 from deployledger.service.disk_usage import DiskUsage, measure
 from deployledger.service.empty_logs import EmptyLogs, explain_empty_logs
+from deployledger.service.files.staging import sweep
 from deployledger.service.finding import find, find_id, find_to_change, say_whose
 from deployledger.service.fleet import page_as_of
 from deployledger.service.freeing import Freed, Freeing, KeepRules, log_id
@@ -56,7 +57,6 @@ from deployledger.service.past import Past
 from deployledger.service.patient_threads import PatientThreads
 from deployledger.service.pipeline import Pipeline
 from deployledger.service.repository import Repository, check_id
-from deployledger.service.staging import sweep
 from deployledger.service.stored_files import (
     Recorded,
     StoredFiles,

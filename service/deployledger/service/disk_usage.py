@@ -1,17 +1,19 @@
 """The disk usage of a home."""
 
-import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.stored import File, Kind
-from deployledger.service.disk_space import free_bytes
+from deployledger.service.files.disk_space import free_bytes
+from deployledger.service.files.home import DATABASE
+from deployledger.service.files.inventory import allocated
+from deployledger.service.files.reading import is_folder, walk
 from deployledger.service.freeing import Freed
-from deployledger.service.private_files import DATABASE
 
 _KINDS = {
     Kind.MODEL: "models",
@@ -20,7 +22,6 @@ _KINDS = {
     Kind.UNUSED_FILE: "unused files",
     Kind.DAMAGED_FILE: "damaged files",
 }
-_BLOCK_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -148,23 +149,12 @@ def _others(home: Path) -> Iterator[tuple[str, File, int]]:
     except OSError:
         return
     for entry in entries:
-        # A folder of the home may be a link to another disk.
-        for path in _files(entry.resolve()):
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                continue  # removed just now
-            if stat.S_ISREG(status.st_mode):
-                size = status.st_blocks * _BLOCK_BYTES
-                yield _name(entry, path), (status.st_dev, status.st_ino), size
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    for folder, _, names in os.walk(path):
-        yield from (Path(folder, name) for name in names)
+        root = entry.resolve()  # a folder of the home may be a link to another disk
+        with suppress(FileNotFoundError):  # removed just now
+            for path, status in walk(root) if is_folder(root) else [(root, root.lstat())]:
+                if stat.S_ISREG(status.st_mode):
+                    file, size = allocated(status)
+                    yield _name(entry, path), file, size
 
 
 def _name(entry: Path, path: Path) -> str:

@@ -37,9 +37,9 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import without_credentials
 from deployledger.domain.values import Artifact, Image, Step
 from deployledger.service.clients import Clients, simulated_artifact, simulated_image
-from deployledger.service.disk_space import check_room, within_limits
-from deployledger.service.local_files import local_path
-from deployledger.service.staging import staging_folder, sweep
+from deployledger.service.files.disk_space import check_room, within_limits
+from deployledger.service.files.paths import local_path
+from deployledger.service.files.staging import staging_folder, sweep
 
 LOGGER = logger("artifacts")
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TextIO
 
 from deployledger.serving.batch_rows import Row, RowFormat, chunks, format_of
 from deployledger.serving.batch_status import BatchError, StatusFile, input_invalid
-from deployledger.serving.model_files.checking import ModelDamagedError, ModelFiles
+from deployledger.serving.model_files import ModelDamagedError, ModelFiles
 
 _DAMAGED_HINT = "Retry to extract the model from its image again, and check the disk."
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from deployledger.serving.batch_rows import Row
 from deployledger.serving.batch_status import BatchError, input_invalid
-from deployledger.serving.model_files.checking import ModelFiles
+from deployledger.serving.model_files import ModelFiles
 from deployledger.serving.tensors import to_json
 
 

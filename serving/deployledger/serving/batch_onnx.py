@@ -19,7 +19,7 @@ import numpy as np
 
 from deployledger.serving.batch_rows import Row
 from deployledger.serving.batch_status import BatchError, input_invalid
-from deployledger.serving.model_files.checking import ModelFiles
+from deployledger.serving.model_files import ModelFiles
 from deployledger.serving.onnx_model import (
     ModelRefusedError,
     OnnxModel,

@@ -1,13 +1,11 @@
 """The status file by which a batch job says how far it is."""
 
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from deployledger.service.private_files import open_file
-from deployledger.serving.model_files.replacing import put
+from deployledger.service.files.writing import write_json
 
 _SECONDS_BETWEEN_WRITES = 0.1
 
@@ -61,10 +59,5 @@ class StatusFile:
         self._write(state="failed", reason=error.reason, message=error.message, hint=error.hint)
 
     def _write(self, **more: object) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.partial")
-        with open(temporary, "w", encoding="utf-8", opener=open_file) as file:
-            json.dump({**self._known, **more}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        put(temporary, self._path, aside=self._path.with_name(f"{self._path.name}.damaged"))
+        write_json(self._path, {**self._known, **more})
         self._written = time.monotonic()

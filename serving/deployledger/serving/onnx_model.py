@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from deployledger.serving import bfloat16
-from deployledger.serving.model_files.checking import ModelFiles
+from deployledger.serving.model_files import ModelFiles
 from deployledger.serving.tensors import BY_NAME, BY_ONNX, Array, Datatype
 
 _TENSOR = re.compile(r"tensor\((\w+)\)")

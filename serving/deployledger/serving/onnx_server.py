@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from deployledger.serving.http_app import Draining, make_app
-from deployledger.serving.model_files.checking import DAMAGED_STATUS, ModelDamagedError, ModelFiles
+from deployledger.serving.model_files import DAMAGED_STATUS, ModelDamagedError, ModelFiles
 from deployledger.serving.onnx_model import ModelRefusedError, OnnxModel
 
 MODEL_REFUSED_STATUS = 65

@@ -5,14 +5,14 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deployledger.adapters.artifacts.publishing import locked, make_durable, sync_folder
 from deployledger.adapters.artifacts.source import SourceFile, read_chunks
 from deployledger.domain.logs import logger
-from deployledger.service.disk_space import check_room
-from deployledger.service.private_files import open_file
-from deployledger.serving.model_files.listing import FileEntry
-from deployledger.serving.model_files.reading import exists, file_status, has_sha256
-from deployledger.serving.model_files.replacing import move_aside, put
+from deployledger.service.files.disk_space import check_room
+from deployledger.service.files.listing import FileEntry
+from deployledger.service.files.locks import locked
+from deployledger.service.files.private import open_file
+from deployledger.service.files.reading import exists, file_status, has_sha256
+from deployledger.service.files.writing import make_durable, move_aside, put, sync
 
 LOGGER = logger("artifacts")
 
@@ -82,7 +82,7 @@ class Blobs:
         """Make staged copies part of this folder, durably. Call it only while holding the lock."""
         for sha256, copy in staged.items():
             put(copy, self.path(sha256), aside=self._damaged / sha256)
-        sync_folder(self.folder)
+        sync(self.folder)
 
     def is_undamaged(self, sha256: str) -> bool:
         """Read the file and return whether its contents are what its name says."""
@@ -101,7 +101,7 @@ class Blobs:
             if not exists(self.path(sha256)) or self.is_undamaged(sha256):
                 return None
             target = move_aside(self.path(sha256), self._damaged / sha256)
-            sync_folder(self.folder)
+            sync(self.folder)
         LOGGER.warning(
             "The stored file %s was damaged (its sha256 did not match its name) and was moved to %s.",
             self.path(sha256),

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deployledger.adapters.artifacts.blobs import Blobs
-from deployledger.service.private_files import folder_mode, make_folder, make_read_only
-from deployledger.serving.model_files.listing import FileEntry
-from deployledger.serving.model_files.reading import has_sha256, is_folder
+from deployledger.service.files.listing import FileEntry
+from deployledger.service.files.private import folder_mode, make_folder, make_read_only
+from deployledger.service.files.reading import has_sha256, is_folder
 
 
 def holds_exactly(folder: Path, entries: Sequence[FileEntry], blobs: Blobs) -> bool:

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deployledger.adapters.artifacts.blobs import Blobs
-from deployledger.adapters.artifacts.publishing import sync_folder
 from deployledger.adapters.artifacts.users import Users
 from deployledger.domain.stored import Decision, Kind, Stored, Verdict
-from deployledger.service.staging import remove
-from deployledger.serving.model_files.listing import decode_listing, tree_digest
-from deployledger.serving.model_files.reading import is_named_by_digest, read_stored
+from deployledger.service.files.listing import decode_listing, tree_digest
+from deployledger.service.files.reading import is_named_by_digest, read_stored
+from deployledger.service.files.staging import remove
+from deployledger.service.files.writing import sync
 
 
 class Freeing:
@@ -60,7 +60,7 @@ class Freeing:
         for name in names:
             (self._listings / name).unlink()
         if names:
-            sync_folder(self._listings)  # a model that a power failure brings back has all of its files
+            sync(self._listings)  # a model that a power failure brings back has all of its files
         for name in names:
             remove(self._folders / name)
         others = [

@@ -1,20 +1,17 @@
 """Lists the contents of the artifact store, and reads them to detect damage."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import holds_exactly
-from deployledger.adapters.artifacts.publishing import locked
 from deployledger.adapters.artifacts.refusals import describe
 from deployledger.adapters.artifacts.users import Users
 from deployledger.domain.stored import OTHER_TOOLS, File, Kind, Stored
-from deployledger.serving.model_files.listing import FileEntry, decode_listing, tree_digest
-from deployledger.serving.model_files.reading import exists, file_status, is_named_by_digest, read_stored
-from deployledger.serving.model_files.sizes import allocated, files_below
+from deployledger.service.files.inventory import allocated, entries_of, files_below, stored_at
+from deployledger.service.files.listing import FileEntry, decode_listing, tree_digest
+from deployledger.service.files.locks import locked
+from deployledger.service.files.reading import exists, file_status, is_named_by_digest, read_stored
 
 
 class Inspection:
@@ -50,35 +47,35 @@ class Inspection:
         return [
             *models,
             *self._unused(),
-            *_files(_entries(self._damaged), Kind.DAMAGED_FILE),
-            *_files(self._foreign(), Kind.UNUSED_FILE, users=(OTHER_TOOLS,)),
+            *(each for path in entries_of(self._damaged) for each in stored_at(path, Kind.DAMAGED_FILE)),
+            *(
+                each
+                for path in self._foreign()
+                for each in stored_at(path, Kind.UNUSED_FILE, users=(OTHER_TOOLS,))
+            ),
         ]
 
     def _foreign(self) -> Iterator[Path]:
         """Yield what has no name that the store gives: somebody else put it there."""
         for folder in (self._listings, self._blobs.folder, self._folders):
-            yield from (path for path in _entries(folder) if not is_named_by_digest(path))
+            yield from (path for path in entries_of(folder) if not is_named_by_digest(path))
 
     def _models(self) -> Iterator[Stored]:
-        for path in filter(is_named_by_digest, _entries(self._listings)):
+        for path in filter(is_named_by_digest, entries_of(self._listings)):
             digest = f"sha256:{path.name}"
             users, marked = self._users.of(digest)
+            problem = f"The listing {path} has changed since it was stored."
+            entries = None
             try:
                 listing = read_stored(path)
+                entries = decode_listing(listing) if tree_digest(listing) == digest else None
             except FileNotFoundError:
                 continue  # another process set it aside just now
             except OSError as error:
                 problem = f"{path} cannot be read: {describe(error)}."
-                yield Stored(
-                    Kind.MODEL, str(path), 0, digest, damage=(problem,), users=users, marked_by=marked
-                )
-                continue
-            try:
-                entries = decode_listing(listing) if tree_digest(listing) == digest else None
             except ValueError:
-                entries = None
+                pass
             if entries is None:
-                problem = f"The listing {path} has changed since it was stored."
                 yield Stored(
                     Kind.MODEL, str(path), 0, digest, damage=(problem,), users=users, marked_by=marked
                 )
@@ -130,37 +127,13 @@ class Inspection:
         return known
 
     def _unused(self) -> Iterator[Stored]:
-        blobs = filter(is_named_by_digest, _entries(self._blobs.folder))
-        for stored in _files(blobs, Kind.UNUSED_FILE):
-            name = Path(stored.path).name
-            if name not in self._is_undamaged:
-                problem = f"The contents of {stored.path} do not match its digest."
-                yield stored if self._check(name) else replace(stored, damage=(problem,))
-        listed = {path.name for path in _entries(self._listings)}
-        for folder in filter(is_named_by_digest, _entries(self._folders)):
+        for path in filter(is_named_by_digest, entries_of(self._blobs.folder)):
+            if path.name not in self._is_undamaged:
+                problem = f"The contents of {path} do not match its digest."
+                damage = () if self._check(path.name) else (problem,)
+                yield from stored_at(path, Kind.UNUSED_FILE, damage=damage)
+        listed = {path.name for path in entries_of(self._listings)}
+        for folder in filter(is_named_by_digest, entries_of(self._folders)):
             if folder.name not in listed:
                 files = files_below(folder)
                 yield Stored(Kind.UNUSED_FILE, str(folder), sum(files.values()), files=files)
-
-
-def _files(paths: Iterable[Path], kind: Kind, users: tuple[str, ...] = ()) -> Iterator[Stored]:
-    for path in paths:
-        with suppress(FileNotFoundError):  # another process moved it just now
-            status = path.lstat()
-            yield Stored(
-                kind,
-                str(path),
-                status.st_size,
-                users=users,
-                changed_at=datetime.fromtimestamp(status.st_ctime, UTC)
-                if kind is Kind.DAMAGED_FILE
-                else None,
-                files=files_below(path),
-            )
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
-from deployledger.service.disk_space import disk_full, is_full
+from deployledger.service.files.disk_space import disk_full, is_full
 
 
 def refused(reason: FailureReason, message: str, *, hint: str) -> ModelRegistryError:

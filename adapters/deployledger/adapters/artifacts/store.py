@@ -12,7 +12,6 @@ from deployledger.adapters.artifacts.folders import fill, holds_exactly
 from deployledger.adapters.artifacts.freeing import Freeing
 from deployledger.adapters.artifacts.inspection import Inspection
 from deployledger.adapters.artifacts.onnx_weights import refuse_without_weights
-from deployledger.adapters.artifacts.publishing import locked, make_durable, sync_folder
 from deployledger.adapters.artifacts.refusals import changed, damaged, describe, refused, storage_errors
 from deployledger.adapters.artifacts.source import SourceFile, scan
 from deployledger.adapters.artifacts.users import Users
@@ -20,13 +19,19 @@ from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import Decide, Stored
 from deployledger.domain.values import Artifact
-from deployledger.service.disk_space import check_size, disk_full, is_full
-from deployledger.service.private_files import folder_mode, make_folder, open_file
-from deployledger.service.staging import refuse_links, staging_folder, sweep
-from deployledger.serving.model_files.checking import list_files
-from deployledger.serving.model_files.listing import FileEntry, decode_listing, encode_listing, tree_digest
-from deployledger.serving.model_files.reading import exists, has_sha256, is_exhausted, is_folder, read_stored
-from deployledger.serving.model_files.replacing import move_aside, put
+from deployledger.service.files.disk_space import check_size, disk_full, is_full
+from deployledger.service.files.listing import (
+    FileEntry,
+    decode_listing,
+    encode_listing,
+    list_files,
+    tree_digest,
+)
+from deployledger.service.files.locks import locked
+from deployledger.service.files.private import folder_mode, make_folder, open_file
+from deployledger.service.files.reading import exists, has_sha256, is_exhausted, is_folder, read_stored
+from deployledger.service.files.staging import refuse_links, staging_folder, sweep
+from deployledger.service.files.writing import make_durable, move_aside, put, sync
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -34,7 +39,7 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 class LocalArtifactStore:
     """Keeps models' files below one folder of a local disk, each file once, by the sha256 of its contents.
 
-    The digest of a model is the sha256 of its canonical listing; `deployledger.serving.model_files.listing`
+    The digest of a model is the sha256 of its canonical listing; `deployledger.service.files.listing`
     gives the exact encoding. Below ``root`` there are::
 
         blobs/sha256/<sha256 of a file>          the files, read-only
@@ -265,7 +270,7 @@ class LocalArtifactStore:
         make_durable(staged)
         name = tree_digest(listing).removeprefix("sha256:")
         put(staged, self._listings / name, aside=self._damaged / f"{name}.listing")
-        sync_folder(self._listings)
+        sync(self._listings)
 
     def _path_of(self, digest: str) -> Path | None:
         with storage_errors(self._root):
@@ -362,7 +367,7 @@ class LocalArtifactStore:
         """Move a damaged listing out of the way."""
         name = digest.removeprefix("sha256:")
         target = move_aside(self._listings / name, self._damaged / f"{name}.listing")
-        sync_folder(self._listings)
+        sync(self._listings)
         return target
 
     def _list_again(self, digest: str) -> list[FileEntry] | None:

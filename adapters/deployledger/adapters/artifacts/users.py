@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deployledger.service.private_files import make_file, make_folder, open_file
-from deployledger.serving.model_files.reading import read_stored
+from deployledger.service.files.private import make_folder
+from deployledger.service.files.reading import read_stored
+from deployledger.service.files.writing import write_new, write_whole
 
 _MARK = ".unneeded"
 
@@ -29,7 +30,7 @@ class Users:
         """
         path = self._path(user, digest)
         make_folder(path.parent)
-        make_file(path)
+        write_new(path)
         _marked(path).unlink(missing_ok=True)
 
     def mark(self, user: str, digest: str, waits_for: Sequence[str]) -> None:
@@ -40,10 +41,7 @@ class Users:
         """
         path = self._path(user, digest)
         make_folder(path.parent)
-        written = path.with_name(f".{path.name}")
-        with open(written, "w", encoding="utf-8", opener=open_file) as file:
-            file.write("".join(f"{each}\n" for each in waits_for))
-        written.replace(_marked(path))
+        write_whole(_marked(path), "".join(f"{each}\n" for each in waits_for).encode())
         path.unlink(missing_ok=True)
 
     def forget(self, user: str, digest: str) -> None:

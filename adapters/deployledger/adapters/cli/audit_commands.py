@@ -82,7 +82,7 @@ def keygen(
         from deployledger.adapters.settings import load_settings
         from deployledger.audit.keys import write_pair
         from deployledger.domain.exceptions import ConfigurationError
-        from deployledger.service.local_files import expanded
+        from deployledger.service.files.paths import expanded
 
         path = file or load_settings().audit_key
         if path is None:

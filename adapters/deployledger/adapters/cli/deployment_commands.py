@@ -435,7 +435,7 @@ def _kept(uri: str | None) -> str | None:
 
 def _absolute(uri: str | None) -> str | None:
     """Return a relative path as an absolute one: the job may run in another folder."""
-    from deployledger.service.local_files import local_path
+    from deployledger.service.files.paths import local_path
 
     path = local_path(uri) if uri is not None else None
     return uri if path is None or path.is_absolute() else str(path.absolute())

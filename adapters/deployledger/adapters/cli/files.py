@@ -13,7 +13,7 @@ from typing import BinaryIO, TextIO, cast
 
 from deployledger.adapters.cli import streams
 from deployledger.adapters.cli.usage import UsageError
-from deployledger.service.private_files import is_shared, make_folder, share
+from deployledger.service.files.private import is_shared, make_folder, share
 
 STANDARD = Path("-")
 """The standard stream that a command reads or writes; no path of a file is spelled so (`file_to_write`)."""

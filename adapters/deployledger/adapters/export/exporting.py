@@ -26,8 +26,8 @@ from deployledger.adapters.export.lines import (
 from deployledger.adapters.export.root import GrowingRoot
 from deployledger.domain.event_log import EventLog, EventRecord
 from deployledger.domain.exceptions import ConfigurationError, ConflictError, EventLogError
-from deployledger.service.file_locks import try_lock
-from deployledger.service.local_files import expanded
+from deployledger.service.files.locks import try_lock
+from deployledger.service.files.paths import expanded
 
 _LINES_PER_MEMBER = 4_000
 _BYTES_PER_MEMBER = 4 << 20
@@ -88,7 +88,7 @@ def export_log(
             os.fsync(partial.fileno())
             size = os.fstat(partial.fileno()).st_size
             _partial_path(target).replace(target)
-            _sync_folder(target.parent)
+            _sync(target.parent)
     except OSError as error:
         raise EventLogError(
             f"The export to {target} was interrupted: {error.strerror}.",
@@ -245,7 +245,7 @@ def _check_is_free(target: Path, replace: bool) -> None:
         )
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync(folder: Path) -> None:
     """Make the name of a file last, too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

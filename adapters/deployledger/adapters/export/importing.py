@@ -30,7 +30,7 @@ from deployledger.adapters.export.root import GrowingRoot
 from deployledger.domain.event_log import EventRecord, KeyRecord
 from deployledger.domain.exceptions import ConfigurationError, ConflictError, EventLogError
 from deployledger.domain.times import corrects_clock
-from deployledger.service.local_files import expanded
+from deployledger.service.files.paths import expanded
 
 if TYPE_CHECKING:
     from deployledger.adapters.event_log.log import DatabaseEventLog

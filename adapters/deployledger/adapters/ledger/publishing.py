@@ -15,7 +15,7 @@ from deployledger.domain.exceptions import (
     MachineLearningServiceError,
 )
 from deployledger.domain.redaction import without_credentials
-from deployledger.service.local_files import local_path
+from deployledger.service.files.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

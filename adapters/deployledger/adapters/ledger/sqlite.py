@@ -18,7 +18,7 @@ from deployledger.audit.ledger_store import StoredCheckpoint
 from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
 from deployledger.domain.timestamps import from_microseconds, to_microseconds
-from deployledger.service.private_files import make_file
+from deployledger.service.files.writing import write_new
 
 SCHEMA_VERSION = 1
 """The version of what is in a file; its ``user_version``."""
@@ -60,7 +60,7 @@ class SQLiteLedgerStore:
         try:
             if self._path is not None and not self._unwritable:
                 with suppress(OSError):  # SQLite says why
-                    make_file(self._path)
+                    write_new(self._path)
                 try:
                     opened = self._connect(str(self._path))
                 except sqlite3.OperationalError as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.logs import logger
 from deployledger.domain.ports import ProvisionRequest
 from deployledger.domain.reasons import FailureReason
-from deployledger.service.disk_space import check_room, disk_full, is_full
-from deployledger.service.private_files import is_shared, make_folder, share
-from deployledger.service.staging import remove
-from deployledger.serving.model_files.checking import ModelDamagedError, ModelFiles, list_files
-from deployledger.serving.model_files.listing import FileEntry, encode_listing, tree_digest
-from deployledger.serving.model_files.reading import exists
-from deployledger.serving.model_files.replacing import put
+from deployledger.service.files.disk_space import check_room, disk_full, is_full
+from deployledger.service.files.listing import FileEntry, encode_listing, list_files, tree_digest
+from deployledger.service.files.private import make_folder
+from deployledger.service.files.reading import exists
+from deployledger.service.files.staging import remove
+from deployledger.service.files.writing import write_whole
+from deployledger.serving.model_files import ModelDamagedError, ModelFiles
 
 LOGGER = logger("artifacts")
 
@@ -141,7 +140,7 @@ def _extract(folder: RevisionFolder, request: ProvisionRequest, unpacking: Unpac
             reason=FailureReason.ARTIFACT_DAMAGED,
             hint="Update the deployment with its model URI to package the model again.",
         )
-    _write(folder.listing, listing)  # first, because the model's folder says that both are there
+    write_whole(folder.listing, listing)  # first, because the model's folder says that both are there
     folder.partial_model.rename(folder.model)
     return files
 
@@ -154,7 +153,7 @@ def _is_listed_again(folder: RevisionFolder, files: ModelFiles) -> bool:
         return False
     if tree_digest(listing) != files.digest:
         return False
-    _write(folder.listing, listing)
+    write_whole(folder.listing, listing)
     return True
 
 
@@ -199,14 +198,3 @@ def _set_aside(folder: RevisionFolder, request: ProvisionRequest, what: str) -> 
         what,
         folder.damaged_model,
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that is never seen half-written, and survives a power failure."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        if is_shared(path.parent):
-            share(file.fileno())
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    put(Path(file.name), path, aside=path.with_name(f"{path.name}.damaged"))

@@ -5,7 +5,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from deployledger.gateway.revision_log import earlier
-from deployledger.service.staging import remove
+from deployledger.service.files.staging import remove
 
 _REMOVING = ".removing-"
 

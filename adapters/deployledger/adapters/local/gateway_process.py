@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deployledger.adapters.local.locks import is_held, try_lock
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.gateway.files import GatewayFiles
-from deployledger.gateway.json_files import make_way, read_json
 from deployledger.gateway.messages import GatewayError
 from deployledger.gateway.ports import LOOPBACK
+from deployledger.service.files.locks import is_held, lock_despite_probes
+from deployledger.service.files.writing import make_way, read_json
 
 _START_SECONDS = 15.0
 _ANSWER_SECONDS = 10.0
@@ -160,7 +160,7 @@ class GatewayProcess:
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """Start a gateway if none runs, and hand it the lock: there is no moment without a holder."""
-        lock = try_lock(self._files.lock)
+        lock = lock_despite_probes(self._files.lock)
         if lock is None:
             return None
         try:

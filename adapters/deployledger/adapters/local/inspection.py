@@ -3,16 +3,16 @@
 import contextlib
 import stat
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 from deployledger.adapters.local.folders import RevisionFolder, deployment_folders
 from deployledger.domain.stored import Kind, Stored
-from deployledger.serving.model_files.checking import ModelFiles, list_files, walk
-from deployledger.serving.model_files.listing import encode_listing, tree_digest
-from deployledger.serving.model_files.reading import exists, read_stored
-from deployledger.serving.model_files.sizes import files_below
+from deployledger.service.files.inventory import files_below, stored_at
+from deployledger.service.files.listing import encode_listing, list_files, tree_digest
+from deployledger.service.files.reading import exists, read_stored, walk
+from deployledger.serving.model_files import ModelFiles
 
 
 def extracted_models(root: Path, *, read: bool) -> Iterator[Stored]:
@@ -28,14 +28,8 @@ def extracted_models(root: Path, *, read: bool) -> Iterator[Stored]:
                     stored = _extracted(folder, deployment.deployment_id, revision, read=read)
                     if exists(folder.model):  # it was not removed while it was read
                         yield stored
-                if exists(folder.damaged_model):
-                    yield Stored(
-                        Kind.DAMAGED_FILE,
-                        str(folder.damaged_model),
-                        sum(_sizes(folder.damaged_model)),
-                        changed_at=datetime.fromtimestamp(folder.damaged_model.lstat().st_ctime, UTC),
-                        files=files_below(folder.damaged_model),
-                    )
+                for damaged in stored_at(folder.damaged_model, Kind.DAMAGED_FILE):
+                    yield replace(damaged, size_bytes=sum(_sizes(folder.damaged_model)))
 
 
 def _extracted(folder: RevisionFolder, deployment_id: UUID, revision: int, *, read: bool) -> Stored:

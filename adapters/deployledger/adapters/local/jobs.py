@@ -14,15 +14,15 @@ from deployledger.adapters.local.extraction import (
 )
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.locations import batch_files
-from deployledger.adapters.local.locks import is_held, locked, try_lock
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
 from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import runtime_of
 from deployledger.domain.exceptions import DeploymentError, ExternalServiceError
 from deployledger.domain.ports import JobResult, Observation, ProvisionRequest, ReportProgress
 from deployledger.domain.reasons import FailureReason
-from deployledger.gateway.json_files import make_way, read_json
-from deployledger.serving.model_files.checking import ModelFiles
+from deployledger.service.files.locks import is_held, lock_despite_probes, locked_async
+from deployledger.service.files.writing import make_way, read_json
+from deployledger.serving.model_files import ModelFiles
 
 _POLL_SECONDS = 0.1
 _KILL_SECONDS = 10.0
@@ -43,7 +43,7 @@ class BatchJobs:
         """
         source, output = batch_files(request.target, request.deployment_name)
         revision = folder.revision(request.revision)
-        async with locked(folder.operate_lock, make_folder=True):
+        async with locked_async(folder.operate_lock, create_folder=True):
             status = await asyncio.to_thread(_status, revision)
             if status.get("state") == "completed":
                 return
@@ -126,7 +126,7 @@ def _start(
     revision: RevisionFolder, request: ProvisionRequest, model: ModelFiles, source: Path, output: Path
 ) -> None:
     _, path = runtime_of(model.folder, request.deployment_name)
-    lock = try_lock(revision.job_lock)
+    lock = lock_despite_probes(revision.job_lock)
     if lock is None:
         return  # it runs
     try:

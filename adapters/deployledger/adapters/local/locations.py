@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.schemas import DeploymentTargetConfig
-from deployledger.service.local_files import local_path
+from deployledger.service.files.paths import local_path
 
 _LONGEST_NAME_BYTES = 200
 

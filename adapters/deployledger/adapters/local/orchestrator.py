@@ -1,10 +1,7 @@
 """The orchestrator of this machine."""
 
 import asyncio
-import contextlib
-import os
 import re
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,7 +14,6 @@ from deployledger.adapters.local.folders import DeploymentFolder, deployment_fol
 from deployledger.adapters.local.inspection import extracted_models
 from deployledger.adapters.local.jobs import BatchJobs
 from deployledger.adapters.local.locations import batch_files
-from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.log_lines import log_lines
 from deployledger.adapters.local.services import ModelServices
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
@@ -31,9 +27,11 @@ from deployledger.domain.ports import (
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.stored import Decide, Kind, Stored, Verdict
-from deployledger.service.private_files import is_shared, make_folder, share
-from deployledger.service.staging import remove
-from deployledger.serving.model_files.reading import read_stored
+from deployledger.service.files.locks import locked_async
+from deployledger.service.files.private import make_folder
+from deployledger.service.files.reading import read_stored
+from deployledger.service.files.staging import remove
+from deployledger.service.files.writing import write_new
 
 _IDENTITY = re.compile(r"[0-9a-f]{12}")
 
@@ -126,7 +124,7 @@ class LocalProcessOrchestrator:
         folder = DeploymentFolder(self._root, deployment_id)
         async with AsyncExitStack() as stack:
             try:
-                await stack.enter_async_context(locked(folder.operate_lock, make_folder=False))
+                await stack.enter_async_context(locked_async(folder.operate_lock, create_folder=False))
             except FileNotFoundError:
                 pass  # there is nothing of it
             else:
@@ -215,7 +213,8 @@ def _identity(root: Path) -> str:
     path = root / "identity"
     try:
         if not path.exists():  # also where the folder cannot be written any more
-            _make_identity(root, path)
+            make_folder(root)
+            write_new(path, uuid4().hex[:12].encode())  # the first one stays
         identity = read_stored(path).decode("ascii", errors="replace")
     except OSError as error:
         raise _unusable(root, error) from error
@@ -228,16 +227,6 @@ def _identity(root: Path) -> str:
             "hexadecimal digits: `deployledger log tail --output json` shows them.",
         )
     return identity
-
-
-def _make_identity(root: Path, path: Path) -> None:
-    make_folder(root)
-    with contextlib.suppress(FileExistsError), tempfile.NamedTemporaryFile("w", dir=root) as new:
-        new.write(uuid4().hex[:12])
-        new.flush()
-        if is_shared(root):
-            share(new.fileno())
-        os.link(new.name, path)  # it is there whole or not at all, and the first one stays
 
 
 def _unusable(root: Path, error: OSError) -> ExternalServiceError:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deployledger.service.private_files import open_file
+from deployledger.service.files.private import open_file
 
 # Settings of the product (the database's URL among them) are no business of a model server.
 _OWN_SETTINGS = "DEPLOYLEDGER_"

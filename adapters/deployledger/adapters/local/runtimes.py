@@ -10,7 +10,7 @@ from deployledger.adapters.local.processes import python_command
 from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.reasons import FailureReason
 from deployledger.gateway.messages import PARENT_FD, PORT
-from deployledger.serving.model_files.checking import ModelFiles
+from deployledger.serving.model_files import ModelFiles
 
 MODEL_REFUSED_STATUS = 65
 """The exit status with which the ONNX server says that the model is invalid (EX_DATAERR of sysexits.h)."""

@@ -8,7 +8,6 @@ from typing import Any
 from deployledger.adapters.local.extraction import Unpacking, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder
 from deployledger.adapters.local.gateway_process import GatewayGoneError, GatewayProcess
-from deployledger.adapters.local.locks import locked
 from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import MODEL_REFUSED_STATUS, Serving, runtime_of
 from deployledger.domain.exceptions import (
@@ -19,10 +18,11 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.ports import Observation, ProvisionRequest, ReportProgress
 from deployledger.domain.reasons import FailureReason
-from deployledger.gateway.json_files import read_json, write_json
 from deployledger.gateway.listeners import bind
 from deployledger.gateway.messages import GatewayError, RevisionSpec
-from deployledger.serving.model_files.checking import DAMAGED_STATUS, ModelFiles
+from deployledger.service.files.locks import locked_async
+from deployledger.service.files.writing import read_json, write_json
+from deployledger.serving.model_files import DAMAGED_STATUS, ModelFiles
 
 # A gateway that has not answered this long after a start's own time limit is not going to.
 _MARGIN_SECONDS = 30.0
@@ -67,12 +67,12 @@ class ModelServices:
             except GatewayError as error:
                 if error.exit_status != DAMAGED_STATUS:
                     raise
-                async with locked(folder.operate_lock, make_folder=True):
+                async with locked_async(folder.operate_lock, create_folder=True):
                     await set_aside_if_damaged(folder.revision(request.revision), request)
                 switched = await start()
         except (GatewayError, GatewayGoneError, TimeoutError) as error:
             with contextlib.suppress(FileNotFoundError):
-                async with locked(folder.operate_lock, make_folder=False):
+                async with locked_async(folder.operate_lock, create_folder=False):
                     await gateway.end_if_idle()
             raise _translate(error, request, self._ready_timeout) from error
         return f"http://{_reachable(self._host)}:{switched['port']}"
@@ -126,7 +126,7 @@ class ModelServices:
     async def _begin(
         self, folder: DeploymentFolder, gateway: GatewayProcess, request: ProvisionRequest
     ) -> None:
-        async with locked(folder.operate_lock, make_folder=True):
+        async with locked_async(folder.operate_lock, create_folder=True):
             fixed = request.target.port is not None
             remembered = await asyncio.to_thread(_remembered_port, folder)
             port: int = request.target.port or remembered

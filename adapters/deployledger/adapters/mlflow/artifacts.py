@@ -12,7 +12,7 @@ from deployledger.adapters.mlflow.connection import Server
 from deployledger.adapters.mlflow.references import LoggedModel, ModelReference, RegisteredModel, RunArtifact
 from deployledger.adapters.mlflow.versions import pin_version
 from deployledger.domain.reasons import FailureReason
-from deployledger.service.disk_space import check_room
+from deployledger.service.files.disk_space import check_room
 
 _MOST_NAMES_SHOWN = 8
 _NO_SUCH_ENDPOINT = "ENDPOINT_NOT_FOUND"

@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from deployledger.adapters.oci.failures import file_damaged, model_unreadable
 from deployledger.adapters.oci.layers import MODELS, ModelFile
-from deployledger.service.private_files import make_folder, open_file
-from deployledger.serving.model_files.listing import FileEntry
-from deployledger.serving.model_files.reading import open_stored
+from deployledger.service.files.listing import FileEntry
+from deployledger.service.files.private import make_folder, open_file
+from deployledger.service.files.reading import open_stored
 
 CHUNK_BYTES = 1024 * 1024
 

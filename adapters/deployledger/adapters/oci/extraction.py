@@ -18,9 +18,9 @@ from deployledger.adapters.oci.documents import MAX_DOCUMENT_BYTES, MODEL, MODEL
 from deployledger.adapters.oci.failures import describe, image_damaged, packaging_failed, storage_errors
 from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.exceptions import ExternalServiceError
-from deployledger.service.private_files import make_folder
-from deployledger.serving.model_files.listing import FileEntry
-from deployledger.serving.model_files.reading import is_exhausted, open_stored
+from deployledger.service.files.listing import FileEntry
+from deployledger.service.files.private import make_folder
+from deployledger.service.files.reading import is_exhausted, open_stored
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

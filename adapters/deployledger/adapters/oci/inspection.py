@@ -1,9 +1,7 @@
 """Lists the contents of an image layout, and reads them to detect damage."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,14 +19,14 @@ from deployledger.adapters.oci.layout import OciLayout
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import OTHER_TOOLS, File, Kind, Stored
-from deployledger.serving.model_files.reading import (
+from deployledger.service.files.inventory import allocated, stored_at
+from deployledger.service.files.reading import (
     exists,
     file_status,
     is_named_by_digest,
     open_stored,
     read_stored,
 )
-from deployledger.serving.model_files.sizes import allocated, files_below
 
 
 class Inspection:
@@ -59,10 +57,10 @@ class Inspection:
         images = list(self._images(index))
         if self._has_other_images:  # which may share their layers
             images = [replace(image, users=(OTHER_TOOLS,)) for image in images]
-        found = [*_file(path, Kind.IMAGE_INDEX, damage=damage), *images]
+        found = [*stored_at(path, Kind.IMAGE_INDEX, damage=damage), *images]
         unused = [path for path in self._layout.blobs() if _digest(path) not in self._is_undamaged]
         found += [stored for path in unused for stored in self._unused(path)]
-        return [*found, *(it for path in self._layout.damaged() for it in _file(path, Kind.DAMAGED_FILE))]
+        return [*found, *(it for path in self._layout.damaged() for it in stored_at(path, Kind.DAMAGED_FILE))]
 
     def parts_of(self, images: Collection[str]) -> list[Path]:
         """Return the blobs that only these images have, given by the digests of their manifests."""
@@ -146,24 +144,8 @@ class Inspection:
         is_damaged = self._read and not self._layout.is_undamaged(_digest(path))
         is_foreign = self._has_other_images or not is_named_by_digest(path)
         users = (OTHER_TOOLS,) if is_foreign else ()
-        yield from _file(path, Kind.UNUSED_FILE, damage=(problem,) if is_damaged else (), users=users)
+        yield from stored_at(path, Kind.UNUSED_FILE, damage=(problem,) if is_damaged else (), users=users)
 
 
 def _digest(path: Path) -> str:
     return f"sha256:{path.name}"
-
-
-def _file(
-    path: Path, kind: Kind, damage: tuple[str, ...] = (), users: tuple[str, ...] = ()
-) -> Iterator[Stored]:
-    with suppress(FileNotFoundError):  # another process moved it just now
-        status = path.lstat()
-        yield Stored(
-            kind,
-            str(path),
-            status.st_size,
-            damage=damage,
-            users=users,
-            changed_at=datetime.fromtimestamp(status.st_ctime, UTC) if kind is Kind.DAMAGED_FILE else None,
-            files=files_below(path),
-        )

@@ -3,9 +3,7 @@
 https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
 """
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,10 +15,12 @@ from deployledger.adapters.oci.failures import describe, image_damaged, storage_
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.logs import logger
 from deployledger.domain.reasons import FailureReason
-from deployledger.service.private_files import make_folder, make_read_only, open_file
-from deployledger.service.staging import refuse_links, remove, staging_folder, sweep
-from deployledger.serving.model_files.reading import exists, has_sha256, is_exhausted, read_stored
-from deployledger.serving.model_files.replacing import move_aside, put
+from deployledger.service.files.inventory import entries_of
+from deployledger.service.files.locks import locked
+from deployledger.service.files.private import make_folder, open_file
+from deployledger.service.files.reading import exists, has_sha256, is_exhausted, read_stored
+from deployledger.service.files.staging import refuse_links, remove, staging_folder, sweep
+from deployledger.service.files.writing import make_durable, move_aside, put, sync, write_whole
 
 LOGGER = logger("artifacts")
 
@@ -38,6 +38,7 @@ class OciLayout:
         self._own = root / ".deployledger"
         self._staging = self._own / "staging"
         self._damaged = self._own / "damaged"
+        self._lock = self._own / "lock"
 
     def prepare(self) -> None:
         """Make the layout if it is not there yet, and remove what killed processes left.
@@ -70,7 +71,7 @@ class OciLayout:
         Raises:
             ExternalServiceError: the layout cannot be written.
         """
-        with storage_errors(self.root), self._lock():
+        with storage_errors(self.root), locked(self._lock):
             for digest, staged in added.staged.items():
                 self._publish(staged, self._blobs / digest)
             try:
@@ -94,14 +95,14 @@ class OciLayout:
             ConfigurationError: a folder of the layout is a symbolic link.
             ExternalServiceError: the layout cannot be read or written.
         """
-        with storage_errors(self.root), self._lock():
+        with storage_errors(self.root), locked(self._lock):
             refuse_links(self.root, (self._blobs, self._damaged))
             images, names, files = choose()
             if images or names:
                 self._write("index.json", self.index().without(images, names).encode())
             for digest in images:  # what only a manifest leads to is removed after it, by ``files``
                 remove(self.blob(digest))
-            _sync(self._blobs)
+            sync(self._blobs)
             for path in files:
                 remove(path)
 
@@ -129,11 +130,11 @@ class OciLayout:
 
     def blobs(self) -> list[Path]:
         """Return every blob, of whatever image."""
-        return _files(self._blobs)
+        return entries_of(self._blobs)
 
     def damaged(self) -> list[Path]:
         """Return the blobs that were set aside because they were damaged."""
-        return _files(self._damaged)
+        return entries_of(self._damaged)
 
     def set_aside(self, digest: str) -> Path | None:
         """Move a blob out of the way if its contents have another digest, and return where it is now.
@@ -142,7 +143,7 @@ class OciLayout:
         it is never used as it is, and packaging its model again replaces it.
         """
         with suppress(OSError):
-            with self._lock():
+            with locked(self._lock):
                 if exists(self.blob(digest)) and not self.is_undamaged(digest):
                     return move_aside(self.blob(digest), self._damaged / digest.removeprefix("sha256:"))
         return None
@@ -154,22 +155,13 @@ class OciLayout:
     def _write(self, name: str, content: bytes) -> None:
         with staging_folder(self._staging) as staging:
             staged = staging / name
-            with open(staged, "xb", opener=open_file) as file:
-                file.write(content)
-            _sync(staged)
+            write_whole(staged, content)
             self._publish(staged, self.root / name)
 
     def _publish(self, staged: Path, target: Path) -> None:
         """Give a complete file that is on disk its final name, so that the name survives a power failure."""
         put(staged, target, aside=self._damaged / target.name)
-        _sync(target.parent)
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Keep every other thread and process from changing the index; wait for them if need be."""
-        with open(self._own / "lock", "ab", opener=open_file) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        sync(target.parent)
 
 
 class AddedBlobs:
@@ -199,22 +191,6 @@ class AddedBlobs:
                     hasher.update(chunk)
                     size += len(chunk)
                     file.write(chunk)
-            make_read_only(staged)
-            _sync(staged)
+            make_durable(staged)
         self.staged[hasher.hexdigest()] = staged
         return Descriptor(media_type=media_type, digest=f"sha256:{hasher.hexdigest()}", size=size)
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,8 +23,8 @@ from deployledger.adapters.oci.layout import AddedBlobs, OciLayout
 from deployledger.domain.ports import PackageRequest
 from deployledger.domain.stored import Decide, Kind, Stored, Verdict
 from deployledger.domain.values import Image
-from deployledger.service.disk_space import check_room
-from deployledger.serving.model_files.listing import FileEntry, encode_listing, tree_digest
+from deployledger.service.files.disk_space import check_room
+from deployledger.service.files.listing import FileEntry, encode_listing, tree_digest
 
 
 class OciLayoutRegistry:

@@ -57,9 +57,10 @@ from deployledger.domain.exceptions import (
 from deployledger.domain.findings import Finding
 from deployledger.domain.timestamps import from_microseconds, to_microseconds
 from deployledger.projections.patience import Patience
-from deployledger.service.file_locks import try_lock
-from deployledger.service.local_files import expanded
-from deployledger.service.private_files import make_file, make_folder, refusal
+from deployledger.service.files.locks import try_lock
+from deployledger.service.files.paths import expanded
+from deployledger.service.files.private import make_folder, refusal
+from deployledger.service.files.writing import write_new
 
 if TYPE_CHECKING:
     from deployledger.audit.ledger_store import LedgerStore
@@ -141,7 +142,7 @@ class SQLiteEventLog(DatabaseEventLog):
                     hint="Choose another place with DEPLOYLEDGER_HOME or DEPLOYLEDGER_DATABASE_URL.",
                 ) from error
             with suppress(OSError):  # SQLite says why
-                make_file(self._path)
+                write_new(self._path)
             check_not_inherited(self._path)
             if not self._is_left_checked:
                 check_left_files(self._path)

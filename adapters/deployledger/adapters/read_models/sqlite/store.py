@@ -65,8 +65,9 @@ from deployledger.projections.store import (
     StoredRow,
     UnreliableReadModelsError,
 )
-from deployledger.service.local_files import expanded
-from deployledger.service.private_files import make_file, make_folder, open_file
+from deployledger.service.files.paths import expanded
+from deployledger.service.files.private import make_folder, open_file
+from deployledger.service.files.writing import write_new
 
 LOGGER = logger("read_models")
 
@@ -198,7 +199,7 @@ class SQLiteReadModels:
         except OSError as error:
             raise self._unusable(f"the folder cannot be made: {error.strerror}") from error
         with suppress(OSError):  # SQLite says why
-            make_file(path)
+            write_new(path)
         try:
             connection = self._connect(str(path))
         except sqlite3.Error as error:
@@ -286,7 +287,7 @@ class SQLiteReadModels:
                 if not _is_ours(path):
                     raise self._unusable("it has never had read models")
                 fresh.unlink(missing_ok=True)
-                make_file(fresh)
+                write_new(fresh)
                 with closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
                     _create_tables(connection)
                 shutil.copymode(path, fresh)

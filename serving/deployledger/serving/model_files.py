@@ -2,25 +2,15 @@
 
 import argparse
 import hashlib
-import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployledger.serving.model_files.listing import FileEntry, decode_listing, tree_digest
-from deployledger.serving.model_files.reading import (
-    exists,
-    file_status,
-    is_folder,
-    open_stored,
-    read_stored,
-)
+from deployledger.service.files.listing import FileEntry, decode_listing, tree_digest
+from deployledger.service.files.reading import exists, file_status, is_folder, open_stored, read_stored, walk
 
 DAMAGED_STATUS = 74
 """The exit status of a server whose model is damaged (EX_IOERR of sysexits.h); its last line says how."""
-
-CHUNK_BYTES = 1024 * 1024
 
 
 class ModelDamagedError(Exception):
@@ -179,40 +169,6 @@ class ModelFiles:
                 f"{self.folder / entry.path} is damaged: its sha256 is {sha256}; in the model "
                 f"{self.digest} it is {entry.sha256}."
             )
-
-
-def list_files(folder: Path) -> list[FileEntry]:
-    """Read every file below a folder, and return what they are.
-
-    Raises:
-        OSError: something cannot be read, or is neither a file nor a folder.
-    """
-    entries = []
-    for path, status in walk(folder):
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path} is neither a file nor a folder")
-        with open_stored(path) as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        entries.append(FileEntry(path.relative_to(folder).as_posix(), status.st_size, sha256))
-    return entries
-
-
-def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield everything below a folder that is not a folder itself; links are not followed.
-
-    Nothing is below a link, even if it leads to a folder.
-    """
-    if not is_folder(folder):
-        return
-    for parent, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = Path(parent, name)
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                continue  # a temporary file of another process that loads the same model
-            if not stat.S_ISDIR(status.st_mode):
-                yield path, status
 
 
 def _remove(path: Path) -> None:

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -97,3 +98,21 @@ def is_folder(path: Path) -> bool:
 def exists(path: Path) -> bool:
     """Return whether there is anything at the path, links to nothing included."""
     return os.path.lexists(path)
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield everything below a folder that is not a folder itself; links are not followed.
+
+    Nothing is below a link, even if it leads to a folder.
+    """
+    if not is_folder(folder):
+        return
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(parent, name)
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue  # a temporary file of another process that loads the same model
+            if not stat.S_ISDIR(status.st_mode):
+                yield path, status

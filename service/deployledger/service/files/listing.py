@@ -11,8 +11,12 @@ listing on any machine. The digest of the tree is the sha256 of its listing.
 """
 
 import hashlib
+import stat
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
+
+from deployledger.service.files.reading import open_stored, walk
 
 
 class FileEntry(NamedTuple):
@@ -41,3 +45,19 @@ def decode_listing(listing: bytes) -> list[FileEntry]:
 def tree_digest(listing: bytes) -> str:
     """Return the digest of the tree that the listing describes: ``sha256:`` and 64 hexadecimal digits."""
     return f"sha256:{hashlib.sha256(listing).hexdigest()}"
+
+
+def list_files(folder: Path) -> list[FileEntry]:
+    """Read every file below a folder, and return what they are.
+
+    Raises:
+        OSError: something cannot be read, or is neither a file nor a folder.
+    """
+    entries = []
+    for path, status in walk(folder):
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path} is neither a file nor a folder")
+        with open_stored(path) as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        entries.append(FileEntry(path.relative_to(folder).as_posix(), status.st_size, sha256))
+    return entries

@@ -2,13 +2,13 @@
 
 import asyncio
 import errno
-import os
 import shutil
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from deployledger.domain.exceptions import InsufficientStorageError
+from deployledger.service.files.reading import walk
 
 MARGIN_BYTES = 16 * 1024 * 1024
 """What is left free: the event log, which may be on the same disk, must still record that a step failed."""
@@ -78,20 +78,9 @@ async def within_limits(work: Coroutine[Any, Any, _T], folder: Path, limit: int 
             done, _ = await asyncio.wait({task}, timeout=_LOOK_SECONDS)
             if done:
                 return task.result()
-            size = await asyncio.to_thread(_size_of, folder)
+            size = await asyncio.to_thread(lambda: sum(status.st_size for _, status in walk(folder)))
             check_size(size, limit)
             await asyncio.to_thread(check_room, folder, 1)
     finally:
         task.cancel()
         await asyncio.wait({task})
-
-
-def _size_of(folder: Path) -> int:
-    size = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                size += Path(parent, name).lstat().st_size
-            except FileNotFoundError:
-                continue  # renamed just now
-    return size

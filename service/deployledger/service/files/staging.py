@@ -1,6 +1,5 @@
 """Staging folders: removed after use, or by the next sweep once their owner is dead."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -10,7 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.service.private_files import make_folder
+from deployledger.service.files.locks import lock_folder
+from deployledger.service.files.private import make_folder
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 
@@ -44,7 +44,7 @@ def sweep(parent: Path) -> None:
     except OSError:
         return
     for path in entries:
-        with suppress(FileNotFoundError, BlockingIOError, PermissionError):  # finished now, alive, not ours
+        with suppress(FileNotFoundError, PermissionError):  # finished now, not ours
             if path.is_dir() and not path.is_symlink():
                 _remove_unlocked(path)
             else:
@@ -89,24 +89,16 @@ def _make(parent: Path) -> tuple[Path, int]:
     while True:
         folder = parent / uuid4().hex
         make_folder(folder)
-        try:
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # swept before it was locked
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-        except BaseException:
-            os.close(lock)
-            raise
-        os.close(lock)
+        with suppress(FileNotFoundError):  # swept before it was locked
+            descriptor = lock_folder(folder, wait=True)
+            if descriptor is not None:
+                return folder, descriptor
 
 
 def _remove_unlocked(folder: Path) -> None:
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        remove(folder)
-    finally:
-        os.close(lock)
+    descriptor = lock_folder(folder, wait=False)
+    if descriptor is not None:
+        try:
+            remove(folder)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The files that deployledger keeps on this machine: private, written whole, locked, and read with care."""
