@@ -276,9 +276,9 @@ async def test_being_killed_while_freeing_leaves_what_can_be_freed(
     with monkeypatch.context() as patched:
         for module, name in (
             (freeing, "remove"),
-            (freeing, "sync_folder"),
+            (freeing, "sync"),
             (layout, "remove"),
-            (layout, "_sync"),
+            (layout, "sync"),
         ):
             patched.setattr(module, name, counted(getattr(module, name)))
         with pytest.raises(Killed):
@@ -304,7 +304,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, is_full: Callable[[], bool]) -> N
 
         return writing
 
-    for module, name in ((layout, "staging_folder"), (users, "make_file"), (users, "open_file")):
+    for module, name in ((layout, "staging_folder"), (users, "write_new"), (users, "write_whole")):
         monkeypatch.setattr(module, name, unless_full(getattr(module, name)))
 
 
