@@ -16,7 +16,7 @@ from deployledger.adapters.cli.app import app as cli
 from deployledger.adapters.cli.help import Group
 from deployledger.domain.lifecycle import LIFECYCLE
 from deployledger.domain.lifecycle_chart import markdown
-from docs import event_reference, public_api
+from docs import event_reference, layers, public_api
 from docs.pictures import pictures
 
 DOCS = Path(__file__).parent
@@ -29,6 +29,7 @@ def pages() -> dict[Path, str]:
         DOCS / "lifecycle.md": markdown(LIFECYCLE),
         DOCS / "event-reference.md": event_reference.markdown(),
         DOCS / "api.md": public_api.markdown(),
+        DOCS / "architecture.md": layers.with_drawing(DOCS / "architecture.md"),
         DOCS / "cli.md": _command_line(),
         **public_api.stubs(),
         **{DOCS / "pictures" / name: picture for name, picture in pictures().items()},
