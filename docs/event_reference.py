@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from deployledger.domain import clock, events, names
+from deployledger.domain import clock, events, names, topics
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.lifecycle import LIFECYCLE
 from deployledger.domain.lifecycle_chart import table
@@ -80,7 +80,7 @@ def _event(event_class: type[Event]) -> str:
         lines.append(f"state: {_states(event_class)}")
         lines.append(
             "recorded: when it is asked for"
-            if event_class.TOPIC in events.COMMANDS
+            if event_class.TOPIC in topics.COMMANDS
             else "recorded: when the work is done"
         )
     facts = "\n".join(f"- {line}" for line in lines)

@@ -14,7 +14,7 @@ from deployledger.adapters.cli.overview import Overview, outcome_lines, status_l
 from deployledger.adapters.cli.timeline import timeline
 from deployledger.adapters.cli.units import Clock
 from deployledger.adapters.local.example_request import inference_request
-from deployledger.domain import events
+from deployledger.domain import events, topics
 from deployledger.domain.event_log import RawEvent, RawRecord
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.ports import Observation
@@ -111,7 +111,7 @@ class _Story:
     def happens(self, seconds: float, actor: str, event: type[DeploymentEvent], **fields: Any) -> None:
         """Add an event of so many seconds ago."""
         version = len(self._events) + 1
-        is_command = event.TOPIC in events.COMMANDS
+        is_command = event.TOPIC in topics.COMMANDS
         before = self._events[-1].correlation_id if self._events else _IDS
         self._events.append(
             event(

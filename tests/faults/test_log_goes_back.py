@@ -15,8 +15,8 @@ from psycopg.sql import SQL, Identifier
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.read_models import open_read_models
-from deployledger.domain.events import COMMANDS
 from deployledger.domain.exceptions import LogDivergedError, ResourceNotFoundError
+from deployledger.domain.topics import COMMANDS
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.store import Selection
 from tests.domain.given import request, requested

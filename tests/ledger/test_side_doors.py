@@ -12,8 +12,9 @@ import pytest
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.audit.evidence import cloud_events, readme, report
+from deployledger.audit.evidence.cloud_events import Recorded
 from deployledger.audit.evidence.export import export_evidence
-from deployledger.audit.evidence.manifest import VERSION, Manifest
+from deployledger.audit.evidence.manifest import VERSION, EvidenceSelection, Manifest
 from deployledger.audit.evidence.story import Story
 from deployledger.audit.evidence.verification import verify_evidence
 from deployledger.audit.keys import Signer, Verifier
@@ -31,7 +32,7 @@ from tests.domain.given import (
     requested,
     update_requested,
 )
-from tests.ledger.evidence import IRIS, ROSE, Evidence, fill, recorded_at, reserved
+from tests.ledger.evidence import IRIS, ROSE, Evidence, compact, fill, recorded_at, reserved
 from tests.ledger.test_archive import OLD
 from tests.ledger.test_evidence import Page, problems
 
@@ -285,6 +286,37 @@ PAGES = {
     "MAPPING.md": "847df59d1dbbaacc",
 }
 """What evidence in format 2 has. Another digest means another format: raise its version."""
+
+
+HOSTILE = [
+    "<b>&amp;</b>",
+    "a'b\"c",
+    "$x ${y}",
+    "\u202egnp",
+    "\u0001\n\t",
+    "x" * 301,
+    "sha256:<",
+    "\U0001f600",
+]
+
+
+def test_texts_of_users_are_shown_as_they_were_before() -> None:
+    story, stream = Story(), UUID(int=1)
+    topics = ["deployment.requested", "deployment.artifacts_fetched", "deployment.provisioned", *HOSTILE]
+    for number, topic in enumerate(topics, 1):
+        what = HOSTILE[number % len(HOSTILE)]
+        fields: dict[str, Any] = dict.fromkeys(("name", "model_uri", "endpoint_url"), what)
+        fields |= {"revision": 1, "simulated": True, "tags": {what: what}, "target": {what: number}}
+        fields["artifact"] = {"digest": what, "model_version": what}
+        event = (number, stream.bytes, number, topic, compact(fields), stream.bytes, 10**15 * number)
+        story.add(Recorded(*event, what, None, None))
+    owner = Verifier("<i>'$a'", b"k" * 32)
+    of_deployment = EvidenceSelection(1, len(topics), stream, "<i>$name")
+    reports = [
+        report.render(story, selection, 99, b"r" * 32, owner)
+        for selection in (of_deployment, EvidenceSelection(1, len(topics)))
+    ]
+    assert [sha256(page).hexdigest()[:16] for page in reports] == ["375128c878200e43", "35facc7742f4217e"]
 
 
 def test_pages_change_with_the_version_of_the_format_alone() -> None:

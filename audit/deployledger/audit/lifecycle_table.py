@@ -18,15 +18,11 @@ from deployledger.domain.exceptions import IllegalTransitionError
 from deployledger.domain.lifecycle import LIFECYCLE, State
 from deployledger.domain.names import NameReleased, NameReserved
 from deployledger.domain.target_types import BATCH_JOB
+from deployledger.domain.topics import OUR_PREFIXES, SPECIFYING
 
 ILLEGAL: Final = -1
 UNKNOWN: Final = -2
 """A standing after which anything is taken for legal: what led to it was not."""
-
-SPECIFYING = frozenset({Requested.TOPIC, UpdateRequested.TOPIC})
-"""The topics of events that say what a deployment is to be."""
-
-_OUR_PREFIXES = ("deployment.", "deployment_name.", "event_log.")
 
 _target_of = SchemaValidator(
     typed_dict_schema(
@@ -138,7 +134,7 @@ class LifecycleTable:
         """Return the symbol of a topic; `UNKNOWN` if it is like ours, and none of ours."""
         symbol = self.symbols.get(topic)
         if symbol is None:
-            return UNKNOWN if topic.startswith(_OUR_PREFIXES) else self.foreign
+            return UNKNOWN if topic.startswith(OUR_PREFIXES) else self.foreign
         return symbol
 
     def symbol(self, topic: str, state: bytes) -> int:

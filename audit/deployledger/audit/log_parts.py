@@ -8,11 +8,12 @@ from uuid import UUID
 from deployledger.audit import merkle
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger_store import TILE_WIDTH, LedgerStore
-from deployledger.audit.lifecycle_table import ILLEGAL, SPECIFYING, UNKNOWN, lifecycle_table
+from deployledger.audit.lifecycle_table import ILLEGAL, UNKNOWN, lifecycle_table
 from deployledger.audit.merkle import HASH_BYTES
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.times import corrects_clock
+from deployledger.domain.topics import SPECIFYING
 
 MOST_PROBLEMS = 1000
 """How many problems are told at the most."""

@@ -12,7 +12,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from deployledger.domain.events import Event
-from deployledger.domain.times import CLOCK_CORRECTED, CLOCK_STREAM
+from deployledger.domain.times import CLOCK_STREAM
+from deployledger.domain.topics import CLOCK_CORRECTED
 
 
 class ClockCorrected(Event):

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from deployledger.domain import bounds, events
+from deployledger.domain import bounds, events, topics
 from deployledger.domain.credential_refusal import refuse_credentials
 from deployledger.domain.credentials.finding import may_hold_credentials
 from deployledger.domain.events import CommandContext, DeploymentEvent
@@ -361,7 +361,7 @@ def _check_bounds(event: DeploymentEvent, name: str) -> None:
     try:
         bounds.check(event)
     except ValueError as error:
-        if event.TOPIC in events.COMMANDS:
+        if event.TOPIC in topics.COMMANDS:
             raise ConfigurationError(
                 f"The request for deployment {name!r} is invalid: {error}.",
                 hint="Shorten it, or keep it elsewhere and refer to it.",

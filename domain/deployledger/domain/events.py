@@ -18,6 +18,7 @@ from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
 from eventsourcing.utils import register_topic
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployledger.domain import topics
 from deployledger.domain.exceptions import IllegalTransitionError
 from deployledger.domain.lifecycle import Subject, Trigger
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
@@ -166,7 +167,7 @@ class Requested(_Specified):
         orchestrator: the name of the orchestrator.
     """
 
-    TOPIC: ClassVar[str] = "deployment.requested"
+    TOPIC: ClassVar[str] = topics.REQUESTED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
 
     revision: int = 1
@@ -189,7 +190,7 @@ class ArtifactsFetched(DeploymentEvent):
         simulated: whether the step was only simulated, because it had no client.
     """
 
-    TOPIC: ClassVar[str] = "deployment.artifacts_fetched"
+    TOPIC: ClassVar[str] = topics.ARTIFACTS_FETCHED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.ARTIFACTS_FETCHED
 
@@ -205,7 +206,7 @@ class Packaged(DeploymentEvent):
         simulated: whether the step was only simulated, because it had no client.
     """
 
-    TOPIC: ClassVar[str] = "deployment.packaged"
+    TOPIC: ClassVar[str] = topics.PACKAGED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.PACKAGED
 
@@ -221,7 +222,7 @@ class Provisioned(DeploymentEvent):
         simulated: whether the step was only simulated, because it had no client.
     """
 
-    TOPIC: ClassVar[str] = "deployment.provisioned"
+    TOPIC: ClassVar[str] = topics.PROVISIONED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.PROVISIONED
 
@@ -238,7 +239,7 @@ class Completed(DeploymentEvent):
         simulated: whether the step was only simulated, because it had no client.
     """
 
-    TOPIC: ClassVar[str] = "deployment.completed"
+    TOPIC: ClassVar[str] = topics.COMPLETED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.COMPLETED
 
@@ -254,7 +255,7 @@ class Failed(DeploymentEvent):
         failure: at which step, why, and what to do.
     """
 
-    TOPIC: ClassVar[str] = "deployment.failed"
+    TOPIC: ClassVar[str] = topics.FAILED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.FAIL
 
@@ -268,7 +269,7 @@ class UpdateRequested(_Specified):
         rollback_to: the earlier revision that it repeats, from the same bytes; null for an update.
     """
 
-    TOPIC: ClassVar[str] = "deployment.update_requested"
+    TOPIC: ClassVar[str] = topics.UPDATE_REQUESTED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.REQUEST_UPDATE
 
@@ -282,7 +283,7 @@ class RetryRequested(DeploymentEvent):
         attempt: the number of this attempt at the revision, counted from 1.
     """
 
-    TOPIC: ClassVar[str] = "deployment.retry_requested"
+    TOPIC: ClassVar[str] = topics.RETRY_REQUESTED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.RETRY
 
@@ -292,7 +293,7 @@ class RetryRequested(DeploymentEvent):
 class Cancelled(DeploymentEvent):
     """The job was cancelled; an earlier revision that serves keeps serving."""
 
-    TOPIC: ClassVar[str] = "deployment.cancelled"
+    TOPIC: ClassVar[str] = topics.CANCELLED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.CANCEL
 
@@ -304,7 +305,7 @@ class Cancelled(DeploymentEvent):
 class DeletionRequested(DeploymentEvent):
     """Deletion of the deployment was requested."""
 
-    TOPIC: ClassVar[str] = "deployment.deletion_requested"
+    TOPIC: ClassVar[str] = topics.DELETION_REQUESTED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.REQUEST_DELETION
 
@@ -316,7 +317,7 @@ class DeletionFailed(DeploymentEvent):
         failure: why, and what to do.
     """
 
-    TOPIC: ClassVar[str] = "deployment.deletion_failed"
+    TOPIC: ClassVar[str] = topics.DELETION_FAILED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.DELETION_FAILED
 
@@ -330,14 +331,8 @@ class Deleted(DeploymentEvent):
         simulated: whether the step was only simulated, because it had no client.
     """
 
-    TOPIC: ClassVar[str] = "deployment.deleted"
+    TOPIC: ClassVar[str] = topics.DELETED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
     trigger: ClassVar[Trigger] = Trigger.DELETED
 
     simulated: bool = False
-
-
-COMMANDS = frozenset(
-    it.TOPIC for it in (Requested, UpdateRequested, RetryRequested, Cancelled, DeletionRequested)
-)
-"""The topics of events that somebody asked for; the others are what came of that."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Self
 from uuid import UUID
 
+from deployledger.domain import topics
 from deployledger.domain.events import CommandContext, Event
 from deployledger.domain.exceptions import NameInUseError
 from deployledger.domain.reservations import reservation_id as reservation_id
@@ -30,14 +31,14 @@ class NameEvent(Event):
 class NameReserved(NameEvent):
     """A deployment took the name."""
 
-    TOPIC: ClassVar[str] = "deployment_name.reserved"
+    TOPIC: ClassVar[str] = topics.NAME_RESERVED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
 
 
 class NameReleased(NameEvent):
     """The deployment released the name."""
 
-    TOPIC: ClassVar[str] = "deployment_name.released"
+    TOPIC: ClassVar[str] = topics.NAME_RELEASED
     SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
 
 

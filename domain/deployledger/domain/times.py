@@ -14,9 +14,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from deployledger.domain.timestamps import rfc3339
-
-CLOCK_CORRECTED = "event_log.clock_corrected"
-"""The topic of the events that say which times are wrong."""
+from deployledger.domain.topics import CLOCK_CORRECTED
 
 CLOCK_STREAM = UUID("2f6d3c1a-7b0e-5c1f-8a54-9d1b6e0c7a42")
 """The id of the stream of clock corrections; each log has one."""

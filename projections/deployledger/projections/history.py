@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from deployledger.domain import events
+from deployledger.domain import events, topics
 from deployledger.domain.event_log import RawEvent, RawRecord
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.exceptions import UndecodableEventError
@@ -181,7 +181,7 @@ def entries(
         duration = None
         happened_at = time_of(raw.position)
         ended_at = happened_at or record.recorded_at
-        if began_at is not None and raw.topic not in events.COMMANDS:
+        if began_at is not None and raw.topic not in topics.COMMANDS:
             duration = (ended_at - began_at).total_seconds()
         found.append(
             DeploymentHistoryEntry(
@@ -237,7 +237,7 @@ def _told(it: Applied) -> dict[str, Any]:
 def _step(event: DeploymentEvent | None) -> Step | None:
     if isinstance(event, events.Failed | events.DeletionFailed):
         return event.failure.step
-    if event is None or event.TOPIC in events.COMMANDS:
+    if event is None or event.TOPIC in topics.COMMANDS:
         return None
     return STEP_DONE_BY.get(event.trigger)
 

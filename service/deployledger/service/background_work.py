@@ -12,7 +12,7 @@ from uuid import UUID
 
 from deployledger.audit.checkpointing import keep_checkpoints
 from deployledger.audit.ledger import Ledger
-from deployledger.domain import events
+from deployledger.domain import topics
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
@@ -194,7 +194,7 @@ class BackgroundWork:
         """Work on what is commanded behind a position, by whichever process."""
         while True:
             try:
-                follow = partial(self._log.follow, after, topics=sorted(events.COMMANDS))
+                follow = partial(self._log.follow, after, topics=sorted(topics.COMMANDS))
                 with await self._in_thread(follow) as follower:
                     # One follower for all errors: it knows which event it read last, and so finds out
                     # when the log that comes back is another.
@@ -247,7 +247,7 @@ class BackgroundWork:
         except EventLogError:
             return after
         for raw in raws:
-            if raw.topic in events.COMMANDS:
+            if raw.topic in topics.COMMANDS:
                 with suppress(ValueError):  # SQLite lets anything be in a column
                     worker.wake(UUID(raw.stream_id))
         return raws[-1].position if raws else after

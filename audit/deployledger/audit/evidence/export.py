@@ -40,6 +40,7 @@ from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import StoredCheckpoint
 from deployledger.audit.signed_notes import sign
+from deployledger.domain import topics
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import (
     VERIFY_HINT,
@@ -190,7 +191,7 @@ def _check(deployment_id: UUID | None, since: datetime | None, until: datetime |
 
 def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
     events = _of_stream(log, deployment_id, size)
-    if not events or not events[0].topic.startswith("deployment."):
+    if not events or not topics.is_of_deployment(events[0].topic):
         raise ResourceNotFoundError("Deployment", deployment_id)
     naming = Naming(deployment_id)
     for event in events:

@@ -5,12 +5,8 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from deployledger.audit.evidence.cloud_events import Recorded
+from deployledger.domain import topics
 from deployledger.domain.reservations import reservation_id
-
-_RESERVED = "deployment_name.reserved"
-_RELEASED = "deployment_name.released"
-_NAMING = ("deployment.requested", "deployment.update_requested")
-_DELETED = "deployment.deleted"
 
 
 class Naming:
@@ -42,17 +38,17 @@ class Naming:
         """Add the next event of the deployment."""
         data = event.data
         name = data.get("name") if isinstance(data, dict) else None
-        if event.topic in _NAMING and not isinstance(name, str):
+        if event.topic in topics.SPECIFYING and not isinstance(name, str):
             self._is_readable = False  # what it reserves is not known
         if isinstance(name, str):
-            if event.topic in _NAMING and name != self.name:
-                self._expected[_RESERVED, name] += 1
+            if event.topic in topics.SPECIFYING and name != self.name:
+                self._expected[topics.NAME_RESERVED, name] += 1
                 if self.name:
-                    self._expected[_RELEASED, self.name] += 1
+                    self._expected[topics.NAME_RELEASED, self.name] += 1
             self.name = name
             self._names[name] = None
-        if event.topic == _DELETED and self.name:
-            self._expected[_RELEASED, self.name] += 1
+        if event.topic == topics.DELETED and self.name:
+            self._expected[topics.NAME_RELEASED, self.name] += 1
 
     def add_of_name(self, event: Recorded) -> bool:
         """Add the next event of a name; False if it is not about the deployment."""
@@ -60,13 +56,13 @@ class Naming:
         if not isinstance(data, dict) or data.get("deployment_id") != str(self._deployment_id):
             return False
         name = data.get("name")
-        if event.topic not in (_RESERVED, _RELEASED) or not isinstance(name, str):
+        if event.topic not in (topics.NAME_RESERVED, topics.NAME_RELEASED) or not isinstance(name, str):
             return False
         if UUID(bytes=event.stream_id) != reservation_id(name):
             return False
-        before, version = self._versions.get(name, (_RELEASED, 0))
+        before, version = self._versions.get(name, (topics.NAME_RELEASED, 0))
         is_next = event.stream_version == version + 1 or (
-            version < event.stream_version and event.topic == _RESERVED
+            version < event.stream_version and event.topic == topics.NAME_RESERVED
         )
         if event.topic == before or not is_next:
             self._misplaced.append(

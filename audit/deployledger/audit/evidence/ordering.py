@@ -9,6 +9,7 @@ from deployledger.audit.evidence.cloud_events import Recorded, written
 from deployledger.audit.evidence.manifest import EVENTS, MANIFEST, EvidenceSelection, Manifest
 from deployledger.audit.evidence.name_events import Naming
 from deployledger.audit.leaf import read_head
+from deployledger.domain import topics
 from deployledger.domain.times import corrects_clock
 
 
@@ -70,7 +71,7 @@ class Ordering:
                     f"event {event.stream_version} of the deployment does not follow event {self._version}",
                     line,
                 )
-            if not event.topic.startswith("deployment."):
+            if not topics.is_of_deployment(event.topic):
                 add(EVENTS, f"it is not an event of a deployment: {event.topic}", line)
             self._version = event.stream_version
             naming.add(event)

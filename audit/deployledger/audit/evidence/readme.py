@@ -1,10 +1,10 @@
 """The texts that go with evidence: what it is, how it is verified, and what it supports."""
 
-from pathlib import Path
 from string import Template
 
 from deployledger.audit.evidence.limits import limits
 from deployledger.audit.evidence.manifest import BOUNDS, CONSISTENCY, VERSION, EvidenceSelection
+from deployledger.audit.evidence.texts import text
 
 COMMANDS = """python -m pip install cryptography
 python -m pip install --no-deps PACKAGE
@@ -24,11 +24,6 @@ _BOUNDS = (
     "SHA-256 of their stored states |\n"
 )
 _CONSISTENCY = f"| `{CONSISTENCY}` | for each earlier checkpoint, the proof that the log extends it |\n"
-
-
-def text(name: str) -> str:
-    """Return one of the texts that are kept as files."""
-    return Path(__file__).with_name("texts").joinpath(name).read_text(encoding="utf-8")
 
 
 def readme(

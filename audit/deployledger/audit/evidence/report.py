@@ -1,15 +1,17 @@
 """The report: one page for people, made from the events alone. It needs nothing from elsewhere."""
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from html import escape
+from typing import TypeVar
 from uuid import UUID
 
 from deployledger.audit.evidence.limits import limits
 from deployledger.audit.evidence.manifest import EvidenceSelection
-from deployledger.audit.evidence.readme import COMMANDS, PACKAGE, text
-from deployledger.audit.evidence.story import MOST_SHOWN, Change, Entry, Revision, Story
+from deployledger.audit.evidence.markup import Html, fill, html, joined
+from deployledger.audit.evidence.readme import COMMANDS, PACKAGE
+from deployledger.audit.evidence.story import MOST_SHOWN, Entry, RevisionStory, Story, ValueChange
+from deployledger.audit.evidence.texts import text
 from deployledger.audit.keys import Verifier
 
 _LONGEST_VALUE = 300
@@ -18,6 +20,8 @@ _SHORT_DIGEST = len("sha256:") + 12
 _NOTHING = "–"
 _MOST_APART = timedelta(minutes=1)
 """How much later than it happened an event is recorded, if neither clock was wrong."""
+
+_T = TypeVar("_T")
 
 
 def render(story: Story, selection: EvidenceSelection, size: int, root: bytes, verifier: Verifier) -> bytes:
@@ -28,58 +32,52 @@ def render(story: Story, selection: EvidenceSelection, size: int, root: bytes, v
         root: its root.
         verifier: the public key that signed it.
     """
-    title = f"Evidence of {_subject(selection)}"
-    sections = [
-        f"<h1>{_e(title)}</h1>",
-        f'<p class="lead">{_e(_scope(selection))}</p>',
-        _facts(_key_facts(story, selection, size, root, verifier)),
-        "<h2>1. Summary</h2>",
-        *_summary(story, selection),
-        "<h2>2. What served, and when</h2>",
-        *_served(story, selection),
-        "<h2>3. Revisions, and the bytes they are of</h2>",
-        *_revisions(story, selection),
-        "<h2>4. Every event</h2>",
-        *_timeline(story, selection),
-        '<div class="together"><h2>5. How to verify</h2>',
-        *_verifying(verifier),
-        "</div>",
-        "<h2>6. What this shows, and what it does not</h2>",
-        *_limits(selection),
-    ]
-    page = "\n".join(sections)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{_e(title)}</title>\n<style>{text('report.css')}</style>\n</head>\n<body>\n{page}\n</body>\n</html>\n"
-    ).encode("utf-8", "backslashreplace")
+    subject = "what happened in a range of time"
+    complete = "the first and the last of them, nor at the two ends"
+    if not selection.is_range:
+        subject = f"deployment {selection.name or selection.deployment_id}"
+        complete = "the first and the last event of the deployment"
+    page = fill(
+        "page",
+        title=f"Evidence of {subject}",
+        style=Html(text("report.css")),
+        lead=_lead(selection),
+        facts=_facts(_key_facts(story, selection, size, root, verifier)),
+        summary=joined(_summary(story, selection), "\n"),
+        served=joined(_served(story, selection), "\n"),
+        revisions=joined(_revisions(story, selection), "\n"),
+        timeline=joined(_timeline(story, selection), "\n"),
+        verifier=verifier,
+        commands=COMMANDS,
+        package=PACKAGE,
+        complete=complete,
+        limits=joined((fill("item", text=limit) for limit in limits(selection)), "\n"),
+    )
+    return f"{page}\n".encode("utf-8", "backslashreplace")
 
 
-def _e(text: object) -> str:
-    """Return user text for HTML; what cannot be seen, or changes the direction, is spelled out."""
-    shown = "".join(it if it.isprintable() or it == "\n" else f"\\u{ord(it):04x}" for it in str(text))
-    return escape(shown, quote=True)
+# Texts --------------------------------------------------------------------------------------------------
 
 
-def _time(moment: datetime | None, *, short: bool = False) -> str:
-    if moment is None:
-        return _NOTHING
-    return f"{moment:%Y-%m-%d %H:%M:%S}" + ("" if short else " UTC")
+def _time(moment: datetime | None) -> str:
+    return _NOTHING if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _short(digest: str) -> str:
     return f"{digest[:_SHORT_DIGEST]}…" if len(digest) > _SHORT_DIGEST else digest or _NOTHING
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}… (whole in events.jsonl)"
+def _cut(value: str) -> str:
+    return value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}… (whole in events.jsonl)"
 
 
-def _named(name: str, deployment_id: UUID) -> str:
+def _mono(value: object) -> Html:
+    return fill("mono", text=value)
+
+
+def _named(name: str, deployment_id: UUID) -> Html:
     """Return a deployment's name with its id: one after the other, several may have had the name."""
-    return f"{_e(_cut(name))} {_mono(deployment_id)}" if name else _mono(deployment_id)
+    return joined([_cut(name), " ", _mono(deployment_id)]) if name else _mono(deployment_id)
 
 
 def _count(number: int, what: str) -> str:
@@ -98,13 +96,22 @@ def _lasted(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
-def _subject(selection: EvidenceSelection) -> str:
-    if selection.deployment_id is not None:
-        return f"deployment {selection.name or selection.deployment_id}"
-    return "what happened in a range of time"
+def _facts(facts: Mapping[str, object]) -> Html:
+    rows = (fill("fact", label=label, value=value) for label, value in facts.items())
+    return fill("facts", rows=joined(rows, "\n"))
 
 
-def _scope(selection: EvidenceSelection) -> str:
+def _ends(items: Sequence[_T]) -> tuple[Sequence[_T], Sequence[_T], int]:
+    """Return the first and the last of many, and how many there are between them."""
+    if len(items) <= 2 * MOST_SHOWN:
+        return items, [], 0
+    return items[:MOST_SHOWN], items[-MOST_SHOWN:], len(items) - 2 * MOST_SHOWN
+
+
+# Sections -----------------------------------------------------------------------------------------------
+
+
+def _lead(selection: EvidenceSelection) -> str:
     if selection.deployment_id is not None:
         return (
             f"Everything that was recorded about deployment {selection.deployment_id}, up to the checkpoint."
@@ -114,276 +121,213 @@ def _scope(selection: EvidenceSelection) -> str:
     return f"Every event that was recorded {since} {until}, of all deployments."
 
 
-def _facts(facts: Iterable[tuple[str, str]]) -> str:
-    rows = "\n".join(f"<tr><th>{_e(label)}</th><td>{value}</td></tr>" for label, value in facts)
-    return f'<table class="facts"><tbody>\n{rows}\n</tbody></table>'
-
-
-def _mono(text: object) -> str:
-    return f'<span class="mono">{_e(text)}</span>'
-
-
 def _key_facts(
     story: Story, selection: EvidenceSelection, size: int, root: bytes, verifier: Verifier
-) -> Iterator[tuple[str, str]]:
-    yield "Ledger (origin)", _e(verifier.name)
-    if selection.deployment_id is not None:
-        yield "Deployment", f"{_e(selection.name or _NOTHING)}<br>{_mono(selection.deployment_id)}"
-    yield "Events in this evidence", _e(_events_of(story, selection))
-    yield (
-        "Checkpoint",
-        _e(f"the first {size:,} events of the log"),
-    )
-    yield "Root of the checkpoint", _mono(base64.b64encode(root).decode())
-    yield "Signed with the key", f"{_mono(verifier.key_id.hex())}<br>{_mono(verifier)}"
+) -> dict[str, object]:
+    deployment_id = selection.deployment_id
+    name = fill("two_lines", first=selection.name or _NOTHING, second=_mono(deployment_id))
+    events = "none: nothing was recorded in this range"
+    if story.events:
+        events = (
+            f"{story.events:,}, positions {selection.first:,} to {selection.last:,} of the log, "
+            f"recorded {_time(story.first_at)} to {_time(story.last_at)}"
+        )
+    return {
+        "Ledger (origin)": verifier.name,
+        **({"Deployment": name} if deployment_id is not None else {}),
+        "Events in this evidence": events,
+        "Checkpoint": f"the first {size:,} events of the log",
+        "Root of the checkpoint": _mono(base64.b64encode(root).decode()),
+        "Signed with the key": fill("two_lines", first=_mono(verifier.key_id.hex()), second=_mono(verifier)),
+    }
 
 
-def _events_of(story: Story, selection: EvidenceSelection) -> str:
+def _summary(story: Story, selection: EvidenceSelection) -> Iterator[Html]:
     if not story.events:
-        return "none: nothing was recorded in this range"
-    positions = f"positions {selection.first:,} to {selection.last:,} of the log"
-    return f"{story.events:,}, {positions}, recorded {_time(story.first_at)} to {_time(story.last_at)}"
-
-
-def _summary(story: Story, selection: EvidenceSelection) -> Iterator[str]:
-    if not story.events:
-        yield "<p>Nothing was recorded in this range.</p>"
+        yield fill("paragraph", text="Nothing was recorded in this range.")
         return
     served = [it for it in story.revisions.values() if it.served_from is not None]
     about = (
         f"deployment {selection.name}" if not selection.is_range else _count(story.deployments, "deployment")
     )
-    yield (
-        f"<p>{_count(story.events, 'event')} about {_e(about)}: "
-        f"{_count(len(story.revisions), 'revision')}, of which {len(served):,} served.</p>"
-    )
+    revisions = f"{_count(len(story.revisions), 'revision')}, of which {len(served):,} served."
+    yield fill("paragraph", text=f"{_count(story.events, 'event')} about {about}: {revisions}")
     if not selection.is_range and served:
-        last = served[-1]
-        now = [it for it in served if it.served_until is None]
-        if now:
-            last = now[-1]
-            place = f", at {_mono(_cut(last.endpoint))}" if last.endpoint else ""
-            yield (
-                f"<p>At the last event, <b>revision {last.number}</b> was serving, since "
-                f"{_e(_time(last.served_from))}, requested by "
-                f"<b>{_e(_cut(last.requested_by) or 'somebody before these events')}</b>{place}. "
-                f"Its artifact is {_mono(last.artifact or 'not known')}.</p>"
+        serving = [it for it in served if it.served_until is None]
+        if serving:
+            last = serving[-1]
+            yield fill(
+                "serving",
+                number=last.number,
+                since=_time(last.served_from),
+                requested_by=_cut(last.requested_by) or "somebody before these events",
+                place=joined([", at ", _mono(_cut(last.endpoint))]) if last.endpoint else "",
+                artifact=_mono(last.artifact or "not known"),
             )
         else:
-            yield f"<p>At the last event, nothing was serving, since {_e(_time(last.served_until))}.</p>"
+            ended = _time(served[-1].served_until)
+            yield fill("paragraph", text=f"At the last event, nothing was serving, since {ended}.")
     if any(it.is_simulated for it in story.revisions.values()):
-        yield (
-            '<p><span class="mark">simulated</span> marks steps that were simulated: the service had no real '
-            "client for them. Nothing was served by those.</p>"
-        )
-    for it in story.wrong_times:
-        yield f"<p><b>The clock was wrong.</b> {_e(it)}</p>"
-    yield '<table class="facts"><tbody>'
-    yield _row(
-        "Who caused events", "; ".join(f"{_e(_cut(who))} ({number:,})" for who, number in _most(story.actors))
-    )
-    yield _row(
-        "What happened", "; ".join(f"{_e(topic)} ({number:,})" for topic, number in _most(story.topics))
-    )
-    yield "</tbody></table>"
+        yield fill("simulated")
+    for wrong in story.wrong_times:
+        yield fill("wrong_clock", what=wrong)
+    actors = [(_cut(actor), number) for actor, number in _most(story.actors)]
+    yield _facts({"Who caused events": _counted(actors), "What happened": _counted(_most(story.happened))})
 
 
-def _most(counts: "dict[str, int]") -> list[tuple[str, int]]:
-    ordered = sorted(counts.items(), key=lambda it: (-it[1], it[0]))
+def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    ordered = sorted(counts.items(), key=lambda counted: (-counted[1], counted[0]))
     rest = sum(number for _, number in ordered[_MOST_CHANGES:])
     return ordered[:_MOST_CHANGES] + ([("others", rest)] if rest else [])
 
 
-def _row(label: str, value: str) -> str:
-    return f"<tr><th>{_e(label)}</th><td>{value}</td></tr>"
+def _counted(counts: Sequence[tuple[str, int]]) -> str:
+    return "; ".join(f"{what} ({number:,})" for what, number in counts)
 
 
-def _shown(revisions: list[Revision]) -> tuple[list[Revision], list[Revision], int]:
-    if len(revisions) <= 2 * MOST_SHOWN:
-        return revisions, [], 0
-    return revisions[:MOST_SHOWN], revisions[-MOST_SHOWN:], len(revisions) - 2 * MOST_SHOWN
+def _table(columns: Sequence[str], first: Sequence[Html], left_out: str, last: Sequence[Html]) -> Html:
+    between = [fill("left_out", columns=len(columns), text=left_out)] if left_out else []
+    headings = joined(fill("column", text=column) for column in columns)
+    return fill("table", columns=headings, rows=joined([*first, *between, *last], "\n"))
 
 
-def _served(story: Story, selection: EvidenceSelection) -> Iterator[str]:
-    served = sorted(
-        (it for it in story.revisions.values() if it.served_from is not None),
-        key=lambda it: str(it.served_from),
-    )
+def _served(story: Story, selection: EvidenceSelection) -> Iterator[Html]:
+    served = [it for it in story.revisions.values() if it.served_from is not None]
     if not served:
-        yield "<p>No revision began to serve in these events.</p>"
+        yield fill("paragraph", text="No revision began to serve in these events.")
         return
-    first, last, left_out = _shown(served)
-    columns = ["From (UTC)", "Until (UTC)", "Revision", "Requested by", "Model", "Artifact"]
-    if selection.is_range:
-        columns.insert(2, "Deployment")
-    yield f"<table><thead><tr>{''.join(f'<th>{it}</th>' for it in columns)}</tr></thead><tbody>"
-    for it in first:
-        yield _served_row(it, selection)
-    if left_out:
-        yield _left_out_row(f"{left_out:,} revisions are left out here; events.jsonl has them.", len(columns))
-    for it in last:
-        yield _served_row(it, selection)
-    yield "</tbody></table>"
-    if selection.is_range:
-        yield (
-            '<p class="note">What had begun to serve before the range is not listed; '
-            "when it ended, the events below say so.</p>"
-        )
-
-
-def _served_row(it: Revision, selection: EvidenceSelection) -> str:
-    until = _time(it.served_until, short=True) if it.served_until else "at the last event it served"
-    mark = ' <span class="mark">simulated</span>' if it.is_simulated else ""
-    cells = [
-        f'<td class="time">{_e(_time(it.served_from, short=True))}</td>',
-        f"<td>{_e(until)}</td>",
-        *([f"<td>{_named(it.name, it.deployment_id)}</td>"] if selection.is_range else []),
-        f"<td>{it.number}{mark}</td>",
-        f"<td>{_e(_cut(it.requested_by) or _NOTHING)}</td>",
-        f"<td>{_e(_cut(it.model_uri) or _NOTHING)}</td>",
-        f'<td class="mono digest">{_e(_short(it.artifact))}</td>',
-    ]
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _left_out_row(text: str, columns: int) -> str:
-    return f'<tr class="left-out"><td colspan="{columns}">{_e(text)}</td></tr>'
-
-
-def _revisions(story: Story, selection: EvidenceSelection) -> Iterator[str]:
-    if not story.revisions:
-        yield "<p>The events are of no revision.</p>"
-        return
-    first, last, left_out = _shown(list(story.revisions.values()))
-    for it in first:
-        yield _revision(it, selection)
-    if left_out:
-        yield f'<p class="note">{left_out:,} revisions are left out here; events.jsonl has them.</p>'
-    for it in last:
-        yield _revision(it, selection)
-
-
-def _revision(it: Revision, selection: EvidenceSelection) -> str:
-    heading = f"Revision {it.number}"
-    if selection.is_range:
-        heading = f"{it.name or it.deployment_id}, revision {it.number}"
-    requested = (
-        f"{_time(it.requested_at)}, by {_cut(it.requested_by)}" if it.requested_at else "before these events"
+    first, last, left_out = _ends(sorted(served, key=lambda revision: str(revision.served_from)))
+    yield _table(
+        [
+            "From (UTC)",
+            "Until (UTC)",
+            *(["Deployment"] if selection.is_range else []),
+            *["Revision", "Requested by", "Model", "Artifact"],
+        ],
+        [_served_row(revision, selection) for revision in first],
+        f"{left_out:,} revisions are left out here; events.jsonl has them." if left_out else "",
+        [_served_row(revision, selection) for revision in last],
     )
-    if it.served_from:
-        until = _time(it.served_until) if it.served_until else "at the last event it still served"
-        outcome = (
-            f"from {_time(it.served_from)} to {until}"
-            if it.served_until
-            else (f"from {_time(it.served_from)}; {until}")
-        )
-    else:
-        outcome = it.outcome or "did not serve by the last event"
-    facts = [
-        *([("Deployment", _mono(it.deployment_id))] if selection.is_range else []),
-        ("Requested", _e(requested)),
-        ("Served" if it.served_from else "Outcome", _e(outcome)),
-        ("Model", _e(_cut(it.model_uri) or _NOTHING)),
-    ]
-    if it.resolved_uri and it.resolved_uri != it.model_uri:
-        facts.append(("Resolved to", _e(_cut(it.resolved_uri))))
-    if it.model_version:
-        facts.append(("Model version", _e(_cut(it.model_version))))
-    facts += [("Artifact", _mono(it.artifact or _NOTHING)), ("Image", _mono(it.image or _NOTHING))]
-    if it.endpoint:
-        facts.append(("Endpoint", _mono(_cut(it.endpoint))))
-    if it.is_simulated:
-        facts.append(("Simulated", "some of its steps were simulated; section 4 marks them"))
-    return f'<div class="block"><h3>{_e(heading)}</h3>{_facts(facts)}</div>'
+    if selection.is_range:
+        yield fill("before_range")
 
 
-def _timeline(story: Story, selection: EvidenceSelection) -> Iterator[str]:
-    if not story.events:
-        yield "<p>There is none.</p>"
+def _served_row(revision: RevisionStory, selection: EvidenceSelection) -> Html:
+    until = revision.served_until
+    name = _named(revision.name, revision.deployment_id)
+    return fill(
+        "served",
+        since=f"{revision.served_from:%Y-%m-%d %H:%M:%S}",
+        until=f"{until:%Y-%m-%d %H:%M:%S}" if until else "at the last event it served",
+        deployment=fill("cell", text=name) if selection.is_range else "",
+        number=revision.number,
+        mark=fill("mark") if revision.is_simulated else "",
+        requested_by=_cut(revision.requested_by) or _NOTHING,
+        model=_cut(revision.model_uri) or _NOTHING,
+        artifact=_short(revision.artifact),
+    )
+
+
+def _revisions(story: Story, selection: EvidenceSelection) -> Iterator[Html]:
+    if not story.revisions:
+        yield fill("paragraph", text="The events are of no revision.")
         return
+    first, last, left_out = _ends([*story.revisions.values()])
+    for revision in first:
+        yield _revision(revision, selection)
+    if left_out:
+        yield fill("note", text=f"{left_out:,} revisions are left out here; events.jsonl has them.")
+    for revision in last:
+        yield _revision(revision, selection)
+
+
+def _revision(revision: RevisionStory, selection: EvidenceSelection) -> Html:
+    heading = f"Revision {revision.number}"
+    facts: dict[str, object] = {}
+    if selection.is_range:
+        heading = f"{revision.name or revision.deployment_id}, revision {revision.number}"
+        facts["Deployment"] = _mono(revision.deployment_id)
+    facts["Requested"] = "before these events"
+    if revision.requested_at:
+        facts["Requested"] = f"{_time(revision.requested_at)}, by {_cut(revision.requested_by)}"
+    if revision.served_from is None:
+        facts["Outcome"] = revision.outcome or "did not serve by the last event"
+    else:
+        until = f" to {_time(revision.served_until)}"
+        if revision.served_until is None:
+            until = "; at the last event it still served"
+        facts["Served"] = f"from {_time(revision.served_from)}{until}"
+    facts["Model"] = _cut(revision.model_uri) or _NOTHING
+    if revision.resolved_uri and revision.resolved_uri != revision.model_uri:
+        facts["Resolved to"] = _cut(revision.resolved_uri)
+    if revision.model_version:
+        facts["Model version"] = _cut(revision.model_version)
+    facts["Artifact"] = _mono(revision.artifact or _NOTHING)
+    facts["Image"] = _mono(revision.image or _NOTHING)
+    if revision.endpoint:
+        facts["Endpoint"] = _mono(_cut(revision.endpoint))
+    if revision.is_simulated:
+        facts["Simulated"] = "some of its steps were simulated; section 4 marks them"
+    return fill("revision", heading=heading, facts=_facts(facts))
+
+
+def _timeline(story: Story, selection: EvidenceSelection) -> Iterator[Html]:
+    if not story.events:
+        yield fill("paragraph", text="There is none.")
+        return
+    left_out = ""
     if story.left_out:
-        yield (
-            f'<p class="note">The first and the last {MOST_SHOWN} of {story.events:,} events; '
-            "events.jsonl has all.</p>"
-        )
-    headings = "".join(f"<th>{it}</th>" for it in ("Position", "Time (UTC)", "By", "What happened"))
-    yield f"<table><thead><tr>{headings}</tr></thead><tbody>"
-    for entry in story.entries():
-        if entry is None:
-            yield _left_out_row(f"{story.left_out:,} events are left out here; events.jsonl has them.", 4)
-        else:
-            yield _event(entry, selection)
-    yield "</tbody></table>"
+        which = f"The first and the last {MOST_SHOWN} of {story.events:,} events; events.jsonl has all."
+        yield fill("note", text=which)
+        left_out = f"{story.left_out:,} events are left out here; events.jsonl has them."
+    first, last = story.shown()
+    yield _table(
+        ["Position", "Time (UTC)", "By", "What happened"],
+        [_event(entry, selection) for entry in first],
+        left_out,
+        [_event(entry, selection) for entry in last],
+    )
 
 
-def _event(entry: Entry, selection: EvidenceSelection) -> str:
+def _event(entry: Entry, selection: EvidenceSelection) -> Html:
     event = entry.event
-    heading = f"<b>{_e(entry.what)}</b>"
-    if entry.revision:
-        heading += f" · revision {_e(entry.revision)}"
+    about: list[object] = [f" · revision {entry.revision}"] if entry.revision else []
     if entry.attempt > 1:
-        heading += f", attempt {entry.attempt}"
+        about.append(f", attempt {entry.attempt}")
     if selection.is_range and entry.deployment_id is not None:
-        heading += f" · {_named(entry.name, entry.deployment_id)}"
+        about += [" · ", _named(entry.name, entry.deployment_id)]
     elif selection.is_range and entry.name:
-        heading += f" · {_e(_cut(entry.name))}"
+        about.append(f" · {_cut(entry.name)}")
     if entry.is_simulated:
-        heading += ' <span class="mark">simulated</span>'
+        about.append(fill("mark"))
     small = [f"took {_lasted(entry.duration)}"] if entry.duration is not None else []
     if (stated := entry.stated_at) is not None and abs(event.time - stated) > _MOST_APART:
         small.append(f"by its own clock it happened at {_time(stated)}")
     if event.data is None:
         small.append("its stored state is no JSON")
-    line = f'<div class="small">{_e("; ".join(small))}</div>' if small else ""
-    changes = "".join(f"<li>{_change(it)}</li>" for it in entry.changes[:_MOST_CHANGES])
+    changes = [_change(change) for change in entry.changes[:_MOST_CHANGES]]
     if len(entry.changes) > _MOST_CHANGES:
-        changes += f"<li>and {len(entry.changes) - _MOST_CHANGES:,} more; events.jsonl has them</li>"
-    listed = f'<ul class="changes">{changes}</ul>' if changes else ""
-    time, _, fraction = f"{event.time:%Y-%m-%d %H:%M:%S.%f}".rpartition(".")
-    date, _, clock = time.partition(" ")
-    return (
-        f'<tr><td class="number">{event.position}</td>'
-        f'<td class="time">{date}<br>{clock}<span class="small">.{fraction}</span></td>'
-        f'<td class="who">{_e(_cut(event.actor or _NOTHING))}</td><td>{heading}{line}{listed}</td></tr>'
+        more = f"and {len(entry.changes) - _MOST_CHANGES:,} more; events.jsonl has them"
+        changes.append(fill("item", text=more))
+    return fill(
+        "event",
+        position=event.position,
+        date=f"{event.time:%Y-%m-%d}",
+        clock=f"{event.time:%H:%M:%S}",
+        fraction=f"{event.time:%f}",
+        actor=_cut(event.actor or _NOTHING),
+        what=entry.what,
+        about=joined(about),
+        small=fill("small", text="; ".join(small)) if small else "",
+        changes=fill("changes", items=joined(changes)) if changes else "",
     )
 
 
-def _change(it: Change) -> str:
-    before = f'<span class="before">{_value(it.before)}</span> → ' if it.before is not None else ""
-    after = _value(it.after) if it.after is not None else "(taken away)"
-    return f"<b>{_e(_cut(it.what))}</b>: {before}{after}"
+def _change(change: ValueChange) -> Html:
+    before = fill("before", value=_value(change.before)) if change.before is not None else ""
+    after = _value(change.after) if change.after is not None else "(taken away)"
+    return fill("changed", what=_cut(change.what), before=before, after=after)
 
 
-def _value(text: str) -> str:
-    return _mono(text) if text.startswith("sha256:") else _e(_cut(text)) or "(empty)"
-
-
-def _verifying(verifier: Verifier) -> Iterator[str]:
-    yield (
-        "<p>Anyone who has this file can verify it with the public key of the ledger's owner, without "
-        "access to the database. Use the public key that the owner gave you through another channel. It "
-        "should be this key:</p>"
-    )
-    yield f"<pre>{_e(verifier)}</pre>"
-    yield f"<pre>{_e(COMMANDS)}</pre>"
-    yield f"<p>{_e(PACKAGE)}</p>"
-    yield (
-        "<p>The command checks the signatures, the digest of every file, that every event matches its "
-        "stored bytes, and that it is in the tree whose root the checkpoint signs, with an inclusion "
-        "proof (RFC 6962); it regenerates this report from the events and compares the two. It reports "
-        "the file and line of every problem. README.md explains how to verify with other tools.</p>"
-    )
-
-
-def _limits(selection: EvidenceSelection) -> Iterator[str]:
-    yield "<p>If the verification succeeds, this evidence shows that</p><ul>"
-    yield "<li>the events are in the log that the checkpoint signs, each at its position, unchanged;</li>"
-    if selection.is_range:
-        yield "<li>none was left out between the first and the last of them, nor at the two ends;</li>"
-    else:
-        yield "<li>none was left out between the first and the last event of the deployment;</li>"
-    yield "<li>the holder of the key signed this selection of events and this report.</li></ul>"
-    yield "<p>It does not show everything:</p><ul>"
-    for limit in limits(selection):
-        yield f"<li>{_e(limit)}</li>"
-    yield "</ul>"
+def _value(value: str) -> Html:
+    return _mono(value) if value.startswith("sha256:") else html(_cut(value)) or Html("(empty)")

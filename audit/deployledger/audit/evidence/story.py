@@ -5,46 +5,38 @@ It reads the events as they are stored, as JSON: also those that this version of
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 from deployledger.audit.evidence.cloud_events import Recorded
+from deployledger.domain import topics
 from deployledger.domain.redaction import without_credentials
 from deployledger.domain.target_types import BATCH_JOB
-from deployledger.domain.times import CLOCK_CORRECTED, Correction, WrongTimes, corrects_clock, wrong_times
+from deployledger.domain.times import Correction, WrongTimes, corrects_clock, wrong_times
 
 MOST_SHOWN = 250
 """How many events a report shows of the first ones, and how many of the last ones; of revisions likewise."""
 
 _WHAT: Final = {
-    "deployment.requested": "Deployment requested",
-    "deployment.artifacts_fetched": "Artifacts fetched",
-    "deployment.packaged": "Packaged",
-    "deployment.provisioned": "Provisioned",
-    "deployment.completed": "Batch job completed",
-    "deployment.failed": "Failed",
-    "deployment.update_requested": "Update requested",
-    "deployment.retry_requested": "Retry requested",
-    "deployment.cancelled": "Cancelled",
-    "deployment.deletion_requested": "Deletion requested",
-    "deployment.deletion_failed": "Deletion failed",
-    "deployment.deleted": "Deleted",
-    "deployment_name.reserved": "Name reserved",
-    "deployment_name.released": "Name released",
-    CLOCK_CORRECTED: "Clock corrected",
+    topics.REQUESTED: "Deployment requested",
+    topics.ARTIFACTS_FETCHED: "Artifacts fetched",
+    topics.PACKAGED: "Packaged",
+    topics.PROVISIONED: "Provisioned",
+    topics.COMPLETED: "Batch job completed",
+    topics.FAILED: "Failed",
+    topics.UPDATE_REQUESTED: "Update requested",
+    topics.RETRY_REQUESTED: "Retry requested",
+    topics.CANCELLED: "Cancelled",
+    topics.DELETION_REQUESTED: "Deletion requested",
+    topics.DELETION_FAILED: "Deletion failed",
+    topics.DELETED: "Deleted",
+    topics.NAME_RESERVED: "Name reserved",
+    topics.NAME_RELEASED: "Name released",
+    topics.CLOCK_CORRECTED: "Clock corrected",
 }
-# Those of the domain's events, which need more than who only verifies evidence has.
-COMMANDS: Final = {
-    "deployment.requested",
-    "deployment.update_requested",
-    "deployment.retry_requested",
-    "deployment.cancelled",
-    "deployment.deletion_requested",
-}
-_SPECIFIED: Final = {"deployment.requested", "deployment.update_requested"}
 _TOLD: Final = {
     "artifact": {
         "digest": "artifact",
@@ -68,7 +60,7 @@ _PLAIN: Final = {
 
 
 @dataclass(frozen=True)
-class Change:
+class ValueChange:
     """A value that an event changed; ``before`` is None where there was none, or it is not known."""
 
     what: str
@@ -77,7 +69,7 @@ class Change:
 
 
 @dataclass
-class Revision:
+class RevisionStory:
     """One revision of a deployment.
 
     Attributes:
@@ -119,7 +111,7 @@ class Entry:
     revision: str
     attempt: int
     duration: float | None
-    changes: tuple[Change, ...]
+    changes: tuple[ValueChange, ...]
     is_simulated: bool
 
     @property
@@ -140,7 +132,7 @@ class _Deployment:
     name: str = ""
     attempt: int = 1
     last_at: datetime | None = None
-    serving: Revision | None = None
+    serving: RevisionStory | None = None
     is_batch_job: bool = False
     values: dict[str, str] = field(default_factory=dict)
 
@@ -150,7 +142,7 @@ class Story:
 
     Attributes:
         events: how many there were.
-        topics: how many there were of each topic.
+        happened: how many there were of each topic.
         actors: how many each one caused.
         revisions: by deployment and number, in the order in which they were first heard of.
         first_at: when the first event was recorded; ``last_at`` likewise.
@@ -158,9 +150,9 @@ class Story:
 
     def __init__(self) -> None:
         self.events = 0
-        self.topics: Counter[str] = Counter()
+        self.happened: Counter[str] = Counter()
         self.actors: Counter[str] = Counter()
-        self.revisions: dict[tuple[UUID, int], Revision] = {}
+        self.revisions: dict[tuple[UUID, int], RevisionStory] = {}
         self.first_at: datetime | None = None
         self.last_at: datetime | None = None
         self._corrections: list[Correction] = []
@@ -183,17 +175,14 @@ class Story:
         """How many events are not shown."""
         return self.events - len(self._first) - len(self._last)
 
-    def entries(self) -> Iterator[Entry | None]:
-        """Yield the events that are shown; None stands for those that are left out."""
-        yield from self._first
-        if self.left_out:
-            yield None
-        yield from self._last
+    def shown(self) -> tuple[Sequence[Entry], Sequence[Entry]]:
+        """Return the events that are shown: the first, and the last ones."""
+        return self._first, [*self._last]
 
     def add(self, event: Recorded) -> None:
         """Tell of the next event."""
         self.events += 1
-        self.topics[event.topic] += 1
+        self.happened[event.topic] += 1
         self.actors[_clean(event.actor or "-")] += 1
         self.first_at = self.first_at or event.time
         self.last_at = event.time
@@ -210,23 +199,23 @@ class Story:
         data: dict[str, Any] = found if isinstance(found, dict) else {}
         what = _WHAT.get(event.topic, event.topic)
         simulated = data.get("simulated") is True
-        if not event.topic.startswith("deployment."):
+        if not topics.is_of_deployment(event.topic):
             name = _text(data.get("name"))
             return Entry(event, what, None, name, "", 1, None, tuple(_changes({}, _values(data))), simulated)
         deployment_id = UUID(bytes=event.stream_id)
         deployment = self._deployments.setdefault(deployment_id, _Deployment())
         duration = None
-        if deployment.last_at is not None and event.topic not in COMMANDS:
+        if deployment.last_at is not None and event.topic not in topics.COMMANDS:
             duration = (event.time - deployment.last_at).total_seconds()
         deployment.last_at = event.time
-        if event.topic in _SPECIFIED:
+        if event.topic in topics.SPECIFYING:
             deployment.attempt = 1
             deployment.name = _text(data.get("name"))
             deployment.is_batch_job = _part(data, "target").get("type") == BATCH_JOB
-        elif event.topic == "deployment.retry_requested" and isinstance(data.get("attempt"), int):
+        elif event.topic == topics.RETRY_REQUESTED and isinstance(data.get("attempt"), int):
             deployment.attempt = data["attempt"]
         values = _values(data)
-        changes = tuple(_changes(deployment.values, values, is_whole=event.topic in _SPECIFIED))
+        changes = tuple(_changes(deployment.values, values, is_whole=event.topic in topics.SPECIFYING))
         deployment.values = _after(deployment.values, values, event.topic)
         self._add_revision(event, data, deployment_id, deployment)
         revision = _text(data.get("revision"))
@@ -249,37 +238,37 @@ class Story:
         if type(number) is not int:
             return
         key = (deployment_id, number)
-        revision = self.revisions.get(key) or Revision(deployment_id, deployment.name, number)
+        revision = self.revisions.get(key) or RevisionStory(deployment_id, deployment.name, number)
         self.revisions[key] = revision
         revision.name = deployment.name or revision.name
         revision.is_simulated |= data.get("simulated") is True
         match event.topic:
-            case "deployment.requested" | "deployment.update_requested":
+            case topics.REQUESTED | topics.UPDATE_REQUESTED:
                 revision.model_uri = _text(data.get("model_uri"))
                 revision.requested_at, revision.requested_by = event.time, _clean(event.actor or "-")
-            case "deployment.artifacts_fetched":
+            case topics.ARTIFACTS_FETCHED:
                 artifact = _part(data, "artifact")
                 revision.artifact = _text(artifact.get("digest"))
                 revision.resolved_uri = _text(artifact.get("resolved_uri"))
                 revision.model_version = _text(artifact.get("model_version"))
-            case "deployment.packaged":
+            case topics.PACKAGED:
                 revision.image = _text(_part(data, "image").get("digest"))
-            case "deployment.provisioned" if not deployment.is_batch_job:
+            case topics.PROVISIONED if not deployment.is_batch_job:
                 if deployment.serving is not None and deployment.serving is not revision:
                     deployment.serving.served_until = event.time
                 revision.served_from = revision.served_from or event.time
                 revision.served_until, revision.outcome = None, ""
                 revision.endpoint = _text(data.get("endpoint_url"))
                 deployment.serving = revision
-            case "deployment.completed":
+            case topics.COMPLETED:
                 revision.outcome = "batch job completed"
-            case "deployment.failed" if revision.served_from is None:
+            case topics.FAILED if revision.served_from is None:
                 revision.outcome = f"failed ({_text(_part(data, 'failure').get('reason'))})"
-            case "deployment.cancelled" if revision.served_from is None:
+            case topics.CANCELLED if revision.served_from is None:
                 revision.outcome = "cancelled"
-            case "deployment.retry_requested":
+            case topics.RETRY_REQUESTED:
                 revision.outcome = ""
-            case "deployment.deleted" if deployment.serving is not None:
+            case topics.DELETED if deployment.serving is not None:
                 deployment.serving.served_until = event.time
                 deployment.serving = None
 
@@ -319,19 +308,21 @@ def _values(data: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _changes(before: dict[str, str], after: dict[str, str], *, is_whole: bool = False) -> Iterator[Change]:
+def _changes(
+    before: dict[str, str], after: dict[str, str], *, is_whole: bool = False
+) -> Iterator[ValueChange]:
     for what, value in after.items():
         if before.get(what) != value:
-            yield Change(what, before.get(what), value)
+            yield ValueChange(what, before.get(what), value)
     if is_whole:
         for what in before:
             if what not in after and _is_specified(what):
-                yield Change(what, before[what], None)
+                yield ValueChange(what, before[what], None)
 
 
 def _after(before: dict[str, str], values: dict[str, str], topic: str) -> dict[str, str]:
     values = {what: value for what, value in values.items() if what not in _TOLD["failure"].values()}
-    if topic not in _SPECIFIED:
+    if topic not in topics.SPECIFYING:
         return before | values
     # The new revision has nothing yet of what was made for the one before; where it is served is kept.
     kept = {"endpoint", "artifact", "image", "resolved to", "model version"}
