@@ -2,10 +2,12 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from deployledger.adapters.dialect import SQLITE, SQLiteStatements, Statements
+from deployledger.adapters.ledger.store import DatabaseLedgerStore
 from deployledger.adapters.sqlite import (
     advice,
     copy_in_memory,
@@ -17,7 +19,6 @@ from deployledger.adapters.sqlite import (
 from deployledger.audit.ledger_store import StoredCheckpoint
 from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
-from deployledger.domain.timestamps import from_microseconds, to_microseconds
 from deployledger.service.files.writing import write_new
 
 SCHEMA_VERSION = 1
@@ -40,7 +41,7 @@ _TABLES = (
 )
 
 
-class SQLiteLedgerStore:
+class SQLiteLedgerStore(DatabaseLedgerStore):
     """The store of a ledger; see the port.
 
     Args:
@@ -48,11 +49,17 @@ class SQLiteLedgerStore:
     """
 
     def __init__(self, path: Path | None) -> None:
+        super().__init__(SQLITE, str(path or "memory"))
         self._path = path
         self._memory: sqlite3.Connection | None = None
         self._memory_lock = threading.RLock()
         self._unwritable = ""
         """Why the ledger grows in memory, from a copy of the file."""
+
+    @contextmanager
+    def _statements(self, *, writes: bool = False) -> Iterator[Statements | None]:
+        with self._connection() as connection, transaction(connection) if writes else nullcontext():
+            yield SQLiteStatements(connection)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -78,11 +85,8 @@ class SQLiteLedgerStore:
         except sqlite3.Error as error:
             kind = EventLogUnavailableError if is_in_use(error) else EventLogError
             raise kind(
-                f"The ledger in {self._path or 'memory'} cannot be used: {error}.",
-                hint=advice(
-                    error,
-                    f"Check that it can be written. {_REMOVE}",
-                ),
+                f"The ledger in {self._described_as} cannot be used: {error}.",
+                hint=advice(error, f"Check that it can be written. {_REMOVE}"),
             ) from error
 
     def _copy_in_memory(self, path: Path, error: sqlite3.Error) -> None:
@@ -116,67 +120,15 @@ class SQLiteLedgerStore:
             raise
         return connection
 
-    def size(self) -> int:
-        """Return how many leaves the tree has."""
-        with self._connection() as connection:
-            row = connection.execute("SELECT size FROM ledger").fetchone()
-            return int(row[0]) if row else 0
-
-    def tiles(self, level: int, first: int, last: int) -> dict[int, bytes]:
-        """Return the tiles of a level, by number, from the first to the last one, as far as there are any."""
-        with self._connection() as connection:
-            found = connection.execute(
-                "SELECT number, hashes FROM ledger_tiles WHERE level = ? AND number BETWEEN ? AND ?",
-                (level, first, last),
-            )
-            # SQLite lets anything be in a column; what is no hashes is as good as missing.
-            return {number: hashes for number, hashes in found if isinstance(hashes, bytes)}
-
-    def extend(self, before: int, after: int, tiles: Mapping[tuple[int, int], bytes]) -> bool:
-        """Store tiles, by level and number, of a tree that grew; False if it had not the size before."""
-        with self._connection() as connection, transaction(connection):
-            grown = connection.execute("UPDATE ledger SET size = ? WHERE size = ?", (after, before))
-            if grown.rowcount != 1:
-                return False
-            connection.executemany(
-                "INSERT OR REPLACE INTO ledger_tiles VALUES (?, ?, ?)",
-                [(level, number, hashes) for (level, number), hashes in tiles.items()],
-            )
-            return True
-
-    def checkpoints(self, limit: int | None = None) -> list[StoredCheckpoint]:
-        """Return the checkpoints, the smallest first; with a limit, only so many of the largest."""
-        with self._connection() as connection:
-            rows = connection.execute(
-                "SELECT size, root, note, created_at FROM ledger_checkpoints "
-                "ORDER BY size DESC, id DESC LIMIT ?",
-                (-1 if limit is None else limit,),
-            ).fetchall()
-        try:
-            return [
-                StoredCheckpoint(size, root, note, from_microseconds(created_at))
-                for size, root, note, created_at in reversed(rows)
-            ]
-        except (TypeError, OverflowError) as error:
-            raise EventLogError(
-                f"A checkpoint in {self._path or 'memory'} is damaged: {error}.",
-                hint="Remove it; those that were published are not lost.",
-            ) from error
-
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         """Store a checkpoint."""
-        self.size()
+        self.size()  # this finds out whether it can be written
         if self._unwritable:
             raise EventLogError(
                 f"The ledger in {self._path} cannot be written: {self._unwritable}.",
                 hint="Make its folder writable, or free space on its disk, and try again.",
             )
-        created_at = to_microseconds(checkpoint.created_at)
-        with self._connection() as connection:
-            connection.execute(
-                "INSERT INTO ledger_checkpoints (size, root, note, created_at) VALUES (?, ?, ?, ?)",
-                (checkpoint.size, checkpoint.root, checkpoint.note, created_at),
-            )
+        super().add_checkpoint(checkpoint)
 
     def findings(self, *, whole: bool = True) -> list[Finding]:
         """Check the file for damage; there is none to check before it is first used."""
