@@ -58,11 +58,13 @@ def auditing(report: Report, database: Database, rounds: int, url: str, events: 
     ledger.store.close()
     log.close()
     name = f"{database.kind}: audit verify of {events:,} events"
-    told = "(library: select_notifications of the same rows)"
+    beside = "(library: select_notifications of the same rows)"
     has_goal = database.kind == "PostgreSQL"
-    report.add(f"{name}, 1 worker {told}", one, "ev/s", baseline=library, at_least=1.2 if has_goal else None)
     report.add(
-        f"{name}, {CORES} workers {told}",
+        f"{name}, 1 worker {beside}", one, "ev/s", baseline=library, at_least=1.2 if has_goal else None
+    )
+    report.add(
+        f"{name}, {CORES} workers {beside}",
         all_cores,
         "ev/s",
         baseline=library,

