@@ -114,7 +114,7 @@ async def test_the_digest_can_be_computed_with_nothing_but_a_shell(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=TREES, order=st.randoms(use_true_random=False))
-def test_equal_files_have_one_digest_whatever_their_folder_order_modes_and_times(
+def test_digests_ignore_folder_order_modes_and_times(
     tree: dict[str, bytes], order: random.Random, tmp_path: Path
 ) -> None:
     base = Path(tmp_path / f"case-{time.monotonic_ns()}")

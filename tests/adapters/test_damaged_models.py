@@ -178,7 +178,7 @@ async def test_a_model_is_extracted_once_and_checked_by_whoever_loads_it(extract
     assert models_in(extraction.folder) == {"model", "model.listing"}
 
 
-async def test_a_model_that_an_earlier_version_extracted_is_kept_if_it_is_undamaged(
+async def test_models_extracted_by_an_earlier_version_are_kept_if_undamaged(
     extraction: Extraction,
 ) -> None:
     await extraction()
@@ -209,7 +209,7 @@ async def test_damage_that_shows_without_reading_is_mended_before_a_start(
     assert extraction.count == (1 if damage == "listing" else 2)
 
 
-async def test_a_process_that_died_after_setting_a_model_aside_leaves_work_that_is_finished(
+async def test_setting_a_model_aside_is_finished_after_a_kill(
     extraction: Extraction,
 ) -> None:
     await extraction()
@@ -266,7 +266,7 @@ async def orchestrator(tmp_path: Path) -> AsyncIterator[LocalProcessOrchestrator
     await eventually(lambda: not processes_of(tmp_path / "root"))
 
 
-async def test_a_server_that_starts_again_never_serves_damaged_files_and_they_are_mended(
+async def test_a_restarted_server_mends_damaged_files_and_never_serves_them(
     orchestrator: LocalProcessOrchestrator, tmp_path: Path
 ) -> None:
     # given a server, whose model rots on disk
@@ -320,7 +320,7 @@ def test_a_job_scores_nothing_with_damaged_files(tmp_path: Path) -> None:
     assert not output.exists()
 
 
-async def test_a_job_that_found_its_files_damaged_is_started_again_with_the_right_ones(
+async def test_a_job_with_damaged_files_is_restarted_with_the_right_ones(
     orchestrator: LocalProcessOrchestrator, tmp_path: Path
 ) -> None:
     # given a job that failed, whose model then rots
@@ -344,7 +344,7 @@ async def test_a_job_that_found_its_files_damaged_is_started_again_with_the_righ
     assert (await orchestrator.wait_for_completion(deployment, 1, ignore)).rows == 1
 
 
-async def test_a_job_that_failed_is_started_again_although_its_process_has_not_ended_yet(
+async def test_a_failed_job_is_restarted_before_its_process_has_ended(
     orchestrator: LocalProcessOrchestrator, tmp_path: Path
 ) -> None:
     # given a job that said that it failed, and whose process is still there

@@ -518,7 +518,7 @@ class TestFailures:
         assert failed.value.reason is FailureReason.MODEL_INVALID
         await eventually(lambda: not processes_of(root))
 
-    async def test_a_failed_update_leaves_the_older_revision_serving_and_can_be_retried(
+    async def test_a_failed_update_keeps_the_older_revision_and_can_be_retried(
         self,
         orchestrator: LocalProcessOrchestrator,
         models: dict[int, Path],
@@ -663,7 +663,7 @@ class TestKilled:
         assert ask(urls.pop()) == ("1", 1.0)
         assert len(processes_of(root)) == 2, "one gateway and one replica"
 
-    async def test_a_cancelled_provision_is_cleaned_by_prune_and_can_be_joined_again(
+    async def test_a_cancelled_provision_is_pruned_or_joined_again(
         self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
     ) -> None:
         deployment = uuid.uuid4()

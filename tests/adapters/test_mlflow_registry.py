@@ -97,7 +97,7 @@ def test_a_reference_is_written_as_it_is_read(uri: str) -> None:
         "s3://bucket/model",
     ],
 )
-def test_what_is_no_uri_of_mlflow_is_a_configuration_error_that_shows_the_forms(uri: str) -> None:
+def test_other_uris_are_configuration_errors_that_show_the_valid_forms(uri: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_reference(uri)
 
@@ -190,7 +190,7 @@ async def test_a_server_that_never_answers_is_given_up_soon() -> None:
     assert failure.reason is FailureReason.REGISTRY_UNAVAILABLE
 
 
-async def test_a_server_that_is_unwell_is_reported_at_once_whatever_it_asks_us_to_wait() -> None:
+async def test_an_unwell_server_is_reported_at_once_despite_retry_after() -> None:
     with server_that_answers(503) as address:
         failure = await failure_of(MlflowModelRegistryClient(address))
 
@@ -206,7 +206,7 @@ async def test_a_server_that_refuses_us_says_which_credentials_to_check() -> Non
     assert "MLFLOW_TRACKING_USERNAME" in failure.hint
 
 
-async def test_a_registry_that_is_down_is_reported_though_the_tracking_server_is_up(closed_port: int) -> None:
+async def test_a_registry_that_is_down_is_reported_beside_a_tracking_server(closed_port: int) -> None:
     with server_that_answers(200) as address:
         client = MlflowModelRegistryClient(address, registry_uri=f"http://127.0.0.1:{closed_port}")
 
@@ -413,7 +413,7 @@ async def test_a_single_file_of_a_model_and_of_a_run_can_be_had(
     assert list(files_of(whole_run)) == ["notes/readme.txt"]
 
 
-async def test_files_that_were_added_to_a_model_s_folder_in_the_run_come_with_the_model(
+async def test_files_added_to_a_model_in_its_run_come_with_the_model(
     client: MlflowModelRegistryClient, registered_model: Any, tmp_path: Path
 ) -> None:
     mlflow = pytest.importorskip("mlflow")

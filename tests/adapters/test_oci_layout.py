@@ -319,9 +319,7 @@ async def test_threads_that_build_at_once_lose_no_name(root: Path, model: Path) 
     assert list((root / ".deployledger" / "staging").iterdir()) == []
 
 
-async def test_what_a_killed_process_left_is_swept_and_what_a_live_one_writes_is_not(
-    root: Path, model: Path, image: Image
-) -> None:
+async def test_leftovers_of_killed_processes_alone_are_swept(root: Path, model: Path, image: Image) -> None:
     staging = root / ".deployledger" / "staging"
     (staging / "dead").mkdir()
     (staging / "dead" / "0").write_bytes(b"half a layer")
@@ -395,9 +393,7 @@ async def test_an_image_unpacks_to_the_models_files(image: Image, tmp_path: Path
     assert [path.name for path in (tmp_path / "serving").iterdir()] == ["r1"]
 
 
-async def test_a_destination_that_is_empty_is_filled_and_one_in_use_is_left_alone(
-    image: Image, tmp_path: Path
-) -> None:
+async def test_an_empty_destination_is_filled_and_one_in_use_left_alone(image: Image, tmp_path: Path) -> None:
     destination = tmp_path / "r1"
     destination.mkdir()
     extract_model(image.reference, destination)

@@ -173,7 +173,7 @@ def _old_home(home: Path, *others: str) -> None:
     home.chmod(0o755)
 
 
-def test_a_home_of_an_earlier_release_is_made_private_and_that_is_said_once(
+def test_a_home_of_an_earlier_release_is_made_private_with_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = tmp_path / "home"

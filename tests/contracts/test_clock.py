@@ -105,9 +105,7 @@ def test_a_correction_makes_times_right_on_both_sides(log: EventLog, clock: Cloc
     assert log.times().time_of(4) is None
 
 
-def test_events_at_a_time_that_is_wrong_count_when_they_had_happened_for_certain(
-    log: EventLog, clock: Clock
-) -> None:
+def test_events_with_wrong_times_count_once_they_have_certainly_happened(log: EventLog, clock: Clock) -> None:
     clock.set_ahead(AHEAD)
     clock.request(log)
     clock.set_ahead()
@@ -200,9 +198,7 @@ def test_a_right_correction_is_not_withdrawn(log: EventLog, clock: Clock) -> Non
         correct(log, clock, withdraw=True)
 
 
-def test_what_is_appended_at_the_same_time_as_a_correction_is_covered_or_right(
-    log: EventLog, clock: Clock
-) -> None:
+def test_concurrent_appends_are_covered_by_a_correction_or_right(log: EventLog, clock: Clock) -> None:
     clock.set_ahead(AHEAD)
     clock.request(log)
     clock.set_ahead()
@@ -309,7 +305,7 @@ def test_a_jump_of_the_clock_is_warned_of_once_with_its_amount(
     assert warnings() == []
 
 
-def test_a_log_with_times_that_have_not_come_is_warned_of_when_it_is_opened(
+def test_opening_a_log_with_future_times_warns(
     shared_url: str, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
 ) -> None:
     clock = Clock(shared_url, monkeypatch)

@@ -50,7 +50,7 @@ def test_a_text_within_its_bound_is_left_as_it_is(length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [LONGEST_MESSAGE + 1, 10_000, 1_250_000])
-def test_a_long_text_keeps_its_beginning_and_its_end_and_says_how_much_is_cut(length: int) -> None:
+def test_a_long_text_keeps_both_ends_and_says_how_much_is_cut(length: int) -> None:
     text = f"begins{'x' * (length - 10)}ends"
     cut = bounded(text)
     assert len(cut) <= LONGEST_MESSAGE
@@ -143,7 +143,7 @@ def test_a_request_that_was_changed_after_it_was_checked_is_checked_again(
 
 
 @pytest.mark.parametrize("field", ["serving_image", "instance_type", "input_uri", "output_uri"])
-def test_a_request_over_a_bound_is_refused_and_the_field_and_the_bound_named(field: str) -> None:
+def test_a_request_over_a_bound_is_refused_naming_field_and_bound(field: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"{field}: .*2048 characters"):
         DeploymentTargetConfig(type="api_service", **{field: LONG})  # type: ignore[arg-type]
 
@@ -177,7 +177,7 @@ def test_a_failure_is_always_recorded() -> None:
     assert "of 200,000 characters]" in failed.failure.hint
 
 
-def test_events_and_rows_at_every_bound_are_as_large_as_the_documented_ones() -> None:
+def test_events_and_rows_at_every_bound_have_the_documented_size() -> None:
     """Nothing that a deployment accepts makes an event, or a status, that is larger than may be."""
     target = BATCH_JOB.model_copy(
         update=dict.fromkeys(("serving_image", "instance_type", "input_uri", "output_uri"), WIDE)

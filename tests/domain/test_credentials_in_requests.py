@@ -152,9 +152,7 @@ def test_a_name_that_merely_looks_alike_is_not_that_of_a_credential(name: str) -
         ),
     ],
 )
-def test_a_credential_in_the_tags_is_refused_with_its_key_and_without_its_value(
-    tags: dict[str, Any], path: str
-) -> None:
+def test_a_credential_in_a_tag_is_refused_by_key_without_its_value(tags: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         requested(tags=tags)
     assert refused.value.reason == "credential_in_request"

@@ -277,7 +277,7 @@ def test_a_cancelled_update_can_be_followed_by_another() -> None:
     given(*SERVING, update_requested(), cancelled(2)).when(update).then(events.UpdateRequested, revision=3)
 
 
-def test_cancelling_a_retry_of_a_failed_update_leaves_the_earlier_revision_serving() -> None:
+def test_cancelling_a_retried_update_keeps_the_earlier_revision() -> None:
     retried = happened(events.RetryRequested, revision=2, attempt=2)
     deployment = given(*SERVING, update_requested(), failed(2), retried).when(cancel).then(events.Cancelled)
     assert deployment.state is State.ACTIVE

@@ -4,7 +4,7 @@ from deployledger.domain.lifecycle import DEADLINES, LIFECYCLE, State
 from deployledger.domain.lifecycle_chart import markdown, mermaid, table
 
 
-def test_the_diagram_has_an_arrow_for_each_transition_and_for_beginning_and_end() -> None:
+def test_the_diagram_has_an_arrow_for_each_transition_start_and_end() -> None:
     arrows = [line.strip() for line in mermaid(LIFECYCLE).splitlines() if "-->" in line]
     assert len(arrows) == len(LIFECYCLE.transitions) + 2
     assert "[*] --> requested" in arrows

@@ -213,9 +213,7 @@ def test_what_the_encoding_lacks_is_escaped(cli: InProcess, encoding: str) -> No
 
 
 @pytest.mark.parametrize("number", [FULL, UNREAD])
-def test_a_deployment_that_succeeds_does_so_though_its_answer_is_not_written(
-    cli: InProcess, number: int
-) -> None:
+def test_a_deployment_succeeds_though_its_answer_is_not_written(cli: InProcess, number: int) -> None:
     done = cli.run("deploy", "models:/iris/1", "--name", "iris", stdout=broken(number))
     assert done.exit_code == 0
     assert "The command took effect, but its answer could not be written" in done.stderr
@@ -401,7 +399,7 @@ def test_a_tag_without_its_key_is_not_repeated(cli: InProcess) -> None:
             assert "hunter2" not in refused.stderr
 
 
-def test_a_question_by_a_name_that_begins_another_id_says_whom_it_is_about(cli: InProcess) -> None:
+def test_a_query_by_a_name_that_begins_an_id_says_whom_it_is_about(cli: InProcess) -> None:
     cli.run("deploy", "models:/iris/1", "--name", "iris")
     (one,) = json.loads(cli.run("list", "-o", "json").stdout)
     name = one["deployment_id"][:8]

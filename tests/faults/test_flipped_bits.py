@@ -231,7 +231,7 @@ def test_a_check_reports_damage_and_leaves_it_there(path: Path) -> None:
             assert "does not match its checksum" in finding.message
 
 
-def test_no_flipped_bit_of_the_log_changes_an_answer_that_was_derived_before(path: Path) -> None:
+def test_no_flipped_bit_of_the_log_changes_an_earlier_answer(path: Path) -> None:
     expected, content, at_random = answers(path), path.read_bytes(), random.Random(3)
     for at in at_random.sample(range(len(content)), FLIPS // 3):
         flip(path, content, at, at_random.randrange(8))

@@ -130,7 +130,7 @@ async def test_a_caller_that_is_cancelled_while_it_waits_takes_its_command_back(
     assert_sound(rows(url))
 
 
-async def test_a_caller_that_is_cancelled_later_may_find_its_command_stored_and_whole(
+async def test_a_command_of_a_cancelled_caller_is_stored_whole_if_at_all(
     held: HeldWriter, commits: GroupCommit, url: str
 ) -> None:
     stream = uuid4()
@@ -168,9 +168,7 @@ async def test_more_callers_than_may_wait_all_succeed(url: str, monkeypatch: pyt
     await asyncio.to_thread(log.close)
 
 
-async def test_the_commands_of_a_caller_are_stored_in_the_order_in_which_they_were_given(
-    commits: GroupCommit, url: str
-) -> None:
+async def test_commands_of_one_caller_are_stored_in_their_order(commits: GroupCommit, url: str) -> None:
     streams = [uuid4() for _ in range(10)]
 
     async def call(stream_number: int) -> None:

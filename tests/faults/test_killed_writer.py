@@ -13,9 +13,7 @@ KILLS = times(20, 400)
 MORE_EVENTS_THAN_ARE_WRITTEN = 4_000
 
 
-def test_what_a_killed_process_was_told_is_stored_is_there_and_nothing_in_part(
-    database_url: str, tmp_path: Path
-) -> None:
+def test_acknowledged_commands_survive_a_kill_and_none_is_partial(database_url: str, tmp_path: Path) -> None:
     log = open_event_log(database_url, create=True)
     log.create_schema()
     begin = PROCESSES.Event()

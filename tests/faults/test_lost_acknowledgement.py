@@ -30,7 +30,7 @@ def log(proxy: LosingProxy) -> Iterator[EventLog]:
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_a_stored_command_whose_answer_was_lost_is_acknowledged_and_there_once(
+def test_a_command_with_a_lost_answer_is_acknowledged_and_stored_once(
     times: int, log: EventLog, proxy: LosingProxy, empty_postgres_url: str
 ) -> None:
     proxy.lose_answers(times)
@@ -63,7 +63,7 @@ def test_a_key_whose_answer_was_lost_is_not_a_repetition(log: EventLog, proxy: L
     assert repeated.value.first == key
 
 
-async def test_in_a_batch_whose_answer_was_lost_each_command_has_its_own_outcome(
+async def test_each_command_of_a_batch_with_a_lost_answer_has_its_own_outcome(
     log: EventLog, proxy: LosingProxy, empty_postgres_url: str
 ) -> None:
     taken = uuid4()

@@ -332,7 +332,7 @@ def test_reading_pages_goes_on_where_the_connection_was_cut(empty_postgres_url: 
     log.close()
 
 
-def test_a_server_without_free_connections_is_used_through_those_there_are(empty_postgres_url: str) -> None:
+def test_a_full_server_is_used_through_the_open_connections(empty_postgres_url: str) -> None:
     with psycopg.connect(empty_postgres_url, autocommit=True) as session:
         session.execute("CREATE ROLE crowded LOGIN CONNECTION LIMIT 1")
     try:

@@ -892,7 +892,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_report_says_what_served_when_from_which_bytes_and_who_asked_for_it(iris: Evidence) -> None:
+def test_the_report_says_what_served_when_and_who_requested_it(iris: Evidence) -> None:
     text = Page(iris.members["report.html"]).text
     for said in (
         "Evidence of deployment iris",

@@ -65,9 +65,7 @@ def span(memory: tuple[DatabaseEventLog, Ledger], signer: Signer, tmp_path: Path
 # What is said of the events -----------------------------------------------------------------------------
 
 
-def test_evidence_of_one_deployment_does_not_pass_under_the_name_of_another(
-    iris: Evidence, tmp_path: Path
-) -> None:
+def test_evidence_does_not_pass_under_the_name_of_another_deployment(iris: Evidence, tmp_path: Path) -> None:
     said = iris.manifest().selection
     for name in ("rose", "", "Iris", "iris\u200b", "i\u0301ris"):
         iris.sign_again(selection=type(said)(said.first, said.last, IRIS, name))
@@ -189,9 +187,7 @@ def test_an_event_of_a_name_that_the_deployment_never_had_is_found(signer: Signe
     ]
 
 
-def test_a_log_without_the_reservation_of_a_name_gives_no_evidence_of_the_deployment(
-    signer: Signer, tmp_path: Path
-) -> None:
+def test_without_its_name_reservation_a_deployment_has_no_evidence(signer: Signer, tmp_path: Path) -> None:
     log = open_event_log("sqlite://")
     log.append(history(*SERVING, stream=IRIS))
     with pytest.raises(LedgerError, match="name 'iris' is reserved is missing in the log") as error:
@@ -200,9 +196,7 @@ def test_a_log_without_the_reservation_of_a_name_gives_no_evidence_of_the_deploy
     log.close()
 
 
-def test_two_deployments_of_one_name_are_told_apart_in_the_report_of_a_range(
-    signer: Signer, tmp_path: Path
-) -> None:
+def test_a_range_report_distinguishes_two_deployments_of_one_name(signer: Signer, tmp_path: Path) -> None:
     log = open_event_log("sqlite://")
     named(log, ROSE, "iris", is_deleted=True)
     named(log, IRIS, "iris", is_deleted=False)

@@ -503,9 +503,7 @@ def made_anew(victim: Victim) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_log_that_was_made_anew_with_its_tree_is_found_by_the_stored_checkpoints(
-    victim: Victim, workers: int
-) -> None:
+def test_a_rewritten_log_is_detected_by_the_stored_checkpoints(victim: Victim, workers: int) -> None:
     made_anew(victim)
     audited = victim.audit(workers=workers)
     assert not audited.is_verified
@@ -515,9 +513,7 @@ def test_a_log_that_was_made_anew_with_its_tree_is_found_by_the_stored_checkpoin
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_log_that_was_made_anew_with_all_that_is_stored_is_found_by_what_was_kept_elsewhere(
-    victim: Victim, workers: int
-) -> None:
+def test_a_log_rewritten_with_its_checkpoints_is_detected_from_outside(victim: Victim, workers: int) -> None:
     made_anew(victim)
     victim.attacker.remove_checkpoints()
     audited = victim.audit(workers=workers)
@@ -677,7 +673,7 @@ def test_a_checkpoint_of_a_longer_log_tells_that_this_one_was_truncated(
         victim.audit(since=512)
 
 
-def test_a_tail_that_went_with_its_checkpoints_is_found_by_one_that_was_kept(victim: Victim) -> None:
+def test_a_truncation_with_checkpoints_is_detected_by_a_kept_one(victim: Victim) -> None:
     victim.attacker.delete(513, EVENTS)
     victim.attacker.remove_checkpoints(above=512)
     victim.attacker.make_tree_again()

@@ -164,7 +164,7 @@ def test_json_values_that_python_takes_for_equal_differ() -> None:
     assert (change.field, change.before, change.after) == ("tags.deep", [{"it": 1}], [{"it": True}])
 
 
-def test_an_event_that_does_not_decode_is_shown_as_far_as_the_log_knows_it() -> None:
+def test_an_undecodable_event_is_shown_as_far_as_the_log_knows_it() -> None:
     stored = records(history(*SERVING, update_requested()))
     stored[2] = damaged(stored[2])
     found = told(stored)

@@ -122,7 +122,7 @@ async def test_checks_report_times_that_have_not_come_yet_and_corrections(
     assert corrected[1] in audited.limits
 
 
-async def test_a_list_and_a_status_have_the_same_time_of_what_a_wrong_clock_recorded(
+async def test_list_and_status_agree_on_times_of_a_wrong_clock(
     service: MLModelDeploymentService, clock: Clock
 ) -> None:
     begin = datetime.now(UTC) - timedelta(seconds=1)  # a new database has its first time in milliseconds

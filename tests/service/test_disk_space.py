@@ -162,7 +162,7 @@ with staging_folder(pathlib.Path(sys.argv[1])) as folder:
 """
 
 
-def test_staging_folders_are_swept_when_their_owner_is_dead_whatever_the_clock(tmp_path: Path) -> None:
+def test_staging_folders_of_dead_owners_are_swept_whatever_the_clock(tmp_path: Path) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

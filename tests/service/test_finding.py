@@ -81,7 +81,7 @@ def test_a_whole_id_wins_over_the_name_of_another_deployment(given: Given) -> No
         assert given.find(spelling) == given.find_to_change(spelling) == FIRST
 
 
-def test_a_name_that_is_the_id_of_no_deployment_still_finds_its_deployment(given: Given) -> None:
+def test_a_name_that_looks_like_an_id_still_finds_its_deployment(given: Given) -> None:
     name = str(uuid4())
     given.deployment(FIRST, name)
     assert given.find(name) == given.find_to_change(name) == FIRST
@@ -94,7 +94,7 @@ def test_the_id_of_the_stream_of_a_name_is_no_deployment(given: Given) -> None:
     assert given.find(name) == SECOND
 
 
-def test_a_name_that_begins_another_id_answers_questions_and_says_so_but_takes_no_command(
+def test_a_name_that_begins_an_id_answers_queries_but_no_command(
     given: Given, caplog: pytest.LogCaptureFixture
 ) -> None:
     given.deployment(FIRST, "prod")

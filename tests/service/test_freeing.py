@@ -325,7 +325,7 @@ async def test_gc_frees_on_a_full_disk_what_it_would_free_on_another(
     assert (await service.free_artifacts()).freed == []
 
 
-async def test_gc_on_a_disk_that_stays_full_frees_models_and_does_not_suggest_gc_alone(
+async def test_gc_on_a_full_disk_frees_models_and_suggests_more_than_gc(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = setting.service()
@@ -341,7 +341,7 @@ async def test_gc_on_a_disk_that_stays_full_frees_models_and_does_not_suggest_gc
     assert files(setting) == set()
 
 
-async def test_damaged_files_that_were_set_aside_are_freed_after_the_days_that_are_set(
+async def test_damaged_files_are_freed_after_the_days_that_are_set(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEPLOYLEDGER_GC_KEEP_DAYS", "1")
@@ -363,7 +363,7 @@ async def test_nothing_is_freed_of_what_a_damaged_listing_may_list(setting: Sett
     assert setting.stored(FILES["model.onnx"])
 
 
-async def test_a_damaged_listing_keeps_the_files_that_it_may_name_and_no_bytes_are_counted(
+async def test_a_damaged_listing_keeps_the_files_it_may_name_uncounted(
     setting: Setting,
 ) -> None:
     service = setting.service()
@@ -478,7 +478,7 @@ async def test_images_that_other_tools_put_into_the_layout_stay(setting: Setting
     assert [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in left] == ["theirs"]
 
 
-async def test_disk_usage_tells_own_files_from_shared_ones_and_what_can_be_freed(setting: Setting) -> None:
+async def test_disk_usage_separates_own_shared_and_freeable_files(setting: Setting) -> None:
     service = setting.service()
     await setting.deployed(service)
     await deleted(service, setting, "gone")

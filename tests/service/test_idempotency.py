@@ -209,7 +209,7 @@ async def test_of_twenty_commands_at_the_same_time_one_takes_effect(
 
 
 @EVERY_COMMAND
-async def test_repeats_at_the_same_time_that_expect_a_version_get_the_first_answer(
+async def test_concurrent_repeats_with_a_version_get_the_first_answer(
     given: Any, command: Command, open_service: OpenService
 ) -> None:
     service, deployment_id = await given_by(given, open_service)

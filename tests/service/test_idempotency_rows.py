@@ -87,7 +87,7 @@ async def two(service: MLModelDeploymentService, **more: Any) -> tuple[Any, Any]
     return one, other
 
 
-async def test_a_key_that_was_pointed_at_another_deployment_is_neither_verified_nor_answered(
+async def test_a_key_pointed_at_another_deployment_is_never_answered(
     open_service: OpenService, execute: Execute
 ) -> None:
     service = open_service(run_jobs=False)
@@ -108,7 +108,7 @@ async def test_a_key_that_was_pointed_at_another_deployment_is_neither_verified_
     ).deployment_id == other.deployment_id
 
 
-async def test_a_request_that_may_have_had_credentials_is_compared_when_it_is_repeated(
+async def test_a_repeated_request_that_had_credentials_is_compared(
     open_service: OpenService, execute: Execute
 ) -> None:
     service = open_service(run_jobs=False)

@@ -187,7 +187,7 @@ async def test_a_deletion_frees_the_name_once_it_is_done(
     ],
     ids=lambda it: type(it).__name__ if isinstance(it, Exception) else None,
 )
-async def test_whatever_an_orchestrator_raises_the_deployment_fails_with_a_reason(
+async def test_whatever_an_orchestrator_raises_the_failure_has_a_reason(
     failure: Exception, reason: str, says: str, held: MLModelDeploymentService, cluster: HeldOrchestrator
 ) -> None:
     cluster.failure = failure
@@ -295,7 +295,7 @@ class Fewer(HeldOrchestrator):
     target_types = frozenset({"batch_inference_job"})
 
 
-async def test_a_revision_that_the_orchestrator_no_longer_serves_is_not_gone_back_to(
+async def test_a_rollback_to_an_unsupported_target_is_refused(
     held: MLModelDeploymentService, open_service: OpenService
 ) -> None:
     deployment_id = await serving(held)
@@ -577,7 +577,7 @@ async def test_closing_right_after_a_cancellation_leaves_nothing(
     assert cluster.runs == {deployment_id: {1}}
 
 
-async def test_closing_in_the_middle_of_a_step_leaves_the_step_to_the_next_service(
+async def test_closing_during_a_step_leaves_it_to_the_next_service(
     held: MLModelDeploymentService, cluster: HeldOrchestrator, open_service: OpenService
 ) -> None:
     deployment_id = await provisioning(held, cluster)

@@ -90,7 +90,7 @@ async def test_only_what_is_wanted_is_read(service: Any, query: dict[str, Any], 
     assert await positions(service, **query) == expected
 
 
-async def test_a_range_of_time_begins_with_its_first_moment_and_ends_before_its_last(service: Any) -> None:
+async def test_a_time_range_includes_its_start_and_excludes_its_end(service: Any) -> None:
     fourth, sixth = recorded_at(service, 4), recorded_at(service, 6)
     between = await positions(service, since=fourth, until=sixth)
     assert between == [it for it in range(1, 10) if fourth <= recorded_at(service, it) < sixth]

@@ -289,7 +289,7 @@ async def test_a_retry_takes_one_damaged_file_from_the_image(setting: Setting) -
     assert setting.orchestrator.serves == {"model.onnx": FILES["model.onnx"]}
 
 
-async def test_what_is_mended_is_reported_with_the_file_and_where_the_damaged_one_is(
+async def test_a_repair_is_reported_with_both_files(
     setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = setting.service()
@@ -408,9 +408,7 @@ async def test_images_of_one_model_that_differ_between_deployments_are_reported(
 
 
 @pytest.mark.parametrize("damage", ["all of the image rots", "all of it rots"])
-async def test_a_service_that_opens_serves_the_right_files_although_image_and_store_are_damaged(
-    setting: Setting, damage: str
-) -> None:
+async def test_an_opened_service_serves_right_files_despite_all_damage(setting: Setting, damage: str) -> None:
     service = setting.service()
     first = await setting.deployed(service)
     await service.close()

@@ -217,7 +217,7 @@ async def test_a_batch_job_serves_nothing(setting: Setting) -> None:
     assert used(models) == [("model", 2, ["iris r1"])]
 
 
-async def test_models_that_are_not_stored_and_files_that_were_set_aside_are_warnings(
+async def test_models_not_stored_and_files_set_aside_are_warnings(
     service: MLModelDeploymentService, setting: Setting
 ) -> None:
     damaged = setting.home / "artifacts" / "damaged"
