@@ -513,7 +513,7 @@ class TestFailures:
     ) -> None:
         (tmp_path / "corrupt").mkdir()
         (tmp_path / "corrupt" / "model.onnx").write_bytes(b"nonsense")
-        with pytest.raises(DeploymentError, match="is no model that ONNX Runtime can load") as failed:
+        with pytest.raises(DeploymentError, match="is not a model that ONNX Runtime can load") as failed:
             await orchestrator.provision(order(uuid.uuid4(), 1, tmp_path / "corrupt", replicas=2), ignore)
         assert failed.value.reason is FailureReason.MODEL_INVALID
         await eventually(lambda: not processes_of(root))

@@ -185,7 +185,7 @@ class TestInference:
 
     def test_a_file_that_is_no_model_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "m.onnx").write_bytes(b"nonsense")
-        with pytest.raises(ModelRefusedError, match=r"m\.onnx is no model that ONNX Runtime can load"):
+        with pytest.raises(ModelRefusedError, match=r"m\.onnx is not a model that ONNX Runtime can load"):
             OnnxModel(tmp_path / "m.onnx", threads=1)
 
 
@@ -320,7 +320,7 @@ def test_a_corrupt_model_ends_the_server_with_its_own_status_and_one_line(tmp_pa
     process = start(tmp_path / "model.onnx", free_port())
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 65
-    assert output.splitlines()[-1].startswith("model.onnx is no model that ONNX Runtime can load")
+    assert output.splitlines()[-1].startswith("model.onnx is not a model that ONNX Runtime can load")
 
 
 def test_scikit_learn_classifiers_as_converted_by_default(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_nothing_is_recorded_where_nothing_is_wrong(log: EventLog, clock: Clock)
     clock.request(log)
     clock.set_ahead()
     assert_nothing_is_recorded()
-    with pytest.raises(ConflictError, match="no correction of the clock to withdraw"):
+    with pytest.raises(ConflictError, match="no clock correction to withdraw"):
         correct(log, clock, withdraw=True)
     clock.set_ahead(AHEAD)
     clock.request(log)

@@ -63,7 +63,7 @@ class CommandLine:
         ]
 
     def delete_all(self) -> None:
-        """Delete what was deployed, so that no process goes on serving it."""
+        """Delete what was deployed, so that no process keeps serving it."""
         self.environment.clear()
         if (self.home / "deployledger.db").exists():
             for deployment in json.loads(self.run("list", "-o", "json").stdout or "[]"):

@@ -79,7 +79,7 @@ def test_from_a_key_to_a_verified_log(cli: CommandLine, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("checkpoint",), 2, "There is no key to sign checkpoints with"),
+        (("checkpoint",), 2, "No key to sign checkpoints was given"),
         (("checkpoint", "--key", "/nowhere"), 2, "cannot be read"),
         (("verify", "--key", "/nowhere"), 2, "cannot be read"),
         (("verify", "--checkpoint", "/nowhere"), 2, "cannot be read"),
@@ -152,7 +152,7 @@ def test_there_are_checkpoints_and_no_key(cli: CommandLine, tmp_path: Path) -> N
     assert cli.run("audit", "checkpoint", "--key", str(key)).returncode == 0
     done = cli.run("audit", "verify")
     assert done.returncode == 2
-    assert "no public key to verify their signatures with" in done.stderr
+    assert "no public key to verify their signatures" in done.stderr
     done = cli.run("audit", "verify", "--key", str(key))
     assert done.returncode == 2
     assert "That is a private key" in done.stderr
@@ -167,5 +167,5 @@ def test_a_checkpoint_that_cannot_be_published_is_told_once(cli: CommandLine, tm
     done = cli.run("deploy", tmp_path / "model.pkl", "--name", "pickled")
     assert done.returncode == 1, "the exit code is that of the deployment, which failed"
     [told] = [line for line in done.stderr.splitlines() if "heckpoint" in line]
-    assert told.startswith("A checkpoint waits: The checkpoint of 8 events cannot be written to")
+    assert told.startswith("A checkpoint is delayed: The checkpoint of 8 events cannot be written to")
     assert told.endswith("It is in the database, and is written again with the next one.")

@@ -199,7 +199,7 @@ UNCLEAR = [
     (["cancel", "--name", "i", "--expected-version", "2"], "--expected-version is for", "Omit it"),
     (["retry", "--name", "i", "--idempotency-key", "k"], "--idempotency-key is for", "Omit it"),
     (["delete", "iris", "--dry-run", "--expected-version", "2"], "--expected-version is for", "Omit"),
-    (["delete", "--name", "", "--yes"], "is not a text to look for", ""),
+    (["delete", "--name", "", "--yes"], "is not a valid search text", ""),
     (["delete", "--tag", "", "--yes"], "A tag is KEY or KEY=VALUE", ""),
     (["delete", "--since", "1h", "--until", "2h"], "is not before --until", "Give --since the earlier"),
     (["retry", "nobody", "--dry-run"], "'nobody' was not found", ""),
@@ -239,7 +239,7 @@ def test_one_of_another_orchestrator_does_not_hold_up_the_others(cli: InProcess,
     add(log, "moss", (failed(),), orchestrator="other")
     done = cli.run(*FAILED, "--yes")
     assert done.exit_code == 1
-    assert "is looked after by the orchestrator 'other'" in done.stdout
+    assert "belongs to the orchestrator 'other'" in done.stdout
     assert retries(log) == {"iris": 1, "rose": 1, "zinnia": 1}
 
 

@@ -90,7 +90,7 @@ def test_tables_are_for_people(cli: CommandLine) -> None:
     assert "active" in done.stdout
     assert "✓ Fetched in " in done.stderr
     assert "✓ Active in " in done.stderr
-    command = done.stdout.partition("Ask it:\n")[2].partition("\n\n")[0]
+    command = done.stdout.partition("Query it:\n")[2].partition("\n\n")[0]
     answer = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
     assert json.loads(answer)["model_name"] == "iris", command
     assert "iris" in cli.run("list").stdout
@@ -266,7 +266,7 @@ def test_a_list_with_nothing_in_it_says_so(several: CommandLine, tmp_path: Path)
         (["--status", "nope"], "'nope' is not one of"),
         (["--sort", "size"], "'size' is not one of"),
         (["--type", "toaster"], "'toaster' is not one of"),
-        (["--name", ""], "is not a text to look for"),
+        (["--name", ""], "is not a valid search text"),
         (["--tag", "=x"], "A tag is KEY or KEY=VALUE"),
         (["--tag", "team=a", "--tag", "team=b"], "was given with two values"),
         (["--created-after", "yesterday"], "'yesterday' is not a time. Give"),
@@ -409,7 +409,7 @@ def test_a_failed_update_leaves_the_old_revision_serving(cli: CommandLine, tmp_p
     assert failed["failure"]["step"] == "provision"
     assert failed["endpoint_url"] == first["endpoint_url"]
     assert failed["deployed_model_version"] == first["deployed_model_version"]
-    assert "Revision 1 goes on serving" in failed["message"]
+    assert "Revision 1 keeps serving" in failed["message"]
     assert predict(failed) == 0
 
 

@@ -205,7 +205,7 @@ def test_a_deployment_of_another_orchestrator_is_shown(cli: CommandLine) -> None
     done = cli.run("status", "rose")
     assert done.returncode == 0, done.stderr
     assert "Running" not in done.stdout
-    assert "is looked after by the orchestrator 'simulated'" in done.stderr
+    assert "belongs to the orchestrator 'simulated'" in done.stderr
     assert "Whether it is running was not checked." in done.stderr
     found = cli.json("status", "rose")
     assert (found["status"], found["observation"]) == ("active", None)

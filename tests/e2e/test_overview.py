@@ -315,8 +315,8 @@ def test_a_failed_update_says_why_and_what_to_do_next() -> None:
         "  Check the name.",
         "  Model         models:/wine/2",
         "  Requested     5s ago (11:59:55 UTC) by ben",
-        "Revision 1 goes on serving. Next:",
-        "  When mended   deployledger retry iris",
+        "Revision 1 keeps serving. Next:",
+        "  Once fixed    deployledger retry iris",
         "  Go back       deployledger rollback iris --to-revision 1",
         "  Give up       deployledger delete iris",
     ]
@@ -404,7 +404,7 @@ def test_a_failed_deployment_says_that_it_holds_its_name() -> None:
     shown = lines(outcome_lines(Overview(failed, FIRST[:1], Clock(NOW, UTC))))
     assert shown[-4:] == [
         "It holds the name iris until it is deleted. Next:",
-        "  When mended   deployledger retry iris",
+        "  Once fixed    deployledger retry iris",
         "  Other model   deployledger update iris --model-uri MODEL_URI",
         "  Give up       deployledger delete iris",
     ]
@@ -524,7 +524,7 @@ def test_a_deployment_that_serves_ends_with_how_to_ask_it_and_look_back() -> Non
     asked = asked_for("iris", tensor("x", "INT64", [1]))
     shown = lines(outcome_lines(Overview(active(), FIRST, Clock(NOW, UTC)), asked), 90)
     assert shown[-5:] == [
-        "Ask it:",
+        "Query it:",
         "  curl http://h:1/v2/models/iris/infer -d \\",
         """    '{"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [0]}]}'""",
         "  Look          deployledger status iris",

@@ -229,7 +229,7 @@ def test_the_rows_of_one_deployment_are_made_anew(users: CommandLine) -> None:
     assert users.run("projections", "rebuild", "nope", "--deployment", iris).returncode == 2
     refused = users.run("projections", "rebuild", "by_model", "--deployment", iris)
     assert refused.returncode == 2
-    assert "Rebuild it whole" in refused.stderr
+    assert "Rebuild all of it" in refused.stderr
 
 
 def test_ctrl_c_of_a_rebuild_and_a_second_one(users: CommandLine) -> None:
@@ -429,10 +429,9 @@ def test_what_is_parked_is_applied_when_its_cause_is_mended(users: CommandLine) 
         (
             ["run", "nope"],
             2,
-            "There is no projection 'nope'. There are deployment_list, deployment_status, "
-            "deployment_timeline.",
+            "Unknown projection 'nope'. There are deployment_list, deployment_status, deployment_timeline.",
         ),
-        (["rebuild", "nope"], 2, "There is no projection 'nope'."),
+        (["rebuild", "nope"], 2, "Unknown projection 'nope'."),
         (
             ["rebuild"],
             2,
@@ -442,14 +441,14 @@ def test_what_is_parked_is_applied_when_its_cause_is_mended(users: CommandLine) 
         (["rebuild", "--all", "--workers", "0"], 2, "0 workers are out of range: 1 to 64."),
         (["rebuild", "--all", "--workers", "65"], 2, "65 workers are out of range"),
         (["rebuild", "--deployment", "nobody"], 3, "'nobody' was not found"),
-        (["verify", "nope"], 2, "There is no projection 'nope'."),
+        (["verify", "nope"], 2, "Unknown projection 'nope'."),
         (["verify", "--sample", "0"], 2, "A sample of 0 rows is out of range"),
         (["verify", "--sample", "few"], 2, "Invalid value for '--sample'"),
         (["verify", "--workers", "0"], 2, "0 workers are out of range"),
-        (["parked", "list", "nope"], 2, "There is no projection 'nope'."),
+        (["parked", "list", "nope"], 2, "Unknown projection 'nope'."),
         (["parked", "list", "--deployment", "nobody"], 3, "'nobody' was not found"),
         (["parked", "show", "0"], 3, "'0' was not found"),
-        (["parked", "retry", "nope"], 2, "There is no projection 'nope'."),
+        (["parked", "retry", "nope"], 2, "Unknown projection 'nope'."),
         (["remove", "deployment_list", "1"], 4, "is the one that this software reads"),
         (["remove", "deployment_list", "9"], 3, "'deployment_list version 9' was not found"),
     ],

@@ -97,7 +97,7 @@ REFUSED = [
     (["log", "tail", "--since", "2026-03-01"], "has no time zone", "If it is in UTC, give it as"),
     (["log", "tail", "--until", "soon"], "'soon' is not a time.", "Give a time with its zone"),
     (["log", "tail", "--since", "1h", "--from", "2"], "both say where to begin", "Give one of them."),
-    (["log", "tail", "--name", ""], "is not a text to look for", ""),
+    (["log", "tail", "--name", ""], "is not a valid search text", ""),
 ]
 
 

@@ -167,5 +167,5 @@ def test_a_large_content_takes_up_all_that_is_there_for_it(size: int, tmp_path: 
 def test_what_is_no_zip_file_is_not_looked_at(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "none.zip"
     path.write_bytes(content)
-    with pytest.raises(UnreadableEvidenceError, match="no ZIP file"), opened(path):
+    with pytest.raises(UnreadableEvidenceError, match="not a ZIP file"), opened(path):
         pass

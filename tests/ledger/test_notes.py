@@ -70,7 +70,7 @@ def test_a_checkpoint_of_another_origin_is_refused(signer: Signer) -> None:
     "text", ["", "a\n", "a\n1\n", "a\n01\n" + "A" * 43 + "=\n", "a\n-1\n" + "A" * 43 + "=\n", "a\n1\nAAAA\n"]
 )
 def test_what_is_no_checkpoint_is_refused(text: str) -> None:
-    with pytest.raises(NoteError, match="no checkpoint"):
+    with pytest.raises(NoteError, match="not a checkpoint"):
         Checkpoint.parse(text)
 
 
@@ -124,7 +124,7 @@ def test_what_is_said_of_a_key_that_is_not_there(tmp_path: Path) -> None:
     assert "another identity" in private.value.hint
     with pytest.raises(ConfigurationError) as public:
         Verifier.load(tmp_path / "none")
-    assert public.value.hint == "Ask whoever has the private key for it."
+    assert public.value.hint == "Ask the owner of the private key for it."
 
 
 def test_a_note_has_a_largest_size(signer: Signer) -> None:

@@ -73,14 +73,14 @@ CASES: list[tuple[str, tuple[Happening, ...], str, str, str]] = [
         (*SERVING, update_requested()),
         "updating",
         "requested",
-        "Fetching the model's artifacts from models:/iris/2. Revision 1 goes on serving at http://one.",
+        "Fetching the model's artifacts from models:/iris/2. Revision 1 keeps serving at http://one.",
     ),
     (
         "updating, packaged",
         (*SERVING, update_requested(), fetched(2), packaged(2)),
         "updating",
         "packaged",
-        "Starting 2 replicas. Revision 1 goes on serving at http://one.",
+        "Starting 2 replicas. Revision 1 keeps serving at http://one.",
     ),
     (
         "updated",
@@ -94,7 +94,7 @@ CASES: list[tuple[str, tuple[Happening, ...], str, str, str]] = [
         (*SERVING, update_requested(), failed(2)),
         "failed",
         "failed",
-        "Step provision failed: It exited. Read its log. Revision 1 goes on serving at http://one.",
+        "Step provision failed: It exited. Read its log. Revision 1 keeps serving at http://one.",
     ),
     (
         "update failed, and retried",
@@ -108,7 +108,7 @@ CASES: list[tuple[str, tuple[Happening, ...], str, str, str]] = [
         (*SERVING, update_requested(), cancelled(2)),
         "active",
         "active",
-        "The update to revision 2 was cancelled. Revision 1 goes on serving at http://one.",
+        "The update to revision 2 was cancelled. Revision 1 keeps serving at http://one.",
     ),
     ("deleting", (*SERVING, deletion_requested()), "deleting", "deleting", "Stopping it."),
     (
@@ -171,7 +171,7 @@ def test_until_an_update_is_ready_the_answer_is_about_what_serves(end: Happening
     assert (answer.endpoint_url, answer.deployed_model_version) == ("http://one", "models:/iris/1")
     assert (answer.revision, answer.serving_revision) == (2, 1)
     assert answer.model_uri == "models:/iris/2"
-    assert "Revision 1 goes on serving at http://one." in answer.message
+    assert "Revision 1 keeps serving at http://one." in answer.message
 
 
 def test_it_says_who_asked_for_what_serves_and_for_the_newest_revision() -> None:

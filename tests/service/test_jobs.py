@@ -211,7 +211,7 @@ async def test_a_failed_update_leaves_the_earlier_revision_serving_and_says_so(
     failed = await held.wait_for_deployment(deployment_id, timeout=WAIT)
     assert (failed.status, failed.revision, failed.serving_revision) == ("failed", 2, 1)
     assert (failed.endpoint_url, failed.deployed_model_version) == ("http://held/iris/1", "models:/iris/1")
-    assert "Revision 1 goes on serving at http://held/iris/1." in failed.message
+    assert "Revision 1 keeps serving at http://held/iris/1." in failed.message
     await held.settled(deployment_id)
     assert cluster.runs == {deployment_id: {1}}
 
@@ -369,7 +369,7 @@ async def test_the_deployment_of_another_orchestrator_is_refused_but_shown(
         other.deploy_model(request(version_strategy="update_existing")),
     ]
     for call in calls:
-        with pytest.raises(ConflictError, match="looked after by the orchestrator 'held'") as refusal:
+        with pytest.raises(ConflictError, match="belongs to the orchestrator 'held'") as refusal:
             await call
         assert refusal.value.status_code == 409
     assert (await other.get_deployment_status(deployment_id)).status == "active"

@@ -309,18 +309,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"offset": -1}, "offset=-1 is out of range"),
     ({"offset": 1 << 63}, "is out of range"),
     ({"offset": None}, "offset=None is out of range"),
-    ({"sort": "colour"}, "no order by 'colour'"),
-    ({"sort": None}, "no order by None"),
-    ({"status": "dreaming"}, "no status 'dreaming'"),
-    ({"status": ""}, "no status ''"),
-    ({"status": ["active"]}, "no status"),
-    ({"target_type": "toaster"}, "no target_type 'toaster'"),
-    ({"name_contains": ""}, "name_contains='' is not a text"),
-    ({"name_contains": "\0"}, "is not a text"),
-    ({"name_contains": 5}, "name_contains=5 is not a text"),
-    ({"model_uri_prefix": ""}, "model_uri_prefix='' is not a text"),
-    ({"tags": {"": "flora"}}, "is not a text"),
-    ({"tags": {5: "flora"}}, "tags=5 is not a text"),
+    ({"sort": "colour"}, "Cannot sort by 'colour'"),
+    ({"sort": None}, "Cannot sort by None"),
+    ({"status": "dreaming"}, "Unknown status 'dreaming'"),
+    ({"status": ""}, "Unknown status ''"),
+    ({"status": ["active"]}, "Unknown status"),
+    ({"target_type": "toaster"}, "Unknown target_type 'toaster'"),
+    ({"name_contains": ""}, "name_contains='' is not a valid search text"),
+    ({"name_contains": "\0"}, "is not a valid search text"),
+    ({"name_contains": 5}, "name_contains=5 is not a valid search text"),
+    ({"model_uri_prefix": ""}, "model_uri_prefix='' is not a valid search text"),
+    ({"tags": {"": "flora"}}, "is not a valid search text"),
+    ({"tags": {5: "flora"}}, "tags=5 is not a valid search text"),
     ({"tags": {"at": NOON}}, "tag"),
     ({"tags": ["team"]}, "tags"),
     ({"created_after": NAIVE}, "has no time zone"),
@@ -331,15 +331,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"created_after": NOON, "created_before": NOON}, "no deployment can be in between"),
     ({"updated_after": NOON, "updated_before": NOON - timedelta(1)}, "no deployment can be in between"),
     ({"cursor": "x", "offset": 1}, "contradict each other"),
-    ({"cursor": ""}, "is no cursor"),
-    ({"cursor": "x"}, "is no cursor"),
-    ({"cursor": "ö"}, "is no cursor"),
-    ({"cursor": 5}, "is no cursor"),
-    ({"cursor": "WzEsMl0="}, "is no cursor"),
-    ({"cursor": "e30="}, "is no cursor"),
-    ({"cursor": "W1tbW1tb"}, "is no cursor"),
-    ({"consistency": "whenever"}, "no consistency 'whenever'"),
-    ({"consistency": None}, "no consistency None"),
+    ({"cursor": ""}, "is not a cursor"),
+    ({"cursor": "x"}, "is not a cursor"),
+    ({"cursor": "ö"}, "is not a cursor"),
+    ({"cursor": 5}, "is not a cursor"),
+    ({"cursor": "WzEsMl0="}, "is not a cursor"),
+    ({"cursor": "e30="}, "is not a cursor"),
+    ({"cursor": "W1tbW1tb"}, "is not a cursor"),
+    ({"consistency": "whenever"}, "Unknown consistency 'whenever'"),
+    ({"consistency": None}, "Unknown consistency None"),
 ]
 
 
@@ -373,7 +373,7 @@ async def test_a_cursor_is_only_good_for_its_own_list(quiet: MLModelDeploymentSe
 def test_no_text_makes_a_cursor_fail_otherwise(text: str) -> None:
     from deployledger.service.listing import Listing
 
-    with pytest.raises(ConfigurationError, match="no cursor"):
+    with pytest.raises(ConfigurationError, match="not a cursor"):
         Listing(cursor=text, sort="updated_at").selection()
 
 

@@ -115,8 +115,8 @@ async def test_a_time_range_includes_its_start_and_excludes_its_end(service: Any
         ),
         ({"after": 1, "since": datetime(2026, 1, 1, tzinfo=UTC)}, "both say where to begin"),
         ({"topics": ["deployment.eaten"]}, "There is no topic 'deployment.eaten'"),
-        ({"name_contains": ""}, "is not a text to look for"),
-        ({"actor": "a\0"}, "is not a text to look for"),
+        ({"name_contains": ""}, "is not a valid search text"),
+        ({"actor": "a\0"}, "is not a valid search text"),
     ],
     ids=str,
 )

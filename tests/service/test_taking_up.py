@@ -63,7 +63,7 @@ async def test_closing_when_signing_fails_leaves_nothing_open(
     service = MLModelDeploymentService(database_url=url, signer=signer, resume=False, run_jobs=False)
     await service.deploy_model(request())
     await service.close()
-    assert "A checkpoint waits: the signing machine is away" in caplog.text
+    assert "A checkpoint is delayed: the signing machine is away" in caplog.text
     assert [it.name for it in set(threading.enumerate()) - before if "asyncio" not in it.name] == []
     with pytest.raises(EventLogError, match="closed"):
         service.event_log.position()

@@ -20,7 +20,7 @@ _PRIVATE = "PRIVATE+KEY+"
 _LONGEST_KEY_FILE = 4096
 _KEY_BYTES = 32
 _MISSING = {
-    "public": "Ask whoever has the private key for it.",
+    "public": "Ask the owner of the private key for it.",
     "private": "Check the path that was given: --key, or DEPLOYLEDGER_AUDIT_KEY. A new key, which "
     "`deployledger audit keygen` makes, is another identity: it does not verify what the old one signed.",
 }
@@ -171,7 +171,7 @@ class Signer:
         if mode & 0o077:
             raise ConfigurationError(
                 f"The private key {path} can be read or written by others (mode {mode:04o}).",
-                hint=f"Take that away: chmod 600 {path}. If others may have read it, make a new one.",
+                hint=f"Restrict it: chmod 600 {path}. If others may have read it, make a new one.",
             )
         with _in_file(path):
             return cls.parse(text)
@@ -284,7 +284,7 @@ def write_pair(name: str, path: Path) -> Verifier:
             if target is public_path:
                 path.unlink()
             raise ConflictError(
-                f"{target} is there already; a key is never overwritten.", hint="Choose another path."
+                f"{target} already exists; a key is never overwritten.", hint="Choose another path."
             ) from None
         except OSError as error:
             if target is public_path:

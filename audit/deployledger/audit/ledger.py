@@ -281,7 +281,7 @@ class Ledger:
         signer = signer or self.signer
         if signer is None:
             raise ConfigurationError(
-                "There is no key to sign checkpoints with.",
+                "No key to sign checkpoints was given.",
                 hint="`deployledger audit keygen` makes one; --key or DEPLOYLEDGER_AUDIT_KEY names it.",
             )
         place = place or self.place

@@ -154,7 +154,8 @@ class LogCheck:
         signed = max((it.size for it in self.checkpoints if it.origin), default=0)
         if self.size > signed:
             found.append(
-                f"Edits of events {signed + 1:,} to {self.size:,} cannot be seen: no checkpoint covers them."
+                f"Edits of events {signed + 1:,} to {self.size:,} cannot be detected: "
+                "no checkpoint covers them."
             )
         for where, is_outside in (("in the database", False), ("that were given and", True)):
             others = sum(it.is_of_another_key and it.is_from_outside is is_outside for it in self.checkpoints)
@@ -174,7 +175,7 @@ class LogCheck:
                 "their events: the requests may have had credentials, which are not recorded."
             )
         found += map(str, self.wrong_times)
-        found.append("That what was recorded is true cannot be seen from the record.")
+        found.append("The record cannot show that what was recorded is true.")
         return tuple(found)
 
 
@@ -198,7 +199,7 @@ def verify(
     end = ledger.log.position()
     if notes and not verifiers:
         raise ConfigurationError(
-            "There are checkpoints, and no public key to verify their signatures with.",
+            "Checkpoints were given, but no public key to verify their signatures.",
             hint="Name it: --key FILE.pub, or DEPLOYLEDGER_AUDIT_KEY.",
         )
     signed = [it for source, note in notes for it in _Signed.opened(source, note, verifiers)]

@@ -410,7 +410,7 @@ def _applied(state: State | None, event: Event) -> State:
         if state is not None:
             _check_holder(state, event)
         elif not isinstance(event, NameReserved):
-            raise IllegalTransitionError(f"The name {event.name!r} is given up before it was reserved.")
+            raise IllegalTransitionError(f"The name {event.name!r} is released before it was reserved.")
         reservation = state or NameReservation(event.name)
         reservation.apply(event)
         return reservation
@@ -441,6 +441,6 @@ def _check_holder(reservation: NameReservation, event: NameEvent) -> None:
             raise NameInUseError(reservation.name, reservation.holder or event.deployment_id)
     elif reservation.holder != event.deployment_id:
         raise IllegalTransitionError(
-            f"The name {event.name!r} is given up by deployment {event.deployment_id}, "
+            f"The name {event.name!r} is released by deployment {event.deployment_id}, "
             "which does not hold it."
         )

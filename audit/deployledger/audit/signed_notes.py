@@ -58,12 +58,12 @@ def opened(note: str | bytes, verifiers: Sequence[Verifier]) -> tuple[str, Verif
     if not verifiers:
         raise OtherSignerError(
             f"No public key was given, and it is signed by {signers}.",
-            hint="Give the public key of that one.",
+            hint="Pass the public key of that signer.",
         )
     wanted = ", ".join(f"{it.name} ({it.key_id.hex()})" for it in verifiers)
     raise OtherSignerError(
         f"It is not signed by {wanted}, but by {signers}.",
-        hint="Give the public key of the one who signed it, if you trust that one.",
+        hint="Pass the signer's public key if you trust it.",
     )
 
 
@@ -86,7 +86,7 @@ def _split(note: str | bytes) -> tuple[str, list[str]]:
     try:
         whole = note.decode() if isinstance(note, bytes) else note
     except UnicodeDecodeError:
-        raise NoteError("It is no signed note: it is not UTF-8.") from None
+        raise NoteError("It is not a signed note: it is not UTF-8.") from None
     text, blank, signatures = whole.rpartition("\n\n")
     lines = signatures.split("\n")
     if problem := _damage(whole):
@@ -198,7 +198,7 @@ class Checkpoint:
             if not origin or len(lines) < 4 or len(named) > 1 or any(it.size > size for it in named):
                 raise ValueError
         except (ValueError, IndexError):
-            raise NoteError("It is no checkpoint: origin, size and root, a line each.") from None
+            raise NoteError("It is not a checkpoint: origin, size and root, a line each.") from None
         return cls(origin, size, root, named[0] if named else None)
 
     @classmethod

@@ -71,7 +71,7 @@ class Rule:
             self._policy: Callable[..., Any] = given
         else:
             raise ConfigurationError(
-                f"An object of {type(given).__name__} is no lifecycle and no policy.", hint=_FORMS
+                f"An object of {type(given).__name__} is neither a lifecycle nor a policy.", hint=_FORMS
             )
 
     def compare(

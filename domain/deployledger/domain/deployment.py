@@ -271,7 +271,7 @@ class Deployment:
         self._trigger(events.RetryRequested, by, attempt=self.revision.attempt + 1)
 
     def cancel(self, *, by: CommandContext) -> None:
-        """Call the job off; an earlier revision that serves goes on serving."""
+        """Call the job off; an earlier revision that serves keeps serving."""
         self._trigger(events.Cancelled, by)
 
     def request_deletion(self, *, by: CommandContext) -> None:

@@ -96,7 +96,7 @@ class StaleVersionError(ConflictError):
     def __init__(self, described_as: str, *, expected: int, found: int, actor: str) -> None:
         super().__init__(
             f"{described_as} is at version {found}, not {expected}: the last event was caused by {actor}.",
-            hint="Look at it again, and give the command again if it is still wanted.",
+            hint="Check its current state, and send the command again if it still applies.",
         )
         self.expected = expected
         self.found = found
@@ -269,7 +269,7 @@ class LogDivergedError(MachineLearningServiceError):
         if position is not None:
             lost = f"the event that was read at position {position:,}"
         super().__init__(
-            f"The event log in {database} has gone back: it no longer has {lost}.",
+            f"The event log in {database} went backwards: it no longer has {lost}.",
             hint="It was restored from a backup or replaced, for example by a failover to a standby server "
             "that lagged behind. Discard what was built from its events, and read it from the beginning.",
         )

@@ -39,7 +39,7 @@ def bind_error(error: OSError, host: str, port: int) -> GatewayError:
         return GatewayError("port_in_use", f"Port {port} on {host} is in use by another program.")
     if error.errno in (errno.EACCES, errno.EPERM):
         return GatewayError("invalid_configuration", f"This user may not listen on port {port} of {host}.")
-    return GatewayError("invalid_configuration", f"Port {port} on {host} cannot be had: {error.strerror}.")
+    return GatewayError("invalid_configuration", f"Port {port} on {host} cannot be opened: {error.strerror}.")
 
 
 class Listeners:
@@ -81,7 +81,7 @@ class Listeners:
                 return
             listener = self._claimed.get(port)
             if listener is None:
-                raise GatewayError("server_exited", f"Port {port} has been given up.")
+                raise GatewayError("server_exited", f"Port {port} has been released.")
             try:
                 self._open[port] = await asyncio.get_running_loop().create_server(
                     self._connection, sock=listener, backlog=_BACKLOG

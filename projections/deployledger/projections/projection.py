@@ -70,7 +70,7 @@ class Projection(Generic[Row]):
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ConfigurationError(
-                f"{self.name!r} is not a legal name of a projection.",
+                f"{self.name!r} is not a valid projection name.",
                 hint="Use 1 to 40 lower-case letters, digits and underscores, beginning with a letter.",
             )
         if not isinstance(self.version, int) or self.version < 1:
@@ -78,7 +78,7 @@ class Projection(Generic[Row]):
         if not (isinstance(self.row_type, type) and issubclass(self.row_type, BaseModel)):
             raise ConfigurationError(
                 f"The rows of projection {self.name} cannot be stored: "
-                f"{self.row_type!r} is no pydantic model."
+                f"{self.row_type!r} is not a pydantic model."
             )
         types = {name: self._column_type(name) for name in self.columns}
         object.__setattr__(self, "column_types", types)

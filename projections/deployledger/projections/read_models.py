@@ -183,7 +183,7 @@ class ReadModels:
             return self.projections[name]
         except KeyError:
             raise ConfigurationError(
-                f"There is no projection {name!r}.",
+                f"Unknown projection {name!r}.",
                 hint=f"There are {', '.join(sorted(self.projections))}.",
             ) from None
 
@@ -267,8 +267,8 @@ class ReadModels:
         except ValueError as error:
             raise ReadModelError(
                 f"Row {stored.key} of projection {projection.name} cannot be read: "
-                f"somebody or something else than its projection wrote it.",
-                hint=f"`deployledger projections verify {projection.name} --repair` makes it anew.",
+                f"it was modified outside its projection.",
+                hint=f"`deployledger projections verify {projection.name} --repair` rebuilds it.",
             ) from error
 
     def find(
@@ -720,8 +720,8 @@ class ReadModels:
         projection = self.projection(name)
         if not projection.is_by_stream:
             raise ConfigurationError(
-                f"Projection {name} makes its keys itself: a single row of it cannot be rebuilt.",
-                hint=f"Rebuild it whole: `deployledger projections rebuild {name}`.",
+                f"Projection {name} has keys of its own: a single row of it cannot be rebuilt.",
+                hint=f"Rebuild all of it: `deployledger projections rebuild {name}`.",
             )
         for key in keys:
             self._stored(partial(self._refold, projection, key))
@@ -815,5 +815,5 @@ def _consistency(given: Consistency | str) -> Consistency:
         return Consistency(given)
     except ValueError:
         raise ConfigurationError(
-            f"There is no consistency {given!r}.", hint="It is 'current' or 'eventual'."
+            f"Unknown consistency {given!r}.", hint="Use 'current' or 'eventual'."
         ) from None

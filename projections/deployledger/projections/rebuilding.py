@@ -299,7 +299,8 @@ def _sampled(
     for projection in projections:
         if not projection.is_by_stream:
             raise ConfigurationError(
-                f"Projection {projection.name} makes its keys itself: it is verified whole, not by a sample."
+                f"Projection {projection.name} has keys of its own: "
+                "it is verified as a whole, not by a sample."
             )
     names = {projection.name for projection in projections}
     rows = max((it.rows for it in models.store.records() if it.name in names), default=0)

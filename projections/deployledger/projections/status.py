@@ -273,7 +273,7 @@ def message(row: StatusRow) -> str:
     """Return one or two sentences that say what is going on."""
     sentences = [_what_happens(row)]
     if row.serving_revision is not None and row.serving_revision != row.revision:
-        sentences.append(f"Revision {row.serving_revision} goes on serving at {row.endpoint_url}.")
+        sentences.append(f"Revision {row.serving_revision} keeps serving at {row.endpoint_url}.")
     if row.simulated_steps:
         sentences.append(f"Simulated: {', '.join(row.simulated_steps)}.")
     return " ".join(sentences)

@@ -256,7 +256,7 @@ class BackgroundWork:
         return asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def _report_waiting_commands(self, error: EventLogError) -> None:
-        self._patience.warn(LOGGER, f"Commands of other processes wait: {error}")
+        self._patience.warn(LOGGER, f"Commands of other processes are not picked up: {error}")
 
     # Read models and checkpoints ----------------------------------------------------------------------
 
@@ -286,4 +286,4 @@ class BackgroundWork:
     def _report_waiting_checkpoint(self, error: Exception) -> None:
         """Report why a checkpoint was not signed or not published; the next one makes up for it."""
         if not isinstance(error, DatabaseUnavailableError):
-            self._patience.warn(CHECKPOINTS_LOGGER, f"A checkpoint waits: {error}")
+            self._patience.warn(CHECKPOINTS_LOGGER, f"A checkpoint is delayed: {error}")

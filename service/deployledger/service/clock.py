@@ -67,7 +67,7 @@ class ClockCorrector:
         times = self._times()
         corrected = [it.corrected_at for it in times.wrong if it.corrected_at is not None]
         if not corrected:
-            raise ConflictError("There is no correction of the clock to withdraw.")
+            raise ConflictError("There is no clock correction to withdraw.")
         first = corrected[-1]
         before, last = self.log.recorded_at(first - 1), self.log.recorded_at(times.end)
         if before is None or last is None or before - times.now > TOLERANCE:

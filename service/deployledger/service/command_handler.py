@@ -176,7 +176,7 @@ class CommandHandler:
             StaleVersionError: if it is not at the expected version.
         """
         if expected_version is not None and type(expected_version) is not int:
-            raise ConfigurationError(f"An expected version is an int, not {shown(expected_version)}.")
+            raise ConfigurationError(f"An expected version must be an int, not {shown(expected_version)}.")
         history = self._repository.history(deployment_id)
         deployment = Deployment.replay(history)
         if deployment.orchestrator != self._orchestrator_name:
@@ -187,9 +187,9 @@ class CommandHandler:
                 else "; an embedded one belongs to a home (DEPLOYLEDGER_HOME) on one machine"
             )
             raise ConflictError(
-                f"{deployment} is looked after by the orchestrator {deployment.orchestrator!r}, "
+                f"{deployment} belongs to the orchestrator {deployment.orchestrator!r}, "
                 f"and this service has {self._orchestrator_name!r}.",
-                hint=f"Give the command through a service with that orchestrator{remedy}.",
+                hint=f"Send the command through a service with that orchestrator{remedy}.",
             )
         deployment.expect_version(expected_version)
         return Decision(deployment, history)

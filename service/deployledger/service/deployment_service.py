@@ -144,7 +144,7 @@ class DeploymentService:
         self._blocking = self._lifespan.blocking
         if clients.simulated:
             LOGGER.warning(
-                "Placeholder mode: no %s was given; what it would do is simulated.",
+                "Placeholder mode: no %s was given; its work is simulated.",
                 ", no ".join(clients.simulated),
             )
 
@@ -182,7 +182,7 @@ class DeploymentService:
     ) -> DeploymentStatusResponse:
         """Make a new revision of a deployment; returns at once, typically with status ``updating``.
 
-        The revision that serves goes on serving until the new one is ready, and for good if that fails.
+        The revision that serves keeps serving until the new one is ready, and for good if that fails.
         An update in progress is superseded. Another ``deployment_name`` renames the deployment.
 
         Args:
@@ -251,7 +251,7 @@ class DeploymentService:
         actor: str | None = None,
         dry_run: bool = False,
     ) -> DeploymentStatusResponse:
-        """Call off a deployment or an update in progress; what served before goes on serving.
+        """Call off a deployment or an update in progress; what served before keeps serving.
 
         Args:
             dry_run: as for `retry_deployment`.
@@ -420,7 +420,8 @@ class DeploymentService:
             return await self._blocking(list_page, self._models, listing, consistency)
         if consistency != Consistency.CURRENT:
             raise ConfigurationError(
-                f"consistency={str(consistency)!r} and as_of contradict each other: the past is as it was.",
+                f"consistency={str(consistency)!r} and as_of contradict each other: "
+                "the past does not change.",
                 hint="Leave consistency out.",
             )
         return await self._blocking(page_as_of, self._models, self._past, listing, as_of)
@@ -677,7 +678,7 @@ class DeploymentService:
             seen = f"{current.status}: {current.message}" if current else "not looked at yet"
             raise WaitTimeoutError(
                 f"Deployment {deployment_id} was still in progress after {timeout:g} seconds ({seen}).",
-                hint="It goes on; wait again.",
+                hint="It continues; wait again.",
             ) from None
         return await self.get_deployment_status(deployment_id)
 

@@ -23,10 +23,10 @@ def checked_key(key: str) -> str:
         ConfigurationError: if it is empty, too long, not printable, or holds a credential.
     """
     if not isinstance(key, str):
-        raise ConfigurationError(f"An idempotency key is a str, not {type(key).__name__}.")
+        raise ConfigurationError(f"An idempotency key must be a str, not {type(key).__name__}.")
     if not key or len(key) > _LONGEST_KEY or not key.isprintable():
         raise ConfigurationError(
-            f"The idempotency key {key[:40]!r} is not 1 to {_LONGEST_KEY} printable characters."
+            f"The idempotency key {key[:40]!r} must be 1 to {_LONGEST_KEY} printable characters."
         )
     refuse_credentials(
         "The command",

@@ -87,7 +87,7 @@ def _tags(tags: Any) -> list[tuple[str, Any]]:
     try:
         json.dumps(tags, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"tags are not what tags can be: {error}.") from None
+        raise ConfigurationError(f"Invalid tags: {error}.") from None
     return [(checked_text("tags", name), value) for name, value in tags.items()]
 
 
@@ -98,7 +98,7 @@ def checked_text(name: str, value: Any) -> str:
         ConfigurationError: if it is empty, or none that a database can compare something with.
     """
     if not isinstance(value, str) or not value or not is_text(value):
-        raise ConfigurationError(f"{name}={shown(value)} is not a text to look for.")
+        raise ConfigurationError(f"{name}={shown(value)} is not a valid search text.")
     return value
 
 
@@ -113,9 +113,7 @@ def is_text(value: str) -> bool:
 
 def _one_of(name: str, value: Any, known: Any) -> str:
     if value not in known:
-        raise ConfigurationError(
-            f"There is no {name} {shown(value)}.", hint=f"It is one of {', '.join(known)}."
-        )
+        raise ConfigurationError(f"Unknown {name} {shown(value)}.", hint=f"Use one of {', '.join(known)}.")
     return str(value)
 
 
@@ -154,11 +152,11 @@ class Listing:
             raise ConfigurationError(f"offset={shown(self.offset)} is out of range: offset is 0 or more.")
         if not isinstance(self.sort, str) or self.sort not in _SORTS:
             raise ConfigurationError(
-                f"There is no order by {shown(self.sort)}.", hint=f"It is one of {', '.join(_SORTS)}."
+                f"Cannot sort by {shown(self.sort)}.", hint=f"Use one of {', '.join(_SORTS)}."
             )
         if self.cursor is not None and self.offset:
             raise ConfigurationError(
-                f"offset={self.offset} and a cursor contradict each other: a cursor says where to go on."
+                f"offset={self.offset} and a cursor contradict each other: both say where to begin."
             )
 
     @property
@@ -193,7 +191,7 @@ class Listing:
                 _check_moment("cursor", value)
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise ConfigurationError(
-                f"{shown(cursor)} is no cursor of a list of deployments.",
+                f"{shown(cursor)} is not a cursor of a list of deployments.",
                 hint="Use the next_cursor of the page before, as it is.",
             ) from None
         if fingerprint != self._fingerprint:
@@ -205,7 +203,7 @@ class Listing:
         if as_of != self.as_of:
             raise ConfigurationError(
                 f"The cursor belongs to the list {_moment(as_of)}, not to the one {_moment(self.as_of)}.",
-                hint=f"Ask with as_of={as_of} to go on." if as_of else "Ask without as_of to go on.",
+                hint=f"Pass as_of={as_of} to continue." if as_of else "Omit as_of to continue.",
             )
         return value, position
 

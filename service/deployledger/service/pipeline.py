@@ -255,7 +255,7 @@ class Pipeline:
                 ) from error
             if not isinstance(downloaded, str | PathLike) or not str(downloaded):
                 raise ModelRegistryError(
-                    f"The model registry answered {downloaded!r} for {resolved.uri}, which is no path.",
+                    f"The model registry answered {downloaded!r} for {resolved.uri}, which is not a path.",
                     hint="Have download_artifacts return the local path of what it downloaded.",
                 )
             return await artifacts.add(

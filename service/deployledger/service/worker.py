@@ -221,7 +221,7 @@ class Worker:
                     seconds = max(seconds, next(pause))
                 except Exception:
                     LOGGER.exception(
-                        "The job of deployment %s stopped; it goes on when resumed.", deployment_id
+                        "The job of deployment %s stopped; it continues when resumed.", deployment_id
                     )
                     return
                 await asyncio.sleep(seconds)
@@ -269,7 +269,7 @@ class Worker:
                 await self._pipeline.revive(deployment)
             await self._pipeline.tidy(deployment)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # an orchestrator raises what it likes
-            LOGGER.warning("%s: what runs could not be made what the log says: %s", deployment, error)
+            LOGGER.warning("%s: could not reconcile what runs with the log: %s", deployment, error)
 
     async def _step_result(self, step: Step, deployment: Deployment) -> Record | None:
         """Do one step; return how to record its result, or None if a command made it pointless."""
@@ -394,5 +394,5 @@ def _failure(step: Step, error: BaseException) -> Failure:
     else:
         message = f"{type(error).__name__}: {error}"
         reason = FailureReason.EXTERNAL_SERVICE_FAILED
-        hint = "The log of the service has the details; retry when the cause is mended."
+        hint = "The log of the service has the details; retry once the cause is fixed."
     return Failure(step=step, reason=reason, message=message, hint=hint)

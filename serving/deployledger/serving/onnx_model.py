@@ -87,7 +87,7 @@ class OnnxModel:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise ModelRefusedError(
-                f"{path.name} is no model that ONNX Runtime can load: {_line(error)}"
+                f"{path.name} is not a model that ONNX Runtime can load: {_line(error)}"
             ) from error
         # The session keeps the bytes, to start again with other providers; there are no others here.
         vars(self._session)["_model_bytes"] = None
@@ -95,7 +95,7 @@ class OnnxModel:
         for name, spec in specs:
             if spec is None or spec.is_sequence_of_maps:
                 raise ModelRefusedError(
-                    f"{path.name} has the input {name!r}, which is no tensor that can be sent"
+                    f"{path.name} has the input {name!r}, which is not a tensor that can be sent"
                 )
         self.inputs = {name: spec for name, spec in specs if spec is not None}
         outputs = [_spec(each) for each in self._session.get_outputs()]

@@ -58,14 +58,14 @@ async def _live(session: Session, service: "DeploymentService") -> None:
     from deployledger.adapters.cli.fleet_table import DeploymentTable
     from deployledger.adapters.cli.timeline import timeline
 
-    _title(session, "Deploying version 1 of a model that tells irises apart")
+    _title(session, "Deploying version 1 of a model that classifies irises")
     first = await _done(session, service, await service.deploy_model(_request("iris-v1.onnx")))
 
-    _title(session, "Asking it about a flower")
+    _title(session, "Querying it about a flower")
     session.say(f"POST {first.endpoint_url}/v2/models/{_NAME}/infer  {_FLOWER}")
     session.say(_species(_predict(first)))
 
-    _title(session, "Updating to version 2, with requests all the while")
+    _title(session, "Updating to version 2, under continuous requests")
     with _Load(first) as load:
         second = await service.update_deployment(first.deployment_id, _request("iris-v2.onnx"))
         second = await _done(session, service, second)
@@ -75,7 +75,7 @@ async def _live(session: Session, service: "DeploymentService") -> None:
 
     _title(session, "What is deployed")
     session.show(DeploymentTable(await service.list_deployments()))
-    _title(session, "How it came to be")
+    _title(session, "Its history")
     history = await service.get_deployment_history(first.deployment_id)
     session.show(timeline(history, units.Clock.of(session.stdout)))
     if load.unanswered:

@@ -139,7 +139,7 @@ def outcome_lines(overview: Overview, request: "ExampleRequest | None" = None) -
     ]
     if deployment.progress is None and (took := _took(overview)):
         lines.append(("Took", shown(took)))
-    ask: list[RenderableType] = [Text(), Text("Ask it:"), _Asking(request)] if request else []
+    ask: list[RenderableType] = [Text(), Text("Query it:"), _Asking(request)] if request else []
     return Group(*_heading(overview), _labelled(lines), *ask, Text(), _labelled([*_next(overview)]))
 
 
@@ -383,15 +383,13 @@ def _failure(overview: Overview, failure: "Failure") -> Iterator[RenderableType]
     yield Text()
     if deployment.state == "delete_failed":
         yield Labelled([("", shown(f"It holds the name {name} until it is deleted. Next:"))], width=0)
-        yield _labelled([("When mended", _command(f"deployledger delete {name}"))])
+        yield _labelled([("Once fixed", _command(f"deployledger delete {name}"))])
         return
     kept = (
-        f"Revision {serving} goes on serving."
-        if serving
-        else f"It holds the name {name} until it is deleted."
+        f"Revision {serving} keeps serving." if serving else f"It holds the name {name} until it is deleted."
     )
     yield Labelled([("", shown(f"{kept} Next:"))], width=0)
-    steps = [("When mended", _command(f"deployledger retry {name}"))]
+    steps = [("Once fixed", _command(f"deployledger retry {name}"))]
     if failure.reason is FailureReason.PORT_IN_USE:
         steps.append(("Other port", _command(f"deployledger update {name} --port PORT")))
     if serving:

@@ -842,7 +842,7 @@ def _raise_if_refused(outcome: Outcome) -> None:
     if isinstance(outcome, Conflict):
         raise ConcurrencyError(
             f"Stream {outcome.stream_id} is at version {outcome.found}, not {outcome.expected}: "
-            "it was changed by somebody else at the same time.",
+            "it was modified concurrently.",
             hint="Read it again, and decide again.",
         )
     if isinstance(outcome, Repeated):

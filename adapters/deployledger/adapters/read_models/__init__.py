@@ -69,7 +69,7 @@ def open_read_models(
         if any(place.is_same_database(DatabaseUrl.parse(it)) for it in (log.url, url or log.url, *beside)):
             raise ConfigurationError(
                 f"The database {place.described_as} is that of the event log or its read models.",
-                hint="`deployledger projections rebuild --all` makes those anew.",
+                hint="`deployledger projections rebuild --all` rebuilds them.",
             )
         return open_read_models(
             log, url=other, projections=projections, largest_row=largest_row, pool_size=pool_size

@@ -28,5 +28,5 @@ def check_shape(projection: Projection[Any], found: str, shape: str) -> None:
     if found != shape:
         raise ConfigurationError(
             f"The stored rows of projection {projection.label} have other fields than its row type.",
-            hint=f"Give the projection a new version ({projection.version + 1}): it is then built anew.",
+            hint=f"Give the projection a new version ({projection.version + 1}): it is then rebuilt.",
         )

@@ -136,7 +136,7 @@ class Archive:
         total = sum(it.file_size for it in infos)
         if total > most_bytes:
             raise UnreadableEvidenceError(
-                f"{self._path} is not looked at: unpacked it has {total:,} bytes, "
+                f"{self._path} was not opened: unpacked it has {total:,} bytes, "
                 f"and {most_bytes:,} are allowed.",
                 hint="If you trust it, allow more: --most-bytes.",
             )
@@ -145,7 +145,7 @@ class Archive:
                 raise _unreadable(self._path, f"{info.filename!r} in it is encrypted")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise _unreadable(
-                    self._path, f"{info.filename!r} in it is compressed in a way that is not known"
+                    self._path, f"{info.filename!r} in it is compressed with an unsupported method"
                 )
             if max(info.file_size, info.compress_size, info.header_offset) > _LARGEST:
                 raise _unreadable(self._path, f"{info.filename!r} in it is larger than 4 GiB")
@@ -238,7 +238,7 @@ def opened(path: Path, most_bytes: int = MOST_BYTES) -> Iterator[Archive]:
             file = zipfile.ZipFile(raw)
             archive = Archive(path, file, raw)
         except _DAMAGED as error:
-            raise _unreadable(path, f"it is no ZIP file, or it is cut off ({error})") from error
+            raise _unreadable(path, f"it is not a ZIP file, or it is truncated ({error})") from error
         with file:
             archive.check_limits(most_bytes)
             archive.check_bytes()
@@ -246,7 +246,7 @@ def opened(path: Path, most_bytes: int = MOST_BYTES) -> Iterator[Archive]:
 
 
 def _unreadable(path: Path, why: str) -> UnreadableEvidenceError:
-    return UnreadableEvidenceError(f"{path} cannot be looked at as evidence: {why}.")
+    return UnreadableEvidenceError(f"{path} cannot be read as evidence: {why}.")
 
 
 @contextmanager

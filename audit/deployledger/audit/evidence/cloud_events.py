@@ -69,7 +69,7 @@ def moment(microseconds: int) -> datetime:
     """Return the time so many microseconds after the beginning of 1970, UTC.
 
     Raises:
-        OverflowError: if it is none that a calendar has.
+        OverflowError: if it is not a valid date.
     """
     return _EPOCH + timedelta(microseconds=microseconds)
 
@@ -99,7 +99,7 @@ def encode(event: Recorded, origin: str) -> bytes:
     """Return an event as a line, without the line break.
 
     Raises:
-        OverflowError: if its time is none that a calendar has.
+        OverflowError: if its time is not a valid date.
     """
     attributes: dict[str, Any] = {
         "specversion": "1.0",

@@ -118,14 +118,14 @@ def export_evidence(
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder.", hint="Name a file in it.")
     if path.exists() and not force:
-        raise ConflictError(f"{path} is there already.", hint="Choose another path, or say --force.")
+        raise ConflictError(f"{path} already exists.", hint="Choose another path, or add --force.")
     signer = signer or ledger.signer
     if until is not None:
         log.position_at(until)  # which waits: what is recorded before the end is in the checkpoint
     checkpoint = ledger.checkpoint(signer)
     assert signer is not None  # noqa: S101  # the checkpoint was signed
     if not checkpoint.size:
-        raise ConfigurationError("The event log is empty: there is nothing to be evidence of.")
+        raise ConfigurationError("The event log is empty: there is nothing to export.")
     chosen = (
         _of_deployment(log, deployment_id, checkpoint.size)
         if deployment_id is not None
@@ -144,7 +144,7 @@ def export_evidence(
     except OSError as error:
         raise ConfigurationError(
             f"The evidence {path} cannot be written: {error.strerror}.",
-            hint="Name a file in a folder that there is, and that you may write to.",
+            hint="Choose a file in an existing folder that you may write to.",
         ) from error
     finally:
         with suppress(OSError):
@@ -170,7 +170,7 @@ def _check(deployment_id: UUID | None, since: datetime | None, until: datetime |
         raise ConfigurationError(
             "Evidence is of a deployment or of a range of time, not of both."
             if is_range
-            else "What is the evidence to be of?",
+            else "Neither a deployment nor a range of time was given.",
             hint="Name a deployment, or give the begin and the end of a range.",
         )
     if since is not None:

@@ -127,7 +127,7 @@ class PostgresEventLog(DatabaseEventLog):
             kind = EventLogUnavailableError if self.database.is_outage(error) else EventLogError
             raise kind(
                 f"The database {self._described_as} cannot be reached: {reason(error)}.",
-                hint="Check DEPLOYLEDGER_DATABASE_URL, and that the server is up and lets you in.",
+                hint="Check DEPLOYLEDGER_DATABASE_URL, and that the server is up and accepts the login.",
             ) from error
 
     @contextmanager

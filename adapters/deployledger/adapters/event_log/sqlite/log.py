@@ -594,7 +594,7 @@ def _time(position: int, stored: Any) -> datetime:
     try:
         return from_microseconds(stored)
     except OverflowError as error:
-        raise _damaged(position, "its time is none that a calendar has") from error
+        raise _damaged(position, "its time is not a valid date") from error
 
 
 def _damaged(position: int, what: str) -> UndecodableEventError:

@@ -302,7 +302,7 @@ class PostgresReadModels:
                 self._look_up(projection)
         raise ReadModelError(
             f"The tables of the read models in {self.described_as} are gone, or change all the time.",
-            hint="Try again; if they were removed, `deployledger projections rebuild --all` makes them anew.",
+            hint="Try again; if they were removed, `deployledger projections rebuild --all` rebuilds them.",
         )
 
     def get(self, projection: Projection[Any], key: str) -> Found:
@@ -707,7 +707,7 @@ def _mark(text: str | None) -> Mark | None:
 
 def _gone(projection: Projection[Any]) -> ReadModelError:
     return MissingReadModelError(
-        f"The read model {projection.label} is not there any more.",
+        f"Read model {projection.label} no longer exists.",
         hint="Open the service again: it is made when it is read.",
     )
 

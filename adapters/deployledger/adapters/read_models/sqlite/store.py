@@ -947,7 +947,7 @@ def _now() -> int:
 
 def _gone(projection: Projection[Any]) -> ReadModelError:
     return MissingReadModelError(
-        f"The read model {projection.label} is not there any more.",
+        f"Read model {projection.label} no longer exists.",
         hint="Open the service again: it is made when it is read.",
     )
 
