@@ -27,8 +27,7 @@ from deployledger.projections.projection import Projection
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import Selection
-from deployledger.service.fleet import page_as_of
-from deployledger.service.listing import Filters, Listing, list_page
+from deployledger.service.listing import Filters, Listing, list_page, page_as_of
 from deployledger.service.past import Past
 from tests.domain.given import SERVING, cancelled, history, requested, update_requested
 from tests.projections.examples import (

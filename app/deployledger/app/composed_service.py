@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger import open_ledger
@@ -21,6 +21,20 @@ from deployledger.service.clients import Clients
 from deployledger.service.deployment_service import DeploymentService
 from deployledger.service.files.home import open_home
 from deployledger.service.freeing import KeepRules
+
+
+class ServiceOptions(TypedDict, total=False):
+    """The options of a service, besides its clients; see `MLModelDeploymentService`."""
+
+    database_url: str | None
+    actor: str | None
+    home: str | Path | None
+    create_schema: bool | None
+    run_jobs: bool
+    resume: bool
+    read_models_url: str | None
+    projections: Sequence[Projection[Any]]
+    signer: Signer | None
 
 
 class MLModelDeploymentService(DeploymentService):
@@ -118,29 +132,20 @@ class MLModelDeploymentService(DeploymentService):
         model_registry_client: ModelRegistryClientInterface | None = None,
         container_registry_client: ContainerRegistryClientInterface | None = None,
         orchestrator_client: OrchestratorClientInterface | None = None,
-        *,
-        database_url: str | None = None,
-        actor: str | None = None,
-        home: str | Path | None = None,
-        create_schema: bool | None = None,
-        run_jobs: bool = True,
-        resume: bool = True,
-        read_models_url: str | None = None,
-        projections: Sequence[Projection[Any]] = (),
-        signer: Signer | None = None,
+        **options: Unpack[ServiceOptions],
     ) -> Self:
         """Return a service that does the work on this machine.
 
         Models come from paths and MLflow, images go to an OCI layout on disk, and local processes serve.
-        A client that is given takes the place of the embedded one.
+        A client that is given takes the place of the embedded one. The options are those of the class.
         """
         from deployledger.adapters.artifacts import LocalArtifactStore
         from deployledger.adapters.local import LocalProcessOrchestrator
         from deployledger.adapters.mlflow import MlflowModelRegistryClient
         from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 
-        settings = load_settings(home=home)
-        folder = settings.home
+        settings = load_settings(home=options.get("home"))
+        folder = options["home"] = settings.home
         return cls(
             model_registry_client or MlflowModelRegistryClient(),
             container_registry_client or OciLayoutRegistry(folder / "images"),
@@ -152,13 +157,5 @@ class MLModelDeploymentService(DeploymentService):
                 host=settings.serving_host,
                 ready_timeout=settings.ready_timeout,
             ),
-            database_url=database_url,
-            actor=actor,
-            home=folder,
-            create_schema=create_schema,
-            run_jobs=run_jobs,
-            resume=resume,
-            read_models_url=read_models_url,
-            projections=projections,
-            signer=signer,
+            **options,
         )

@@ -3,22 +3,27 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.exceptions import ConfigurationError, ReadModelError
+from deployledger.domain.moments import AsOf
 from deployledger.domain.redaction import shown
 from deployledger.domain.schemas import DeploymentPage, DeploymentStatus, DeploymentStatusResponse
 from deployledger.domain.target_types import TARGET_TYPES
 from deployledger.projections import status
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST, tag_pattern
+from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
+from deployledger.projections.folding import fold_streams
 from deployledger.projections.history import parked_hint, with_parked
-from deployledger.projections.projection import Consistency, Projection
+from deployledger.projections.projection import Consistency, Projection, changed_row
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.projections.store import KEY, Condition, Selected, Selection, StoredRow
+from deployledger.service.past import Past
 
 LARGEST_PAGE = 1000
 _SORTS = {"created_at": None, "updated_at": "updated_at", "name": "name", "status": "status"}
@@ -244,6 +249,41 @@ def list_page(models: ReadModels, listing: Listing, consistency: Consistency | s
     page = listing.page(selected, [answer(models, it.row) for it in selected.rows[: listing.limit]])
     page.warning = warning(models, DEPLOYMENT_LIST)
     return page
+
+
+def page_as_of(models: ReadModels, past: Past, listing: Listing, as_of: AsOf | str) -> DeploymentPage:
+    """Return one page of the list of deployments as it was at a moment.
+
+    Raises:
+        ConfigurationError: if it is no moment of the past of all deployments.
+    """
+    position = past.position(as_of)
+    listing = replace(listing, as_of=position)
+    selected = models.select_as_of(DEPLOYMENT_TIMELINE, listing.selection(), position)
+    shown_keys = [selected_row.row.key for selected_row in selected.rows[: listing.limit]]
+    page = listing.page(selected._replace(position=position), _answers(models, shown_keys, position))
+    page.warning = warning(models, DEPLOYMENT_TIMELINE)
+    return page
+
+
+def _answers(models: ReadModels, of_keys: Sequence[str], position: int) -> list[DeploymentStatusResponse]:
+    """Return what the service would have answered about some deployments."""
+    raws = models.log.read_streams([UUID(key) for key in of_keys], until=position)
+    folded = fold_streams(DEPLOYMENT_STATUS, models.log, raws, largest_row=models.largest_row)
+    answers = []
+    for key in of_keys:
+        row, parked = folded[key]
+        if row is None:
+            raise ReadModelError(
+                f"{key} cannot be shown: event {parked[0].position} of the log cannot be applied "
+                f"({parked[0].error}).",
+                hint="Upgrade deployledger, or restore the database from a backup.",
+            )
+        answered = status.respond(row)
+        if parked:
+            answered = with_parked(answered, len(parked), parked[0].position, parked[0].error)
+        answers.append(changed_row(answered, {"position": position}))
+    return answers
 
 
 def warning(models: ReadModels, projection: Projection[Any]) -> str:
