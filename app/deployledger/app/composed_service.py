@@ -12,6 +12,7 @@ from deployledger.adapters.read_models import load_projections, open_read_models
 from deployledger.adapters.settings import check_folder, load_settings
 from deployledger.audit.keys import Signer
 from deployledger.domain.ports import (
+    ArtifactStoreInterface,
     ContainerRegistryClientInterface,
     ModelRegistryClientInterface,
     OrchestratorClientInterface,
@@ -21,6 +22,7 @@ from deployledger.service.clients import Clients
 from deployledger.service.deployment_service import DeploymentService
 from deployledger.service.files.home import open_home
 from deployledger.service.freeing import KeepRules
+from deployledger.service.simulation import SimulatedOrchestrator
 
 
 class ServiceOptions(TypedDict, total=False):
@@ -85,16 +87,12 @@ class MLModelDeploymentService(DeploymentService):
         settings = load_settings(home=home)
         folder = settings.home
         open_home(folder, settings.home_group)
-        clients = Clients(model_registry_client, container_registry_client, orchestrator_client)
+        artifacts: ArtifactStoreInterface | None = None
         if model_registry_client is not None:
             from deployledger.adapters.artifacts import LocalArtifactStore
 
-            clients = Clients(
-                model_registry_client,
-                container_registry_client,
-                orchestrator_client,
-                LocalArtifactStore(folder / "artifacts", largest=settings.largest_model_bytes),
-            )
+            artifacts = LocalArtifactStore(folder / "artifacts", largest=settings.largest_model_bytes)
+        orchestrator = orchestrator_client or SimulatedOrchestrator()
         log = open_event_log(
             check_folder(database_url or settings.database, folder),
             create=settings.create_schema if create_schema is None else create_schema,
@@ -111,7 +109,7 @@ class MLModelDeploymentService(DeploymentService):
                 largest_row=settings.largest_row_bytes,
                 pool_size=settings.pool_size,
             ),
-            clients,
+            Clients(model_registry_client, container_registry_client, orchestrator, artifacts),
             ledger=open_ledger(
                 log,
                 signer=signer or (Signer.load(settings.audit_key) if settings.audit_key else None),

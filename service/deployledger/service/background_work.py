@@ -77,13 +77,13 @@ class BackgroundWork:
         self._patience = models.patience
         self._ledger = ledger
         self._pipeline = pipeline
-        self._is_simulated = pipeline.clients.orchestrator is None
+        self._is_simulated = not pipeline.clients.has_orchestrator
         self._watchers = watchers
         self._checkpoint_every = checkpoint_every
         self._run_jobs = run_jobs
         self._is_resumed = not resume
         self._now = now
-        self.unfinished = UnfinishedWork(repository, models, pipeline.orchestrator)
+        self.unfinished = UnfinishedWork(repository, models, pipeline.clients.orchestrator)
         # Jobs that wait for a database keep no question from its thread.
         self._executor = ThreadPoolExecutor(
             _JOB_THREADS, thread_name_prefix="deployledger-jobs", initializer=self._patience.try_once
@@ -185,7 +185,7 @@ class BackgroundWork:
 
     async def _wake_provisioned(self, worker: Worker) -> None:
         try:
-            for deployment_id in await self._pipeline.orchestrator.provisioned():
+            for deployment_id in await self._pipeline.clients.orchestrator.provisioned():
                 worker.wake(deployment_id)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # an orchestrator raises what it likes
             LOGGER.warning("The orchestrator failed to list what it runs: %s", error)

@@ -1,99 +1,109 @@
-"""The outside that a service works with, and how its placeholders simulate what is missing."""
+"""The clients of a service, and what they can do: the rest is refused before anything is stored."""
 
-import hashlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from uuid import UUID
+from functools import cached_property
 
+from deployledger.domain.deployment import Deployment
+from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.ports import (
     ArtifactStoreInterface,
+    ChecksModelURIs,
+    ChecksTargets,
     ContainerRegistryClientInterface,
-    JobResult,
     ModelRegistryClientInterface,
-    Observation,
     OrchestratorClientInterface,
-    ProvisionedTarget,
-    ProvisionRequest,
-    ReportProgress,
 )
-from deployledger.domain.target_types import TARGET_TYPES
-from deployledger.domain.values import Artifact, Image
+from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig
+from deployledger.service.files.paths import local_path
+from deployledger.service.simulation import SimulatedOrchestrator
 
-SIMULATED = "simulated"
+_BATCH_FILES = ("input_uri", "output_uri")
 
 
 @dataclass(frozen=True)
 class Clients:
-    """The clients of a service; None stands for one that is simulated.
+    """The clients of a service; a registry that is None is simulated.
 
     Attributes:
         artifacts: where fetched files are kept; needed with a model registry.
     """
 
-    model_registry: ModelRegistryClientInterface | None = None
-    container_registry: ContainerRegistryClientInterface | None = None
-    orchestrator: OrchestratorClientInterface | None = None
-    artifacts: ArtifactStoreInterface | None = None
+    model_registry: ModelRegistryClientInterface | None
+    container_registry: ContainerRegistryClientInterface | None
+    orchestrator: OrchestratorClientInterface
+    artifacts: ArtifactStoreInterface | None
+
+    @cached_property
+    def has_orchestrator(self) -> bool:
+        """Whether there is an orchestrator that is not simulated."""
+        return not isinstance(self.orchestrator, SimulatedOrchestrator)
 
     @property
     def simulated(self) -> list[str]:
         """The names of the clients that are simulated."""
-        return [
-            name
-            for name, client in (
-                ("model registry", self.model_registry),
-                ("container registry", self.container_registry),
-                ("orchestrator", self.orchestrator),
+        given = {
+            "model registry": self.model_registry is not None,
+            "container registry": self.container_registry is not None,
+            "orchestrator": self.has_orchestrator,
+        }
+        return [name for name, is_given in given.items() if not is_given]
+
+    def accepted(self, request: DeploymentRequest) -> DeploymentRequest:
+        """Return a request that the clients can serve, with the path of a model as an absolute one.
+
+        Whether there is such a model is not asked.
+
+        Raises:
+            ConfigurationError: if they cannot serve it.
+        """
+        name, target = request.deployment_name, request.deployment_target_config
+        self._check_type(name, target)
+        if self.has_orchestrator and target.is_batch_job:
+            missing = [field for field in _BATCH_FILES if not getattr(target, field)]
+            if missing:
+                raise ConfigurationError(
+                    f"Deployment {name!r} is a batch inference job and needs {' and '.join(missing)}.",
+                    hint="Give what it reads, and where it writes its predictions.",
+                )
+        if self._target_checker is not None:
+            self._target_checker.check_target(name, target, request.resource_allocation)
+        if self.model_registry is None:
+            return request
+        path = local_path(request.model_uri)
+        if path is None and self._uri_checker is not None:
+            self._uri_checker.check_model_uri(request.model_uri)
+        if path is not None and not path.is_absolute():
+            return request.model_copy(update={"model_uri": str(path.absolute())})
+        return request
+
+    def check_revision(self, deployment: Deployment, number: int) -> None:
+        """Check that the orchestrator still serves the type of an earlier revision, if there is one.
+
+        The rest was accepted when the revision was requested, and may run with it.
+
+        Raises:
+            ConfigurationError: if it does not.
+        """
+        revision = deployment.revisions.get(number)
+        if revision is not None:
+            self._check_type(deployment.name, revision.target)
+
+    # Looked up once: asking an object whether it has a protocol's methods takes longer than they do.
+    @cached_property
+    def _target_checker(self) -> ChecksTargets | None:
+        return self.orchestrator if isinstance(self.orchestrator, ChecksTargets) else None
+
+    @cached_property
+    def _uri_checker(self) -> ChecksModelURIs | None:
+        return self.model_registry if isinstance(self.model_registry, ChecksModelURIs) else None
+
+    def _check_type(self, name: str, target: DeploymentTargetConfig) -> None:
+        # An orchestrator that does not declare its types refuses by itself.
+        types = getattr(self.orchestrator, "target_types", None)
+        if types is not None and target.type not in types:
+            raise ConfigurationError(
+                f"Deployment {name!r} requests the target type {target.type!r}, but the orchestrator "
+                f"{self.orchestrator.name!r} serves only {', '.join(sorted(types))}.",
+                hint="Choose one of these types, or configure an orchestrator client that serves "
+                f"{target.type!r}.",
             )
-            if client is None
-        ]
-
-
-def simulated_artifact(model_uri: str) -> Artifact:
-    """Return an artifact with no files, whose digest is that of the URI."""
-    return Artifact(digest=_digest(model_uri), size_bytes=0, file_count=0, resolved_uri=model_uri)
-
-
-def simulated_image(artifact: Artifact) -> Image:
-    """Return an image that was never built."""
-    digest = _digest(f"image of {artifact.digest}")
-    return Image(reference=f"{SIMULATED}:{digest}", digest=digest, size_bytes=0)
-
-
-def _digest(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
-class SimulatedOrchestrator:
-    """Stands in for an orchestrator: accepts everything, and runs nothing."""
-
-    name = SIMULATED
-    target_types = frozenset(TARGET_TYPES)
-
-    async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
-        """Return an endpoint at a name that never resolves (RFC 6761)."""
-        if request.target.is_batch_job:
-            return ProvisionedTarget(None)
-        port = f":{request.target.port}" if request.target.port else ""
-        return ProvisionedTarget(f"http://{request.deployment_name.lower()}.simulated.invalid{port}")
-
-    async def prune(self, deployment_id: UUID, keep_revision: int | None) -> None:
-        """Stop nothing."""
-
-    async def wait_for_completion(
-        self, deployment_id: UUID, revision: int, report: ReportProgress
-    ) -> JobResult:
-        """Return at once, with no rows scored."""
-        return JobResult(output_uri="", rows=0)
-
-    async def provisioned(self) -> dict[UUID, set[int]]:
-        """Return nothing: nothing runs."""
-        return {}
-
-    async def observe(self, deployment_id: UUID) -> Observation:
-        """Say that nothing runs."""
-        return Observation(running=False, revision=None, detail="simulated")
-
-    async def logs(self, deployment_id: UUID, *, follow: bool) -> AsyncIterator[str]:
-        """Yield the one line there is to say."""
-        yield "This deployment is simulated: no server runs, and there are no logs."

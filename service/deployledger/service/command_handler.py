@@ -35,16 +35,14 @@ from deployledger.domain.exceptions import (
     ResourceNotFoundError,
 )
 from deployledger.domain.names import NameReservation
-from deployledger.domain.ports import OrchestratorClientInterface
 from deployledger.domain.redaction import shown
 from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse, Text, problem_of
 from deployledger.projections import status
-from deployledger.service.capabilities import check_request, check_revision
-from deployledger.service.clients import SIMULATED, Clients
-from deployledger.service.files.paths import local_path
+from deployledger.service.clients import Clients
 from deployledger.service.idempotency import checked_key, require_event, require_same
 from deployledger.service.patient_threads import PatientThreads
 from deployledger.service.repository import Repository
+from deployledger.service.simulation import SIMULATED
 
 _MOST_ATTEMPTS = 50
 _LONGEST_PAUSE_SECONDS = 0.1
@@ -69,8 +67,7 @@ class CommandHandler:
     """Decides commands on deployments and stores what they come to.
 
     Args:
-        clients: what the commands may ask for.
-        orchestrator: whose deployments are commanded.
+        clients: what the commands may ask for; the orchestrator's deployments are commanded.
         actor: who gives the commands.
         threads: runs the calls that block.
     """
@@ -79,7 +76,6 @@ class CommandHandler:
         self,
         repository: Repository,
         clients: Clients,
-        orchestrator: OrchestratorClientInterface,
         *,
         actor: str,
         now: Callable[[], datetime],
@@ -87,7 +83,6 @@ class CommandHandler:
     ) -> None:
         self._repository = repository
         self._clients = clients
-        self._orchestrator = orchestrator
         with suppress(ExternalServiceError):  # a folder that it cannot write is in the way of commands alone
             _ = self._orchestrator_name
         self.actor = checked_actor(actor)
@@ -96,22 +91,9 @@ class CommandHandler:
 
     @cached_property
     def _orchestrator_name(self) -> str:
-        name = self._orchestrator.name
+        name = self._clients.orchestrator.name
         refuse_credentials("The orchestrator", {"name": name}, hint="Give it a name without a credential.")
         return name
-
-    def accepted(self, request: DeploymentRequest) -> DeploymentRequest:
-        """Return a request that the clients can serve, with the path of a model as an absolute one.
-
-        Raises:
-            ConfigurationError: if they cannot serve it.
-        """
-        check_request(self._clients, request)
-        if self._clients.model_registry is not None:
-            path = local_path(request.model_uri)
-            if path is not None and not path.is_absolute():
-                return request.model_copy(update={"model_uri": str(path.absolute())})
-        return request
 
     async def handle(
         self, command: Command, *, key: str | None, actor: str | None, dry_run: bool = False
@@ -206,10 +188,10 @@ class CommandHandler:
             case Update(request=request):
                 return self._update(decision, request, by)
             case Rollback(to_revision=number):
-                check_revision(self._clients, deployment, number)
+                self._clients.check_revision(deployment, number)
                 deployment.request_rollback(number, by=by)
             case Retry():
-                check_revision(self._clients, deployment, deployment.revision.number)
+                self._clients.check_revision(deployment, deployment.revision.number)
                 deployment.retry(by=by)
             case Cancel():
                 deployment.cancel(by=by)

@@ -1,51 +1,28 @@
 """Checks of everything that a service keeps in databases: each is a function that yields findings."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
 
-from deployledger.audit.ledger import Ledger
-from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import MachineLearningServiceError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.domain.times import AHEAD_HINT
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
 from deployledger.projections.history import parked_hint
-from deployledger.projections.read_models import ReadModels
 from deployledger.projections.status import DEPLOYMENT_STATUS
-
-
-class Stores(Protocol):
-    """What is checked; a `DeploymentService` is one."""
-
-    @property
-    def event_log(self) -> EventLog:
-        """The event log."""
-        ...
-
-    @property
-    def read_models(self) -> ReadModels:
-        """The read models of the event log."""
-        ...
-
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger of the event log."""
-        ...
-
+from deployledger.service.deployment_service import DeploymentService
 
 _ANSWERING = (DEPLOYMENT_STATUS, DEPLOYMENT_LIST, DEPLOYMENT_TIMELINE)
 """What the service answers from; other projections are those of users."""
 
 _MOST_PARKED = 1000
 
-Check = Callable[[Stores], Iterable[Finding]]
+Check = Callable[[DeploymentService], Iterable[Finding]]
 """Yields findings; what it raises of ours becomes a problem, and the other checks go on."""
 
 
-def schema(stores: Stores) -> Iterator[Finding]:
+def schema(service: DeploymentService) -> Iterator[Finding]:
     """Check that the event log has the schema that this version of the software needs."""
-    state = stores.event_log.schema_state()
+    state = service.event_log.schema_state()
     if state.found == state.needed:
         message = f"The event log in {state.database} is ready (schema version {state.found})."
         yield Finding("schema", Outcome.OK, message)
@@ -60,19 +37,19 @@ def schema(stores: Stores) -> Iterator[Finding]:
     yield Finding("schema", Outcome.PROBLEM, message, hint)
 
 
-def event_log(stores: Stores) -> list[Finding]:
+def event_log(service: DeploymentService) -> list[Finding]:
     """Check the database of the event log for damage, and for anything that may hide or change events."""
-    return stores.event_log.findings()
+    return service.event_log.findings()
 
 
-def read_models(stores: Stores) -> list[Finding]:
+def read_models(service: DeploymentService) -> list[Finding]:
     """Check the database of the read models for damage."""
-    return stores.read_models.store.findings()
+    return service.read_models.store.findings()
 
 
-def parked(stores: Stores) -> Iterator[Finding]:
+def parked(service: DeploymentService) -> Iterator[Finding]:
     """Check that every event of the log is applied to the read models, which answer questions."""
-    models, is_well = stores.read_models, True
+    models, is_well = service.read_models, True
     for projection in models.projections.values():
         try:
             models.catch_up(projection)
@@ -97,14 +74,14 @@ def parked(stores: Stores) -> Iterator[Finding]:
         yield Finding("parked", Outcome.OK, "Every event is applied to the read models.")
 
 
-def ledger(stores: Stores) -> list[Finding]:
+def ledger(service: DeploymentService) -> list[Finding]:
     """Check the database of the ledger for damage."""
-    return stores.ledger.store.findings()
+    return service.ledger.store.findings()
 
 
-def clock(stores: Stores) -> Iterator[Finding]:
+def clock(service: DeploymentService) -> Iterator[Finding]:
     """Check that the log has no uncorrected times in the future."""
-    times = stores.event_log.times()
+    times = service.event_log.times()
     for it in times.wrong:
         if it.corrected_at is not None:
             yield Finding("clock", Outcome.WARNING, str(it))
@@ -118,19 +95,19 @@ CHECKS: tuple[Check, ...] = (event_log, clock, read_models, parked, ledger)
 """The checks of a database that has the schema that is needed, in the order in which they are reported."""
 
 
-def check_database(stores: Stores, checks: Sequence[Check] = CHECKS) -> list[Finding]:
+def check_database(service: DeploymentService, checks: Sequence[Check] = CHECKS) -> list[Finding]:
     """Run every check, and return what they found; the schema comes first.
 
     Without the schema that is needed, nothing else is checked.
     """
-    findings = list(_run(schema, stores))
+    findings = list(_run(schema, service))
     if not any(it.is_problem for it in findings):
-        findings += [finding for check in checks for finding in _run(check, stores)]
+        findings += [finding for check in checks for finding in _run(check, service)]
     return findings
 
 
-def _run(check: Check, stores: Stores) -> Iterator[Finding]:
+def _run(check: Check, service: DeploymentService) -> Iterator[Finding]:
     try:
-        yield from check(stores)
+        yield from check(service)
     except MachineLearningServiceError as error:
         yield Finding(check.__name__, Outcome.PROBLEM, error.message, error.hint)

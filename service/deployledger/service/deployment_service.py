@@ -25,7 +25,7 @@ from deployledger.domain.findings import Finding
 from deployledger.domain.lifecycle import State
 from deployledger.domain.logs import logger
 from deployledger.domain.moments import AsOf
-from deployledger.domain.ports import Observation, OrchestratorClientInterface
+from deployledger.domain.ports import Observation
 from deployledger.domain.redaction import storable
 from deployledger.domain.schemas import (
     DeploymentDifference,
@@ -41,7 +41,7 @@ from deployledger.projections.read_models import ReadModels
 from deployledger.projections.reports import Progress
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.service.background_work import BackgroundWork
-from deployledger.service.clients import Clients, SimulatedOrchestrator
+from deployledger.service.clients import Clients
 from deployledger.service.clock import ClockCorrection, ClockCorrector
 from deployledger.service.command_handler import CommandHandler, checked_actor
 from deployledger.service.disk_usage import DiskUsage, measure
@@ -112,7 +112,7 @@ class DeploymentService:
     ) -> None:
         self._log = log
         self._clients = clients
-        self._orchestrator: OrchestratorClientInterface = clients.orchestrator or SimulatedOrchestrator()
+        self._orchestrator = clients.orchestrator
         self._repository = Repository(log)
         self._models = read_models
         self._ledger = ledger
@@ -120,13 +120,11 @@ class DeploymentService:
         self._clock = ClockCorrector(log, now)
         self._keep = keep
         self._now = now
-        self._pipeline = Pipeline(
-            clients, self._orchestrator, workspace, partial(log_id, log), largest_model=largest_model
-        )
+        self._pipeline = Pipeline(clients, workspace, partial(log_id, log), largest_model=largest_model)
         self._watchers = Watchers()
         self._threads = PatientThreads(read_models.patience)
         self._commands = CommandHandler(
-            self._repository, clients, self._orchestrator, actor=actor, now=now, threads=self._threads
+            self._repository, clients, actor=actor, now=now, threads=self._threads
         )
         self._background = BackgroundWork(
             self._repository,
@@ -167,7 +165,7 @@ class DeploymentService:
             NameInUseError: if another deployment has the name.
             IdempotencyKeyReusedError: if the key came before, with another body.
         """
-        command = Deploy(request=self._commands.accepted(request))
+        command = Deploy(request=self._clients.accepted(request))
         return await self._handle(command, idempotency_key, actor)
 
     async def update_deployment(
@@ -194,7 +192,7 @@ class DeploymentService:
             IllegalTransitionError: if it is being deleted, or was.
             StaleVersionError: if it is not at the expected version.
         """
-        request = self._commands.accepted(request)
+        request = self._clients.accepted(request)
         command = Update(deployment_id=deployment_id, expected_version=expected_version, request=request)
         return await self._handle(command, idempotency_key, actor)
 

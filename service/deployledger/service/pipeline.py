@@ -24,7 +24,6 @@ from deployledger.domain.logs import logger
 from deployledger.domain.ports import (
     ArtifactStoreInterface,
     ChecksContents,
-    OrchestratorClientInterface,
     PackageRequest,
     ProvisionedTarget,
     ProvisionRequest,
@@ -36,10 +35,11 @@ from deployledger.domain.ports import (
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import without_credentials
 from deployledger.domain.values import Artifact, Image, Step
-from deployledger.service.clients import Clients, simulated_artifact, simulated_image
+from deployledger.service.clients import Clients
 from deployledger.service.files.disk_space import check_room, within_limits
 from deployledger.service.files.paths import local_path
 from deployledger.service.files.staging import staging_folder, sweep
+from deployledger.service.simulation import simulated_artifact, simulated_image
 
 LOGGER = logger("artifacts")
 
@@ -58,7 +58,6 @@ class Pipeline:
     """
 
     clients: Clients
-    orchestrator: OrchestratorClientInterface
     workspace: Path
     log_id: Callable[[], str]
     largest_model: int | None = None
@@ -79,22 +78,22 @@ class Pipeline:
             case Step.RUN:
                 return await self._run(deployment, report)
             case Step.DELETE:
-                await self.orchestrator.prune(deployment.id, None)
-                simulated = self.clients.orchestrator is None
+                await self.clients.orchestrator.prune(deployment.id, None)
+                simulated = not self.clients.has_orchestrator
                 return lambda current, by: current.deleted(simulated=simulated, by=by)
 
     async def revive(self, deployment: Deployment) -> None:
         """Start the revision that serves again, if it does not run."""
         serving = deployment.serving_revision
-        if self.clients.orchestrator is not None and serving is not None:
-            observed = await self.orchestrator.observe(deployment.id)
+        if self.clients.has_orchestrator and serving is not None:
+            observed = await self.clients.orchestrator.observe(deployment.id)
             if not observed.running or observed.damaged:
                 revision = deployment.revisions[serving]
                 await self._serve(deployment, revision, lambda done, total, unit: None)
 
     async def tidy(self, deployment: Deployment) -> None:
         """Stop everything of the deployment but the revision that serves."""
-        await self.orchestrator.prune(deployment.id, deployment.serving_revision)
+        await self.clients.orchestrator.prune(deployment.id, deployment.serving_revision)
 
     async def _fetch(self, deployment: Deployment) -> Record:
         revision = deployment.revision
@@ -319,18 +318,18 @@ class Pipeline:
         """Make a revision run; an image that is damaged is built again, once."""
         request = _provision_request(deployment, revision)
         try:
-            return await self.orchestrator.provision(request, report)
+            return await self.clients.orchestrator.provision(request, report)
         except MachineLearningServiceError as error:
             if error.reason is not FailureReason.ARTIFACT_DAMAGED or self.clients.container_registry is None:
                 raise
             LOGGER.warning("%s: its image is built again. %s", deployment, error.message)
         await self._build(deployment, revision, request.artifact)
-        return await self.orchestrator.provision(request, report)
+        return await self.clients.orchestrator.provision(request, report)
 
     async def _provision(self, deployment: Deployment, report: ReportProgress) -> Record:
         revision = deployment.revision
         target = await self._serve(deployment, revision, report)
-        simulated = self.clients.orchestrator is None
+        simulated = not self.clients.has_orchestrator
         return lambda current, by: current.provisioned(
             revision.number, target.endpoint_url, simulated=simulated, by=by
         )
@@ -338,14 +337,18 @@ class Pipeline:
     async def _run(self, deployment: Deployment, report: ReportProgress) -> Record:
         revision = deployment.revision
         try:
-            result = await self.orchestrator.wait_for_completion(deployment.id, revision.number, report)
+            result = await self.clients.orchestrator.wait_for_completion(
+                deployment.id, revision.number, report
+            )
         except MachineLearningServiceError as error:
             if error.reason is not FailureReason.ARTIFACT_DAMAGED:
                 raise
             LOGGER.warning("%s: its job is started again. %s", deployment, error.message)
             await self._serve(deployment, revision, report)
-            result = await self.orchestrator.wait_for_completion(deployment.id, revision.number, report)
-        simulated = self.clients.orchestrator is None
+            result = await self.clients.orchestrator.wait_for_completion(
+                deployment.id, revision.number, report
+            )
+        simulated = not self.clients.has_orchestrator
         output_uri = result.output_uri or revision.target.output_uri or ""
         return lambda current, by: current.completed(
             revision.number, output_uri, result.rows, simulated=simulated, by=by

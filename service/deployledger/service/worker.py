@@ -249,7 +249,7 @@ class Worker:
         while True:
             deployment = await self._blocking(self._repository.deployment, deployment_id)
             self._jobs[deployment_id].is_known = True
-            if deployment.orchestrator != self._pipeline.orchestrator.name:
+            if deployment.orchestrator != self._pipeline.clients.orchestrator.name:
                 return  # somebody else's
             step = deployment.next_step
             if step is None:
