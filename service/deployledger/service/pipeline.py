@@ -335,19 +335,15 @@ class Pipeline:
         )
 
     async def _run(self, deployment: Deployment, report: ReportProgress) -> Record:
-        revision = deployment.revision
+        revision, orchestrator = deployment.revision, self.clients.orchestrator
         try:
-            result = await self.clients.orchestrator.wait_for_completion(
-                deployment.id, revision.number, report
-            )
+            result = await orchestrator.wait_for_completion(deployment.id, revision.number, report)
         except MachineLearningServiceError as error:
             if error.reason is not FailureReason.ARTIFACT_DAMAGED:
                 raise
             LOGGER.warning("%s: its job is started again. %s", deployment, error.message)
             await self._serve(deployment, revision, report)
-            result = await self.clients.orchestrator.wait_for_completion(
-                deployment.id, revision.number, report
-            )
+            result = await orchestrator.wait_for_completion(deployment.id, revision.number, report)
         simulated = not self.clients.has_orchestrator
         output_uri = result.output_uri or revision.target.output_uri or ""
         return lambda current, by: current.completed(
