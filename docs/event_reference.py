@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from deployledger.domain import clock, events, names, topics
+from deployledger.domain import clock_corrections, events, names, topics
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.lifecycle import LIFECYCLE
 from deployledger.domain.lifecycle_chart import table
@@ -38,7 +38,8 @@ def markdown() -> str:
     Raises:
         LookupError: if the docstring of a class does not have the meaning of a field.
     """
-    classes = [event_class for module in (events, names, clock) for event_class in _concrete(module)]
+    modules = (events, names, clock_corrections)
+    classes = [event_class for module in modules for event_class in _concrete(module)]
     contents = "".join(
         f"| [`{each.TOPIC}`](#{re.sub(r'[^a-z_]', '', each.TOPIC)}) | {_summary(each)} |\n"
         for each in classes

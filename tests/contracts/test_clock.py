@@ -14,7 +14,7 @@ from deployledger.audit.replaying import replay
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConflictError
 from deployledger.domain.times import CLOCK_STREAM
-from deployledger.service.clock import ClockCorrection, ClockCorrector
+from deployledger.service.clock_corrector import ClockCorrection, ClockCorrector
 from tests.contracts.clocks import Clock
 from tests.contracts.reading import page
 from tests.contracts.test_event_log import url_of

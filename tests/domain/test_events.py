@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deployledger.adapters.event_log.mapper import EventMapper
-from deployledger.domain import clock, events, names
+from deployledger.domain import clock_corrections, events, names
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.exceptions import IllegalTransitionError
@@ -42,7 +42,7 @@ TOPICS: dict[str, type[Event]] = {
     "deployment.deleted": events.Deleted,
     "deployment_name.reserved": names.NameReserved,
     "deployment_name.released": names.NameReleased,
-    "event_log.clock_corrected": clock.ClockCorrected,
+    "event_log.clock_corrected": clock_corrections.ClockCorrected,
 }
 
 REASONS = [

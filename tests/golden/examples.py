@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from deployledger.domain import clock, events, names
+from deployledger.domain import clock_corrections, events, names
 from deployledger.domain.events import Event
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
@@ -77,7 +77,7 @@ EXAMPLES: dict[type[Event], dict[str, Any]] = {
     events.Deleted: {"revision": 2, "simulated": True},
     names.NameReserved: _NAME,
     names.NameReleased: _NAME,
-    clock.ClockCorrected: {
+    clock_corrections.ClockCorrected: {
         "first_position": 1_234,
         "recorded_until": datetime(2027, 4, 7, 9, 30, tzinfo=UTC),
         "not_before": datetime(2026, 3, 3, 9, 29, 59, 5, tzinfo=UTC),

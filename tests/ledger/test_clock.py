@@ -11,12 +11,12 @@ from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.evidence.verification import verify_evidence
 from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import Ledger
-from deployledger.domain.clock import ClockCorrected
+from deployledger.domain.clock_corrections import ClockCorrected
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.names import NameReservation
 from deployledger.domain.times import CLOCK_STREAM
-from deployledger.service.clock import ClockCorrector
+from deployledger.service.clock_corrector import ClockCorrector
 from tests.contracts.clocks import Clock
 from tests.domain.given import context, request
 from tests.ledger.evidence import Evidence

@@ -31,7 +31,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from deployledger.domain.clock import ClockCorrections
+from deployledger.domain.clock_corrections import ClockCorrections
 from deployledger.domain.deployment import Deployment, Revision
 from deployledger.domain.names import NameReservation
 from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig

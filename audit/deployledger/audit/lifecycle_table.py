@@ -12,7 +12,7 @@ from pydantic_core import SchemaValidator, ValidationError
 from pydantic_core.core_schema import any_schema, typed_dict_field, typed_dict_schema
 
 from deployledger.domain import events
-from deployledger.domain.clock import ClockCorrected
+from deployledger.domain.clock_corrections import ClockCorrected
 from deployledger.domain.events import DeploymentEvent, Provisioned, Requested, UpdateRequested
 from deployledger.domain.exceptions import IllegalTransitionError
 from deployledger.domain.lifecycle import LIFECYCLE, State

@@ -20,7 +20,7 @@ from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
 from deployledger.audit.canonical_state import canonical
 from deployledger.audit.lifecycle_table import lifecycle_table
 from deployledger.audit.what_if import Rule, RuleDifference, load
-from deployledger.domain.clock import ClockCorrected, ClockCorrections
+from deployledger.domain.clock_corrections import ClockCorrected, ClockCorrections
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import EventLog, RawEvent
 from deployledger.domain.events import DeploymentEvent, Event, Requested, UpdateRequested

@@ -5,7 +5,7 @@ from deployledger.domain.public_names import public_names
 __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
-        "clock": ("ClockCorrected",),
+        "clock_corrections": ("ClockCorrected",),
         "deployment": ("Deployment", "Revision"),
         "event_log": ("EventBatch", "EventLog", "Follower", "RecordedEvent"),
         "events": (

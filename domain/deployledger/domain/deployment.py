@@ -220,8 +220,8 @@ class Deployment:
 
     def fail(self, revision: int, failure: Failure, *, by: CommandContext) -> None:
         """Record that the job, or the deletion, failed; what it says is cut where it is too long."""
-        said = {"message": storable(failure.message), "hint": storable(failure.hint)}
-        failure = failure.model_copy(update=said)
+        texts = {"message": storable(failure.message), "hint": storable(failure.hint)}
+        failure = failure.model_copy(update=texts)
         event = events.DeletionFailed if self.state is State.DELETING else events.Failed
         self._trigger(event, by, of_revision=revision, failure=failure)
 

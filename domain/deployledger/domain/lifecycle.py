@@ -209,9 +209,9 @@ class Lifecycle:
     def next_state(self, subject: Subject, trigger: Trigger) -> State | None:
         """Return the state that the trigger leads to, or None where it is not allowed."""
         place = (subject.state, trigger)
-        found = self._unguarded.get(place)
-        if found is not None:
-            return found
+        unguarded = self._unguarded.get(place)
+        if unguarded is not None:
+            return unguarded
         for transition in self._table.get(place, ()):
             if transition.applies_to(subject):
                 return transition.dest

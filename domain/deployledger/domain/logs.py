@@ -29,6 +29,6 @@ _FILTER = _WithoutCredentials()
 
 def logger(part: str = "") -> logging.Logger:
     """Return the logger of a part of the service, ``ml_model_deployment_service.<part>``, or of the whole."""
-    found = logging.getLogger(f"{NAME}.{part}" if part else NAME)
-    found.addFilter(_FILTER)  # which adds it once; filters are not inherited
-    return found
+    part_logger = logging.getLogger(f"{NAME}.{part}" if part else NAME)
+    part_logger.addFilter(_FILTER)  # which adds it once; filters are not inherited
+    return part_logger

@@ -107,9 +107,8 @@ def _without_credentials(name: str, value: Any) -> Any:
         return without_credentials(value, is_uri=name in URI_FIELDS)
     if hasattr(value, "model_copy"):  # a model of pydantic's, which who only verifies evidence has not
         fields = value.__dict__
-        changed = {
-            key: new for key, new in fields_without_credentials(fields).items() if new is not fields[key]
-        }
+        blanked = fields_without_credentials(fields)
+        changed = {field: new for field, new in blanked.items() if new is not fields[field]}
         return value.model_copy(update=changed) if changed else value
     if isinstance(value, dict | list | tuple):
         return json_without_credentials(value)

@@ -123,9 +123,9 @@ class LogTimes:
         last = self.end
         for span in reversed(self.wrong):
             if span.last < last:
-                found = self.search(moment, span.last + 1, last)
-                if found > span.last:
-                    return found
+                position = self.search(moment, span.last + 1, last)
+                if position > span.last:
+                    return position
             happened = self._happened_by(span, moment)
             if happened:
                 return span.first - 1 + happened
@@ -143,9 +143,10 @@ class LogTimes:
         """Return the events of which it is not known whether they had happened at a time."""
         for span in self.wrong:
             if (span.not_before is None or span.not_before <= moment) and moment < span.not_after:
-                for it in self._of(span).unclear:
-                    if (it.not_before is None or it.not_before <= moment) and moment < it.not_after:
-                        return it
+                for unclear in self._of(span).unclear:
+                    is_after = unclear.not_before is None or unclear.not_before <= moment
+                    if is_after and moment < unclear.not_after:
+                        return unclear
         return None
 
     def _happened_by(self, span: WrongTimes, moment: datetime) -> int:
@@ -225,14 +226,14 @@ def wrong_times(corrections: Sequence[Correction]) -> tuple[WrongTimes, ...]:
     Args:
         corrections: all of a log, in its order.
     """
-    found: list[WrongTimes] = []
+    wrong: list[WrongTimes] = []
     for position, recorded_at, first, not_before, recorded_until in reversed(corrections):
-        is_covered = bool(found) and position >= found[-1].first
+        is_covered = bool(wrong) and position >= wrong[-1].first
         if is_covered or first >= position:
             continue
         not_after = recorded_at if not_before is None else max(recorded_at, not_before)
-        found.append(WrongTimes(first, position - 1, not_before, not_after, recorded_until, position))
-    return tuple(reversed(found))
+        wrong.append(WrongTimes(first, position - 1, not_before, not_after, recorded_until, position))
+    return tuple(reversed(wrong))
 
 
 def events(first: int, last: int) -> str:

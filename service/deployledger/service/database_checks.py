@@ -61,7 +61,7 @@ def parked(service: DeploymentService) -> Iterator[Finding]:
         events = models.store.parked(projection, limit=_MOST_PARKED)
         if events:
             is_well = False
-            first, rows = events[0], len({it.key for it in events})
+            first, rows = events[0], len({event.key for event in events})
             more = " or more" if len(events) == _MOST_PARKED else ""
             message = (
                 f"{projection.name} is not current: {len(events):,}{more} event{'s' * (len(events) != 1)} of "
@@ -82,9 +82,9 @@ def ledger(service: DeploymentService) -> list[Finding]:
 def clock(service: DeploymentService) -> Iterator[Finding]:
     """Check that the log has no uncorrected times in the future."""
     times = service.event_log.times()
-    for it in times.wrong:
-        if it.corrected_at is not None:
-            yield Finding("clock", Outcome.WARNING, str(it))
+    for wrong in times.wrong:
+        if wrong.corrected_at is not None:
+            yield Finding("clock", Outcome.WARNING, str(wrong))
     if times.ahead is not None:
         yield Finding("clock", Outcome.PROBLEM, str(times.ahead), AHEAD_HINT)
     else:
@@ -101,7 +101,7 @@ def check_database(service: DeploymentService, checks: Sequence[Check] = CHECKS)
     Without the schema that is needed, nothing else is checked.
     """
     findings = list(_run(schema, service))
-    if not any(it.is_problem for it in findings):
+    if not any(finding.is_problem for finding in findings):
         findings += [finding for check in checks for finding in _run(check, service)]
     return findings
 

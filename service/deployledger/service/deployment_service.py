@@ -42,12 +42,12 @@ from deployledger.projections.reports import Progress
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.service.background_work import BackgroundWork
 from deployledger.service.clients import Clients
-from deployledger.service.clock import ClockCorrection, ClockCorrector
+from deployledger.service.clock_corrector import ClockCorrection, ClockCorrector
 from deployledger.service.command_handler import CommandHandler, checked_actor
 from deployledger.service.disk_usage import DiskUsage, measure
 from deployledger.service.empty_logs import EmptyLogs, explain_empty_logs
 from deployledger.service.files.staging import sweep
-from deployledger.service.finding import find, find_id, find_to_change, say_whose
+from deployledger.service.finding import find, find_id, find_to_change, warn_if_ambiguous
 from deployledger.service.freeing import Freed, Freeing, KeepRules, log_id
 from deployledger.service.lifespan import Lifespan
 from deployledger.service.listing import Filters, Listing, answer, is_text, list_page, page_as_of
@@ -331,12 +331,12 @@ class DeploymentService:
                 )
             return self._past.status(deployment_id, as_of)
         check_id(deployment_id)
-        found = self._models.find(DEPLOYMENT_STATUS, str(deployment_id), consistency)
-        if found.row is None:
+        stored = self._models.find(DEPLOYMENT_STATUS, str(deployment_id), consistency)
+        if stored.row is None:
             raise ResourceNotFoundError("Deployment", deployment_id)
-        status = answer(self._models, found.row)
+        status = answer(self._models, stored.row)
         if consistency != Consistency.CURRENT:
-            status = status.model_copy(update={"position": found.position})
+            status = status.model_copy(update={"position": stored.position})
         step = self._background.progress(deployment_id)
         if step is None or status.progress is None:
             return status
@@ -441,13 +441,13 @@ class DeploymentService:
 
         def find_and_look() -> DeploymentStatusResponse:
             if as_of is None or not is_text(reference):
-                found = find(reference, self._repository, self._models)
+                meant = find(reference, self._repository, self._models)
             else:
                 then = find_id(reference, self._repository) or self._past.holder(reference, as_of)
                 if then is not None:
-                    say_whose(reference, then, self._models)
-                found = then or find(reference, self._repository, self._models)
-            return self._status(found, as_of=as_of)
+                    warn_if_ambiguous(reference, then, self._models)
+                meant = then or find(reference, self._repository, self._models)
+            return self._status(meant, as_of=as_of)
 
         return await self._blocking(find_and_look)
 

@@ -36,25 +36,26 @@ def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
     """
     if not is_text(reference):
         raise _not_found(reference, repository.log)
-    if found := _by_id_or_name(reference, repository) or _had(reference, repository, models):
-        say_whose(reference, found, models)
-        return found
+    if named := _by_id_or_name(reference, repository) or _had(reference, repository, models):
+        warn_if_ambiguous(reference, named, models)
+        return named
     begun = _begun(reference, models)
     if not begun:
         raise _not_found(reference, repository.log)
     return _only(reference, begun)
 
 
-def say_whose(name: str, found: UUID, models: ReadModels) -> None:
+def warn_if_ambiguous(name: str, deployment_id: UUID, models: ReadModels) -> None:
     """Warn that a question is answered by a name, if the name is also how another id begins."""
     if not _BEGINNING.fullmatch(name):
         return
-    others = [it for it in _begun(name, models, Condition("deleted", "=", False)) if it != found]
+    begun = _begun(name, models, Condition("deleted", "=", False))
+    others = [other for other in begun if other != deployment_id]
     if others:
         _log.warning(
             "%s is taken for the name of deployment %s; the id of deployment %s begins with it, too.",
             shown(name),
-            found,
+            deployment_id,
             others[0],
         )
 
@@ -74,7 +75,7 @@ def find_to_change(reference: str, repository: Repository, models: ReadModels) -
     begun = _begun(reference, models, Condition("deleted", "=", False))
     had = None if named else _had(reference, repository, models)
     for deployment_id, has in ((named, "is"), (had, "was")):
-        others = [it for it in begun if it != deployment_id]
+        others = [other for other in begun if other != deployment_id]
         if deployment_id is not None and others:
             raise ConfigurationError(
                 f"{shown(reference)} {has} the name of deployment {deployment_id}, and the id of deployment "
@@ -98,11 +99,11 @@ def find_to_change(reference: str, repository: Repository, models: ReadModels) -
 
 def find_id(reference: str, repository: Repository) -> UUID | None:
     """Return the id that a reference is as a whole, if a deployment has it."""
-    found = as_id(reference)
-    if found is None:
+    deployment_id = as_id(reference)
+    if deployment_id is None:
         return None
-    first = repository.log.stream_records(found, limit=1)
-    return found if first and DEPLOYMENT_STATUS.reads(first[0].raw.topic) else None
+    first = repository.log.stream_records(deployment_id, limit=1)
+    return deployment_id if first and DEPLOYMENT_STATUS.reads(first[0].raw.topic) else None
 
 
 def _by_id_or_name(reference: str, repository: Repository) -> UUID | None:
@@ -125,7 +126,7 @@ def _begun(reference: str, models: ReadModels, *conditions: Condition) -> list[U
     """Return the deployments of which the id begins so, up to so many as are counted."""
     if len(reference) < _SHORTEST_PREFIX:
         return []
-    return [UUID(it) for it in keys(models, *begins(reference.lower()), *conditions, limit=_SHOWN)]
+    return [UUID(key) for key in keys(models, *begins(reference.lower()), *conditions, limit=_SHOWN)]
 
 
 def _only(reference: str, begun: list[UUID]) -> UUID:
@@ -152,5 +153,5 @@ def holders(name: str, log: EventLog) -> list[UUID]:
     if not is_text(name):
         return []
     events = log.stream(reservation_id(name))
-    reserved = [it.deployment_id for it in events if isinstance(it, NameReserved)]
+    reserved = [event.deployment_id for event in events if isinstance(event, NameReserved)]
     return list(dict.fromkeys(reversed(reserved)))[::-1]

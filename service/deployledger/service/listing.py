@@ -51,18 +51,22 @@ class Filters:
         Raises:
             ConfigurationError: if a filter is malformed, or two of them contradict each other.
         """
-        found: list[Condition] = []
+        conditions: list[Condition] = []
         if self.status is not None:
-            found.append(Condition("status", "=", _one_of("status", self.status, list(DeploymentStatus))))
+            conditions.append(
+                Condition("status", "=", _one_of("status", self.status, list(DeploymentStatus)))
+            )
         if self.name_contains is not None:
-            found.append(Condition("name", "contains", checked_text("name_contains", self.name_contains)))
+            conditions.append(
+                Condition("name", "contains", checked_text("name_contains", self.name_contains))
+            )
         for name, value in _tags(self.tags):
-            found.append(Condition("tags", "has", tag_pattern(name, value)))
+            conditions.append(Condition("tags", "has", tag_pattern(name, value)))
         if self.model_uri_prefix is not None:
             prefix = checked_text("model_uri_prefix", self.model_uri_prefix)
-            found.append(Condition("model_uri", "begins", prefix))
+            conditions.append(Condition("model_uri", "begins", prefix))
         if self.target_type is not None:
-            found.append(
+            conditions.append(
                 Condition("target_type", "=", _one_of("target_type", self.target_type, TARGET_TYPES))
             )
         for name in ("created", "updated"):
@@ -70,18 +74,18 @@ class Filters:
             for label, operator, moment in (("after", ">=", after), ("before", "<", before)):
                 if moment is not None:
                     _check_moment(f"{name}_{label}", moment)
-                    found.append(Condition(f"{name}_at", operator, moment))
+                    conditions.append(Condition(f"{name}_at", operator, moment))
             if after is not None and before is not None and after >= before:
                 raise ConfigurationError(
                     f"{name}_after={after.isoformat()} is not before {name}_before={before.isoformat()}: "
                     "no deployment can be in between."
                 )
-        return tuple(found)
+        return tuple(conditions)
 
     def fingerprint(self, sort: str, descending: bool) -> str:
         """Return a digest of the filters and the order, by which a cursor knows its list."""
-        told = json.dumps([vars(self), sort, descending], sort_keys=True, default=str)
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        content = json.dumps([vars(self), sort, descending], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _tags(tags: Any) -> list[tuple[str, Any]]:
@@ -183,8 +187,8 @@ class Listing:
     def _after(self, cursor: str) -> tuple[Any, int]:
         try:
             value: Any
-            told = json.loads(base64.b64decode(cursor.encode(), b"-_", validate=True))
-            fingerprint, value, position, *of_moment = told
+            content = json.loads(base64.b64decode(cursor.encode(), b"-_", validate=True))
+            fingerprint, value, position, *of_moment = content
             if not all(map(_is_number, of_moment)) or len(of_moment) > 1:
                 raise ValueError
             if not _is_number(position) or not 0 <= position < 1 << 63:
@@ -223,8 +227,10 @@ class Listing:
             last = selected.rows[self.limit - 1]
             value = last.sorted_by if _SORTS[self.sort] else None
             of_moment = [] if self.as_of is None else [self.as_of]
-            told = [self._fingerprint, value, last.first_position, *of_moment]
-            cursor = base64.b64encode(json.dumps(told, default=datetime.isoformat).encode(), b"-_").decode()
+            content = [self._fingerprint, value, last.first_position, *of_moment]
+            cursor = base64.b64encode(
+                json.dumps(content, default=datetime.isoformat).encode(), b"-_"
+            ).decode()
         return DeploymentPage(
             answers,
             total=selected.total,
@@ -246,7 +252,9 @@ def list_page(models: ReadModels, listing: Listing, consistency: Consistency | s
     selected = models.select(
         DEPLOYMENT_LIST, listing.selection(), answer=DEPLOYMENT_STATUS, consistency=consistency
     )
-    page = listing.page(selected, [answer(models, it.row) for it in selected.rows[: listing.limit]])
+    page = listing.page(
+        selected, [answer(models, selected_row.row) for selected_row in selected.rows[: listing.limit]]
+    )
     page.warning = warning(models, DEPLOYMENT_LIST)
     return page
 
@@ -299,33 +307,33 @@ def warning(models: ReadModels, projection: Projection[Any]) -> str:
 
 def answer(models: ReadModels, stored: StoredRow) -> DeploymentStatusResponse:
     """Return a stored row as what the service answers; it says so if events could not be applied."""
-    found = status.respond(models.row_of(DEPLOYMENT_STATUS, stored))
+    answered = status.respond(models.row_of(DEPLOYMENT_STATUS, stored))
     if stored.parked_from is None:
-        return found
+        return answered
     parked = models.store.parked(DEPLOYMENT_STATUS, stored.key)
     error = parked[0].error if parked else "why is not known"
-    return with_parked(found, len(parked), stored.parked_from, error)
+    return with_parked(answered, len(parked), stored.parked_from, error)
 
 
 def keys(
     models: ReadModels, *conditions: Condition, newest_first: bool = False, limit: int | None = None
 ) -> list[str]:
     """Return the ids of all deployments of which the conditions hold, deleted ones among them."""
-    found: list[str] = []
+    ids: list[str] = []
     after: tuple[Any, int] | None = None
-    while limit is None or len(found) < limit:
+    while limit is None or len(ids) < limit:
         selection = Selection(
             conditions=conditions,
             descending=newest_first,
             after=after,
-            limit=LARGEST_PAGE if limit is None else limit - len(found),
+            limit=LARGEST_PAGE if limit is None else limit - len(ids),
         )
         rows = models.select(DEPLOYMENT_LIST, selection).rows
         if not rows:
             break
-        found += [it.row.key for it in rows]
+        ids += [selected_row.row.key for selected_row in rows]
         after = (None, rows[-1].first_position)
-    return found
+    return ids
 
 
 def begins(prefix: str) -> tuple[Condition, Condition]:

@@ -192,7 +192,9 @@ class LogReader:
 
 def _named(log: EventLog, recorded: Sequence[RecordedEvent]) -> list[LoggedEvent]:
     """Return events of a log, in its order, each with the name that its deployment had right after it."""
-    deployments = {it.event.originator_id for it in recorded if isinstance(it.event, DeploymentEvent)}
+    deployments = {
+        logged.event.originator_id for logged in recorded if isinstance(logged.event, DeploymentEvent)
+    }
     names: dict[UUID, list[tuple[int, str]]] = {deployment_id: [] for deployment_id in deployments}
     if deployments:
         for raw in log.read_streams(list(deployments), until=recorded[-1].position):
@@ -203,10 +205,10 @@ def _named(log: EventLog, recorded: Sequence[RecordedEvent]) -> list[LoggedEvent
                 if isinstance(event, events.Requested | events.UpdateRequested):
                     names[event.originator_id].append((raw.position, event.name))
 
-    def name(it: RecordedEvent) -> str | None:
-        if isinstance(it.event, NameEvent):
-            return it.event.name
-        known = names.get(it.event.originator_id, [])
-        return next((name for position, name in reversed(known) if position <= it.position), None)
+    def name_after(logged: RecordedEvent) -> str | None:
+        if isinstance(logged.event, NameEvent):
+            return logged.event.name
+        had = names.get(logged.event.originator_id, [])
+        return next((name for position, name in reversed(had) if position <= logged.position), None)
 
-    return [LoggedEvent(it, name(it)) for it in recorded]
+    return [LoggedEvent(logged, name_after(logged)) for logged in recorded]

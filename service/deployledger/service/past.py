@@ -164,7 +164,7 @@ class Past:
         if not past:
             raise self._not_there(deployment_id, moment)
         if isinstance(moment, AtRevision):
-            newest = max(_revision(it) for it in applied)
+            newest = max(map(_revision, applied))
             if moment.number > newest:
                 row = past[-1].row
                 raise RevisionNotFoundError(
@@ -222,20 +222,20 @@ class Past:
 def _by(applied: Sequence[Applied], moment: AsOf, until: int | None) -> list[Applied]:
     """Return the events up to a moment, which means the position ``until`` unless it is a revision."""
     if isinstance(moment, AtRevision):
-        return [*takewhile(lambda it: _revision(it) <= moment.number, applied)]
-    return [it for it in applied if until is None or it.record.raw.position <= until]
+        return [*takewhile(lambda event: _revision(event) <= moment.number, applied)]
+    return [event for event in applied if until is None or event.record.raw.position <= until]
 
 
-def _revision(it: Applied) -> int:
+def _revision(applied: Applied) -> int:
     """Return the revision that an event is about; none is known of an event that does not decode."""
-    return it.event.revision if it.event is not None else 0
+    return applied.event.revision if applied.event is not None else 0
 
 
 def _past_moment(
     past: Sequence[Applied], answer: DeploymentStatusResponse, asked_for: str, times: LogTimes
 ) -> PastMoment:
     position = answer.position or 0
-    last = [it.record for it in past if it.record.raw.position <= position][-1]
+    last = [event.record for event in past if event.record.raw.position <= position][-1]
     return PastMoment(
         asked_for=asked_for,
         position=position,

@@ -7,7 +7,7 @@ import typer
 from deployledger.adapters.cli.options import SessionOptions
 
 if TYPE_CHECKING:
-    from deployledger.service.clock import ClockCorrection
+    from deployledger.service.clock_corrector import ClockCorrection
     from deployledger.service.deployment_service import DeploymentService
 
 

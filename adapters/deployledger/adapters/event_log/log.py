@@ -25,7 +25,7 @@ from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.following import LogFollower, Tail, TailWatch
 from deployledger.adapters.event_log.group_commit import BatchWriter, GroupCommit
 from deployledger.adapters.event_log.mapper import EventMapper, decode, known_topics, timestamp_of
-from deployledger.domain.clock import ClockCorrected
+from deployledger.domain.clock_corrections import ClockCorrected
 from deployledger.domain.event_log import (
     NOTHING_READ,
     CommandKey,

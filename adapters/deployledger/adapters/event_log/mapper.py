@@ -13,7 +13,7 @@ from pydantic_core import SchemaValidator
 from pydantic_core.core_schema import datetime_schema, typed_dict_field, typed_dict_schema
 
 from deployledger.adapters.event_log.damage import DamagedEvent, damaged
-from deployledger.domain.clock import ClockCorrections
+from deployledger.domain.clock_corrections import ClockCorrections
 from deployledger.domain.deployment import Deployment  # importing the events registers their topics
 from deployledger.domain.event_log import RawEvent
 from deployledger.domain.events import Event

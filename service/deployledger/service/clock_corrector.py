@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from deployledger.domain.clock import ClockCorrected
+from deployledger.domain.clock_corrections import ClockCorrected
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import ConflictError
@@ -65,7 +65,7 @@ class ClockCorrector:
 
     def _plan_withdrawal(self) -> ClockCorrection:
         times = self._times()
-        corrected = [it.corrected_at for it in times.wrong if it.corrected_at is not None]
+        corrected = [wrong.corrected_at for wrong in times.wrong if wrong.corrected_at is not None]
         if not corrected:
             raise ConflictError("There is no clock correction to withdraw.")
         first = corrected[-1]
