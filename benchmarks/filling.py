@@ -11,7 +11,7 @@ from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.event_log.commands import Command, EventRow
 from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.domain import events
-from deployledger.domain.schemas import DeploymentTargetConfig
+from deployledger.domain.requests import DeploymentTargetConfig
 from deployledger.domain.values import Artifact, Image
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

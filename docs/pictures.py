@@ -19,7 +19,7 @@ from deployledger.domain.event_log import RawEvent, RawRecord
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.ports import Observation
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentTargetConfig
+from deployledger.domain.requests import DeploymentTargetConfig
 from deployledger.domain.values import Artifact, Failure, Image, Step
 from deployledger.projections.history import apply_all, entries, past_status
 

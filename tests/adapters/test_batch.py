@@ -24,7 +24,7 @@ from deployledger.adapters.local.locations import batch_file
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError
 from deployledger.domain.ports import ProvisionRequest
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentTargetConfig
+from deployledger.domain.requests import DeploymentTargetConfig
 from deployledger.domain.values import Image
 from deployledger.service.files.listing import FileEntry, list_files
 from tests.adapters.files import artifact_of

@@ -14,7 +14,7 @@ from deployledger.adapters.local.extraction import Unpacking, extracted_model, s
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 from deployledger.domain.ports import PackageRequest, ProvisionRequest
-from deployledger.domain.schemas import DeploymentTargetConfig
+from deployledger.domain.requests import DeploymentTargetConfig
 from deployledger.domain.stored import Decision, Verdict
 from deployledger.serving.model_files import ModelFiles
 from tests.adapters.files import rot

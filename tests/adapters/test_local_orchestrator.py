@@ -33,7 +33,7 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.ports import OrchestratorClientInterface, ProvisionRequest
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Image
 from deployledger.gateway.listeners import Listeners, bind_error
 from deployledger.service.files.listing import FileEntry, list_files

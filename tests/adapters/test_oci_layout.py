@@ -23,7 +23,7 @@ from deployledger.adapters.oci.layers import MAX_OWN_LAYERS, OWN_LAYER_BYTES, Mo
 from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.domain.ports import PackageRequest
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentTargetConfig
+from deployledger.domain.requests import DeploymentTargetConfig
 from deployledger.domain.values import Image
 from deployledger.service.files.staging import staging_folder
 from deployledger.testing import ContainerRegistryContract

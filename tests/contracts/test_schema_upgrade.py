@@ -19,7 +19,7 @@ from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import EventLogError, NameInUseError
-from deployledger.domain.schemas import DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentStatusResponse
 from deployledger.projections import status
 from tests.contracts.reading import page
 from tests.contracts.version_1 import Database, Stored, load_version_1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from deployledger.domain import events, names
 from deployledger.domain.events import Event
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image, Step
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -17,7 +17,7 @@ from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import CommandContext, DeploymentEvent
 from deployledger.domain.exceptions import MachineLearningServiceError
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image, Step
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)

@@ -19,7 +19,7 @@ from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import DeploymentEvent, Failed
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError
 from deployledger.domain.redaction import storable
-from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.projections import status
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from tests.domain.given import (

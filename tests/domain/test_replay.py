@@ -11,7 +11,7 @@ from deployledger.domain.deployment import Deployment
 from deployledger.domain.events import CommandContext, DeploymentEvent
 from deployledger.domain.exceptions import MachineLearningServiceError
 from deployledger.domain.lifecycle import LIFECYCLE, State
-from deployledger.domain.schemas import DeploymentStatus
+from deployledger.domain.responses import DeploymentStatus
 from deployledger.projections import status
 from tests.domain.given import (
     ARTIFACT,

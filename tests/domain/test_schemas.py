@@ -6,12 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.schemas import (
-    DeploymentRequest,
-    DeploymentTargetConfig,
-    ResourceConfig,
-    Schema,
-)
+from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig, ResourceConfig, Schema
 from tests.domain.given import SERVICE, request
 
 TARGET: dict[str, Any] = {"type": "api_service"}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.domain.schemas import DeploymentStatus
+from deployledger.domain.responses import DeploymentStatus
 from tests.domain.given import BATCH_JOB, SERVICE
 from tests.domain.given import request as wanted
 from tests.e2e.conftest import MODELS, CommandLine

@@ -17,7 +17,7 @@ from deployledger.adapters.cli.overview import Overview, outcome_lines, status_l
 from deployledger.adapters.cli.units import Clock
 from deployledger.adapters.local.example_request import ExampleRequest, inference_request, mlflow_request
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.domain.values import Failure, Progress, Step
 from tests.domain.given import BATCH_JOB, SERVICE
 

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.audit import keys
-from deployledger.domain.schemas import DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentStatusResponse
 from tests.domain.given import request
 from tests.e2e.conftest import REPOSITORY, CommandLine
 

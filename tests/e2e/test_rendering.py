@@ -15,7 +15,7 @@ from deployledger.adapters.cli.projection_tables import ReadModelTable
 from deployledger.adapters.cli.timeline import change_line, difference, timeline
 from deployledger.audit.replaying import Kind, ReplayProblem
 from deployledger.audit.what_if import RuleDifference
-from deployledger.domain.schemas import (
+from deployledger.domain.responses import (
     Change,
     DeploymentDifference,
     DeploymentHistoryEntry,

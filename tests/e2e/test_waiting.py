@@ -8,7 +8,7 @@ import pytest
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.cli.session import Output, Session
 from deployledger.adapters.cli.waiting import wait
-from deployledger.domain.schemas import DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentStatusResponse
 from tests.domain.given import request
 from tests.service.outside import HeldOrchestrator
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from deployledger.domain import clock_corrections, events, names
 from deployledger.domain.events import Event
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image, Step
 
 STREAM = UUID("5d1f0c1e-6a42-4f7e-9a0b-3c1d2e4f5a6b")

@@ -9,7 +9,7 @@ from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.domain import events
 from deployledger.domain.event_log import RawEvent, RawRecord
 from deployledger.domain.events import DeploymentEvent
-from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.history import apply_all, differences, entries, past_status
 from tests.domain.given import (

@@ -3,7 +3,7 @@
 import pytest
 
 from deployledger.domain import events
-from deployledger.domain.schemas import DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentStatusResponse
 from deployledger.domain.values import Progress, Step
 from deployledger.projections import status
 from tests.domain.given import (

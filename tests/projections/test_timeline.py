@@ -19,7 +19,7 @@ from deployledger.adapters.read_models.sqlite import past as sqlite_past
 from deployledger.adapters.read_models.sqlite import tables as sqlite_tables
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentPage, DeploymentStatusResponse
 from deployledger.projections import folding, read_models, rebuilding, status
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST, ListRow
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE

@@ -116,7 +116,7 @@ import asyncio
 import core_ai_layer
 from deployledger.app import MLModelDeploymentService
 from deployledger.domain.exceptions import MachineLearningServiceError
-from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig
+from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig
 
 async def main():
     async with MLModelDeploymentService(database_url="sqlite://") as service:

@@ -8,7 +8,7 @@ import pytest
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.moments import AtRevision
-from deployledger.domain.schemas import DeploymentPage
+from deployledger.domain.responses import DeploymentPage
 from tests.service.conftest import OpenService
 from tests.service.test_listing import filled, ids
 

@@ -14,7 +14,7 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.domain import events
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentPage, DeploymentStatusResponse
 from deployledger.projections import status
 from tests.domain.given import (
     BATCH_JOB,

@@ -21,7 +21,7 @@ from deployledger.domain.exceptions import (
     RevisionNotFoundError,
 )
 from deployledger.domain.moments import AsOf, AtRevision
-from deployledger.domain.schemas import DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels

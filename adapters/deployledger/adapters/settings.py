@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.adapters.environment import forget_empty_variables
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.schemas import problem_of
+from deployledger.domain.requests import problem_of
 from deployledger.service.files.paths import expanded
 
 

@@ -34,7 +34,7 @@ from datetime import UTC, datetime
 from deployledger.domain.clock_corrections import ClockCorrections
 from deployledger.domain.deployment import Deployment, Revision
 from deployledger.domain.names import NameReservation
-from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image
 
 _LENGTH_OF_TIME = len("2026-03-03T12:00:00.000000")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import UUID
 
-from deployledger.domain.schemas import DeploymentRequest
+from deployledger.domain.requests import DeploymentRequest
 
 
 @dataclass(frozen=True, kw_only=True)

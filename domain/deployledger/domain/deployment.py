@@ -26,7 +26,7 @@ from deployledger.domain.exceptions import (
 from deployledger.domain.lifecycle import LIFECYCLE, State, Trigger, step_in
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import fields_without_credentials, storable
-from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image, Step
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from deployledger.domain import topics
 from deployledger.domain.exceptions import IllegalTransitionError
 from deployledger.domain.lifecycle import Subject, Trigger
-from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image
 
 _E = TypeVar("_E", bound="Event")

@@ -17,7 +17,7 @@ from deployledger.domain.events import (
     RetryRequested,
     UpdateRequested,
 )
-from deployledger.domain.schemas import DeploymentRequest
+from deployledger.domain.requests import DeploymentRequest
 
 _OF_REVISION = {RetryRequested: Retry, Cancelled: Cancel, DeletionRequested: Delete}
 _MASK = "***"

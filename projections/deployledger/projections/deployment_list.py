@@ -10,7 +10,7 @@ from deployledger.domain import events
 from deployledger.domain.bounds import LONGEST_LINE, bounded
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.lifecycle import State, is_in_progress
-from deployledger.domain.schemas import DeploymentStatus
+from deployledger.domain.responses import DeploymentStatus
 from deployledger.domain.target_types import BATCH_JOB
 from deployledger.projections import status
 from deployledger.projections.projection import Projection, changed_row, new_row

@@ -11,7 +11,7 @@ from deployledger.domain.event_log import RawEvent, RawRecord
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.lifecycle import STEP_DONE_BY
-from deployledger.domain.schemas import Change, DeploymentHistoryEntry, DeploymentStatusResponse
+from deployledger.domain.responses import Change, DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.domain.values import Step
 from deployledger.projections.folding import LONGEST_ERROR
 from deployledger.projections.status import DEPLOYMENT_STATUS, StatusRow, respond

@@ -12,12 +12,8 @@ from deployledger.domain import events
 from deployledger.domain.bounds import LARGEST_ROW_BYTES, LONGEST_LINE, LONGEST_MESSAGE, bounded
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.lifecycle import LIFECYCLE, State, Subject, job_steps, step_in
-from deployledger.domain.schemas import (
-    DeploymentStatus,
-    DeploymentStatusResponse,
-    DeploymentTargetConfig,
-    ResourceConfig,
-)
+from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.responses import DeploymentStatus, DeploymentStatusResponse
 from deployledger.domain.sentences import with_hint
 from deployledger.domain.values import Artifact, Failure, Image, Progress, Step
 from deployledger.projections.projection import Projection, changed_row, new_row

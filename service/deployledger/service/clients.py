@@ -13,7 +13,7 @@ from deployledger.domain.ports import (
     ModelRegistryClientInterface,
     OrchestratorClientInterface,
 )
-from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig
+from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig
 from deployledger.service.files.paths import local_path
 from deployledger.service.simulation import SimulatedOrchestrator
 

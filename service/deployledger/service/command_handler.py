@@ -36,7 +36,8 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.names import NameReservation
 from deployledger.domain.redaction import shown
-from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse, Text, problem_of
+from deployledger.domain.requests import DeploymentRequest, Text, problem_of
+from deployledger.domain.responses import DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.service.clients import Clients
 from deployledger.service.idempotency import checked_key, require_event, require_same

@@ -27,11 +27,11 @@ from deployledger.domain.logs import logger
 from deployledger.domain.moments import AsOf
 from deployledger.domain.ports import Observation
 from deployledger.domain.redaction import storable
-from deployledger.domain.schemas import (
+from deployledger.domain.requests import DeploymentRequest
+from deployledger.domain.responses import (
     DeploymentDifference,
     DeploymentHistoryEntry,
     DeploymentPage,
-    DeploymentRequest,
     DeploymentStatus,
     DeploymentStatusResponse,
 )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from deployledger.domain.lifecycle import State
 from deployledger.domain.ports import Observation
-from deployledger.domain.schemas import DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentStatusResponse
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from uuid import UUID
 from deployledger.domain.exceptions import ConfigurationError, ReadModelError
 from deployledger.domain.moments import AsOf
 from deployledger.domain.redaction import shown
-from deployledger.domain.schemas import DeploymentPage, DeploymentStatus, DeploymentStatusResponse
+from deployledger.domain.responses import DeploymentPage, DeploymentStatus, DeploymentStatusResponse
 from deployledger.domain.target_types import TARGET_TYPES
 from deployledger.projections import status
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST, tag_pattern

@@ -19,7 +19,7 @@ from deployledger.domain.exceptions import (
 from deployledger.domain.logs import logger
 from deployledger.domain.moments import AsOf, AtRevision
 from deployledger.domain.names import NameEvent, reservation_id
-from deployledger.domain.schemas import (
+from deployledger.domain.responses import (
     DeploymentDifference,
     DeploymentHistoryEntry,
     DeploymentStatusResponse,

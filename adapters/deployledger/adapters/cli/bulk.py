@@ -21,7 +21,7 @@ from deployledger.adapters.cli.usage import UsageError
 if TYPE_CHECKING:
     from deployledger.adapters.cli.filters import Filters
     from deployledger.domain.exceptions import MachineLearningServiceError
-    from deployledger.domain.schemas import DeploymentStatusResponse
+    from deployledger.domain.responses import DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 

@@ -14,7 +14,8 @@ from deployledger.adapters.cli import units
 from deployledger.adapters.cli.session import ExitCode, Session
 
 if TYPE_CHECKING:
-    from deployledger.domain.schemas import DeploymentRequest, DeploymentStatusResponse
+    from deployledger.domain.requests import DeploymentRequest
+    from deployledger.domain.responses import DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 _NAME = "iris"
@@ -94,7 +95,7 @@ async def _done(
 
 
 def _request(model: str) -> "DeploymentRequest":
-    from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig
+    from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig
 
     folder = _INSTALLED if _INSTALLED.exists() else _REPOSITORY
     return DeploymentRequest(

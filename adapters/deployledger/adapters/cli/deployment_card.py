@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from deployledger.domain.ports import Observation
-    from deployledger.domain.schemas import DeploymentStatusResponse
+    from deployledger.domain.responses import DeploymentStatusResponse
 
 
 def deployment_card(

@@ -21,7 +21,7 @@ from deployledger.adapters.local import LocalTargetType
 if TYPE_CHECKING:
     from deployledger.adapters.cli.overview import Overview
     from deployledger.adapters.local.example_request import ExampleRequest
-    from deployledger.domain.schemas import DeploymentStatusResponse
+    from deployledger.domain.responses import DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
     _Ended = tuple[DeploymentStatusResponse, Overview | None, ExampleRequest | None]
@@ -123,7 +123,7 @@ def deploy(
         target, resources = specified.target(), specified.resources()
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
-        from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
+        from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 
         request = DeploymentRequest(
             model_uri=model_uri,
@@ -165,7 +165,7 @@ def update(
         target, resources = specified.target(), specified.resources()
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
-        from deployledger.domain.schemas import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
+        from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 
         deployment_id = await service.find_deployment_id(deployment, to_change=True)
         current = await service.get_deployment_status(deployment_id)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from deployledger.domain.schemas import DeploymentStatusResponse
+    from deployledger.domain.responses import DeploymentStatusResponse
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from deployledger.adapters.cli import units
 
 if TYPE_CHECKING:
     from deployledger.domain.exceptions import NameInUseError
-    from deployledger.domain.schemas import DeploymentStatusResponse
+    from deployledger.domain.responses import DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 

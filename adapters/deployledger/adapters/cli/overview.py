@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from deployledger.adapters.local.example_request import ExampleRequest
     from deployledger.domain.ports import Observation
-    from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
+    from deployledger.domain.responses import DeploymentHistoryEntry, DeploymentStatusResponse
     from deployledger.domain.values import Failure, Progress
 
 _INDENT = 2

@@ -13,7 +13,7 @@ from deployledger.adapters.cli.typed_times import when
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from deployledger.domain.schemas import DeploymentDifference, DeploymentHistoryEntry
+    from deployledger.domain.responses import DeploymentDifference, DeploymentHistoryEntry
     from deployledger.service.deployment_service import DeploymentService
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from deployledger.adapters.cli.overview import Overview
     from deployledger.domain.ports import Observation
-    from deployledger.domain.schemas import DeploymentPage, DeploymentStatusResponse
+    from deployledger.domain.responses import DeploymentPage, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 

@@ -14,12 +14,7 @@ from deployledger.domain.visible import visible
 from deployledger.service.background_work import PIPELINE_ACTOR
 
 if TYPE_CHECKING:
-    from deployledger.domain.schemas import (
-        Change,
-        DeploymentDifference,
-        DeploymentHistoryEntry,
-        PastMoment,
-    )
+    from deployledger.domain.responses import Change, DeploymentDifference, DeploymentHistoryEntry, PastMoment
 
 _LONGEST_VALUE = 300
 _TAKEN_APART = ("deployment_target_config.", "resource_allocation.")

@@ -70,7 +70,7 @@ def fields_as_options() -> Iterator[None]:
 
 def _problem(problem: "ErrorDetails") -> str:
     from deployledger.domain.redaction import without_credentials
-    from deployledger.domain.schemas import problem_of
+    from deployledger.domain.requests import problem_of
 
     text = problem_of(problem)
     option = next((_OPTIONS[str(part)] for part in reversed(problem["loc"]) if str(part) in _OPTIONS), "")

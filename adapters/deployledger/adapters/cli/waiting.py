@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.text import Text
 
-    from deployledger.domain.schemas import DeploymentHistoryEntry, DeploymentStatusResponse
+    from deployledger.domain.responses import DeploymentHistoryEntry, DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 _DOING = {

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field, Json
 
 if TYPE_CHECKING:
-    from deployledger.domain.schemas import DeploymentStatusResponse
+    from deployledger.domain.responses import DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
 _SECONDS = 2.0

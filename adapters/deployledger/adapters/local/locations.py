@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deployledger.domain.exceptions import ConfigurationError
-from deployledger.domain.schemas import DeploymentTargetConfig
+from deployledger.domain.requests import DeploymentTargetConfig
 from deployledger.service.files.paths import local_path
 
 _LONGEST_NAME_BYTES = 200

@@ -25,7 +25,7 @@ from deployledger.domain.ports import (
     ReportProgress,
 )
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.stored import Decide, Kind, Stored, Verdict
 from deployledger.service.files.locks import locked_async
 from deployledger.service.files.private import make_folder

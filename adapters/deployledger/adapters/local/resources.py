@@ -3,7 +3,7 @@
 import math
 import os
 
-from deployledger.domain.schemas import ResourceConfig
+from deployledger.domain.requests import ResourceConfig
 
 _SUFFIXES = {
     "n": 1e-9,

@@ -1,16 +1,14 @@
 """The request and response schemas of the deployment service."""
 
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.schemas import (
+from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.responses import (
     Change,
     DeploymentDifference,
     DeploymentHistoryEntry,
-    DeploymentRequest,
     DeploymentStatus,
     DeploymentStatusResponse,
-    DeploymentTargetConfig,
     PastMoment,
-    ResourceConfig,
 )
 from deployledger.domain.values import Failure, Progress, Step
 
