@@ -290,20 +290,10 @@ class _Replaying:
         if self.broken and stream in self.broken:
             self._pass_over(raw)
             return
-        if not _ID.fullmatch(stream) or raw.stream_version < 1:
-            # SQLite lets anything be in a column. Without an id it is told with what else is of no stream.
-            self.broken[stream] = 0
-            self.not_replayed += 1
-            if _ID.fullmatch(stream):
-                message = "Invalid stream version: versions start at 1."
-                self.problems[stream] = _of(raw, Kind.UNDECODABLE, message)
-            else:
-                self.events -= 1
-            return
         state = self.states.get(stream)
         expected = (self.foreign.get(stream, 0) if state is None else state.version) + 1
-        if raw.stream_version != expected:
-            self._break_at_version(raw, expected)
+        if raw.stream_version != expected or (expected == 1 and not _ID.fullmatch(stream)):
+            self._break_off(raw, expected)
             return
         if raw.topic not in self._topics and self._take_foreign(raw, state, expected):
             return
@@ -311,9 +301,14 @@ class _Replaying:
             event = self._decode(raw)
             if stream in self.foreign:
                 raise IllegalTransitionError(f"{event.TOPIC} does not belong to this kind of stream.")
-            if self._rule is not None and isinstance(event, DeploymentEvent):
-                self._compare(state, event, raw)
-            self.states[stream] = _applied(state, event)
+            if self._rule is not None:
+                self._compare(self._rule, state, event, raw)
+            if type(state) is Deployment and isinstance(event, DeploymentEvent):
+                _apply(state, event)
+            elif state is None:
+                self.states[stream] = _begun(event)
+            else:
+                _apply_to_other(state, event)
         except UndecodableEventError as error:
             self._break(raw, expected, Kind.UNDECODABLE, error.message)
         except ConfigurationError as error:
@@ -346,11 +341,11 @@ class _Replaying:
             ]
         )
 
-    def _compare(self, state: State | None, event: DeploymentEvent, raw: RawEvent) -> None:
-        if self._rule is not None and not isinstance(state, NameReservation | ClockCorrections):
-            if state is None and not isinstance(event, Requested):
-                return
-            difference = self._rule.compare(state, event, raw.position, raw.stream_id)
+    def _compare(self, rule: Rule, state: State | None, event: Event, raw: RawEvent) -> None:
+        if not isinstance(event, DeploymentEvent) or isinstance(state, NameReservation | ClockCorrections):
+            return
+        if state is not None or isinstance(event, Requested):
+            difference = rule.compare(state, event, raw.position, raw.stream_id)
             if difference is not None:
                 self.differences.append(difference)
 
@@ -362,17 +357,25 @@ class _Replaying:
         )
         self.not_replayed += 1
 
-    def _break_at_version(self, raw: RawEvent, expected: int) -> None:
+    def _break_off(self, raw: RawEvent, expected: int) -> None:
+        """Note an event that is not the next one of its stream, or of no stream."""
         found = raw.stream_version
-        if found < expected:
+        if not _ID.fullmatch(raw.stream_id):  # SQLite lets anything be in a column
+            self.broken[raw.stream_id] = 0
+            self.not_replayed += 1
+            self.events -= 1  # it is reported with what else is of no stream
+        elif found < 1:
+            self._break(raw, 0, Kind.UNDECODABLE, "Invalid stream version: versions start at 1.")
+        elif found < expected:
             message = f"Event {found} of the stream comes after event {expected - 1}."
             self._break(raw, expected, Kind.ORDER, message)
         else:
             missing = (
-                f"Event {expected} of" if found == expected + 1 else f"Events {expected} to {found - 1} of"
+                f"Event {expected} of the stream is"
+                if found == expected + 1
+                else (f"Events {expected} to {found - 1} of the stream are")
             )
-            is_missing = "is missing" if found == expected + 1 else "are missing"
-            message = f"{missing} the stream {is_missing} before event {found}."
+            message = f"{missing} missing before event {found}."
             self._break(raw, expected, Kind.VERSION_GAP, message)
 
     def _pass_over(self, raw: RawEvent) -> None:
@@ -393,42 +396,42 @@ class _Replaying:
             )
 
 
-def _applied(state: State | None, event: Event) -> State:
-    """Return the state after an event.
+def _begun(event: Event) -> State:
+    """Return the state after the first event of a stream.
 
     Raises:
-        ConflictError: if the domain does not allow it; the library's errors if it is of another stream.
+        ConflictError: if no history begins with it.
     """
-    if isinstance(event, DeploymentEvent) and not isinstance(state, NameReservation | ClockCorrections):
-        if state is None:
-            return Deployment.replay([event])
-        if not isinstance(event, Requested):
-            _check_revision(state, event)
+    if isinstance(event, DeploymentEvent):
+        return Deployment.replay([event])
+    if isinstance(event, NameReserved):
+        return NameReservation.replay(event.name, [event])
+    if isinstance(event, NameEvent):
+        raise IllegalTransitionError(f"The name {event.name!r} is released before it was reserved.")
+    corrections = ClockCorrections()
+    _apply_to_other(corrections, event)
+    return corrections
+
+
+def _apply_to_other(state: State, event: Event) -> None:
+    """Apply an event to what is no deployment."""
+    if isinstance(state, NameReservation) and isinstance(event, NameEvent):
+        _check_holder(state, event)
         state.apply(event)
-        return state
-    if isinstance(event, NameEvent) and not isinstance(state, Deployment | ClockCorrections):
-        if state is not None:
-            _check_holder(state, event)
-        elif not isinstance(event, NameReserved):
-            raise IllegalTransitionError(f"The name {event.name!r} is released before it was reserved.")
-        reservation = state or NameReservation(event.name)
-        reservation.apply(event)
-        return reservation
-    if isinstance(event, ClockCorrected) and (state is None or isinstance(state, ClockCorrections)):
-        corrections = state or ClockCorrections()
-        corrections.apply(event)
-        return corrections
-    raise IllegalTransitionError(f"{event.TOPIC} does not belong to this kind of stream.")
+    elif isinstance(state, ClockCorrections) and isinstance(event, ClockCorrected):
+        state.apply(event)
+    else:
+        raise IllegalTransitionError(f"{event.TOPIC} does not belong to this kind of stream.")
 
 
-def _check_revision(deployment: Deployment, event: DeploymentEvent) -> None:
-    """Check what commands see to before they make an event: it is about the newest revision, or the next."""
-    expected = len(deployment.revisions) + (1 if isinstance(event, UpdateRequested) else 0)
-    if event.revision != expected:
+def _apply(deployment: Deployment, event: DeploymentEvent) -> None:
+    """Apply an event to a deployment; as commands see to, it is of the newest revision, or the next one."""
+    newest = len(deployment.revisions)
+    if event.revision != newest + isinstance(event, UpdateRequested) and not isinstance(event, Requested):
         raise IllegalTransitionError(
-            f"{deployment} is at revision {len(deployment.revisions)}: "
-            f"{event.TOPIC} of revision {event.revision} cannot follow."
+            f"{deployment} is at revision {newest}: {event.TOPIC} of revision {event.revision} cannot follow."
         )
+    deployment.apply(event)
 
 
 def _check_holder(reservation: NameReservation, event: NameEvent) -> None:
