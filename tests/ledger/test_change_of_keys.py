@@ -9,9 +9,10 @@ from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.adapters.ledger.publishing import Place, read_checkpoints
 from deployledger.audit import keys
+from deployledger.audit.checkpoints import Checkpoint, Claim, Continuation, open_checkpoint
 from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import Ledger
-from deployledger.audit.signed_notes import Checkpoint, Claim, Continuation, NoteError, open_checkpoint
+from deployledger.audit.signed_notes import NoteError
 from deployledger.domain.exceptions import LedgerError
 from tests.ledger.tampering import Attacker
 from tests.ledger.test_ledger import add

@@ -11,15 +11,16 @@ import pytest
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.adapters.ledger.publishing import read_checkpoint
-from deployledger.audit import keys, verify_evidence
-from deployledger.audit.consistency_proof import ConsistencyProof
+from deployledger.audit import keys
+from deployledger.audit.checkpoints import Checkpoint
+from deployledger.audit.evidence import command_line
 from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.evidence.kept_checkpoints import EarlierState
 from deployledger.audit.evidence.verification import EvidenceReport
 from deployledger.audit.evidence.verification import verify_evidence as verify
 from deployledger.audit.keys import Signer, Verifier
 from deployledger.audit.ledger import Ledger
-from deployledger.audit.signed_notes import Checkpoint
+from deployledger.audit.proofs import ConsistencyProof
 from deployledger.domain.exceptions import ConfigurationError, LedgerError
 from tests.domain.given import history
 from tests.ledger.evidence import IRIS, Evidence, fill, recorded_at, reserved, updated
@@ -366,7 +367,7 @@ def test_the_verifier_that_stands_alone_takes_what_was_kept(
     other.write_text(keys.generate("example.com/other")[1])
 
     def run(*more: str | Path) -> tuple[int, str]:
-        code = verify_evidence.main([str(new), "--key", str(other), "--key", str(key), *map(str, more)])
+        code = command_line.main([str(new), "--key", str(other), "--key", str(key), *map(str, more)])
         shown = capsys.readouterr()
         return code, shown.out + shown.err
 

@@ -28,6 +28,7 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.audit import keys, merkle
+from deployledger.audit.checkpoints import Checkpoint
 from deployledger.audit.evidence import archive, cloud_events, export
 from deployledger.audit.evidence.archive import UnreadableEvidenceError
 from deployledger.audit.evidence.cloud_events import NotCanonicalError, Recorded
@@ -37,7 +38,7 @@ from deployledger.audit.evidence.verification import EvidenceReport, verify_evid
 from deployledger.audit.keys import Signer
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
-from deployledger.audit.signed_notes import Checkpoint, sign
+from deployledger.audit.signed_notes import sign
 from deployledger.domain.event_log import EventRecord
 from deployledger.domain.exceptions import (
     ConfigurationError,

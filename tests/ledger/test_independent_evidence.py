@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger import open_ledger
+from deployledger.audit.checkpoints import Checkpoint
 from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.evidence.kept_checkpoints import EarlierState
 from deployledger.audit.keys import Signer
-from deployledger.audit.signed_notes import Checkpoint
 from tests.ledger.evidence import IRIS, Evidence, fill, recorded_at
 from tests.ledger.test_archive import OLD
 

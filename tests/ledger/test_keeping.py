@@ -18,10 +18,10 @@ from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.adapters.ledger.publishing import Place, read_checkpoint, read_checkpoints
 from deployledger.audit.checkpointing import keep_checkpoints
+from deployledger.audit.checkpoints import open_checkpoint
 from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import StoredCheckpoint
-from deployledger.audit.signed_notes import open_checkpoint
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
 from tests.domain.given import request as wanted
 from tests.ledger.test_ledger import add

@@ -11,11 +11,11 @@ import pytest
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.audit import keys, merkle
+from deployledger.audit.checkpoints import open_checkpoint
 from deployledger.audit.keys import Signer
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import StoredCheckpoint
-from deployledger.audit.signed_notes import open_checkpoint
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from tests.domain.given import fetched, requested
 from tests.projections.examples import by_hand
@@ -68,7 +68,7 @@ def test_proofs_hold_in_the_tree_of_any_later_size(log: DatabaseEventLog, ledger
             proof = ledger.prove(position, size)
             assert proof.holds()
             assert (proof.root, proof.size) == (root, size)
-        path = ledger.consistency(size)
+        path = ledger.prove_consistency(size).path
         assert merkle.is_consistent(size, root, 300, ledger.root(), path)
 
 
@@ -157,7 +157,7 @@ def test_another_key_has_checkpoints_of_its_own(
 
 
 def test_without_a_key_there_is_no_checkpoint(log: DatabaseEventLog, ledger: Ledger) -> None:
-    with pytest.raises(ConfigurationError, match="no key"):
+    with pytest.raises(ConfigurationError, match="No key"):
         ledger.checkpoint()
 
 
@@ -169,7 +169,7 @@ def test_sizes_that_there_are_not(log: DatabaseEventLog, ledger: Ledger, size: o
     with pytest.raises(ConfigurationError, match="There is no"):
         ledger.prove(size, 4)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="Cannot prove consistency"):
-        ledger.consistency(size)  # type: ignore[arg-type]
+        ledger.prove_consistency(size)  # type: ignore[arg-type]
 
 
 def test_a_log_that_is_shorter_than_its_ledger_is_refused(
@@ -191,7 +191,7 @@ def test_the_paths_of_many_events_are_those_of_their_proofs(
     log: DatabaseEventLog, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(log, 150)
-    monkeypatch.setattr("deployledger.audit.ledger._TILES_KEPT", 1)
+    monkeypatch.setattr("deployledger.audit.tiles._TILES_KEPT", 1)
     for size in (1, 257, 300):
         path_of = ledger.paths(size)
         for position in range(1, size + 1, 16):

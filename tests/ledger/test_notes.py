@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from deployledger.audit import keys, signed_notes
+from deployledger.audit.checkpoints import Checkpoint, open_checkpoint
 from deployledger.audit.keys import Signer, Verifier
-from deployledger.audit.signed_notes import Checkpoint, NoteError, open_checkpoint, opened, sign
+from deployledger.audit.signed_notes import NoteError, opened, sign
 from deployledger.domain.exceptions import ConfigurationError, ConflictError
 
 EXAMPLE = (

@@ -22,12 +22,12 @@ from psycopg import sql
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger import open_ledger
 from deployledger.audit import keys, log_check, signed_notes
+from deployledger.audit.checkpoints import Checkpoint, open_checkpoint
 from deployledger.audit.keys import Signer, Verifier
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import LedgerStore
 from deployledger.audit.log_check import LogCheck
 from deployledger.audit.log_parts import CheckedPart, Part, check_part
-from deployledger.audit.signed_notes import Checkpoint, open_checkpoint
 from deployledger.domain.event_log import EventLog, EventRecord
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from tests.domain.given import RUNNING_JOB, SERVING, Happening, deletion_requested, failed, history

@@ -15,10 +15,10 @@ from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.adapters.ledger import open_ledger
 from deployledger.audit import ledger as growing
 from deployledger.audit import merkle
+from deployledger.audit.checkpoints import open_checkpoint
 from deployledger.audit.keys import Signer
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
-from deployledger.audit.signed_notes import open_checkpoint
 from tests.domain.given import SERVING
 from tests.faults.workers import PROCESSES, Signal, start
 

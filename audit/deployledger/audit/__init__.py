@@ -5,11 +5,12 @@ from deployledger.domain.public_names import public_names
 __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
+        "checkpoints": ("Checkpoint", "open_checkpoint"),
         "evidence.export": ("export_evidence",),
         "evidence.verification": ("EvidenceReport", "verify_evidence"),
         "keys": ("Signer", "Verifier", "generate"),
-        "ledger": ("InclusionProof", "Ledger"),
+        "ledger": ("Ledger",),
         "merkle": ("leaf_hash", "root_from_inclusion"),
-        "signed_notes": ("Checkpoint", "open_checkpoint"),
+        "proofs": ("InclusionProof",),
     },
 )

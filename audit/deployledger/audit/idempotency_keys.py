@@ -1,4 +1,4 @@
-"""Verifies idempotency keys: each with the event that its command stored."""
+"""Checks idempotency keys: each with the event that its command stored."""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -16,8 +16,8 @@ _FARTHEST_APART = 60_000_000
 """A key and its event are stored in one transaction, one right after the other, in microseconds."""
 
 
-class Commands:
-    """What verifying the idempotency keys of a log found.
+class KeyCheck:
+    """What checking the idempotency keys of a log found.
 
     Args:
         until: only keys of events up to this position.

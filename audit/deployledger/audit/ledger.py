@@ -7,36 +7,28 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from deployledger.audit import merkle
-from deployledger.audit.consistency_proof import ConsistencyProof
+from deployledger.audit.checkpoints import Checkpoint, Claim, Continuation, open_checkpoint
 from deployledger.audit.keys import Signer, Verifier
 from deployledger.audit.leaf import encode_leaf
-from deployledger.audit.ledger_store import TILE_HEIGHT, TILE_WIDTH, LedgerStore, StoredCheckpoint
+from deployledger.audit.ledger_store import TILE_WIDTH, LedgerStore, StoredCheckpoint
+from deployledger.audit.log_check import LogCheck, check_log
 from deployledger.audit.log_parts import CheckParts, check_here
-from deployledger.audit.merkle import HASH_BYTES
-from deployledger.audit.signed_notes import (
-    Checkpoint,
-    Claim,
-    Continuation,
-    NoteError,
-    open_checkpoint,
-)
+from deployledger.audit.proofs import ConsistencyProof, InclusionProof
+from deployledger.audit.signed_notes import NoteError
+from deployledger.audit.tiles import GrowingTree, Tree, hash_in
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import VERIFY_HINT, ConfigurationError, LedgerError
 from deployledger.domain.findings import Finding
 from deployledger.projections.reports import Progress
 
-if TYPE_CHECKING:
-    from deployledger.audit.log_check import LogCheck
-
 _INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
 _AGAIN_SECONDS = 0.05
 _TRIES = 100
 _HASHES_KEPT = 65_536
-_TILES_KEPT = 1_024
-"""How many hashes and tiles of a tree are kept while many paths are asked for; a tile has up to 8 KiB."""
+"""How many hashes of a tree are kept while many paths are asked for."""
 _LOOKED_BACK = 100
 """Among how many checkpoints, of all keys, the last one of each key is looked for."""
 _DATABASE = "in the database"
@@ -52,38 +44,6 @@ class CheckpointPlace(Protocol):
     def newest_first(self) -> Iterable[tuple[str, str | bytes]]:
         """Return the last checkpoints of each key, the largest first: where each is from, and the note."""
         ...
-
-
-@dataclass(frozen=True)
-class InclusionProof:
-    """That an event is in the log whose root a checkpoint signed (RFC 6962, 2.1.1).
-
-    Attributes:
-        position: the event's position in the log; the index of its leaf is one less.
-        leaf: the event's leaf, as docs/ledger.md encodes it.
-        size: how many leaves the tree has.
-        root: its root, 32 bytes.
-        path: the hashes from the leaf to the root.
-    """
-
-    position: int
-    leaf: bytes
-    size: int
-    root: bytes
-    path: tuple[bytes, ...]
-
-    @property
-    def leaf_hash(self) -> bytes:
-        """The hash of the leaf, 32 bytes."""
-        return merkle.leaf_hash(self.leaf)
-
-    def holds(self) -> bool:
-        """Return whether the path leads from the leaf to the root."""
-        try:
-            found = merkle.root_from_inclusion(self.position - 1, self.size, self.leaf_hash, self.path)
-        except ValueError:
-            return False
-        return found == self.root
 
 
 class Ledger:
@@ -142,7 +102,7 @@ class Ledger:
             page = next(iter(self.log.records(after=size - 1, until=size)), ())
             number = size - 1
             tile = self.store.tiles(0, number // TILE_WIDTH, number // TILE_WIDTH)
-            expected = _hash_in(tile.get(number // TILE_WIDTH, b""), number % TILE_WIDTH)
+            expected = hash_in(tile.get(number // TILE_WIDTH, b""), number % TILE_WIDTH)
             if not page or merkle.leaf_hash(encode_leaf(*page[0])) != expected:
                 raise LedgerError(
                     f"Event {size} of the log is not the one that the ledger has there: the log was changed, "
@@ -152,7 +112,7 @@ class Ledger:
 
     def _extend(self, size: int, end: int) -> bool:
         """Add leaves from one size to another; False if somebody else did so meanwhile."""
-        tiles = _Growing(self.store, size)
+        tiles = GrowingTree(self.store, size)
         before, expected = size, size
         for page in self.log.records(after=size, until=end):
             for record in page:
@@ -223,7 +183,7 @@ class Ledger:
         hash_of = lru_cache(_HASHES_KEPT)(Tree(self.store).hash_of)
         return lambda position: merkle.inclusion_proof(position - 1, size, hash_of)
 
-    def consistency(self, first: int, second: int | None = None) -> list[bytes]:
+    def prove_consistency(self, first: int, second: int | None = None) -> ConsistencyProof:
         """Return the proof that the tree up to one position only adds to that up to an earlier one.
 
         Raises:
@@ -236,18 +196,8 @@ class Ledger:
                 f"Cannot prove consistency between {first!r} and {second:,} events.",
                 hint=f"The earlier size must be 1 to {second:,}." if second else "The log has no events.",
             )
-        return merkle.consistency_proof(first, second, Tree(self.store).hash_of)
-
-    def prove_consistency(self, first: int, second: int | None = None) -> ConsistencyProof:
-        """Return the same proof with the sizes and the roots of both trees: it can be checked by itself.
-
-        Raises:
-            ConfigurationError: if the log has no such positions.
-            LedgerError: as for `integrate`.
-        """
-        second = self._checked(second)
-        path = self.consistency(first, second)
         tree = Tree(self.store)
+        path = merkle.consistency_proof(first, second, tree.hash_of)
         return ConsistencyProof(first, tree.root(first), second, tree.root(second), tuple(path))
 
     def _checked(self, size: int | None) -> int:
@@ -288,17 +238,17 @@ class Ledger:
         # Read before the log is: another process may sign what comes meanwhile, of which we know nothing.
         self.log.position()  # as above
         stored = self.store.checkpoints(limit=_LOOKED_BACK)[::-1]
-        earlier = _last_of_each_key([(_DATABASE, it.note) for it in stored], signer)
+        earlier = _last_of_each_key([(_DATABASE, checkpoint.note) for checkpoint in stored], signer)
         if place is not None:
             earlier += _last_of_each_key(place.newest_first(), signer)
         size = self.integrate()
         tree = Tree(self.store)
-        for it in earlier:
-            signed = it.claim.checkpoint
+        for known in earlier:
+            signed, key_id = known.claim.checkpoint, known.claim.key_id.hex()
             if signed.size > size or tree.root(signed.size) != signed.root:
                 raise LedgerError(
                     f"The log contradicts an earlier checkpoint of its first {signed.size:,} events "
-                    f"({signed.origin}, key {it.claim.key_id.hex()}; {it.source}): it was rewritten, or "
+                    f"({signed.origin}, key {key_id}; {known.source}): it was rewritten, or "
                     "replaced by another one.",
                     hint=f"{VERIFY_HINT} If that checkpoint belongs to another log, publish the "
                     "checkpoints of this one in a folder of their own.",
@@ -327,7 +277,7 @@ class Ledger:
         workers: int = 1,
         beside: Sequence[Finding] = (),
         progress: Progress = lambda done, total: None,
-    ) -> "LogCheck":
+    ) -> LogCheck:
         """Read the log, and verify everything about it that can be; docs/ledger.md says what that is.
 
         Args:
@@ -343,16 +293,15 @@ class Ledger:
                 to verify them with, or the number of workers is out of range.
             LedgerError: if the stored tree does not lead to the checkpoint ``since``.
         """
-        from deployledger.audit.log_check import verify
-
-        return verify(
-            self,
+        return check_log(
+            self.log,
+            self.store,
             verifiers,
             checkpoints,
             since=since,
             workers=workers,
             beside=beside,
-            check=self._check,
+            check_parts=self._check,
             progress=progress,
         )
 
@@ -381,17 +330,17 @@ def _last_of_each_key(notes: Iterable[tuple[str, str | bytes]], signer: Signer) 
     Signatures of other keys cannot be verified here. Their checkpoints count all the same: who has a new key
     could otherwise sign a log that contradicts what the old one signed.
     """
-    found: dict[tuple[str, bytes], _Earlier] = {}
+    last: dict[tuple[str, bytes], _Earlier] = {}
     for source, note in islice(notes, _LOOKED_BACK):
         try:
-            it = _Earlier(source, Claim.of(note))
-            if it.key == _key(signer):
+            earlier = _Earlier(source, Claim.of(note))
+            if earlier.key == _key(signer):
                 open_checkpoint(note, [signer.verifier])
         except NoteError:  # it is no checkpoint, or was changed, which verifying tells
             continue
-        if it.key not in found or found[it.key].size < it.size:
-            found[it.key] = it
-    return list(found.values())
+        if earlier.key not in last or last[earlier.key].size < earlier.size:
+            last[earlier.key] = earlier
+    return list(last.values())
 
 
 def _key(signer: Signer) -> tuple[str, bytes]:
@@ -400,8 +349,8 @@ def _key(signer: Signer) -> tuple[str, bytes]:
 
 def _continuation(earlier: Sequence[_Earlier], signer: Signer) -> Continuation | None:
     """Return the last checkpoint, if it is of another key than the one that signs."""
-    own = max((it.size for it in earlier if it.key == _key(signer)), default=-1)
-    last = max(earlier, key=lambda it: it.size, default=None)
+    own = max((known.size for known in earlier if known.key == _key(signer)), default=-1)
+    last = max(earlier, key=lambda known: known.size, default=None)
     if last is None or last.size <= own:
         return None
     return Continuation(*last.key, last.size, last.claim.checkpoint.root)
@@ -409,91 +358,10 @@ def _continuation(earlier: Sequence[_Earlier], signer: Signer) -> Continuation |
 
 def _last_stored(stored: Sequence[StoredCheckpoint], signer: Signer) -> StoredCheckpoint | None:
     """Return the largest checkpoint in the database that a key signed, with what it signed."""
-    for it in stored:
+    for checkpoint in stored:
         try:
-            signed = open_checkpoint(it.note, [signer.verifier])
+            signed = open_checkpoint(checkpoint.note, [signer.verifier])
         except NoteError:  # as above
             continue
-        return replace(it, size=signed.size, root=signed.root)
+        return replace(checkpoint, size=signed.size, root=signed.root)
     return None
-
-
-def _hash_in(tile: bytes, number: int) -> bytes:
-    return tile[number * HASH_BYTES : (number + 1) * HASH_BYTES]
-
-
-class _Growing:
-    """The tiles at the right edge of a tree, to which leaves are added."""
-
-    def __init__(self, store: LedgerStore, size: int) -> None:
-        self._edges: list[tuple[int, list[bytes]]] = []  # of each level: the tile's number, and its hashes
-        self._full: dict[tuple[int, int], bytes] = {}
-        level, width = 0, size
-        while width:
-            number, count = divmod(width, TILE_WIDTH)
-            tile = store.tiles(level, number, number).get(number, b"") if count else b""
-            self._edges.append((number, [_hash_in(tile, it) for it in range(count)]))
-            level, width = level + 1, number
-
-    def add(self, leaf: bytes) -> None:
-        """Add a leaf by its hash."""
-        level = 0
-        while True:
-            if level == len(self._edges):
-                self._edges.append((0, []))
-            number, hashes = self._edges[level]
-            hashes.append(leaf)
-            if len(hashes) < TILE_WIDTH:
-                return
-            self._full[level, number] = b"".join(hashes)
-            self._edges[level] = (number + 1, [])
-            leaf, level = merkle.root_of(hashes), level + 1
-
-    def changed(self) -> dict[tuple[int, int], bytes]:
-        """Return the tiles that were changed since the last time, by level and number."""
-        changed, self._full = self._full, {}
-        for level, (number, hashes) in enumerate(self._edges):
-            if hashes:
-                changed[level, number] = b"".join(hashes)
-        return changed
-
-
-class Tree:
-    """The hashes of a tree, read from its tiles.
-
-    Raises:
-        LedgerError: if a tile is not there, or too small.
-    """
-
-    def __init__(self, store: LedgerStore) -> None:
-        self._store = store
-        self._tiles: dict[tuple[int, int], bytes] = {}
-
-    def root(self, size: int) -> bytes:
-        """Return the root of the first so many leaves."""
-        return self.hash_of(0, size) if size else merkle.EMPTY_ROOT
-
-    def hash_of(self, first: int, last: int) -> bytes:
-        """Return the root of the leaves from the first number up to, and without, the last one."""
-        count = last - first
-        if count & (count - 1) == 0 and first % count == 0:
-            return self._node(count.bit_length() - 1, first // count)
-        middle = first + merkle.split(count)
-        return merkle.node_hash(self.hash_of(first, middle), self.hash_of(middle, last))
-
-    def _node(self, height: int, number: int) -> bytes:
-        """Return the root of a complete subtree."""
-        level, above = divmod(height, TILE_HEIGHT)
-        first = number << above
-        tile, begin = divmod(first, TILE_WIDTH)
-        end = begin + (1 << above)
-        if (level, tile) not in self._tiles:
-            if len(self._tiles) >= _TILES_KEPT:
-                del self._tiles[next(iter(self._tiles))]
-            self._tiles[level, tile] = self._store.tiles(level, tile, tile).get(tile, b"")
-        found = self._tiles[level, tile]
-        if len(found) < end * HASH_BYTES:
-            raise LedgerError(
-                f"The ledger lacks a part of its tree (level {level}, tile {tile}).", hint=VERIFY_HINT
-            )
-        return merkle.root_of([_hash_in(found, it) for it in range(begin, end)])

@@ -16,12 +16,12 @@ from deployledger.adapters.cli.session import Session
 from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
-    from deployledger.audit.consistency_proof import ConsistencyProof
     from deployledger.audit.evidence.kept_checkpoints import EarlierState
     from deployledger.audit.keys import Verifier
     from deployledger.audit.ledger import Ledger
     from deployledger.audit.ledger_store import StoredCheckpoint
     from deployledger.audit.log_check import LogCheck
+    from deployledger.audit.proofs import ConsistencyProof
     from deployledger.service.deployment_service import DeploymentService
 
 audit = Commands(name="audit", help="Prove that the record was not edited.")
@@ -304,8 +304,8 @@ def verify_consistency(
         deployledger audit verify-consistency proof.txt --earlier first.txt --later second.txt
     """
     with session.errors():
-        from deployledger.audit.consistency_proof import ConsistencyProof
         from deployledger.audit.evidence.kept_checkpoints import problem_of_signed
+        from deployledger.audit.proofs import ConsistencyProof
         from deployledger.domain.exceptions import ConfigurationError
 
         proof = ConsistencyProof.read(file)
@@ -459,7 +459,8 @@ def _passed(audited: "LogCheck") -> Iterator[str]:
 
 def _verdict(audited: "LogCheck") -> tuple[tuple[str, str], str]:
     """Return whether the log is verified, and up to where or why not."""
-    from deployledger.audit.log_check import IN_DATABASE, UNREADABLE
+    from deployledger.audit.checkpoint_checks import UNREADABLE
+    from deployledger.audit.log_check import IN_DATABASE
 
     if audited.is_verified:
         if audited.after >= audited.covered_by_database:

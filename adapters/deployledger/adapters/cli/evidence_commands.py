@@ -176,11 +176,11 @@ def verify_evidence(
         deployledger audit verify-evidence iris.zip --key ledger.key.pub
     """
     with session.errors():
-        from deployledger.audit.consistency_proof import ConsistencyProof
         from deployledger.audit.evidence.kept_checkpoints import EarlierState
         from deployledger.audit.evidence.verification import as_json
         from deployledger.audit.evidence.verification import verify_evidence as verify
         from deployledger.audit.keys import Verifier
+        from deployledger.audit.proofs import ConsistencyProof
 
         report = verify(
             file,

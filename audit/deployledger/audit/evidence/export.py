@@ -33,12 +33,13 @@ from deployledger.audit.evidence.manifest import (
 )
 from deployledger.audit.evidence.name_events import Naming
 from deployledger.audit.evidence.ordering import is_in
-from deployledger.audit.evidence.proof_lines import Consistency, Proof
+from deployledger.audit.evidence.proof_lines import Proof, consistency_line
 from deployledger.audit.evidence.story import Story
 from deployledger.audit.keys import Signer
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import StoredCheckpoint
+from deployledger.audit.proofs import ConsistencyProof
 from deployledger.audit.signed_notes import sign
 from deployledger.domain import topics
 from deployledger.domain.event_log import EventLog
@@ -311,20 +312,18 @@ def _in_range(log: EventLog, after: int, last: int) -> Iterator[Recorded]:
 
 def _consistency(
     ledger: Ledger, checkpoint: StoredCheckpoint, continues: Sequence[EarlierState]
-) -> list[Consistency]:
+) -> list[ConsistencyProof]:
     """Return the proofs that the log continues earlier checkpoints, the smallest first."""
-    proofs: dict[int, Consistency] = {}
-    for it in continues:
-        is_continued = it.size <= checkpoint.size and ledger.root(it.size) == it.root
-        if not is_continued:
+    proofs: dict[int, ConsistencyProof] = {}
+    for state in continues:
+        if state.size > checkpoint.size or ledger.root(state.size) != state.root:
             raise LedgerError(
-                f"The log does not continue the checkpoint {it.source}: its first {it.size:,} events "
+                f"The log does not continue the checkpoint {state.source}: its first {state.size:,} events "
                 "differ from those that it signed.",
                 hint=f"The checkpoint may belong to another log. {VERIFY_HINT}",
             )
-        if it.size:  # everything continues nothing
-            path = ledger.consistency(it.size, checkpoint.size)
-            proofs[it.size] = Consistency(it.size, it.root, tuple(path))
+        if state.size:  # everything continues nothing
+            proofs[state.size] = ledger.prove_consistency(state.size, checkpoint.size)
     return [proofs[size] for size in sorted(proofs)]
 
 
@@ -343,7 +342,7 @@ def _write(
     ledger: Ledger,
     signer: Signer,
     checkpoint: StoredCheckpoint,
-    consistency: Sequence[Consistency],
+    consistency: Sequence[ConsistencyProof],
     progress: Progress | None,
 ) -> None:
     for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
@@ -367,7 +366,7 @@ class _Writing:
     ledger: Ledger
     signer: Signer
     checkpoint: StoredCheckpoint
-    consistency: Sequence[Consistency]
+    consistency: Sequence[ConsistencyProof]
     progress: Progress | None
 
     def __post_init__(self) -> None:
@@ -386,7 +385,7 @@ class _Writing:
             self._add(BOUNDS, self._bounds())
         is_continuing = bool(self.consistency)
         if is_continuing:
-            self._add(CONSISTENCY, [bytes(it) + b"\n" for it in self.consistency])
+            self._add(CONSISTENCY, [consistency_line(proof) + b"\n" for proof in self.consistency])
         self._add(CHECKPOINT, [self.checkpoint.note.encode()])
         self._add(KEY, [f"{verifier}\n".encode()])
         size, root = self.checkpoint.size, self.checkpoint.root

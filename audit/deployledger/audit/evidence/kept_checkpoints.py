@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployledger.audit.checkpoints import Checkpoint, open_checkpoint
 from deployledger.audit.evidence import archive
 from deployledger.audit.evidence.manifest import CHECKPOINT
 from deployledger.audit.keys import Verifier
-from deployledger.audit.signed_notes import Checkpoint, NoteError, open_checkpoint
+from deployledger.audit.signed_notes import NoteError
 from deployledger.domain.exceptions import ConfigurationError
 
 LARGEST_NOTE = 1 << 20

@@ -7,6 +7,7 @@ from typing import Any
 
 from deployledger.audit import merkle
 from deployledger.audit.canonical_base64 import decode_base64, encode_base64
+from deployledger.audit.proofs import ConsistencyProof
 
 
 @dataclass(frozen=True)
@@ -42,35 +43,25 @@ class Proof:
         return proof
 
 
-@dataclass(frozen=True)
-class Consistency:
-    """That a tree only adds to an earlier one.
+def consistency_line(proof: ConsistencyProof) -> bytes:
+    """Return a consistency proof as a line; to which tree it leads, the checkpoint beside it says."""
+    return _line(
+        {"size": proof.first_size, "root": encode_base64(proof.first_root), "path": _hashes(proof.path)}
+    )
 
-    Attributes:
-        size: how many leaves the earlier tree has.
-        root: its root, 32 bytes.
-        path: the hashes that lead from it to the root of the later tree (RFC 6962, 2.1.2).
+
+def parse_consistency(line: bytes, size: int, root: bytes) -> ConsistencyProof:
+    """Return the proof that a line is, which leads to the tree of a size and root.
+
+    Raises:
+        ValueError: if it is none, or is written in another way.
     """
-
-    size: int
-    root: bytes
-    path: tuple[bytes, ...]
-
-    def __bytes__(self) -> bytes:
-        return _line({"size": self.size, "root": encode_base64(self.root), "path": _hashes(self.path)})
-
-    @classmethod
-    def parse(cls, line: bytes) -> "Consistency":
-        """Return the proof that a line is.
-
-        Raises:
-            ValueError: if it is none, or is written in another way.
-        """
-        fields = _fields(line, ["size", "root", "path"])
-        proof = cls(_number(fields["size"]), _hash(fields["root"]), _path(fields["path"]))
-        if bytes(proof) != line:
-            raise ValueError("not canonical")
-        return proof
+    fields = _fields(line, ["size", "root", "path"])
+    first_size, first_root = _number(fields["size"]), _hash(fields["root"])
+    proof = ConsistencyProof(first_size, first_root, size, root, _path(fields["path"]))
+    if consistency_line(proof) != line:
+        raise ValueError("not canonical")
+    return proof
 
 
 def _line(fields: dict[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deployledger.audit import merkle
-from deployledger.audit.consistency_proof import ConsistencyProof
+from deployledger.audit.checkpoints import Checkpoint, open_checkpoint
 from deployledger.audit.evidence import archive, cloud_events, manifest, readme, report
 from deployledger.audit.evidence.archive import (
     Archive,
@@ -17,6 +17,7 @@ from deployledger.audit.evidence.archive import (
     UnreadableEvidenceError,
 )
 from deployledger.audit.evidence.checks import Check, EvidenceProblem
+from deployledger.audit.evidence.continuity import Continuity, shown
 from deployledger.audit.evidence.kept_checkpoints import LARGEST_NOTE, EarlierState
 from deployledger.audit.evidence.limits import limits
 from deployledger.audit.evidence.manifest import (
@@ -34,11 +35,12 @@ from deployledger.audit.evidence.manifest import (
     Manifest,
 )
 from deployledger.audit.evidence.ordering import Ordering, problem_of_bound
-from deployledger.audit.evidence.proof_lines import Consistency, Proof
+from deployledger.audit.evidence.proof_lines import Proof
 from deployledger.audit.evidence.story import Story
 from deployledger.audit.keys import Verifier
 from deployledger.audit.leaf import encode_leaf
-from deployledger.audit.signed_notes import Checkpoint, NoteError, open_checkpoint
+from deployledger.audit.proofs import ConsistencyProof
+from deployledger.audit.signed_notes import NoteError
 from deployledger.audit.signed_notes import opened as opened_note
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.times import TOLERANCE
@@ -139,7 +141,8 @@ class _Verification:
         self._check_members(said)
         if said is not None:
             self._check_events(said, checkpoint)
-            self._check_continued(said, checkpoint)
+            if checkpoint is not None:
+                self._check_continued(said, checkpoint)
             self._check_digests(said)
             self._check_pages(said)
         checks = [
@@ -225,12 +228,12 @@ class _Verification:
     def _check_members(self, said: Manifest | None) -> None:
         check = self.archived
         for name, problem in self.archive.problems:
-            check.add(_shown(name), problem)
+            check.add(shown(name), problem)
         selection = said.selection if said else EvidenceSelection(0, 0)  # that of a range has the most files
         expected = manifest.files(selection, is_continuing=said.is_continuing if said else True)
         for name in self.archive.names:
             if name not in expected:
-                check.add(_shown(name), "no such file belongs into evidence")
+                check.add(shown(name), "no such file belongs into evidence")
         for name in expected:
             if name not in self.archive.names:
                 check.add(name, "it is missing")
@@ -385,84 +388,14 @@ class _Verification:
             check.count += 1
         check.is_done = check.count == len(made) and (can_make_report or said.version == 1)
 
-    def _check_continued(self, said: Manifest, checkpoint: Checkpoint | None) -> None:
+    def _check_continued(self, said: Manifest, checkpoint: Checkpoint) -> None:
         """Check that the log continues the checkpoints that it has proofs for, and those that were kept."""
-        check = self.continued
-        if checkpoint is None:
-            return
-        proven: dict[int, bytes] = {}
-        last = 0
-        lines = self._lines(CONSISTENCY, check) if said.is_continuing else ()
-        for number, line in lines:
-            try:
-                proof = Consistency.parse(line)
-            except ValueError:
-                check.add(CONSISTENCY, "the line is not a consistency proof", number)
-                continue
-            if not last < proof.size <= checkpoint.size:
-                check.add(
-                    CONSISTENCY,
-                    f"a proof from {proof.size:,} events is not between {last:,} events and the checkpoint",
-                    number,
-                )
-                continue
-            last = proof.size
-            if not merkle.is_consistent(proof.size, proof.root, checkpoint.size, checkpoint.root, proof.path):
-                check.add(
-                    CONSISTENCY,
-                    f"the proof from {proof.size:,} events does not lead to the checkpoint",
-                    number,
-                )
-                continue
-            proven[proof.size] = proof.root
-            check.count += 1
-        if said.is_continuing and not last:
-            check.add(CONSISTENCY, "it has no proof")
-        for given in self.proofs:
-            if (given.second_size, given.second_root) != (checkpoint.size, checkpoint.root):
-                what = f"leads to another tree of {given.second_size:,} events than the checkpoint's"
-                check.add("", f"the given proof from {given.first_size:,} events {what}")
-            elif not given.holds():
-                check.add("", f"the given proof from {given.first_size:,} events is invalid")
-            else:
-                proven.setdefault(given.first_size, given.first_root)
-                check.count += 1
-        for state in self.earlier:
-            if problem := self._problem_of_earlier(state, checkpoint, proven):
-                check.add("", f"{_shown(state.source)} {problem}")
-            else:
-                check.count += 1
-                check.results.append(f"{_shown(state.source)} is continued: {_events(state.size)}")
-        check.is_done = True
-
-    def _problem_of_earlier(
-        self, state: EarlierState, checkpoint: Checkpoint, proven: dict[int, bytes]
-    ) -> str:
-        """Return why the evidence does not show that it continues an earlier state; empty if it does."""
-        try:
-            kept = open_checkpoint(state.note, self.known)
-        except NoteError as error:
-            return f"proves nothing. {error.message}"
-        if kept.size > checkpoint.size:
-            return (
-                f"covers {kept.size:,} events, and this evidence only {checkpoint.size:,}: this evidence "
-                "is the earlier one"
-            )
-        signed = {checkpoint.size: checkpoint.root, **proven, 0: merkle.EMPTY_ROOT}
-        if checkpoint.continues is not None:
-            signed.setdefault(checkpoint.continues.size, checkpoint.continues.root)
-        if signed.get(kept.size, kept.root) != kept.root:
-            return (
-                f"contradicts this evidence: the roots of the first {kept.size:,} events differ. Two "
-                "different histories were signed; keep both files"
-            )
-        if kept.size not in (0, checkpoint.size) and kept.size not in proven:
-            return (
-                f"may be continued, but this evidence has no proof from {kept.size:,} events. Ask for "
-                "evidence exported with --continues and this checkpoint, or for the output of "
-                f"`deployledger audit prove --consistency {kept.size} {checkpoint.size}`"
-            )
-        return ""
+        continuity = Continuity(self.continued, checkpoint)
+        if said.is_continuing:
+            continuity.add_lines(self._lines(CONSISTENCY, self.continued))
+        continuity.add_proofs(self.proofs)
+        continuity.check_states(self.earlier, self.known)
+        self.continued.is_done = True
 
     def _lines(self, member: str, check: Check) -> Iterator[tuple[int, bytes]]:
         if member not in self.archive.names:
@@ -490,17 +423,9 @@ def _proofs(lines: Iterator[tuple[int, bytes]]) -> Iterator[Proof]:
             yield _NOT_A_PROOF
 
 
-def _events(number: int) -> str:
-    return f"{number:,} event{'s' * (number != 1)}"
-
-
 def _text_of(note: bytes) -> str:
     text, _, _ = note.decode(errors="replace").rpartition("\n\n")
     return f"{text}\n"
-
-
-def _shown(name: str) -> str:
-    return name if name.isprintable() and len(name) < 100 else ascii(name[:100])
 
 
 def as_json(found: EvidenceReport) -> dict[str, Any]:

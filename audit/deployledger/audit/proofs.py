@@ -1,4 +1,4 @@
-"""Proofs that a log only added to an earlier state of it, as files that are checked without the database."""
+"""Proofs of inclusion and of consistency; the latter also as files that are checked without the database."""
 
 import json
 import re
@@ -16,6 +16,38 @@ _TREE = re.compile(r"(first|second) (0|[1-9][0-9]{0,18}) (\S+)")
 _LARGEST_BYTES = 1 << 20
 _LARGEST_SIZE = (1 << 63) - 1
 _FIELDS = ["format", "version", "first_size", "first_root", "second_size", "second_root", "path"]
+
+
+@dataclass(frozen=True)
+class InclusionProof:
+    """That an event is in the log whose root a checkpoint signed (RFC 6962, 2.1.1).
+
+    Attributes:
+        position: the event's position in the log; the index of its leaf is one less.
+        leaf: the event's leaf, as docs/ledger.md encodes it.
+        size: how many leaves the tree has.
+        root: its root, 32 bytes.
+        path: the hashes from the leaf to the root.
+    """
+
+    position: int
+    leaf: bytes
+    size: int
+    root: bytes
+    path: tuple[bytes, ...]
+
+    @property
+    def leaf_hash(self) -> bytes:
+        """The hash of the leaf, 32 bytes."""
+        return merkle.leaf_hash(self.leaf)
+
+    def holds(self) -> bool:
+        """Return whether the path leads from the leaf to the root."""
+        try:
+            root = merkle.root_from_inclusion(self.position - 1, self.size, self.leaf_hash, self.path)
+        except ValueError:
+            return False
+        return root == self.root
 
 
 @dataclass(frozen=True)
@@ -114,7 +146,7 @@ def _of_json(text: str) -> ConsistencyProof:
     if [*fields] != _FIELDS or fields["format"] != _TITLE or fields["version"] != _VERSION:
         raise ValueError
     sizes = (fields["first_size"], fields["second_size"], fields["version"])
-    if any(type(it) is not int for it in sizes) or not isinstance(fields["path"], list):
+    if any(type(size) is not int for size in sizes) or not isinstance(fields["path"], list):
         raise TypeError
     return _proof(
         fields["first_size"],
@@ -128,8 +160,8 @@ def _of_json(text: str) -> ConsistencyProof:
 def _proof(
     first_size: int, first_root: str, second_size: int, second_root: str, path: list[str]
 ) -> ConsistencyProof:
-    hashes = [decode_base64(it) for it in (first_root, second_root, *path)]
-    if any(len(it) != merkle.HASH_BYTES for it in hashes):
+    hashes = [decode_base64(text) for text in (first_root, second_root, *path)]
+    if any(len(digest) != merkle.HASH_BYTES for digest in hashes):
         raise ValueError
     if not (0 <= first_size <= _LARGEST_SIZE and 0 <= second_size <= _LARGEST_SIZE):
         raise ValueError
