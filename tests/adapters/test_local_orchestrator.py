@@ -216,6 +216,12 @@ class TestLocalProcessOrchestrator(OrchestratorContract):
     def model(self, models: dict[int, Path]) -> Path:
         return models[1]
 
+    @pytest.fixture
+    def batch_target(self, tmp_path: Path) -> DeploymentTargetConfig:
+        (tmp_path / "in.csv").write_text("x\n1\n2\n")
+        files = {"input_uri": str(tmp_path / "in.csv"), "output_uri": str(tmp_path / "out.csv")}
+        return DeploymentTargetConfig(type="batch_inference_job", **files)
+
 
 class TestWithoutProcesses:
     def test_it_implements_the_port(self, root: Path) -> None:

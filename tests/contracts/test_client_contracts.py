@@ -51,6 +51,10 @@ class TestInMemoryOrchestrator(OrchestratorContract):
     def client(self) -> InMemoryOrchestrator:
         return InMemoryOrchestrator()
 
+    @pytest.fixture
+    def batch_target(self) -> DeploymentTargetConfig:
+        return DeploymentTargetConfig(type="batch_inference_job", input_uri="/in.csv", output_uri="/out.csv")
+
 
 async def test_a_service_in_memory_deploys_for_real_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -55,6 +56,11 @@ class OrchestratorContract:
     def target(self) -> DeploymentTargetConfig:
         """Return a target that the orchestrator can provision; by default, an API service."""
         return API_SERVICE
+
+    @pytest.fixture
+    def batch_target(self) -> DeploymentTargetConfig | None:
+        """Return the target of a batch job that the orchestrator can run; by default None: it runs none."""
+        return None
 
     @pytest.fixture
     def order(
@@ -140,6 +146,18 @@ class OrchestratorContract:
         assert deployment_id not in asyncio.run(client.provisioned())
         assert not asyncio.run(client.observe(deployment_id)).running
 
+    def test_a_batch_job_completes(
+        self, client: OrchestratorClientInterface, order: Order, batch_target: DeploymentTargetConfig | None
+    ) -> None:
+        """It has no endpoint, and a repeated wait gives the same result."""
+        if batch_target is None:
+            pytest.skip("no batch target is defined")
+        job = replace(order(1), target=batch_target)
+        assert _provision(client, job).endpoint_url is None
+        result = asyncio.run(client.wait_for_completion(job.deployment_id, 1, _report))
+        assert result.output_uri
+        assert asyncio.run(client.wait_for_completion(job.deployment_id, 1, _report)) == result
+
     def test_a_service_deploys_updates_and_deletes_with_it(
         self,
         client: OrchestratorClientInterface,
@@ -167,8 +185,9 @@ class OrchestratorContract:
 
 
 def _provision(client: OrchestratorClientInterface, order: ProvisionRequest) -> ProvisionedTarget:
-    def report(done: int, total: int | None, unit: str) -> None:
-        assert 0 <= done <= (total or done), (done, total)
-        assert unit
+    return asyncio.run(client.provision(order, _report))
 
-    return asyncio.run(client.provision(order, report))
+
+def _report(done: int, total: int | None, unit: str) -> None:
+    assert 0 <= done <= (total or done), (done, total)
+    assert unit
