@@ -27,28 +27,13 @@ def looking_back(report: Report, database: Database, rounds: int, url: str, even
     figures = [asyncio.run(_read(url, events)) for _ in range(rounds)]
     kind = database.kind
     for label, part in _MOMENTS.items():
-        report.add(
-            f"{kind}: fleet as_of {label} position of {events:,}, page of 100 of {deployments // part:,}, "
-            "p95 (baseline: the live list)",
-            [figure[f"page {label}"] for figure in figures],
-            "ms",
-            baseline=[figure["page"] for figure in figures],
-            at_most=3,
-        )
-    report.add(
-        f"{kind}: fleet as_of a middle position, a page by cursor, p95 (baseline: the live list)",
-        [figure["page by cursor"] for figure in figures],
-        "ms",
-        baseline=[figure["page"] for figure in figures],
-        at_most=3,
-    )
-    report.add(
-        f"{kind}: one deployment as_of, p95 (baseline: its live status)",
-        [figure["status as of"] for figure in figures],
-        "ms",
-        baseline=[figure["status"] for figure in figures],
-        at_most=2,
-    )
+        page = f"page of 100 of {deployments // part:,}, p95 (baseline: the live list)"
+        what = f"{kind}: fleet as_of {label} position of {events:,}, {page}"
+        report.compare(what, figures, f"page {label}", "page", at_most=3)
+    by_cursor = f"{kind}: fleet as_of a middle position, a page by cursor, p95 (baseline: the live list)"
+    report.compare(by_cursor, figures, "page by cursor", "page", at_most=3)
+    one = f"{kind}: one deployment as_of, p95 (baseline: its live status)"
+    report.compare(one, figures, "status as of", "status", at_most=2)
 
 
 async def _read(url: str, events: int) -> dict[str, float]:

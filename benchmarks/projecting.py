@@ -201,27 +201,22 @@ def reading(report: Report, database: Database, rounds: int, deployments: int) -
     kind = database.kind
     bare = "(baseline: bare SELECT through the same pool)"
     has_pool = kind == "PostgreSQL"
-    report.add(
+    report.compare(
         f"{kind}: get_deployment_status, p50 {bare if has_pool else ''}",
-        [figure["status"] for figure in figures],
-        "ms",
-        baseline=[figure["bare status"] for figure in figures] if has_pool else (),
-        at_most=2 if has_pool else None,
+        figures,
+        "status",
+        "bare status" if has_pool else None,
+        at_most=2,
     )
-    report.add(
+    report.compare(
         f"{kind}: page of 100 of {deployments:,}, offset 0, p95 {bare if has_pool else ''}",
-        [figure["first page"] for figure in figures],
-        "ms",
-        baseline=[figure["bare page"] for figure in figures] if has_pool else (),
-        at_most=2 if has_pool else None,
+        figures,
+        "first page",
+        "bare page" if has_pool else None,
+        at_most=2,
     )
-    report.add(
-        f"{kind}: page of 100, offset {deployments * 9 // 10:,}, p95 (baseline: offset 0)",
-        [figure["far page"] for figure in figures],
-        "ms",
-        baseline=[figure["first page"] for figure in figures],
-        at_most=1.5,
-    )
+    far = f"{kind}: page of 100, offset {deployments * 9 // 10:,}, p95 (baseline: offset 0)"
+    report.compare(far, figures, "far page", "first page", at_most=1.5)
 
 
 async def _read(url: str, deployments: int) -> dict[str, float]:

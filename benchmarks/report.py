@@ -1,6 +1,6 @@
 """The table that a run prints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -40,6 +40,24 @@ class Report:
         )
         self.rows.append(row)
         print(" | ".join(row), flush=True)
+
+    def compare(
+        self,
+        what: str,
+        rounds: Sequence[Mapping[str, float]],
+        label: str,
+        baseline: str | None,
+        *,
+        at_most: float,
+    ) -> None:
+        """Add a row of times in milliseconds; its goal is a ratio to another time of the same rounds."""
+        self.add(
+            what,
+            [times[label] for times in rounds],
+            "ms",
+            baseline=[times[baseline] for times in rounds] if baseline else (),
+            at_most=at_most if baseline else None,
+        )
 
     def print(self) -> None:
         """Print the table as Markdown."""
