@@ -45,6 +45,7 @@ __getattr__, __dir__, __all__ = public_names(
             "StaleVersionError",
             "WaitTimeoutError",
         ),
+        "findings": ("Finding", "Outcome"),
         "lifecycle": ("LIFECYCLE", "Lifecycle", "MACHINE", "State"),
         "moments": ("AsOf", "AtRevision"),
         "ports": (

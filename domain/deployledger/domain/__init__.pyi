@@ -39,6 +39,8 @@ from deployledger.domain.exceptions import ResourceNotFoundError as ResourceNotF
 from deployledger.domain.exceptions import RevisionNotFoundError as RevisionNotFoundError
 from deployledger.domain.exceptions import StaleVersionError as StaleVersionError
 from deployledger.domain.exceptions import WaitTimeoutError as WaitTimeoutError
+from deployledger.domain.findings import Finding as Finding
+from deployledger.domain.findings import Outcome as Outcome
 from deployledger.domain.lifecycle import LIFECYCLE as LIFECYCLE
 from deployledger.domain.lifecycle import MACHINE as MACHINE
 from deployledger.domain.lifecycle import Lifecycle as Lifecycle
