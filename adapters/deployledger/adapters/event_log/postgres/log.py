@@ -83,7 +83,8 @@ class PostgresEventLog(DatabaseEventLog):
     def __init__(self, database_url: str, *, create: bool, pool_size: int, patience: Patience) -> None:
         self.database = PostgresDatabase(database_url, pool_size, patience)
         described_as = self.database.described_as
-        self._lock_seconds = min(patience.seconds, _LONGEST_LOCK_SECONDS)
+        # Well before the silence of the server counts as an outage: it is then known that nothing was stored.
+        self._lock_seconds = min(patience.seconds / 2, _LONGEST_LOCK_SECONDS)
         self._create = create
         self._has_rights = self._keeps_read_models = False
         self._locks = AdvisoryLocks(self._session, described_as, patience)
