@@ -17,8 +17,8 @@ test: .venv/dev ## Run every check and every test
 	@$(MAKE) --jobs 2 lint docs-check
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-quick: format mypy ## Check format, lint and types, and run the tests that need no server and no other process
-	$(BIN)/python -m pytest -n auto --dist worksteal --quick
+quick: format mypy ## Check format, lint and types, and run the tests that need no server and no process
+	$(BIN)/python -m pytest -n auto --dist worksteal --quick tests/domain tests/service tests/contracts tests/e2e
 
 lint: format pyright mypy layers ## Check format, lint, types and layers
 

@@ -70,4 +70,4 @@ async def test_secrets_in_what_is_given_away(
     assert "said no" in told, "the failure is told"
     assert "models.example" in told
     assert SECRET not in told
-    assert private.rsplit("+", 1)[1].strip() not in told
+    assert private.split("+", 4)[-1].strip() not in told
