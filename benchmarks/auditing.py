@@ -13,7 +13,7 @@ from benchmarks.appending import deploy
 from benchmarks.databases import Database
 from benchmarks.report import Report
 from deployledger.adapters.event_log import open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit import keys
 from deployledger.audit.checkpointing import keep_checkpoints
 from deployledger.audit.keys import Signer

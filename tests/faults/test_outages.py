@@ -20,7 +20,7 @@ from psycopg.sql import SQL, Identifier
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.adapters.postgres import is_outage
 from deployledger.adapters.read_models import open_read_models
 from deployledger.domain.event_log import CommandKey

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit import keys
 from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import Ledger

@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 
 from deployledger.adapters.event_log import DatabaseEventLog
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit.ledger_store import StoredCheckpoint
 from deployledger.domain.event_log import EventRecord
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.adapters.ledger.publishing import Place, read_checkpoints
 from deployledger.audit import keys
 from deployledger.audit.checkpoints import Checkpoint, Claim, Continuation, open_checkpoint
@@ -139,6 +139,6 @@ def test_a_key_that_names_what_the_log_never_was_is_found(
 )
 def test_what_is_no_continuation_is_refused(line: str) -> None:
     root = "A" * 43 + "="
-    with pytest.raises(NoteError, match="no checkpoint"):
+    with pytest.raises(NoteError, match="not a checkpoint: origin"):
         Checkpoint.parse(f"a\n5\n{root}\n{line.format(root=root)}\n")
     assert Checkpoint.parse(f"a\n5\n{root}\nsomebody else's line\n").continues is None

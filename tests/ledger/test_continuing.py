@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.adapters.ledger.publishing import read_checkpoint
 from deployledger.audit import keys
 from deployledger.audit.checkpoints import Checkpoint
@@ -316,12 +316,12 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "zeros": (lambda _: bytes(300), "binary"),
     "large": (lambda it: it * 10_000, "too large"),
     "a signature of other base64": (lambda it: it[:-2] + b"\n", "is not a signature line of a signed note"),
-    "a size that is none": (lambda it: it.replace(b"\n22\n", b"\n022\n"), "no checkpoint"),
+    "a size that is none": (lambda it: it.replace(b"\n22\n", b"\n022\n"), "not a checkpoint: origin"),
     "a size of other digits": (
         lambda it: it.replace(b"\n22\n", "\n\u0662\u0662\n".encode()),
-        "no checkpoint",
+        "not a checkpoint: origin",
     ),
-    "another note": (lambda it: it.replace(b"\n22\n", b"\n"), "no checkpoint"),
+    "another note": (lambda it: it.replace(b"\n22\n", b"\n"), "not a checkpoint: origin"),
     "a public key": (
         lambda _: b"example.com/d+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k\n",
         "text, a",

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit import keys, merkle
 from deployledger.audit.checkpoints import Checkpoint
 from deployledger.audit.evidence import archive, cloud_events, export

@@ -21,7 +21,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from deployledger.adapters.event_log import open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit.checkpoints import Checkpoint
 from deployledger.audit.evidence.export import export_evidence
 from deployledger.audit.evidence.kept_checkpoints import EarlierState

@@ -15,7 +15,7 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.adapters.ledger.publishing import Place, read_checkpoint, read_checkpoints
 from deployledger.audit.checkpointing import keep_checkpoints
 from deployledger.audit.checkpoints import open_checkpoint
@@ -172,7 +172,7 @@ def test_who_makes_them_is_killed(database_url: str, key_file: Path, signer: Sig
 import sys, threading
 from pathlib import Path
 from deployledger.adapters.event_log import open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit.checkpointing import keep_checkpoints
 from deployledger.audit.keys import Signer
 log = open_event_log(sys.argv[1], create=True)

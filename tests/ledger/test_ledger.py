@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit import keys, merkle
 from deployledger.audit.checkpoints import open_checkpoint
 from deployledger.audit.keys import Signer

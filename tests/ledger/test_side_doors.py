@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit.evidence import cloud_events, readme, report
 from deployledger.audit.evidence.cloud_events import Recorded
 from deployledger.audit.evidence.export import export_evidence

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit import keys, log_check, signed_notes
 from deployledger.audit.checkpoints import Checkpoint, open_checkpoint
 from deployledger.audit.keys import Signer, Verifier

@@ -12,7 +12,7 @@ import pytest
 from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.event_log.commands import Command, EventRow
 from deployledger.adapters.event_log.mapper import EventMapper
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit import ledger as growing
 from deployledger.audit import merkle
 from deployledger.audit.checkpoints import open_checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
 from deployledger.adapters.event_log import open_event_log
-from deployledger.adapters.ledger import open_ledger
+from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.adapters.ledger.publishing import Place
 from deployledger.adapters.read_models import load_projections, open_read_models
 from deployledger.adapters.settings import check_folder, load_settings

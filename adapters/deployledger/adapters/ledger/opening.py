@@ -1,17 +1,37 @@
-"""Checks parts of a log in several processes at once."""
+"""Opens the ledger of an event log, whose parts are checked in several processes at once."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from deployledger.adapters.event_log.log import DatabaseEventLog
 from deployledger.adapters.parallel import run_in_workers
-from deployledger.audit import log_parts
+from deployledger.audit.keys import Signer
+from deployledger.audit.ledger import CheckpointPlace, Ledger
 from deployledger.audit.ledger_store import LedgerStore
-from deployledger.audit.log_parts import CheckedPart, Part
+from deployledger.audit.log_parts import CheckedPart, Part, check_here, check_part
 from deployledger.projections.garbage import rare_collections
 
 
-def check_parts(
+def open_ledger(
+    log: DatabaseEventLog, *, signer: Signer | None = None, place: CheckpointPlace | None = None
+) -> Ledger:
+    """Return the ledger of an event log; its database is first used when a method is called.
+
+    Args:
+        signer: what signs checkpoints.
+        place: where checkpoints are published, out of reach of who can change the database: a
+            ``publishing.Place``, for example.
+    """
+    return Ledger(
+        log,
+        log.open_ledger_store(),
+        signer=signer,
+        place=place,
+        check=lambda _, store, parts, progress: _check_parts(log, store, parts, progress),
+    )
+
+
+def _check_parts(
     log: DatabaseEventLog, store: LedgerStore, parts: Sequence[Part], progress: Callable[[int], None]
 ) -> list[CheckedPart]:
     """Check parts in processes of their own, if there are several, but the first one here.
@@ -19,14 +39,14 @@ def check_parts(
     A process takes as long to start as it does to check 100,000 events.
     """
     if len(parts) == 1 or log.is_in_memory:
-        return log_parts.check_here(log, store, parts, progress)
+        return check_here(log, store, parts, progress)
     first, *others = parts
     here: list[CheckedPart] = []
     there = run_in_workers(
         partial(_check_part, log),
         others,
         progress,
-        lambda tell: here.extend(log_parts.check_here(log, store, [first], tell)),
+        lambda tell: here.extend(check_here(log, store, [first], tell)),
     )
     return [*here, *there]
 
@@ -35,7 +55,7 @@ def _check_part(log: DatabaseEventLog, part: Part, tell: Callable[[int], None]) 
     store = log.open_ledger_store()
     log.position()  # this opens the database
     with rare_collections:
-        checked = log_parts.check_part(log, store, part, tell)
+        checked = check_part(log, store, part, tell)
     store.close()
     log.close()
     return checked
