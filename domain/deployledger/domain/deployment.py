@@ -151,33 +151,28 @@ class Deployment:
         """Whether the service has work to do on it."""
         return self.next_step is not None
 
-    def earlier_image(self, artifact: Artifact, image: Image) -> Image | None:
-        """Return the image that was first built from an artifact's files, for any revision, if one was.
+    def images_of(self, artifact: Artifact) -> list[Image]:
+        """Return the images that were built from an artifact's files, for any revision, the oldest first."""
+        return [
+            revision.image
+            for revision in self.revisions.values()
+            if revision.image is not None
+            and revision.artifact is not None
+            and revision.artifact.digest == artifact.digest
+        ]
 
-        Only images of the same builder count, which is told by how references begin, as in ``oci:``: another
-        builder may make another image of the same files.
+    def earlier_image(self, artifact: Artifact, image: Image) -> Image | None:
+        """Return the image that was first built from an artifact's files, if one was.
+
+        Only images of the same builder count, which references begin with (``oci:``): another builder
+        may make another image of the same files.
         """
-        for revision in self.revisions.values():
-            if (
-                revision.image is not None
-                and revision.artifact is not None
-                and revision.artifact.digest == artifact.digest
-                and builder(revision.image) == builder(image)
-            ):
-                return revision.image
-        return None
+        of_builder = (built for built in self.images_of(artifact) if builder(built) == builder(image))
+        return next(of_builder, None)
 
     def image_references(self, artifact: Artifact) -> list[str]:
         """Return the images that were built from an artifact's files, each once, the newest first."""
-        return list(
-            dict.fromkeys(
-                revision.image.reference
-                for revision in reversed(self.revisions.values())
-                if revision.image is not None
-                and revision.artifact is not None
-                and revision.artifact.digest == artifact.digest
-            )
-        )
+        return list(dict.fromkeys(image.reference for image in reversed(self.images_of(artifact))))
 
     def expect_version(self, expected: int | None) -> None:
         """Check that nothing happened since somebody looked.

@@ -764,7 +764,9 @@ class DeploymentService:
         Raises:
             MachineLearningServiceError: if something cannot be read or removed.
         """
-        freed = await (await self._freeing()).run(self._keepers, self._orchestrator, dry_run=dry_run)
+        user = await self._blocking(self._pipeline.log_id)
+        freeing = Freeing(self._log, rules=self._keep, user=user, now=self._now)
+        freed = await freeing.run(self._keepers, self._orchestrator, dry_run=dry_run)
         if not dry_run:
             await self._threads.run(sweep, self._pipeline.workspace)
             for each in freed.freed:
@@ -780,14 +782,6 @@ class DeploymentService:
         freeable = await self.free_artifacts(dry_run=True)
         home = self._pipeline.workspace.parent
         return await self._blocking(measure, home, freeable, self._log)
-
-    async def _freeing(self) -> Freeing:
-        return Freeing(
-            self._log,
-            rules=self._keep,
-            user=await self._blocking(self._pipeline.log_id),
-            now=self._now,
-        )
 
     @property
     def _keepers(self) -> list[object]:

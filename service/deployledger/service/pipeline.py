@@ -6,8 +6,7 @@ records the result on the deployment. A step may run again after a crash: its ef
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -64,23 +63,27 @@ class Pipeline:
 
     async def run(self, step: Step, deployment: Deployment, report: ReportProgress) -> Record:
         """Do one step of a deployment's job and return how to record it."""
-        with _room_for(deployment):
-            return await self._run_step(step, deployment, report)
-
-    async def _run_step(self, step: Step, deployment: Deployment, report: ReportProgress) -> Record:
-        match step:
-            case Step.FETCH:
-                return await self._fetch(deployment)
-            case Step.PACKAGE:
-                return await self._package(deployment)
-            case Step.PROVISION:
-                return await self._provision(deployment, report)
-            case Step.RUN:
-                return await self._run(deployment, report)
-            case Step.DELETE:
-                await self.clients.orchestrator.prune(deployment.id, None)
-                simulated = not self.clients.has_orchestrator
-                return lambda current, by: current.deleted(simulated=simulated, by=by)
+        try:
+            match step:
+                case Step.FETCH:
+                    return await self._fetch(deployment)
+                case Step.PACKAGE:
+                    return await self._package(deployment)
+                case Step.PROVISION:
+                    return await self._provision(deployment, report)
+                case Step.RUN:
+                    return await self._run(deployment, report)
+                case Step.DELETE:
+                    await self.clients.orchestrator.prune(deployment.id, None)
+                    simulated = not self.clients.has_orchestrator
+                    return lambda current, by: current.deleted(simulated=simulated, by=by)
+        except InsufficientStorageError as error:  # which does not name the deployment
+            raise DeploymentError(
+                deployment.name,
+                f"The model of deployment {deployment.name!r} was not stored: {error.message}.",
+                reason=error.reason,
+                hint=error.hint,
+            ) from error
 
     async def revive(self, deployment: Deployment) -> None:
         """Start the revision that serves again, if it does not run."""
@@ -349,20 +352,6 @@ class Pipeline:
         return lambda current, by: current.completed(
             revision.number, output_uri, result.rows, simulated=simulated, by=by
         )
-
-
-@contextmanager
-def _room_for(deployment: Deployment) -> Iterator[None]:
-    """Name the deployment in the error of a step for which there is no room."""
-    try:
-        yield
-    except InsufficientStorageError as error:
-        raise DeploymentError(
-            deployment.name,
-            f"The model of deployment {deployment.name!r} was not stored: {error.message}.",
-            reason=error.reason,
-            hint=error.hint,
-        ) from error
 
 
 async def _complete(artifacts: ArtifactStoreInterface, artifact: Artifact) -> Path | None:
