@@ -72,7 +72,7 @@ def test_nothing_was_there_yet(log: CommandLine) -> None:
         ("2999-01-01T00:00Z", "is in the future"),
         ("99", "no position 99 in the event log: it ends at position 7"),
         ("r1", "no revision 1 of all deployments"),
-        ("soon", "There is no moment 'soon'"),
+        ("soon", "Cannot parse 'soon' as a point in time"),
     ],
 )
 def test_what_is_refused(log: CommandLine, as_of: str, said: str) -> None:

@@ -159,7 +159,7 @@ def test_no_difference_is_said(cli: CommandLine) -> None:
     [
         (["status", "iris", "--as-of", "2026-03-03T12:00"], 2, "give it as 2026-03-03T12:00Z."),
         (["status", "iris", "--as-of", "last week"], 2, "'last week'"),
-        (["status", "iris", "--as-of", "0"], 2, "There is no moment '0'"),
+        (["status", "iris", "--as-of", "0"], 2, "Cannot parse '0' as a point in time"),
         (["status", "iris", "--as-of", "99999999999999999999"], 2, "a position of the event log, as in 1234"),
         (["status", "iris", "--as-of", "1000"], 2, "it ends at position"),
         (["status", "iris", "--as-of", "2999-01-01T00:00Z"], 2, "is in the future"),

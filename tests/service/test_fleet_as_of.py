@@ -113,12 +113,12 @@ async def test_a_cursor_of_another_moment_is_refused(quiet: MLModelDeploymentSer
         (10**30, "There is no position"),
         (0, "There is no position 0"),
         (-1, "There is no position -1"),
-        (True, "There is no moment"),
-        ("yesterday", "There is no moment 'yesterday'"),
-        ("", "There is no moment"),
+        (True, "Cannot parse"),
+        ("yesterday", "Cannot parse 'yesterday' as a point in time"),
+        ("", "Cannot parse"),
         ("r2", "no revision 2 of all deployments"),
         (AtRevision(2), "no revision 2 of all deployments"),
-        (1.5, "There is no moment"),
+        (1.5, "Cannot parse"),
     ],
 )
 async def test_what_is_no_moment_of_the_past_is_refused(

@@ -60,7 +60,7 @@ class Deployment:
         id: the deployment's id.
         version: how many events it has.
         name: its name.
-        orchestrator: the name of the orchestrator that looks after it.
+        orchestrator: the name of the orchestrator that manages it.
         state: where in the lifecycle it is.
         revisions: every revision by number; the newest is the current one.
         serving_revision: the number of the revision that serves, if one does.
@@ -266,11 +266,11 @@ class Deployment:
         self._trigger(events.RetryRequested, by, attempt=self.revision.attempt + 1)
 
     def cancel(self, *, by: CommandContext) -> None:
-        """Call the job off; an earlier revision that serves keeps serving."""
+        """Cancel the job; an earlier revision that serves keeps serving."""
         self._trigger(events.Cancelled, by)
 
     def request_deletion(self, *, by: CommandContext) -> None:
-        """Ask for everything of it to be stopped and deleted."""
+        """Request that everything of it is stopped and deleted."""
         self._trigger(events.DeletionRequested, by)
 
     def deleted(self, *, simulated: bool, by: CommandContext) -> None:
@@ -378,7 +378,7 @@ def _may_hold_credentials(request: DeploymentRequest) -> bool:
     """Return whether any text of a request is worth reading closely: one look for most requests."""
     try:
         return may_hold_credentials(request.model_dump_json(exclude_defaults=True, warnings=False))
-    except (ValueError, TypeError):  # what is no JSON is refused later, with its reason
+    except (ValueError, TypeError):  # a value that is not JSON is refused later, with its reason
         return True
 
 

@@ -1,9 +1,9 @@
-"""What can happen to a deployment: the events, as they are stored for ever.
+"""What can happen to a deployment: the events, as they are stored permanently.
 
 An event's topic and the meaning of its fields never change once released. A change makes a new
 ``class_version`` and an ``upcast_v1_v2`` that turns the stored state of the old version into the new one.
-Events are plain immutable pydantic models, which `eventsourcing` can store. What they do to an aggregate is
-said by the aggregate alone, in its ``apply``.
+Events are plain immutable pydantic models, which `eventsourcing` can store. The aggregate alone defines the
+effect of an event, in its ``apply``.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class DeploymentError(MachineLearningServiceError):
 
 
 class WaitTimeoutError(MachineLearningServiceError, TimeoutError):
-    """A job was still in progress when the time to wait for it was over; it goes on."""
+    """A job was still in progress when the time to wait for it was over; it continues."""
 
     default_status_code = 504
     default_reason = FailureReason.DEADLINE_EXCEEDED

@@ -62,7 +62,7 @@ def read_time(text: str) -> datetime:
     """Return the ISO 8601 time in a text; its zone, if it has one, may also be written ``UTC``.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it cannot be parsed.
     """
     return datetime.fromisoformat(_IN_UTC.sub("+00:00", text))
 
@@ -74,7 +74,7 @@ def check(as_of: AsOf | str, *, of_all: bool = False) -> AsOf:
         of_all: whether it is to be one of all deployments, which a revision is not.
 
     Raises:
-        ConfigurationError: if it is none.
+        ConfigurationError: if it is invalid.
     """
     try:
         moment = _check(as_of)
@@ -144,7 +144,9 @@ def _is_number(value: object) -> bool:
 
 
 def _no_moment(value: object) -> ConfigurationError:
-    what = "position" if type(value) is int else "moment"
-    if isinstance(value, AtRevision):
-        what, value = "revision", value.number
-    return ConfigurationError(f"There is no {what} {shown(value)}.", hint=_FORMS)
+    problem = f"Cannot parse {shown(value)} as a point in time."
+    if type(value) is int:
+        problem = f"There is no position {shown(value)}."
+    elif isinstance(value, AtRevision):
+        problem = f"There is no revision {shown(value.number)}."
+    return ConfigurationError(problem, hint=_FORMS)

@@ -49,7 +49,7 @@ class ResolvesModelVersions(Protocol):
     """What a registry client may also do: pin an alias, a stage or "latest" to one version."""
 
     async def resolve_model(self, model_uri: str) -> ResolvedModel:
-        """Return the URI of exactly one version, which goes on meaning the same bytes."""
+        """Return the URI of exactly one version, which keeps meaning the same bytes."""
         ...
 
 

@@ -99,10 +99,10 @@ class BackgroundWork:
         """Begin, if that was not done before.
 
         Args:
-            threads: runs what is asked of the databases before.
+            threads: runs the queries that this takes.
 
         Raises:
-            ExternalServiceError: if they cannot be asked; the next call tries again.
+            ExternalServiceError: if a database cannot be queried; the next call tries again.
         """
         with self._opening:
             if self._run_jobs and self.worker is None:
@@ -140,7 +140,7 @@ class BackgroundWork:
         self._executor.shutdown()
 
     def wake(self, deployment_id: UUID) -> None:
-        """See to it that a deployment's job runs; from any thread."""
+        """Make a deployment's job run; from any thread."""
         if self.worker is not None:
             self.worker.wake(deployment_id)
         self._watchers.notify(deployment_id)

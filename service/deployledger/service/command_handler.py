@@ -103,7 +103,7 @@ class CommandHandler:
 
         Args:
             key: the idempotency key, if it has one.
-            actor: who gives it, if not the handler's actor.
+            actor: who gives the command, if not the handler's actor.
             dry_run: store nothing; return what the answer would be.
         """
         actor = self.actor if actor is None else checked_actor(actor)
@@ -249,7 +249,7 @@ def checked_actor(actor: str) -> str:
     """Return who gives commands.
 
     Raises:
-        ConfigurationError: if it is no text that an event can have.
+        ConfigurationError: if an event cannot have it.
     """
     try:
         checked = TypeAdapter(Text).validate_python(actor)

@@ -305,7 +305,7 @@ class DeploymentService:
 
         Args:
             consistency: ``current`` shows everything that was acknowledged before; ``eventual`` answers at
-                once from what is at hand, and says up to which ``position`` of the log that is true.
+                once from what is available, with the ``position`` of the log up to which that is true.
             as_of: the moment: a time with its zone, to which all events belong that the log recorded then
                 or before; a position of the log; or ``AtRevision(n)``, the last moment at which that was
                 the newest revision. A text is read as `deployledger.domain.moments.parse` says.
@@ -313,7 +313,7 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment; NotYetRequestedError if it did not exist
                 at that moment; RevisionNotFoundError if it has no such revision.
-            ConfigurationError: if the moment is none, has no time zone, or is in the future.
+            ConfigurationError: if the moment is invalid, has no time zone, or is in the future.
         """
         return await self._blocking(self._status, deployment_id, consistency, as_of)
 
@@ -392,7 +392,7 @@ class DeploymentService:
 
         Raises:
             ConfigurationError: if a filter is malformed, filters contradict each other, limit or offset are
-                out of range, the cursor is not one of this list, or ``as_of`` is no moment of the past.
+                out of range, the cursor is not one of this list, or ``as_of`` is not a moment of the past.
         """
         listing = Listing(
             limit=limit,
@@ -436,7 +436,7 @@ class DeploymentService:
 
         Raises:
             ResourceNotFoundError: if none is meant, or it did not exist at that moment.
-            ConfigurationError: if the prefix fits several, or the moment is none.
+            ConfigurationError: if the prefix is ambiguous, or the moment invalid.
         """
 
         def find_and_look() -> DeploymentStatusResponse:
@@ -502,7 +502,7 @@ class DeploymentService:
             deployment_id: the deployment that a revision is of.
 
         Raises:
-            ConfigurationError: if the moment is none, has not come yet, or is a revision of no deployment.
+            ConfigurationError: if the moment is invalid, in the future, or a revision without a deployment.
             ResourceNotFoundError: if there is no such deployment or revision.
         """
         return await self._blocking(self._past.position, as_of, deployment_id)
@@ -617,7 +617,7 @@ class DeploymentService:
     async def watch_deployment(self, deployment_id: UUID) -> AsyncIterator[DeploymentStatusResponse]:
         """Yield the status now, and again whenever it changes, until the deployment is deleted.
 
-        While a database is away, it goes on waiting.
+        While a database is unavailable, it keeps waiting.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
@@ -656,7 +656,7 @@ class DeploymentService:
         Raises:
             ResourceNotFoundError: if there is no such deployment.
             LogDivergedError: if there no longer is, because the event log went back to an earlier state.
-            WaitTimeoutError: if a job is still in progress after that time; it goes on.
+            WaitTimeoutError: if a job is still in progress after that time; it continues.
             ReadModelError: if the status is not current, because events could not be applied.
         """
         current: DeploymentStatusResponse | None = None
@@ -790,7 +790,7 @@ class DeploymentService:
     # Background work --------------------------------------------------------------------------------
 
     async def resume_deployment(self, deployment_id: UUID) -> DeploymentStatusResponse:
-        """Take up the job of a deployment where it was left; harmless if there is none, or somebody is on it.
+        """Resume the job of a deployment; harmless if there is none, or a process works on it.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
@@ -807,7 +807,7 @@ class DeploymentService:
 
     @property
     def event_log(self) -> EventLog:
-        """The event log: to read and follow, and to look after its schema. Its methods block."""
+        """The event log: to read, follow and upgrade. Its methods block."""
         return self._log
 
     @property
@@ -837,7 +837,7 @@ class DeploymentService:
 
         A process that is killed after an update became active, and before it has stopped the servers of the
         revision before, leaves such; so does one that closes right after it has requested a deletion.
-        `resume_deployment` goes on with them.
+        `resume_deployment` continues with them.
         """
         try:
             provisioned = await self._orchestrator.provisioned()

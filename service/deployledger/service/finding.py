@@ -28,7 +28,7 @@ _SHOWN = 100
 
 
 def find(reference: str, repository: Repository, models: ReadModels) -> UUID:
-    """Return the id of the deployment that is meant; a name that is free means who had it last.
+    """Return the id of the deployment that is meant; a name that is free means its last holder.
 
     Raises:
         ResourceNotFoundError: if none is.

@@ -38,7 +38,7 @@ class Lifespan:
 
     @property
     def is_of_another_process(self) -> bool:
-        """Whether another process made the service: what is open belongs to that one."""
+        """Whether another process made the service, and owns what is open."""
         return self._process.is_another
 
     async def opened(self) -> None:

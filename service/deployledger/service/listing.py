@@ -220,7 +220,7 @@ class Listing:
         """Return the selected rows as a page.
 
         Args:
-            answers: what is answered for each of them, but for the one row more.
+            answers: the status of each row of the page, without the extra row.
         """
         cursor = None
         if len(selected.rows) > self.limit:
@@ -263,7 +263,7 @@ def page_as_of(models: ReadModels, past: Past, listing: Listing, as_of: AsOf | s
     """Return one page of the list of deployments as it was at a moment.
 
     Raises:
-        ConfigurationError: if it is no moment of the past of all deployments.
+        ConfigurationError: if the moment is invalid, or a revision.
     """
     position = past.position(as_of)
     listing = replace(listing, as_of=position)

@@ -111,7 +111,7 @@ class Worker:
         self._thread.start()
 
     def wake(self, deployment_id: UUID) -> None:
-        """See to it that a deployment's job runs, and looks at the log again; from any thread."""
+        """Make a deployment's job run and look at the log again; from any thread."""
         if not self._loop.is_closed():
             self._waking.append(deployment_id)
             self._loop.call_soon_threadsafe(self._wake_on_loop, deployment_id)
@@ -371,7 +371,7 @@ class Worker:
                 continue
             except MachineLearningServiceError as error:
                 LOGGER.info("A result came too late: %s", error)
-            except Exception as error:  # a client's result that is no result
+            except Exception as error:  # a malformed result of a client
                 record = self._failed(step, deployment, error)
                 continue
             self._on_change(deployment_id)
