@@ -36,7 +36,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> InProcess:
 def test_commands_are_in_groups_with_a_sentence_each(cli: InProcess) -> None:
     assert isinstance(ROOT, Group)
     panels = ROOT.panels()
-    assert list(panels) == ["Deploy", "Look", "Look back", "Prove", "Operate"]
+    assert list(panels) == ["Deploy", "Inspect", "History", "Audit", "Operate"]
     shown = cli.run("--help").stdout
     for panel, commands in panels.items():
         assert f"\n{panel}:\n" in shown
@@ -90,7 +90,7 @@ def test_help_is_as_wide_as_the_terminal(cli: InProcess, monkeypatch: pytest.Mon
 def test_without_a_command_it_says_what_to_do_first(cli: InProcess) -> None:
     done = cli.run()
     assert done.exit_code == 2
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["Deploy:", "Look:", "Learn:"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["Deploy:", "Inspect:", "Learn:"]
     assert max(map(len, done.stdout.splitlines())) <= 60
 
 

@@ -90,14 +90,14 @@ def test_an_export_says_what_is_not_in_it(tmp_path: Path, monkeypatch: pytest.Mo
     cli = InProcess(url, monkeypatch)
     log = open_event_log(url)
     log.append(history(requested(), stream=uuid4()))
-    sync_folder = exporting._sync_folder
+    sync_folder = exporting._sync
 
     def add(folder: Path) -> None:
         log.append(history(requested(), fetched(), stream=uuid4()))
         sync_folder(folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "_sync_folder", add)
+        patch.setattr(exporting, "_sync", add)
         done = cli.run("log", "export", file)
     assert "Exported 1 event" in done.stdout
     assert "The log now has 2 more events than this file." in " ".join(done.stderr.split())

@@ -201,7 +201,7 @@ def test_a_batch_job_that_runs_is_not_marked_as_done() -> None:
 def test_what_was_cancelled_says_what_to_do_next() -> None:
     shown = status(deployment(status="inactive", state="cancelled"), FIRST[:1])
     assert shown[0].startswith("– iris  inactive: cancelled ")
-    assert "  Try again     deployledger retry iris" in shown
+    assert "  Retry         deployledger retry iris" in shown
 
 
 def test_deleted_ones_are_listed_with_their_ids_at_any_width() -> None:
@@ -318,7 +318,7 @@ def test_a_failed_update_says_why_and_what_to_do_next() -> None:
         "Revision 1 keeps serving. Next:",
         "  Once fixed    deployledger retry iris",
         "  Go back       deployledger rollback iris --to-revision 1",
-        "  Give up       deployledger delete iris",
+        "  Delete        deployledger delete iris",
     ]
 
 
@@ -406,7 +406,7 @@ def test_a_failed_deployment_says_that_it_holds_its_name() -> None:
         "It holds the name iris until it is deleted. Next:",
         "  Once fixed    deployledger retry iris",
         "  Other model   deployledger update iris --model-uri MODEL_URI",
-        "  Give up       deployledger delete iris",
+        "  Delete        deployledger delete iris",
     ]
 
 
@@ -527,6 +527,6 @@ def test_a_deployment_that_serves_ends_with_how_to_ask_it_and_look_back() -> Non
         "Query it:",
         "  curl http://h:1/v2/models/iris/infer -d \\",
         """    '{"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [0]}]}'""",
-        "  Look          deployledger status iris",
-        "  Look back     deployledger history iris",
+        "  Inspect       deployledger status iris",
+        "  History       deployledger history iris",
     ]

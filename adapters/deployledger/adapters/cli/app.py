@@ -29,7 +29,7 @@ from deployledger.adapters.cli.session import ExitCode, OpenService, Output, Ses
 _SUMMARY = "Deploy machine-learning models, and keep a provable history of every change."
 _START = """\
 Deploy:  deployledger deploy model.onnx --name my-model
-Look:    deployledger status my-model
+Inspect: deployledger status my-model
 Learn:   deployledger demo, deployledger --help
 """
 _WIDEST_HELP = 100
@@ -202,9 +202,9 @@ _COMMANDS: dict[str, tuple[Callable[..., None] | Commands, ...]] = {
         deployment_commands.resume,
         demo,
     ),
-    "Look": (status_commands.status, status_commands.list_, status_commands.logs, lifecycle),
-    "Look back": (past_commands.history, past_commands.diff),
-    "Prove": (audit_commands.audit, replay_command.replay),
+    "Inspect": (status_commands.status, status_commands.list_, status_commands.logs, lifecycle),
+    "History": (past_commands.history, past_commands.diff),
+    "Audit": (audit_commands.audit, replay_command.replay),
     "Operate": (
         log_commands.database,
         log_commands.log,

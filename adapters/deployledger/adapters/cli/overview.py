@@ -396,7 +396,7 @@ def _failure(overview: Overview, failure: "Failure") -> Iterator[RenderableType]
         steps.append(("Go back", _command(f"deployledger rollback {name} --to-revision {serving}")))
     else:
         steps.append(("Other model", _command(f"deployledger update {name} --model-uri MODEL_URI")))
-    steps.append(("Give up", _command(f"deployledger delete {name}")))
+    steps.append(("Delete", _command(f"deployledger delete {name}")))
     yield _labelled(steps)
 
 
@@ -414,11 +414,11 @@ def _next(overview: Overview) -> Iterator[tuple[str, Text]]:
         yield "Watch", _command(f"deployledger status {name} --watch")
         return
     if deployment.state == "cancelled":
-        yield "Try again", _command(f"deployledger retry {name}")
-        yield "Give up", _command(f"deployledger delete {name}")
+        yield "Retry", _command(f"deployledger retry {name}")
+        yield "Delete", _command(f"deployledger delete {name}")
     elif deployment.state == "active":
-        yield "Look", _command(f"deployledger status {name}")
-    yield "Look back", _command(f"deployledger history {name}")
+        yield "Inspect", _command(f"deployledger status {name}")
+    yield "History", _command(f"deployledger history {name}")
 
 
 def _took(overview: Overview) -> str | None:
