@@ -18,25 +18,27 @@ _BELOW = 10
 
 
 def problem_list(problems: "Sequence[ReplayProblem]") -> Group:
-    """Return the problems that a replay found: a line each, and below it what is wrong."""
+    """Return the problems that a replay found: a line each, with the reason below."""
     lines: list[RenderableType] = [Text(f"{'POSITION':>8}  {'EVENT':<17}  KIND", style="bold")]
-    for it in problems:
-        event = event_name(it.topic) if it.topic else "-"
-        lines.append(_line(f"{it.position:>8}  {event:<17}  {it.kind.value}", "red"))
-        if it.stream_id:
-            lines.append(_below(f"stream {it.stream_id}, version {it.stream_version}"))
-        lines.append(_below(it.message))
+    for problem in problems:
+        event = event_name(problem.topic) if problem.topic else "-"
+        lines.append(_line(f"{problem.position:>8}  {event:<17}  {problem.kind.value}", "red"))
+        if problem.stream_id:
+            lines.append(_below(f"stream {problem.stream_id}, version {problem.stream_version}"))
+        lines.append(_below(problem.message))
     return Group(*lines)
 
 
 def rule_difference_list(differences: "Sequence[RuleDifference]") -> Group:
-    """Return the events that would go differently under another rule: a line each, and how below it."""
+    """Return the events that would go differently under another rule: a line each, with the outcomes below."""
     lines: list[RenderableType] = [Text(f"{'POSITION':>8}  {'EVENT':<17}  DEPLOYMENT", style="bold")]
-    for it in differences:
-        theirs = it.theirs or f"refused{': ' if it.reason else ''}{it.reason}"
+    for difference in differences:
+        theirs = difference.theirs or f"refused{': ' if difference.reason else ''}{difference.reason}"
         lines += [
-            _line(f"{it.position:>8}  {event_name(it.topic):<17}  {it.deployment_name}"),
-            _below(f"ours:   {it.state or 'nothing'} -> {it.ours}"),
+            _line(
+                f"{difference.position:>8}  {event_name(difference.topic):<17}  {difference.deployment_name}"
+            ),
+            _below(f"ours:   {difference.state or 'nothing'} -> {difference.ours}"),
             _below(f"theirs: {theirs}"),
         ]
     return Group(*lines)

@@ -210,8 +210,8 @@ class Bulk:
 
     async def _matching(self, service: "DeploymentService") -> "list[DeploymentStatusResponse]":
         if self.reference is not None:
-            found = await service.find_deployment_id(self.reference, to_change=True)
-            return [await service.get_deployment_status(found)]
+            deployment_id = await service.find_deployment_id(self.reference, to_change=True)
+            return [await service.get_deployment_status(deployment_id)]
         deployments: list[DeploymentStatusResponse] = []
         cursor: str | None = None
         while True:

@@ -131,8 +131,8 @@ def _revisions(context: typer.Context) -> Iterable[int]:
     return range(1, _ask(question, 0) + 1)
 
 
-def _words(found: Iterable[str], incomplete: str) -> list[str]:
-    return [it for it in found if _is_word(it, incomplete)]
+def _words(candidates: Iterable[str], incomplete: str) -> list[str]:
+    return [it for it in candidates if _is_word(it, incomplete)]
 
 
 def _is_word(text: str, incomplete: str) -> bool:

@@ -203,7 +203,7 @@ def rollback(
     _run_on(
         session,
         deployment,
-        lambda service, found: service.rollback_deployment(found, to_revision, **asdict(guards)),
+        lambda service, id_: service.rollback_deployment(id_, to_revision, **asdict(guards)),
         waiting,
     )
 
@@ -277,7 +277,7 @@ def resume(deployment: Reference, *, waiting: _WaitingOptions, session: SessionO
     _run_on(
         session,
         deployment,
-        lambda service, found: service.resume_deployment(found),
+        lambda service, id_: service.resume_deployment(id_),
         waiting,
         stops_leftovers=False,  # it is what stops them
     )
@@ -300,7 +300,7 @@ def _one_or_many(
         _run_on(
             session,
             reference,
-            lambda service, found: command.send(service, found, **asdict(guards)),
+            lambda service, id_: command.send(service, id_, **asdict(guards)),
             waiting,
             command,
         )

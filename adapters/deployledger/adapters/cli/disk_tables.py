@@ -93,20 +93,23 @@ def stored_files_table(files: "Sequence[StoredFiles]") -> Group:
     What has neither a digest nor a deployment is known by its path alone: those are below, in one piece each.
     """
     table = table_of("KIND", "DIGEST", "SIZE", "USED BY", wrapped=("USED BY",), right=("SIZE",))
-    for it in files:
+    for file in files:
         table.add_row(
-            it.stored.kind.replace("_", " "),
-            it.stored.digest.removeprefix("sha256:")[:_DIGEST_LETTERS] or "-",
-            size(it.stored.size_bytes),
-            Text("path below") if _has_path_alone(it) else _used_by(it),
-            style="red" if it.stored.damage else None,
+            file.stored.kind.replace("_", " "),
+            file.stored.digest.removeprefix("sha256:")[:_DIGEST_LETTERS] or "-",
+            size(file.stored.size_bytes),
+            Text("path below") if _has_path_alone(file) else _used_by(file),
+            style="red" if file.stored.damage else None,
         )
     paths = [
         Text.assemble(
-            f"{it.stored.kind.replace('_', ' ')}: ", shown(it.stored.path), no_wrap=True, overflow="ignore"
+            f"{file.stored.kind.replace('_', ' ')}: ",
+            shown(file.stored.path),
+            no_wrap=True,
+            overflow="ignore",
         )
-        for it in files
-        if _has_path_alone(it)
+        for file in files
+        if _has_path_alone(file)
     ]
     return Group(table, *paths)
 

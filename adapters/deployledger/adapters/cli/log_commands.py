@@ -171,21 +171,21 @@ def stats(*, session: SessionOptions) -> None:
         deployledger log stats
     """
     session.reports_clock = True
-    found, wrong = session.work(
+    statistics, wrong = session.work(
         lambda service: (service.event_log.statistics(), service.event_log.times().wrong)
     )
     if session.is_json:
-        session.print_json({**vars(found), "wrong_times": wrong})
+        session.print_json({**vars(statistics), "wrong_times": wrong})
         return
     lines = [
-        ("Database", found.database),
-        ("Schema version", str(found.schema_version)),
-        ("Events", f"{found.events:,}"),
-        ("Streams", f"{found.streams:,}"),
-        ("First recorded", _time(found.first_recorded_at)),
-        ("Last recorded", _time(found.last_recorded_at)),
-        ("Size", f"{found.size_bytes:,} bytes"),
-        *((topic, f"{number:,}") for topic, number in found.topics.items()),
+        ("Database", statistics.database),
+        ("Schema version", str(statistics.schema_version)),
+        ("Events", f"{statistics.events:,}"),
+        ("Streams", f"{statistics.streams:,}"),
+        ("First recorded", _time(statistics.first_recorded_at)),
+        ("Last recorded", _time(statistics.last_recorded_at)),
+        ("Size", f"{statistics.size_bytes:,} bytes"),
+        *((topic, f"{number:,}") for topic, number in statistics.topics.items()),
     ]
     for label, value in lines:
         session.say((f"{label:<31}", "bold"), f" {value}")

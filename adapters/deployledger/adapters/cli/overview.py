@@ -114,8 +114,8 @@ class Overview:
     def size(self, what: str, digest: str | None) -> str:
         """Return the size of a model's files or an image, after a comma; nothing if it is unknown."""
         for entry in reversed(self.history):
-            if digest and (found := entry.data.get(what, {})).get("digest") == digest:
-                return f", {units.size(found['size_bytes'])}" if found["size_bytes"] else ""
+            if digest and (stored := entry.data.get(what, {})).get("digest") == digest:
+                return f", {units.size(stored['size_bytes'])}" if stored["size_bytes"] else ""
         return ""
 
 

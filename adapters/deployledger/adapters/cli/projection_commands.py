@@ -140,10 +140,10 @@ def print_rebuilt(session: Session, rebuilt: "Sequence[Rebuilt]") -> None:
     if session.is_json:
         session.print_json(rebuilt)
         return
-    for it in rebuilt:
+    for report in rebuilt:
         session.say(
-            f"{it.name}: rebuilt from {it.events:,} events in {units.duration(it.seconds)} "
-            f"({it.events / max(it.seconds, 1e-9):,.0f}/s); it is at position {it.position:,}."
+            f"{report.name}: rebuilt from {report.events:,} events in {units.duration(report.seconds)} "
+            f"({report.events / max(report.seconds, 1e-9):,.0f}/s); it is at position {report.position:,}."
         )
 
 

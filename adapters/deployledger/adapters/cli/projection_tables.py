@@ -42,17 +42,19 @@ class ReadModelTable:
 
     def _table(self, *numbers: str) -> Table:
         table = table_of("NAME", *numbers, wrapped=("NAME",), right=numbers)
-        for it in self._statuses:
-            rebuilt = f"{units.age(it.rebuilt_at)} ago" if it.rebuilt_at else "-"
+        for status in self._statuses:
+            rebuilt = f"{units.age(status.rebuilt_at)} ago" if status.rebuilt_at else "-"
             values: dict[str, str | Text] = {
-                "VERSION": f"{it.version}",
-                "POSITION": f"{it.position:,}",
-                "LAG": f"{it.lag_events:,} ({units.duration(it.lag_seconds)})" if it.lag_events else "0",
-                "ROWS": f"{it.rows:,}",
-                "PARKED": Text(f"{it.parked:,}", style="red" if it.parked else ""),
-                "REBUILT": "now" if it.is_being_rebuilt else rebuilt,
+                "VERSION": f"{status.version}",
+                "POSITION": f"{status.position:,}",
+                "LAG": f"{status.lag_events:,} ({units.duration(status.lag_seconds)})"
+                if status.lag_events
+                else "0",
+                "ROWS": f"{status.rows:,}",
+                "PARKED": Text(f"{status.parked:,}", style="red" if status.parked else ""),
+                "REBUILT": "now" if status.is_being_rebuilt else rebuilt,
             }
-            name = shown(it.name if it.is_current else f"{it.name} (not used)")
+            name = shown(status.name if status.is_current else f"{status.name} (not used)")
             table.add_row(name, *(values[heading] for heading in numbers))
         return table
 
@@ -61,10 +63,10 @@ def differences_table(differences: "Sequence[Difference]") -> Table:
     """Return a table with one row a difference, of the first hundred."""
     headings = ("KEY", "FIELD", "EXPECTED", "FOUND")
     table = table_of(*headings, wrapped=headings)
-    for it in differences[:_MOST_DIFFERENCES]:
-        nothing = "-" if it.field else "no row"
-        values = (_as_text(value, nothing) for value in (it.expected, it.found))
-        table.add_row(shown(it.key), shown(it.field or "(the row)"), *map(shown, values))
+    for difference in differences[:_MOST_DIFFERENCES]:
+        nothing = "-" if difference.field else "no row"
+        values = (_as_text(value, nothing) for value in (difference.expected, difference.found))
+        table.add_row(shown(difference.key), shown(difference.field or "(the row)"), *map(shown, values))
     if len(differences) > _MOST_DIFFERENCES:
         table.add_row(f"and {len(differences) - _MOST_DIFFERENCES:,} more", "", "", "")
     return table

@@ -211,13 +211,13 @@ def logs(
     """
 
     async def question(service: "DeploymentService") -> None:
-        found = await service.find_deployment(deployment)
+        deployment_id = (await service.find_deployment(deployment)).deployment_id
         is_empty = True
-        async for line in service.deployment_logs(found.deployment_id, follow=follow):
+        async for line in service.deployment_logs(deployment_id, follow=follow):
             session.print_lines(line)
             is_empty = False
         if is_empty:
-            reason = await service.empty_logs(found.deployment_id)
+            reason = await service.empty_logs(deployment_id)
             for sentence in (reason.message, reason.hint):
                 session.note(sentence)
 
@@ -293,14 +293,14 @@ async def created_at(
     from deployledger.domain.exceptions import EventLogError
 
     def look() -> "dict[UUID, datetime]":
-        found: dict[UUID, datetime] = {}
+        created: dict[UUID, datetime] = {}
         log = service.event_log
         with suppress(EventLogError):  # the list is there though the log is damaged
             times = log.times()
-            for it in deployments:
-                (first,) = log.stream_records(it.deployment_id, limit=1)
-                found[it.deployment_id] = times.time_of(first.raw.position) or first.recorded_at
-        return found
+            for deployment in deployments:
+                (first,) = log.stream_records(deployment.deployment_id, limit=1)
+                created[deployment.deployment_id] = times.time_of(first.raw.position) or first.recorded_at
+        return created
 
     return await asyncio.to_thread(look)
 

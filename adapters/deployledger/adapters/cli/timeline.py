@@ -105,13 +105,13 @@ def _shown(value: Any) -> str:
     return units.short_digests(visible(units.shortened(text, _LONGEST_VALUE)))
 
 
-def difference(found: "DeploymentDifference", clock: units.Clock) -> RenderableType:
+def difference(compared: "DeploymentDifference", clock: units.Clock) -> RenderableType:
     """Return which moments of which deployment are compared, and a line for each field that changed."""
     moments = Table.grid(padding=(0, 2, 0, 0))
-    for moment in (found.before, found.after):
+    for moment in (compared.before, compared.after):
         moments.add_row(f"  {moment.asked_for}", Text(_moment(moment, clock), overflow="fold"))
-    title = f"{visible(found.deployment_name)}: {found.before.asked_for} → {found.after.asked_for}"
-    return Group(Text(title, "bold"), moments, Text(), *_changes(found))
+    title = f"{visible(compared.deployment_name)}: {compared.before.asked_for} → {compared.after.asked_for}"
+    return Group(Text(title, "bold"), moments, Text(), *_changes(compared))
 
 
 def _moment(moment: "PastMoment", clock: units.Clock) -> str:
@@ -120,10 +120,10 @@ def _moment(moment: "PastMoment", clock: units.Clock) -> str:
     return f"{where}last event {clock.moment(moment.recorded_at)}"
 
 
-def _changes(found: "DeploymentDifference") -> Iterator[RenderableType]:
-    for change in found.changes:
+def _changes(compared: "DeploymentDifference") -> Iterator[RenderableType]:
+    for change in compared.changes:
         line = change_line(change)
         line.overflow = "fold"
         yield line
-    if not found.changes:
+    if not compared.changes:
         yield Text("No difference.")
