@@ -17,11 +17,13 @@ from deployledger.adapters.cli import (
     disk_commands,
     evidence_commands,
     log_commands,
+    parked_commands,
     past_commands,
     projection_commands,
     replay_command,
     status_commands,
     streams,
+    verify_command,
 )
 from deployledger.adapters.cli.help import Commands
 from deployledger.adapters.cli.session import ExitCode, OpenService, Output, Session, session_for, use
@@ -217,9 +219,11 @@ _COMMANDS: dict[str, tuple[Callable[..., None] | Commands, ...]] = {
 }
 """The commands, grouped by purpose, in the order in which help lists them."""
 
+audit_commands.audit.command()(verify_command.verify)
 audit_commands.audit.command()(evidence_commands.export)
 audit_commands.audit.command()(evidence_commands.verify_evidence)
 log_commands.log.command()(clock_command.correct_clock)
+projection_commands.projections.add_typer(parked_commands.parked)
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         if isinstance(_command, Commands):

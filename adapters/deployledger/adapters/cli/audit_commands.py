@@ -1,53 +1,27 @@
 """The commands that prove that the record was not edited: keys, checkpoints, proofs, verification."""
 
-import base64
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployledger.adapters.cli import marks, units
-from deployledger.adapters.cli.files import file_of_a_pair, file_to_read, no_stream, place_to_read
+from deployledger.adapters.cli import marks
+from deployledger.adapters.cli.audit_options import KeyOption, PublicKeysOption, in_base64, verifiers
+from deployledger.adapters.cli.files import file_of_a_pair, file_to_read, no_stream
 from deployledger.adapters.cli.help import Commands
-from deployledger.adapters.cli.options import OfflineOptions, SessionOptions, WorkersOption
-from deployledger.adapters.cli.reading import Reading, workers_for
-from deployledger.adapters.cli.session import Session
+from deployledger.adapters.cli.options import OfflineOptions, SessionOptions
 from deployledger.adapters.cli.usage import UsageError
 
 if TYPE_CHECKING:
     from deployledger.audit.evidence.kept_checkpoints import EarlierState
-    from deployledger.audit.keys import Verifier
     from deployledger.audit.ledger import Ledger
     from deployledger.audit.ledger_store import StoredCheckpoint
-    from deployledger.audit.log_check import LogCheck
     from deployledger.audit.proofs import ConsistencyProof
     from deployledger.service.deployment_service import DeploymentService
 
 audit = Commands(name="audit", help="Prove that the record was not edited.")
 
 _MOST_SHOWN = 20
-
-KeyOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--key",
-        help="The private key that signs.",
-        parser=file_to_read,
-        show_default="DEPLOYLEDGER_AUDIT_KEY",
-        metavar="FILE",
-    ),
-]
-PublicKeysOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--key",
-        metavar="FILE",
-        help="A public key whose signatures count; repeatable.",
-        parser=file_to_read,
-        show_default="the one beside DEPLOYLEDGER_AUDIT_KEY",
-    ),
-]
 
 
 @audit.command()
@@ -139,7 +113,7 @@ def checkpoint(
         session.print_json(
             {
                 "size": made.size,
-                "root": _base64(made.root),
+                "root": in_base64(made.root),
                 "created_at": made.created_at,
                 "note": made.note,
             }
@@ -172,9 +146,9 @@ def root(
 
     events, digest = session.work(work)
     if session.is_json:
-        session.print_json({"size": events, "root": _base64(digest), "root_hex": digest.hex()})
+        session.print_json({"size": events, "root": in_base64(digest), "root_hex": digest.hex()})
     else:
-        session.print_lines(f"{events} {_base64(digest)}")
+        session.print_lines(f"{events} {in_base64(digest)}")
 
 
 @audit.command()
@@ -232,19 +206,19 @@ def prove(
             {
                 "position": proof.position,
                 "leaf_index": proof.position - 1,
-                "leaf": _base64(proof.leaf),
-                "leaf_hash": _base64(proof.leaf_hash),
+                "leaf": in_base64(proof.leaf),
+                "leaf_hash": in_base64(proof.leaf_hash),
                 "size": proof.size,
-                "root": _base64(proof.root),
-                "path": [_base64(digest) for digest in proof.path],
+                "root": in_base64(proof.root),
+                "path": [in_base64(digest) for digest in proof.path],
             }
         )
         return
     session.print_lines(f"event      {proof.position}")
-    session.print_lines(f"leaf hash  {_base64(proof.leaf_hash)}")
+    session.print_lines(f"leaf hash  {in_base64(proof.leaf_hash)}")
     for number, digest in enumerate(proof.path):
-        session.print_lines(f"{'path' if number == 0 else '':<10} {_base64(digest)}")
-    session.print_lines(f"root       {_base64(proof.root)}  of {proof.size} events")
+        session.print_lines(f"{'path' if number == 0 else '':<10} {in_base64(digest)}")
+    session.print_lines(f"root       {in_base64(proof.root)}  of {proof.size} events")
 
 
 def _consistency(ledger: "Ledger", first: str, second: str) -> "ConsistencyProof":
@@ -309,8 +283,8 @@ def verify_consistency(
         from deployledger.domain.exceptions import ConfigurationError
 
         proof = ConsistencyProof.read(file)
-        verifiers = _verifiers(key) if earlier is not None or later is not None else []
-        if not verifiers and (signed := earlier or later):
+        public_keys = verifiers(key) if earlier is not None or later is not None else []
+        if not public_keys and (signed := earlier or later):
             raise ConfigurationError(
                 f"The signature of {signed} cannot be verified: no public key was given.",
                 hint="Pass it with --key.",
@@ -324,10 +298,10 @@ def verify_consistency(
             if path is None:
                 unsigned.append(
                     f"The root of the first {size:,} events was not compared with a signed checkpoint "
-                    f"({option}): {_base64(root)}."
+                    f"({option}): {in_base64(root)}."
                 )
             else:
-                problem = problem_of_signed(_state(path), verifiers, size, root)
+                problem = problem_of_signed(_state(path), public_keys, size, root)
                 problems += [f"{path} {problem}"] if problem else []
     if session.is_json:
         session.print_json(
@@ -347,174 +321,6 @@ def verify_consistency(
     session.exit_if(bool(problems))
 
 
-@audit.command()
-def verify(
-    *,
-    checkpoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PLACE",
-            parser=place_to_read,
-            help="A checkpoint that was kept elsewhere, or a folder or URI of checkpoints; repeatable.",
-            show_default="DEPLOYLEDGER_CHECKPOINTS",
-        ),
-    ] = None,
-    key: PublicKeysOption = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            parser=place_to_read,
-            help="The checkpoint of an earlier verification: only later events are read.",
-        ),
-    ] = None,
-    workers: WorkersOption = None,
-    session: SessionOptions,
-) -> None:
-    """Verify that no event of the log was changed, removed, moved or inserted.
-
-    Every event is read and hashed; the tree is compared with every checkpoint, given or in the database;
-    order, versions of streams, the lifecycle, idempotency keys and the database itself are checked. Exit code
-    0 if nothing is wrong and a checkpoint proves it, 1 otherwise, 2 if the log could not be verified.
-    What this cannot detect is listed in the answer.
-
-    Examples:
-        deployledger audit verify
-        deployledger audit verify --checkpoint checkpoints/ --key ledger.key.pub
-    """
-    session.reports_clock = True
-
-    def work(service: "DeploymentService") -> "tuple[str, LogCheck]":
-        from deployledger.adapters.ledger.publishing import read_checkpoint, read_checkpoints
-        from deployledger.adapters.settings import load_settings
-
-        places = checkpoint if checkpoint is not None else [*filter(None, [load_settings().checkpoints])]
-        notes = [it for place in places for it in read_checkpoints(place)]
-        before = read_checkpoint(since)[1] if since is not None else None
-        ledger = service.ledger
-        beside = service.read_models.store.findings() if since is None else []
-        with Reading(session, "Verifying") as reading:
-            audited = ledger.verify(
-                _verifiers(key),
-                notes,
-                since=before,
-                workers=workers_for(ledger.log, workers),
-                beside=beside,
-                progress=reading,
-            )
-        return ledger.log.schema_state().database, audited
-
-    database, audited = session.work(work)
-    if session.is_json:
-        session.print_json({"database": database, **_as_json(audited)})
-    else:
-        session.say(f"The event log in {database}:")
-        _print(session, audited)
-    session.exit_if(not audited.is_verified)
-
-
-def _print(session: Session, audited: "LogCheck") -> None:
-    from deployledger.adapters.cli.findings import say_finding
-
-    session.say(
-        f"Read {audited.size - audited.after:,} events of {units.number(audited.streams, 'stream')} "
-        f"up to position {audited.size:,}, in {units.duration(audited.seconds)}."
-    )
-    if audited.root is not None:
-        session.say(f"Root {_base64(audited.root)}")
-    for line in _passed(audited):
-        session.say(marks.DONE.before(line))
-    if audited.is_in_order and audited.wrong_times:
-        session.say(
-            marks.WARNING.before("Times are in order except for those recorded by a wrong clock (below)")
-        )
-    for problem in audited.problems[:_MOST_SHOWN]:
-        session.say(marks.FAILED.before(problem.message))
-    if len(audited.problems) > _MOST_SHOWN:
-        session.say(marks.FAILED.before(f"… and {len(audited.problems) - _MOST_SHOWN:,} more"))
-    for finding in audited.findings:
-        if not finding.is_problem:  # problems are above
-            say_finding(session, finding)
-    for limit in audited.limits:
-        session.say(marks.OFF.before(limit))
-    session.say(*_verdict(audited))
-
-
-def _passed(audited: "LogCheck") -> Iterator[str]:
-    """Yield which checkpoints hold, and what is in order."""
-    holding = [it for it in audited.checkpoints if it.holds]
-    for checkpoint in sorted(holding, key=lambda it: (it.is_from_outside, it.size))[-_MOST_SHOWN:]:
-        named = f", named by a checkpoint of {checkpoint.named_by}" if checkpoint.named_by else ""
-        yield (
-            f"Checkpoint of {checkpoint.size:,} events holds "
-            f"({checkpoint.origin}; {checkpoint.source}{named})"
-        )
-    if len(holding) > _MOST_SHOWN:
-        yield f"… and {len(holding) - _MOST_SHOWN:,} more checkpoints"
-    if audited.is_in_order:
-        times = "" if audited.wrong_times else ", times"
-        yield f"Positions{times} and versions of streams are in order, without gaps"
-        yield "Every history is legal under the lifecycle"
-
-
-def _verdict(audited: "LogCheck") -> tuple[tuple[str, str], str]:
-    """Return whether the log is verified, and up to where or why not."""
-    from deployledger.audit.checkpoint_checks import UNREADABLE
-    from deployledger.audit.log_check import IN_DATABASE
-
-    if audited.is_verified:
-        if audited.after >= audited.covered_by_database:
-            where = f"up to position {audited.after:,}; no checkpoint covers more."
-        else:
-            since = f"from position {audited.after + 1:,} " if audited.after else ""
-            where = f"{since}up to position {audited.covered_by_database:,}."
-        return ("Verified", "bold green"), f" {where}"
-    kinds = {it.kind for it in audited.problems}
-    if kinds == {UNREADABLE}:
-        why = "a checkpoint cannot be verified with the keys that were given."
-    elif audited.is_contradicted:
-        why = "one checkpoint proves the log, and another one does not belong to it."
-    elif kinds == {IN_DATABASE}:
-        why = "the database is damaged, or its definitions were changed."
-    elif kinds:
-        why = "the log was changed."
-    elif any(it.is_of_another_key for it in audited.checkpoints):
-        why = "nothing is wrong, but no checkpoint proves it: none is signed with the keys that were given."
-    else:
-        why = "nothing is wrong, but no checkpoint proves it. `deployledger audit checkpoint` makes one."
-    return ("Not verified:", "bold red" if kinds else "bold yellow"), f" {why}"
-
-
-def _as_json(audited: "LogCheck") -> dict[str, Any]:
-    return {
-        "verified": audited.is_verified,
-        "after": audited.after,
-        "size": audited.size,
-        "root": None if audited.root is None else _base64(audited.root),
-        "streams": audited.streams,
-        "covered": audited.covered,
-        "covered_by_database": audited.covered_by_database,
-        "checkpoints": [{**vars(it), "holds": it.holds} for it in audited.checkpoints],
-        "problems": [it._asdict() for it in audited.problems],
-        "findings": audited.findings,
-        "wrong_times": audited.wrong_times,
-        "limits": audited.limits,
-        "seconds": audited.seconds,
-    }
-
-
-def _verifiers(paths: list[Path] | None) -> "list[Verifier]":
-    """Return the public keys that were given, or the one beside the private key of the settings."""
-    from deployledger.adapters.settings import load_settings
-    from deployledger.audit.keys import Verifier
-
-    if not paths:
-        private = load_settings().audit_key
-        public = private.with_name(f"{private.name}.pub") if private else None
-        paths = [public] if public is not None and public.exists() else []
-    return [Verifier.load(path) for path in paths]
-
-
 def _state(path: Path) -> "EarlierState":
     """Return the state that a checkpoint, evidence or a folder with one checkpoint is of."""
     from deployledger.audit.evidence.kept_checkpoints import EarlierState
@@ -527,7 +333,3 @@ def _state(path: Path) -> "EarlierState":
             hint="Name one of the files in it.",
         )
     return state
-
-
-def _base64(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()

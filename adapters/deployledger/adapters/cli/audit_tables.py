@@ -30,7 +30,7 @@ def problem_list(problems: "Sequence[ReplayProblem]") -> Group:
 
 
 def rule_difference_list(differences: "Sequence[RuleDifference]") -> Group:
-    """Return the events that would go differently under another rule: a line each, with the outcomes below."""
+    """Return the events that would go differently under another rule: a line each, with both outcomes."""
     lines: list[RenderableType] = [Text(f"{'POSITION':>8}  {'EVENT':<17}  DEPLOYMENT", style="bold")]
     for difference in differences:
         theirs = difference.theirs or f"refused{': ' if difference.reason else ''}{difference.reason}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployledger.adapters.cli import marks, units
-from deployledger.adapters.cli.audit_commands import KeyOption
+from deployledger.adapters.cli.audit_options import KeyOption
 from deployledger.adapters.cli.files import STANDARD, file_to_read, file_to_write, place_to_read, writing
 from deployledger.adapters.cli.options import DeploymentOption, ForceOption, OfflineOptions, SessionOptions
 from deployledger.adapters.cli.past_commands import name_others

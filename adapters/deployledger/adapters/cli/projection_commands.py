@@ -1,6 +1,5 @@
 """The commands that are about read models: following, rebuilding and verifying them, and what is parked."""
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -16,19 +15,14 @@ from deployledger.adapters.cli.session import ExitCode, Session, end_at_once_on_
 from deployledger.domain.logs import logger
 
 if TYPE_CHECKING:
-    from deployledger.domain.event_log import RawEvent
     from deployledger.projections.read_models import ReadModels, ReadModelStatus
     from deployledger.projections.reports import Rebuilt, Verified
-    from deployledger.projections.store import ParkedEvent
     from deployledger.service.deployment_service import DeploymentService
 
 projections = Commands(name="projections", help="Rebuild, verify and follow the read models.")
-parked = Commands(name="parked", help="Inspect and retry events that could not be applied.")
-projections.add_typer(parked)
 
 _T = TypeVar("_T")
 
-_ALL = 1 << 31
 _LOGGER = logger("read_models")
 
 Names = Annotated[
@@ -63,7 +57,7 @@ def run_(names: Names = None, *, session: SessionOptions) -> None:
     """Keep read models up to date as events are added, until Ctrl-C or SIGTERM.
 
     Reads are current without it; with it they find nothing left to apply. Any number of processes may run
-    it: one does the work, and another takes over when it ends. Without names it is all projections.
+    it: one does the work, and another takes over when it ends. Without names, it follows all projections.
 
     Examples:
         deployledger projections run
@@ -165,7 +159,7 @@ def verify(
 
     Exit code 1 if there are differences; parked events are reported but do not count as differences. With
     --repair, the exit code is that of a second verification of all rows of the projections that differed,
-    also after a sample. Without names it is all projections.
+    also after a sample. Without names, all projections are verified.
 
     Examples:
         deployledger projections verify
@@ -241,123 +235,10 @@ def remove(
             session.say(f"{name} version {version} is removed.")
 
 
-# Parked events ------------------------------------------------------------------------------------------
-
-
-@parked.command("list")
-def list_parked(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            autocompletion=completion.projections,
-            help="The projection.",
-            show_default="all of them",
-        ),
-    ] = None,
-    *,
-    deployment: DeploymentOption = None,
-    session: SessionOptions,
-) -> None:
-    """List parked events by row: how many, which, and why the first could not be applied.
-
-    The later events of a row are parked with it. Wide and JSON output have every event.
-
-    Examples:
-        deployledger projections parked list
-        deployledger projections parked list deployment_list
-    """
-
-    def work(models: "ReadModels", key: str | None) -> "list[tuple[str, ParkedEvent]]":
-        return [(it, event) for it, event in _parked(models, name) if key in (None, event.stream_id)]
-
-    events = _do(session, work, deployment)
-    if session.is_json:
-        session.print_json([{"projection": projection, **it._asdict()} for projection, it in events])
-    elif events:
-        from deployledger.adapters.cli.projection_tables import parked_rows_table, parked_table
-
-        session.show(parked_table(events) if session.is_wide else parked_rows_table(events))
-    else:
-        session.note("Nothing is parked.")
-
-
-@parked.command()
-def show(
-    position: Annotated[int, typer.Argument(metavar="POSITION", help="The event's position in the log.")],
-    session: SessionOptions,
-) -> None:
-    """Show a parked event as it is stored, and why it is parked.
-
-    Examples:
-        deployledger projections parked show 1234
-    """
-
-    def work(service: "DeploymentService") -> "tuple[RawEvent, list[tuple[str, ParkedEvent]]]":
-        from deployledger.domain.exceptions import ResourceNotFoundError
-
-        models = service.read_models
-        events = [it for it in _parked(models) if it[1].position == position]
-        if not events:
-            raise ResourceNotFoundError("Parked event at position", position)
-        return models.log.read_raw(after=position - 1, limit=1)[0], events
-
-    raw, events = session.work(work)
-    try:
-        state: Any = json.loads(raw.state)
-        shown = json.dumps(state, indent=2, ensure_ascii=False)
-    except ValueError:
-        state = raw.state.decode(errors="backslashreplace")
-        shown = repr(raw.state)
-    if session.is_json:
-        reasons = [
-            {"projection": name, "key": it.key, "error": it.error, "parked_at": it.parked_at}
-            for name, it in events
-        ]
-        session.print_json({**raw._asdict(), "state": state, "parked": reasons})
-        return
-    from deployledger.adapters.cli.projection_tables import parked_card
-
-    session.show(parked_card(raw, events))
-    session.print_lines(shown)
-
-
-@parked.command()
-def retry(
-    name: Name,
-    *,
-    deployment: DeploymentOption = None,
-    session: SessionOptions,
-) -> None:
-    """Apply parked events again; exit code 1 if some stay parked.
-
-    Examples:
-        deployledger projections parked retry deployment_list
-    """
-
-    def work(models: "ReadModels", key: str | None) -> int:
-        from deployledger.domain.exceptions import ConfigurationError
-
-        if key is not None and not models.projection(name).is_by_stream:
-            raise ConfigurationError(
-                f"Projection {name} has keys of its own: one deployment's events cannot be retried alone.",
-                hint=f"Retry all of them: `deployledger projections parked retry {name}`.",
-            )
-        return models.retry(name, key)
-
-    left = _do(session, work, deployment)
-    with session.reporting(ExitCode.FAILED if left else ExitCode.DONE):
-        if session.is_json:
-            session.print_json({"projection": name, "parked": left})
-        else:
-            session.say(f"{name}: {_events(left)} still parked." if left else f"{name}: nothing is parked.")
-
-
-# What the commands share --------------------------------------------------------------------------------
-
-
-def _do(session: Session, work: "Callable[[ReadModels, str | None], _T]", deployment: str | None) -> _T:
-    """Do work on the read models, with the id of a deployment if one is meant."""
+def of_deployment(
+    session: Session, work: "Callable[[ReadModels, str | None], _T]", deployment: str | None
+) -> _T:
+    """Return what work on the read models returned, given the id of a deployment if one is meant."""
 
     async def question(service: "DeploymentService") -> _T:
         key = None if deployment is None else await _id_of(service, deployment)
@@ -403,20 +284,13 @@ def _refold(session: Session, names: Sequence[str] | None, all_: bool, deploymen
             models.refold(name, [key] if key else [])
         return [{"name": name, "key": key} for name in wanted]
 
-    rebuilt = _do(session, work, deployment)
+    rebuilt = of_deployment(session, work, deployment)
     with session.reporting():
         if session.is_json:
             session.print_json(rebuilt)
             return
         for it in rebuilt:
             session.say(f"{it['name']}: the row of {it['key']} was rebuilt.")
-
-
-def _parked(models: "ReadModels", name: str | None = None) -> "list[tuple[str, ParkedEvent]]":
-    """Return what is parked once the read models are up to date."""
-    for projection in [models.projection(name)] if name else models.projections.values():
-        models.catch_up(projection)
-    return models.parked(name, limit=_ALL)
 
 
 def _with_parked(models: "ReadModels", names: "Sequence[str]") -> "list[ReadModelStatus]":
@@ -429,7 +303,7 @@ def _advise(session: Session, statuses: "Sequence[ReadModelStatus]") -> None:
         name = status.name
         if status.parked and status.is_current:
             session.note(
-                f"{name}: {_events(status.parked)} parked. `deployledger projections parked list {name}` "
+                f"{name}: {events_are(status.parked)} parked. `deployledger projections parked list {name}` "
                 "shows why; once the cause is fixed, "
                 f"`deployledger projections parked retry {name}` applies them."
             )
@@ -444,7 +318,8 @@ def _advise(session: Session, statuses: "Sequence[ReadModelStatus]") -> None:
             )
 
 
-def _events(number: int) -> str:
+def events_are(number: int) -> str:
+    """Return a number of events as the subject of a sentence."""
     return "1 event is" if number == 1 else f"{number:,} events are"
 
 
@@ -459,7 +334,7 @@ def _print_verified(session: Session, verified: "Verified", parked: int) -> None
     rows = units.number(verified.rows, "row")
     if not verified.differences:
         equal = "equals" if verified.rows == 1 else "equal"
-        but = f", but {_events(parked)} parked," if parked else ""
+        but = f", but {events_are(parked)} parked," if parked else ""
         session.say(f"{verified.name}: {rows} {equal} the log{but} {at}.")
         return
     from deployledger.adapters.cli.projection_tables import differences_table
