@@ -276,7 +276,7 @@ def test_a_list_with_nothing_in_it_says_so(several: CommandLine, tmp_path: Path)
         ),
         (["--updated-before", "9999999999999d"], "is not a time"),
         (["--created-after", "1h", "--created-before", "2h"], "the range is empty"),
-        (["--cursor", "zzz"], "'zzz' is no cursor"),
+        (["--cursor", "zzz"], "'zzz' is not a cursor"),
         (["--cursor", "zzz", "--offset", "1"], "contradict each other"),
     ],
     ids=lambda it: " ".join(it) if isinstance(it, list) else None,
