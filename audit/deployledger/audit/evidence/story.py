@@ -37,7 +37,7 @@ _WHAT: Final = {
     topics.NAME_RELEASED: "Name released",
     topics.CLOCK_CORRECTED: "Clock corrected",
 }
-_TOLD: Final = {
+_NESTED: Final = {
     "artifact": {
         "digest": "artifact",
         "resolved_uri": "resolved to",
@@ -47,7 +47,7 @@ _TOLD: Final = {
     "image": {"digest": "image", "reference": "image reference"},
     "failure": {"step": "failed step", "reason": "reason", "message": "message"},
 }
-_PLAIN: Final = {
+_FIELDS: Final = {
     "endpoint_url": "endpoint",
     "output_uri": "output",
     "rows": "rows",
@@ -188,15 +188,15 @@ class Story:
         self.last_at = event.time
         if corrects_clock(event.topic, event.stream_id) and (correction := _correction(event)):
             self._corrections.append(correction)
-        entry = self._told(event)
+        entry = self._entry(event)
         if len(self._first) < MOST_SHOWN:
             self._first.append(entry)
         else:
             self._last.append(entry)
 
-    def _told(self, event: Recorded) -> Entry:
-        found = event.data
-        data: dict[str, Any] = found if isinstance(found, dict) else {}
+    def _entry(self, event: Recorded) -> Entry:
+        fields = event.data
+        data: dict[str, Any] = fields if isinstance(fields, dict) else {}
         what = _WHAT.get(event.topic, event.topic)
         simulated = data.get("simulated") is True
         if not topics.is_of_deployment(event.topic):
@@ -290,22 +290,22 @@ def _correction(event: Recorded) -> Correction | None:
 
 def _values(data: dict[str, Any]) -> dict[str, str]:
     """Return what an event says, by names that people read."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name in ("name", "model_uri"):
         if name in data:
-            found[name.replace("_", " ")] = _text(data[name])
+            values[name.replace("_", " ")] = _text(data[name])
     for name in ("target", "resources", "tags"):
         for key, value in _part(data, name).items():
             if value is not None:
-                found[f"{name}.{_clean(key)}"] = _text(value)
-    for name, parts in _TOLD.items():
+                values[f"{name}.{_clean(key)}"] = _text(value)
+    for name, parts in _NESTED.items():
         for key, label in parts.items():
             if (value := _part(data, name).get(key)) is not None:
-                found[label] = _text(value)
-    for name, label in _PLAIN.items():
+                values[label] = _text(value)
+    for name, label in _FIELDS.items():
         if data.get(name) is not None:
-            found[label] = _text(data[name])
-    return found
+            values[label] = _text(data[name])
+    return values
 
 
 def _changes(
@@ -321,7 +321,7 @@ def _changes(
 
 
 def _after(before: dict[str, str], values: dict[str, str], topic: str) -> dict[str, str]:
-    values = {what: value for what, value in values.items() if what not in _TOLD["failure"].values()}
+    values = {what: value for what, value in values.items() if what not in _NESTED["failure"].values()}
     if topic not in topics.SPECIFYING:
         return before | values
     # The new revision has nothing yet of what was made for the one before; where it is served is kept.
@@ -334,8 +334,8 @@ def _is_specified(what: str) -> bool:
 
 
 def _part(data: dict[str, Any], name: str) -> dict[str, Any]:
-    found = data.get(name)
-    return found if isinstance(found, dict) else {}
+    part = data.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from deployledger.audit import merkle
 from deployledger.audit.checkpoints import Checkpoint, open_checkpoint
-from deployledger.audit.evidence import archive, cloud_events, manifest, readme, report
+from deployledger.audit.evidence import archive, cloud_events, readme, report
 from deployledger.audit.evidence.archive import (
     Archive,
     DamagedMemberError,
@@ -31,8 +31,13 @@ from deployledger.audit.evidence.manifest import (
     PROOFS,
     README,
     REPORT,
+    VERSION,
     EvidenceSelection,
+    MalformedManifestError,
     Manifest,
+    NewerFormatError,
+    files,
+    in_archive,
 )
 from deployledger.audit.evidence.ordering import Ordering, problem_of_bound
 from deployledger.audit.evidence.proof_lines import Proof
@@ -67,7 +72,7 @@ class EvidenceReport:
     @property
     def is_verified(self) -> bool:
         """Whether everything was checked, and nothing is wrong."""
-        return all(it.is_passed for it in self.checks)
+        return all(check.is_passed for check in self.checks)
 
     @property
     def problems(self) -> list[EvidenceProblem]:
@@ -136,15 +141,15 @@ class _Verification:
 
     def report(self) -> EvidenceReport:
         """Check everything."""
-        said = self._check_manifest()
-        checkpoint = self._check_checkpoint(said)
-        self._check_members(said)
-        if said is not None:
-            self._check_events(said, checkpoint)
+        manifest = self._check_manifest()
+        checkpoint = self._check_checkpoint(manifest)
+        self._check_members(manifest)
+        if manifest is not None:
+            self._check_events(manifest, checkpoint)
             if checkpoint is not None:
-                self._check_continued(said, checkpoint)
-            self._check_digests(said)
-            self._check_pages(said)
+                self._check_continued(manifest, checkpoint)
+            self._check_digests(manifest)
+            self._check_pages(manifest)
         checks = [
             self.archived,
             self.signed,
@@ -155,14 +160,16 @@ class _Verification:
             self.ordered,
             self.pages,
         ]
-        if self.earlier or self.proofs or (said is not None and said.is_continuing):
+        if self.earlier or self.proofs or (manifest is not None and manifest.is_continuing):
             checks.append(self.continued)
         shown = limits(
-            said.selection if said else None,
-            said.version if said else manifest.VERSION,
+            manifest.selection if manifest else None,
+            manifest.version if manifest else VERSION,
             is_compared=bool(self.earlier) and self.continued.is_passed,
         )
-        return EvidenceReport(self.path, self.verifier, tuple(checks), said, (*shown, *self._wrong_times()))
+        return EvidenceReport(
+            self.path, self.verifier, tuple(checks), manifest, (*shown, *self._wrong_times())
+        )
 
     def _wrong_times(self) -> Iterator[str]:
         """Yield what recorded times do not show because a clock was wrong, a sentence each."""
@@ -188,22 +195,22 @@ class _Verification:
             check.add(MANIFEST, str(error))
             text = _text_of(note)  # what is in it tells where else to look
         try:
-            said = Manifest.parse(text)
-        except manifest.NewerFormatError as error:
+            manifest = Manifest.parse(text)
+        except NewerFormatError as error:
             raise UnreadableEvidenceError(
                 f"{self.path} is evidence in format {error.version}, and this software knows format "
-                f"{manifest.VERSION}.",
+                f"{VERSION}.",
                 hint="Verify it with a newer version of deployledger.",
             ) from error
-        except manifest.MalformedManifestError as error:
+        except MalformedManifestError as error:
             check.add(MANIFEST, str(error))
             return None
-        if said.origin != self.verifier.name:
-            check.add(MANIFEST, f"it is of {said.origin}, not of {self.verifier.name}")
+        if manifest.origin != self.verifier.name:
+            check.add(MANIFEST, f"it is of {manifest.origin}, not of {self.verifier.name}")
         check.count, check.is_done = 1, True
-        return said
+        return manifest
 
-    def _check_checkpoint(self, said: Manifest | None) -> Checkpoint | None:
+    def _check_checkpoint(self, manifest: Manifest | None) -> Checkpoint | None:
         check = self.checkpointed
         note = self._note(check, CHECKPOINT)
         if note is None:
@@ -213,9 +220,9 @@ class _Verification:
         except NoteError as error:
             check.add(CHECKPOINT, str(error))
             return None
-        if said is not None and (said.size, said.root) != (checkpoint.size, checkpoint.root):
+        if manifest is not None and (manifest.size, manifest.root) != (checkpoint.size, checkpoint.root):
             check.add(CHECKPOINT, "it is not the checkpoint that the manifest names")
-        check.count, check.is_done = 1, said is not None
+        check.count, check.is_done = 1, manifest is not None
         return checkpoint
 
     def _note(self, check: Check, member: str) -> bytes | None:
@@ -225,33 +232,31 @@ class _Verification:
             check.add(member, str(error))
             return None
 
-    def _check_members(self, said: Manifest | None) -> None:
+    def _check_members(self, manifest: Manifest | None) -> None:
         check = self.archived
         for name, problem in self.archive.problems:
             check.add(shown(name), problem)
-        selection = said.selection if said else EvidenceSelection(0, 0)  # that of a range has the most files
-        expected = manifest.files(selection, is_continuing=said.is_continuing if said else True)
+        selection = (
+            manifest.selection if manifest else EvidenceSelection(0, 0)
+        )  # that of a range has the most files
+        expected = files(selection, is_continuing=manifest.is_continuing if manifest else True)
         for name in self.archive.names:
             if name not in expected:
                 check.add(shown(name), "no such file belongs into evidence")
         for name in expected:
             if name not in self.archive.names:
                 check.add(name, "it is missing")
-        if (
-            said is not None
-            and not check.problem_count
-            and self.archive.names != manifest.in_archive(expected)
-        ):
+        if manifest is not None and not check.problem_count and self.archive.names != in_archive(expected):
             check.add("", "the files are not in the order of the format")
-        check.count, check.is_done = len(self.archive.names), said is not None
+        check.count, check.is_done = len(self.archive.names), manifest is not None
 
-    def _check_digests(self, said: Manifest) -> None:
+    def _check_digests(self, manifest: Manifest) -> None:
         check = self.digests
-        files = manifest.files(said.selection, is_continuing=said.is_continuing)
-        expected = [it for it in files if it != MANIFEST]
-        if [it.name for it in said.members] != expected:
+        listed = files(manifest.selection, is_continuing=manifest.is_continuing)
+        expected = [name for name in listed if name != MANIFEST]
+        if [member.name for member in manifest.members] != expected:
             check.add(MANIFEST, "it does not have the digests of all files that evidence has")
-        for member in said.members:
+        for member in manifest.members:
             if member.name not in self.archive.names:
                 check.add(member.name, "it is missing")
                 continue
@@ -273,17 +278,17 @@ class _Verification:
         self.read_members[name] = reader
         return reader
 
-    def _check_events(self, said: Manifest, checkpoint: Checkpoint | None) -> None:
+    def _check_events(self, manifest: Manifest, checkpoint: Checkpoint | None) -> None:
         if EVENTS not in self.archive.names:
             return
-        order = Ordering(said.selection, self.ordered)
+        order = Ordering(manifest.selection, self.ordered)
         proofs = _proofs(self._lines(PROOFS, self.proven))
         number = 0
         for number, line in self._lines(EVENTS, self.events):
             self.events.count = number
             place = next(proofs, None)
             try:
-                event = cloud_events.decode(line, said.origin)
+                event = cloud_events.decode(line, manifest.origin)
                 leaf = encode_leaf(*event)
             except ValueError as error:  # one that is not canonical, or could be no leaf
                 self.events.add(EVENTS, str(error), number)
@@ -297,11 +302,11 @@ class _Verification:
         self.events.is_done = EVENTS in self.read_members
         if next(proofs, None) is not None:
             self.proven.add(PROOFS, "there are more proofs than events", number + 1)
-        if number != said.events:
-            self.events.add(EVENTS, f"it has {number:,} events, and the manifest says {said.events:,}")
-        is_bounded = self._check_bounds(said, checkpoint)
+        if number != manifest.events:
+            self.events.add(EVENTS, f"it has {number:,} events, and the manifest says {manifest.events:,}")
+        is_bounded = self._check_bounds(manifest, checkpoint)
         self.proven.is_done = checkpoint is not None and PROOFS in self.read_members and is_bounded
-        order.end(said)
+        order.end(manifest)
         self.ordered.count = number
         self.ordered.is_done = self.events.is_done and is_bounded
 
@@ -338,14 +343,14 @@ class _Verification:
                 )
             check.count += 1
 
-    def _check_bounds(self, said: Manifest, checkpoint: Checkpoint | None) -> bool:
+    def _check_bounds(self, manifest: Manifest, checkpoint: Checkpoint | None) -> bool:
         """Check that nothing is missing at the ends of a range, by the events beside it."""
-        selection = said.selection
+        selection = manifest.selection
         if not selection.is_range:
             return True
         if BOUNDS not in self.archive.names or checkpoint is None:
             return False
-        expected = selection.beside(said.size)
+        expected = selection.beside(manifest.size)
         bounds = [*self._lines(BOUNDS, self.proven)]
         if len(bounds) != len(expected):
             self.ordered.add(
@@ -365,33 +370,36 @@ class _Verification:
                 self.ordered.add(BOUNDS, problem, line)
         return True
 
-    def _check_pages(self, said: Manifest) -> None:
+    def _check_pages(self, manifest: Manifest) -> None:
         """Make again what was made from the events, and compare it."""
-        check, verifier = self.pages, self.verifier
-        if said.version == 1:
+        check, verifier, selection = self.pages, self.verifier, manifest.selection
+        if manifest.version == 1:
             check.what = "the README and the mapping are those of format 1, whose report is not compared"
         made = {
             README: readme.readme(
-                said.selection, said.origin, is_continuing=said.is_continuing, version=said.version
+                selection,
+                manifest.origin,
+                is_continuing=manifest.is_continuing,
+                version=manifest.version,
             ),
             MAPPING: readme.mapping(),
         }
-        can_make_report = said.version > 1 and self.events.is_passed and self.checkpointed.is_passed
+        can_make_report = manifest.version > 1 and self.events.is_passed and self.checkpointed.is_passed
         if can_make_report:
-            made[REPORT] = report.render(self.story, said.selection, said.size, said.root, verifier)
+            made[REPORT] = report.render(self.story, selection, manifest.size, manifest.root, verifier)
         for name, expected in made.items():
-            found = self.read_members.get(name)
-            if found is None:
+            read = self.read_members.get(name)
+            if read is None:
                 continue
-            if (found.sha256, found.size) != (sha256(expected).hexdigest(), len(expected)):
+            if (read.sha256, read.size) != (sha256(expected).hexdigest(), len(expected)):
                 check.add(name, "it does not match the events and the manifest")
             check.count += 1
-        check.is_done = check.count == len(made) and (can_make_report or said.version == 1)
+        check.is_done = check.count == len(made) and (can_make_report or manifest.version == 1)
 
-    def _check_continued(self, said: Manifest, checkpoint: Checkpoint) -> None:
+    def _check_continued(self, manifest: Manifest, checkpoint: Checkpoint) -> None:
         """Check that the log continues the checkpoints that it has proofs for, and those that were kept."""
         continuity = Continuity(self.continued, checkpoint)
-        if said.is_continuing:
+        if manifest.is_continuing:
             continuity.add_lines(self._lines(CONSISTENCY, self.continued))
         continuity.add_proofs(self.proofs)
         continuity.check_states(self.earlier, self.known)
@@ -428,28 +436,28 @@ def _text_of(note: bytes) -> str:
     return f"{text}\n"
 
 
-def as_json(found: EvidenceReport) -> dict[str, Any]:
+def as_json(report: EvidenceReport) -> dict[str, Any]:
     """Return what came of verifying evidence as a JSON value."""
-    said = found.manifest
+    manifest = report.manifest
     return {
-        "file": str(found.path),
-        "format": said.version if said else None,
-        "verified": found.is_verified,
-        "key": str(found.key),
-        "origin": said.origin if said else None,
-        "selection": str(said.selection) if said else None,
-        "events": said.events if said else None,
-        "checkpoint_size": said.size if said else None,
+        "file": str(report.path),
+        "format": manifest.version if manifest else None,
+        "verified": report.is_verified,
+        "key": str(report.key),
+        "origin": manifest.origin if manifest else None,
+        "selection": str(manifest.selection) if manifest else None,
+        "events": manifest.events if manifest else None,
+        "checkpoint_size": manifest.size if manifest else None,
         "checks": [
             {
-                "what": it.what,
-                "state": it.state,
-                "checked": it.count,
-                "results": list(it.results),
-                "problems": [vars(problem) for problem in it.problems],
-                "problem_count": it.problem_count,
+                "what": check.what,
+                "state": check.state,
+                "checked": check.count,
+                "results": list(check.results),
+                "problems": [vars(problem) for problem in check.problems],
+                "problem_count": check.problem_count,
             }
-            for it in found.checks
+            for check in report.checks
         ],
-        "limits": list(found.limits),
+        "limits": list(report.limits),
     }
