@@ -3,7 +3,7 @@
     python -m benchmarks                 everything
     python -m benchmarks --rounds 3      fewer rounds
     python -m benchmarks --skip-million  with logs of a hundred thousand events instead of a million
-    python -m benchmarks --only audit    one part: appending, projecting, past, audit, moving or replaying
+    python -m benchmarks --only audit    one part; --help lists them
 
 Every figure is the median of the rounds; within a round, ours and the baseline's take turns. A PostgreSQL
 server is started for it, with fsync on; DEPLOYLEDGER_BENCH_POSTGRES_URL names another one.
@@ -24,6 +24,7 @@ from benchmarks.moving import moving
 from benchmarks.projecting import following, reading, rebuilding
 from benchmarks.replaying import replaying
 from benchmarks.report import Report
+from benchmarks.starting import starting
 
 
 def main() -> None:
@@ -32,7 +33,8 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-million", action="store_true")
-    parser.add_argument("--only", choices=["appending", "projecting", "past", "audit", "moving", "replaying"])
+    parts = ["appending", "projecting", "past", "audit", "moving", "replaying", "starting"]
+    parser.add_argument("--only", choices=parts)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     report = Report()
@@ -40,7 +42,9 @@ def main() -> None:
         print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {available.postgres_version},")
         print(f"SQLite {available.sqlite_version}\n")
         size = 100_000 if options.skip_million else 1_000_000
-        for database in available.all:
+        if options.only in (None, "starting"):
+            starting(report, options.rounds)
+        for database in available.all if options.only != "starting" else ():
             if options.only in (None, "appending"):
                 accepted_rates(report, database, options.rounds)
                 latencies(report, database, options.rounds)

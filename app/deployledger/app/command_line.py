@@ -1,5 +1,6 @@
 """The command ``deployledger``: the command line's adapter, given the composed service."""
 
+import gc
 import sys
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command line."""
+    gc.disable()  # importing is most of a short command, and makes no garbage
     from deployledger.adapters.environment import forget_empty_variables
 
     forget_empty_variables()
@@ -28,4 +30,6 @@ def main() -> None:
 def _open_service() -> "DeploymentService":
     from deployledger.app.composed_service import MLModelDeploymentService
 
+    gc.freeze()
+    gc.enable()
     return MLModelDeploymentService.local(resume=False)
