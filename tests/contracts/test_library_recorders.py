@@ -50,7 +50,7 @@ class OnSQLite:
         yield
         # The library's cases do not wait for their readers, which must not lose the file while they read.
         for thread in set(threading.enumerate()) - before:
-            thread.join(10)
+            thread.join(60)
         self.datastore.close()
 
     def new_originator_id(self) -> UUID:

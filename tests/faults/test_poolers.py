@@ -52,7 +52,7 @@ class Pooler:
         self._process = subprocess.Popen(
             [self._program, "-q", *change_user, str(file)], stderr=subprocess.PIPE
         )
-        wait_until(self._answers, 20)
+        wait_until(self._answers)
 
     def _answers(self) -> bool:
         try:

@@ -134,9 +134,9 @@ def test_the_last_user_who_leaves_ends_all_waits(patience: Patience) -> None:
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    waiting.wait(10)
+    waiting.wait(60)
     patience.leave()
-    assert ended.wait(10)
+    assert ended.wait(60)
     assert patience.attempt(patience.limit) == 1
 
 

@@ -226,6 +226,7 @@ async def test_a_step_that_takes_too_long_fails_and_can_be_retried(
     assert failed.failure is not None
     assert (failed.failure.reason, failed.failure.step) == ("deadline_exceeded", "provision")
     assert "longer than 0:00:00.2" in failed.message
+    monkeypatch.setitem(DEADLINES, State.PACKAGED, timedelta(seconds=WAIT))
     cluster.provisioning.open()
     await held.retry_deployment(answer.deployment_id)
     assert (await held.wait_for_deployment(answer.deployment_id, timeout=WAIT)).status == "active"
@@ -241,6 +242,7 @@ async def test_a_deletion_that_takes_too_long_fails_and_can_be_asked_for_again(
     await held.delete_deployment(deployment_id)
     failed = await held.wait_for_deployment(deployment_id, timeout=WAIT)
     assert (failed.status, failed.endpoint_url) == ("delete_failed", "http://held/iris/1")
+    monkeypatch.setitem(DEADLINES, State.DELETING, timedelta(seconds=WAIT))
     cluster.pruning.open()
     await held.delete_deployment(deployment_id)
     assert (await held.wait_for_deployment(deployment_id, timeout=WAIT)).state == "deleted"
