@@ -154,8 +154,7 @@ def root(
 @audit.command()
 def prove(
     position: Annotated[
-        int | None,
-        typer.Argument(metavar="POSITION", help="The event's position in the log."),
+        int | None, typer.Argument(metavar="POSITION", help="The event's position in the log.")
     ] = None,
     *,
     size: Annotated[

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     _Ended = tuple[DeploymentStatusResponse, Overview | None, ExampleRequest | None]
 
 KeyOption = Annotated[
-    str | None,
-    typer.Option(help="A key of your choice: commands repeated with it take effect once."),
+    str | None, typer.Option(help="A key of your choice: commands repeated with it take effect once.")
 ]
 
 
@@ -76,8 +75,7 @@ class _Guards:
     """What keeps a command from taking effect twice, or on what it was not meant for."""
 
     expected_version: Annotated[
-        int | None,
-        typer.Option(min=1, help="Refuse if the deployment has changed since this version."),
+        int | None, typer.Option(min=1, help="Refuse if the deployment has changed since this version.")
     ] = None
     idempotency_key: KeyOption = None
 

@@ -20,20 +20,14 @@ if TYPE_CHECKING:
     from deployledger.service.deployment_service import DeploymentService
 
 _MOST_SHOWN = 20
-_MARKS = {
-    "passed": marks.DONE,
-    "failed": marks.FAILED,
-    "not checked": marks.UNKNOWN,
-}
+_MARKS = {"passed": marks.DONE, "failed": marks.FAILED, "not checked": marks.UNKNOWN}
 
 
 def export(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE.zip",
-            help="The file to write; - is standard output.",
-            parser=file_to_write,
+            metavar="FILE.zip", help="The file to write; - is standard output.", parser=file_to_write
         ),
     ],
     *,
@@ -46,8 +40,7 @@ def export(
         ),
     ] = None,
     until: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only events recorded before this time."),
+        str | None, typer.Option(metavar="TIME", help="Only events recorded before this time.")
     ] = None,
     continues: Annotated[
         list[str] | None,
@@ -130,11 +123,7 @@ def export(
 def verify_evidence(
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE.zip",
-            help="The evidence; - is standard input.",
-            parser=file_to_read,
-        ),
+        typer.Argument(metavar="FILE.zip", help="The evidence; - is standard input.", parser=file_to_read),
     ],
     *,
     key: Annotated[
@@ -163,8 +152,7 @@ def verify_evidence(
         ),
     ] = None,
     most_bytes: Annotated[
-        int,
-        typer.Option(min=1, metavar="BYTES", help="The largest unpacked size of the evidence, in bytes."),
+        int, typer.Option(min=1, metavar="BYTES", help="The largest unpacked size of the evidence, in bytes.")
     ] = 1 << 30,
     session: OfflineOptions,
 ) -> None:

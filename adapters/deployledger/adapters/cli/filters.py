@@ -35,10 +35,7 @@ class Filters:
     model_uri: Annotated[
         str | None, typer.Option(metavar="PREFIX", help="Filter by the beginning of the model URI.")
     ] = None
-    type_: Annotated[
-        TargetType | None,
-        typer.Option("--type", help="Filter by type."),
-    ] = None
+    type_: Annotated[TargetType | None, typer.Option("--type", help="Filter by type.")] = None
     since: Annotated[
         str | None,
         typer.Option(

@@ -113,10 +113,7 @@ def tail(
     actor: Annotated[str | None, typer.Option(help="Filter by actor.")] = None,
     topic: Annotated[
         list[str] | None,
-        typer.Option(
-            autocompletion=completion.topics,
-            help="Only events of this topic; repeatable.",
-        ),
+        typer.Option(autocompletion=completion.topics, help="Only events of this topic; repeatable."),
     ] = None,
     session: SessionOptions,
 ) -> None:
@@ -197,11 +194,7 @@ def stats(*, session: SessionOptions) -> None:
 def export(
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE",
-            help="The file to write; - is standard output.",
-            parser=file_to_write,
-        ),
+        typer.Argument(metavar="FILE", help="The file to write; - is standard output.", parser=file_to_write),
     ],
     *,
     force: ForceOption = False,
@@ -250,9 +243,7 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE",
-            help="A file that `log export` wrote; - is standard input.",
-            parser=file_to_read,
+            metavar="FILE", help="A file that `log export` wrote; - is standard input.", parser=file_to_read
         ),
     ],
     *,

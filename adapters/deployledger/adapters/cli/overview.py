@@ -322,10 +322,7 @@ def _in_progress(overview: Overview, progress: "Progress") -> Iterator[Renderabl
     yield Text.assemble((doing, "bold"), f": step {progress.steps_done + 1} of {progress.steps_total}")
     lines: list[tuple[str, Text]] = []
     if progress.step is not Step.DELETE:
-        lines += [
-            *_bytes(overview, deployment.revision),
-            *_asked(overview, deployment.revision),
-        ]
+        lines += [*_bytes(overview, deployment.revision), *_asked(overview, deployment.revision)]
     done = {entry.step: entry.duration for entry in job if entry.step and "failure" not in entry.data}
     is_batch_job = deployment.deployment_target_config.is_batch_job
     for step in job_steps(progress.step, is_batch_job=is_batch_job):

@@ -101,12 +101,7 @@ def show(
 
 
 @parked.command()
-def retry(
-    name: Name,
-    *,
-    deployment: DeploymentOption = None,
-    session: SessionOptions,
-) -> None:
+def retry(name: Name, *, deployment: DeploymentOption = None, session: SessionOptions) -> None:
     """Apply parked events again; exit code 1 if some stay parked.
 
     Examples:

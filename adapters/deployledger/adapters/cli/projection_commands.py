@@ -30,8 +30,7 @@ Names = Annotated[
     typer.Argument(metavar="NAME", autocompletion=completion.projections, help="The projections."),
 ]
 Name = Annotated[
-    str,
-    typer.Argument(metavar="NAME", autocompletion=completion.projections, help="The projection."),
+    str, typer.Argument(metavar="NAME", autocompletion=completion.projections, help="The projection.")
 ]
 
 

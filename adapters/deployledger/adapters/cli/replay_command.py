@@ -37,13 +37,11 @@ def replay(
     against: Annotated[
         str | None,
         typer.Option(
-            metavar="MODULE:NAME",
-            help="Compare with another lifecycle or policy, which is imported and run.",
+            metavar="MODULE:NAME", help="Compare with another lifecycle or policy, which is imported and run."
         ),
     ] = None,
     into: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Rebuild all read models in this database instead."),
+        str | None, typer.Option(metavar="URL", help="Rebuild all read models in this database instead.")
     ] = None,
     workers: WorkersOption = None,
     session: SessionOptions,
