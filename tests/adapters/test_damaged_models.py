@@ -21,9 +21,9 @@ from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.reasons import FailureReason
 from deployledger.service.files.listing import FileEntry, encode_listing, list_files, tree_digest
 from deployledger.service.files.locks import lock_despite_probes
+from deployledger.serving import DAMAGED_STATUS, ModelDamagedError, ModelFiles
 from deployledger.serving.batch import run
 from deployledger.serving.batch_status import StatusFile
-from deployledger.serving.model_files import DAMAGED_STATUS, ModelDamagedError, ModelFiles
 from tests.adapters.files import rot
 from tests.adapters.test_batch import request as job
 from tests.adapters.test_batch import row_maxima

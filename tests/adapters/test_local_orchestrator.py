@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -22,7 +23,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from deployledger.adapters.local import LocalProcessOrchestrator
+from deployledger.adapters.local import LocalProcessOrchestrator, gateway_process, runtimes
 from deployledger.adapters.local.resources import cores, threads
 from deployledger.adapters.local.runtimes import runtime_of
 from deployledger.adapters.oci import OciLayoutRegistry, extract_model
@@ -35,7 +36,7 @@ from deployledger.domain.ports import OrchestratorClientInterface, ProvisionRequ
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Image
-from deployledger.gateway.listeners import Listeners, bind_error
+from deployledger.gateway.ports import Listeners, bind_error
 from deployledger.service.files.listing import FileEntry, list_files
 from deployledger.service.files.locks import is_held, lock_despite_probes, locked_async
 from deployledger.testing import OrchestratorContract
@@ -586,6 +587,43 @@ async def test_a_gateway_writes_the_file_by_which_it_is_found_again(
     (folder / "gateway.json").write_text("[]")
     await orchestrator.prune(deployment, None)
     assert not processes_of(root)
+
+
+async def test_a_gateway_of_an_earlier_version_is_replaced_once_it_has_no_replica(
+    orchestrator: LocalProcessOrchestrator,
+    root: Path,
+    models: dict[int, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    deployment = uuid.uuid4()
+    module = tmp_path / "module-of-the-earlier-version"
+    module.touch()
+
+    def gateway_without_number(name: str, *arguments: str) -> list[str]:
+        program = f"from {name} import __main__ as gateway; gateway.PROGRAMS = None; gateway.main()"
+        return [sys.executable, "-c", program, *arguments]
+
+    def replica_of_a_module_that_will_be_gone(name: str, *arguments: str) -> list[str]:
+        program = f"import runpy; open({str(module)!r}); runpy.run_module({name!r}, run_name='__main__')"
+        return [sys.executable, "-c", program, *arguments]
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(gateway_process, "python_command", gateway_without_number)
+        earlier.setattr(runtimes, "python_command", replica_of_a_module_that_will_be_gone)
+        started = await orchestrator.provision(order(deployment, 1, models[1]), ignore)
+    gateway = gateway_state(root, deployment)["pid"]
+    assert (await orchestrator.provision(order(deployment, 1, models[1]), ignore)) == started
+    assert gateway_state(root, deployment)["pid"] == gateway
+
+    module.unlink()
+    for replica in replicas_of(root):
+        os.kill(replica, signal.SIGKILL)
+    while (await orchestrator.observe(deployment)).running:
+        await asyncio.sleep(0.02)
+    assert (await orchestrator.provision(order(deployment, 1, models[1]), ignore)) == started
+    assert gateway_state(root, deployment)["pid"] != gateway
+    assert ask(str(started.endpoint_url)) == ("1", 1.0)
 
 
 def provision_elsewhere(root: Path, request: ProvisionRequest, results: Any) -> None:

@@ -12,5 +12,16 @@ how an update leaves no request unanswered, not even of a client that keeps its 
    server that cannot be told, each connection is moved when its next request begins.
    Then come SIGTERM and, after a grace period, SIGKILL.
 
-The gateway needs nothing but the standard library.
+The gateway needs nothing but the standard library and h11. Orchestrators talk to it by the names here.
 """
+
+from deployledger.domain.public_names import public_names
+
+__getattr__, __dir__, __all__ = public_names(
+    __name__,
+    {
+        "files": ("PROGRAMS", "GatewayFiles", "earlier"),
+        "messages": ("PARENT_FD", "PORT", "GatewayError", "RevisionSpec"),
+        "ports": ("LOOPBACK", "bind"),
+    },
+)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from deployledger.gateway.control import ControlServer
-from deployledger.gateway.files import GatewayFiles
+from deployledger.gateway.files import PROGRAMS, GatewayFiles
 from deployledger.gateway.gateway import Gateway
 from deployledger.service.files.writing import read_json, write_json
 
@@ -26,7 +26,12 @@ async def serve(files: GatewayFiles, host: str, lock: int) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    state: dict[str, object] = {"pid": os.getpid(), "port": await control.open(), "token": token}
+    state: dict[str, object] = {
+        "pid": os.getpid(),
+        "port": await control.open(),
+        "token": token,
+        "programs": PROGRAMS,
+    }
     await asyncio.to_thread(write_json, files.state, state)
 
     while not (gateway.closed.is_set() or stopped.is_set() or _is_abandoned(files.lock, lock)):

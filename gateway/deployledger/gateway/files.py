@@ -1,26 +1,31 @@
-"""The files by which a gateway is found; the orchestrator and the gateway both use them."""
+"""The files by which a gateway is found, and those that it writes; the orchestrator uses both."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+PROGRAMS = 2
+"""Which commands gateways start replicas with; raised when the modules of earlier commands are gone.
 
-@dataclass(frozen=True)
+A gateway writes its own number down. Without one it is of a version before 2, and can start no replica again.
+"""
+
+
 class GatewayFiles:
-    """The gateway's files in a deployment's folder."""
+    """The gateway's files in a deployment's folder.
 
-    folder: Path
+    Attributes:
+        folder: the deployment's folder.
+        lock: held by the gateway for its life.
+        state: its pid, the port of its control socket, the token that opens it, and its `PROGRAMS`.
+        log: what the gateway itself logs.
+    """
 
-    @property
-    def lock(self) -> Path:
-        """Held by the gateway for its life."""
-        return self.folder / "gateway.lock"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = folder / "gateway.lock"
+        self.state = folder / "gateway.json"
+        self.log = folder / "gateway.log"
 
-    @property
-    def state(self) -> Path:
-        """Its pid, the port of its control socket and the token that opens it."""
-        return self.folder / "gateway.json"
 
-    @property
-    def log(self) -> Path:
-        """What the gateway itself had to say."""
-        return self.folder / "gateway.log"
+def earlier(log: Path) -> Path:
+    """Return what a log is renamed to when it is rotated."""
+    return log.with_name(f"{log.name}.1")

@@ -7,8 +7,8 @@ from typing import Any
 
 from deployledger.gateway.exchange import RequestMemory
 from deployledger.gateway.forwarding import LOSSES_PER_SERVER, ClientConnection
-from deployledger.gateway.listeners import Listeners
 from deployledger.gateway.messages import GatewayError, RevisionSpec
+from deployledger.gateway.ports import Listeners
 from deployledger.gateway.replica import Replica
 from deployledger.gateway.revision import Revision, RevisionState
 

@@ -11,7 +11,7 @@ from deployledger.gateway.forwarding import ClientConnection
 from deployledger.gateway.messages import PARENT_FD, PORT, RevisionSpec
 from deployledger.gateway.ports import LOOPBACK, ReservedPort
 from deployledger.gateway.revision_log import RevisionLog
-from deployledger.serving.model_files import DAMAGED_STATUS
+from deployledger.serving import DAMAGED_STATUS
 
 _POLL_SECONDS = 0.05
 _PROBE_SECONDS = 2.0

@@ -5,15 +5,11 @@ from collections import deque
 from pathlib import Path
 from typing import BinaryIO
 
+from deployledger.gateway.files import earlier
 from deployledger.service.files.private import open_file
 
 ROTATE_BYTES = 10 * 1024 * 1024
 TAIL_LINES = 10
-
-
-def earlier(log: Path) -> Path:
-    """Return what a log is renamed to when it is rotated."""
-    return log.with_name(f"{log.name}.1")
 
 
 class RevisionLog:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 
-from deployledger.serving.model_files import DAMAGED_STATUS, ModelDamagedError, ModelFiles
+from deployledger.serving import DAMAGED_STATUS, ModelDamagedError, ModelFiles
 
 _PR_CAPBSET_DROP = 24  # linux/prctl.h
 _CAP_DAC_OVERRIDE = 1  # linux/capability.h

@@ -6,6 +6,16 @@
 * ``python -m deployledger.serving.batch`` scores a CSV or JSON-lines file, and says how far it is in
   a status file.
 
-Orchestrators start them as processes and never import them, so that a model can neither block nor crash its
-orchestrator.
+Orchestrators start them as processes, so that a model can neither block nor crash its orchestrator. What they
+import are the names here: how a model's files are checked, and what an exit status says.
 """
+
+from deployledger.domain.public_names import public_names
+
+__getattr__, __dir__, __all__ = public_names(
+    __name__,
+    {
+        "exit_statuses": ("DAMAGED_STATUS", "MODEL_REFUSED_STATUS"),
+        "model_files": ("ModelDamagedError", "ModelFiles"),
+    },
+)

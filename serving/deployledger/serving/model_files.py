@@ -9,9 +9,6 @@ from pathlib import Path
 from deployledger.service.files.listing import FileEntry, decode_listing, tree_digest
 from deployledger.service.files.reading import exists, file_status, is_folder, open_stored, read_stored, walk
 
-DAMAGED_STATUS = 74
-"""The exit status of a server whose model is damaged (EX_IOERR of sysexits.h); its last line says how."""
-
 
 class ModelDamagedError(Exception):
     """A file of a model is missing, cannot be read, or is not what the model's digest says."""

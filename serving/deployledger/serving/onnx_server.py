@@ -9,12 +9,10 @@ from pathlib import Path
 
 import uvicorn
 
+from deployledger.serving.exit_statuses import DAMAGED_STATUS, MODEL_REFUSED_STATUS
 from deployledger.serving.http_app import Draining, make_app
-from deployledger.serving.model_files import DAMAGED_STATUS, ModelDamagedError, ModelFiles
+from deployledger.serving.model_files import ModelDamagedError, ModelFiles
 from deployledger.serving.onnx_model import ModelRefusedError, OnnxModel
-
-MODEL_REFUSED_STATUS = 65
-"""The exit status for an invalid model (EX_DATAERR of sysexits.h); the last line printed says why."""
 
 # Longer than clients keep idle connections, so that the client closes them and never meets a closed one.
 _KEEP_ALIVE_SECONDS = 120

@@ -18,7 +18,7 @@ from deployledger.service.files.private import make_folder
 from deployledger.service.files.reading import exists
 from deployledger.service.files.staging import remove
 from deployledger.service.files.writing import write_whole
-from deployledger.serving.model_files import ModelDamagedError, ModelFiles
+from deployledger.serving import ModelDamagedError, ModelFiles
 
 LOGGER = logger("artifacts")
 

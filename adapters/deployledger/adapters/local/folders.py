@@ -1,40 +1,39 @@
 """Where everything of a deployment lies below the orchestrator's root."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from deployledger.gateway.revision_log import earlier
+from deployledger.gateway import earlier
 from deployledger.service.files.staging import remove
 
 _REMOVING = ".removing-"
 
 
-@dataclass(frozen=True)
 class RevisionFolder:
-    """The files of one revision."""
+    """The files of one revision.
 
-    path: Path
+    Attributes:
+        path: the folder itself.
+        model: the extracted model; it exists only when it is complete.
+        listing: the listing of the extracted model's files, which each start is checked against.
+        damaged_model: the last extracted model that was found damaged, for whoever looks into why.
+        partial_model: where the model is extracted to before it is complete.
+        server_log: what the replicas and the gateway log of this revision.
+        job_log: what the batch job logs.
+        job_lock: held by the batch job for its life.
+        job_status: how far the batch job is, as JSON.
+    """
 
-    @property
-    def model(self) -> Path:
-        """The extracted model; it exists only when it is complete."""
-        return self.path / "model"
-
-    @property
-    def listing(self) -> Path:
-        """The listing of the extracted model's files, which each start is checked against."""
-        return self.path / "model.listing"
-
-    @property
-    def damaged_model(self) -> Path:
-        """The last extracted model that was found damaged, for whoever looks into why."""
-        return self.path / "model.damaged"
-
-    @property
-    def partial_model(self) -> Path:
-        """Where the model is extracted to before it is complete."""
-        return self.path / "model.partial"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / "model"
+        self.listing = path / "model.listing"
+        self.damaged_model = path / "model.damaged"
+        self.partial_model = path / "model.partial"
+        self.server_log = path / "server.log"
+        self.job_log = path / "job.log"
+        self.job_lock = path / "job.lock"
+        self.job_status = path / "status.json"
 
     def remove_partial_models(self) -> None:
         """Remove what killed processes extracted. Call it only while holding the deployment's lock."""
@@ -42,57 +41,31 @@ class RevisionFolder:
             remove(leftover)
 
     @property
-    def server_log(self) -> Path:
-        """What the replicas and the gateway said about this revision."""
-        return self.path / "server.log"
-
-    @property
-    def job_log(self) -> Path:
-        """What the batch job said."""
-        return self.path / "job.log"
-
-    @property
-    def job_lock(self) -> Path:
-        """Held by the batch job for its life."""
-        return self.path / "job.lock"
-
-    @property
-    def job_status(self) -> Path:
-        """What the batch job has done so far, as JSON."""
-        return self.path / "status.json"
-
-    @property
     def log(self) -> Path:
-        """The log of whichever of the two this revision is."""
+        """The log of the server or of the batch job, whichever this revision is."""
         return self.job_log if self.job_log.exists() else self.server_log
 
     @property
     def earlier_log(self) -> Path:
-        """What that log said before it was rotated."""
+        """What that log had before it was rotated."""
         return earlier(self.log)
 
 
-@dataclass(frozen=True)
 class DeploymentFolder:
-    """The files of one deployment."""
+    """The files of one deployment.
 
-    root: Path
-    deployment_id: UUID
+    Attributes:
+        path: the folder itself.
+        operate_lock: held while a process changes the deployment.
+        port_file: the public port, kept for the next gateway.
+    """
 
-    @property
-    def path(self) -> Path:
-        """The folder itself."""
-        return self.root / str(self.deployment_id)
-
-    @property
-    def operate_lock(self) -> Path:
-        """Held while a process changes the deployment."""
-        return self.path / "operate.lock"
-
-    @property
-    def port_file(self) -> Path:
-        """The public port, kept for the next gateway."""
-        return self.path / "port.json"
+    def __init__(self, root: Path, deployment_id: UUID) -> None:
+        self.deployment_id = deployment_id
+        self._root = root
+        self.path = root / str(deployment_id)
+        self.operate_lock = self.path / "operate.lock"
+        self.port_file = self.path / "port.json"
 
     def revision(self, number: int) -> RevisionFolder:
         """Return the folder of one revision, which need not exist."""
@@ -107,7 +80,7 @@ class DeploymentFolder:
 
     def remove(self) -> None:
         """Remove the deployment's folder; nobody ever sees it half removed under its name."""
-        _remove(self.path, self.root)
+        _remove(self.path, self._root)
 
     def remove_revision(self, number: int) -> None:
         """Remove one revision's folder, likewise."""

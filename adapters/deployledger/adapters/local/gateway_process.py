@@ -12,9 +12,7 @@ from typing import Any
 
 from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
 from deployledger.domain.exceptions import ExternalServiceError
-from deployledger.gateway.files import GatewayFiles
-from deployledger.gateway.messages import GatewayError
-from deployledger.gateway.ports import LOOPBACK
+from deployledger.gateway import LOOPBACK, PROGRAMS, GatewayError, GatewayFiles
 from deployledger.service.files.locks import is_held, lock_despite_probes
 from deployledger.service.files.writing import make_way, read_json
 
@@ -47,7 +45,7 @@ class GatewayProcess:
         return is_held(self._files.lock)
 
     async def ensure(self) -> None:
-        """Return when a gateway runs and answers: start one if none does, replace one that is stuck.
+        """Return when a gateway runs and answers: start one if none does, replace one that is of no use.
 
         Call it only while holding the deployment's lock.
 
@@ -58,7 +56,7 @@ class GatewayProcess:
         process: subprocess.Popen[bytes] | None = None
         while time.monotonic() < deadline:
             try:
-                await self.ask("state")
+                state = await self.ask("state")
             except GatewayGoneError:
                 if process is not None and process.poll() is not None:
                     break
@@ -67,12 +65,14 @@ class GatewayProcess:
             except TimeoutError:
                 await self.kill()
             else:
-                return
+                if not await asyncio.to_thread(self._is_stranded, state):
+                    return
+                await self.end()
         await self.kill()
-        said = "\n".join(last_lines(self._files.log))
+        log = "\n".join(last_lines(self._files.log))
         raise ExternalServiceError(
             "orchestrator",
-            f"The gateway process did not start. The end of {self._files.log} says:\n{said}",
+            f"The gateway process did not start. The end of {self._files.log} says:\n{log}",
             hint="Once the cause is removed, retry.",
         )
 
@@ -147,6 +147,15 @@ class GatewayProcess:
             if time.monotonic() > deadline or not await asyncio.to_thread(self.is_alive):
                 raise GatewayGoneError
             await asyncio.sleep(_POLL_SECONDS)
+
+    def _is_stranded(self, state: dict[str, Any]) -> bool:
+        """Return whether a gateway has lost all replicas, and is of a version that cannot restart them."""
+        known = self._state()
+        if known is None or known.get("programs") == PROGRAMS:
+            return False
+        revisions = state["revisions"].values()
+        has_replicas = any(revision["ready"] or revision["state"] == "starting" for revision in revisions)
+        return not has_replicas and any(revision["state"] == "ready" for revision in revisions)
 
     def _state(self) -> dict[str, Any] | None:
         """Return what the running gateway says of itself; never what a dead one said."""

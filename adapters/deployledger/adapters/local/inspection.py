@@ -12,7 +12,7 @@ from deployledger.domain.stored import Kind, Stored
 from deployledger.service.files.inventory import files_below, stored_at
 from deployledger.service.files.listing import encode_listing, list_files, tree_digest
 from deployledger.service.files.reading import exists, read_stored, walk
-from deployledger.serving.model_files import ModelFiles
+from deployledger.serving import ModelFiles
 
 
 def extracted_models(root: Path, *, read: bool) -> Iterator[Stored]:

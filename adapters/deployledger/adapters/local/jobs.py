@@ -22,7 +22,7 @@ from deployledger.domain.ports import JobResult, Observation, ProvisionRequest, 
 from deployledger.domain.reasons import FailureReason
 from deployledger.service.files.locks import is_held, lock_despite_probes, locked_async
 from deployledger.service.files.writing import make_way, read_json
-from deployledger.serving.model_files import ModelFiles
+from deployledger.serving import ModelFiles
 
 _POLL_SECONDS = 0.1
 _KILL_SECONDS = 10.0

@@ -9,11 +9,8 @@ from pathlib import Path
 from deployledger.adapters.local.processes import python_command
 from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.reasons import FailureReason
-from deployledger.gateway.messages import PARENT_FD, PORT
-from deployledger.serving.model_files import ModelFiles
-
-MODEL_REFUSED_STATUS = 65
-"""The exit status with which the ONNX server says that the model is invalid (EX_DATAERR of sysexits.h)."""
+from deployledger.gateway import PARENT_FD, PORT
+from deployledger.serving import ModelFiles
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from deployledger.adapters.local.extraction import Unpacking, extracted_model, s
 from deployledger.adapters.local.folders import DeploymentFolder
 from deployledger.adapters.local.gateway_process import GatewayGoneError, GatewayProcess
 from deployledger.adapters.local.resources import threads
-from deployledger.adapters.local.runtimes import MODEL_REFUSED_STATUS, Serving, runtime_of
+from deployledger.adapters.local.runtimes import Serving, runtime_of
 from deployledger.domain.exceptions import (
     ConfigurationError,
     DeploymentError,
@@ -18,11 +18,10 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.ports import Observation, ProvisionRequest, ReportProgress
 from deployledger.domain.reasons import FailureReason
-from deployledger.gateway.listeners import bind
-from deployledger.gateway.messages import GatewayError, RevisionSpec
+from deployledger.gateway import GatewayError, RevisionSpec, bind
 from deployledger.service.files.locks import locked_async
 from deployledger.service.files.writing import read_json, write_json
-from deployledger.serving.model_files import DAMAGED_STATUS, ModelFiles
+from deployledger.serving import DAMAGED_STATUS, MODEL_REFUSED_STATUS, ModelFiles
 
 # A gateway that has not answered this long after a start's own time limit is not going to.
 _MARGIN_SECONDS = 30.0

@@ -1,0 +1,7 @@
+"""The exit statuses by which a model server says why it does not serve; its last line says how."""
+
+MODEL_REFUSED_STATUS = 65
+"""The model is invalid (EX_DATAERR of sysexits.h)."""
+
+DAMAGED_STATUS = 74
+"""The model's files are damaged (EX_IOERR of sysexits.h)."""
