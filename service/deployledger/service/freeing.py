@@ -162,13 +162,13 @@ class Freeing:
             MachineLearningServiceError: if something cannot be read or removed.
         """
         keepers = [client for client in clients if isinstance(client, KeepsFiles)]
-        found = [(keeper, await keeper.stored(read=False)) for keeper in keepers]
+        kept = [(keeper, await keeper.stored(read=False)) for keeper in keepers]
         provisioned = set(await orchestrator.provisioned())
         await asyncio.to_thread(self._recorded.catch_up, self._log)
         self._has_strangers = not self._recorded.deployments.keys() >= provisioned
-        self._look([each for _, stored in found for each in stored])
+        self._look([each for _, stored in kept for each in stored])
         waiting: list[tuple[FreesFiles, list[Decided]]] = []
-        for keeper, stored in reversed(found):
+        for keeper, stored in reversed(kept):
             if not isinstance(keeper, FreesFiles):
                 self._decided += [_left(each, self._recorded) for each in stored]
             elif dry_run:
@@ -299,7 +299,9 @@ class Freeing:
         models = [self._models[digest] for digest in digests if digest in self._models]
         if any(set(model.users) - {self._user} for model in models):
             return Verdict.LEAVE, "another event log uses its model"
-        if self._has_strangers and not any(self._user in (*it.users, *it.marked_by) for it in models):
+        if self._has_strangers and not any(
+            self._user in (*model.users, *model.marked_by) for model in models
+        ):
             return Verdict.LEAVE, "another event log that uses this home may use it"
         if not digests and not image.names:
             return Verdict.LEAVE, "it is not in this event log"

@@ -199,9 +199,15 @@ class Recorded:
 def _revisions(stored: Stored, key: UUID, deployment: _Deployment) -> Iterable[int]:
     match stored.kind:
         case Kind.MODEL:
-            return [it for it, artifact in deployment.artifacts.items() if artifact.digest == stored.digest]
+            return [
+                revision
+                for revision, artifact in deployment.artifacts.items()
+                if artifact.digest == stored.digest
+            ]
         case Kind.IMAGE:
-            return [it for it, image in deployment.images.items() if image.digest == stored.digest]
+            return [
+                revision for revision, image in deployment.images.items() if image.digest == stored.digest
+            ]
         case Kind.EXTRACTED_MODEL if stored.deployment_id == key and stored.revision is not None:
             return [stored.revision]
     return []
@@ -239,16 +245,16 @@ _NOUNS = {
 
 
 def _of_kind(kind: Kind, files: Sequence[StoredFiles], recorded: Recorded) -> Iterator[Finding]:
-    ours = [it for it in files if it.stored.kind is kind]
-    size = sum(it.stored.size_bytes for it in ours)
+    ours = [each for each in files if each.stored.kind is kind]
+    size = sum(each.stored.size_bytes for each in ours)
     counted = f"{len(ours):,} {_NOUNS[kind][len(ours) != 1]} ({size:,} bytes)"
     if kind is Kind.DAMAGED_FILE:
         if ours:
-            paths = ", ".join(it.stored.path for it in ours)
+            paths = ", ".join(each.stored.path for each in ours)
             hint = f"Keep them to investigate what happened to the disk, or remove them: {paths}."
             yield Finding(kind.value, Outcome.WARNING, f"{counted}.", hint)
         return
-    problems = [(it, problem) for it in ours for problem in _problems(it.stored, recorded)]
+    problems = [(each, problem) for each in ours for problem in _problems(each.stored, recorded)]
     for it, problem in problems:
         yield Finding(
             kind.value, Outcome.PROBLEM, f"{_described(it)} is damaged: {problem}", _hint(it, recorded)
@@ -319,7 +325,7 @@ def contradictions(recorded: Recorded) -> Iterator[Finding]:
 
 def missing(recorded: Recorded, files: Sequence[StoredFiles], orchestrator: str) -> Iterator[Finding]:
     """Yield a warning for each model that is not stored and that a deployment may go back to."""
-    stored = {it.stored.digest for it in files if it.stored.kind is Kind.MODEL}
+    stored = {each.stored.digest for each in files if each.stored.kind is Kind.MODEL}
     for deployment in recorded.deployments.values():
         if deployment.is_deleted or deployment.orchestrator != orchestrator:
             continue

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -170,13 +170,9 @@ def chunks(rows: Iterable[Row], size: int = CHUNK_ROWS) -> Iterator[list[Row]]:
         yield chunk
 
 
-def open_text(path: Path) -> AbstractContextManager[TextIO]:
-    """Open a UTF-8 file, with or without a byte order mark; that it cannot be read is the input's fault."""
-    return _open_text(path)
-
-
 @contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 file, with or without a byte order mark; that it cannot be read is the input's fault."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file

@@ -19,7 +19,7 @@ def holds_exactly(folder: Path, entries: Sequence[FileEntry], blobs: Blobs) -> b
     """
     if not is_folder(folder):
         return False
-    found = {}
+    sizes = {}
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
@@ -28,8 +28,8 @@ def holds_exactly(folder: Path, entries: Sequence[FileEntry], blobs: Blobs) -> b
             except FileNotFoundError:
                 return False  # another process is replacing the folder
             size = status.st_size if stat.S_ISREG(status.st_mode) else None
-            found[path.relative_to(folder).as_posix()] = size
-    if found != {entry.path: entry.size for entry in entries}:
+            sizes[path.relative_to(folder).as_posix()] = size
+    if sizes != {entry.path: entry.size for entry in entries}:
         return False
     return all(
         _is_link(folder / entry.path, blobs.path(entry.sha256))

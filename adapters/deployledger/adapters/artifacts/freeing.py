@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from deployledger.adapters.artifacts.blobs import Blobs
-from deployledger.adapters.artifacts.users import Users
+from deployledger.adapters.artifacts.store_files import StoreFiles
 from deployledger.domain.stored import Decision, Kind, Stored, Verdict
 from deployledger.service.files.listing import decode_listing, tree_digest
 from deployledger.service.files.reading import is_named_by_digest, read_stored
@@ -19,11 +18,8 @@ class Freeing:
         user: the event log that decided.
     """
 
-    def __init__(self, blobs: Blobs, listings: Path, folders: Path, users: Users, user: str) -> None:
-        self._blobs = blobs
-        self._listings = listings
-        self._folders = folders
-        self._users = users
+    def __init__(self, files: StoreFiles, user: str) -> None:
+        self._store = files
         self._user = user
 
     def run(self, decided: Iterable[tuple[Stored, Decision]]) -> None:
@@ -38,7 +34,7 @@ class Freeing:
                 if decision.verdict is Verdict.FREE:
                     remove(Path(stored.path))
             elif decision.verdict is Verdict.FREE:
-                self._users.forget(self._user, stored.digest)
+                self._store.users.forget(self._user, stored.digest)
                 freed.append(stored.digest.removeprefix("sha256:"))
             else:
                 others.append((stored.digest, decision))
@@ -49,32 +45,34 @@ class Freeing:
     def _note(self, digest: str, decision: Decision) -> None:
         match decision.verdict:
             case Verdict.KEEP:
-                self._users.note(self._user, digest)
+                self._store.users.note(self._user, digest)
             case Verdict.LATER:
-                self._users.mark(self._user, digest, decision.waits_for)
+                self._store.users.mark(self._user, digest, decision.waits_for)
             case _:
-                self._users.forget(self._user, digest)
+                self._store.users.forget(self._user, digest)
 
     def _remove_models(self, names: Sequence[str]) -> None:
         files = {sha256 for name in names for sha256 in self._files(name) or ()}
         for name in names:
-            (self._listings / name).unlink()
+            (self._store.listings / name).unlink()
         if names:
-            sync(self._listings)  # a model that a power failure brings back has all of its files
+            sync(self._store.listings)  # a model that a power failure brings back has all of its files
         for name in names:
-            remove(self._folders / name)
+            remove(self._store.folders / name)
         others = [
-            self._files(listing.name) for listing in self._listings.iterdir() if is_named_by_digest(listing)
+            self._files(listing.name)
+            for listing in self._store.listings.iterdir()
+            if is_named_by_digest(listing)
         ]
         if None in others:
             return  # nobody knows what the files of a damaged listing are until it is mended
         for sha256 in files.difference(*filter(None, others)):
-            remove(self._blobs.path(sha256))
+            remove(self._store.blobs.path(sha256))
 
     def _files(self, name: str) -> set[str] | None:
         """Return the files of a listing; None if it is damaged."""
         try:
-            listing = read_stored(self._listings / name)
+            listing = read_stored(self._store.listings / name)
             entries = decode_listing(listing)
         except (OSError, ValueError):
             return None

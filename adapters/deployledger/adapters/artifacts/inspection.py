@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import holds_exactly
 from deployledger.adapters.artifacts.refusals import describe
-from deployledger.adapters.artifacts.users import Users
+from deployledger.adapters.artifacts.store_files import StoreFiles
 from deployledger.domain.stored import OTHER_TOOLS, File, Kind, Stored
 from deployledger.service.files.inventory import allocated, entries_of, files_below, stored_at
 from deployledger.service.files.listing import FileEntry, decode_listing, tree_digest
@@ -21,23 +20,9 @@ class Inspection:
         read: whether contents are read and compared with their digests, each file once.
     """
 
-    def __init__(
-        self,
-        blobs: Blobs,
-        listings: Path,
-        folders: Path,
-        damaged: Path,
-        users: Users,
-        lock: Path,
-        *,
-        read: bool,
-    ) -> None:
-        self._blobs = blobs
-        self._listings = listings
-        self._folders = folders
-        self._damaged = damaged
-        self._users = users
-        self._lock = lock
+    def __init__(self, files: StoreFiles, *, read: bool) -> None:
+        self._files = files
+        self._blobs = files.blobs
         self._read = read
         self._is_undamaged: dict[str, bool] = {}
 
@@ -47,7 +32,11 @@ class Inspection:
         return [
             *models,
             *self._unused(),
-            *(each for path in entries_of(self._damaged) for each in stored_at(path, Kind.DAMAGED_FILE)),
+            *(
+                each
+                for path in entries_of(self._files.damaged)
+                for each in stored_at(path, Kind.DAMAGED_FILE)
+            ),
             *(
                 each
                 for path in self._foreign()
@@ -57,13 +46,13 @@ class Inspection:
 
     def _foreign(self) -> Iterator[Path]:
         """Yield what has no name that the store gives: somebody else put it there."""
-        for folder in (self._listings, self._blobs.folder, self._folders):
+        for folder in (self._files.listings, self._blobs.folder, self._files.folders):
             yield from (path for path in entries_of(folder) if not is_named_by_digest(path))
 
     def _models(self) -> Iterator[Stored]:
-        for path in filter(is_named_by_digest, entries_of(self._listings)):
+        for path in filter(is_named_by_digest, entries_of(self._files.listings)):
             digest = f"sha256:{path.name}"
-            users, marked = self._users.of(digest)
+            users, marked = self._files.users.of(digest)
             problem = f"The listing {path} has changed since it was stored."
             entries = None
             try:
@@ -82,17 +71,17 @@ class Inspection:
                 continue
             yield Stored(
                 Kind.MODEL,
-                str(self._folders / path.name),
+                str(self._files.folders / path.name),
                 sum(entry.size for entry in entries),
                 digest,
                 file_count=len(entries),
-                damage=tuple(self._problems(self._folders / path.name, entries)),
+                damage=tuple(self._problems(self._files.folders / path.name, entries)),
                 users=users,
                 marked_by=marked,
-                files=self._files_of(self._folders / path.name, entries),
+                files=self._disk_files(self._files.folders / path.name, entries),
             )
 
-    def _files_of(self, folder: Path, entries: Sequence[FileEntry]) -> dict[File, int]:
+    def _disk_files(self, folder: Path, entries: Sequence[FileEntry]) -> dict[File, int]:
         """Return what the model takes on the disk; where its folder has copies and no links, these too."""
         statuses = [file_status(self._blobs.path(entry.sha256)) for entry in entries]
         return {**dict(allocated(status) for status in statuses if status), **files_below(folder)}
@@ -117,14 +106,13 @@ class Inspection:
     def _holds(self, folder: Path, entries: Sequence[FileEntry]) -> bool:
         if holds_exactly(folder, entries, self._blobs):
             return True
-        with locked(self._lock):  # another process may just have been replacing it
+        with locked(self._files.lock):  # another process may just have been replacing it
             return holds_exactly(folder, entries, self._blobs)
 
     def _check(self, sha256: str) -> bool:
-        known = self._is_undamaged.get(sha256)
-        if known is None:
-            known = self._is_undamaged[sha256] = not self._read or self._blobs.is_undamaged(sha256)
-        return known
+        if sha256 not in self._is_undamaged:
+            self._is_undamaged[sha256] = not self._read or self._blobs.is_undamaged(sha256)
+        return self._is_undamaged[sha256]
 
     def _unused(self) -> Iterator[Stored]:
         for path in filter(is_named_by_digest, entries_of(self._blobs.folder)):
@@ -132,8 +120,8 @@ class Inspection:
                 problem = f"The contents of {path} do not match its digest."
                 damage = () if self._check(path.name) else (problem,)
                 yield from stored_at(path, Kind.UNUSED_FILE, damage=damage)
-        listed = {path.name for path in entries_of(self._listings)}
-        for folder in filter(is_named_by_digest, entries_of(self._folders)):
+        listed = {path.name for path in entries_of(self._files.listings)}
+        for folder in filter(is_named_by_digest, entries_of(self._files.folders)):
             if folder.name not in listed:
                 files = files_below(folder)
                 yield Stored(Kind.UNUSED_FILE, str(folder), sum(files.values()), files=files)

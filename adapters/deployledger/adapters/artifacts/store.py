@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.adapters.artifacts.folders import fill, holds_exactly
 from deployledger.adapters.artifacts.freeing import Freeing
 from deployledger.adapters.artifacts.inspection import Inspection
 from deployledger.adapters.artifacts.onnx_weights import refuse_without_weights
 from deployledger.adapters.artifacts.refusals import changed, damaged, describe, refused, storage_errors
 from deployledger.adapters.artifacts.source import SourceFile, scan
-from deployledger.adapters.artifacts.users import Users
+from deployledger.adapters.artifacts.store_files import StoreFiles
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.stored import Decide, Stored
@@ -40,14 +39,7 @@ class LocalArtifactStore:
     """Keeps models' files below one folder of a local disk, each file once, by the sha256 of its contents.
 
     The digest of a model is the sha256 of its canonical listing; `deployledger.service.files.listing`
-    gives the exact encoding. Below ``root`` there are::
-
-        blobs/sha256/<sha256 of a file>          the files, read-only
-        listings/sha256/<sha256 of the listing>  what each model consists of
-        folders/sha256/<sha256 of the listing>   the models' files under their own names (hard links)
-        users/<event log>/<sha256 of a listing>  that an event log uses a model (an empty file)
-        damaged/<sha256>                         files and listings that were found damaged
-        staging/                                 what is being written; a killed process leaves its part here
+    gives the exact encoding; `StoreFiles` shows where everything is.
 
     Any number of threads and processes may use one ``root``. A listing is written after all of its files are
     durable, so a model is either there completely or not at all.
@@ -61,15 +53,9 @@ class LocalArtifactStore:
     """
 
     def __init__(self, root: Path, *, largest: int | None = None) -> None:
-        self._root = root
         self._largest = largest
-        self._lock = root / "lock"
-        self._damaged = root / "damaged"
-        self._blobs = Blobs(root / "blobs" / "sha256", damaged=self._damaged, lock=self._lock)
-        self._listings = root / "listings" / "sha256"
-        self._folders = root / "folders" / "sha256"
-        self._staging = root / "staging"
-        self._users = Users(root / "users")
+        self._files = StoreFiles(root)
+        self._blobs = self._files.blobs
 
     async def add(
         self,
@@ -198,7 +184,7 @@ class LocalArtifactStore:
         """
         with suppress(OSError, ModelRegistryError):
             self._make_folders()
-            with staging_folder(self._staging) as staging:
+            with staging_folder(self._files.staging) as staging:
                 staged: dict[str, Path] = {}
                 for number, entry in enumerate(entries):
                     if entry.sha256 in staged or self._blobs.is_undamaged(entry.sha256):
@@ -217,11 +203,11 @@ class LocalArtifactStore:
         if not source.is_dir():
             refuse_without_weights(files[0])
         check_size(sum(file.size for file in files), self._largest)
-        with storage_errors(self._root):
+        with storage_errors(self._files.root):
             self._make_folders()
-            sweep(self._staging)
+            sweep(self._files.staging)
             while True:
-                with staging_folder(self._staging) as staging:
+                with staging_folder(self._files.staging) as staging:
                     # Nothing is published before all was read: a failure half-way must not use up the disk.
                     entries, staged = self._blobs.stage(files, staging, take=take)
                     if not _unchanged(source, files):
@@ -230,7 +216,12 @@ class LocalArtifactStore:
                         return entries
 
     def _make_folders(self) -> None:
-        for folder in (self._blobs.folder, self._listings, self._folders, self._staging):
+        for folder in (
+            self._blobs.folder,
+            self._files.listings,
+            self._files.folders,
+            self._files.staging,
+        ):
             make_folder(folder)
 
     def _publish(
@@ -243,7 +234,7 @@ class LocalArtifactStore:
         for sha256 in staged:
             with suppress(OSError):  # where it cannot be kept, it is replaced
                 self._blobs.set_aside_if_damaged(sha256)
-        with locked(self._lock):
+        with locked(self._files.lock):
             if any(
                 entry.sha256 not in staged and self._blobs.size(entry.sha256) is None for entry in entries
             ):
@@ -251,12 +242,12 @@ class LocalArtifactStore:
             self._blobs.publish(staged)
             listing = encode_listing(entries)
             if user:
-                self._users.note(user, tree_digest(listing))
+                self._files.users.note(user, tree_digest(listing))
             self._publish_listing(listing, staging)
         return True
 
     def _refuse_own_folder(self, source: Path) -> None:
-        if Path(os.path.realpath(self._root)).is_relative_to(os.path.realpath(source)):
+        if Path(os.path.realpath(self._files.root)).is_relative_to(os.path.realpath(source)):
             raise refused(
                 FailureReason.MODEL_UNSAFE,
                 f"{str(source)!r} contains the artifact store itself.",
@@ -269,11 +260,11 @@ class LocalArtifactStore:
             file.write(listing)
         make_durable(staged)
         name = tree_digest(listing).removeprefix("sha256:")
-        put(staged, self._listings / name, aside=self._damaged / f"{name}.listing")
-        sync(self._listings)
+        put(staged, self._files.listings / name, aside=self._files.damaged / f"{name}.listing")
+        sync(self._files.listings)
 
     def _path_of(self, digest: str) -> Path | None:
-        with storage_errors(self._root):
+        with storage_errors(self._files.root):
             entries = self._entries(digest)
             if entries is None:
                 return None
@@ -289,7 +280,7 @@ class LocalArtifactStore:
                 blob = self._blobs.path(entry.sha256)
                 problem = f"is missing, {blob}" if size is None else f"has {size} bytes, not {entry.size}"
                 raise damaged(digest, f"{entry.path} {problem}")
-        with locked(self._lock), staging_folder(self._staging) as staging:
+        with locked(self._files.lock), staging_folder(self._files.staging) as staging:
             if holds_exactly(folder, entries, self._blobs):
                 return  # another process made it while this one waited for the lock
             fill(staging / "new", entries, self._blobs.folder)
@@ -301,34 +292,33 @@ class LocalArtifactStore:
             folder.chmod(folder_mode(folder.parent) & ~0o222)
 
     def _stored(self, read: bool) -> list[Stored]:
-        with storage_errors(self._root):
-            return self._inspection(read=read).run()
-
-    def _inspection(self, *, read: bool) -> Inspection:
-        return Inspection(
-            self._blobs, self._listings, self._folders, self._damaged, self._users, self._lock, read=read
-        )
+        with storage_errors(self._files.root):
+            return Inspection(self._files, read=read).run()
 
     def _free(self, decide: Decide, user: str) -> None:
         if not self._blobs.folder.is_dir():
             return
-        with storage_errors(self._root):
+        with storage_errors(self._files.root):
             refuse_links(
-                self._root,
-                (self._blobs.folder, self._listings, self._folders, self._root / "users", self._damaged),
+                self._files.root,
+                (
+                    self._blobs.folder,
+                    self._files.listings,
+                    self._files.folders,
+                    self._files.users.folder,
+                    self._files.damaged,
+                ),
             )
-            sweep(self._staging)
-            with locked(self._lock):
-                stored = self._inspection(read=False).run()
-                Freeing(self._blobs, self._listings, self._folders, self._users, user).run(
-                    zip(stored, decide(stored), strict=True)
-                )
+            sweep(self._files.staging)
+            with locked(self._files.lock):
+                stored = Inspection(self._files, read=False).run()
+                Freeing(self._files, user).run(zip(stored, decide(stored), strict=True))
 
     def _verify(self, digest: str) -> None:
         entries = self._entries(digest)
         if entries is None:
             raise ModelRegistryError(
-                f"The artifact store in {str(self._root)!r} has no model {digest!r}.",
+                f"The artifact store in {str(self._files.root)!r} has no model {digest!r}.",
                 status_code=404,
                 reason=FailureReason.MODEL_NOT_FOUND,
                 hint="Check the digest, and that the store is the one the model was deployed with.",
@@ -366,8 +356,8 @@ class LocalArtifactStore:
     def _discard(self, digest: str) -> Path:
         """Move a damaged listing out of the way."""
         name = digest.removeprefix("sha256:")
-        target = move_aside(self._listings / name, self._damaged / f"{name}.listing")
-        sync(self._listings)
+        target = move_aside(self._files.listings / name, self._files.damaged / f"{name}.listing")
+        sync(self._files.listings)
         return target
 
     def _list_again(self, digest: str) -> list[FileEntry] | None:
@@ -376,19 +366,19 @@ class LocalArtifactStore:
             entries = list_files(self._folder_of(digest))
         except OSError:
             return None
-        with storage_errors(self._root):
+        with storage_errors(self._files.root):
             if tree_digest(encode_listing(entries)) != digest:
                 return None
-            with staging_folder(self._staging) as staging:
+            with staging_folder(self._files.staging) as staging:
                 self._publish_listing(encode_listing(entries), staging)
             return entries
 
     def _entries(self, digest: str) -> list[FileEntry] | None:
-        known = _DIGEST.fullmatch(digest)
-        if known is None:
+        match = _DIGEST.fullmatch(digest)
+        if match is None:
             return None
-        path = self._listings / known[1]
-        with storage_errors(self._root):
+        path = self._files.listings / match[1]
+        with storage_errors(self._files.root):
             try:
                 listing = read_stored(path)
             except FileNotFoundError:
@@ -402,7 +392,7 @@ class LocalArtifactStore:
         return decode_listing(listing)
 
     def _folder_of(self, digest: str) -> Path:
-        return self._folders / digest.removeprefix("sha256:")
+        return self._files.folders / digest.removeprefix("sha256:")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class Users:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def note(self, user: str, digest: str) -> None:
         """Record that a log uses a model.
@@ -64,10 +64,10 @@ class Users:
 
     def _logs(self) -> Iterator[str]:
         with suppress(FileNotFoundError, NotADirectoryError):
-            yield from sorted(path.name for path in self._folder.iterdir())
+            yield from sorted(path.name for path in self.folder.iterdir())
 
     def _path(self, user: str, digest: str) -> Path:
-        return self._folder / user / digest.removeprefix("sha256:")
+        return self.folder / user / digest.removeprefix("sha256:")
 
 
 def _marked(path: Path) -> Path:

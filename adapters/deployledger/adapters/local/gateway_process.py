@@ -25,10 +25,6 @@ _MEND_SECONDS = 3.0
 _LONGEST_ANSWER = 1024 * 1024
 
 
-def _ignore(progress: dict[str, Any]) -> None:
-    del progress
-
-
 class GatewayGoneError(Exception):
     """The gateway ended, or was never there."""
 
@@ -81,7 +77,7 @@ class GatewayProcess:
         command: str,
         *,
         within: float | None = None,
-        progress: Callable[[dict[str, Any]], None] = _ignore,
+        progress: Callable[[dict[str, Any]], None] = lambda progress: None,
         **arguments: object,
     ) -> dict[str, Any]:
         """Send a command, and return its result; ``within`` a number of seconds, ten by default.
@@ -150,15 +146,15 @@ class GatewayProcess:
 
     def _is_stranded(self, state: dict[str, Any]) -> bool:
         """Return whether a gateway has lost all replicas, and is of a version that cannot restart them."""
-        known = self._state()
-        if known is None or known.get("programs") == PROGRAMS:
+        written = self._state()
+        if written is None or written.get("programs") == PROGRAMS:
             return False
         revisions = state["revisions"].values()
         has_replicas = any(revision["ready"] or revision["state"] == "starting" for revision in revisions)
         return not has_replicas and any(revision["state"] == "ready" for revision in revisions)
 
     def _state(self) -> dict[str, Any] | None:
-        """Return what the running gateway says of itself; never what a dead one said."""
+        """Return what the running gateway wrote of itself; never what a dead one wrote."""
         if not is_held(self._files.lock):
             return None
         state = read_json(self._files.state)

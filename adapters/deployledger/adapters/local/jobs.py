@@ -14,7 +14,13 @@ from deployledger.adapters.local.extraction import (
 )
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.locations import batch_files
-from deployledger.adapters.local.processes import kill_group, last_lines, python_command, start_detached
+from deployledger.adapters.local.processes import (
+    kill_group,
+    last_lines,
+    python_command,
+    start_detached,
+    with_log,
+)
 from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import runtime_of
 from deployledger.domain.exceptions import DeploymentError, ExternalServiceError
@@ -151,12 +157,9 @@ def _status(revision: RevisionFolder) -> dict[str, Any]:
 
 
 def _died(folder: DeploymentFolder, revision: RevisionFolder) -> DeploymentError:
-    said = last_lines(revision.job_log)
     return DeploymentError(
         str(folder.deployment_id),
-        "\n".join(
-            ["The batch job ended without a result.", *(["Its log ends with:", *said] if said else [])]
-        ),
+        with_log("The batch job ended without a result.", last_lines(revision.job_log)),
         reason=FailureReason.BATCH_FAILED,
         hint="It was killed, or ran out of memory: retry.",
     )

@@ -49,14 +49,10 @@ def batch_file(uri: str | None, field: str) -> Path:
             hint="Copy the data to a local path, or give a file:/// URI; write a path that begins with "
             f"`{scheme}:` as `./{scheme}:`.",
         )
-    return _usable(path.absolute(), field)
-
-
-def _usable(path: Path, field: str) -> Path:
     # The output is first written under a longer name beside it.
     if len(path.name.encode()) > _LONGEST_NAME_BYTES:
         raise ConfigurationError(
             f"The file name of {field} is longer than {_LONGEST_NAME_BYTES} bytes.",
             hint="Choose a shorter name.",
         )
-    return path
+    return path.absolute()

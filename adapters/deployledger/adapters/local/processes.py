@@ -49,6 +49,11 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+def with_log(message: str, lines: Sequence[str]) -> str:
+    """Return a message, followed by the last lines of a log if there are any."""
+    return "\n".join([message, *(["Its log ends with:", *lines] if lines else [])])
+
+
 def last_lines(path: Path, count: int = 10) -> list[str]:
     """Return the last lines of a log file; none if there is no such file."""
     try:

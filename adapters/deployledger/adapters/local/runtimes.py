@@ -48,25 +48,25 @@ class Runtime:
 
 def _shallowest(root: Path, pattern: str) -> list[Path]:
     """Return the files that match in the folder nearest to the root that has any."""
-    found = sorted(path for path in root.rglob(pattern) if path.is_file())
-    depth = min((len(path.parts) for path in found), default=0)
-    return [path for path in found if len(path.parts) == depth]
+    files = sorted(path for path in root.rglob(pattern) if path.is_file())
+    depth = min((len(path.parts) for path in files), default=0)
+    return [path for path in files if len(path.parts) == depth]
 
 
 def _find_mlflow(root: Path) -> Path | None:
-    found = _shallowest(root, "MLmodel")
-    return found[0].parent if len(found) == 1 else None
+    models = _shallowest(root, "MLmodel")
+    return models[0].parent if len(models) == 1 else None
 
 
 def _find_onnx(root: Path) -> Path | None:
-    found = _shallowest(root, "*.onnx")
-    named = [path for path in found if path.name == "model.onnx"]
+    models = _shallowest(root, "*.onnx")
+    named = [path for path in models if path.name == "model.onnx"]
     if len(named) == 1:
         return named[0]
-    if len(found) > 1:
-        names = ", ".join(str(path.relative_to(root)) for path in found)
+    if len(models) > 1:
+        names = ", ".join(str(path.relative_to(root)) for path in models)
         raise _AmbiguousModelError(names)
-    return found[0] if found else None
+    return models[0] if models else None
 
 
 class _AmbiguousModelError(Exception):

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 from deployledger.adapters.local.extraction import Unpacking, extracted_model, set_aside_if_damaged
 from deployledger.adapters.local.folders import DeploymentFolder
 from deployledger.adapters.local.gateway_process import GatewayGoneError, GatewayProcess
+from deployledger.adapters.local.processes import with_log
 from deployledger.adapters.local.resources import threads
 from deployledger.adapters.local.runtimes import Serving, runtime_of
 from deployledger.domain.exceptions import (
@@ -150,8 +150,8 @@ class ModelServices:
             state = await gateway.ask("state")
         except (GatewayGoneError, TimeoutError):
             return False
-        known = state["revisions"].get(str(revision), {})
-        return _is_damaged(known) or (known.get("state") == "ready" and not known["ready"])
+        status = state["revisions"].get(str(revision), {})
+        return _is_damaged(status) or (status.get("state") == "ready" and not status["ready"])
 
     def _spec(
         self, folder: DeploymentFolder, request: ProvisionRequest, model: ModelFiles, port: int, fixed: bool
@@ -217,67 +217,49 @@ def _translate(
             reason=FailureReason.SERVER_NOT_READY,
             hint="Delete the deployment, which kills the gateway, and deploy again.",
         )
-    translate = _TRANSLATIONS.get(error.reason)
-    if translate is not None:
-        return translate(error, request)
+    match error.reason:
+        case FailureReason.PORT_IN_USE:
+            return ExternalServiceError(
+                "orchestrator",
+                f"{name!r} cannot be served: {error.message}",
+                reason=FailureReason.PORT_IN_USE,
+                hint="Choose another port, leave it out to get a free one, or stop what uses it.",
+            )
+        case FailureReason.INVALID_CONFIGURATION:
+            return ConfigurationError(
+                f"{name!r} cannot be served: {error.message}",
+                hint="Choose a port from 1024 up, on an address of this machine.",
+            )
+        case FailureReason.SERVER_EXITED:
+            return _exited(error, name)
+        case FailureReason.SERVER_NOT_READY:
+            return DeploymentError(
+                name,
+                with_log(error.message, error.log),
+                reason=FailureReason.SERVER_NOT_READY,
+                hint="The log may say why; a large model may need a longer ready_timeout.",
+            )
     return ExternalServiceError("orchestrator", error.message, reason=FailureReason(error.reason))
 
 
-def _port_in_use(error: GatewayError, request: ProvisionRequest) -> MachineLearningServiceError:
-    return ExternalServiceError(
-        "orchestrator",
-        f"{request.deployment_name!r} cannot be served: {error.message}",
-        reason=FailureReason.PORT_IN_USE,
-        hint="Choose another port, leave it out to get a free one, or stop what uses it.",
-    )
-
-
-def _invalid(error: GatewayError, request: ProvisionRequest) -> MachineLearningServiceError:
-    return ConfigurationError(
-        f"{request.deployment_name!r} cannot be served: {error.message}",
-        hint="Choose a port from 1024 up, on an address of this machine.",
-    )
-
-
-def _exited(error: GatewayError, request: ProvisionRequest) -> MachineLearningServiceError:
+def _exited(error: GatewayError, name: str) -> DeploymentError:
     if error.exit_status == DAMAGED_STATUS:
         return DeploymentError(
-            request.deployment_name,
-            f"The model of {request.deployment_name!r} was not loaded. {error.log[-1] if error.log else ''}",
+            name,
+            f"The model of {name!r} was not loaded. {error.log[-1] if error.log else ''}",
             reason=FailureReason.ARTIFACT_DAMAGED,
             hint="The files were damaged again right after they were extracted: check the disk, then retry.",
         )
     if error.exit_status == MODEL_REFUSED_STATUS and error.log:
         return DeploymentError(
-            request.deployment_name,
-            f"The model of {request.deployment_name!r} cannot be served: {error.log[-1]}",
+            name,
+            f"The model of {name!r} cannot be served: {error.log[-1]}",
             reason=FailureReason.MODEL_INVALID,
             hint="Check that the file loads in ONNX Runtime, and deploy a model that does.",
         )
     return DeploymentError(
-        request.deployment_name,
-        _with_log(error),
+        name,
+        with_log(error.message, error.log),
         reason=FailureReason.SERVER_EXITED,
         hint="The log says why; retry once that is put right.",
     )
-
-
-def _not_ready(error: GatewayError, request: ProvisionRequest) -> MachineLearningServiceError:
-    return DeploymentError(
-        request.deployment_name,
-        _with_log(error),
-        reason=FailureReason.SERVER_NOT_READY,
-        hint="The log may say why; a large model may need a longer ready_timeout.",
-    )
-
-
-def _with_log(error: GatewayError) -> str:
-    return "\n".join([error.message, *(["Its log ends with:", *error.log] if error.log else [])])
-
-
-_TRANSLATIONS: dict[str, Callable[[GatewayError, ProvisionRequest], MachineLearningServiceError]] = {
-    FailureReason.PORT_IN_USE: _port_in_use,
-    FailureReason.INVALID_CONFIGURATION: _invalid,
-    FailureReason.SERVER_EXITED: _exited,
-    FailureReason.SERVER_NOT_READY: _not_ready,
-}

@@ -18,10 +18,10 @@ def secrets_of(uri: str) -> frozenset[str]:
     _, separator, rest = uri.partition("://")
     userinfo = rest.rpartition("@")[0] if separator else ""
     user, colon, password = userinfo.partition(":")
-    found = {password if colon else user}
-    found |= {value for name, value in parse_qsl(uri.partition("?")[2]) if _SECRET_PARAMETER.search(name)}
-    found |= {unquote(secret) for secret in found}
-    return frozenset(secret for secret in found if secret)
+    secrets = {password if colon else user}
+    secrets |= {value for name, value in parse_qsl(uri.partition("?")[2]) if _SECRET_PARAMETER.search(name)}
+    secrets |= {unquote(secret) for secret in secrets}
+    return frozenset(secret for secret in secrets if secret)
 
 
 def redacted(text: str, secrets: frozenset[str]) -> str:

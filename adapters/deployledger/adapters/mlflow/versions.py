@@ -26,12 +26,12 @@ def pin_version(server: Server, reference: RegisteredModel) -> RegisteredModel:
     """Return the reference with the number of the version that it means now."""
     name = reference.name
     if reference.version:
-        found = server.client.get_model_version(name, reference.version)
+        version = server.client.get_model_version(name, reference.version)
     elif reference.alias:
-        found = server.client.get_model_version_by_alias(name, reference.alias)
+        version = server.client.get_model_version_by_alias(name, reference.alias)
     else:
-        found = _latest(server, reference)
-    return reference.pinned(str(found.version))
+        version = _latest(server, reference)
+    return reference.pinned(str(version.version))
 
 
 def _latest(server: Server, reference: RegisteredModel) -> Any:

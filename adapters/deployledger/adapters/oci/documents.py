@@ -65,9 +65,9 @@ class Index(Document):
 
     def tagged(self, name: str, manifest: Descriptor) -> "Index":
         """Return this index with ``name`` standing for ``manifest``, whatever it stood for before."""
-        others = [known for known in self.manifests if (known.annotations or {}).get(REF_NAME) != name]
-        entry = manifest.model_copy(update={"annotations": {REF_NAME: name}})
-        return self.model_copy(update={"manifests": [*others, entry]})
+        others = [entry for entry in self.manifests if (entry.annotations or {}).get(REF_NAME) != name]
+        named = manifest.model_copy(update={"annotations": {REF_NAME: name}})
+        return self.model_copy(update={"manifests": [*others, named]})
 
     def without(self, images: Collection[str], names: Collection[str]) -> "Index":
         """Return this index without some images, given by their digests, and without some names of others."""

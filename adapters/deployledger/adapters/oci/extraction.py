@@ -47,14 +47,14 @@ def extract_model(reference: str, destination: Path) -> list[FileEntry]:
             destination is in use (``packaging_failed``); blobs are missing or damaged
             (``artifact_damaged``); or the disk failed (``storage_failed``).
     """
-    known = _REFERENCE.fullmatch(reference)
-    if known is None:
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
         raise packaging_failed(
             f"{reference!r} is not a reference to an image in a local layout.",
             hint="Give one of the form oci:/folder/of/the/layout@sha256:<digest>.",
         )
-    layout = OciLayout(Path(known["folder"]))
-    layers = _layers(layout, known["digest"])
+    layout = OciLayout(Path(match["folder"]))
+    layers = _layers(layout, match["digest"])
     with storage_errors(destination):
         if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
             raise packaging_failed(

@@ -57,10 +57,11 @@ class Inspection:
         images = list(self._images(index))
         if self._has_other_images:  # which may share their layers
             images = [replace(image, users=(OTHER_TOOLS,)) for image in images]
-        found = [*stored_at(path, Kind.IMAGE_INDEX, damage=damage), *images]
+        stored = [*stored_at(path, Kind.IMAGE_INDEX, damage=damage), *images]
         unused = [path for path in self._layout.blobs() if _digest(path) not in self._is_undamaged]
-        found += [stored for path in unused for stored in self._unused(path)]
-        return [*found, *(it for path in self._layout.damaged() for it in stored_at(path, Kind.DAMAGED_FILE))]
+        stored += [each for path in unused for each in self._unused(path)]
+        aside = (each for path in self._layout.damaged() for each in stored_at(path, Kind.DAMAGED_FILE))
+        return [*stored, *aside]
 
     def parts_of(self, images: Collection[str]) -> list[Path]:
         """Return the blobs that only these images have, given by the digests of their manifests."""
@@ -124,19 +125,17 @@ class Inspection:
 
     def _problems(self, part: Descriptor, what: str) -> Iterator[str]:
         path = self._layout.blob(part.digest)
-        known = self._is_undamaged.get(part.digest)
         status = file_status(path)
         if status is None:
             self._is_undamaged[part.digest] = False
             yield f"{what.capitalize()} is {'not what was packaged' if exists(path) else 'missing'}: {path}."
             return
         size = status.st_size
-        if known is None:
-            known = not self._read or self._layout.is_undamaged(part.digest)
-            self._is_undamaged[part.digest] = known
+        if part.digest not in self._is_undamaged:
+            self._is_undamaged[part.digest] = not self._read or self._layout.is_undamaged(part.digest)
         if size != part.size:
             yield f"{what.capitalize()} has {size} bytes, and should have {part.size}: {path}."
-        elif not known:
+        elif not self._is_undamaged[part.digest]:
             yield f"{what.capitalize()} has changed since it was packaged: {path}."
 
     def _unused(self, path: Path) -> Iterator[Stored]:

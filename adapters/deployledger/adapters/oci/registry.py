@@ -112,9 +112,9 @@ class OciLayoutRegistry:
         packed: list[FileEntry] = []
         with self._layout.adding() as added:
             layers = [_add_layer(added, layer, packed) for layer in layers_of(files)]
-            found = tree_digest(encode_listing(packed))
-            if found != request.artifact.digest:
-                raise model_damaged(request.model_path, request.artifact.digest, found)
+            digest = tree_digest(encode_listing(packed))
+            if digest != request.artifact.digest:
+                raise model_damaged(request.model_path, request.artifact.digest, digest)
             diff_ids = [layer.digest for layer in layers]  # not compressed, so that both are the same
             config = added.add([ModelConfig(modelfs=ModelFiles(diff_ids=diff_ids)).encode()], MODEL_CONFIG)
             manifest = added.add(
