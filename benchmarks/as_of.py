@@ -9,7 +9,8 @@ from benchmarks.projecting import CORES
 from benchmarks.report import Report
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import open_event_log
-from deployledger.adapters.read_models import BUILT_IN, open_read_models
+from deployledger.adapters.read_models import open_read_models
+from deployledger.projections.built_in import BUILT_IN
 
 _READS = 400
 _MOMENTS = {"an early": 100, "a middle": 2, "the last": 1}

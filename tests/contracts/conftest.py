@@ -11,8 +11,8 @@ import pytest
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.event_log.postgres.log import PostgresEventLog
 from deployledger.adapters.event_log.postgres.schema import EVENTS
-from deployledger.adapters.read_models.postgres.store import PostgresReadModels
-from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
+from deployledger.adapters.read_models.postgres import PostgresReadModels
+from deployledger.adapters.read_models.sqlite import SQLiteReadModels
 from deployledger.projections.store import ReadModelStore
 
 OpenStore = Callable[[], ReadModelStore]
@@ -33,7 +33,7 @@ def open_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Ite
             stack.callback(log.close)
             log.position()
             assert isinstance(log, PostgresEventLog)
-            return PostgresReadModels(log.database, events=EVENTS.name)
+            return PostgresReadModels(log.database, events=EVENTS.name.as_string())
 
         def open_sqlite() -> ReadModelStore:
             store = SQLiteReadModels(tmp_path / "below" / "models.db")

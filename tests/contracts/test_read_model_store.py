@@ -23,22 +23,13 @@ import psycopg
 import pytest
 from pydantic import BaseModel
 
-from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
+from deployledger.adapters.read_models.sqlite import SQLiteReadModels
 from deployledger.domain.event_log import Mark
 from deployledger.domain.exceptions import ConfigurationError, ReadModelError
 from deployledger.projections.projection import Projection
-from deployledger.projections.store import (
-    KEY,
-    POSITIONS_PER_BLOCK,
-    Changes,
-    Condition,
-    Found,
-    ParkedEvent,
-    ReadModelStore,
-    Selected,
-    Selection,
-    StoredRow,
-)
+from deployledger.projections.rows import Changes, ParkedEvent, StoredRow
+from deployledger.projections.selection import KEY, Condition, Found, Selected, Selection
+from deployledger.projections.store import ReadModelStore
 from tests.contracts.conftest import OpenStore
 from tests.domain.given import NOON
 
@@ -125,23 +116,20 @@ def title(key: str, first: int, text: str = "one") -> StoredRow:
     return StoredRow(key, first, first, None, columns, state)
 
 
-def counts_of(rows: list[StoredRow], by: int = 1) -> dict[tuple[int, bool], int]:
-    counts: dict[tuple[int, bool], int] = {}
-    for row in rows:
-        if row.state is not None:
-            place = (row.first_position // POSITIONS_PER_BLOCK, bool(row.columns[3]))
-            counts[place] = counts.get(place, 0) + by
-    return counts
+def counts_of(rows: list[StoredRow], by: int = 1) -> dict[str, int]:
+    """How many rows there are more, and how many of them are done."""
+    there = [row for row in rows if row.state is not None]
+    return {"total": by * len(there), "counted": by * sum(bool(row.columns[3]) for row in there)}
 
 
 def save(store: ReadModelStore, projection: Projection[Any], changes: Changes, position: int = 1) -> None:
     with store.applying([projection]) as applying:
         applying.table(projection).save(changes)
-        applying.advance(projection, position, f"event:{position}")
+        applying.advance(projection, Mark(position, f"event:{position}"))
 
 
 def save_tasks(store: ReadModelStore, rows: list[StoredRow], position: int = 1) -> None:
-    save(store, TASKS, Changes(new=rows, counts=counts_of(rows)), position)
+    save(store, TASKS, Changes(new=rows, **counts_of(rows)), position)
 
 
 def parked(key: str, position: int, error: str = "") -> ParkedEvent:
@@ -184,7 +172,7 @@ def test_a_prepared_projection_has_no_table_until_one_is_begun(store: ReadModelS
     assert store.prepare([TASKS, TITLES]) == [TASKS, TITLES]
     with store.applying([TASKS]) as applying:
         assert not applying.is_there(TASKS)
-        assert applying.position(TASKS) == 0
+        assert applying.mark(TASKS).position == 0
     assert store.records() == []
 
     store.begin_empty([TASKS])
@@ -192,7 +180,7 @@ def test_a_prepared_projection_has_no_table_until_one_is_begun(store: ReadModelS
     assert store.prepare([TASKS, TITLES]) == [TITLES]
     with store.applying([TASKS]) as applying:
         assert applying.is_there(TASKS)
-        assert applying.position(TASKS) == 0
+        assert applying.mark(TASKS).position == 0
     assert store.get(TASKS, "none").row is None
     assert store.select(TASKS, Selection(), TASKS)[:3] == ([], 0, 0)
     store.begin_empty([])
@@ -259,7 +247,7 @@ def test_projections_and_versions_have_tables_of_their_own(store: ReadModelStore
     assert store.get(TITLES, "a").row is not None
     assert store.get(TASKS_LIKE, "a").position == 7
     assert len(store.parked(TITLES)) == 1
-    with pytest.raises(ReadModelError, match="tasks version 1 is not there any more"):
+    with pytest.raises(ReadModelError, match="tasks version 1 no longer exists"):
         store.get(TASKS, "a")
 
 
@@ -284,12 +272,12 @@ def test_rows_are_new_changed_and_removed(store: ReadModelStore) -> None:
 
     changed = task("a", 1, note="changed", done=True)._replace(position=4)
     with store.applying([TASKS]) as applying:
-        assert applying.position(TASKS) == 3
+        assert applying.mark(TASKS).position == 3
         table = applying.table(TASKS)
         table.save(Changes(new=[task("d", 5)], changed=[changed], removed=["b", "unknown"]))
         assert {row.key for row in table.load(["a", "b", "c", "d", "e"])} == {"a", "c", "d"}
-        applying.advance(TASKS, 6, "event")
-        assert applying.position(TASKS) == 6
+        applying.advance(TASKS, Mark(6, "event"))
+        assert applying.mark(TASKS).position == 6
 
     found = store.get(TASKS, "a")
     assert plain(found.row) == plain(changed)
@@ -473,7 +461,7 @@ NAMES = ["Alpha", "alpha", "al%pha_", "beta", "Beta beta", "a\\b", "żółw", ""
 def some_tasks(seed: int = 0, number: int = 60) -> list[StoredRow]:
     """Rows with many equal values, in no order, and holes between their positions."""
     chance = random.Random(seed)
-    positions = chance.sample(range(1, POSITIONS_PER_BLOCK * 6), number)
+    positions = chance.sample(range(1, 6_000), number)
     return [
         task(
             f"k{position}",
@@ -641,18 +629,18 @@ def test_pages_are_in_order_by_offset_and_by_cursor(
 
 @pytest.mark.parametrize("descending", [False, True], ids=["up", "down"])
 @pytest.mark.parametrize("counted", [None, True, False])
-def test_an_offset_goes_by_counts_with_holes(
+def test_an_offset_passes_over_rows_with_holes(
     store: ReadModelStore, descending: bool, counted: bool | None
 ) -> None:
     begin(store, TASKS)
-    edges = [n * POSITIONS_PER_BLOCK + by for n in (1, 2, 5, 9) for by in (-1, 0, 1, 5)]
+    edges = [n * 1_000 + by for n in (1, 2, 5, 9) for by in (-1, 0, 1, 5)]
     rows = [task(f"k{position}", position, done=n % 3 == 0) for n, position in enumerate(edges)]
     save_tasks(store, rows)
     removed, rows = rows[4:8], rows[:4] + rows[8:]
-    save(store, TASKS, Changes(removed=[row.key for row in removed], counts=counts_of(removed, -1)))
+    save(store, TASKS, Changes(removed=[row.key for row in removed], **counts_of(removed, -1)))
     other = task(rows[0].key, rows[0].first_position, done=False)
-    change = {**counts_of([rows[0]], -1), **counts_of([other])}
-    save(store, TASKS, Changes(changed=[other], counts=change))
+    save(store, TASKS, Changes(changed=[other], **counts_of([rows[0]], -1)))
+    save(store, TASKS, Changes(**counts_of([other])))
     rows[0] = other
 
     for offset in range(len(rows) + 2):
@@ -662,9 +650,9 @@ def test_an_offset_goes_by_counts_with_holes(
             assert (keys_of(found), found.total) == expected(rows, selection)
 
 
-def test_without_counts_an_offset_and_a_total_are_right_too(store: ReadModelStore) -> None:
+def test_without_a_counted_column_offsets_and_totals_are_right_too(store: ReadModelStore) -> None:
     begin(store, TITLES)
-    save(store, TITLES, Changes(new=[title(f"k{n}", n) for n in range(10)]))
+    save(store, TITLES, Changes(new=[title(f"k{n}", n) for n in range(10)], total=10))
     found = store.select(TITLES, Selection(offset=3, limit=2), TITLES)
     assert keys_of(found) == ["k3", "k4"]
     assert found.total == 10
@@ -698,9 +686,9 @@ def test_nothing_of_a_failed_transaction_is_kept(store: ReadModelStore) -> None:
         with store.applying([TASKS]) as applying:
             table = applying.table(TASKS)
             table.save(
-                Changes(new=[task("b", 2)], removed=["a"], parked=[parked("c", 3)], counts={(0, True): 5})
+                Changes(new=[task("b", 2)], removed=["a"], parked=[parked("c", 3)], total=5, counted=5)
             )
-            applying.advance(TASKS, 9, "event")
+            applying.advance(TASKS, Mark(9, "event"))
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
@@ -724,10 +712,10 @@ def test_one_applies_at_a_time(open_store: OpenStore) -> None:
             with store.applying([TITLES, TASKS]) as applying:
                 inside.append(1)
                 most.append(len(inside))
-                position = applying.position(TASKS)
+                position = applying.mark(TASKS).position
                 time.sleep(0.001)
-                applying.advance(TASKS, position + 1, "event")
-                applying.advance(TITLES, position + 1, "event")
+                applying.advance(TASKS, Mark(position + 1, "event"))
+                applying.advance(TITLES, Mark(position + 1, "event"))
                 inside.pop()
 
     threads = [threading.Thread(target=work, args=(store,)) for store in stores for _ in range(2)]
@@ -747,8 +735,8 @@ def test_a_reader_sees_a_transaction_whole_or_not_at_all(open_store: OpenStore) 
     begin(store, TASKS)
     save_tasks(store, [task("a", 1)], 1)
     with store.applying([TASKS]) as applying:
-        applying.table(TASKS).save(Changes(new=[task("b", 2)], counts={(0, False): 1}))
-        applying.advance(TASKS, 2, "event")
+        applying.table(TASKS).save(Changes(new=[task("b", 2)], total=1))
+        applying.advance(TASKS, Mark(2, "event"))
         assert reader.get(TASKS, "b")[:2] == (None, 1)
         assert reader.select(TASKS, Selection(), TASKS)[1:3] == (1, 1)
     assert reader.get(TASKS, "b").position == 2
@@ -759,7 +747,7 @@ def test_applying_to_what_is_not_prepared_is_an_error(store: ReadModelStore) -> 
     store.prepare([TASKS])
     with store.applying([]):
         pass
-    with pytest.raises(ReadModelError, match="titles version 1 is not there any more"):
+    with pytest.raises(ReadModelError, match="titles version 1 no longer exists"):
         with store.applying([TITLES]):
             pass
 
@@ -775,21 +763,21 @@ def test_a_table_is_built_beside_the_one_that_is_read(open_store: OpenStore) -> 
 
     generation = store.build(TASKS)
     rows = [task("a", 1, note="new"), task("c", 3, note="new")]
-    with store.building(TASKS, generation) as table:
-        assert table.load(["a"]) == []
-        table.save(Changes(new=rows[:1], counts=counts_of(rows[:1]), parked=[parked("stream:9", 9)]))
-        table.save(Changes(new=rows[1:], counts=counts_of(rows[1:])))
-        assert [plain(row) for row in table.load(["a"])] == [plain(rows[0])]
-        assert table.parked_streams() == ["stream:9"]
+    table = store.building(TASKS, generation)
+    assert table.load(["a"]) == []
+    table.save(Changes(new=rows[:1], **counts_of(rows[:1]), parked=[parked("stream:9", 9)]))
+    table.save(Changes(new=rows[1:], **counts_of(rows[1:])))
+    assert [plain(row) for row in table.load(["a"])] == [plain(rows[0])]
+    assert table.parked_streams() == ["stream:9"]
     store.complete(TASKS, generation)
     assert keys_of(reader.select(TASKS, Selection(), TASKS)) == ["a", "b"]
     assert store.parked(TASKS) == []
 
     with store.applying([TASKS]) as applying:
-        applying.table(TASKS, generation).save(Changes(new=[task("d", 4)], counts={(0, False): 1}))
-        before = applying.switch(TASKS, generation, 7, "event")
+        applying.table(TASKS, generation).save(Changes(new=[task("d", 4)], total=1))
+        before = applying.switch(TASKS, generation, Mark(7, "event"))
         assert before is not None
-        assert applying.position(TASKS) == 7
+        assert applying.mark(TASKS).position == 7
         assert applying.is_there(TASKS)
         assert {row.key for row in applying.table(TASKS).load(["a", "b", "c", "d"])} == {"a", "c", "d"}
     store.record_rebuild(TASKS, 1.5, 12)
@@ -815,11 +803,11 @@ def test_a_reader_finds_the_table_that_took_the_place_of_a_dropped_one(open_stor
         with store.applying([TASKS]) as applying:
             pass
         generation = store.build(TASKS)
-        with store.building(TASKS, generation) as table:
-            table.save(Changes(new=[task("a", 1, size=turn)], counts={(0, False): 1}))
+        table = store.building(TASKS, generation)
+        table.save(Changes(new=[task("a", 1, size=turn)], total=1))
         store.complete(TASKS, generation)
         with store.applying([TASKS]) as applying:
-            before = applying.switch(TASKS, generation, turn, "event")
+            before = applying.switch(TASKS, generation, Mark(turn, "event"))
         assert before is not None
         store.drop(TASKS, before)
         if turn % 2:  # a reader finds out by either
@@ -834,7 +822,7 @@ def test_a_projection_without_a_table_gets_the_one_that_was_built(store: ReadMod
     generation = store.build(TASKS)
     store.complete(TASKS, generation)
     with store.applying([TASKS]) as applying:
-        assert applying.switch(TASKS, generation, 5, "event") is None
+        assert applying.switch(TASKS, generation, Mark(5, "event")) is None
     assert store.get(TASKS, "a").position == 5
     assert store.prepare([TASKS]) == []
 
@@ -847,17 +835,17 @@ def test_what_was_not_finished_is_dropped_by_the_next_build(
     store.prepare([other])
     of_other = store.build(other)
     left = store.build(TASKS)
-    with store.building(TASKS, left) as table:
-        table.save(Changes(new=[task("a", 1)], parked=[parked("p", 2)]))
+    table = store.building(TASKS, left)
+    table.save(Changes(new=[task("a", 1)], parked=[parked("p", 2)]))
 
     generation = store.build(TASKS)
 
     assert generation > left
-    for suffix in ("", "_counts"):
+    for suffix in ("",):
         with pytest.raises((sqlite3.OperationalError, psycopg.errors.UndefinedTable, ReadModelError)):
             by_hand(f"SELECT * FROM @tasks_v1_{left}{suffix}")
-    with store.building(other, of_other) as table:
-        table.save(Changes(new=[task("a", 1)]))
+    table = store.building(other, of_other)
+    table.save(Changes(new=[task("a", 1)]))
     store.drop(TASKS, generation)
     store.drop(TASKS, generation)
     assert store.get(TASKS, "a").row is None
@@ -871,15 +859,15 @@ def test_the_table_that_is_read_is_not_dropped(store: ReadModelStore) -> None:
 
 
 def test_many_rows_are_built_and_dropped(store: ReadModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployledger.adapters.read_models.sqlite.store._DROPPED_AT_ONCE", 2_000)
+    monkeypatch.setattr("deployledger.adapters.read_models.sqlite._DROPPED_AT_ONCE", 2_000)
     begin(store, TASKS)
     generation = store.build(TASKS)
     rows = [task(f"k{n}", n, done=n % 2 == 0) for n in range(10_500)]
-    with store.building(TASKS, generation) as table:
-        table.save(Changes(new=rows[:9_000], changed=rows[9_000:], counts=counts_of(rows)))
+    table = store.building(TASKS, generation)
+    table.save(Changes(new=rows[:9_000], changed=rows[9_000:], **counts_of(rows)))
     store.complete(TASKS, generation)
     with store.applying([TASKS]) as applying:
-        before = applying.switch(TASKS, generation, 10_500, "event")
+        before = applying.switch(TASKS, generation, Mark(10_500, "event"))
     assert before is not None
     found = store.select(TASKS, Selection(offset=9_998, limit=3, counted=None), TASKS)
     assert keys_of(found) == ["k9998", "k9999", "k10000"]
@@ -906,8 +894,8 @@ def test_tables_are_compared_row_by_row(store: ReadModelStore, by_hand: Callable
     rows.append(StoredRow("h", 8, 8, 8, (None,) * 4, None))
     save_tasks(store, rows, 5)
     generation = store.build(TASKS)
-    with store.building(TASKS, generation) as table:
-        table.save(Changes(new=rows))
+    table = store.building(TASKS, generation)
+    table.save(Changes(new=rows))
     assert compared(store, generation) == ({}, 8)
 
     label = label_of(store, TASKS)
@@ -941,8 +929,8 @@ def test_a_comparison_is_of_the_moment_of_entering(open_store: OpenStore) -> Non
     rows = [task(f"k{n}", n) for n in range(2_000)]
     save_tasks(store, rows, 5)
     generation = store.build(TASKS)
-    with store.building(TASKS, generation) as table:
-        table.save(Changes(new=rows[1:]))
+    table = store.building(TASKS, generation)
+    table.save(Changes(new=rows[1:]))
     with store.compare(TASKS, generation) as comparison:
         assert comparison.position == 5
         save(writer, TASKS, Changes(changed=[task(row.key, 9_999) for row in rows]), 6)
@@ -984,7 +972,7 @@ def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
     begin(store, TASKS)
     store.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     connection.close()
     newer = SQLiteReadModels(path)
     with pytest.raises(ReadModelError, match=r"newer version .* Upgrade deployledger, or remove the file"):
@@ -1029,15 +1017,15 @@ def told_by_somebody_who_may_not_write(path: Path) -> str:
 
 def test_which_event_is_applied_last_is_kept_and_a_projection_can_be_forgotten(store: ReadModelStore) -> None:
     begin(store, TASKS)
-    assert store.marker(TASKS) == (0, "")
+    assert store.mark(TASKS) == (0, "")
     with store.applying([TASKS]) as applying:
-        applying.advance(TASKS, 9, "stream:3")
-    assert store.marker(TASKS) == (9, "stream:3")
+        applying.advance(TASKS, Mark(9, "stream:3"))
+    assert store.mark(TASKS) == (9, "stream:3")
     assert not store.forget(TASKS, Mark(9, "stream:4"))
     assert store.forget(TASKS, Mark(9, "stream:3"))
     assert not store.forget(TASKS, Mark(9, "stream:3"))
     assert store.prepare([TASKS]) == [TASKS]
-    assert store.marker(TASKS) == (0, "")
+    assert store.mark(TASKS) == (0, "")
 
 
 def test_rows_are_kept_when_the_store_is_closed(path: Path) -> None:
@@ -1061,7 +1049,7 @@ def test_a_file_that_was_removed_is_begun_again(path: Path) -> None:
     assert other.get(TASKS, "a").row is not None
     for file in path.parent.glob("models.db*"):
         file.unlink()
-    with pytest.raises(ReadModelError, match="not there any more"):
+    with pytest.raises(ReadModelError, match="no longer exists"):
         other.get(TASKS, "a")
     begin(store, TASKS)
     assert store.get(TASKS, "a").row is None
@@ -1077,7 +1065,7 @@ def _begin_in_process(path: Path, start: Any, answers: Any) -> None:
         begin(store, TASKS, TITLES)
         for n in range(5):
             with store.applying([TASKS]) as applying:
-                applying.advance(TASKS, applying.position(TASKS) + 1, "")
+                applying.advance(TASKS, Mark(applying.mark(TASKS).position + 1, ""))
             store.get(TITLES, f"k{n}")
         store.close()
         answers.put("done")

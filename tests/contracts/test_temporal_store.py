@@ -1,23 +1,19 @@
 """What a store promises of temporal read models: rows as they were at any position, on every database."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from deployledger.domain.event_log import Mark
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.projections.projection import Projection
-from deployledger.projections.store import (
-    POSITIONS_PER_BLOCK,
-    Changes,
-    PastRow,
-    ReadModelStore,
-    Selection,
-    StoredRow,
-)
+from deployledger.projections.rows import Changes, PastRow, StoredRow
+from deployledger.projections.selection import Selection
+from deployledger.projections.store import ReadModelStore
 from tests.contracts.test_read_model_store import (
     CONDITIONS,
     NAMES,
@@ -77,7 +73,7 @@ def some_life(seed: int, keys: int = 12, events: int = 150) -> list[tuple[int, s
     chance = random.Random(seed)
     first: dict[str, int] = {}
     found: list[tuple[int, str, StoredRow | None]] = []
-    for position in sorted(chance.sample(range(1, POSITIONS_PER_BLOCK * 3), events)):
+    for position in sorted(chance.sample(range(1, 3_000), events)):
         key = f"k{chance.randrange(keys)}"
         if key in first and chance.random() < 0.15:
             del first[key]
@@ -110,25 +106,20 @@ def saved(
         changes = Changes()
         before = dict(now)
         for position, key, row in happened[start : start + at_once]:
-            block = position // POSITIONS_PER_BLOCK
             if (old := now.pop(key, None)) is not None:
                 assert old.state is not None
                 kept = PastRow(key, old.first_position, old.position, position, row is None, *old[4:])
                 changes.past.append(kept)
-                turn(changes.turns, block, old, -1)
             if row is not None:
                 now[key] = row
-                turn(changes.turns, block, row, 1)
             life.versions.setdefault(key, []).append(row)
             life.positions.setdefault(key, []).append(position)
         for key in {**before, **now}:
             old, new = before.get(key), now.get(key)
             if old == new:
                 continue
-            if old is not None:
-                turn(changes.counts, old.first_position // POSITIONS_PER_BLOCK, old, -1)
-            if new is not None:
-                turn(changes.counts, new.first_position // POSITIONS_PER_BLOCK, new, 1)
+            changes.count(old, -1, counted_at=3)
+            changes.count(new, 1, counted_at=3)
             if new is None:
                 changes.removed.append(key)
             else:
@@ -149,14 +140,8 @@ def uncounted(changes: Changes) -> Changes:
         new=[narrowed(it) for it in changes.new],
         changed=[narrowed(it) for it in changes.changed],
         past=[narrowed(it) for it in changes.past],
-        counts={},
-        turns={},
+        counted=0,
     )
-
-
-def turn(counts: dict[tuple[int, bool], int], block: int, row: StoredRow, change: int) -> None:
-    place = (block, bool(row.columns[3]))
-    counts[place] = counts.get(place, 0) + change
 
 
 def text(state: Any) -> str:
@@ -171,7 +156,7 @@ def past_of(store: ReadModelStore, projection: Projection[Any], key: str) -> lis
 def moments(seed: int) -> list[int]:
     """Return positions before, between, at and behind what happened, and at the edges of blocks."""
     happened = [position for position, _, _ in some_life(seed)]
-    edges = [number * POSITIONS_PER_BLOCK + step for number in range(4) for step in (-1, 0, 1)]
+    edges = [number * 1_000 + step for number in range(4) for step in (-1, 0, 1)]
     return [*happened[::17], happened[0], happened[-1], happened[-1] - 1, 0, *edges[1:]]
 
 
@@ -285,7 +270,7 @@ def test_nothing_of_a_failed_transaction_is_kept(store: ReadModelStore) -> None:
         new=[row],
         past=[PastRow(key, 1, 8000, 9000, False, *row[4:])],
         forgotten=[past[1].key],
-        turns={(0, True): 5},
+        total=5,
     )
 
     def fail() -> None:
@@ -307,18 +292,10 @@ def test_tables_are_built_compared_switched_and_dropped(
     end = some_life(8)[-1][0]
     held = life.at(end)
     built = store.build(DUTIES)
-    with store.building(DUTIES, built) as table:
-        changes = Changes(new=held, past=past)
-        for it in past:
-            first = StoredRow(it.key, 0, 0, None, it.columns, it.state)
-            turn(changes.turns, it.position // POSITIONS_PER_BLOCK, first, 1)
-            turn(changes.turns, it.until // POSITIONS_PER_BLOCK, first, -1)
-        for row in held:
-            turn(changes.turns, row.position // POSITIONS_PER_BLOCK, row, 1)
-            turn(changes.counts, row.first_position // POSITIONS_PER_BLOCK, row, 1)
-        table.save(changes)
+    table = store.building(DUTIES, built)
+    table.save(Changes(new=held, past=past))
     store.complete(DUTIES, built)
-    assert differences(store, built) == ([], [])
+    assert differences(store, built) == []
 
     label = label_of(store, DUTIES)
     spoilt = [it for it in past if not it.was_removed][:3]
@@ -326,26 +303,24 @@ def test_tables_are_built_compared_switched_and_dropped(
     by_hand(f"UPDATE @{label}_past SET c_name = 'edited' WHERE {identity[0]}")
     by_hand(f"DELETE FROM @{label}_past WHERE {identity[1]}")
     by_hand(f"UPDATE @{label}_past SET position = 0 WHERE {identity[2]}")
-    by_hand(f"INSERT INTO @{label}_turns (block, value, change) VALUES (9, '1', 1)")
-    found, misturned = differences(store, built)
+    found = differences(store, built)
     edited, deleted, moved = (it[:3] for it in spoilt)
     assert len(found) == 4
     assert set(found) == {(edited, edited), (deleted, None), (moved, None), (None, (*moved[:2], 0))}
-    assert misturned == [(9, True, 0, 1)]
     with store.compare(DUTIES, built) as comparison:
         between = list(comparison.past_differences((edited[0], edited[0])))
     assert {it.key for pair in between for it in pair if it is not None} == {edited[0]}
 
     with store.applying([DUTIES]) as applying:
-        applying.table(DUTIES).recount()
+        applying.recount(DUTIES)
     with store.applying([DUTIES]) as applying:
-        before = applying.switch(DUTIES, built, end, "event")
+        before = applying.switch(DUTIES, built, Mark(end, "event"))
     assert before is not None
     assert generation_of(store, DUTIES) == built
     for as_of in moments(8)[::3]:
         assert store.select_as_of(DUTIES, Selection(), as_of).total == len(life.at(as_of))
     store.drop(DUTIES, before)
-    for suffix in ("", "_past", "_turns", "_counts"):
+    for suffix in ("", "_past"):
         with pytest.raises(Exception, match=r"no such table|does not exist"):
             by_hand(f"DELETE FROM @{label}{suffix}")
     store.remove(DUTIES.name, DUTIES.version)
@@ -355,34 +330,39 @@ def test_tables_are_built_compared_switched_and_dropped(
 Identity = tuple[Any, ...] | None
 
 
-def differences(store: ReadModelStore, built: int) -> tuple[list[tuple[Identity, Identity]], Sequence[Any]]:
+def differences(store: ReadModelStore, built: int) -> list[tuple[Identity, Identity]]:
     with store.compare(DUTIES, built) as comparison:
         assert not list(comparison.differences())
-        assert not comparison.miscounted()
-        found = [
+        expected, recorded = comparison.counts()
+        assert expected == recorded
+        return [
             (expected and expected[:3], found and found[:3])
             for expected, found in comparison.past_differences()
         ]
-        return found, comparison.misturned()
 
 
 def test_many_past_rows_are_built_and_dropped(store: ReadModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deployledger.adapters.read_models.sqlite import store as sqlite_store
+    from deployledger.adapters.read_models import sqlite as sqlite_store
+    from deployledger.adapters.read_models import store as store_of_both
 
-    for name, value in (("_SAVED_AT_ONCE", 7), ("_DELETED_AT_ONCE", 5), ("_DROPPED_AT_ONCE", 10)):
-        monkeypatch.setattr(sqlite_store, name, value)
+    for module, name, value in (
+        (store_of_both, "_SAVED_AT_ONCE", 7),
+        (sqlite_store, "_DELETED_AT_ONCE", 5),
+        (sqlite_store, "_DROPPED_AT_ONCE", 10),
+    ):
+        monkeypatch.setattr(module, name, value)
     begin(store, DUTIES)
     built = store.build(DUTIES)
     rows = [duty(f"k{number}", number, number + 1) for number in range(1, 40)]
     past = [PastRow(it.key, it.first_position, it.first_position, it.position, False, *it[4:]) for it in rows]
-    with store.building(DUTIES, built) as table:
-        table.save(Changes(new=rows, past=past))
-        assert table.past("k3") != []
+    table = store.building(DUTIES, built)
+    table.save(Changes(new=rows, past=past))
+    assert table.past("k3") != []
     store.complete(DUTIES, built)
     store.drop(DUTIES, built)
     again = store.build(DUTIES)
-    with store.building(DUTIES, again) as table:
-        assert table.past("k3") == []
+    table = store.building(DUTIES, again)
+    assert table.past("k3") == []
 
 
 def test_another_version_is_needed_to_become_temporal(store: ReadModelStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 from deployledger.adapters.cli.projection_tables import parked_rows_table
 from deployledger.adapters.event_log import open_event_log
 from deployledger.domain.values import Failure
-from deployledger.projections.store import ParkedEvent
+from deployledger.projections.rows import ParkedEvent
 from tests.domain.given import FAILURE, NOON, failed, history, new_id, requested
 from tests.e2e.in_process import InProcess, Output
 from tests.e2e.test_rendering import lines

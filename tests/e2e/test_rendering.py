@@ -23,7 +23,7 @@ from deployledger.domain.responses import (
     DeploymentStatusResponse,
     PastMoment,
 )
-from deployledger.projections.read_models import ReadModelStatus
+from deployledger.projections.read_model_status import ReadModelStatus
 from tests.domain.given import SERVICE
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ from deployledger.adapters.read_models import open_read_models
 from deployledger.domain.exceptions import LogDivergedError, ResourceNotFoundError
 from deployledger.domain.topics import COMMANDS
 from deployledger.projections.read_models import ReadModels
-from deployledger.projections.store import Selection
+from deployledger.projections.selection import Selection
 from tests.domain.given import request, requested
 from tests.faults.going_back import Backup
 from tests.service.outside import HeldOrchestrator, eventually

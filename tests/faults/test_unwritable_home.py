@@ -16,7 +16,7 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from deployledger.adapters.event_log import open_event_log
 from deployledger.domain.exceptions import EventLogError, MachineLearningServiceError, ReadModelError
 from deployledger.projections.read_models import ReadModels
-from deployledger.projections.reports import Difference, Verified
+from deployledger.projections.verifying import Difference, Verified
 from deployledger.service.database_checks import check_database
 from tests.domain.given import request as a_request
 from tests.faults.audit import new_command

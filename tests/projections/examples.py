@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.read_models import open_read_models
-from deployledger.adapters.read_models.sqlite.records import PLACE_GUARD, checksum
+from deployledger.adapters.read_models.records import checksum
 from deployledger.domain import events
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import DeploymentEvent
@@ -26,7 +26,7 @@ from deployledger.projections import status
 from deployledger.projections.folding import LARGEST_ROW_BYTES
 from deployledger.projections.projection import Projection
 from deployledger.projections.read_models import ReadModels
-from deployledger.projections.store import StoredRow
+from deployledger.projections.rows import StoredRow
 from tests.domain import arbitrary
 from tests.domain.given import (
     BATCH_JOB,
@@ -291,17 +291,13 @@ def by_hand(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def stamp(connection: sqlite3.Connection) -> None:
-    """Give every row of read models on SQLite the checksum, or guard, of what is in it."""
-    for (table,) in connection.execute(
-        "SELECT name FROM sqlite_master WHERE name LIKE '%\\_v%' ESCAPE '\\' AND type = 'table'"
-    ).fetchall():
+    """Give every record of read models on SQLite the checksum of what is in it."""
+    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
         if names[-1] == "checksum":
             for rowid, *record, _ in connection.execute(f"SELECT rowid, * FROM {table}").fetchall():
                 values = (checksum(record), rowid)
                 connection.execute(f"UPDATE {table} SET checksum = ? WHERE rowid = ?", values)
-        elif names[-1] == "guard":
-            connection.execute(f"UPDATE {table} SET guard = {names[2]} + {PLACE_GUARD}")
 
 
 def tables(url: str) -> set[str]:
@@ -329,9 +325,8 @@ def read_tables(models: ReadModels) -> set[str]:
     """Return the names of the tables that are read, of all versions."""
     labels = {f"{it.name}_v{it.version}_{it.generation}" for it in models.store.records()}
     beside = {
-        "deployment_list": ("_counts",),
-        "deployment_timeline": ("_counts", "_past", "_turns"),
-        "marks": ("_counts", "_past", "_turns"),
+        "deployment_timeline": ("_past",),
+        "marks": ("_past",),
         "past_revisions": ("_past",),
     }
     return labels | {

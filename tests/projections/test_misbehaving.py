@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.event_log.log import DatabaseEventLog
-from deployledger.adapters.read_models import BUILT_IN, open_read_models
+from deployledger.adapters.read_models import open_read_models
 from deployledger.domain.exceptions import ReadModelError
+from deployledger.projections.built_in import BUILT_IN
 from deployledger.projections.projection import Projection
 from deployledger.projections.read_models import ReadModels
 from tests.domain.given import SERVING, request

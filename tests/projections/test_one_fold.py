@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from deployledger.adapters.read_models.postgres import tables as postgres_tables
+from deployledger.adapters.read_models import postgres
 from deployledger.domain.events import DeploymentEvent
-from deployledger.projections import read_models, rebuilding
+from deployledger.projections import applying, rebuilding
 from deployledger.projections.read_models import ReadModels
 from tests.domain.given import SERVING, history, requested
 from tests.faults.conftest import times
@@ -124,9 +124,9 @@ def test_following_and_rebuilding_give_the_rows_of_a_plain_fold(
     spoilt = {past[number].event_id for number in undecodable if number < len(past)}
     with (
         opened(database_url, *EXAMPLES) as models,
-        mock.patch.object(read_models, "_APPLIED_AT_ONCE", applied),
+        mock.patch.object(applying, "APPLIED_AT_ONCE", applied),
         mock.patch.object(rebuilding, "_ROWS_AT_HAND", at_hand),
-        mock.patch.object(postgres_tables, "_COPIED_FROM", at_hand),
+        mock.patch.object(postgres, "_COPIED_FROM", at_hand),
     ):
         with killed_at(models, kills):
             for portion in portions(past, appended):

@@ -207,7 +207,7 @@ def test_a_key_that_is_none_is_parked_by_the_stream(key: Any, database_url: str)
 def test_a_row_that_is_too_large_is_parked_at_the_event_that_made_it_so(
     batches: int, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployledger.projections.read_models._APPLIED_AT_ONCE", batches)
+    monkeypatch.setattr("deployledger.projections.applying.APPLIED_AT_ONCE", batches)
     monkeypatch.setattr("deployledger.projections.rebuilding._ROWS_AT_HAND", batches // 2)
     one, other = uuid4(), uuid4()
     large = {"note": "x" * 530_000}  # which no request may have, and a log may
@@ -239,7 +239,7 @@ def test_a_row_that_is_too_large_is_parked_at_the_event_that_made_it_so(
 def test_a_row_that_could_not_be_stored_for_a_moment_is_parked_however_it_is_made(
     batches: int, first: dict[str, Any], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployledger.projections.read_models._APPLIED_AT_ONCE", batches)
+    monkeypatch.setattr("deployledger.projections.applying.APPLIED_AT_ONCE", batches)
     with opened(database_url, *EXAMPLES, largest_row=20_000) as models:
         models.log.append(history(requested(**first), update_requested(), stream=uuid4()))
         catch_all_up(models)

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,20 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployledger.adapters.read_models.postgres import past as postgres_past
-from deployledger.adapters.read_models.postgres import tables as postgres_tables
-from deployledger.adapters.read_models.sqlite import past as sqlite_past
-from deployledger.adapters.read_models.sqlite import tables as sqlite_tables
+from deployledger.adapters.read_models import postgres
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.responses import DeploymentPage, DeploymentStatusResponse
-from deployledger.projections import folding, read_models, rebuilding, status
+from deployledger.projections import applying, rebuilding, status
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST, ListRow
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE
 from deployledger.projections.projection import Projection
 from deployledger.projections.read_models import ReadModels
+from deployledger.projections.selection import Selection
 from deployledger.projections.status import DEPLOYMENT_STATUS
-from deployledger.projections.store import Selection
 from deployledger.service.listing import Filters, Listing, list_page, page_as_of
 from deployledger.service.past import Past
 from tests.domain.given import SERVING, cancelled, history, requested, update_requested
@@ -101,7 +97,6 @@ def all_positions(models: ReadModels) -> list[int]:
     at_hand=st.integers(0, 3),
     kills=st.sets(st.integers(0, 60), max_size=8),
     undecodable=st.sets(st.integers(0, 40), max_size=2),
-    block=st.integers(1, 12),
     seed=st.integers(0, 1000),
 )
 def test_every_position_of_a_followed_and_of_a_rebuilt_read_model(
@@ -111,18 +106,16 @@ def test_every_position_of_a_followed_and_of_a_rebuilt_read_model(
     at_hand: int,
     kills: set[int],
     undecodable: set[int],
-    block: int,
     seed: int,
     database_url: str,
 ) -> None:
     empty(database_url)
     spoilt = {past[number].event_id for number in undecodable if number < len(past)}
     with (
-        small_blocks(block),
         opened(database_url, *TEMPORAL) as models,
-        mock.patch.object(read_models, "_APPLIED_AT_ONCE", applied),
+        mock.patch.object(applying, "APPLIED_AT_ONCE", applied),
         mock.patch.object(rebuilding, "_ROWS_AT_HAND", at_hand),
-        mock.patch.object(postgres_tables, "_COPIED_FROM", at_hand),
+        mock.patch.object(postgres, "_COPIED_FROM", at_hand),
     ):
         with killed_at(models, kills):
             for portion in portions(past, appended):
@@ -141,15 +134,6 @@ def test_every_position_of_a_followed_and_of_a_rebuilt_read_model(
         assert_past(models, positions)
         assert_folded(models)
         assert tables(database_url) == read_tables(models)
-
-
-@contextmanager
-def small_blocks(size: int) -> Iterator[None]:
-    """Make blocks so small that positions are in the middle of some, and at the edges of others."""
-    with ExitStack() as stack:
-        for module in (folding, postgres_past, postgres_tables, sqlite_past, sqlite_tables):
-            stack.enter_context(mock.patch.object(module, "POSITIONS_PER_BLOCK", size))
-        yield
 
 
 @settings(SETTINGS, max_examples=2)
@@ -395,13 +379,6 @@ def test_an_added_past_row_is_found_and_removed(kept: ReadModels, database_url: 
     assert page_as_of(kept, past_of(kept), Listing(sort="name", limit=1), 1).total == 1
     ((field, before, after),) = repaired(kept)
     assert (field, before, after["name"]) == ("past from 2", None, "iris")
-
-
-def test_miscounted_changes_are_found_and_mended(kept: ReadModels, database_url: str) -> None:
-    table = f"@{label(kept, 'deployment_timeline')}_turns"
-    by_hand(database_url, f"UPDATE {table} SET change = change + 5")
-    by_hand(database_url, f"INSERT INTO {table} (block, value, change) VALUES (7, '1', 2)")
-    assert repaired(kept) == [("change of deleted=False", 2, 7), ("change of deleted=True", 0, 2)]
 
 
 def test_a_sample_finds_a_past_row_too(kept: ReadModels, database_url: str, stream: UUID) -> None:

@@ -128,22 +128,13 @@ def test_a_row_made_unreadable_is_found_and_mended(models: ReadModels, database_
     assert_mended(models, database_url)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE {} SET rows = rows + 3",
-        "DELETE FROM {}",
-        "INSERT INTO {} (block, value, rows) VALUES (77, {}, 5)",
-    ],
-)
-def test_a_changed_count_is_found_and_mended(statement: str, models: ReadModels, database_url: str) -> None:
-    value = "0" if database_url.startswith("sqlite") else "false"
-    table = f"@{label(models, 'deployment_list')}_counts"
-    by_hand(database_url, statement.format(table, value))
-    if not database_url.startswith("sqlite"):  # there, a list that does not fit its counts is rebuilt at once
+@pytest.mark.parametrize("change", ["total = total + 3", "counted = counted - 1", "total = 0, counted = 0"])
+def test_a_changed_count_is_found_and_mended(change: str, models: ReadModels, database_url: str) -> None:
+    by_hand(database_url, f"UPDATE @read_models SET {change} WHERE name = 'deployment_list'")
+    if not database_url.startswith("sqlite"):  # there, a list that does not fit its count is rebuilt at once
         assert list_page(models, Listing(), "current").total != 8
     (verified,) = models.verify(["deployment_list"])
-    assert verified.differences
+    assert {it.key for it in verified.differences} == {"#counts"}
     models.repair(verified)
     assert_mended(models, database_url)
 

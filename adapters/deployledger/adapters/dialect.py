@@ -105,9 +105,11 @@ def upsert(table: str, columns: Sequence[str], key: str, values: str = "") -> st
     """Return the statement that inserts a row, or updates the one with the same key.
 
     Args:
+        key: the column, or several of them with commas between.
         values: where the values come from; one row of them unless given.
     """
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != key)
+    of_key = key.split(", ")
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in of_key)
     source = values or f"VALUES ({', '.join('?' * len(columns))})"
     return f"INSERT INTO {table} ({', '.join(columns)}) {source} ON CONFLICT ({key}) DO UPDATE SET {changes}"
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import IO, NamedTuple, TypeVar, cast
 
+from deployledger.adapters.garbage import collect_rarely
 from deployledger.domain.exceptions import MachineLearningServiceError
 
 _PROGRAM = f"from {__name__} import work; work()"
@@ -158,6 +159,7 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 def work() -> None:
     """Do the task on standard input, as a worker."""
+    collect_rarely()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the task prints is not an answer
     function, task = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started this one

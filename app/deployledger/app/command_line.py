@@ -12,8 +12,10 @@ def main() -> None:
     """Run the command line."""
     gc.disable()  # importing is most of a short command, and makes no garbage
     from deployledger.adapters.environment import forget_empty_variables
+    from deployledger.adapters.garbage import collect_rarely
 
     forget_empty_variables()
+    collect_rarely()
     try:
         from deployledger.adapters.cli import run
     except ModuleNotFoundError as error:  # installed without what it depends on, to verify evidence

@@ -22,7 +22,7 @@ from deployledger.audit.tiles import GrowingTree, Tree, hash_in
 from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import VERIFY_HINT, ConfigurationError, LedgerError
 from deployledger.domain.findings import Finding
-from deployledger.projections.reports import Progress
+from deployledger.projections.partitioning import Progress
 
 _INTEGRATED_AT_ONCE = 64 * TILE_WIDTH
 _AGAIN_SECONDS = 0.05

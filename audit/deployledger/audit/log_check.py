@@ -32,9 +32,7 @@ from deployledger.domain.event_log import EventLog
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from deployledger.domain.findings import Finding
 from deployledger.domain.times import WrongTimes
-from deployledger.projections.garbage import rare_collections
-from deployledger.projections.reports import Progress
-from deployledger.projections.workers import check_workers
+from deployledger.projections.partitioning import Progress, check_workers
 
 _LEAST_OF_A_PART = 64 * TILE_WIDTH
 _AHEAD = 256 * TILE_WIDTH
@@ -184,21 +182,20 @@ def check_log(
     progress(0, end - start.size)
     is_whole = not start.size
     findings = [*log.findings(whole=is_whole), *store.findings(whole=is_whole), *beside]
-    with rare_collections:
-        checked: list[CheckedPart] = []
-        after = start.size
-        if start.behind:  # first the rest of a tile: what others do are whole ones
-            after = min(end, start.size + TILE_WIDTH - len(start.behind))
-            rest = Part(start.size, after, tuple(it for it in sizes if it <= after))
-            checked += [check_part(log, store, rest, tell, start.behind)]
-        if after < end or not checked:
-            checked += check_parts(log, store, _parts(after, end, sizes, workers), tell)
-        problems = [
-            *_outside(log),
-            *missing(checked),
-            *(it for part in checked for it in part.problems),
-        ]
-        problems += across(log, checked, start.size, end)
+    checked: list[CheckedPart] = []
+    after = start.size
+    if start.behind:  # first the rest of a tile: what others do are whole ones
+        after = min(end, start.size + TILE_WIDTH - len(start.behind))
+        rest = Part(start.size, after, tuple(it for it in sizes if it <= after))
+        checked += [check_part(log, store, rest, tell, start.behind)]
+    if after < end or not checked:
+        checked += check_parts(log, store, _parts(after, end, sizes, workers), tell)
+    problems = [
+        *_outside(log),
+        *missing(checked),
+        *(it for part in checked for it in part.problems),
+    ]
+    problems += across(log, checked, start.size, end)
     progress(end - start.size, end - start.size)
     roots = roots_at(start, checked, sizes)
     results = [result(store, checkpoint, roots, start, end) for checkpoint in signed]

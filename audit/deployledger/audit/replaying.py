@@ -33,10 +33,7 @@ from deployledger.domain.exceptions import (
     UndecodableEventError,
 )
 from deployledger.domain.names import NameEvent, NameReservation, NameReserved
-from deployledger.projections.garbage import rare_collections
-from deployledger.projections.rebuilding import ranges
-from deployledger.projections.reports import Progress
-from deployledger.projections.workers import check_workers
+from deployledger.projections.partitioning import Progress, check_workers, ranges
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST_BEGINS = b"deployledger states 1\n"
@@ -248,22 +245,21 @@ def _replay_part(
 ) -> _Part:
     part = _Part(0, 0, 0, b"", [], [])
     for streams in ranges_of_streams:
-        with rare_collections:
-            replaying = _Replaying(log, rule)
-            is_all = len(ranges_of_streams) == 1 and streams == ranges(1)[0]
-            for page in log.scan(after=0, until=until, streams=None if is_all else streams):
-                for raw in page:
-                    replaying.take(raw)
-                tell(len(page))
-                replaying.events += len(page)
-            part = _Part(
-                part.events + replaying.events,
-                part.streams + len(replaying.states.keys() | replaying.broken.keys()),
-                part.not_replayed + replaying.not_replayed,
-                part.digests + replaying.digests(),
-                [*part.problems, *replaying.problems.values()],
-                [*part.differences, *replaying.differences],
-            )
+        replaying = _Replaying(log, rule)
+        is_all = len(ranges_of_streams) == 1 and streams == ranges(1)[0]
+        for page in log.scan(after=0, until=until, streams=None if is_all else streams):
+            for raw in page:
+                replaying.take(raw)
+            tell(len(page))
+            replaying.events += len(page)
+        part = _Part(
+            part.events + replaying.events,
+            part.streams + len(replaying.states.keys() | replaying.broken.keys()),
+            part.not_replayed + replaying.not_replayed,
+            part.digests + replaying.digests(),
+            [*part.problems, *replaying.problems.values()],
+            [*part.differences, *replaying.differences],
+        )
     return part
 
 

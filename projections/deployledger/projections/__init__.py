@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = public_names(
     {
         "projection": ("Consistency", "Projection"),
         "read_models": ("ReadModels",),
-        "store": ("Condition", "Selection"),
+        "selection": ("Condition", "Selection"),
     },
 )

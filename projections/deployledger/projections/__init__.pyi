@@ -2,5 +2,5 @@
 from deployledger.projections.projection import Consistency as Consistency
 from deployledger.projections.projection import Projection as Projection
 from deployledger.projections.read_models import ReadModels as ReadModels
-from deployledger.projections.store import Condition as Condition
-from deployledger.projections.store import Selection as Selection
+from deployledger.projections.selection import Condition as Condition
+from deployledger.projections.selection import Selection as Selection

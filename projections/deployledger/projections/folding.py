@@ -10,14 +10,8 @@ from deployledger.domain.events import Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.redaction import loggable
 from deployledger.projections.projection import Projection
-from deployledger.projections.store import (
-    POSITIONS_PER_BLOCK,
-    Changes,
-    ParkedEvent,
-    PastRow,
-    Rows,
-    StoredRow,
-)
+from deployledger.projections.rows import Changes, ParkedEvent, PastRow, StoredRow
+from deployledger.projections.store import Table
 
 LARGEST_ROW_BYTES = 1 << 20
 LONGEST_ERROR = 500
@@ -89,7 +83,7 @@ class Folding:
     def __init__(
         self,
         projection: Projection[Any],
-        table: Rows,
+        table: Table,
         log: EventLog,
         *,
         largest_row: int = LARGEST_ROW_BYTES,
@@ -104,10 +98,8 @@ class Folding:
         self._unparked: list[str] = []
         self._past: list[PastRow] = []
         self._forgotten: list[str] = []
-        self._turns: dict[tuple[int, bool], int] = {}
         counted = projection.counted
         self._counted_at = projection.columns.index(counted) if counted else None
-        self._is_new = is_new
         self._blocked_streams = set[str]() if is_new else set(table.parked_streams())
 
     def __len__(self) -> int:
@@ -235,31 +227,14 @@ class Folding:
             self._past.append(
                 PastRow(key, entry.first_position, entry.position, position, after is None, *entry.encoded)
             )
-            self._turn(position, entry.encoded[0], -1)
-        if encoded is not None:
-            self._turn(position, encoded[0], 1)
         entry.encoded = encoded
-
-    def _turn(self, position: int, columns: tuple[Any, ...], change: int) -> None:
-        if self._counted_at is not None:
-            place = (position // POSITIONS_PER_BLOCK, bool(columns[self._counted_at]))
-            self._turns[place] = self._turns.get(place, 0) + change
-
-    def _forget(self, key: str, stored: StoredRow | None) -> None:
-        """Have what is kept of a row of a temporal projection removed, so that it can be made anew."""
-        self._forgotten.append(key)
-        for past in self._table.past(key):
-            self._turn(past.position, past.columns, -1)
-            self._turn(past.until, past.columns, 1)
-        if stored is not None and stored.state is not None:
-            self._turn(stored.position, stored.columns, -1)
 
     def refold(self, key: str, until: int) -> None:
         """Make the row of a stream anew, from all its events up to a position."""
         stored = self._table.load([key])
         entry = _Entry(0, stored[0] if stored else None)
         if self._projection.temporal:
-            self._forget(key, entry.stored)
+            self._forgotten.append(key)
         self._entries[key] = entry
         self._unparked.append(key)
         self._parked = [it for it in self._parked if it.key != key]
@@ -338,16 +313,14 @@ class Folding:
                     changes.new.append(row)
                 else:
                     changes.changed.append(row)
-                if counted_at is not None:
-                    _count(changes.counts, entry.stored, counted_at, -1)
-                    _count(changes.counts, row, counted_at, 1)
+                changes.count(entry.stored, -1, counted_at)
+                changes.count(row, 1, counted_at)
         # What is parked leaves with its row: a row that is kept may yet turn out not to be storable.
         changes.parked = [it for it in self._parked if it.key not in self._entries]
         self._parked = [it for it in self._parked if it.key in self._entries]
         changes.unparked, self._unparked = self._unparked, []
         changes.past, self._past = self._past, []
         changes.forgotten, self._forgotten = self._forgotten, []
-        changes.turns, self._turns = self._turns, {}
         return changes
 
     def _stored(self, key: str, entry: _Entry) -> StoredRow | None:
@@ -415,12 +388,6 @@ def fold_streams(
     for it in folding._parked:
         parked.setdefault(it.key, []).append(it)
     return {key: Folded(entry.row, parked.get(key, [])) for key, entry in folding._entries.items()}
-
-
-def _count(counts: dict[tuple[int, bool], int], row: StoredRow | None, column: int, change: int) -> None:
-    if row is not None and row.state is not None:
-        place = (row.first_position // POSITIONS_PER_BLOCK, bool(row.columns[column]))
-        counts[place] = counts.get(place, 0) + change
 
 
 def _key_of(projection: Projection[Any], event: Event | None) -> str | None:

@@ -1,11 +1,13 @@
 """What a projection is: a name, a version, a type of row, and a pure fold of events into rows."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin
 from uuid import UUID
@@ -44,8 +46,7 @@ class Projection(Generic[Row]):
         columns: fields of the row that the database has as columns of their own, to select and sort by:
             text, integers, floats, booleans, datetimes and UUIDs.
         indexes: groups of columns that are often selected or sorted by.
-        counted: a column of truth values; how many rows have each of them is kept at hand, so that any
-            page is found as quickly as the first.
+        counted: a column of truth values; how many rows have each of them is known without counting them.
         temporal: whether the rows that were superseded are kept, each with the positions between which it
             held, so that rows can be selected as they were at any position.
         row_bytes: how many bytes a row may take as JSON in any case; beyond it, the setting decides
@@ -151,6 +152,14 @@ class Projection(Generic[Row]):
             (self.row_bytes, self.row_type.__qualname__, list(self.row_type.model_fields)),
             [(code.co_filename, code) for code in codes if code is not None],
         )
+
+    @cached_property
+    def shape(self) -> str:
+        """A digest of the rows' fields and of how they are stored; a change needs a new version."""
+        fields = {name: repr(field.annotation) for name, field in self.row_type.model_fields.items()}
+        columns = {name: kind.__name__ for name, kind in self.column_types.items()}
+        shape = [fields, columns, self.counted, self.is_by_stream, *(["temporal"] if self.temporal else [])]
+        return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
     @property
     def is_by_stream(self) -> bool:

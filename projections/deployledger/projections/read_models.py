@@ -1,103 +1,45 @@
-"""Read models: rows that are always current when they are read, kept so by whoever reads or follows."""
+"""Read models: rows that are always current when they are read, kept so by whoever reads or follows.
 
+A read asks the store for rows; if they are behind, it first applies what the log has more. `ReadModels`
+reads and catches up, an `Applier` applies events in a transaction, a `Folding` makes rows of them, and a
+`Rebuilder` builds new tables beside those that are read.
+"""
+
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
-from uuid import UUID, uuid5
 
-from deployledger.domain.event_log import NOTHING_READ, EventLog, Mark, RawEvent, mark_of
+from deployledger.domain.event_log import EventLog, Mark
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,
-    DatabaseUnavailableError,
     LogDivergedError,
     ReadModelError,
     ResourceNotFoundError,
 )
 from deployledger.domain.forks import HINT, OpeningProcess, opened_before
-from deployledger.domain.logs import logger
-from deployledger.projections import rebuilding
-from deployledger.projections.folding import LARGEST_ROW_BYTES, Folding, decode_all, read_by
-from deployledger.projections.garbage import rare_collections
-from deployledger.projections.patience import Patience, pauses
+from deployledger.projections.applying import LOGGER, Applier, Group
+from deployledger.projections.folding import LARGEST_ROW_BYTES
+from deployledger.projections.following import Follower
+from deployledger.projections.partitioning import Progress
+from deployledger.projections.patience import Patience
 from deployledger.projections.projection import Consistency, Projection
-from deployledger.projections.rebuilding import fill_here
-from deployledger.projections.reports import COUNTS, Progress, Rebuilt, Task, Verified
-from deployledger.projections.store import (
-    Applying,
-    Found,
-    MissingReadModelError,
-    ParkedEvent,
-    ReadModelStore,
-    Rows,
-    Selected,
-    Selection,
-    UnreliableReadModelsError,
-    check_selection,
-)
+from deployledger.projections.read_model_status import ReadModelStatus, read_model_statuses
+from deployledger.projections.rebuilding import Fill, Rebuilder, Rebuilt, fill_here
+from deployledger.projections.rows import ParkedEvent, StoredRow
+from deployledger.projections.selection import Found, Selected, Selection, check_selection
+from deployledger.projections.store import MissingReadModelError, ReadModelStore, UnreliableReadModelsError
+from deployledger.projections.verifying import COUNTS, Verified, verify
 
-LOGGER = logger("read_models")
-
-_NAMESPACE = UUID("a3c1f5f0-5b0a-5d52-8d0d-1b9a5f5a7c21")
-_APPLIED_AT_ONCE = 8_000
-_DECODED_AT_ONCE = 100
-_LONGEST_TURN_SECONDS = 0.2
-_LOOKS = 3
-_TRIES = 20
-_LOOK_PAUSE_SECONDS = 0.02
 _ALL = 1 << 31
 _BUILT_FROM = 20_000
 """From so many events on, a read model that is not there is built as a rebuild builds it."""
 
-_STANDBY_SECONDS = 0.25
 _LOOK_AGAIN_SECONDS = 0.1
-_AGAIN_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 5.0
 _PATIENCE_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class ReadModelStatus:
-    """How a read model stands.
-
-    Attributes:
-        name: the projection.
-        version: the version of its rows.
-        is_current: whether it is the version that this software reads.
-        position: up to where the log is applied; 0 if there is no table yet.
-        lag_events: how many events are not.
-        lag_seconds: for how long the oldest of them has been in the log.
-        rows: how many rows there are.
-        parked: how many events are parked.
-        rebuilt_at: when it was last rebuilt (UTC), if it was.
-        rebuild_seconds: how long that took.
-        rebuild_events: how many events it read.
-        follower: the process that follows now, if one does.
-        is_being_rebuilt: whether a rebuild runs now.
-    """
-
-    name: str
-    version: int
-    is_current: bool
-    position: int
-    lag_events: int
-    lag_seconds: float
-    rows: int
-    parked: int
-    rebuilt_at: datetime | None
-    rebuild_seconds: float | None
-    rebuild_events: int | None
-    follower: str | None
-    is_being_rebuilt: bool
-
-
-Fill = Callable[["ReadModels", Sequence[Task], Callable[[int], None]], None]
-"""Does tasks, all at the same time, and tells of every number of events that were read."""
 
 _Read = TypeVar("_Read", Found, Selected)
 _T = TypeVar("_T")
@@ -134,28 +76,13 @@ class ReadModels:
         patience: Patience | None = None,
     ) -> None:
         self.log = log
-        self.patience = patience or Patience(_PATIENCE_SECONDS)
         self.store = store
-        self.process = process
-        self.largest_row = largest_row
-        self.fill = fill
+        self.patience = patience or Patience(_PATIENCE_SECONDS)
+        self.applier = Applier(log, store, groups, process=process, largest_row=largest_row)
+        self._rebuilder = Rebuilder(self.applier, fill)
         self._elsewhere = elsewhere
-        self.projections: dict[str, Projection[Any]] = {}
-        self._groups: dict[str, tuple[Projection[Any], ...]] = {}
-        for group in groups:
-            for projection in group:
-                if projection.name in self.projections:
-                    before = self.projections[projection.name]
-                    raise ConfigurationError(
-                        f"Two different projections are called {projection.name!r}: {before.origin}, and "
-                        f"{projection.origin}.",
-                        hint="Give one of them another name, or remove it from the argument `projections` "
-                        "or from DEPLOYLEDGER_PROJECTIONS.",
-                    )
-                self.projections[projection.name] = projection
-                self._groups[projection.name] = tuple(group)
-        self._turns = {name: threading.Lock() for name in self.projections}
-        self._prepared: set[str] = set()
+        self._turns = {group: threading.Lock() for group in self.groups}
+        self._prepared: set[Group] = set()
         self._process = OpeningProcess()
 
     def elsewhere(self, url: str) -> "ReadModels":
@@ -169,9 +96,19 @@ class ReadModels:
         return self._elsewhere(url)
 
     @property
-    def groups(self) -> list[tuple[Projection[Any], ...]]:
+    def groups(self) -> list[Group]:
         """The projections, by what is applied together."""
-        return list(dict.fromkeys(self._groups.values()))
+        return self.applier.groups
+
+    @property
+    def projections(self) -> dict[str, Projection[Any]]:
+        """The projections, by name."""
+        return self.applier.projections
+
+    @property
+    def largest_row(self) -> int:
+        """How many bytes a row may take as JSON."""
+        return self.applier.largest_row
 
     def projection(self, name: str) -> Projection[Any]:
         """Return a projection by its name.
@@ -179,17 +116,7 @@ class ReadModels:
         Raises:
             ConfigurationError: if there is none.
         """
-        try:
-            return self.projections[name]
-        except KeyError:
-            raise ConfigurationError(
-                f"Unknown projection {name!r}.",
-                hint=f"There are {', '.join(sorted(self.projections))}.",
-            ) from None
-
-    def group(self, projection: Projection[Any]) -> tuple[Projection[Any], ...]:
-        """Return the projections that are applied together with this one, itself among them."""
-        return self._groups[projection.name]
+        return self.applier.projection(name)
 
     def _reliably(self, work: Callable[[], _T]) -> _T:
         """Return what work returns; if rows are damaged, gone or of another log, after they were rebuilt.
@@ -205,7 +132,8 @@ class ReadModels:
             return work()
         except UnreliableReadModelsError as error:
             self.store.renew(error)
-            LOGGER.warning("%s They are rebuilt from the event log.", error.message)
+            level = logging.DEBUG if error.is_outdated else logging.WARNING
+            LOGGER.log(level, "%s They are rebuilt from the event log.", error.message)
         except MissingReadModelError:  # another process has renewed them, or somebody has removed this one
             pass
         except LogDivergedError:  # preparing them again finds out which are of another log
@@ -251,7 +179,7 @@ class ReadModels:
         projection = self.projection(name)
         return self.row_of(projection, self.find(projection, key, consistency).row)
 
-    def row_of(self, projection: Projection[Any], stored: Any) -> Any:
+    def row_of(self, projection: Projection[Any], stored: StoredRow | None) -> Any:
         """Return a stored row as the projection made it."""
         if stored is None:
             return None
@@ -310,11 +238,11 @@ class ReadModels:
         return self._reliably(lambda: self._select_as_of(projection, selection, as_of))
 
     def _select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
-        self._prepare(projection)
+        self._prepare(self.applier.group(projection))
         while True:
             found = self.store.select_as_of(projection, selection, as_of)
             end = self.log.end()
-            self._check_is_of_log(Mark(found.position, found.marker), end)
+            self.applier.check_has(Mark(found.position, found.marker), end)
             if as_of > end.position:
                 raise ConfigurationError(
                     f"There is no position {as_of} in the event log: it ends at position {end.position}.",
@@ -327,7 +255,7 @@ class ReadModels:
     def _read(
         self, projection: Projection[Any], consistency: Consistency, read: Callable[[], _Read]
     ) -> _Read:
-        self._prepare(projection)
+        self._prepare(self.applier.group(projection))
         if consistency is Consistency.EVENTUAL:
             return read()
         until: int | None = None
@@ -338,28 +266,11 @@ class ReadModels:
             if until is None:
                 until = end.position  # what was acknowledged before the read began is at or before it
             if found.position >= end.position:
-                self._check_is_of_log(Mark(found.position, found.marker), end)
+                self.applier.check_has(Mark(found.position, found.marker), end)
                 return found
             if found.position >= until:  # whoever applied it has checked it
                 return found
             self._catch_up(projection, until, found.position)
-
-    def _check_is_of_log(self, mark: Mark, end: Mark) -> None:
-        """Check that rows were made from this log.
-
-        Args:
-            mark: up to where the log was applied to them.
-            end: the end of the log, looked at later.
-
-        Raises:
-            LogDivergedError: if they were not.
-        """
-        if mark.position == end.position:
-            expected = end
-        else:
-            expected = NOTHING_READ if mark.position > end.position else self._mark_at(mark.position)
-        if mark.position and mark != expected:
-            raise LogDivergedError(self.log.described_as, position=mark.position)
 
     # Applying ---------------------------------------------------------------------------------------
 
@@ -371,99 +282,22 @@ class ReadModels:
         """
 
         def catch_up() -> int:
-            self._prepare(projection)
-            mark, end = self.store.marker(projection), self.log.end()
+            self._prepare(self.applier.group(projection))
+            mark, end = self.store.mark(projection), self.log.end()
             if mark.position >= end.position:
-                self._check_is_of_log(mark, end)
+                self.applier.check_has(mark, end)
             return self._catch_up(projection, end.position if until is None else until, mark.position)
 
         return self._reliably(catch_up)
 
     def _catch_up(self, projection: Projection[Any], end: int, reached: int) -> int:
         """Apply what is missing up to a position, from where the rows were when they were looked at."""
-        group = self.group(projection)
-        with self._turns[group[0].name]:  # others in this process wait here, and find the work done
+        group = self.applier.group(projection)
+        with self._turns[group]:  # others in this process wait here, and find the work done
             while True:
-                reached = self._apply_some(group, end, reached)
+                reached = self.applier.apply_some(group, end, reached)
                 if reached >= end:
                     return reached
-
-    def _apply_some(self, group: Sequence[Projection[Any]], end: int, after: int) -> int:
-        # Read before the transaction: who is in one takes no second connection, for which others may wait.
-        raws = self.log.read_raw(after=max(0, after - 1), limit=_APPLIED_AT_ONCE + 1) if after < end else []
-        if after < end and (not raws or raws[-1].position <= after):
-            raise LogDivergedError(self.log.described_as, position=end)
-        with self.store.applying(group) as applying:
-            reached = min(applying.position(projection) for projection in group)
-            if reached < after or after >= end:  # others of the group are further behind, or were rebuilt
-                return reached
-            with rare_collections:
-                return self.apply(applying, group, raws)
-
-    def apply_until(self, applying: Applying, group: Sequence[Projection[Any]], until: int) -> None:
-        """Apply events up to a position to the tables that are read, in a transaction."""
-        while (reached := min(applying.position(projection) for projection in group)) < until:
-            last = min(until, reached + _APPLIED_AT_ONCE)
-            self.apply(applying, group, self.raws(max(0, reached - 1), last))
-
-    def raws(self, after: int, until: int) -> list[RawEvent]:
-        """Return the events behind a position and up to another one, read on a connection of its own."""
-        return [raw for page in self.log.scan(after=after, until=until) for raw in page]
-
-    def apply(self, applying: Applying, group: Sequence[Projection[Any]], raws: Sequence[RawEvent]) -> int:
-        """Apply events to the tables that are read, in a transaction; return up to where.
-
-        That may not be all of them: nobody is to wait for long because a fold takes its time.
-
-        Args:
-            raws: the next events, behind the last one that was applied, which is the first of them. What
-                was applied already is passed over.
-
-        Raises:
-            LogDivergedError: if the events that were applied last are not the ones that the log has there.
-        """
-        raws = self._not_applied(applying, group, raws)
-        if not raws:
-            return min(applying.position(projection) for projection in group)
-        behind = [projection for projection in group if applying.position(projection) < raws[-1].position]
-        latest = time.monotonic() + _LONGEST_TURN_SECONDS
-        last = raws[-1]
-        work = []
-        for projection in behind:
-            table = applying.table(projection)
-            folding = self.folding(projection, table)
-            folding.load(raws)
-            work.append((projection, applying.position(projection), table, folding))
-        alike = len({(projection.topics, position) for projection, position, *_ in work}) == 1
-        for some in _parts(raws):
-            decoded = decode_all(some, behind, self.log.decode)
-            for projection, position, _, folding in work:
-                folding.apply(decoded if alike else read_by(projection, decoded, after=position))
-            last = some[-1]
-            if time.monotonic() > latest:
-                break
-        for projection, position, table, folding in work:
-            table.save(folding.changes())
-            if position < last.position:
-                applying.advance(projection, *mark_of(last))
-        return last.position
-
-    def _not_applied(
-        self, applying: Applying, group: Sequence[Projection[Any]], raws: Sequence[RawEvent]
-    ) -> Sequence[RawEvent]:
-        """Return the events behind what was applied; check that they continue it."""
-        marks = {applying.mark(projection) for projection in group}
-        first = raws[0].position if raws else 1
-        for position, expected in marks:
-            found = raws[position - first] if first <= position < first + len(raws) else None
-            is_ahead = bool(raws) and position > raws[-1].position  # which was checked when it was applied
-            if position and not is_ahead and (found is None or mark_of(found) != (position, expected)):
-                raise LogDivergedError(self.log.described_as, position=position)
-        return raws[min(marks).position - first + 1 :]
-
-    def folding(self, projection: Projection[Any], table: Rows, *, is_new: bool = False) -> Folding:
-        """Return what applies events to the rows of a table."""
-        return Folding(projection, table, self.log, largest_row=self.largest_row, is_new=is_new)
 
     def prepare(self) -> None:
         """Create what is not there yet of every read model, for users who may not create tables later.
@@ -471,64 +305,27 @@ class ReadModels:
         Raises:
             ReadModelError: if the database cannot be written.
         """
-        for projection in self.projections.values():
-            self._stored(partial(self._prepare, projection))
+        for group in self.groups:
+            self._stored(partial(self._prepare, group))
 
-    def _prepare(self, projection: Projection[Any]) -> None:
-        """Have a table for the projection and those of its group."""
-        if projection.name in self._prepared:
+    def _prepare(self, group: Group) -> None:
+        """Have tables for a group."""
+        if group in self._prepared:
             return
-        group = self._groups[projection.name]
-        with self._turns[group[0].name]:
+        with self._turns[group]:
             end = self.log.position()  # this opens the log's database, which may be that of the rows
             missing = self.store.prepare(group)
-            missing += self.forget_another_log([it for it in group if it not in missing])
+            there = [projection for projection in group if projection not in missing]
+            missing += self.applier.forget_another_log(there)
             while missing and end >= _BUILT_FROM:
                 try:
                     names = [projection.name for projection in missing]
-                    rebuilding.rebuild(self, names, 1, lambda done, total: None)
+                    self._rebuilder.rebuild(names, 1, lambda done, total: None)
                 except ConflictError:  # another process is at it: wait for that
                     time.sleep(_LOOK_AGAIN_SECONDS)
                 missing = self.store.prepare(group)
             self.store.begin_empty(missing)
-            self._prepared.update(it.name for it in group)
-
-    def forget_another_log(self, projections: Sequence[Projection[Any]]) -> list[Projection[Any]]:
-        """Leave those without rows that were made from another log, as when an older one was restored.
-
-        Returns:
-            Those projections; they have to be rebuilt.
-        """
-        found: list[Projection[Any]] = []
-        for projection in projections:
-            mark = self.store.marker(projection)
-            if self._mark_at(mark.position) != mark:
-                if self.store.forget(projection, mark):  # else another process did, and reported it
-                    LOGGER.warning(
-                        "The read model %s belongs to another event log: event %d is not the one it was "
-                        "built from. It is rebuilt.",
-                        projection.label,
-                        mark.position,
-                    )
-                found.append(projection)
-                self._prepared.discard(projection.name)
-        return found
-
-    def _mark_at(self, position: int) -> Mark:
-        """Return the mark of whoever has read the log up to a position; of nobody, if there is none."""
-        raws = self.log.read_raw(after=position - 1, limit=1) if position else []
-        return mark_of(raws[0]) if raws and raws[0].position == position else NOTHING_READ
-
-    def check_has(self, mark: Mark) -> None:
-        """Check that the log has what was read of it.
-
-        Raises:
-            LogDivergedError: if it has not.
-        """
-        if self._mark_at(mark.position) != mark:
-            raise LogDivergedError(self.log.described_as, position=mark.position)
-
-    # Following --------------------------------------------------------------------------------------
+            self._prepared.add(group)
 
     def follow(
         self,
@@ -543,137 +340,26 @@ class ReadModels:
         on when it ends, however it ends.
 
         Args:
-            on_problem: is told of problems other than a database that is away; it is tried again after both.
+            on_problem: is called with problems other than an unavailable database; both are retried.
             names: only these projections, and those of their groups.
 
         Raises:
             ReadModelError: if the database cannot be written.
         """
-        wanted = {self._groups[self.projection(name).name] for name in names or self.projections}
-        threads = [
-            threading.Thread(
-                target=self._follow_group, args=(group, stopping, on_problem), name=f"follow {group[0].name}"
-            )
-            for group in wanted
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        groups = {self.applier.group(self.projection(name)) for name in names or self.projections}
+        Follower(
+            self.applier,
+            self.patience,
+            self._prepare,
+            lambda group: self.catch_up(group[0]),
+            stopping,
+            on_problem,
+        ).run(groups)
         self._check_is_writable()
-
-    def _follow_group(
-        self,
-        group: Sequence[Projection[Any]],
-        stopping: threading.Event,
-        on_problem: Callable[[Exception], None],
-    ) -> None:
-        self.patience.try_once()  # this thread tries again by itself, and ends when it is told to
-        pause = pauses(_LONGEST_PAUSE_SECONDS)
-        is_probed = False
-        while not stopping.is_set() and not self.store.unwritable:
-            try:
-                if not is_probed:  # before the lock, which cannot be had in a folder that is unwritable
-                    self.log.position()
-                    self.store.prepare(group)
-                    is_probed = True
-                with self.log.ownership(self._lock("follow", group[0])) as is_follower:
-                    if is_follower:
-                        self._prepare(group[0])
-                        self.store.follow_as(group, self.process)
-                        pause = pauses(_LONGEST_PAUSE_SECONDS)
-                        self._follow_now(group, stopping)
-                stopping.wait(_STANDBY_SECONDS)
-            except DatabaseUnavailableError:  # which is reported where it is found
-                stopping.wait(next(pause))
-            except Exception as error:  # a thread that ended would follow no more
-                on_problem(error)
-                stopping.wait(_AGAIN_SECONDS)
-
-    def _follow_now(self, group: Sequence[Projection[Any]], stopping: threading.Event) -> None:
-        with self.log.watch() as watch:
-            while not stopping.is_set() and not self.store.unwritable:
-                self.catch_up(group[0])
-                watch.wait(_LOOK_AGAIN_SECONDS)
-
-    def _lock(self, purpose: str, projection: Projection[Any]) -> UUID:
-        """Return the name of a lock among all processes that use the same database of read models."""
-        place = self.store.described_as
-        if not place.startswith("postgresql:"):  # a file of this machine, or memory of this process
-            place = f"{self.process if place == 'memory' else self.process.partition(':')[0]} {place}"
-        label = f"{purpose} {projection.name} {projection.version} {place}"
-        return uuid5(_NAMESPACE, label)
-
-    @contextmanager
-    def exclusively(self, projection: Projection[Any]) -> Iterator[bool]:
-        """Enter with whether nobody else rebuilds this projection."""
-        lock = self._lock("rebuild", projection)
-        for _ in range(_TRIES):  # who only looks at it has it for a moment
-            with self.log.ownership(lock) as is_free:
-                if is_free:
-                    yield True
-                    return
-            time.sleep(_LOOK_PAUSE_SECONDS)
-        yield False
-
-    # What there is ----------------------------------------------------------------------------------
 
     def status(self) -> list[ReadModelStatus]:
         """Return how all read models stand: those of this software, and older versions that are left."""
-        return self._reliably(self._status)
-
-    def _status(self) -> list[ReadModelStatus]:
-        end = self.log.position()
-        self.store.prepare([])
-        records = {(record.name, record.version): record for record in self.store.records()}
-        found: list[ReadModelStatus] = []
-        wanted = {(it.name, it.version) for it in self.projections.values()}
-        for name, version in sorted({*records, *wanted}):
-            record = records.get((name, version))
-            position = record.position if record else 0
-            projection = self.projections.get(name)
-            is_current = projection is not None and projection.version == version
-            follower, is_being_rebuilt = None, False
-            if projection is not None and is_current:
-                first = self._groups[name][0]
-                is_followed = self._is_held(self._lock("follow", first))
-                follower = record.follower if is_followed and record is not None else None
-                is_being_rebuilt = self._is_held(self._lock("rebuild", projection))
-            found.append(
-                ReadModelStatus(
-                    name=name,
-                    version=version,
-                    is_current=is_current,
-                    position=position,
-                    lag_events=max(0, end - position),
-                    lag_seconds=self._lag_seconds(position, end),
-                    rows=record.rows if record else 0,
-                    parked=record.parked if record else 0,
-                    rebuilt_at=record.rebuilt_at if record else None,
-                    rebuild_seconds=record.rebuild_seconds if record else None,
-                    rebuild_events=record.rebuild_events if record else None,
-                    follower=follower,
-                    is_being_rebuilt=is_being_rebuilt,
-                )
-            )
-        return found
-
-    def _is_held(self, lock: UUID) -> bool:
-        """Return whether a lock is held by who works, not by somebody who looks at it as we do."""
-        for _ in range(_LOOKS):
-            with self.log.ownership(lock) as is_free:
-                if is_free:
-                    return False
-            time.sleep(_LOOK_PAUSE_SECONDS)
-        return True
-
-    def _lag_seconds(self, position: int, end: int) -> float:
-        if position >= end:
-            return 0.0
-        recorded_at = self.log.recorded_at(position + 1)
-        if recorded_at is None:
-            return 0.0
-        return max(0.0, (datetime.now(UTC) - recorded_at).total_seconds())
+        return self._reliably(lambda: read_model_statuses(self.applier))
 
     # Parked events ----------------------------------------------------------------------------------
 
@@ -686,7 +372,7 @@ class ReadModels:
         def parked() -> list[tuple[str, ParkedEvent]]:
             found: list[tuple[str, ParkedEvent]] = []
             for projection in wanted:
-                self._prepare(projection)
+                self._prepare(self.applier.group(projection))
                 found += [(projection.name, it) for it in self.store.parked(projection, key, limit)]
             return found
 
@@ -727,11 +413,11 @@ class ReadModels:
             self._stored(partial(self._refold, projection, key))
 
     def _refold(self, projection: Projection[Any], key: str) -> None:
-        self._prepare(projection)
+        self._prepare(self.applier.group(projection))
         with self.store.applying([projection]) as applying:
             table = applying.table(projection)
-            folding = self.folding(projection, table)
-            folding.refold(key, applying.position(projection))
+            folding = self.applier.folding(projection, table)
+            folding.refold(key, applying.mark(projection).position)
             table.save(folding.changes())
 
     def rebuild(
@@ -752,7 +438,7 @@ class ReadModels:
             ReadModelError: if the database cannot be written.
         """
         wanted = [names] if isinstance(names, str) else names
-        return self._stored(lambda: rebuilding.rebuild(self, wanted, workers, progress))
+        return self._stored(lambda: self._rebuilder.rebuild(wanted, workers, progress))
 
     def verify(
         self,
@@ -774,26 +460,34 @@ class ReadModels:
             ConflictError: if one of them is being rebuilt or verified.
         """
         wanted = [names] if isinstance(names, str) else names
-        return self._reliably(lambda: rebuilding.verify(self, wanted, sample, workers, progress))
+        return self._reliably(lambda: self._verify(wanted, sample, workers, progress))
+
+    def _verify(
+        self, names: Sequence[str], sample: int | None, workers: int, progress: Progress
+    ) -> list[Verified]:
+        projections = self._rebuilder.chosen(names, workers)
+        for projection in projections:
+            self.catch_up(projection)
+        return verify(self._rebuilder, projections, sample, workers, progress)
 
     def repair(self, verified: Verified) -> None:
-        """Make the rows anew that a verification found to be different, and the counts.
+        """Make the rows anew that a verification found to be different, and count them again.
 
         Raises:
             ReadModelError: if the database cannot be written.
         """
         projection = self.projection(verified.name)
-        keys = [it.key for it in verified.differences if not it.key.startswith(COUNTS)]
+        keys = [difference.key for difference in verified.differences if difference.key != COUNTS]
         if projection.is_by_stream:
             self.refold(verified.name, list(dict.fromkeys(keys)))
         elif keys:
             self.rebuild([verified.name])
-        if verified.differences and projection.counted:
+        if verified.differences:
             self._stored(partial(self._recount, projection))
 
     def _recount(self, projection: Projection[Any]) -> None:
         with self.store.applying([projection]) as applying:
-            applying.table(projection).recount()
+            applying.recount(projection)
 
     def remove(self, name: str, version: int) -> None:
         """Remove the rows of a version of a read model, and all that belongs to them.
@@ -802,12 +496,6 @@ class ReadModels:
             ReadModelError: if the database cannot be written.
         """
         self._stored(lambda: self.store.remove(name, version))
-
-
-def _parts(raws: Sequence[RawEvent]) -> Iterator[Sequence[RawEvent]]:
-    """Yield a few events at a time: what is decoded is soon done with, and takes no room in the meantime."""
-    for start in range(0, len(raws), _DECODED_AT_ONCE):
-        yield raws[start : start + _DECODED_AT_ONCE]
 
 
 def _consistency(given: Consistency | str) -> Consistency:

@@ -1,24 +1,17 @@
-"""Where the rows of read models are kept: the port, and what goes through it."""
+"""The port to the database in which the rows of read models are kept."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from deployledger.domain.event_log import Mark
-from deployledger.domain.exceptions import ConfigurationError, ReadModelError
+from deployledger.domain.exceptions import ReadModelError
 from deployledger.domain.findings import Finding
 from deployledger.projections.projection import Projection
-
-KEY = "#key"
-"""In the place of a column's name: the key of the row."""
-
-POSITIONS_PER_BLOCK = 1024
-"""Rows are counted by blocks: those whose first event is among so many positions of the log.
-
-Changes of these counts are counted by blocks too: those that are made by events at so many positions.
-"""
+from deployledger.projections.rows import Changes, Counts, ParkedEvent, PastRow, StoredRow
+from deployledger.projections.selection import Found, Selected, Selection
 
 
 class UnreliableReadModelsError(ReadModelError):
@@ -26,232 +19,17 @@ class UnreliableReadModelsError(ReadModelError):
 
     Attributes:
         token: which database it was, for `ReadModelStore.renew`.
+        is_outdated: whether they are intact, and were made by an earlier release.
     """
 
-    def __init__(self, message: str, *, token: object, hint: str = "") -> None:
+    def __init__(self, message: str, *, token: object, hint: str = "", is_outdated: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.token = token
+        self.is_outdated = is_outdated
 
 
 class MissingReadModelError(ReadModelError):
     """The database has no such read model, or no longer."""
-
-
-class StoredRow(NamedTuple):
-    """A row of a read model as it is stored.
-
-    Attributes:
-        key: which row it is.
-        first_position: the position of its first event, which gives rows their stable order.
-        position: the position of the last event that was applied to it.
-        parked_from: the position of its first event that could not be applied, if there is one.
-        columns: the values of the fields that are columns.
-        state: the other fields, as JSON; None if there is no row, because its first event is parked.
-    """
-
-    key: str
-    first_position: int
-    position: int
-    parked_from: int | None
-    columns: tuple[Any, ...]
-    state: str | bytes | None
-
-
-class PastRow(NamedTuple):
-    """A row of a temporal read model that was superseded, or removed.
-
-    Attributes:
-        key: which row it was.
-        first_position: the position of its first event.
-        position: the position of the event that made it so: it held from there on.
-        until: the position of the event that superseded or removed it: it did not hold there any more.
-        was_removed: whether that event removed it.
-        columns: the values of the fields that are columns.
-        state: the other fields, as JSON.
-    """
-
-    key: str
-    first_position: int
-    position: int
-    until: int
-    was_removed: bool
-    columns: tuple[Any, ...]
-    state: str | bytes
-
-
-class ParkedEvent(NamedTuple):
-    """An event that was not applied: it, or an earlier one of the same row, could not be.
-
-    Attributes:
-        key: the row; ``stream:`` and the id of the stream where the row could not be told.
-        position: the event's position in the log.
-        stream_id: the id of its stream, as text.
-        stream_version: its place in that stream.
-        topic: which event it is.
-        error: why it could not be applied; empty if only an earlier one could not.
-        parked_at: when (UTC).
-    """
-
-    key: str
-    position: int
-    stream_id: str
-    stream_version: int
-    topic: str
-    error: str
-    parked_at: datetime
-
-
-@dataclass
-class Changes:
-    """What a number of events change in a read model.
-
-    Attributes:
-        new: rows that the table does not have.
-        changed: rows that take the place of those with the same keys.
-        removed: keys of rows that are removed.
-        parked: events that are parked.
-        unparked: keys whose parked events are no longer, before others are parked.
-        counts: how much the counts change, by block and value of the counted column.
-        past: rows that were superseded, of a temporal read model.
-        forgotten: keys whose past rows are no longer, before others are kept.
-        turns: how many rows more or less have a value of the counted column after the events of a block,
-            by block and value, of a temporal read model.
-    """
-
-    new: list[StoredRow] = field(default_factory=list)
-    changed: list[StoredRow] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    parked: list[ParkedEvent] = field(default_factory=list)
-    unparked: list[str] = field(default_factory=list)
-    counts: dict[tuple[int, bool], int] = field(default_factory=dict)
-    past: list[PastRow] = field(default_factory=list)
-    forgotten: list[str] = field(default_factory=list)
-    turns: dict[tuple[int, bool], int] = field(default_factory=dict)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing changes."""
-        return not any(vars(self).values())
-
-    def add(self, later: "Changes") -> None:
-        """Add changes that came later, of other rows."""
-        self.new += later.new
-        self.changed += later.changed
-        self.removed += later.removed
-        self.parked += later.parked
-        self.unparked += later.unparked
-        for place, change in later.counts.items():
-            self.counts[place] = self.counts.get(place, 0) + change
-        self.past += later.past
-        self.forgotten += later.forgotten
-        for place, change in later.turns.items():
-            self.turns[place] = self.turns.get(place, 0) + change
-
-
-class Found(NamedTuple):
-    """A row, and how far the read model and the log were when it was read.
-
-    Attributes:
-        row: the row; None if there is none.
-        position: up to where the log is applied.
-        end: the end of the log at the same moment; None if the rows are not in the database of the log.
-        marker: which event the log has at ``position``.
-    """
-
-    row: StoredRow | None
-    position: int
-    end: Mark | None
-    marker: str
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a column of a selected row must be.
-
-    Attributes:
-        column: the name of a column, or `KEY`.
-        operator: ``=``, ``>=``, ``<``, ``contains`` (in any case), ``has`` (as it is) or ``begins``.
-    """
-
-    column: str
-    operator: str
-    value: Any
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rows, in which order, and which of them.
-
-    Attributes:
-        conditions: all of which must hold.
-        counted: the value of the counted column, if only rows with one are selected.
-        sort: the column to sort by; None sorts by a row's first event. That also decides between equals.
-        descending: the other way round.
-        after: the sorted column's value and the first position of the row before the first one.
-        offset: how many rows to pass over.
-        limit: how many rows.
-    """
-
-    conditions: tuple[Condition, ...] = ()
-    counted: bool | None = None
-    sort: str | None = None
-    descending: bool = False
-    after: tuple[Any, int] | None = None
-    offset: int = 0
-    limit: int = 100
-
-
-OPERATORS = ("=", ">=", "<", "contains", "has", "begins")
-
-
-def check_selection(projection: Projection[Any], selection: Selection) -> None:
-    """Check that a selection asks for what there is.
-
-    Raises:
-        ConfigurationError: if it does not.
-    """
-    known = f"Its columns are {', '.join(projection.columns) or 'none'}."
-    for name in (*(it.column for it in selection.conditions), *filter(None, [selection.sort])):
-        if name != KEY and name not in projection.column_types:
-            raise ConfigurationError(f"Projection {projection.name} has no column {name!r}.", hint=known)
-    for it in selection.conditions:
-        if it.operator not in OPERATORS:
-            raise ConfigurationError(
-                f"There is no operator {it.operator!r}.", hint=f"It is one of {', '.join(OPERATORS)}."
-            )
-        kind = str if it.column == KEY else projection.column_types[it.column]
-        if it.operator in ("contains", "has", "begins") and kind is not str:
-            raise ConfigurationError(f"Column {it.column!r} is not text: nothing {it.operator} in it.")
-        is_number = kind is float and isinstance(it.value, int)
-        if not isinstance(it.value, kind) and not is_number:
-            raise ConfigurationError(
-                f"Column {it.column!r} is compared with {it.value!r}, no {kind.__name__}."
-            )
-    if selection.limit < 1 or selection.offset < 0:
-        raise ConfigurationError(
-            f"limit={selection.limit}, offset={selection.offset} is out of range: limit is 1 or more, "
-            "offset 0 or more."
-        )
-    if selection.counted is not None and projection.counted is None:
-        raise ConfigurationError(f"Projection {projection.name} has no counted column.")
-
-
-class SelectedRow(NamedTuple):
-    """A selected row: where it is in the order, and the row of the read model that answers for it."""
-
-    sorted_by: Any
-    first_position: int
-    row: StoredRow
-
-
-class Selected(NamedTuple):
-    """The selected rows, how many there are in all, and how far the read models and the log were."""
-
-    rows: list[SelectedRow]
-    total: int
-    position: int
-    end: Mark | None
-    marker: str
 
 
 @dataclass(frozen=True)
@@ -281,7 +59,7 @@ class ReadModelRecord:
     parked: int
 
 
-class Rows(Protocol):
+class Table(Protocol):
     """The rows of one table: of the one that is read, or of one that is being built."""
 
     def load(self, keys: Sequence[str]) -> list[StoredRow]:
@@ -301,14 +79,6 @@ class Rows(Protocol):
         ...
 
 
-class Table(Rows, Protocol):
-    """A table in a transaction in which nobody else applies events to it."""
-
-    def recount(self) -> None:
-        """Make the counts anew, from the rows; only of a projection that has some."""
-        ...
-
-
 class Applying(Protocol):
     """A transaction in which nobody else applies events to the same read models."""
 
@@ -316,24 +86,57 @@ class Applying(Protocol):
         """Return whether there is a table that is read."""
         ...
 
-    def position(self, projection: Projection[Any]) -> int:
-        """Return up to where the log is applied; 0 if there is no table."""
-        ...
-
     def mark(self, projection: Projection[Any]) -> Mark:
-        """Return the same, and which event is there."""
+        """Return up to where the log is applied; position 0 if there is no table."""
         ...
 
     def table(self, projection: Projection[Any], generation: int | None = None) -> Table:
         """Return the table that is read, or the one with a number."""
         ...
 
-    def advance(self, projection: Projection[Any], position: int, marker: str) -> None:
-        """Record that the log is applied up to a position, and which event is there."""
+    def advance(self, projection: Projection[Any], mark: Mark) -> None:
+        """Record up to where the log is applied."""
         ...
 
-    def switch(self, projection: Projection[Any], generation: int, position: int, marker: str) -> int | None:
+    def recount(self, projection: Projection[Any]) -> None:
+        """Count the rows that are read again."""
+        ...
+
+    def switch(self, projection: Projection[Any], generation: int, mark: Mark) -> int | None:
         """Make another table the one that is read; return the number of the one before, if there was one."""
+        ...
+
+
+class Comparison(Protocol):
+    """Two tables at one moment: the one that is read, and one with what should be in it."""
+
+    @property
+    def position(self) -> int:
+        """Up to where the log is applied in the one that is read."""
+        ...
+
+    def differences(
+        self, keys: tuple[str, str] | None = None
+    ) -> Iterator[tuple[StoredRow | None, StoredRow | None]]:
+        """Yield the expected and the found row wherever they are not the same.
+
+        Args:
+            keys: only those with keys from the first to the second one, both included.
+        """
+        ...
+
+    def past_differences(
+        self, keys: tuple[str, str] | None = None
+    ) -> Iterator[tuple[PastRow | None, PastRow | None]]:
+        """Yield the expected and the found past row wherever they are not the same."""
+        ...
+
+    def rows(self, keys: tuple[str, str] | None = None) -> int:
+        """Return how many rows the table that is read has."""
+        ...
+
+    def counts(self) -> tuple[Counts, Counts]:
+        """Return how many rows there should be, and what the database has recorded."""
         ...
 
 
@@ -354,11 +157,16 @@ class ReadModelStore(Protocol):
         """Why what is stored ends with this process, as in a read-only folder; empty if it does not."""
         ...
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether no other process sees the rows."""
+        ...
+
     def prepare(self, projections: Iterable[Projection[Any]]) -> list[Projection[Any]]:
         """Create what the database lacks but the tables, and return the projections that have none."""
         ...
 
-    def marker(self, projection: Projection[Any]) -> Mark:
+    def mark(self, projection: Projection[Any]) -> Mark:
         """Return up to where the log is applied to what is read, and which event is there."""
         ...
 
@@ -394,8 +202,8 @@ class ReadModelStore(Protocol):
         """Make a new table beside the one that is read, and return its number; drop unfinished ones."""
         ...
 
-    def building(self, projection: Projection[Any], generation: int) -> AbstractContextManager[Rows]:
-        """Enter with a table that is being built; each `Rows.save` is a transaction."""
+    def building(self, projection: Projection[Any], generation: int) -> Table:
+        """Return a table that is being built, whose changes are saved in transactions of their own."""
         ...
 
     def complete(self, projection: Projection[Any], generation: int) -> None:
@@ -407,10 +215,10 @@ class ReadModelStore(Protocol):
         ...
 
     def drop(self, projection: Projection[Any], generation: int) -> None:
-        """Drop a table that is not read."""
+        """Drop a table, unless it is read."""
         ...
 
-    def compare(self, projection: Projection[Any], generation: int) -> "AbstractContextManager[Comparison]":
+    def compare(self, projection: Projection[Any], generation: int) -> AbstractContextManager[Comparison]:
         """Enter with what compares the table that is read with another one, as both are on entering."""
         ...
 
@@ -442,41 +250,4 @@ class ReadModelStore(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
-        ...
-
-
-class Comparison(Protocol):
-    """Two tables at one moment: the one that is read, and one with what should be in it."""
-
-    @property
-    def position(self) -> int:
-        """Up to where the log is applied in the one that is read."""
-        ...
-
-    def differences(
-        self, keys: tuple[str, str] | None = None
-    ) -> Iterator[tuple[StoredRow | None, StoredRow | None]]:
-        """Yield the expected and the found row wherever they are not the same.
-
-        Args:
-            keys: only those with keys from the first to the second one, both included.
-        """
-        ...
-
-    def rows(self, keys: tuple[str, str] | None = None) -> int:
-        """Return how many rows the table that is read has."""
-        ...
-
-    def miscounted(self) -> list[tuple[int, bool, int, int]]:
-        """Return block, value, the expected number of rows, and the one kept at hand, where they differ."""
-        ...
-
-    def past_differences(
-        self, keys: tuple[str, str] | None = None
-    ) -> Iterator[tuple[PastRow | None, PastRow | None]]:
-        """Yield the expected and the found past row wherever they are not the same."""
-        ...
-
-    def misturned(self) -> list[tuple[int, bool, int, int]]:
-        """Return block, value, the expected change of the count, and the one at hand, where they differ."""
         ...

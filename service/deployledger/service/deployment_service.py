@@ -36,9 +36,9 @@ from deployledger.domain.responses import (
     DeploymentStatusResponse,
 )
 from deployledger.projections.history import parked_hint
+from deployledger.projections.partitioning import Progress
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
-from deployledger.projections.reports import Progress
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.service.background_work import BackgroundWork
 from deployledger.service.clients import Clients

@@ -15,8 +15,8 @@ from deployledger.domain.logs import logger
 from deployledger.domain.names import NameReserved, reservation_id
 from deployledger.domain.redaction import shown
 from deployledger.projections.read_models import ReadModels
+from deployledger.projections.selection import Condition
 from deployledger.projections.status import DEPLOYMENT_STATUS
-from deployledger.projections.store import Condition
 from deployledger.service.listing import begins, is_text, keys
 from deployledger.service.repository import Repository
 

@@ -21,8 +21,9 @@ from deployledger.projections.folding import fold_streams
 from deployledger.projections.history import parked_hint, with_parked
 from deployledger.projections.projection import Consistency, Projection, changed_row
 from deployledger.projections.read_models import ReadModels
+from deployledger.projections.rows import StoredRow
+from deployledger.projections.selection import KEY, Condition, Selected, Selection
 from deployledger.projections.status import DEPLOYMENT_STATUS
-from deployledger.projections.store import KEY, Condition, Selected, Selection, StoredRow
 from deployledger.service.past import Past
 
 LARGEST_PAGE = 1000

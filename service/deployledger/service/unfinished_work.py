@@ -9,7 +9,7 @@ from deployledger.domain.exceptions import ResourceNotFoundError, UndecodableEve
 from deployledger.domain.lifecycle import State
 from deployledger.domain.ports import OrchestratorClientInterface
 from deployledger.projections.read_models import ReadModels
-from deployledger.projections.store import Condition
+from deployledger.projections.selection import Condition
 from deployledger.service.listing import keys
 from deployledger.service.repository import Repository
 

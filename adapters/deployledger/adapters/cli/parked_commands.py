@@ -14,7 +14,7 @@ from deployledger.adapters.cli.session import ExitCode
 if TYPE_CHECKING:
     from deployledger.domain.event_log import RawEvent
     from deployledger.projections.read_models import ReadModels
-    from deployledger.projections.store import ParkedEvent
+    from deployledger.projections.rows import ParkedEvent
     from deployledger.service.deployment_service import DeploymentService
 
 parked = Commands(name="parked", help="Inspect and retry events that could not be applied.")

@@ -15,8 +15,10 @@ from deployledger.adapters.cli.session import ExitCode, Session, end_at_once_on_
 from deployledger.domain.logs import logger
 
 if TYPE_CHECKING:
-    from deployledger.projections.read_models import ReadModels, ReadModelStatus
-    from deployledger.projections.reports import Rebuilt, Verified
+    from deployledger.projections.read_model_status import ReadModelStatus
+    from deployledger.projections.read_models import ReadModels
+    from deployledger.projections.rebuilding import Rebuilt
+    from deployledger.projections.verifying import Verified
     from deployledger.service.deployment_service import DeploymentService
 
 projections = Commands(name="projections", help="Rebuild, verify and follow the read models.")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from deployledger.domain.event_log import RawEvent
-    from deployledger.projections.read_models import ReadModelStatus
-    from deployledger.projections.reports import Difference
-    from deployledger.projections.store import ParkedEvent
+    from deployledger.projections.read_model_status import ReadModelStatus
+    from deployledger.projections.rows import ParkedEvent
+    from deployledger.projections.verifying import Difference
 
     _Parked = Sequence[tuple[str, ParkedEvent]]
 

@@ -20,7 +20,7 @@ def workers_for(log: "EventLog", wanted: int | None) -> int:
     """Return how many processes do the work."""
     if wanted is not None:
         return wanted
-    from deployledger.projections.workers import MOST_WORKERS
+    from deployledger.projections.partitioning import MOST_WORKERS
 
     return min(os.cpu_count() or 1, MOST_WORKERS) if log.position() >= _SMALL_LOG else 1
 

@@ -15,7 +15,7 @@ from deployledger.adapters.cli.typed_times import when
 
 if TYPE_CHECKING:
     from deployledger.audit.replaying import Replayed
-    from deployledger.projections.reports import Rebuilt
+    from deployledger.projections.rebuilding import Rebuilt
     from deployledger.service.deployment_service import DeploymentService
 
 _MOST_SHOWN = 50

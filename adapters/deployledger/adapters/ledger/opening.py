@@ -9,7 +9,6 @@ from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import CheckpointPlace, Ledger
 from deployledger.audit.ledger_store import LedgerStore
 from deployledger.audit.log_parts import CheckedPart, Part, check_here, check_part
-from deployledger.projections.garbage import rare_collections
 
 
 def open_ledger(
@@ -54,8 +53,7 @@ def _check_parts(
 def _check_part(log: DatabaseEventLog, part: Part, tell: Callable[[int], None]) -> CheckedPart:
     store = log.open_ledger_store()
     log.position()  # this opens the database
-    with rare_collections:
-        checked = check_part(log, store, part, tell)
+    checked = check_part(log, store, part, tell)
     store.close()
     log.close()
     return checked

@@ -55,7 +55,7 @@ from deployledger.domain.moments import check_time
 from deployledger.domain.reservations import reservation_id
 from deployledger.domain.times import CLOCK_STREAM, LogTimes
 from deployledger.domain.timestamps import EPOCH, MICROSECOND, to_microseconds
-from deployledger.projections.reports import Progress
+from deployledger.projections.partitioning import Progress
 
 MOST_EVENTS = 250_000
 """How many events evidence can have."""

@@ -447,10 +447,10 @@ class PostgresEventLog(DatabaseEventLog):
 
     def open_read_model_store(self) -> "ReadModelStore":
         """Return the store of read models in the same database, which uses the same pool."""
-        from deployledger.adapters.read_models.postgres.store import PostgresReadModels
+        from deployledger.adapters.read_models.postgres import PostgresReadModels
 
         self._keeps_read_models = True
-        return PostgresReadModels(self.database, events=schema.EVENTS.name)
+        return PostgresReadModels(self.database, events=schema.EVENTS.name.as_string())
 
     def open_ledger_store(self) -> "LedgerStore":
         """Return the store of the ledger in the same database, which uses the same pool."""

@@ -522,7 +522,7 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def open_read_model_store(self) -> "ReadModelStore":
         """Return the store of read models in the file beside the log's."""
-        from deployledger.adapters.read_models.sqlite.store import SQLiteReadModels
+        from deployledger.adapters.read_models.sqlite import SQLiteReadModels
 
         return SQLiteReadModels(self._path and self._path.with_name(f"{self._path.name}.read-models"))
 

@@ -1,1 +1,0 @@
-"""Read models in an SQLite file, or in memory."""
