@@ -91,7 +91,7 @@ def test_into_another_database(cli: CommandLine, empty_postgres_url: str, tmp_pa
         for projection in here.projections.values():
             with there.store.applying([projection]) as applying:
                 assert applying.is_there(projection), "nothing is built by looking at it"
-                assert applying.position(projection) == EVENTS
+                assert applying.mark(projection).position == EVENTS
             (key,) = {it.stream_id for it in log.read_raw(after=0, limit=100) if "_name" not in it.topic}
             assert there.get(projection.name, key) == here.get(projection.name, key) is not None
         assert not any(it.differences for it in there.verify(list(there.projections)))

@@ -10,7 +10,8 @@ from typing import Any
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.read_models import open_read_models
-from deployledger.projections import rebuilding
+from deployledger.domain.event_log import Mark
+from deployledger.projections.rebuilding import Rebuilder
 from tests.faults.workers import PROCESSES, Signal
 from tests.projections.examples import COUNTS
 
@@ -33,14 +34,14 @@ def rebuild(url: str, workers: int, pace: float, begun: Path) -> None:
         begun.write_text(f"{done} {total}")
         time.sleep(pace)
 
-    catch_up = rebuilding._catch_up
+    catch_up = Rebuilder._catch_up
 
-    def slow_catch_up(*arguments: Any) -> int:
+    def slow_catch_up(*arguments: Any) -> Mark:
         begun.write_text("catching up")
         time.sleep(pace)
         return catch_up(*arguments)
 
-    rebuilding._catch_up = slow_catch_up
+    Rebuilder._catch_up = slow_catch_up  # type: ignore[method-assign]
     while True:
         models.rebuild(list(models.projections), workers=workers, progress=progress)
 

@@ -20,7 +20,7 @@ _LOG = {"schema_version": _READ, "events": _ADD, "idempotency_keys": _ADD}
 _LEDGER = dict.fromkeys(("ledger", "ledger_tiles", "ledger_checkpoints"), _CHANGE[:3])
 _READ_MODELS = dict.fromkeys(("read_models", "read_model_tables", "read_model_parked"), _CHANGE)
 _APPEND = "events_append"
-_SUFFIXES = ("_counts", "_past", "_turns")
+_SUFFIXES = ("_past",)
 _ROWS = re.compile(rf"(\w+_v\d+_\d+)({'|'.join(_SUFFIXES)})?")
 
 _HELD = """
