@@ -22,7 +22,7 @@ def check_workers(workers: int) -> None:
     if not 1 <= workers <= MOST_WORKERS:
         raise ConfigurationError(
             f"{workers} workers are out of range: 1 to {MOST_WORKERS}.",
-            hint="As many as there are cores are of use.",
+            hint="More than the number of cores does not help.",
         )
 
 
