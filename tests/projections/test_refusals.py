@@ -37,15 +37,15 @@ class Awkward(BaseModel):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"name": ""}, "not a legal name"),
-        ({"name": "Odd"}, "not a legal name"),
-        ({"name": "1odd"}, "not a legal name"),
-        ({"name": "a" * 41}, "not a legal name"),
-        ({"name": 'a"; --'}, "not a legal name"),
-        ({"name": 5}, "not a legal name"),
+        ({"name": ""}, "not a valid projection name"),
+        ({"name": "Odd"}, "not a valid projection name"),
+        ({"name": "1odd"}, "not a valid projection name"),
+        ({"name": "a" * 41}, "not a valid projection name"),
+        ({"name": 'a"; --'}, "not a valid projection name"),
+        ({"name": 5}, "not a valid projection name"),
         ({"version": 0}, "version 0"),
         ({"version": "1"}, "version '1'"),
-        ({"row_type": dict}, "no pydantic model"),
+        ({"row_type": dict}, "not a pydantic model"),
         ({"columns": ("missing",)}, "no field 'missing'"),
         ({"row_type": Awkward, "columns": ("tags",)}, "'tags' of projection odd cannot be a column"),
         ({"row_type": Awkward, "columns": ("either",)}, "'either' of projection odd cannot be a column"),
@@ -105,9 +105,9 @@ def test_what_cannot_be_asked_is_refused(database_url: str) -> None:
             lambda: models.follow(threading.Event(), names=["cuonts"]),
         ]
         for call in calls:
-            with pytest.raises(ConfigurationError, match="no projection 'cuonts'"):
+            with pytest.raises(ConfigurationError, match="Unknown projection 'cuonts'"):
                 call()
-        with pytest.raises(ConfigurationError, match="no consistency 'later'"):
+        with pytest.raises(ConfigurationError, match="Unknown consistency 'later'"):
             models.get("counts", "x", "later")
         for workers in (0, -1, 65):
             with pytest.raises(ConfigurationError, match=f"{workers} workers are out of range"):
