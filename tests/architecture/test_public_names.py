@@ -1,6 +1,7 @@
 """The public names: all exist, cost nothing until they are used, and are what the documentation uses."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -27,6 +28,16 @@ def test_every_public_name_is_the_one_of_its_module(layer: str) -> None:
             assert getattr(package, name) is defined
             assert name in package.__all__
             assert name in dir(package)
+
+
+@pytest.mark.parametrize(("layer", "name"), [("service", "DeploymentService"), ("audit", "Ledger")])
+def test_what_public_methods_return_is_public(layer: str, name: str) -> None:
+    public = {name for each in LAYERS for name in import_module(f"deployledger.{each}").__all__}
+    members = inspect.getmembers(getattr(import_module(f"deployledger.{layer}"), name))
+    methods = [getattr(member, "fget", member) for key, member in members if not key.startswith("_")]
+    returned = [str(inspect.signature(method).return_annotation) for method in methods if callable(method)]
+    names = {path.split(".")[-1] for text in returned for path in re.findall(r"deployledger[\w.]+", text)}
+    assert names - public == set()
 
 
 def test_an_unknown_name_of_a_package_is_an_attribute_error() -> None:

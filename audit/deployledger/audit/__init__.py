@@ -10,7 +10,10 @@ __getattr__, __dir__, __all__ = public_names(
         "evidence.verification": ("EvidenceReport", "verify_evidence"),
         "keys": ("Signer", "Verifier", "generate"),
         "ledger": ("Ledger",),
+        "ledger_store": ("StoredCheckpoint",),
+        "log_check": ("LogCheck",),
         "merkle": ("leaf_hash", "root_from_inclusion"),
-        "proofs": ("InclusionProof",),
+        "proofs": ("ConsistencyProof", "InclusionProof"),
+        "replaying": ("Replayed",),
     },
 )

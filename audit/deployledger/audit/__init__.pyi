@@ -8,6 +8,10 @@ from deployledger.audit.keys import Signer as Signer
 from deployledger.audit.keys import Verifier as Verifier
 from deployledger.audit.keys import generate as generate
 from deployledger.audit.ledger import Ledger as Ledger
+from deployledger.audit.ledger_store import StoredCheckpoint as StoredCheckpoint
+from deployledger.audit.log_check import LogCheck as LogCheck
 from deployledger.audit.merkle import leaf_hash as leaf_hash
 from deployledger.audit.merkle import root_from_inclusion as root_from_inclusion
+from deployledger.audit.proofs import ConsistencyProof as ConsistencyProof
 from deployledger.audit.proofs import InclusionProof as InclusionProof
+from deployledger.audit.replaying import Replayed as Replayed

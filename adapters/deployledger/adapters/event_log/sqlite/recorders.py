@@ -18,6 +18,7 @@ from eventsourcing.sqlite import (
 
 from deployledger.adapters.event_log import clock
 from deployledger.adapters.event_log.commands import EventRow, plain_row
+from deployledger.adapters.event_log.sqlite.subscription import SQLiteSubscription
 
 _COLUMNS = 9
 """How many columns an event has, without its position."""
@@ -175,8 +176,6 @@ class SQLiteLogRecorder(SQLiteApplicationRecorder):
         self, gt: int | None = None, topics: Sequence[str] = ()
     ) -> Subscription["SQLiteLogRecorder"]:
         """Return an iterator over the events behind ``gt``, which waits for further ones."""
-        from deployledger.adapters.event_log.sqlite.subscription import SQLiteSubscription
-
         return SQLiteSubscription(self, gt, topics)
 
 

@@ -2,22 +2,18 @@
 
 from collections.abc import Sequence
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from eventsourcing.persistence import ListenNotifySubscription
+from eventsourcing.persistence import ApplicationRecorder, ListenNotifySubscription
 
-if TYPE_CHECKING:
-    from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
-
+_Recorder = TypeVar("_Recorder", bound=ApplicationRecorder)
 _LOOK_SECONDS = 0.01
 
 
-class SQLiteSubscription(ListenNotifySubscription["SQLiteLogRecorder"]):
+class SQLiteSubscription(ListenNotifySubscription[_Recorder]):
     """Looks every 10 ms whether the log has grown, by whichever process."""
 
-    def __init__(
-        self, recorder: "SQLiteLogRecorder", gt: int | None = None, topics: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, recorder: _Recorder, gt: int | None = None, topics: Sequence[str] = ()) -> None:
         super().__init__(recorder=recorder, gt=gt, topics=topics)
         self._stopped = Event()
         self._looking = Thread(target=self._look, name="deployledger-subscription", daemon=True)
