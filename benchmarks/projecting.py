@@ -260,7 +260,7 @@ class _BareSelects:
             generations = dict(
                 cursor.execute("SELECT name, generation FROM deployledger.read_models").fetchall()
             )
-        status = f'deployledger."deployment_status_v3_{generations["deployment_status"]}"'
+        status = f'deployledger."deployment_status_v4_{generations["deployment_status"]}"'
         self._by_key = f"SELECT state FROM {status} WHERE key = %s"
         self._page = (
             f'SELECT s.state FROM deployledger."deployment_list_v1_{generations["deployment_list"]}" l '
