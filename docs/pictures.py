@@ -15,11 +15,12 @@ from deployledger.adapters.cli.timeline import timeline
 from deployledger.adapters.cli.units import Clock
 from deployledger.adapters.local.example_request import inference_request
 from deployledger.domain import events, topics
-from deployledger.domain.event_log import RawEvent, RawRecord
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.ports import Observation
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.requests import DeploymentTargetConfig
+from deployledger.domain.timestamps import to_microseconds
 from deployledger.domain.values import Artifact, Failure, Image, Step
 from deployledger.projections.history import apply_all, entries, past_status
 
@@ -141,13 +142,16 @@ class _Story:
     def overview(self, seconds: float, seen: Observation | None = None) -> Overview:
         """Return what is shown of it so many seconds ago."""
         records = [
-            RawRecord(
-                RawEvent(event.originator_version, str(self._id), event.originator_version, event.TOPIC, b""),
-                event.timestamp,
-                str(event.event_id),
+            EventRecord(
+                event.originator_version,
+                self._id.bytes,
+                event.originator_version,
+                event.TOPIC,
+                b"",
+                event.event_id.bytes,
+                to_microseconds(event.timestamp),
                 event.actor,
-                str(event.correlation_id),
-                None,
+                event.correlation_id.bytes,
             )
             for event in self._events
         ]

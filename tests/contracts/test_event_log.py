@@ -16,12 +16,13 @@ import psycopg
 import pytest
 
 from deployledger.adapters.event_log import open_event_log
-from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_log import EventLog, events_of, version_of
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import ConcurrencyError, EventLogError
 from deployledger.domain.names import NameReservation
 from tests.contracts.reading import page
 from tests.domain.given import SERVING, context, history, requested
+from tests.logs import records_of
 
 OpenLog = Callable[[], EventLog]
 
@@ -73,8 +74,8 @@ def begun(stream: UUID) -> list[DeploymentEvent]:
 
 
 def test_an_empty_log_has_nothing(log: EventLog) -> None:
-    assert log.stream(uuid4()) == []
-    assert log.version(uuid4()) == 0
+    assert events_of(log, uuid4()) == []
+    assert version_of(log, uuid4()) == 0
     assert page(log, after=0, limit=10) == []
 
 
@@ -84,9 +85,9 @@ def test_what_was_appended_is_in_its_stream(log: EventLog) -> None:
     log.append(past[:2])
     log.append(begun(other))
     log.append(past[2:])
-    assert log.stream(one) == past
-    assert log.version(one) == 4
-    assert log.version(other) == 1
+    assert events_of(log, one) == past
+    assert version_of(log, one) == 4
+    assert version_of(log, other) == 1
 
 
 def test_appending_nothing_changes_nothing(log: EventLog) -> None:
@@ -100,8 +101,8 @@ def test_events_of_several_streams_are_appended_at_once(log: EventLog) -> None:
     reservation.reserve(stream, by=context())
     reserved = reservation.collect_events()
     log.append([*begun(stream), *reserved])
-    assert log.version(stream) == 1
-    assert log.stream(reservation.id) == reserved
+    assert version_of(log, stream) == 1
+    assert events_of(log, reservation.id) == reserved
 
 
 def test_the_log_is_read_in_the_order_in_which_it_was_written(log: EventLog) -> None:
@@ -136,14 +137,14 @@ def test_the_events_of_some_streams_are_read_up_to_a_position(log: EventLog) -> 
     for stream in (one, other, third):
         log.append(history(*SERVING[:2], stream=stream))
     log.append(history(*SERVING, stream=one)[2:])
-    everything = log.read_raw(after=0, limit=100)
+    everything = records_of(log, after=0, limit=100)
     for until in range(9):
-        found = log.read_streams([third, one, uuid4()], until=until)
-        wanted = [it for it in everything if it.position <= until and it.stream_id != str(other)]
+        found = records_of(log, streams=[third, one, uuid4()], until=until)
+        wanted = [it for it in everything if it.position <= until and it.stream_id != other.bytes]
         assert found == wanted
-    assert log.read_streams([], until=8) == []
+    assert records_of(log, streams=[], until=8) == []
     many = [uuid4() for _ in range(2_000)]
-    assert len(log.read_streams([*many, other], until=8)) == 2
+    assert len(records_of(log, streams=[*many, other], until=8)) == 2
 
 
 def test_a_version_that_is_taken_is_a_conflict(log: EventLog) -> None:
@@ -154,7 +155,7 @@ def test_a_version_that_is_taken_is_a_conflict(log: EventLog) -> None:
     assert str(stream) in refusal.value.message
     assert refusal.value.status_code == 409
     assert refusal.value.hint
-    assert log.version(stream) == 1
+    assert version_of(log, stream) == 1
 
 
 def test_a_conflict_stores_none_of_the_events(log: EventLog) -> None:
@@ -163,7 +164,7 @@ def test_a_conflict_stores_none_of_the_events(log: EventLog) -> None:
     for events in ([*begun(free), *begun(taken)], [*begun(taken), *begun(free)]):
         with pytest.raises(ConcurrencyError):
             log.append(events)
-        assert log.version(free) == 0
+        assert version_of(log, free) == 0
     assert len(page(log, after=0, limit=10)) == 1
 
 
@@ -175,7 +176,7 @@ def test_a_log_goes_on_after_a_conflict(log: EventLog) -> None:
         with pytest.raises(ConcurrencyError):
             log.append(history(requested(), stream=stream))
     log.append(past[1:])
-    assert log.stream(stream) == past
+    assert events_of(log, stream) == past
 
 
 def test_the_same_events_are_stored_once(log: EventLog) -> None:
@@ -235,7 +236,7 @@ def test_what_one_log_wrote_another_reads_at_once(open_log: OpenLog) -> None:
     for _ in range(10):
         stream = uuid4()
         one.append(begun(stream))
-        assert other.version(stream) == 1
+        assert version_of(other, stream) == 1
 
 
 def test_what_was_written_is_there_after_closing(open_log: OpenLog) -> None:
@@ -243,7 +244,7 @@ def test_what_was_written_is_there_after_closing(open_log: OpenLog) -> None:
     first = open_log()
     first.append(begun(stream))
     first.close()
-    assert open_log().version(stream) == 1
+    assert version_of(open_log(), stream) == 1
 
 
 # Ownership ------------------------------------------------------------------------------------------
@@ -378,7 +379,7 @@ def test_creating_the_schema_twice_changes_nothing(open_log: OpenLog) -> None:
     log.append(begun(stream))
     assert log.create_schema() == described
     assert open_log().create_schema() == described
-    assert log.version(stream) == 1
+    assert version_of(log, stream) == 1
 
 
 def test_four_may_create_the_schema_at_once(open_log: OpenLog) -> None:
@@ -406,7 +407,7 @@ def test_four_may_use_a_log_for_the_first_time_at_once(log: EventLog) -> None:
 def test_a_description_has_no_password(postgres_url: str) -> None:
     log = open_event_log("postgresql://ann:hunter2@localhost:1/ledger?password=hunter2", patience=0.1)
     with pytest.raises(EventLogError) as refusal:
-        log.version(uuid4())
+        version_of(log, uuid4())
     assert "postgresql://localhost:1/ledger" in refusal.value.message
     assert "hunter2" not in "".join(traceback.format_exception(refusal.value))
 
@@ -448,7 +449,7 @@ def test_closing_after_failures_leaves_no_connection(empty_postgres_url: str, po
     log = open_event_log(empty_postgres_url)
     for _ in range(3):
         with pytest.raises(EventLogError, match="has no deployledger schema"):
-            log.version(uuid4())
+            version_of(log, uuid4())
     log.close()
     wait_until(lambda: connections(empty_postgres_url, postgres_url) == 0)
 
@@ -458,6 +459,6 @@ def test_threads_end_with_the_log(empty_postgres_url: str) -> None:
     log = open_event_log(empty_postgres_url)
     for _ in range(3):
         with pytest.raises(EventLogError):
-            log.version(uuid4())
+            version_of(log, uuid4())
     log.close()
     wait_until(lambda: set(threading.enumerate()) <= before)

@@ -17,7 +17,7 @@ import pytest
 from psycopg import sql
 
 from deployledger.adapters.event_log import open_event_log
-from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_log import EventLog, events_of, version_of
 from deployledger.domain.exceptions import ConfigurationError, EventLogError
 from tests.contracts.reading import page
 from tests.domain.given import history, requested
@@ -31,8 +31,8 @@ def use(log: EventLog) -> None:
 
 USES: dict[str, Callable[[EventLog], object]] = {
     "append": use,
-    "stream": lambda log: log.stream(uuid4()),
-    "version": lambda log: log.version(uuid4()),
+    "stream": lambda log: events_of(log, uuid4()),
+    "version": lambda log: version_of(log, uuid4()),
     "read": lambda log: page(log, after=0, limit=1),
     "create_schema": lambda log: log.create_schema(),
 }
@@ -94,7 +94,7 @@ def test_a_url_of_no_known_kind_is_a_configuration_error(url: str) -> None:
 )
 def test_a_malformed_postgresql_url_is_a_configuration_error_without_the_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
-        open_event_log(url).version(uuid4())
+        version_of(open_event_log(url), uuid4())
     assert PASSWORD not in "".join(traceback.format_exception(refusal.value))
 
 
@@ -341,7 +341,7 @@ def test_an_event_that_does_not_decode_is_named(empty_postgres_url: str) -> None
     with psycopg.connect(empty_postgres_url) as session:
         session.execute("ALTER TABLE deployledger.events DISABLE TRIGGER refuse_change")
         session.execute("UPDATE deployledger.events SET topic = 'deployment.of_the_future'")
-    for call in (lambda: log.stream(stream), lambda: page(log, after=0, limit=1)):
+    for call in (lambda: events_of(log, stream), lambda: page(log, after=0, limit=1)):
         with pytest.raises(EventLogError, match="of_the_future") as refusal:
             call()
         assert str(stream) in refusal.value.message

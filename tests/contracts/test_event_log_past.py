@@ -8,10 +8,12 @@ import pytest
 
 from deployledger.adapters.event_log import open_event_log
 from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import EventRecord, time_of
 from deployledger.domain.exceptions import ConfigurationError
 from tests.contracts.reading import page
 from tests.contracts.test_event_log import begun, url_of
 from tests.domain.given import SERVING, history
+from tests.logs import records_of
 
 TICK = timedelta(microseconds=1)
 
@@ -64,19 +66,21 @@ def test_the_records_of_a_stream_are_its_events_as_they_are_stored(log: EventLog
     log.append(past[:2])
     log.append(begun(other))
     log.append(past[2:])
-    records = log.stream_records(one)
-    assert [log.decode(it.raw) for it in records] == past
-    assert [it.raw for it in records] == [
-        it for it in log.read_raw(after=0, limit=9) if it.stream_id == str(one)
-    ]
+    records = records_of(log, streams=[one], metadata=True)
+    assert [log.decode(it) for it in records] == past
+    assert records == [it for it in records_of(log, limit=9, metadata=True) if it.stream == str(one)]
+    plain = [EventRecord(*it[:5]) for it in records]
+    assert plain == [it for it in records_of(log, limit=9) if it.stream_id == one.bytes]
     recorded = [it for it in page(log) if it.event.originator_id == one]
-    assert [(it.raw.position, it.recorded_at) for it in records] == [
+    assert [(it.position, time_of(it)) for it in records] == [
         (it.position, it.recorded_at) for it in recorded
     ]
-    assert [(UUID(it.event_id), it.actor) for it in records] == [(it.event_id, it.actor) for it in past]
-    assert [UUID(it.correlation_id or "") for it in records] == [it.correlation_id for it in past]
-    assert [it.causation_id and UUID(it.causation_id) for it in records] == [it.causation_id for it in past]
-    assert log.stream_records(uuid4()) == []
+    assert [(UUID(bytes=it.event_id), it.actor) for it in records] == [(it.event_id, it.actor) for it in past]
+    assert [UUID(bytes=it.correlation_id) for it in records] == [it.correlation_id for it in past]
+    assert [it.causation_id and UUID(bytes=it.causation_id) for it in records] == [
+        it.causation_id for it in past
+    ]
+    assert records_of(log, streams=[uuid4()], metadata=True) == []
 
 
 def test_the_records_of_a_stream_by_a_position_or_a_time(log: EventLog) -> None:
@@ -84,13 +88,14 @@ def test_the_records_of_a_stream_by_a_position_or_a_time(log: EventLog) -> None:
     past = history(*SERVING, stream=one)
     for events in (past[:1], begun(uuid4()), past[1:3], begun(uuid4()), past[3:]):
         log.append(events)
-    records = log.stream_records(one)
+    records = records_of(log, streams=[one], metadata=True)
     for position in range(7):
-        assert log.stream_records(one, until=position) == [
-            it for it in records if it.raw.position <= position
+        assert records_of(log, streams=[one], metadata=True, until=position) == [
+            it for it in records if it.position <= position
         ]
-    times = {it.recorded_at for it in records}
+    times = {time_of(it) for it in records}
     for moment in {*times, *(it - TICK for it in times), *(it + TICK for it in times)}:
-        assert log.stream_records(one, until=moment) == [it for it in records if it.recorded_at <= moment]
-    assert log.stream_records(one, limit=1) == records[:1]
-    assert log.stream_records(one, until=6, limit=2) == records[:2]
+        found = records_of(log, streams=[one], metadata=True, until=log.position_at(moment))
+        assert found == [it for it in records if time_of(it) <= moment]
+    assert records_of(log, streams=[one], metadata=True, limit=1) == records[:1]
+    assert records_of(log, streams=[one], metadata=True, until=6, limit=2) == records[:2]

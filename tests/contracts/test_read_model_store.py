@@ -24,7 +24,7 @@ import pytest
 from pydantic import BaseModel
 
 from deployledger.adapters.read_models.sqlite import SQLiteReadModels
-from deployledger.domain.event_log import Mark
+from deployledger.domain.event_records import Mark
 from deployledger.domain.exceptions import ConfigurationError, ReadModelError
 from deployledger.projections.projection import Projection
 from deployledger.projections.rows import Changes, ParkedEvent, StoredRow

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployledger.domain.event_log import Mark
+from deployledger.domain.event_records import Mark
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.projections.projection import Projection
 from deployledger.projections.rows import Changes, PastRow, StoredRow

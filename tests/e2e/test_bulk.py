@@ -12,7 +12,7 @@ import typer
 
 from deployledger.adapters.cli import bulk
 from deployledger.adapters.event_log import open_event_log
-from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_log import EventLog, events_of
 from deployledger.domain.exceptions import EventLogError
 from deployledger.service.deployment_service import DeploymentService
 from tests.domain.given import (
@@ -75,7 +75,7 @@ def retries(log: EventLog) -> dict[str, int]:
     counts = Counter(
         name
         for name, stream in STREAMS.items()
-        for it in log.stream(stream)
+        for it in events_of(log, stream)
         if it.TOPIC == "deployment.retry_requested"
     )
     return dict(counts)
@@ -121,7 +121,7 @@ def test_what_has_nothing_to_retry_is_skipped_and_why(cli: InProcess, log: Event
 
 def test_deployments_are_deleted_and_cancelled_likewise(cli: InProcess, log: EventLog) -> None:
     assert outcomes(cli.run("cancel", "--status", "creating", "--yes", "-o", "json")) == {"tulip": "done"}
-    assert log.stream(STREAMS["tulip"])[-1].TOPIC == "deployment.cancelled"
+    assert events_of(log, STREAMS["tulip"])[-1].TOPIC == "deployment.cancelled"
     done = cli.run("delete", "--name", "T", "--until", "now", "--yes")
     assert "✓ aster deleted\n" in done.stdout
     assert done.stdout.endswith("2 of 2 deployments deleted.\n")
@@ -133,7 +133,7 @@ def test_a_single_deployment_may_be_planned_too(cli: InProcess, log: EventLog) -
     assert "delete; it serves http://one" in cli.run("delete", "aster", "--dry-run").stdout
     assert outcomes(cli.run("retry", "iris", "--dry-run", "-o", "json")) == {"iris": "planned"}
     assert retries(log) == {}
-    assert log.stream(STREAMS["aster"])[-1].TOPIC == "deployment.provisioned"
+    assert events_of(log, STREAMS["aster"])[-1].TOPIC == "deployment.provisioned"
 
 
 def test_jobs_that_are_not_waited_for_are_left_to_the_background(

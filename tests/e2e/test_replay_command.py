@@ -15,6 +15,7 @@ from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundE
 from deployledger.domain.moments import AtRevision
 from tests.domain.given import new_id, request
 from tests.e2e.conftest import CommandLine
+from tests.logs import records_of
 
 WAIT = 60
 EVENTS = 9
@@ -92,7 +93,7 @@ def test_into_another_database(cli: CommandLine, empty_postgres_url: str, tmp_pa
             with there.store.applying([projection]) as applying:
                 assert applying.is_there(projection), "nothing is built by looking at it"
                 assert applying.mark(projection).position == EVENTS
-            (key,) = {it.stream_id for it in log.read_raw(after=0, limit=100) if "_name" not in it.topic}
+            (key,) = {it.stream for it in records_of(log, limit=100) if "_name" not in it.topic}
             assert there.get(projection.name, key) == here.get(projection.name, key) is not None
         assert not any(it.differences for it in there.verify(list(there.projections)))
         here.store.close()

@@ -10,7 +10,7 @@ from typing import Any
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.read_models import open_read_models
-from deployledger.domain.event_log import Mark
+from deployledger.domain.event_records import Mark
 from deployledger.projections.rebuilding import Rebuilder
 from tests.faults.workers import PROCESSES, Signal
 from tests.projections.examples import COUNTS

@@ -14,11 +14,12 @@ import pytest
 from psycopg import sql
 
 from deployledger.adapters.event_log import open_event_log
-from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_log import EventLog, events_of, version_of
 from deployledger.domain.exceptions import EventLogError
 from tests.faults.audit import assert_whole, new_command, rows
 from tests.faults.conftest import OwnServer, SmallDisk
 from tests.faults.workers import PROCESSES, Signal, start
+from tests.logs import recorded_events
 
 PATIENCE_SECONDS = 0.3
 
@@ -55,11 +56,11 @@ def check_full_disk(url: str, make_room: Callable[[], None], *said: str) -> None
     assert_clear(error, *said)
     assert_whole(rows(url), stored)
     stored += append_until_refused(log)[0]  # a little room may have been left; then it goes on being full
-    assert len(log.read(after=0, limit=10).events) == 10  # reading goes on
+    assert len(recorded_events(log, after=0, limit=10)) == 10  # reading goes on
     make_room()
     command = new_command(3)
     log.append(command)
-    assert log.stream(command[0].originator_id) == command
+    assert events_of(log, command[0].originator_id) == command
     assert_whole(rows(url), [*stored, command[0].originator_id])
     log.close()
 
@@ -137,7 +138,7 @@ def test_a_locked_file_is_waited_for(tmp_path: Path) -> None:
     assert locked.wait(60)
     command = new_command(2)
     log.append(command)
-    assert log.version(command[0].originator_id) == 2
+    assert version_of(log, command[0].originator_id) == 2
     process.join(60)
     log.close()
 
@@ -152,7 +153,7 @@ def test_a_file_that_stays_locked_is_an_error_and_works_once_it_is_free(tmp_path
     with pytest.raises(EventLogError) as refusal:
         log.append(new_command(2))
     assert_clear(refusal.value, str(path), "locked")
-    assert log.version(uuid4()) == 0  # reading goes on
+    assert version_of(log, uuid4()) == 0  # reading goes on
     release.set()
     process.join(60)
     log.append(new_command(3))

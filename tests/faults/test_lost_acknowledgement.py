@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from deployledger.adapters.event_log import open_event_log
-from deployledger.domain.event_log import CommandKey, EventLog, RepeatedCommandError
+from deployledger.domain.event_log import CommandKey, EventLog, RepeatedCommandError, events_of
 from deployledger.domain.exceptions import ConcurrencyError
 from tests.domain.given import history, requested
 from tests.faults.audit import assert_whole, new_command, rows
@@ -37,7 +37,7 @@ def test_a_command_with_a_lost_answer_is_acknowledged_and_stored_once(
     command = new_command(3)
     log.append(command)
     assert proxy.lost == times
-    assert log.stream(command[0].originator_id) == command
+    assert events_of(log, command[0].originator_id) == command
     assert_whole(rows(empty_postgres_url), [command[0].originator_id])
 
 
@@ -82,7 +82,7 @@ async def test_each_command_of_a_batch_with_a_lost_answer_has_its_own_outcome(
     log_rows = rows(empty_postgres_url)
     assert [row.stream for row in log_rows].count(taken) == 1
     for command in good:
-        assert log.stream(command[0].originator_id) == command
+        assert events_of(log, command[0].originator_id) == command
     positions = [row.position for row in log_rows]
     assert positions == list(range(1, len(log_rows) + 1))
 

@@ -23,13 +23,14 @@ from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.adapters.postgres import is_outage
 from deployledger.adapters.read_models import open_read_models
-from deployledger.domain.event_log import CommandKey
+from deployledger.domain.event_log import CommandKey, events_of, version_of
 from deployledger.domain.exceptions import DatabaseUnavailableError, EventLogError
 from deployledger.projections.patience import Patience
 from deployledger.projections.status import DEPLOYMENT_STATUS
 from tests.domain.given import request
 from tests.faults.audit import assert_whole, new_command, rows
 from tests.faults.proxy import LosingProxy, losing_proxy
+from tests.logs import recorded_events
 from tests.service.outside import HeldOrchestrator
 
 FOR_EVER = 3600.0
@@ -86,10 +87,10 @@ def uses(log: DatabaseEventLog) -> dict[str, Callable[[], object]]:
         ),
         "command": lambda: log.command("key"),
         "position": log.position,
-        "stream": lambda: log.stream(stream),
-        "version": lambda: log.version(stream),
-        "read": lambda: log.read(after=0, limit=10),
-        "scan": lambda: list(log.scan(after=0, until=1)),
+        "stream": lambda: events_of(log, stream),
+        "version": lambda: version_of(log, stream),
+        "read": lambda: recorded_events(log, after=0, limit=10),
+        "scan": lambda: list(log.records(after=0, until=1)),
         "times": log.times,
         "statistics": log.statistics,
         "schema": log.schema_state,
@@ -304,7 +305,7 @@ def test_a_writer_whose_server_became_a_standby_connects_anew(empty_postgres_url
     writer._session.execute("SET default_transaction_read_only = on")
     command = new_command(1)
     log.append(command)
-    assert log.stream(command[0].originator_id) == command
+    assert events_of(log, command[0].originator_id) == command
     log.close()
 
 
@@ -324,7 +325,7 @@ def test_reading_pages_goes_on_where_the_connection_was_cut(empty_postgres_url: 
     for _ in range(8):
         log.append([event for _ in range(50) for event in new_command(5)])
     positions: list[int] = []
-    for page in log.scan(after=0, until=log.position()):
+    for page in log.records(after=0, until=log.position()):
         positions += [raw.position for raw in page]
         if len(positions) < 1000:
             end_sessions(empty_postgres_url)

@@ -16,6 +16,7 @@ from uuid import UUID
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.domain.event_log import version_of
 from deployledger.projections.read_models import ReadModels
 from deployledger.service.listing import Filters, Listing, list_page
 from tests.domain.given import SERVING, history, request, update_requested
@@ -103,7 +104,7 @@ def test_readers_and_writers_go_on_during_a_rebuild(workers: int, database_url: 
             while not stopping.is_set():
                 rebuild = rebuilding[-1]
                 for stream in streams[-1:]:
-                    version = models.log.version(stream)
+                    version = version_of(models.log, stream)
                     ends = history(*SERVING, update_requested(), stream=stream)[version:]
                     if ends:
                         models.log.append(ends[:1])

@@ -17,6 +17,7 @@ from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
 from deployledger.adapters.export import export_log
 from deployledger.domain.exceptions import ConfigurationError, EventLogError
 from tests.domain.given import requested
+from tests.logs import recorded_events
 
 
 def opened(path: Path) -> DatabaseEventLog:
@@ -32,7 +33,7 @@ def names(path: Path) -> list[str]:
     """Open the log, and return the names of what was requested; check that it is undamaged."""
     log = opened(path)
     assert [it.message for it in log.findings() if it.is_problem] == []
-    found = [getattr(it.event, "name", "") for it in log.read(after=0, limit=1000).events]
+    found = [getattr(it.event, "name", "") for it in recorded_events(log, after=0, limit=1000)]
     append(log, "later")
     log.close()
     return found

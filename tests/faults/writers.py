@@ -10,9 +10,9 @@ from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.event_log.clock import ClockWatch
 from deployledger.adapters.event_log.commands import Command, EventRow, Outcome
 from deployledger.adapters.event_log.group_commit import BatchWriter
-from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.event_log.postgres import schema
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
 from deployledger.adapters.postgres import PostgresDatabase
 from deployledger.domain.event_log import CommandKey

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from deployledger.adapters.event_log.damage import damaged
 from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.mapper import EventMapper, decode
-from deployledger.domain.event_log import RawEvent
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import UndecodableEventError
 from tests.golden.examples import EXAMPLES, example
@@ -14,9 +15,9 @@ from tests.golden.examples import EXAMPLES, example
 all_events = pytest.mark.parametrize("event", [example(it) for it in EXAMPLES], ids=lambda it: it.TOPIC)
 
 
-def raw(event: Event) -> RawEvent:
+def raw(event: Event) -> EventRecord:
     state = EventMapper().encode(event)
-    return RawEvent(7, str(event.originator_id), event.originator_version, event.TOPIC, state)
+    return EventRecord(7, event.originator_id.bytes, event.originator_version, event.TOPIC, state)
 
 
 @all_events
@@ -82,6 +83,6 @@ def test_what_is_read_later_may_turn_out_to_be_unreadable(event: Event) -> None:
     assert odd.timestamp == event.timestamp
     with pytest.raises(UndecodableEventError):
         odd.event_id  # noqa: B018
-    nowhere = decode_deferring(raw(event)._replace(stream_id="zz----"))
-    with pytest.raises(UndecodableEventError, match=r"stream zz---- .* does not decode"):
-        nowhere.originator_id  # noqa: B018
+    nowhere = damaged((7, "zz", *raw(event)[2:5]), "'zz' is no id")
+    with pytest.raises(UndecodableEventError, match=r"stream zz .* does not decode: 'zz' is no id"):
+        decode_deferring(nowhere)

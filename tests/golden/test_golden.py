@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, create_model
 
 from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.mapper import EventMapper, decode
-from deployledger.domain.event_log import RawEvent
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.values import Value
@@ -190,7 +190,7 @@ def test_a_topic_of_no_event_imports_nothing(
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
     for name in (topic, "imported_by_a_topic", "imported_by_a_topic:X"):
-        raw = RawEvent(1, str(uuid4()), 1, name, b"{}")
+        raw = EventRecord(1, uuid4().bytes, 1, name, b"{}")
         for decode_event in (decode, decode_deferring):
             with pytest.raises(UndecodableEventError, match="there is no topic"):
                 decode_event(raw)

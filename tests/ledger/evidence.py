@@ -28,6 +28,7 @@ from deployledger.audit.evidence.manifest import (
 from deployledger.audit.evidence.story import Story
 from deployledger.audit.keys import Signer
 from deployledger.audit.signed_notes import opened, sign
+from deployledger.domain import event_log
 from deployledger.domain.events import Event
 from deployledger.domain.names import NameReservation
 from tests.domain.given import (
@@ -80,7 +81,7 @@ def reserved(name: str, deployment_id: UUID) -> Sequence[Event]:
 
 
 def recorded_at(log: DatabaseEventLog, position: int) -> datetime:
-    found = log.recorded_at(position)
+    found = event_log.recorded_at(log, position)
     assert found is not None
     return found
 

@@ -12,7 +12,7 @@ import psycopg
 from deployledger.adapters.event_log import DatabaseEventLog
 from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.audit.ledger_store import StoredCheckpoint
-from deployledger.domain.event_log import EventRecord
+from deployledger.domain.event_records import EventRecord, undamaged
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COLUMNS = (
@@ -80,7 +80,11 @@ class Attacker:
 
     def records(self, after: int, until: int) -> list[EventRecord]:
         """Return events as the log has them."""
-        return [record for page in self._log.records(after=after, until=until) for record in page]
+        return [
+            record
+            for page in undamaged(self._log.records(after=after, until=until, metadata=True))
+            for record in page
+        ]
 
     def change(self, place: int, **columns: Any) -> None:
         """Change some columns of the event at a position."""

@@ -13,6 +13,7 @@ from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import Ledger
 from deployledger.domain.clock_corrections import ClockCorrected
 from deployledger.domain.deployment import Deployment
+from deployledger.domain.event_log import events_of
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.names import NameReservation
 from deployledger.domain.times import CLOCK_STREAM
@@ -40,7 +41,7 @@ def deploy(log: DatabaseEventLog, clock: Clock, name: str) -> UUID:
 
 
 def cancel(log: DatabaseEventLog, clock: Clock, deployment_id: UUID) -> None:
-    (requested,) = log.stream(deployment_id)
+    (requested,) = events_of(log, deployment_id)
     deployment = Deployment(requested)
     deployment.cancel(by=context(at=clock.now()))
     log.append(deployment.collect_events())
@@ -162,7 +163,7 @@ def test_a_correction_in_another_stream_corrects_nothing(
     deploy(log, clock, "iris")
     clock.set_ahead()
     correct(log, clock)
-    (event,) = log.stream(CLOCK_STREAM)
+    (event,) = events_of(log, CLOCK_STREAM)
     assert isinstance(event, ClockCorrected)
     forged = event.model_copy(update={"originator_id": uuid4(), "first_position": 1})
     log.append([forged.model_copy(update={"event_id": uuid4()})])

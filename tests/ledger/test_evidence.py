@@ -39,7 +39,7 @@ from deployledger.audit.keys import Signer
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.signed_notes import sign
-from deployledger.domain.event_log import EventRecord
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,

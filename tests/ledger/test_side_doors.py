@@ -20,6 +20,7 @@ from deployledger.audit.evidence.verification import verify_evidence
 from deployledger.audit.keys import Signer, Verifier
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.signed_notes import opened, sign
+from deployledger.domain.event_log import events_of
 from deployledger.domain.events import Deleted, Event
 from deployledger.domain.exceptions import LedgerError
 from deployledger.domain.names import NameEvent, NameReservation, reservation_id
@@ -130,7 +131,7 @@ def named(log: DatabaseEventLog, deployment_id: UUID, name: str, *, then: str = 
     of_names: list[Event] = []
     for current, following in ((name, then), (then, "")):
         if current:
-            past = log.stream(reservation_id(current))
+            past = events_of(log, reservation_id(current))
             reservation = NameReservation.replay(current, cast("list[NameEvent]", past))
             reservation.reserve(deployment_id, by=context())
             if following or is_deleted:

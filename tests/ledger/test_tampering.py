@@ -28,7 +28,8 @@ from deployledger.audit.ledger import Ledger
 from deployledger.audit.ledger_store import LedgerStore
 from deployledger.audit.log_check import LogCheck
 from deployledger.audit.log_parts import CheckedPart, Part, check_part
-from deployledger.domain.event_log import EventLog, EventRecord
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from tests.domain.given import RUNNING_JOB, SERVING, Happening, deletion_requested, failed, history
 from tests.ledger.tampering import COLUMNS, Attacker

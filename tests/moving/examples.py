@@ -11,7 +11,8 @@ from eventsourcing.persistence import StoredEvent
 
 from deployledger.adapters.event_log import DatabaseEventLog
 from deployledger.domain import events
-from deployledger.domain.event_log import CommandKey, EventRecord, KeyRecord
+from deployledger.domain.event_log import CommandKey, KeyRecord
+from deployledger.domain.event_records import EventRecord, undamaged
 from deployledger.domain.events import Event
 from tests.domain.given import SERVING, happened, history, requested
 
@@ -45,12 +46,12 @@ def fill(log: DatabaseEventLog, deployments: int = 30) -> None:
 
 def records(log: DatabaseEventLog) -> list[EventRecord]:
     """Return every event."""
-    return [record for page in log.records(after=0, until=ALL) for record in page]
+    return [record for page in undamaged(log.records(after=0, until=ALL, metadata=True)) for record in page]
 
 
 def keys(log: DatabaseEventLog) -> list[KeyRecord]:
     """Return every idempotency key."""
-    return [record for page in log.keys(until=ALL) for record in page]
+    return [keyed.key for page in log.keys(until=ALL) for keyed in page]
 
 
 def lines(file: Path) -> list[bytes]:

@@ -17,7 +17,7 @@ from deployledger.adapters.event_log import DatabaseEventLog, open_event_log
 from deployledger.adapters.export import export_log, exporting, import_log, importing
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
-from deployledger.domain.event_log import CommandKey, RepeatedCommandError
+from deployledger.domain.event_log import CommandKey, RepeatedCommandError, events_of, recorded_at, version_of
 from deployledger.domain.exceptions import ConcurrencyError, ConflictError
 from tests.contracts.version_1 import Database
 from tests.domain.given import SERVING, fetched, history, requested
@@ -189,7 +189,7 @@ async def test_who_has_the_target_open_goes_on_with_what_was_imported(
         unknown = uuid4()
         for _ in range(8):  # so often that plans are kept
             assert list(await service.list_deployments()) == []
-            assert service.event_log.version(unknown) == 0
+            assert version_of(service.event_log, unknown) == 0
             assert service.event_log.command("key") is None
         with pytest.raises(ConcurrencyError):  # the plan of the append, with nothing appended
             service.event_log.append(history(requested(), fetched(), stream=uuid4())[1:])
@@ -198,7 +198,7 @@ async def test_who_has_the_target_open_goes_on_with_what_was_imported(
             await asyncio.to_thread(import_log, other, tmp_path / "log.gz")
             batch = await asyncio.to_thread(follower.next_batch, 10)
         assert batch is not None
-        assert [it.event for it in batch.events[:4]] == log.stream(batch.events[0].event.originator_id)
+        assert [it.event for it in batch.events[:4]] == events_of(log, batch.events[0].event.originator_id)
         end = log.position()
         page = await service.list_deployments()
         assert len(page) == 6
@@ -207,7 +207,7 @@ async def test_who_has_the_target_open_goes_on_with_what_was_imported(
         assert service.event_log.position() > end
         assert records(other)[:end] == records(log)
         assert service.event_log.command("moved") is not None
-        assert service.event_log.version(page[0].deployment_id) == 4
+        assert version_of(service.event_log, page[0].deployment_id) == 4
     other.close()
 
 
@@ -254,7 +254,7 @@ def test_a_command_that_comes_during_an_import_is_stored_behind_it(
 
     import_log(other, tmp_path / "log.gz", progress=add)
     waiting.join()
-    assert other.stream(meanwhile[0].originator_id) == meanwhile
+    assert events_of(other, meanwhile[0].originator_id) == meanwhile
     assert records(other)[: log.position()] == records(log)
     assert other.position() == log.position() + 4
 
@@ -325,7 +325,7 @@ def test_lines_are_what_they_are_documented_to_be(new_url: NewUrl, open_log: Ope
         "correlation_id", "causation_id", "state",
     ]  # fmt: skip
     assert (first["position"], first["stream_version"], first["actor"]) == (1, 1, "ann")
-    assert first["recorded_at"] == log.recorded_at(1).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # type: ignore[union-attr]
+    assert first["recorded_at"] == recorded_at(log, 1).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # type: ignore[union-attr]
     assert first["state"].encode() == records(log)[0].state
     assert [it["state_base64"] for it in events if "state" not in it] == ["//4AIG5vIHRleHQ="]
     assert list(key) == ["key", "fingerprint", "deployment_id", "version", "recorded_at"]

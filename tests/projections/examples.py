@@ -43,6 +43,7 @@ from tests.domain.given import (
     requested,
     update_requested,
 )
+from tests.logs import records_of
 
 # Projections ----------------------------------------------------------------------------------------
 
@@ -365,21 +366,21 @@ def folded(
     rows: dict[str, tuple[Any, ...]] = {}
     parked: list[tuple[str, int]] = []
     blocked = set[str]()
-    for raw in models.log.read_raw(after=0, limit=until):
+    for raw in records_of(models.log, after=0, limit=until):
         if not projection.reads(raw.topic):
             continue
-        key, event = raw.stream_id, None
+        key, event = raw.stream, None
         try:
             event = models.log.decode(raw)
-            if projection.key is not None and raw.stream_id not in blocked:
+            if projection.key is not None and raw.stream not in blocked:
                 key = projection.key(event)
             elif projection.key is not None:
                 raise LookupError
         except (UndecodableEventError, LookupError):
             event = None
             if projection.key is not None:
-                key = f"stream:{raw.stream_id}"
-                blocked.add(raw.stream_id)
+                key = f"stream:{raw.stream}"
+                blocked.add(raw.stream)
         first, position, parked_from, row = rows.get(key, (raw.position, raw.position, None, None))
         if parked_from is None:
             try:
@@ -410,7 +411,7 @@ def folded(
 
 def keys_of(models: ReadModels) -> list[str]:
     """Return every key that a row of the examples could have."""
-    streams = {raw.stream_id for raw in models.log.read_raw(after=0, limit=1_000_000)}
+    streams = {raw.stream for raw in records_of(models.log, after=0, limit=1_000_000)}
     return [*streams, *(f"stream:{it}" for it in streams), *(f"revision {it}" for it in range(100))]
 
 

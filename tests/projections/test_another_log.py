@@ -10,6 +10,7 @@ import pytest
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.read_models import open_read_models
 from tests.domain.given import requested
+from tests.logs import recorded_events
 
 
 def rows_of(url: str, name: str = "") -> set[str]:
@@ -19,7 +20,7 @@ def rows_of(url: str, name: str = "") -> set[str]:
     if name:
         log.append([requested(name=name)(uuid4(), 1)])
     models = open_read_models(log)
-    keys = [row.event.originator_id for row in log.read(after=0, limit=100).events]
+    keys = [row.event.originator_id for row in recorded_events(log, after=0, limit=100)]
     names = {models.get("deployment_list", str(key)).name for key in keys}
     models.store.close()
     log.close()

@@ -37,6 +37,7 @@ from tests.domain.given import (
     requested,
 )
 from tests.faults.conftest import times
+from tests.logs import records_of
 from tests.projections.examples import catch_all_up, opened
 
 Act = Callable[[Deployment, CommandContext], None]
@@ -197,7 +198,7 @@ def test_what_earlier_releases_stored_is_cut_in_the_status(database_url: str) ->
         assert "[cut: " in models.get("deployment_status", str(job)).output_uri
         listed = models.get("deployment_list", str(one))
         assert (listed.state, listed.created_at) == ("deleted", naive.replace(tzinfo=UTC))
-        records = models.log.stream_records(one)
+        records = records_of(models.log, streams=[one], metadata=True)
         applied = list(apply_all(records, models.log.decode, largest_row=LEAST_SETTING))
         assert not any(it.is_parked for it in applied)
         rows = [it.row for it in applied]

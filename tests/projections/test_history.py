@@ -3,13 +3,15 @@
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.mapper import EventMapper
 from deployledger.domain import events
-from deployledger.domain.event_log import RawEvent, RawRecord
+from deployledger.domain.event_records import EventRecord, time_of
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.responses import DeploymentHistoryEntry, DeploymentStatusResponse
+from deployledger.domain.timestamps import to_microseconds
 from deployledger.projections import status
 from deployledger.projections.history import apply_all, differences, entries, past_status
 from tests.domain.given import (
@@ -33,34 +35,31 @@ from tests.domain.given import (
 LARGEST = 1 << 20
 
 
-def records(past: Sequence[DeploymentEvent]) -> list[RawRecord]:
+def records(past: Sequence[DeploymentEvent]) -> list[EventRecord]:
     """Return events as a log has them: every second position, half a second after one another."""
     return [
-        RawRecord(
-            RawEvent(
-                2 * number + 1,
-                str(event.originator_id),
-                event.originator_version,
-                event.TOPIC,
-                EventMapper().encode(event),
-            ),
-            NOON + timedelta(seconds=number / 2),
-            str(event.event_id),
+        EventRecord(
+            2 * number + 1,
+            event.originator_id.bytes,
+            event.originator_version,
+            event.TOPIC,
+            EventMapper().encode(event),
+            event.event_id.bytes,
+            to_microseconds(NOON + timedelta(seconds=number / 2)),
             event.actor,
-            str(event.correlation_id),
-            str(event.causation_id) if event.causation_id else None,
+            event.correlation_id.bytes,
+            event.causation_id.bytes if event.causation_id else None,
         )
         for number, event in enumerate(past)
     ]
 
 
-def told(stored: Sequence[RawRecord], largest_row: int = LARGEST) -> list[DeploymentHistoryEntry]:
+def told(stored: Sequence[EventRecord], largest_row: int = LARGEST) -> list[DeploymentHistoryEntry]:
     return entries(apply_all(stored, decode_deferring, largest_row=largest_row))
 
 
-def damaged(record: RawRecord, topic: str = "") -> RawRecord:
-    raw = record.raw
-    return record._replace(raw=raw._replace(state=b"{}", topic=topic or raw.topic))
+def damaged(record: EventRecord, topic: str = "") -> EventRecord:
+    return record._replace(state=b"{}", topic=topic or record.topic)
 
 
 def changes(entry: DeploymentHistoryEntry) -> dict[str, tuple[object, object]]:
@@ -170,9 +169,9 @@ def test_an_undecodable_event_is_shown_as_far_as_the_log_knows_it() -> None:
     found = told(stored)
     bad = found[2]
     assert (bad.event, bad.version, bad.position) == ("Packaged", 3, 5)
-    assert (bad.timestamp, bad.actor, bad.revision, bad.data) == (stored[2].recorded_at, "ann", 1, {})
-    assert str(bad.event_id) == stored[2].event_id
-    assert str(bad.correlation_id) == stored[2].correlation_id
+    assert (bad.timestamp, bad.actor, bad.revision, bad.data) == (time_of(stored[2]), "ann", 1, {})
+    assert bad.event_id.bytes == stored[2].event_id
+    assert bad.correlation_id.bytes == stored[2].correlation_id
     assert "does not decode" in bad.error
     assert bad.changes == []
     assert [it.error for it in found[3:]] == ["An earlier event could not be applied."] * 2
@@ -191,17 +190,17 @@ def test_an_event_that_nobody_knows_and_a_beginning_that_is_damaged() -> None:
 
 def test_ids_that_cannot_be_read_are_those_that_the_log_keeps() -> None:
     stored = records(history(*SERVING))
-    raw = stored[1].raw
-    event_id = stored[1].event_id.encode()
-    stored[1] = stored[1]._replace(raw=raw._replace(state=raw.state.replace(event_id, b"?")))
+    record = stored[1]
+    event_id = str(UUID(bytes=record.event_id)).encode()
+    stored[1] = record._replace(state=record.state.replace(event_id, b"?"))
     found = told(stored)[1]
-    assert str(found.event_id) == stored[1].event_id
+    assert found.event_id.bytes == record.event_id
     assert "does not decode" in found.error
 
 
 def test_an_event_that_the_lifecycle_does_not_allow_and_a_row_that_is_too_large() -> None:
     stored = records(history(*SERVING))
-    illegal = [stored[0], stored[2]._replace(raw=stored[2].raw._replace(stream_version=2))]
+    illegal = [stored[0], stored[2]._replace(stream_version=2)]
     assert "IllegalTransitionError" in told(illegal)[1].error
 
     stored = records(history(requested(tags={"note": "x" * 530_000}), *SERVING[1:]))

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import BaseModel
 
-from deployledger.domain.event_log import RawEvent
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import ReadModelError, ResourceNotFoundError, UndecodableEventError
 from deployledger.projections.projection import Projection
@@ -41,7 +41,7 @@ class UnreadableUntilFixed:
         decode = models.log.decode
         self.is_fixed = False
 
-        def decode_or_not(raw: RawEvent) -> Any:
+        def decode_or_not(raw: EventRecord) -> Any:
             if raw.position == position and not self.is_fixed:
                 raise UndecodableEventError("Nobody knows it.")
             return decode(raw)

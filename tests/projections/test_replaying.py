@@ -50,6 +50,7 @@ from tests.domain.given import (
     requested,
     update_requested,
 )
+from tests.logs import records_of
 from tests.projections import rules
 from tests.projections.examples import empty, histories
 
@@ -341,7 +342,7 @@ def test_an_illegal_transition(
         assert (stream, found, topic) == (str(DEPLOYMENT_ID), version, wrong[version - 1].TOPIC)
         assert kind is Kind.ILLEGAL_TRANSITION
         assert message in replayed.problems[0].message
-        assert log.read_raw(after=position - 1, limit=1)[0].stream_id == stream
+        assert records_of(log, after=position - 1, limit=1)[0].stream == stream
         assert replayed.not_replayed == len(wrong) - version + 1
         alone = replay(log, deployment_id=DEPLOYMENT_ID)
         assert (alone.problems, alone.events, alone.streams) == (replayed.problems, len(wrong), 1)
@@ -500,7 +501,7 @@ def test_a_machine_as_somebody_else_writes_it() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("originator_id = 'zz'", "The id of the stream, 'zz----', is no id."),
+        ("originator_id = 'zz'", "The id of the stream, 'zz', is no id."),
         ("originator_version = 'two'", "Invalid stream version: versions start at 1."),
     ],
 )

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployledger.adapters.read_models import postgres
+from deployledger.domain.event_log import recorded_at, version_of
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.responses import DeploymentPage, DeploymentStatusResponse
@@ -26,6 +27,7 @@ from deployledger.projections.status import DEPLOYMENT_STATUS
 from deployledger.service.listing import Filters, Listing, list_page, page_as_of
 from deployledger.service.past import Past
 from tests.domain.given import SERVING, cancelled, history, requested, update_requested
+from tests.logs import records_of
 from tests.projections.examples import (
     COUNTS,
     MARKS,
@@ -125,7 +127,7 @@ def test_every_position_of_a_followed_and_of_a_rebuilt_read_model(
         assert_past(models, positions)
         names = [projection.name for projection in KEPT]
         assert not any(it.differences for it in models.verify(names))
-        for key in {raw.stream_id for raw in models.log.read_raw(after=0, limit=100)}:
+        for key in {raw.stream for raw in records_of(models.log, limit=100)}:
             models.refold("marks", [key])
             models.refold("deployment_timeline", [key])
         assert_past(models, positions)
@@ -144,7 +146,8 @@ def test_every_position_after_a_rebuild_by_workers(
     empty(database_url)
     with opened(database_url, *TEMPORAL) as models:
         models.log.append(past)
-        append_undecodable(models.log, past[0].originator_id, models.log.version(past[0].originator_id) + 1)
+        stream = past[0].originator_id
+        append_undecodable(models.log, stream, version_of(models.log, stream) + 1)
         models.rebuild([projection.name for projection in KEPT], workers=workers)
         assert_past(models, all_positions(models)[::5])
         catch_all_up(models)
@@ -269,9 +272,9 @@ def the_whole(models: ReadModels, as_of: Any, listing: Listing | None = None) ->
 def test_events_of_the_same_time_are_one_after_the_other(database_url: str) -> None:
     with opened(database_url) as models:
         models.log.append(history(*SERVING))  # one transaction, one time
-        at = models.log.recorded_at(1)
+        at = recorded_at(models.log, 1)
         assert at is not None
-        assert at == models.log.recorded_at(4)
+        assert at == recorded_at(models.log, 4)
         states = [page_as_of(models, past_of(models), Listing(), it)[0].state for it in (1, 2, 3, 4)]
         assert states == ["requested", "artifacts_fetched", "packaged", "active"]
         by_time = page_as_of(models, past_of(models), Listing(), at)

@@ -17,6 +17,7 @@ from core_ai_layer.machine_learning_service.ml_model_deployment_service import M
 from core_ai_layer.machine_learning_service.ml_service_exceptions import ConflictError, NameInUseError
 from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.event_log.postgres.schema import EVENTS
+from deployledger.domain.event_log import events_of
 from deployledger.domain.names import NameReserved, reservation_id
 from tests.contracts.reading import page
 from tests.domain.given import request
@@ -36,7 +37,7 @@ async def won(service: MLModelDeploymentService, name: str) -> bool:
 def assert_each_name_was_taken_once(database_url: str) -> None:
     log = open_event_log(database_url)
     for number in range(ROUNDS):
-        assert [type(it) for it in log.stream(reservation_id(f"iris-{number}"))] == [NameReserved]
+        assert [type(it) for it in events_of(log, reservation_id(f"iris-{number}"))] == [NameReserved]
     assert len([it for it in page(log) if it.event.TOPIC == "deployment.requested"]) == ROUNDS
     log.close()
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
+from deployledger.domain.event_log import recorded_at
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.moments import AtRevision
 from deployledger.domain.responses import DeploymentPage
@@ -56,7 +57,7 @@ async def test_who_was_renamed_and_deleted_later_is_listed_as_then(quiet: MLMode
 async def test_a_moment_has_several_forms(quiet: MLModelDeploymentService, form: str) -> None:
     filled(quiet, 6)
     end = quiet.event_log.position()
-    at = quiet.event_log.recorded_at(end)
+    at = recorded_at(quiet.event_log, end)
     assert at is not None
     moment: Any = {"time": at, "text": at.isoformat(), "position": end, "position as a text": str(end)}[form]
     page = await quiet.list_deployments(as_of=moment)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.domain import events
+from deployledger.domain import event_log, events
 from deployledger.domain.exceptions import ConfigurationError, EventLogUnavailableError, UndecodableEventError
 from deployledger.service import log_reading
 from tests.domain.given import (
@@ -52,7 +52,7 @@ async def positions(service: MLModelDeploymentService, **query: Any) -> list[int
 
 
 def recorded_at(service: MLModelDeploymentService, position: int) -> datetime:
-    found = service.event_log.recorded_at(position)
+    found = event_log.recorded_at(service.event_log, position)
     assert found is not None
     return found
 
@@ -163,15 +163,15 @@ async def test_what_is_wanted_is_read_as_it_is_added(service: Any) -> None:
 
 async def test_reading_on_outlives_an_outage(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_reading, "_TRY_AGAIN_SECONDS", 0)
-    read_streams, outages = service.event_log.read_streams, [1, 2, 3]
+    records, outages = service.event_log.records, [1, 2, 3]
 
     def away(*arguments: Any, **options: Any) -> Any:
-        if outages:
+        if outages and options.get("streams"):
             outages.pop()
             raise EventLogUnavailableError("The event log is away.")
-        return read_streams(*arguments, **options)
+        return records(*arguments, **options)
 
-    monkeypatch.setattr(service.event_log, "read_streams", away)
+    monkeypatch.setattr(service.event_log, "records", away)
     reading = service.read_log(after=6, follow=True)
     seen = [(await asyncio.wait_for(anext(reading), 60)).deployment_name for _ in range(3)]
     assert (seen, outages) == (["Iris_2", "tulip", "tulip"], [])

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
-from deployledger.domain.event_log import RecordedEvent
+from deployledger.domain.event_log import recorded_at
+from deployledger.domain.event_records import RecordedEvent
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,
@@ -246,7 +247,7 @@ def test_a_time_that_has_not_quite_come_is_waited_for(database_url: str) -> None
         stream, log = uuid4(), models.log
         log.append(history(requested(), stream=stream))
         by_hand(database_url, f"UPDATE @events SET recorded_at = recorded_at + {_A_WHILE[database_url[:6]]}")
-        moment = log.recorded_at(1)
+        moment = recorded_at(log, 1)
         assert moment is not None
         assert moment > datetime.now(UTC)
         first = past_of(models).status(stream, moment)

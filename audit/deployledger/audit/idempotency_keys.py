@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from deployledger.audit.log_parts import MOST_PROBLEMS, LogProblem
-from deployledger.domain.event_log import EventLog, KeyedEvent
+from deployledger.domain.event_log import EventLog, KeyedEvent, KeyRecord
+from deployledger.domain.event_records import EventRecord, undamaged
 from deployledger.domain.exceptions import EventLogError, UndecodableEventError
 from deployledger.domain.fingerprints import is_of_command
 from deployledger.domain.timestamps import from_microseconds, rfc3339
@@ -34,7 +35,7 @@ class KeyCheck:
         self._log = log
         self._named: dict[tuple[bytes, int], str] = {}
         try:
-            for page in log.keyed_events(until=until):
+            for page in log.keys(until=until):
                 for keyed in page:
                     self.problems += self._wrong(keyed)
                 if len(self.problems) >= MOST_PROBLEMS:
@@ -43,38 +44,39 @@ class KeyCheck:
             self.problems.append(LogProblem(None, KEY, f"{error.message}"))
 
     def _wrong(self, keyed: KeyedEvent) -> Iterator[LogProblem]:
-        key, raw = keyed.key, keyed.raw
+        key, event = keyed.key, keyed.event
         what = f"The idempotency key {key.key!r} names"
-        if raw is None:
+        if event is None:
             place = f"version {key.version} of deployment {UUID(bytes=key.deployment_id)}"
             yield LogProblem(None, KEY, f"{what} {place}, and there is no such event.")
             return
-        what = f"{what} event {raw.position} ({raw.topic})"
+        what = f"{what} event {event.position} ({event.topic})"
         earlier = self._named.setdefault((key.deployment_id, key.version), key.key)
         if earlier != key.key:
-            yield LogProblem(raw.position, KEY, f"{what}, which the key {earlier!r} also names.")
+            yield LogProblem(event.position, KEY, f"{what}, which the key {earlier!r} also names.")
         try:
-            agrees = is_of_command(self._log.decode_whole(raw), key.fingerprint)
+            agrees = is_of_command(self._log.decode(event, whole=True), key.fingerprint)
         except UndecodableEventError:  # which is reported of the event
             return
         if agrees is False:
             message = f"{what}, which a command with another fingerprint stored."
-            yield LogProblem(raw.position, KEY, message)
+            yield LogProblem(event.position, KEY, message)
         elif agrees is None:
             self.undecided += 1
-        if self._are_apart(keyed, raw.position):
-            at, stored = _time(key.recorded_at), _time(keyed.recorded_at)
+        if self._are_apart(key, event):
+            at, stored = _time(key.recorded_at), _time(event.recorded_at)
             yield LogProblem(
-                raw.position, KEY, f"{what}, recorded at {stored}; the key was recorded at {at}."
+                event.position, KEY, f"{what}, recorded at {stored}; the key was recorded at {at}."
             )
 
-    def _are_apart(self, keyed: KeyedEvent, position: int) -> bool:
-        apart = keyed.recorded_at - keyed.key.recorded_at
+    def _are_apart(self, key: KeyRecord, event: EventRecord) -> bool:
+        apart = event.recorded_at - key.recorded_at
         if apart <= _FARTHEST_APART:
             return apart < -_FARTHEST_APART
         # An event may have the time of the one before it, while the clock is behind that; no key has.
-        before = next(iter(self._log.records(after=position - 2, until=position - 1)), ())
-        return not before or before[0].recorded_at < keyed.recorded_at
+        position = event.position
+        before = next(undamaged(self._log.records(after=position - 2, until=position - 1, metadata=True)), ())
+        return not before or before[0].recorded_at < event.recorded_at
 
 
 def _time(microseconds: int) -> str:

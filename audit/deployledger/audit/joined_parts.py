@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from uuid import UUID
 
 from deployledger.audit import merkle
@@ -101,8 +102,8 @@ def across(log: EventLog, parts: Sequence[CheckedPart], after: int, end: int) ->
                 )
             standings[stream] = standing
         for stream in part.begun.keys() & standings.keys():
-            again = log.read_streams([UUID(bytes=stream)], until=end)
-            begins = [it.position for it in again if it.stream_version == 1][1:]
+            again = chain.from_iterable(log.records(streams=[UUID(bytes=stream)], until=end))
+            begins = sorted(it.position for it in again if it.stream_version == 1)[1:]
             message = f"Stream {UUID(bytes=stream)} begins more than once."
             found.problems.append(LogProblem(next(iter(begins), None), "version", message))
         if part is not parts[-1]:
@@ -117,8 +118,8 @@ def _before(log: EventLog, streams: Sequence[bytes], until: int) -> dict[bytes, 
     standings: dict[bytes, tuple[int, int]] = {}
     for begin in range(0, len(streams), _STREAMS_AT_ONCE):
         ids = [UUID(bytes=it) for it in streams[begin : begin + _STREAMS_AT_ONCE]]
-        for raw in log.read_streams(ids, until=until):
-            stream = UUID(raw.stream_id).bytes
+        for raw in chain.from_iterable(log.records(streams=ids, until=until)):
+            stream = raw.stream_id
             try:
                 symbol = table.symbol(raw.topic, raw.state)
             except ValueError:

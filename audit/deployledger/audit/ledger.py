@@ -20,6 +20,7 @@ from deployledger.audit.proofs import ConsistencyProof, InclusionProof
 from deployledger.audit.signed_notes import NoteError
 from deployledger.audit.tiles import GrowingTree, Tree, hash_in
 from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import undamaged
 from deployledger.domain.exceptions import VERIFY_HINT, ConfigurationError, LedgerError
 from deployledger.domain.findings import Finding
 from deployledger.projections.partitioning import Progress
@@ -99,7 +100,7 @@ class Ledger:
                 hint=VERIFY_HINT,
             )
         if size:
-            page = next(iter(self.log.records(after=size - 1, until=size)), ())
+            page = next(undamaged(self.log.records(after=size - 1, until=size, metadata=True)), ())
             number = size - 1
             tile = self.store.tiles(0, number // TILE_WIDTH, number // TILE_WIDTH)
             expected = hash_in(tile.get(number // TILE_WIDTH, b""), number % TILE_WIDTH)
@@ -114,7 +115,7 @@ class Ledger:
         """Add leaves from one size to another; False if somebody else did so meanwhile."""
         tiles = GrowingTree(self.store, size)
         before, expected = size, size
-        for page in self.log.records(after=size, until=end):
+        for page in undamaged(self.log.records(after=size, until=end, metadata=True)):
             for record in page:
                 expected += 1
                 if record[0] != expected:
@@ -161,7 +162,7 @@ class Ledger:
             )
         tree = Tree(self.store)
         path = tuple(merkle.inclusion_proof(position - 1, size, tree.hash_of))
-        page = next(iter(self.log.records(after=position - 1, until=position)), ())
+        page = next(undamaged(self.log.records(after=position - 1, until=position, metadata=True)), ())
         if not page:
             raise LedgerError(f"Event {position} is missing in the log.", hint=VERIFY_HINT)
         proof = InclusionProof(position, encode_leaf(*page[0]), size, tree.hash_of(0, size), path)

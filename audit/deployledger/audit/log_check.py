@@ -29,6 +29,7 @@ from deployledger.audit.log_parts import (
 )
 from deployledger.audit.tiles import Tree
 from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import undamaged
 from deployledger.domain.exceptions import ConfigurationError, EventLogError, LedgerError
 from deployledger.domain.findings import Finding
 from deployledger.domain.times import WrongTimes
@@ -274,6 +275,6 @@ def _outside(log: EventLog) -> list[LogProblem]:
     """Return events that are not among those with positions, where readers do not see them."""
     return [
         LogProblem(record.position, "order", f"An event has position {record.position}; the first one is 1.")
-        for page in log.records(after=_BEFORE_ALL, until=0)
+        for page in undamaged(log.records(after=_BEFORE_ALL, until=0))
         for record in page
     ]

@@ -11,6 +11,7 @@ from deployledger.audit.ledger_store import TILE_WIDTH, LedgerStore
 from deployledger.audit.lifecycle_table import ILLEGAL, UNKNOWN, lifecycle_table
 from deployledger.audit.merkle import HASH_BYTES
 from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import undamaged
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.times import corrects_clock
 from deployledger.domain.topics import SPECIFYING
@@ -138,7 +139,7 @@ def _check_from(
     begun, continued, hashes = checked.begun, checked.continued, tiles.hashes
     begun_get, add_leaf, symbol_get, leaf_hash = begun.get, hashes.append, symbols.get, merkle.leaf_hash
     expected, time = after, checked.last_time if checked.last_time is not None else _LONG_AGO
-    for page in log.records(after=after, until=until):
+    for page in undamaged(log.records(after=after, until=until, metadata=True)):
         for record in page:
             position, stream, version, topic, state, _, recorded_at, _, _, _ = record
             expected += 1

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from uuid import UUID
 
@@ -22,7 +23,8 @@ from deployledger.audit.lifecycle_table import lifecycle_table
 from deployledger.audit.what_if import Rule, RuleDifference, load
 from deployledger.domain.clock_corrections import ClockCorrected, ClockCorrections
 from deployledger.domain.deployment import Deployment
-from deployledger.domain.event_log import EventLog, RawEvent
+from deployledger.domain.event_log import EventLog, version_of
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.events import DeploymentEvent, Event, Requested, UpdateRequested
 from deployledger.domain.exceptions import (
     ConfigurationError,
@@ -141,7 +143,7 @@ def replay(
     until = end if until is None else min(until, end)
     total = until
     if deployment_id is not None:
-        total = log.version(deployment_id)
+        total = version_of(log, deployment_id)
         if total == 0:
             raise ResourceNotFoundError("Deployment", deployment_id)
     done = 0
@@ -202,13 +204,13 @@ def _missing(log: EventLog, until: int) -> list[ReplayProblem]:
     """Return the gaps between positions, of which the log has none, and events that are of no stream."""
     found: list[ReplayProblem] = []
     before = 0
-    for page in log.scan(after=0, until=until):
+    for page in log.records(until=until):
         for raw in page:
             if raw.position != before + 1:
                 found.append(_gap(before + 1, raw.position - 1))
             before = raw.position
-            if not _ID.fullmatch(raw.stream_id):
-                message = f"The id of the stream, {raw.stream_id!r}, is no id."
+            if not _ID.fullmatch(raw.stream):
+                message = f"The id of the stream, {raw.stream!r}, is no id."
                 found.append(_of(raw, Kind.UNDECODABLE, message))
     if before < until:
         found.append(_gap(before + 1, until))
@@ -220,8 +222,8 @@ def _gap(first: int, last: int) -> ReplayProblem:
     return ReplayProblem(first, "", 0, "", Kind.POSITION_GAP, f"{which} missing in the log.")
 
 
-def _of(raw: RawEvent, kind: Kind, message: str) -> ReplayProblem:
-    return ReplayProblem(raw.position, raw.stream_id, raw.stream_version, raw.topic, kind, message)
+def _of(raw: EventRecord, kind: Kind, message: str) -> ReplayProblem:
+    return ReplayProblem(raw.position, raw.stream, raw.stream_version, raw.topic, kind, message)
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def _replay_part(
     for streams in ranges_of_streams:
         replaying = _Replaying(log, rule)
         is_all = len(ranges_of_streams) == 1 and streams == ranges(1)[0]
-        for page in log.scan(after=0, until=until, streams=None if is_all else streams):
+        for page in log.records(until=until, stream_range=None if is_all else streams):
             for raw in page:
                 replaying.take(raw)
             tell(len(page))
@@ -267,7 +269,7 @@ class _Replaying:
     """Streams while they are replayed, each event in the order of the log."""
 
     def __init__(self, log: EventLog, rule: Rule | None) -> None:
-        self._decode = log.decode_whole
+        self._decode = partial(log.decode, whole=True)
         self._rule = rule
         self._topics = lifecycle_table().symbols
         self.states: dict[str, State] = {}
@@ -280,9 +282,9 @@ class _Replaying:
         self.events = 0
         self.not_replayed = 0
 
-    def take(self, raw: RawEvent) -> None:
+    def take(self, raw: EventRecord) -> None:
         """Apply one event, or note what is wrong with it."""
-        stream = raw.stream_id
+        stream = raw.stream
         if self.broken and stream in self.broken:
             self._pass_over(raw)
             return
@@ -315,13 +317,13 @@ class _Replaying:
             message = f"{raw.topic} cannot follow what was before: {type(error).__name__}: {error}."
             self._break(raw, expected, Kind.ILLEGAL_TRANSITION, message)
 
-    def _take_foreign(self, raw: RawEvent, state: State | None, expected: int) -> bool:
+    def _take_foreign(self, raw: EventRecord, state: State | None, expected: int) -> bool:
         """Follow a stream of an application's own; False if the event may be one of ours."""
         table = lifecycle_table()
         if table.symbol_of_topic(raw.topic) != table.foreign or not raw.state:  # a damaged one has none
             return False
-        if state is None and (expected == 1 or raw.stream_id in self.foreign):
-            self.foreign[raw.stream_id] = expected
+        if state is None and (expected == 1 or raw.stream in self.foreign):
+            self.foreign[raw.stream] = expected
         else:
             message = f"{raw.topic} does not belong to this kind of stream."
             self._break(raw, expected, Kind.ILLEGAL_TRANSITION, message)
@@ -337,27 +339,27 @@ class _Replaying:
             ]
         )
 
-    def _compare(self, rule: Rule, state: State | None, event: Event, raw: RawEvent) -> None:
+    def _compare(self, rule: Rule, state: State | None, event: Event, raw: EventRecord) -> None:
         if not isinstance(event, DeploymentEvent) or isinstance(state, NameReservation | ClockCorrections):
             return
         if state is not None or isinstance(event, Requested):
-            difference = rule.compare(state, event, raw.position, raw.stream_id)
+            difference = rule.compare(state, event, raw.position, raw.stream)
             if difference is not None:
                 self.differences.append(difference)
 
-    def _break(self, raw: RawEvent, expected: int, kind: Kind, message: str) -> None:
-        self.broken[raw.stream_id] = expected
+    def _break(self, raw: EventRecord, expected: int, kind: Kind, message: str) -> None:
+        self.broken[raw.stream] = expected
         sentence = f"{' '.join(message.split()).rstrip('.')}."
-        self.problems[raw.stream_id] = ReplayProblem(
-            raw.position, raw.stream_id, raw.stream_version, raw.topic, kind, sentence
+        self.problems[raw.stream] = ReplayProblem(
+            raw.position, raw.stream, raw.stream_version, raw.topic, kind, sentence
         )
         self.not_replayed += 1
 
-    def _break_off(self, raw: RawEvent, expected: int) -> None:
+    def _break_off(self, raw: EventRecord, expected: int) -> None:
         """Note an event that is not the next one of its stream, or of no stream."""
         found = raw.stream_version
-        if not _ID.fullmatch(raw.stream_id):  # SQLite lets anything be in a column
-            self.broken[raw.stream_id] = 0
+        if not _ID.fullmatch(raw.stream):  # SQLite lets anything be in a column
+            self.broken[raw.stream] = 0
             self.not_replayed += 1
             self.events -= 1  # it is reported with what else is of no stream
         elif found < 1:
@@ -374,14 +376,14 @@ class _Replaying:
             message = f"{missing} missing before event {found}."
             self._break(raw, expected, Kind.VERSION_GAP, message)
 
-    def _pass_over(self, raw: RawEvent) -> None:
+    def _pass_over(self, raw: EventRecord) -> None:
         """Count an event behind a problem; what was missing may only have come too late."""
         self.not_replayed += 1
-        problem = self.problems.get(raw.stream_id)
+        problem = self.problems.get(raw.stream)
         if problem is None:  # it is of no stream
             self.events -= 1
-        elif problem.kind is Kind.VERSION_GAP and raw.stream_version == self.broken[raw.stream_id]:
-            self.problems[raw.stream_id] = ReplayProblem(
+        elif problem.kind is Kind.VERSION_GAP and raw.stream_version == self.broken[raw.stream]:
+            self.problems[raw.stream] = ReplayProblem(
                 problem.position,
                 problem.stream_id,
                 problem.stream_version,

@@ -7,7 +7,8 @@ __getattr__, __dir__, __all__ = public_names(
     {
         "clock_corrections": ("ClockCorrected",),
         "deployment": ("Deployment", "Revision"),
-        "event_log": ("EventBatch", "EventLog", "Follower", "RecordedEvent"),
+        "event_log": ("EventBatch", "EventLog", "Follower", "events_of"),
+        "event_records": ("EventRecord", "RecordedEvent"),
         "events": (
             "ArtifactsFetched",
             "Cancelled",

@@ -5,7 +5,9 @@ from deployledger.domain.deployment import Revision as Revision
 from deployledger.domain.event_log import EventBatch as EventBatch
 from deployledger.domain.event_log import EventLog as EventLog
 from deployledger.domain.event_log import Follower as Follower
-from deployledger.domain.event_log import RecordedEvent as RecordedEvent
+from deployledger.domain.event_log import events_of as events_of
+from deployledger.domain.event_records import EventRecord as EventRecord
+from deployledger.domain.event_records import RecordedEvent as RecordedEvent
 from deployledger.domain.events import ArtifactsFetched as ArtifactsFetched
 from deployledger.domain.events import Cancelled as Cancelled
 from deployledger.domain.events import Completed as Completed

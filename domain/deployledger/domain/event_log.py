@@ -1,110 +1,24 @@
 """What an event log promises: the port that services append to and projections read from."""
 
-import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID
 
+from deployledger.domain.event_records import EventRecord, Mark, RecordedEvent, time_of, undamaged
 from deployledger.domain.events import Event
+from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.findings import Finding
 from deployledger.domain.times import LogTimes
 
+UNDECODABLE_HINT = "Upgrade deployledger, or restore the database from a backup."
+"""What to do about an event that does not decode, without which nothing can be decided."""
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True)
-class RecordedEvent:
-    """An event as it is in the log.
-
-    Attributes:
-        position: its place in the one order of the whole log, counted from 1, without gaps.
-        recorded_at: when the log stored it (UTC); falls only at a correction of
-            the clock as positions rise.
-    """
-
-    position: int
-    recorded_at: datetime
-    event: Event
-
-
-class RawEvent(NamedTuple):
-    """An event as it is stored, not yet decoded.
-
-    Attributes:
-        position: its place in the order of the whole log.
-        stream_id: the id of its stream, as text.
-        stream_version: its version in that stream, counted from 1.
-        topic: which event it is.
-        state: its fields, as JSON.
-    """
-
-    position: int
-    stream_id: str
-    stream_version: int
-    topic: str
-    state: bytes
-
-
-class Mark(NamedTuple):
-    """How far a log was read, and which event is there: an append-only log with it has all that was read.
-
-    Attributes:
-        position: the position of the last event; 0 if there is none.
-        marker: what tells that event from one of another log at the same position; empty if there is none.
-    """
-
-    position: int
-    marker: str
-
-
-NOTHING_READ = Mark(0, "")
-"""The mark of whoever has read nothing yet, which fits every log."""
-
-
-def marker(stream_id: object, stream_version: int, state: bytes) -> str:
-    """Return what tells an event of one log from one of another log at the same position.
-
-    Args:
-        stream_id: the id of its stream; a UUID, or its text with dashes.
-    """
-    return f"{stream_id}:{stream_version}:{hashlib.sha256(state).hexdigest()}"
-
-
-def mark_of(raw: RawEvent) -> Mark:
-    """Return the mark of whoever has read a log up to an event."""
-    return Mark(raw.position, marker(raw.stream_id, raw.stream_version, raw.state))
-
-
-class EventRecord(NamedTuple):
-    """An event with everything that the log keeps of it, as it is stored.
-
-    Attributes:
-        position: its place in the order of the whole log.
-        stream_id: the id of its stream, 16 bytes.
-        stream_version: its version in that stream, counted from 1.
-        topic: which event it is.
-        state: its fields, as JSON.
-        event_id: unique to the event, 16 bytes.
-        recorded_at: when the log stored it, in microseconds since 1970-01-01 UTC.
-        actor: who caused it.
-        correlation_id: shared by everything that one command set off, 16 bytes.
-        causation_id: the event that caused it, if one did, 16 bytes.
-    """
-
-    position: int
-    stream_id: bytes
-    stream_version: int
-    topic: str
-    state: bytes
-    event_id: bytes
-    recorded_at: int
-    actor: str | None
-    correlation_id: bytes | None
-    causation_id: bytes | None
 
 
 class KeyRecord(NamedTuple):
@@ -130,33 +44,11 @@ class KeyedEvent(NamedTuple):
 
     Attributes:
         key: the key, as it is stored.
-        raw: the event at that version of the deployment, not yet decoded; None if there is none.
-        recorded_at: when the log stored it, in microseconds since 1970-01-01 UTC; 0 if there is none.
+        event: the event at that version of the deployment; None if there is none.
     """
 
     key: KeyRecord
-    raw: RawEvent | None
-    recorded_at: int
-
-
-class RawRecord(NamedTuple):
-    """An event as it is stored, with what the log keeps beside it. Ids are text, with or without dashes.
-
-    Attributes:
-        raw: the event, not yet decoded.
-        recorded_at: when the log stored it (UTC).
-        event_id: unique to the event.
-        actor: who caused it.
-        correlation_id: shared by everything that one command caused.
-        causation_id: the event that caused it, if one did.
-    """
-
-    raw: RawEvent
-    recorded_at: datetime
-    event_id: str
-    actor: str | None
-    correlation_id: str | None
-    causation_id: str | None
+    event: EventRecord | None
 
 
 class Watch(Protocol):
@@ -265,7 +157,39 @@ class SchemaState:
     needed: int
 
 
-class EventLog(Protocol):
+class LogDatabase(Protocol):
+    """The database of an event log: its schema, its condition, and what is in it."""
+
+    def statistics(self) -> LogStatistics:
+        """Return what is in the log."""
+        ...
+
+    def findings(self, *, whole: bool = True) -> list[Finding]:
+        """Check the database itself: that its tables are those that were created, and are not damaged.
+
+        Args:
+            whole: read every page of a database file, too, which takes longer the larger it is. The pages
+                of a database server are checked by the server.
+        """
+        ...
+
+    def schema_state(self) -> SchemaState:
+        """Return which schema the database has."""
+        ...
+
+    def create_schema(self) -> SchemaState:
+        """Create what the database needs, if it has nothing of ours.
+
+        A database that has it gets back what refuses changes to events, if that is missing or was changed.
+        """
+        ...
+
+    def upgrade_schema(self) -> SchemaState:
+        """Bring an older schema to the one that is needed; every event is kept."""
+        ...
+
+
+class EventLog(LogDatabase, Protocol):
     """An append-only log of events, in streams, with one order over all of them.
 
     Methods block, but for `append_async`; callers with an event loop run them in threads. All may be
@@ -294,23 +218,47 @@ class EventLog(Protocol):
         """Return what command came with an idempotency key, if one did."""
         ...
 
-    def stream(self, stream_id: UUID) -> list[Event]:
-        """Return the events of one stream in order; none if there is no such stream."""
-        ...
+    def records(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        limit: int | None = None,
+        streams: Sequence[UUID] | None = None,
+        stream_range: tuple[UUID, UUID] | None = None,
+        metadata: bool = False,
+    ) -> Iterator[Sequence[EventRecord]]:
+        """Yield the events behind a position in the order of the log, as they are stored, a page at a time.
 
-    def stream_records(
-        self, stream_id: UUID, *, until: datetime | int | None = None, limit: int | None = None
-    ) -> list[RawRecord]:
-        """Return the events of one stream in order, as they are stored.
+        Many are read on a connection of their own, and no more than a page is in memory; a few, those with a
+        limit, and those of some streams are one page. Damaged events are among them (`undamaged`).
 
         Args:
-            until: only those that had happened at this time, or up to this position.
+            until: only up to this position; None is the end of the log.
             limit: no more than this many, the first ones.
+            streams: only those of these streams.
+            stream_range: only those of streams whose ids are from the first to the second one, both included.
+            metadata: whether to read everything that the log keeps of them, which takes a fifth longer.
         """
         ...
 
-    def version(self, stream_id: UUID) -> int:
-        """Return the version of the stream's last event; 0 if there is no such stream."""
+    def keys(self, *, until: int) -> Iterator[Sequence[KeyedEvent]]:
+        """Yield the idempotency keys of commands up to a position, by the bytes of the keys, as pages.
+
+        A key that names no event is among them.
+        """
+        ...
+
+    def decode(self, record: EventRecord, *, whole: bool = False) -> Event:
+        """Return a stored event, upcast to the current version of its class.
+
+        Args:
+            whole: whether to decode every field, so that whatever is wrong with it is noticed; otherwise ids
+                are decoded when they are asked for.
+
+        Raises:
+            UndecodableEventError: if it cannot be read, or newer software wrote it.
+        """
         ...
 
     def position(self) -> int:
@@ -319,76 +267,6 @@ class EventLog(Protocol):
 
     def end(self) -> Mark:
         """Return the position of the last event, and which event it is."""
-        ...
-
-    def read(
-        self, *, after: int, limit: int, topics: Sequence[str] = (), stream_id: UUID | None = None
-    ) -> EventBatch:
-        """Return the next events behind a position, in the order of the log.
-
-        Raises:
-            UndecodableEventError: if the first of them cannot be read; a later one ends what is returned.
-        """
-        ...
-
-    def read_raw(self, *, after: int, limit: int) -> list[RawEvent]:
-        """Return the next events behind a position, in the order of the log, as they are stored."""
-        ...
-
-    def scan(
-        self, *, after: int, until: int, streams: tuple[UUID, UUID] | None = None
-    ) -> Iterator[Sequence[RawEvent]]:
-        """Yield all events behind ``after`` and up to ``until``, in order, a page at a time.
-
-        It reads on a connection of its own, and holds no more than a page in memory.
-
-        Args:
-            streams: only those of streams whose ids are from the first to the second one, both included.
-        """
-        ...
-
-    def read_streams(self, stream_ids: Sequence[UUID], *, until: int) -> list[RawEvent]:
-        """Return the events of some streams up to a position, in the order of the log, as they are stored."""
-        ...
-
-    def records(self, *, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
-        """Yield all events behind ``after`` and up to ``until`` with their metadata, a page at a time.
-
-        It reads on a connection of its own, and holds no more than a page in memory.
-        """
-        ...
-
-    def keys(self, *, until: int, after: str = "") -> Iterator[Sequence[KeyRecord]]:
-        """Yield the idempotency keys of commands up to a position, by the bytes of the keys, as pages.
-
-        Args:
-            after: only keys behind this one.
-        """
-        ...
-
-    def keyed_events(self, *, until: int) -> Iterator[Sequence[KeyedEvent]]:
-        """Yield the idempotency keys of commands up to a position, each with the event it names, as pages.
-
-        A key that names no event is among them.
-        """
-        ...
-
-    def decode(self, raw: RawEvent) -> Event:
-        """Return a stored event, upcast to the current version of its class.
-
-        Ids and the actor may be read only when they are asked for.
-
-        Raises:
-            UndecodableEventError: if it cannot be read, or newer software wrote it.
-        """
-        ...
-
-    def decode_whole(self, raw: RawEvent) -> Event:
-        """Return a stored event with every field decoded: whatever is wrong with it is found.
-
-        Raises:
-            UndecodableEventError: as `decode`.
-        """
         ...
 
     def in_workers(
@@ -414,10 +292,6 @@ class EventLog(Protocol):
 
     def watch(self) -> AbstractContextManager[Watch]:
         """Enter with what tells when events are added, by this process or another."""
-        ...
-
-    def recorded_at(self, position: int) -> datetime | None:
-        """Return when the event at a position was recorded (UTC), right or wrong; None if there is none."""
         ...
 
     def position_at(self, moment: datetime) -> int:
@@ -461,34 +335,35 @@ class EventLog(Protocol):
         """
         ...
 
-    def statistics(self) -> LogStatistics:
-        """Return what is in the log."""
-        ...
-
-    def findings(self, *, whole: bool = True) -> list[Finding]:
-        """Check the database itself: that its tables are those that were created, and are not damaged.
-
-        Args:
-            whole: read every page of a database file, too, which takes longer the larger it is. The pages
-                of a database server are checked by the server.
-        """
-        ...
-
-    def schema_state(self) -> SchemaState:
-        """Return which schema the database has."""
-        ...
-
-    def create_schema(self) -> SchemaState:
-        """Create what the database needs, if it has nothing of ours.
-
-        A database that has it gets back what refuses changes to events, if that is missing or was changed.
-        """
-        ...
-
-    def upgrade_schema(self) -> SchemaState:
-        """Bring an older schema to the one that is needed; every event is kept."""
-        ...
-
     def close(self) -> None:
         """Close every connection and end every thread."""
         ...
+
+
+def events_of(log: EventLog, stream_id: UUID) -> list[Event]:
+    """Return the events of one stream in order; none if there is no such stream.
+
+    Raises:
+        UndecodableEventError: if one of them cannot be read.
+    """
+    records = chain.from_iterable(log.records(streams=[stream_id]))
+    try:
+        return [log.decode(record, whole=True) for record in records]
+    except UndecodableEventError as error:
+        raise UndecodableEventError(f"{error.message}.", hint=UNDECODABLE_HINT) from error
+
+
+def version_of(log: EventLog, stream_id: UUID) -> int:
+    """Return the version of the stream's last event; 0 if there is no such stream."""
+    return max((it.stream_version for it in chain.from_iterable(log.records(streams=[stream_id]))), default=0)
+
+
+def recorded_at(log: EventLog, position: int) -> datetime | None:
+    """Return when the event at a position was recorded (UTC), right or wrong; None if there is none.
+
+    Raises:
+        UndecodableEventError: if what is stored is no time.
+    """
+    pages = undamaged(log.records(after=position - 1, until=position, metadata=True))
+    record = next(chain.from_iterable(pages), None)
+    return None if record is None else time_of(record)

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid5
 
-from deployledger.domain.event_log import NOTHING_READ, EventLog, Mark, RawEvent, mark_of
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import NOTHING_READ, EventRecord, Mark, mark_of
 from deployledger.domain.exceptions import ConfigurationError, LogDivergedError
 from deployledger.domain.logs import logger
 from deployledger.projections.folding import Folding, decode_all, read_by
@@ -102,7 +103,12 @@ class Applier:
             LogDivergedError: if the log has no event up to where it is to be applied.
         """
         # Read before the transaction: who is in one takes no second connection, for which others may wait.
-        raws = self.log.read_raw(after=max(0, after - 1), limit=APPLIED_AT_ONCE + 1) if after < until else []
+        pages = (
+            self.log.records(after=max(0, after - 1), limit=APPLIED_AT_ONCE + 1)
+            if after < until
+            else iter(())
+        )
+        raws = next(pages, [])
         if after < until and (not raws or raws[-1].position <= after):
             raise LogDivergedError(self.log.described_as, position=until)
         with self.store.applying(group) as applying:
@@ -117,11 +123,11 @@ class Applier:
             last = min(until, reached + APPLIED_AT_ONCE)
             self._apply(applying, group, self.read(max(0, reached - 1), last))
 
-    def read(self, after: int, until: int) -> list[RawEvent]:
+    def read(self, after: int, until: int) -> list[EventRecord]:
         """Return the events behind a position and up to another one, read on a connection of its own."""
-        return [raw for page in self.log.scan(after=after, until=until) for raw in page]
+        return [raw for page in self.log.records(after=after, until=until) for raw in page]
 
-    def _apply(self, applying: Applying, group: Group, raws: Sequence[RawEvent]) -> int:
+    def _apply(self, applying: Applying, group: Group, raws: Sequence[EventRecord]) -> int:
         """Apply events to the tables that are read, in a transaction; return up to where.
 
         That may not be all of them: nobody is to wait for long because a fold takes its time.
@@ -161,7 +167,9 @@ class Applier:
                 applying.advance(projection, mark_of(last))
         return last.position
 
-    def _not_applied(self, applying: Applying, group: Group, raws: Sequence[RawEvent]) -> Sequence[RawEvent]:
+    def _not_applied(
+        self, applying: Applying, group: Group, raws: Sequence[EventRecord]
+    ) -> Sequence[EventRecord]:
         """Return the events behind what was applied; check that they continue it."""
         marks = {applying.mark(projection) for projection in group}
         first = raws[0].position if raws else 1
@@ -181,7 +189,7 @@ class Applier:
 
     def _mark_at(self, position: int) -> Mark:
         """Return the mark of whoever has read the log up to a position; of nobody, if there is none."""
-        raws = self.log.read_raw(after=position - 1, limit=1) if position else []
+        raws = next(self.log.records(after=position - 1, limit=1), []) if position else []
         return mark_of(raws[0]) if raws and raws[0].position == position else NOTHING_READ
 
     def check_has(self, mark: Mark, end: Mark | None = None) -> None:
@@ -257,7 +265,7 @@ def _reached(applying: Applying, group: Group) -> int:
     return min(applying.mark(projection).position for projection in group)
 
 
-def _parts(raws: Sequence[RawEvent]) -> Iterator[Sequence[RawEvent]]:
+def _parts(raws: Sequence[EventRecord]) -> Iterator[Sequence[EventRecord]]:
     """Yield a few events at a time: what is decoded is soon done with, and takes no room in the meantime."""
     for start in range(0, len(raws), _DECODED_AT_ONCE):
         yield raws[start : start + _DECODED_AT_ONCE]

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from deployledger.domain.event_log import EventLog, RawEvent
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.redaction import loggable
@@ -18,7 +19,7 @@ LONGEST_ERROR = 500
 _LONGEST_KEY = 500
 _STREAM = "stream:"
 
-DecodedEvent = tuple[RawEvent, Event | None, str]
+DecodedEvent = tuple[EventRecord, Event | None, str]
 """An event, decoded; or None, and why it does not decode."""
 
 
@@ -48,7 +49,9 @@ class _Entry:
 
 
 def decode_all(
-    raws: Sequence[RawEvent], projections: Sequence[Projection[Any]], decode: Callable[[RawEvent], Event]
+    raws: Sequence[EventRecord],
+    projections: Sequence[Projection[Any]],
+    decode: Callable[[EventRecord], Event],
 ) -> list[DecodedEvent]:
     """Decode the events that any of the projections reads; those that do not decode come with the reason."""
     decoded: list[DecodedEvent] = []
@@ -143,7 +146,7 @@ class Folding:
         found: dict[str, list[DecodedEvent]] = {}
         if self._projection.key is None:
             for it in decoded:
-                stream = it[0][1]
+                stream = it[0].stream
                 if stream in found:
                     found[stream].append(it)
                 else:
@@ -154,9 +157,9 @@ class Folding:
                 found.setdefault(key, []).append((raw, event, error))
         return found
 
-    def _keyed(self, raw: RawEvent, event: Event | None, error: str) -> tuple[str, Event | None, str]:
+    def _keyed(self, raw: EventRecord, event: Event | None, error: str) -> tuple[str, Event | None, str]:
         """Return which row an event belongs to; what belongs to none is parked by its stream."""
-        stream = f"{_STREAM}{raw[1]}"
+        stream = f"{_STREAM}{raw.stream}"
         if event is not None and stream not in self._blocked_streams and self._projection.key is not None:
             try:
                 key = self._projection.key(event)
@@ -178,11 +181,11 @@ class Folding:
         if needed:
             self._load_rows(needed)
 
-    def load(self, raws: Sequence[RawEvent]) -> None:
+    def load(self, raws: Sequence[EventRecord]) -> None:
         """Have at hand the rows of all streams that go on in these events, with one look at the table."""
         if self._projection.key is None:
-            begun = {raw[1] for raw in raws if raw[2] == 1}
-            streams = {raw[1] for raw in raws if self._projection.reads(raw[3])}
+            begun = {raw.stream for raw in raws if raw[2] == 1}
+            streams = {raw.stream for raw in raws if self._projection.reads(raw[3])}
             if needed := streams - begun - self._entries.keys():
                 self._load_rows(list(needed))
 
@@ -205,14 +208,14 @@ class Folding:
                         entry.encoded = self._encode(entry.row) if entry.row is not None else None
             entries[stored.key] = entry
 
-    def _park(self, key: str, entry: _Entry, raw: RawEvent, error: str) -> None:
+    def _park(self, key: str, entry: _Entry, raw: EventRecord, error: str) -> None:
         if entry.parked_from is None:
             entry.parked_from = raw.position
         self._parked.append(
             ParkedEvent(
                 key,
                 raw.position,
-                raw.stream_id,
+                raw.stream,
                 raw.stream_version,
                 raw.topic,
                 loggable(error)[:LONGEST_ERROR].replace("\0", "\ufffd"),
@@ -270,14 +273,14 @@ class Folding:
                 return
             streams = (stream, stream)
         blocked = set[str]()
-        for page in self._log.scan(after=0, until=until, streams=streams):
+        for page in self._log.records(until=until, stream_range=streams):
             for raw, event, error in decode_all(page, [projection], decode):
                 if projection.key is None:
                     yield raw, event, error
-                elif raw.stream_id not in blocked:
+                elif raw.stream not in blocked:
                     found = _key_of(projection, event)
                     if found is None:  # it is parked by its stream, and so is what follows there
-                        blocked.add(raw.stream_id)
+                        blocked.add(raw.stream)
                     elif found == key:
                         yield raw, event, error
 
@@ -374,7 +377,7 @@ class _NoRows:
 
 
 def fold_streams(
-    projection: Projection[Any], log: EventLog, raws: Sequence[RawEvent], *, largest_row: int
+    projection: Projection[Any], log: EventLog, raws: Sequence[EventRecord], *, largest_row: int
 ) -> dict[str, Folded]:
     """Return the rows that the events of some streams make, from the first one on, as they are read anywhere.
 

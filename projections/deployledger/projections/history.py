@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
+from uuid import UUID
 
 from deployledger.domain import events, topics
-from deployledger.domain.event_log import RawEvent, RawRecord
+from deployledger.domain.event_records import EventRecord
+from deployledger.domain.event_records import time_of as recorded_time
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.lifecycle import STEP_DONE_BY
@@ -45,7 +47,7 @@ class Applied:
         error: why this very event could not be applied, if it could not.
     """
 
-    record: RawRecord
+    record: EventRecord
     event: DeploymentEvent | None
     row: StatusRow | None
     is_parked: bool
@@ -53,7 +55,7 @@ class Applied:
 
 
 def apply_all(
-    records: Iterable[RawRecord], decode: Callable[[RawEvent], Event], *, largest_row: int
+    records: Iterable[EventRecord], decode: Callable[[EventRecord], Event], *, largest_row: int
 ) -> Iterator[Applied]:
     """Apply the events of one deployment, as the read model of the status does.
 
@@ -67,8 +69,8 @@ def apply_all(
         event: DeploymentEvent | None = None
         error = ""
         try:
-            size += len(record.raw.state)
-            event = cast("DeploymentEvent", decode(record.raw))
+            size += len(record.state)
+            event = cast("DeploymentEvent", decode(record))
             if not is_parked:
                 after = DEPLOYMENT_STATUS.apply(row, event)
                 if size > largest_row // 2:  # a row seldom takes more than its events do
@@ -100,7 +102,7 @@ def past_status(past: Sequence[Applied], position: int) -> DeploymentStatusRespo
     parked = [it for it in past if it.is_parked]
     if not parked:
         return answer
-    return with_parked(answer, len(parked), parked[0].record.raw.position, parked[0].error)
+    return with_parked(answer, len(parked), parked[0].record.position, parked[0].error)
 
 
 def with_parked(
@@ -168,28 +170,28 @@ def entries(
         time_of: returns when the event at a position happened whose recorded time is wrong; else None.
     """
     found: list[DeploymentHistoryEntry] = []
-    versions: dict[str, int] = {}
+    versions: dict[bytes, int] = {}
     status: DeploymentStatusResponse | None = None
     attempt, began_at = 1, None
     for it in past:
-        record, raw = it.record, it.record.raw
+        record, recorded_at = it.record, recorded_time(it.record)
         if isinstance(it.event, events.Requested | events.UpdateRequested):
             attempt = 1
         elif isinstance(it.event, events.RetryRequested):
             attempt = it.event.attempt
         before, status = status, respond(it.row) if it.row is not None else None
         duration = None
-        happened_at = time_of(raw.position)
-        ended_at = happened_at or record.recorded_at
-        if began_at is not None and raw.topic not in topics.COMMANDS:
+        happened_at = time_of(record.position)
+        ended_at = happened_at or recorded_at
+        if began_at is not None and record.topic not in topics.COMMANDS:
             duration = (ended_at - began_at).total_seconds()
         found.append(
             DeploymentHistoryEntry(
                 **_told(it),
-                version=raw.stream_version,
-                topic=raw.topic,
-                position=raw.position,
-                recorded_at=record.recorded_at,
+                version=record.stream_version,
+                topic=record.topic,
+                position=record.position,
+                recorded_at=recorded_at,
                 happened_at=happened_at,
                 step=_step(it.event),
                 attempt=attempt,
@@ -198,7 +200,7 @@ def entries(
                 changes=[] if it.is_parked else differences(before, status),
             )
         )
-        versions[record.event_id] = raw.stream_version
+        versions[record.event_id] = record.stream_version
         began_at = ended_at
     return found
 
@@ -223,13 +225,13 @@ def _told(it: Applied) -> dict[str, Any]:
             error = problem.message
     record = it.record
     return {
-        "event": event_name(record.raw.topic),
-        "timestamp": record.recorded_at,
+        "event": event_name(record.topic),
+        "timestamp": recorded_time(record),
         "actor": record.actor or "",
         "revision": it.row.revision if it.row is not None else 1,
-        "event_id": record.event_id,
-        "correlation_id": record.correlation_id,
-        "causation_id": record.causation_id,
+        "event_id": _uuid(record.event_id or bytes(16)),
+        "correlation_id": _uuid(record.correlation_id),
+        "causation_id": _uuid(record.causation_id),
         "error": error,
     }
 
@@ -245,3 +247,7 @@ def _step(event: DeploymentEvent | None) -> Step | None:
 def event_name(topic: str) -> str:
     """Return what the class of an event would be called that may be nobody's."""
     return "".join(part.capitalize() for part in topic.rpartition(".")[2].split("_"))
+
+
+def _uuid(id_: bytes | None) -> UUID | None:
+    return None if id_ is None else UUID(bytes=id_)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_log import EventLog, recorded_at
 from deployledger.projections.applying import Applier
 
 
@@ -74,5 +74,5 @@ def read_model_statuses(applier: Applier) -> list[ReadModelStatus]:
 
 
 def _lag_seconds(log: EventLog, position: int, end: int) -> float:
-    recorded_at = log.recorded_at(position + 1) if position < end else None
-    return max(0.0, (datetime.now(UTC) - recorded_at).total_seconds()) if recorded_at else 0.0
+    since = recorded_at(log, position + 1) if position < end else None
+    return max(0.0, (datetime.now(UTC) - since).total_seconds()) if since else 0.0

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from deployledger.domain.event_log import EventLog, Mark
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import Mark
 from deployledger.domain.exceptions import (
     ConfigurationError,
     ConflictError,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from deployledger.domain.event_log import Mark, mark_of
+from deployledger.domain.event_records import Mark, mark_of
 from deployledger.domain.exceptions import ConflictError, LogDivergedError
 from deployledger.projections.applying import Applier, Group
 from deployledger.projections.folding import decode_all, read_by
@@ -228,7 +228,7 @@ def fill(applier: Applier, task: Task, progress: Callable[[int], None]) -> None:
         for projection, table in zip(projections, tables, strict=True)
     ]
     is_alike = len({projection.topics for projection in projections}) == 1
-    for page in applier.log.scan(after=0, until=task.until, streams=task.streams):
+    for page in applier.log.records(until=task.until, stream_range=task.streams):
         decoded = decode_all(page, projections, applier.log.decode)
         for projection, folding, table in zip(projections, foldings, tables, strict=True):
             folding.apply(decoded if is_alike else read_by(projection, decoded))

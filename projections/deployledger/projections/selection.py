@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from deployledger.domain.event_log import Mark
+from deployledger.domain.event_records import Mark
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.projections.projection import Projection
 from deployledger.projections.rows import StoredRow

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from deployledger.domain.event_log import Mark
+from deployledger.domain.event_records import Mark
 from deployledger.domain.exceptions import ReadModelError
 from deployledger.domain.findings import Finding
 from deployledger.projections.projection import Projection

@@ -7,7 +7,7 @@ from random import randrange
 from typing import Any
 from uuid import UUID
 
-from deployledger.domain.event_log import Mark
+from deployledger.domain.event_records import Mark
 from deployledger.domain.exceptions import ConfigurationError, ConflictError
 from deployledger.projections.applying import Group
 from deployledger.projections.partitioning import LARGEST_ID, Progress

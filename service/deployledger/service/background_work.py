@@ -243,13 +243,13 @@ class BackgroundWork:
     def _wake_undecoded(self, worker: Worker, after: int) -> int:
         """Wake the deployments of the next commands without decoding these; return up to where."""
         try:
-            raws = self._log.read_raw(after=after, limit=_READ_AT_ONCE)
+            raws = next(self._log.records(after=after, limit=_READ_AT_ONCE), ())
         except EventLogError:
             return after
         for raw in raws:
             if raw.topic in topics.COMMANDS:
                 with suppress(ValueError):  # SQLite lets anything be in a column
-                    worker.wake(UUID(raw.stream_id))
+                    worker.wake(UUID(raw.stream))
         return raws[-1].position if raws else after
 
     def _in_thread(self, call: Callable[[], _T]) -> "asyncio.Future[_T]":

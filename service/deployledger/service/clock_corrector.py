@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 
 from deployledger.domain.clock_corrections import ClockCorrected
-from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_log import EventLog, recorded_at, version_of
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import ConflictError
 from deployledger.domain.times import CLOCK_STREAM, TOLERANCE, LogTimes, WrongTimes
@@ -42,7 +43,7 @@ class ClockCorrector:
 
     def correct(self, actor: str, *, withdraw: bool = False, dry_run: bool = False) -> ClockCorrection:
         """Record which times are wrong. See ``DeploymentService.correct_clock``."""
-        version = self.log.version(CLOCK_STREAM)
+        version = version_of(self.log, CLOCK_STREAM)
         planned = self._plan_withdrawal() if withdraw else self._plan()
         if dry_run or planned.wrong is None:
             return planned
@@ -55,8 +56,8 @@ class ClockCorrector:
             not_before=planned.wrong.not_before,
         )
         self.log.append([event])
-        (*_, record) = self.log.stream_records(CLOCK_STREAM)
-        position = record.raw.position
+        (*_, record) = chain.from_iterable(self.log.records(streams=[CLOCK_STREAM]))
+        position = record.position
         return replace(planned, wrong=replace(planned.wrong, last=position - 1), position=position)
 
     def _plan(self) -> ClockCorrection:
@@ -69,7 +70,7 @@ class ClockCorrector:
         if not corrected:
             raise ConflictError("There is no clock correction to withdraw.")
         first = corrected[-1]
-        before, last = self.log.recorded_at(first - 1), self.log.recorded_at(times.end)
+        before, last = recorded_at(self.log, first - 1), recorded_at(self.log, times.end)
         if before is None or last is None or before - times.now > TOLERANCE:
             raise ConflictError(
                 f"The correction at position {first:,} cannot be withdrawn: the time recorded before it, "

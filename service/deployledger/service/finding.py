@@ -8,7 +8,7 @@ something take no name that a deployment no longer has, and nothing that could m
 import re
 from uuid import UUID
 
-from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_log import EventLog, events_of
 from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError
 from deployledger.domain.handles import as_id
 from deployledger.domain.logs import logger
@@ -102,8 +102,8 @@ def find_id(reference: str, repository: Repository) -> UUID | None:
     deployment_id = as_id(reference)
     if deployment_id is None:
         return None
-    first = repository.log.stream_records(deployment_id, limit=1)
-    return deployment_id if first and DEPLOYMENT_STATUS.reads(first[0].raw.topic) else None
+    first = next(repository.log.records(streams=[deployment_id], limit=1), None)
+    return deployment_id if first and DEPLOYMENT_STATUS.reads(first[0].topic) else None
 
 
 def _by_id_or_name(reference: str, repository: Repository) -> UUID | None:
@@ -152,6 +152,6 @@ def holders(name: str, log: EventLog) -> list[UUID]:
     """Return every deployment that has or had a name, in the order in which they had it last. Blocks."""
     if not is_text(name):
         return []
-    events = log.stream(reservation_id(name))
+    events = events_of(log, reservation_id(name))
     reserved = [event.deployment_id for event in events if isinstance(event, NameReserved)]
     return list(dict.fromkeys(reversed(reserved)))[::-1]

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import undamaged
 from deployledger.domain.exceptions import InsufficientStorageError
 from deployledger.domain.ports import OrchestratorClientInterface
 from deployledger.domain.stored import (
@@ -125,7 +126,7 @@ def log_id(log: EventLog) -> str:
 
     A log without events has none, and gives an empty text.
     """
-    for page in log.records(after=0, until=1):
+    for page in undamaged(log.records(limit=1, metadata=True)):
         for record in page:
             return record.event_id.hex()
     return ""

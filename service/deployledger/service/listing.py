@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -277,7 +278,7 @@ def page_as_of(models: ReadModels, past: Past, listing: Listing, as_of: AsOf | s
 
 def _answers(models: ReadModels, of_keys: Sequence[str], position: int) -> list[DeploymentStatusResponse]:
     """Return what the service would have answered about some deployments."""
-    raws = models.log.read_streams([UUID(key) for key in of_keys], until=position)
+    raws = [*chain.from_iterable(models.log.records(streams=[UUID(key) for key in of_keys], until=position))]
     folded = fold_streams(DEPLOYMENT_STATUS, models.log, raws, largest_row=models.largest_row)
     answers = []
     for key in of_keys:

@@ -6,10 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from uuid import UUID
 
 from deployledger.domain import events
-from deployledger.domain.event_log import EventLog, RawEvent, RecordedEvent
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import EventRecord, RecordedEvent
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import (
     ConfigurationError,
@@ -170,16 +172,16 @@ class LogReader:
             step = end
         elif query.topics or query.decodes:
             step = _LOOK_BACK
-        streams = None if query.deployment_id is None else (query.deployment_id, query.deployment_id)
+        streams = None if query.deployment_id is None else [query.deployment_id]
         found: list[int] = []
         while start > 0 and len(found) < query.last:
             until, start = start, max(0, start - step)
-            pages = self._log.scan(after=start, until=until, streams=streams)
+            pages = self._log.records(after=start, until=until, streams=streams)
             raws = [raw for page in pages for raw in page if not query.topics or raw.topic in query.topics]
             found[:0] = self._positions(raws)
         return found[-query.last :][0] - 1 if found else end
 
-    def _positions(self, raws: Sequence[RawEvent]) -> list[int]:
+    def _positions(self, raws: Sequence[EventRecord]) -> list[int]:
         """Return the positions of those of some events that are wanted, as far as they decode."""
         if not self._query.decodes:
             return [raw.position for raw in raws]
@@ -197,7 +199,7 @@ def _named(log: EventLog, recorded: Sequence[RecordedEvent]) -> list[LoggedEvent
     }
     names: dict[UUID, list[tuple[int, str]]] = {deployment_id: [] for deployment_id in deployments}
     if deployments:
-        for raw in log.read_streams(list(deployments), until=recorded[-1].position):
+        for raw in chain.from_iterable(log.records(streams=list(deployments), until=recorded[-1].position)):
             if raw.topic not in _NAMING:
                 continue
             with suppress(UndecodableEventError):

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import cast
 from uuid import UUID
 
 from deployledger.domain import moments
-from deployledger.domain.event_log import EventLog, RawRecord
+from deployledger.domain.event_log import EventLog, recorded_at
+from deployledger.domain.event_records import EventRecord, time_of
 from deployledger.domain.exceptions import (
     ConfigurationError,
     EventLogError,
@@ -56,7 +57,7 @@ class Past:
         check_id(deployment_id)
         moment = self._checked(as_of)
         until = self._until(moment)
-        applied = self._applied(self.log.stream_records(deployment_id, until=until))
+        applied = self._applied(self._records(deployment_id, until))
         return self._status(deployment_id, applied, moment, until)
 
     def history(self, deployment_id: UUID) -> list[DeploymentHistoryEntry]:
@@ -74,8 +75,8 @@ class Past:
         second_until = None if second is None else self._until(second)
         past = self._whole(deployment_id)
         if second is None:
-            second_until = past[-1].record.raw.position
-        latest = self._status(deployment_id, past, second or past[-1].record.raw.position, second_until)
+            second_until = past[-1].record.position
+        latest = self._status(deployment_id, past, second or past[-1].record.position, second_until)
         if first is None:
             if latest.revision == 1:
                 raise ConfigurationError(
@@ -119,21 +120,27 @@ class Past:
         if isinstance(moment, AtRevision):
             return None
         until = self.log.position_at(moment) if isinstance(moment, datetime) else moment
-        records = self.log.stream_records(reservation_id(name), until=until)
+        records = self._records(reservation_id(name), until)
         if not records:
             return None
-        event = self.log.decode(records[-1].raw)
+        event = self.log.decode(records[-1])
         return event.deployment_id if isinstance(event, NameEvent) else None
+
+    def _records(
+        self, stream_id: UUID, until: int | None = None, limit: int | None = None
+    ) -> list[EventRecord]:
+        pages = self.log.records(streams=[stream_id], until=until, limit=limit, metadata=True)
+        return [*chain.from_iterable(pages)]
 
     def _whole(self, deployment_id: UUID) -> list[Applied]:
         check_id(deployment_id)
-        past = self._applied(self.log.stream_records(deployment_id))
+        past = self._applied(self._records(deployment_id))
         if not past:
             raise ResourceNotFoundError("Deployment", deployment_id)
         return past
 
-    def _applied(self, records: Sequence[RawRecord]) -> list[Applied]:
-        if not records or not DEPLOYMENT_STATUS.reads(records[0].raw.topic):  # or it is a name's stream
+    def _applied(self, records: Sequence[EventRecord]) -> list[Applied]:
+        if not records or not DEPLOYMENT_STATUS.reads(records[0].topic):  # or it is a name's stream
             return []
         return list(apply_all(records, self.log.decode, largest_row=self.largest_row))
 
@@ -170,12 +177,12 @@ class Past:
                 raise RevisionNotFoundError(
                     row.name if row else str(deployment_id), moment.number, newest=newest
                 )
-        position = moment if isinstance(moment, int) else past[-1].record.raw.position
+        position = moment if isinstance(moment, int) else past[-1].record.position
         answer = past_status(past, position)
         if answer is None:
             first = past[0]
             raise EventLogError(
-                f"Deployment {deployment_id} cannot be shown: event {first.record.raw.position} of the log, "
+                f"Deployment {deployment_id} cannot be shown: event {first.record.position} of the log, "
                 f"its first one, cannot be applied ({first.error}).",
                 hint="Upgrade deployledger, or restore the database from a backup.",
             )
@@ -204,18 +211,18 @@ class Past:
     def _latest(self) -> datetime:
         """Return the last moment that has come for the log, whose clock may be ahead of ours."""
         times = self.log.times()
-        last = self.log.recorded_at(times.end)
+        last = recorded_at(self.log, times.end)
         return times.now if times.ahead is not None or last is None else last
 
     def _not_there(self, deployment_id: UUID, moment: AsOf) -> ResourceNotFoundError:
-        first = self.log.stream_records(deployment_id, limit=1)
-        if not first or not DEPLOYMENT_STATUS.reads(first[0].raw.topic):
+        first = self._records(deployment_id, limit=1)
+        if not first or not DEPLOYMENT_STATUS.reads(first[0].topic):
             return ResourceNotFoundError("Deployment", deployment_id)
         return NotYetRequestedError(
             deployment_id,
             moments.describe(moment),
             began_at=_time_of(first[0], self.log.times()),
-            position=first[0].raw.position,
+            position=first[0].position,
         )
 
 
@@ -223,7 +230,7 @@ def _by(applied: Sequence[Applied], moment: AsOf, until: int | None) -> list[App
     """Return the events up to a moment, which means the position ``until`` unless it is a revision."""
     if isinstance(moment, AtRevision):
         return [*takewhile(lambda event: _revision(event) <= moment.number, applied)]
-    return [event for event in applied if until is None or event.record.raw.position <= until]
+    return [event for event in applied if until is None or event.record.position <= until]
 
 
 def _revision(applied: Applied) -> int:
@@ -235,7 +242,7 @@ def _past_moment(
     past: Sequence[Applied], answer: DeploymentStatusResponse, asked_for: str, times: LogTimes
 ) -> PastMoment:
     position = answer.position or 0
-    last = [event.record for event in past if event.record.raw.position <= position][-1]
+    last = [event.record for event in past if event.record.position <= position][-1]
     return PastMoment(
         asked_for=asked_for,
         position=position,
@@ -244,6 +251,6 @@ def _past_moment(
     )
 
 
-def _time_of(record: RawRecord, times: LogTimes) -> datetime:
+def _time_of(record: EventRecord, times: LogTimes) -> datetime:
     """Return when an event counts as happened."""
-    return times.time_of(record.raw.position) or record.recorded_at
+    return times.time_of(record.position) or time_of(record)

@@ -5,7 +5,7 @@ from typing import cast
 from uuid import UUID
 
 from deployledger.domain.deployment import Deployment
-from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_log import EventLog, events_of
 from deployledger.domain.events import DeploymentEvent, Event
 from deployledger.domain.exceptions import (
     VERIFY_HINT,
@@ -60,7 +60,7 @@ class Repository:
 
     def _stream(self, stream_id: UUID, whose: str) -> list[Event]:
         """Return the events of a stream, of which none may be missing: nothing can be decided without it."""
-        stream = self.log.stream(stream_id)
+        stream = events_of(self.log, stream_id)
         for version, event in enumerate(stream, 1):
             if event.originator_version != version:
                 raise UndecodableEventError(

@@ -113,7 +113,7 @@ class Recorded:
     def catch_up(self, log: EventLog) -> None:
         """Read what was added to the log."""
         until = log.position()
-        for page in log.scan(after=self.position, until=until):
+        for page in log.records(after=self.position, until=until):
             for raw in page:
                 if raw.topic in _TOPICS:
                     try:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from deployledger.domain.deployment import Deployment
+from deployledger.domain.event_log import version_of
 from deployledger.domain.events import CommandContext
 from deployledger.domain.exceptions import (
     ConcurrencyError,
@@ -325,7 +326,10 @@ class Worker:
         while True:
             seconds = _LOOK_AGAIN_SECONDS
             try:
-                if await self._blocking(self._repository.log.version, deployment.id) != deployment.version:
+                if (
+                    await self._blocking(version_of, self._repository.log, deployment.id)
+                    != deployment.version
+                ):
                     return
                 pause = pauses(_LONGEST_PAUSE_SECONDS)
             except EventLogError as error:

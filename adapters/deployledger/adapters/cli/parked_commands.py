@@ -12,7 +12,7 @@ from deployledger.adapters.cli.projection_commands import Name, events_are, of_d
 from deployledger.adapters.cli.session import ExitCode
 
 if TYPE_CHECKING:
-    from deployledger.domain.event_log import RawEvent
+    from deployledger.domain.event_records import EventRecord
     from deployledger.projections.read_models import ReadModels
     from deployledger.projections.rows import ParkedEvent
     from deployledger.service.deployment_service import DeploymentService
@@ -71,14 +71,14 @@ def show(
         deployledger projections parked show 1234
     """
 
-    def work(service: "DeploymentService") -> "tuple[RawEvent, list[tuple[str, ParkedEvent]]]":
+    def work(service: "DeploymentService") -> "tuple[EventRecord, list[tuple[str, ParkedEvent]]]":
         from deployledger.domain.exceptions import ResourceNotFoundError
 
         models = service.read_models
         events = [it for it in _parked(models) if it[1].position == position]
         if not events:
             raise ResourceNotFoundError("Parked event at position", position)
-        return models.log.read_raw(after=position - 1, limit=1)[0], events
+        return next(models.log.records(after=position - 1, limit=1))[0], events
 
     raw, events = session.work(work)
     try:
@@ -92,7 +92,13 @@ def show(
             {"projection": name, "key": it.key, "error": it.error, "parked_at": it.parked_at}
             for name, it in events
         ]
-        session.print_json({**raw._asdict(), "state": state, "parked": reasons})
+        fields = {
+            "position": raw.position,
+            "stream_id": raw.stream,
+            "stream_version": raw.stream_version,
+            "topic": raw.topic,
+        }
+        session.print_json({**fields, "state": state, "parked": reasons})
         return
     from deployledger.adapters.cli.projection_tables import parked_card
 

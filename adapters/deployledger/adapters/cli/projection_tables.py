@@ -15,7 +15,7 @@ from deployledger.projections.history import event_name
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from deployledger.domain.event_log import RawEvent
+    from deployledger.domain.event_records import EventRecord
     from deployledger.projections.read_model_status import ReadModelStatus
     from deployledger.projections.rows import ParkedEvent
     from deployledger.projections.verifying import Difference
@@ -111,12 +111,12 @@ def parked_table(parked: "_Parked") -> Table:
     return table
 
 
-def parked_card(raw: "RawEvent", parked: "_Parked") -> Labelled:
+def parked_card(raw: "EventRecord", parked: "_Parked") -> Labelled:
     """Return where a parked event is, and why it is parked."""
     lines = [
         ("Position", f"{raw.position}"),
         ("Event", raw.topic),
-        ("Stream", f"{raw.stream_id}, version {raw.stream_version}"),
+        ("Stream", f"{raw.stream}, version {raw.stream_version}"),
         *((name, f"row {it.key}: {_reason(it)}") for name, it in parked),
     ]
     return Labelled([(label, shown_lines(value)) for label, value in lines])

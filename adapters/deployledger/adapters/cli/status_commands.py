@@ -282,7 +282,11 @@ async def _time_of(as_of: str, position: int | None, service: "DeploymentService
         return moment
     if position is None:
         return None
-    return await asyncio.to_thread(lambda: log.times().time_of(position) or log.recorded_at(position))
+    from deployledger.domain import event_log
+
+    return await asyncio.to_thread(
+        lambda: log.times().time_of(position) or event_log.recorded_at(log, position)
+    )
 
 
 async def created_at(
@@ -290,6 +294,7 @@ async def created_at(
 ) -> "dict[UUID, datetime]":
     """Return when the first event of each happened, by the log, as `recorded_at` does of one."""
 
+    from deployledger.domain.event_records import time_of
     from deployledger.domain.exceptions import EventLogError
 
     def look() -> "dict[UUID, datetime]":
@@ -298,8 +303,8 @@ async def created_at(
         with suppress(EventLogError):  # the list is there though the log is damaged
             times = log.times()
             for deployment in deployments:
-                (first,) = log.stream_records(deployment.deployment_id, limit=1)
-                created[deployment.deployment_id] = times.time_of(first.raw.position) or first.recorded_at
+                ((first,),) = log.records(streams=[deployment.deployment_id], limit=1, metadata=True)
+                created[deployment.deployment_id] = times.time_of(first.position) or time_of(first)
         return created
 
     return await asyncio.to_thread(look)

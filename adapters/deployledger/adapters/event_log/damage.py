@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
-from deployledger.domain.event_log import RawEvent
+from deployledger.domain.event_records import DamagedEvent, id_text
 
 _COLUMNS: dict[str, type] = {
     "position": int,
@@ -17,38 +18,48 @@ _COLUMNS: dict[str, type] = {
     "correlation id": str,
     "causation id": str,
 }
+_NO_TIME = -1 << 63
+"""What no calendar has."""
+
 _NAMES: dict[type, str] = {int: "as a number", str: "as text", bytes: "as bytes"}
 
 
-class DamagedEvent(RawEvent):
-    """An event that the database has in a way in which no event is stored.
+def damaged(row: Sequence[Any], damage: str = "") -> DamagedEvent:
+    """Return the event of a row, whose columns are those of `EventRecord`, or the first five.
 
-    Its other fields have the types that they should, so that it can be read past; it does not decode.
-
-    Attributes:
-        damage: what is wrong.
+    Args:
+        damage: what is wrong, if the types of the columns do not show it.
     """
-
-    damage: str
-
-
-def damaged(row: Sequence[Any]) -> DamagedEvent:
-    """Return the event of a row: position, id of the stream, version, topic and state."""
-    position, stream, version, topic, _ = row
-    found = DamagedEvent(
+    position, stream, version, topic = row[:4]
+    stored, stream_id = stream if isinstance(stream, str) else repr(stream), _id_or_none(stream) or b""
+    event_id, recorded_at, actor, *caused_by = row[5:] or (b"", 0, None, None, None)
+    event = DamagedEvent(
         position,
-        stream if isinstance(stream, str) else repr(stream),
-        version if isinstance(version, int) else 0,
+        stream_id,
+        version if type(version) is int else 0,
         topic.decode(errors="replace") if isinstance(topic, bytes) else str(topic),
         b"",
+        _id_or_none(event_id) or b"",
+        recorded_at if type(recorded_at) is int else _NO_TIME,
+        actor if type(actor) is str else None,
+        *map(_id_or_none, caused_by),
     )
-    found.damage = wrong_of(row)
-    return found
+    event.damage = damage or _damage_of(row)
+    event.stored_stream = id_text(stream_id) if stream_id else stored
+    return event
 
 
-def wrong_of(row: Sequence[Any]) -> str:
-    """Return what is wrong with a row, whose columns are those of `EventRecord`, or the first of them."""
+def _id_or_none(stored: Any) -> bytes | None:
+    try:
+        return UUID(stored).bytes
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _damage_of(row: Sequence[Any]) -> str:
     for (name, kind), value in zip(_COLUMNS.items(), row, strict=False):
         if value is not None and type(value) is not kind:
             return f"its {name} is not stored {_NAMES[kind]}"
-    return "a column has nothing in it"
+    if None in row[:5]:
+        return "a column has nothing in it"
+    return f"{row[1]!r} is no id"

@@ -14,11 +14,11 @@ from eventsourcing.utils import TopicError
 from pydantic_core import SchemaValidator, core_schema
 
 from deployledger.adapters.event_log.mapper import HAS_VERSION, decode, event_class_of, undecodable
-from deployledger.domain.event_log import RawEvent
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.events import Event
 
 _DEFERRED = frozenset({"originator_id", "event_id", "correlation_id", "causation_id"})
-_RAW = "_raw"
+_RECORD = "_record"
 _set = object.__setattr__
 
 
@@ -29,21 +29,21 @@ class _Deferring(Event):
 
         def __getattr__(self, name: str) -> Any:
             fields = self.__dict__
-            if name == "originator_id" and _RAW in fields:
+            if name == "originator_id" and _RECORD in fields:
                 try:
-                    fields[name] = UUID(fields[_RAW].stream_id)
+                    fields[name] = UUID(bytes=fields[_RECORD].stream_id)
                 except ValueError as error:
-                    raise undecodable(fields[_RAW], error) from error
+                    raise undecodable(fields[_RECORD], error) from error
                 return fields[name]
-            if name in _DEFERRED and _RAW in fields:
+            if name in _DEFERRED and _RECORD in fields:
                 self._load()
                 return self.__dict__[name]
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _load(self) -> None:
-        raw = self.__dict__.get(_RAW)
-        if raw is not None:
-            whole = decode(raw)
+        record = self.__dict__.get(_RECORD)
+        if record is not None:
+            whole = decode(record)
             _set(self, "__dict__", whole.__dict__)
             _set(self, "__pydantic_fields_set__", whole.__pydantic_fields_set__)
 
@@ -78,7 +78,7 @@ class _Deferring(Event):
         return super().__repr__()
 
 
-def decode_deferring(raw: RawEvent) -> Event:
+def decode_deferring(record: EventRecord) -> Event:
     """Return a stored event, upcast to the current version of its class; it may load some fields later.
 
     Raises:
@@ -86,16 +86,16 @@ def decode_deferring(raw: RawEvent) -> Event:
             asked for that cannot be read.
     """
     try:
-        found = _decoder(raw[3])
-        if found is None or raw[4].startswith(HAS_VERSION):
-            return decode(raw)
-        event_class, decode_json = found
-        fields = decode_json(raw[4])
+        decoder, state = _decoder(record.topic), record.state
+        if decoder is None or state.startswith(HAS_VERSION):
+            return decode(record)
+        event_class, decode_json = decoder
+        fields = decode_json(state)
     except (ValueError, TopicError) as error:
-        raise undecodable(raw, error) from error
+        raise undecodable(record, error) from error
     event = event_class.__new__(event_class)
-    fields["originator_version"] = raw[2]
-    fields[_RAW] = raw
+    fields["originator_version"] = record.stream_version
+    fields[_RECORD] = record
     _set(event, "__dict__", fields)
     _set(event, "__pydantic_fields_set__", None)
     _set(event, "__pydantic_extra__", None)

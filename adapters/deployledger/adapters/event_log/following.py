@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Self
 
-from deployledger.domain.event_log import EventBatch, Mark
+from deployledger.domain.event_log import EventBatch
+from deployledger.domain.event_records import Mark
 from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.forks import HINT, OpeningProcess, opened_before
 from deployledger.projections.patience import Patience, pauses

@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
-from deployledger.domain.event_log import EventRecord, KeyRecord
+from deployledger.domain.event_log import KeyRecord
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.exceptions import ConflictError
 
 

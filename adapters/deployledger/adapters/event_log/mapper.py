@@ -12,10 +12,10 @@ from eventsourcing.utils import TopicError
 from pydantic_core import SchemaValidator
 from pydantic_core.core_schema import datetime_schema, typed_dict_field, typed_dict_schema
 
-from deployledger.adapters.event_log.damage import DamagedEvent, damaged
+from deployledger.adapters.event_log.damage import damaged
 from deployledger.domain.clock_corrections import ClockCorrections
 from deployledger.domain.deployment import Deployment  # importing the events registers their topics
-from deployledger.domain.event_log import RawEvent
+from deployledger.domain.event_records import DamagedEvent, EventRecord
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.names import NameReservation
@@ -88,50 +88,52 @@ class EventMapper(Mapper[UUID]):
         Raises:
             MapperDeserialisationError: if it does not decode, or a newer version of the software wrote it.
         """
-        version, topic, state = stored_event.originator_version, stored_event.topic, stored_event.state
-        raw = RawEvent(0, str(stored_event.originator_id), version, topic, state)
+        stream, version = stored_event.originator_id, stored_event.originator_version
+        topic, state = stored_event.topic, stored_event.state
         if type(version) is not int or type(topic) is not str or type(state) is not bytes:
-            raw = damaged(raw)
+            record: EventRecord = damaged((0, str(stream), version, topic, state))
+        else:
+            record = EventRecord(0, UUID(str(stream)).bytes, version, topic, state)
         try:
-            return decode(raw)
+            return decode(record)
         except UndecodableEventError as error:
             raise MapperDeserialisationError(error.message) from error
 
 
-def decode(raw: RawEvent) -> Event:
+def decode(record: EventRecord) -> Event:
     """Return a stored event, upcast to the current version of its class.
 
     Raises:
         UndecodableEventError: if it cannot be read, or a newer version of the software wrote it.
     """
-    _, stream_id, version, topic, state = raw
+    state = record.state
     try:
-        event_class, decode_json = _decoder(topic)
+        event_class, decode_json = _decoder(record.topic)
         if decode_json is not None and not state.startswith(HAS_VERSION):
             # What the database says is put last, where it wins over what the state may say.
             return decode_json(
                 b'%b,"originator_id":"%b","originator_version":%d}'
-                % (state[:-1], stream_id.encode(), version)
+                % (state[:-1], record.stream_id.hex().encode(), record.stream_version)
             )
-        return _upcast(event_class, raw)
+        return _upcast(event_class, record)
     except (ValueError, TypeError, TopicError, AttributeError) as error:
-        raise undecodable(raw, error) from error
+        raise undecodable(record, error) from error
 
 
-def timestamp_of(raw: RawEvent) -> datetime | None:
+def timestamp_of(record: EventRecord) -> datetime | None:
     """Return when a stored event says that it happened (UTC); None if it does not say."""
     try:
-        stated: datetime = _read_timestamp(raw.state)["timestamp"]
+        stated: datetime = _read_timestamp(record.state)["timestamp"]
         return stated.replace(tzinfo=UTC) if stated.tzinfo is None else stated.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-def undecodable(raw: RawEvent, problem: Exception) -> UndecodableEventError:
+def undecodable(record: EventRecord, problem: Exception) -> UndecodableEventError:
     """Return the error for an event that cannot be read."""
-    why = raw.damage if isinstance(raw, DamagedEvent) else _why(problem)
+    why = record.damage if isinstance(record, DamagedEvent) else _why(problem)
     return UndecodableEventError(
-        f"Event {raw.stream_version} of stream {raw.stream_id} with topic {raw.topic!r} "
+        f"Event {record.stream_version} of stream {record.stream} with topic {record.topic!r} "
         f"does not decode: {why}"
     )
 
@@ -152,8 +154,8 @@ def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], Event] | None]:
     return event_class, event_class.__pydantic_validator__.validate_json if is_first else None
 
 
-def _upcast(event_class: type[Event], raw: RawEvent) -> Event:
-    fields: dict[str, Any] = pydantic_core.from_json(raw.state)
+def _upcast(event_class: type[Event], record: EventRecord) -> Event:
+    fields: dict[str, Any] = pydantic_core.from_json(record.state)
     stored_version: int = fields.pop("class_version", 1)
     if stored_version > event_class.class_version:
         raise ValueError(f"version {stored_version} of it was written by newer software")
@@ -161,6 +163,6 @@ def _upcast(event_class: type[Event], raw: RawEvent) -> Event:
         upcast: Callable[[dict[str, Any]], None]
         upcast = getattr(event_class, f"upcast_v{version}_v{version + 1}")
         upcast(fields)
-    fields["originator_id"] = UUID(raw.stream_id)
-    fields["originator_version"] = raw.stream_version
+    fields["originator_id"] = UUID(bytes=record.stream_id)
+    fields["originator_version"] = record.stream_version
     return event_class.model_validate(fields)

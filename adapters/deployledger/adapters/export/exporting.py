@@ -24,7 +24,8 @@ from deployledger.adapters.export.lines import (
     trailer_line,
 )
 from deployledger.adapters.export.root import GrowingRoot
-from deployledger.domain.event_log import EventLog, EventRecord
+from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import EventRecord, undamaged
 from deployledger.domain.exceptions import ConfigurationError, ConflictError, EventLogError
 from deployledger.service.files.locks import try_lock
 from deployledger.service.files.paths import expanded
@@ -115,8 +116,8 @@ def _write(log: EventLog, file: BinaryIO, until: int, progress: Progress | None)
         keys = 0
         for page in log.keys(until=until):
             keys += len(page)
-            for key in page:
-                members.add(key_line(key))
+            for keyed in page:
+                members.add(key_line(keyed.key))
         trailer = Trailer(until, keys, root)
         members.add(trailer_line(trailer))
         members.end()
@@ -128,7 +129,7 @@ def _write(log: EventLog, file: BinaryIO, until: int, progress: Progress | None)
 def _write_events(log: EventLog, members: "_Members", until: int, progress: Progress | None) -> bytes:
     """Write the line of every event, and return the root of all."""
     growing, done = GrowingRoot(), 0
-    for page in log.records(after=0, until=until):
+    for page in undamaged(log.records(until=until, metadata=True)):
         for expected, record in enumerate(page, start=done + 1):
             if record.position != expected:
                 raise _missing(expected)

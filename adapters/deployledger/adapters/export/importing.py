@@ -27,7 +27,8 @@ from deployledger.adapters.export.lines import (
     key_or_trailer_of,
 )
 from deployledger.adapters.export.root import GrowingRoot
-from deployledger.domain.event_log import EventRecord, KeyRecord
+from deployledger.domain.event_log import KeyRecord
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.exceptions import ConfigurationError, ConflictError, EventLogError
 from deployledger.domain.times import corrects_clock
 from deployledger.service.files.paths import expanded

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, Self
 from uuid import UUID
 
 from deployledger.adapters.event_log.import_transaction import BadFileError
-from deployledger.domain.event_log import EventRecord, KeyRecord
+from deployledger.domain.event_log import KeyRecord
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.timestamps import from_microseconds, rfc3339, to_microseconds
 
 FORMAT = "deployledger-log"

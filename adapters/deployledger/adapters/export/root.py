@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deployledger.audit.leaf import encode_leaf
 from deployledger.audit.merkle import Peaks, leaf_hash, root_of
-from deployledger.domain.event_log import EventRecord
+from deployledger.domain.event_records import EventRecord
 
 _HEIGHT = 10
 _WIDTH = 1 << _HEIGHT

@@ -14,7 +14,7 @@ from deployledger.adapters.read_models import selecting
 from deployledger.adapters.read_models.comparison import TableComparison
 from deployledger.adapters.read_models.records import DamageError, RecordTable
 from deployledger.adapters.read_models.row_table import RowTable, labels_of, table_label
-from deployledger.domain.event_log import Mark
+from deployledger.domain.event_records import Mark
 from deployledger.domain.exceptions import ConfigurationError, ReadModelError
 from deployledger.projections.projection import Projection
 from deployledger.projections.rows import Changes, Counts, ParkedEvent, PastRow, StoredRow

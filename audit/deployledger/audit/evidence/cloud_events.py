@@ -32,8 +32,8 @@ _KNOWN = {
 class Recorded(NamedTuple):
     """An event with everything that a leaf is made of.
 
-    It has the fields of ``deployledger.domain.event_log.EventRecord`` in their order, and needs no more than
-    the standard library.
+    It has the fields of ``deployledger.domain.event_records.EventRecord`` in their order, and needs only the
+    standard library.
     """
 
     position: int

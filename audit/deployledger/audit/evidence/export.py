@@ -43,6 +43,7 @@ from deployledger.audit.proofs import ConsistencyProof
 from deployledger.audit.signed_notes import sign
 from deployledger.domain import topics
 from deployledger.domain.event_log import EventLog
+from deployledger.domain.event_records import undamaged
 from deployledger.domain.exceptions import (
     VERIFY_HINT,
     ConfigurationError,
@@ -54,7 +55,7 @@ from deployledger.domain.logs import logger
 from deployledger.domain.moments import check_time
 from deployledger.domain.reservations import reservation_id
 from deployledger.domain.times import CLOCK_STREAM, LogTimes
-from deployledger.domain.timestamps import EPOCH, MICROSECOND, to_microseconds
+from deployledger.domain.timestamps import EPOCH, MICROSECOND
 from deployledger.projections.partitioning import Progress
 
 MOST_EVENTS = 250_000
@@ -217,21 +218,8 @@ def _of_stream(log: EventLog, stream_id: UUID, size: int) -> list[Recorded]:
     Raises:
         LedgerError: if one in front of another is missing, or is not where it was.
     """
-    events = [
-        Recorded(
-            it.raw.position,
-            stream_id.bytes,
-            it.raw.stream_version,
-            it.raw.topic,
-            it.raw.state,
-            UUID(it.event_id).bytes,
-            to_microseconds(it.recorded_at),
-            it.actor,
-            UUID(it.correlation_id).bytes if it.correlation_id is not None else None,
-            UUID(it.causation_id).bytes if it.causation_id is not None else None,
-        )
-        for it in log.stream_records(stream_id, until=size)
-    ]
+    pages = log.records(streams=[stream_id], until=size, metadata=True)
+    events = [Recorded(*record) for page in undamaged(pages) for record in page]
     before = 0
     for version, event in enumerate(events, start=1):
         if event.stream_version != version:
@@ -247,7 +235,7 @@ def _of_stream(log: EventLog, stream_id: UUID, size: int) -> list[Recorded]:
 
 
 def _event_at(log: EventLog, position: int) -> Recorded:
-    for page in log.records(after=position - 1, until=position):
+    for page in undamaged(log.records(after=position - 1, until=position, metadata=True)):
         return Recorded(*page[0])
     raise LedgerError(f"Event {position} is missing in the log.", hint=VERIFY_HINT)
 
@@ -277,7 +265,8 @@ def _check_times(log: EventLog, times: LogTimes, selection: EvidenceSelection) -
     """
     for wrong in times.wrong:
         first, last = max(wrong.first, selection.first - 1), min(wrong.last, selection.last + 1)
-        for page in log.records(after=first - 1, until=last) if first <= last else ():
+        records = log.records(after=first - 1, until=last, metadata=True) if first <= last else ()
+        for page in undamaged(records):
             for record in page:
                 is_shown = selection.first <= record.position <= selection.last
                 if is_in(cloud_events.moment(record.recorded_at), selection) is not is_shown:
@@ -300,7 +289,7 @@ def _position_before(log: EventLog, moment: datetime, size: int) -> int:
 
 def _in_range(log: EventLog, after: int, last: int) -> Iterator[Recorded]:
     position = after
-    for page in log.records(after=after, until=last):
+    for page in undamaged(log.records(after=after, until=last, metadata=True)):
         for record in page:
             if record.position != position + 1:
                 raise LedgerError(f"Event {position + 1} is missing in the log.", hint=VERIFY_HINT)

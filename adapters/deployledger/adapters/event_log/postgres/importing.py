@@ -12,7 +12,8 @@ from psycopg.sql import SQL, Composed
 from deployledger.adapters.event_log.import_transaction import BadFileError, ImportTransaction, log_is_filled
 from deployledger.adapters.event_log.postgres.schema import EVENTS, KEYS
 from deployledger.adapters.postgres import Session
-from deployledger.domain.event_log import EventRecord, KeyRecord
+from deployledger.domain.event_log import KeyRecord
+from deployledger.domain.event_records import EventRecord
 
 _SENT_BYTES = 1 << 18
 _SESSION_SETTINGS = """

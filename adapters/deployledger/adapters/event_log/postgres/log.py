@@ -4,40 +4,30 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
-from functools import partial
-from itertools import islice, starmap
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 import psycopg
-from eventsourcing.persistence import ApplicationRecorder, StoredEvent
+from eventsourcing.persistence import ApplicationRecorder
 from psycopg.rows import tuple_row
-from psycopg.sql import SQL, Composable
 
 from deployledger.adapters import rights
+from deployledger.adapters.dialect import POSTGRES, in_postgres
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.import_transaction import ImportTransaction
-from deployledger.adapters.event_log.log import EVENTS_TABLE, DatabaseEventLog, StoredRow
+from deployledger.adapters.event_log.log import DatabaseEventLog
 from deployledger.adapters.event_log.postgres import objects, schema
 from deployledger.adapters.event_log.postgres.importing import PostgresImport
 from deployledger.adapters.event_log.postgres.ownership import AdvisoryLocks
 from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecorder
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, Statements
 from deployledger.adapters.pooling import refuse_shared
 from deployledger.adapters.postgres import PostgresDatabase, Session, advice, reason
-from deployledger.domain.event_log import (
-    NOTHING_READ,
-    CommandKey,
-    EventRecord,
-    KeyedEvent,
-    KeyRecord,
-    Mark,
-    RawEvent,
-    RawRecord,
-    mark_of,
-)
+from deployledger.domain.event_records import EventRecord
 from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
 from deployledger.projections.patience import Patience
@@ -56,21 +46,19 @@ _T = TypeVar("_T")
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 
+_READ_AT_ONCE = 200
+_PLAIN_COLUMNS = 5
+_NO_METADATA = (b"", 0, None, None, None)
 # A float has room for the microseconds of the next 200 years, and numeric takes its time.
-_SELECT_RECORDS = SQL(
-    "SELECT position, uuid_send(originator_id), originator_version, topic, state, "
-    "uuid_send(event_id), CASE WHEN NOT isfinite(recorded_at) THEN NULL "
-    "WHEN recorded_at < '2200-01-01 00:00:00+00' "
-    "THEN round(date_part('epoch', recorded_at) * 1000000)::bigint "
-    "ELSE (extract(epoch FROM recorded_at) * 1000000)::bigint END, actor, "
-    "uuid_send(correlation_id), uuid_send(causation_id) FROM {}"
-).format(schema.EVENTS.name)
-
-
-class _KeyedRow(tuple[Any, ...]):
-    """A row of a query: the columns of a key, and those of its event."""
-
-    __slots__ = ()
+_STATEMENTS = Statements(
+    POSTGRES,
+    id_value=lambda id_: id_,
+    id_column="uuid_send({})",
+    time_column="CASE WHEN NOT isfinite({0}) THEN NULL WHEN {0} < '2200-01-01 00:00:00+00' "
+    "THEN round(date_part('epoch', {0}) * 1000000)::bigint "
+    "ELSE (extract(epoch FROM {0}) * 1000000)::bigint END",
+    binary_order=' COLLATE "C"',
+)
 
 
 class PostgresEventLog(DatabaseEventLog):
@@ -199,64 +187,44 @@ class PostgresEventLog(DatabaseEventLog):
         with self._schema_session() as session:
             schema.upgrade(session)
 
-    def _select(self, query: Any, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        return self._read(lambda session: session.execute(query, values, prepare=True).fetchall())
-
-    def _select_tuples(self, query: Any, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        def read(session: Session) -> list[tuple[Any, ...]]:
-            with session.cursor(binary=True, row_factory=tuple_row) as cursor:
-                return cursor.execute(query, values, prepare=True).fetchall()
-
-        return self._read(read)
-
     def _read(self, read: Callable[[Session], _T]) -> _T:
         with self._translated_driver_errors():
             return self.database.read(read)
 
-    def _rows(
-        self,
-        *,
-        after: int,
-        until: int | None,
-        limit: int,
-        topics: Sequence[str],
-        stream_id: UUID | None,
-        with_last: bool = False,
-    ) -> Iterator[StoredRow]:
-        conditions, values = [SQL("position > %s")], list[Any]([after])
-        if until is not None:
-            conditions.append(SQL("position <= %s"))
-            values.append(until)
-        if topics:
-            conditions.append(SQL("topic = ANY(%s)"))
-            values.append(list(topics))
-        if stream_id is not None:
-            conditions.append(SQL("originator_id = %s"))
-            values.append(stream_id)
-        selected: Composable = SQL(" AND ").join(conditions)
-        if with_last:
-            selected = SQL("position >= %s AND (position = %s OR {})").format(selected)
-            values = [after, after, *values]
-        query = SQL(
-            "SELECT position, recorded_at, originator_id, originator_version, topic, state FROM {} "
-            "WHERE {} ORDER BY position LIMIT %s"
-        ).format(schema.EVENTS.name, selected)
-        for row in self._select(query, (*values, limit)):
-            yield StoredRow(
-                row["position"],
-                row["recorded_at"],
-                StoredEvent(
-                    row["originator_id"], row["originator_version"], row["topic"], bytes(row["state"])
-                ),
-            )
+    @property
+    def _statements(self) -> Statements:
+        return _STATEMENTS
 
-    def _end(self) -> Mark:
-        query = SQL(
-            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
-            "ORDER BY position DESC LIMIT 1"
-        ).format(schema.EVENTS.name)
-        last = self._select_tuples(query, ())
-        return mark_of(RawEvent(*last[0])) if last else NOTHING_READ
+    def _query(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._select(in_postgres(statement), values)
+
+    def _select(
+        self, query: Any, values: Sequence[Any] = (), *, prepare: bool = True
+    ) -> list[tuple[Any, ...]]:
+        def read(session: Session) -> list[tuple[Any, ...]]:
+            with session.cursor(binary=True, row_factory=tuple_row) as cursor:
+                return cursor.execute(query, values, prepare=prepare).fetchall()
+
+        return self._read(read)
+
+    def _stream(
+        self, statement: str, values: Sequence[Any], *, in_order: bool = False
+    ) -> Iterator[tuple[Any, ...]]:
+        with self._session(is_long=True) as session, self._translated_driver_errors():
+            if in_order:  # the table's pages are read one after the other
+                session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
+            with _streamed(session, statement, values) as rows:
+                yield from rows
+
+    def _events(self, rows: Sequence[tuple[Any, ...]]) -> list[EventRecord]:
+        return _records(rows)
+
+    def _id(self, stored: Any) -> bytes:
+        id_: bytes = stored
+        return id_
+
+    def _size(self) -> int:
+        return int(self._query("SELECT pg_total_relation_size(?::regclass)", (schema.EVENTS.channel,))[0][0])
 
     def _wait_for_appends(self, moment: datetime) -> None:
         # The time that counts is the server's, which an append looks up when it has the lock.
@@ -266,114 +234,13 @@ class PostgresEventLog(DatabaseEventLog):
         self._read(lambda session: session.execute(schema.EVENTS.barrier).fetchone())
 
     def _recorded_by(self, moment: datetime, first: int, last: int) -> int:
-        query = SQL(
-            """
-            WITH RECURSIVE search (low, high) AS (
-                SELECT %(low)s::bigint, %(high)s::bigint
-                UNION ALL
-                SELECT CASE WHEN recorded_at <= %(moment)s THEN (low + high + 1) / 2 ELSE low END,
-                       CASE WHEN recorded_at <= %(moment)s THEN high ELSE (low + high + 1) / 2 - 1 END
-                FROM search LEFT JOIN {table} ON position = (low + high + 1) / 2
-                WHERE low < high
-            )
-            SELECT low FROM search WHERE low = high"""
-        ).format(table=schema.EVENTS.name)
         # A plan that is kept may have been made while the table was empty.
-        values = {"moment": moment, "low": first - 1, "high": last}
-        rows = self._read(lambda session: session.execute(query, values, prepare=False).fetchall())
-        return int(rows[0]["low"])
+        query = in_postgres(_STATEMENTS.search_time)
+        return int(self._select(query, (moment, first - 1, last), prepare=False)[0][0])
 
     def _clocks(self) -> tuple[int, int | None, int | None]:
-        (row,) = self._select_tuples(schema.EVENTS.clocks, ())
-        return row[2] or 0, row[1], row[0]
-
-    def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
-        query = SQL(
-            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
-            "WHERE position > %s ORDER BY position LIMIT %s"
-        ).format(schema.EVENTS.name)
-        return list(starmap(RawEvent, self._select_tuples(query, (after, limit))))
-
-    def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
-        query = SQL(
-            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
-            "WHERE originator_id = ANY(%s) AND position <= %s ORDER BY position"
-        ).format(schema.EVENTS.name)
-        return list(starmap(RawEvent, self._select_tuples(query, (list(stream_ids), until))))
-
-    def _stream_records(self, stream_id: UUID, until: int | None, limit: int | None) -> list[RawRecord]:
-        condition, values = SQL(""), list[Any]([stream_id])
-        if until is not None:
-            condition = SQL("AND position <= %s")
-            values.append(until)
-        query = SQL(
-            "SELECT position, originator_id::text, originator_version, topic, state, recorded_at, "
-            "event_id::text, actor, correlation_id::text, causation_id::text "
-            "FROM {} WHERE originator_id = %s {} "
-            "ORDER BY originator_version LIMIT %s"
-        ).format(schema.EVENTS.name, condition)
-        return [
-            RawRecord(RawEvent(*row[:5]), *row[5:]) for row in self._select_tuples(query, (*values, limit))
-        ]
-
-    def _scan(
-        self, after: int, until: int, streams: tuple[UUID, UUID] | None
-    ) -> Iterator[Sequence[RawEvent]]:
-        conditions, values = [SQL("position > %s AND position <= %s")], list[Any]([after, until])
-        if streams is not None:
-            conditions.append(SQL("originator_id BETWEEN %s AND %s"))
-            values.extend(streams)
-        query = SQL(
-            "SELECT position, originator_id::text, originator_version, topic, state FROM {} "
-            "WHERE {} ORDER BY position"
-        ).format(schema.EVENTS.name, SQL(" AND ").join(conditions))
-        # In the order of the log the table's pages are read one after the other.
-        is_in_order = streams is None or streams[0] != streams[1]
-        yield from self._streamed(query, values, RawEvent, is_in_order=is_in_order)
-
-    def _streamed(
-        self, query: Any, values: Sequence[Any], row_type: type[_Row], *, is_in_order: bool = True
-    ) -> Iterator[list[_Row]]:
-        """Yield pages of rows, which are sent while earlier ones are worked on."""
-        with self._session(is_long=True) as session, self._translated_driver_errors():
-            if is_in_order:
-                session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
-            yield from _streamed(session, query, values, row_type)
-
-    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
-        query = SQL("{} WHERE position >= %s AND position <= %s ORDER BY position").format(_SELECT_RECORDS)
-        if until - after <= _SCANNED_AT_ONCE:  # not worth a connection of its own
-            if page := list(starmap(EventRecord, self._select_tuples(query, (after + 1, until)))):
-                yield page
-            return
-        yield from self._streamed(query, (after + 1, until), EventRecord)
-
-    def _keys(self, until: int, after: str) -> Iterator[Sequence[KeyRecord]]:
-        # A key is stored with the events of its command, one of which it names.
-        query = SQL(
-            "SELECT key, fingerprint, uuid_send(deployment_id), version, "
-            "round(date_part('epoch', keys.recorded_at) * 1000000)::bigint FROM {} AS keys "
-            "LEFT JOIN {} ON originator_id = deployment_id AND originator_version = version "
-            'WHERE key COLLATE "C" > %s AND coalesce(position, 0) <= %s ORDER BY key COLLATE "C"'
-        ).format(schema.KEYS, schema.EVENTS.name)
-        yield from self._streamed(query, (after, until), KeyRecord, is_in_order=False)
-
-    def _keyed_events(self, until: int) -> Iterator[Sequence[KeyedEvent]]:
-        query = SQL(
-            "SELECT key, fingerprint, uuid_send(deployment_id), version, "
-            "round(date_part('epoch', keys.recorded_at) * 1000000)::bigint, position, originator_id::text, "
-            "originator_version, topic, state, "
-            "round(date_part('epoch', events.recorded_at) * 1000000)::bigint FROM {} AS keys "
-            "LEFT JOIN {} AS events ON originator_id = deployment_id AND originator_version = version "
-            'WHERE coalesce(position, 0) <= %s ORDER BY key COLLATE "C"'
-        ).format(schema.KEYS, schema.EVENTS.name)
-        for page in self._streamed(query, (until,), _KeyedRow, is_in_order=False):
-            yield [
-                KeyedEvent(
-                    KeyRecord(*row[:5]), None if row[5] is None else RawEvent(*row[5:10]), row[10] or 0
-                )
-                for row in page
-            ]
+        ((server, last, position),) = self._select(schema.EVENTS.clocks)
+        return position or 0, last, server
 
     @contextmanager
     def import_transaction(self) -> Iterator[ImportTransaction]:
@@ -409,30 +276,6 @@ class PostgresEventLog(DatabaseEventLog):
                     return rights.hint(missing)
         return advice(error)
 
-    def _find_command(self, key: str) -> CommandKey | None:
-        query = SQL("SELECT key, fingerprint, deployment_id, version FROM {} WHERE key = %s").format(
-            schema.KEYS
-        )
-        rows = self._select(query, (key,))
-        return CommandKey(**rows[0]) if rows else None
-
-    def _count(self) -> tuple[int, dict[str, int], int]:
-        table = schema.EVENTS.name
-        with (
-            self._session(is_long=True) as session,
-            self._translated_driver_errors(),
-        ):  # each reads the whole table
-            streams = session.execute(
-                SQL("SELECT count(*) FROM {} WHERE originator_version = 1").format(table)
-            ).fetchall()
-            topics = session.execute(
-                SQL("SELECT topic, count(*) FROM {} GROUP BY topic ORDER BY topic").format(table)
-            ).fetchall()
-            size = session.execute(
-                "SELECT pg_total_relation_size(%s::regclass)", (schema.EVENTS.channel,)
-            ).fetchall()
-        return streams[0][0], dict(topics), size[0][0]
-
     def _findings(self, *, whole: bool) -> Iterator[Finding]:  # pages are the server's
         with self._schema_session() as session:
             yield from objects.objects(session, f"the event log in {self._described_as}")
@@ -464,19 +307,25 @@ class PostgresEventLog(DatabaseEventLog):
         return self._locks.ownership(stream_id)
 
 
-def _streamed(
-    session: Session, query: Any, values: Sequence[Any], row_type: type[_Row]
-) -> Iterator[list[_Row]]:
+@contextmanager
+def _streamed(session: Session, statement: str, values: Sequence[Any]) -> Iterator[Iterator[tuple[Any, ...]]]:
+    """Enter with rows that are sent while earlier ones are worked on."""
     with session.cursor(binary=True, row_factory=tuple_row) as cursor:
         # A server-side cursor would wait between the pages. This one has the connection's lock until it is
         # closed, without which nothing could be rolled back.
-        stream = cursor.stream(query, values, size=_SENT_AT_ONCE)
-        with closing(cast("Generator[Any, None, None]", stream)) as sent:
-            # A named tuple's own constructor takes a third of a microsecond longer, a million times.
-            rows: Iterator[_Row] = map(partial(tuple.__new__, row_type), sent)
-            while page := list(islice(rows, _SCANNED_AT_ONCE)):
-                yield page
+        stream = cursor.stream(in_postgres(statement), values, size=_SENT_AT_ONCE)
+        with closing(cast("Generator[tuple[Any, ...], None, None]", stream)) as rows:
+            yield rows
 
 
 def _all_records(session: Session) -> Iterator[Sequence[EventRecord]]:
-    return _streamed(session, SQL("{} ORDER BY position").format(_SELECT_RECORDS), (), EventRecord)
+    with _streamed(session, _STATEMENTS.select_all, ()) as rows:
+        while page := [*islice(rows, _READ_AT_ONCE)]:
+            yield _records(page)
+
+
+def _records(rows: Sequence[tuple[Any, ...]]) -> list[EventRecord]:
+    new = tuple.__new__  # a named tuple's own constructor takes a third of a microsecond longer
+    if rows and len(rows[0]) == _PLAIN_COLUMNS:
+        return [new(EventRecord, row + _NO_METADATA) for row in rows]
+    return [new(EventRecord, row) for row in rows]

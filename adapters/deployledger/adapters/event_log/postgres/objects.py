@@ -6,9 +6,9 @@ from typing import Any
 
 from psycopg.rows import dict_row, tuple_row
 
-from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.event_log.postgres.recorders import EVENT_COLUMNS, REFUSE_CHANGE
 from deployledger.adapters.event_log.postgres.schema import EVENTS, KEY_COLUMNS
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.postgres import SCHEMA, Session
 from deployledger.adapters.relations import TABLES, relations, strange
 from deployledger.domain.findings import Finding, Outcome

@@ -7,8 +7,9 @@ from typing import LiteralString
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, SCHEMA_VERSION
+from deployledger.adapters.event_log.opening import SCHEMA_VERSION
 from deployledger.adapters.event_log.postgres.recorders import REFUSE_CHANGE, EventTable, columns_of
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.postgres import SCHEMA, Session
 from deployledger.adapters.rights import rights_of
 

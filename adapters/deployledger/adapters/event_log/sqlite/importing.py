@@ -6,9 +6,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from deployledger.adapters.event_log.import_transaction import BadFileError, ImportTransaction, log_is_filled
-from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.sqlite import transaction
-from deployledger.domain.event_log import EventRecord, KeyRecord
+from deployledger.domain.event_log import KeyRecord
+from deployledger.domain.event_records import EventRecord
 
 _CACHE_KIB = 131_072
 _MISPLACED = f"""

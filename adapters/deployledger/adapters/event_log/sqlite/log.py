@@ -1,6 +1,5 @@
 """The event log in an SQLite file, or in memory."""
 
-import json
 import math
 import os
 import sqlite3
@@ -8,20 +7,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from eventsourcing.persistence import ApplicationRecorder, StoredEvent
+from eventsourcing.persistence import ApplicationRecorder
 from eventsourcing.sqlite import SQLiteConnection, SQLiteDatastore
 
+from deployledger.adapters.dialect import SQLITE
 from deployledger.adapters.event_log import clock
-from deployledger.adapters.event_log.damage import damaged, wrong_of
+from deployledger.adapters.event_log.damage import damaged
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.import_transaction import ImportTransaction
-from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, DatabaseEventLog, StoredRow
+from deployledger.adapters.event_log.log import DatabaseEventLog
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, KEYS_TABLE, Statements
 from deployledger.adapters.event_log.sqlite.file_guard import FileGuard, check_left_files, check_not_inherited
 from deployledger.adapters.event_log.sqlite.importing import SQLiteImport
 from deployledger.adapters.event_log.sqlite.objects import TRIGGERS, objects
@@ -37,25 +39,10 @@ from deployledger.adapters.sqlite import (
     read_only,
     state_of,
 )
-from deployledger.domain.event_log import (
-    NOTHING_READ,
-    CommandKey,
-    EventRecord,
-    KeyedEvent,
-    KeyRecord,
-    Mark,
-    RawEvent,
-    RawRecord,
-    mark_of,
-)
-from deployledger.domain.exceptions import (
-    VERIFY_HINT,
-    EventLogError,
-    EventLogUnavailableError,
-    UndecodableEventError,
-)
+from deployledger.domain.event_records import EventRecord
+from deployledger.domain.exceptions import EventLogError, EventLogUnavailableError
 from deployledger.domain.findings import Finding
-from deployledger.domain.timestamps import from_microseconds, to_microseconds
+from deployledger.domain.timestamps import to_microseconds
 from deployledger.projections.patience import Patience
 from deployledger.service.files.locks import try_lock
 from deployledger.service.files.paths import expanded
@@ -71,13 +58,11 @@ _LOCK_TIMEOUT_SECONDS = 10
 _WRITER_CACHE_KIB = 65_536
 _MOST_PAGES_IN_LOG = 16_000
 _SWITCH_PAUSE_SECONDS = 0.005
-_SCANNED_AT_ONCE = 200
+_READ_AT_ONCE = 200
 _TICK_SECONDS = 0.002
-_SELECT_RAW = f"SELECT position, originator_id, originator_version, topic, state FROM {EVENTS_TABLE}"  # noqa: S608
-_SELECT_RECORDS = (
-    "SELECT position, originator_id, originator_version, topic, state, event_id, recorded_at, actor, "  # noqa: S608
-    f"correlation_id, causation_id FROM {EVENTS_TABLE}"
-)
+_PLAIN_COLUMNS = 5
+_NO_METADATA = (b"", 0, None, None, None)
+_STATEMENTS = Statements(SQLITE, lambda id_: id_.hex, id_column="{}", time_column="{}", binary_order="")
 _ID_BYTES = 16
 
 
@@ -117,7 +102,6 @@ class SQLiteEventLog(DatabaseEventLog):
         )
         self._datastore: SQLiteDatastore | None = None
         self._kept_in_memory: sqlite3.Connection | None = None
-        self._last_end: tuple[tuple[Any, ...], Mark] = ((), NOTHING_READ)
         # Connections to the same memory do not wait for each other's locks: they fail. So they take turns.
         self._memory_lock: AbstractContextManager[object] = nullcontext() if path else RLock()
         self._guard = FileGuard(self._path) if self._path else None
@@ -299,54 +283,34 @@ class SQLiteEventLog(DatabaseEventLog):
         with self._session() as connection:
             upgrade(connection)
 
-    def _rows(
-        self,
-        *,
-        after: int,
-        until: int | None,
-        limit: int,
-        topics: Sequence[str],
-        stream_id: UUID | None,
-        with_last: bool = False,
-    ) -> Iterator[StoredRow]:
-        conditions, values = ["position > ?"], list[int | str]([after])
-        if until is not None:
-            conditions.append("position <= ?")
-            values.append(until)
-        if topics:
-            conditions.append(f"topic IN ({', '.join('?' * len(topics))})")
-            values.extend(topics)
-        if stream_id is not None:
-            conditions.append("originator_id = ?")
-            values.append(stream_id.hex)
-        selected = " AND ".join(conditions)
-        if with_last:
-            selected = f"position >= ? AND (position = ? OR {selected})"
-            values = [after, after, *values]
-        query = (
-            "SELECT position, recorded_at, originator_id, originator_version, topic, state "  # noqa: S608
-            f"FROM {EVENTS_TABLE} WHERE {selected} ORDER BY position LIMIT ?"
-        )
-        for position, recorded_at, originator_id, version, topic, state in self._select(
-            query, *values, limit
-        ):
-            try:
-                stream = UUID(originator_id)
-            except (ValueError, TypeError, AttributeError) as error:
-                raise _damaged(position, "the id of its stream is none") from error
-            yield StoredRow(
-                position, _time(position, recorded_at), StoredEvent(stream, version, topic, state)
-            )
+    @property
+    def _statements(self) -> Statements:
+        return _STATEMENTS
 
-    def _end(self) -> Mark:
-        rows = self._select(f"{_SELECT_RAW} ORDER BY position DESC LIMIT 1")
-        if not rows:
-            return NOTHING_READ
-        row, mark = self._last_end
-        if row != rows[0]:  # most questions find the log as it was: no digest is made for them
-            mark = mark_of(_raw_events(rows)[0])
-            self._last_end = rows[0], mark
-        return mark
+    def _query(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        assert self._datastore is not None  # noqa: S101  # opened by the caller
+        with self._translated_errors(), self._datastore.transaction(commit=False) as cursor:
+            cursor.execute(statement, values)
+            return [tuple(row) for row in cursor.fetchall()]
+
+    def _stream(
+        self, statement: str, values: Sequence[Any], *, in_order: bool = False
+    ) -> Iterator[tuple[Any, ...]]:
+        if self._path is None:  # connections to the same memory take turns: none is kept for long
+            yield from self._query(statement, values)
+            return
+        with self._session() as connection:
+            yield from connection.execute(statement, values)
+
+    def _events(self, rows: Sequence[tuple[Any, ...]]) -> list[EventRecord]:
+        return _records(rows)
+
+    def _id(self, stored: Any) -> bytes:
+        return _id(stored)
+
+    def _size(self) -> int:
+        size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        return int(self._query(size)[0][0])
 
     def _wait_for_appends(self, moment: datetime) -> None:
         if self._unwritable:
@@ -362,114 +326,14 @@ class SQLiteEventLog(DatabaseEventLog):
                 raise  # else it is not ours to write, and what others do is seen as it comes
 
     def _recorded_by(self, moment: datetime, first: int, last: int) -> int:
-        query = f"""
-            WITH RECURSIVE search (low, high) AS (
-                SELECT ?2, ?3
-                UNION ALL
-                SELECT CASE WHEN recorded_at <= ?1 THEN (low + high + 1) / 2 ELSE low END,
-                       CASE WHEN recorded_at <= ?1 THEN high ELSE (low + high + 1) / 2 - 1 END
-                FROM search LEFT JOIN {EVENTS_TABLE} ON position = (low + high + 1) / 2
-                WHERE low < high
-            )
-            SELECT low FROM search WHERE low = high"""  # noqa: S608  # a name of ours
-        return int(self._select(query, to_microseconds(moment), first - 1, last)[0][0])
+        values = (to_microseconds(moment), first - 1, last)
+        return int(self._query(_STATEMENTS.search_time, values)[0][0])
 
     def _clocks(self) -> tuple[int, int | None, int | None]:
         query = f"SELECT position, recorded_at FROM {EVENTS_TABLE} ORDER BY position DESC LIMIT 1"  # noqa: S608
-        rows = self._select(query)
+        rows = self._query(query)
         position, recorded_at = rows[0] if rows else (0, None)
         return position, recorded_at if type(recorded_at) is int else None, None
-
-    def _raw_events(self, after: int, limit: int) -> list[RawEvent]:
-        query = f"{_SELECT_RAW} WHERE position > ? ORDER BY position LIMIT ?"
-        return _raw_events(self._select(query, after, limit))
-
-    def _events_of_streams(self, stream_ids: Sequence[UUID], until: int) -> list[RawEvent]:
-        query = (
-            f"{_SELECT_RAW} WHERE originator_id IN (SELECT value FROM json_each(?)) "  # noqa: S608
-            "AND +position <= ? "
-            "ORDER BY position"
-        )
-        ids = json.dumps([stream_id.hex for stream_id in stream_ids])
-        return _raw_events(self._select(query, ids, until))
-
-    def _stream_records(self, stream_id: UUID, until: int | None, limit: int | None) -> list[RawRecord]:
-        condition, values = "", list[int | str]([stream_id.hex])
-        if until is not None:
-            condition = "AND position <= ?"
-            values.append(until)
-        query = (
-            "SELECT position, originator_id, originator_version, topic, state, recorded_at, event_id, actor, "  # noqa: S608
-            f"correlation_id, causation_id FROM {EVENTS_TABLE} "
-            f"WHERE originator_id = ? {condition} ORDER BY originator_version LIMIT ?"
-        )
-        rows = self._select(query, *values, -1 if limit is None else limit)
-        raws = _raw_events([row[:5] for row in rows])
-        return [
-            RawRecord(raw, _time(raw.position, row[5]), *row[6:]) for raw, row in zip(raws, rows, strict=True)
-        ]
-
-    def _scan(
-        self, after: int, until: int, streams: tuple[UUID, UUID] | None
-    ) -> Iterator[Sequence[RawEvent]]:
-        if self._path is None:  # connections to the same memory take turns: none is kept for long
-            yield from self._scan_memory(after, until, streams)
-            return
-        condition, values = "", list[int | str]([after, until])
-        if streams is not None:
-            condition = "AND originator_id BETWEEN ? AND ?"
-            values.extend(stream.hex for stream in streams)
-        query = f"{_SELECT_RAW} WHERE position > ? AND position <= ? {condition} ORDER BY position"
-        with self._session() as connection:
-            rows = connection.execute(query, values)
-            while page := rows.fetchmany(_SCANNED_AT_ONCE):
-                yield _raw_events(page)
-
-    def _scan_memory(
-        self, after: int, until: int, streams: tuple[UUID, UUID] | None
-    ) -> Iterator[Sequence[RawEvent]]:
-        while page := [
-            raw for raw in self.read_raw(after=after, limit=_SCANNED_AT_ONCE) if raw.position <= until
-        ]:
-            after = page[-1].position
-            yield [raw for raw in page if streams is None or streams[0] <= UUID(raw.stream_id) <= streams[1]]
-
-    def _records(self, after: int, until: int) -> Iterator[Sequence[EventRecord]]:
-        query = f"{_SELECT_RECORDS} WHERE position >= ? AND position <= ? ORDER BY position"
-        if self._path is None:  # as above
-            while rows := self._select(f"{query} LIMIT {_SCANNED_AT_ONCE}", after + 1, until):
-                after = rows[-1][0]
-                yield from _record_pages(rows)
-            return
-        with self._session() as connection:
-            cursor = connection.execute(query, (after + 1, until))
-            while rows := cursor.fetchmany(_SCANNED_AT_ONCE):
-                yield from _record_pages(rows)
-
-    def _keys(self, until: int, after: str) -> Iterator[Sequence[KeyRecord]]:
-        # A key is stored with the events of its command, one of which it names.
-        query = (
-            "SELECT key, fingerprint, deployment_id, version, k.recorded_at "  # noqa: S608
-            f"FROM {KEYS_TABLE} AS k LEFT JOIN {EVENTS_TABLE} ON originator_id = deployment_id "
-            "AND originator_version = version WHERE key > ? AND coalesce(position, 0) <= ? "
-            f"ORDER BY key LIMIT {_SCANNED_AT_ONCE}"
-        )
-        while rows := self._select(query, after, until):
-            after = rows[-1][0]
-            yield [_key_record(row) for row in rows]
-
-    def _keyed_events(self, until: int) -> Iterator[Sequence[KeyedEvent]]:
-        query = (
-            "SELECT key, fingerprint, deployment_id, version, k.recorded_at, position, originator_id, "  # noqa: S608
-            f"originator_version, topic, state, e.recorded_at FROM {KEYS_TABLE} AS k "
-            f"LEFT JOIN {EVENTS_TABLE} AS e ON originator_id = deployment_id "
-            "AND originator_version = version "
-            f"WHERE key > ? AND coalesce(position, 0) <= ? ORDER BY key LIMIT {_SCANNED_AT_ONCE}"
-        )
-        after = ""
-        while rows := self._select(query, after, until):
-            after = rows[-1][0]
-            yield [_keyed_event(row) for row in rows]
 
     @contextmanager
     def import_transaction(self) -> Iterator[ImportTransaction]:
@@ -477,33 +341,6 @@ class SQLiteEventLog(DatabaseEventLog):
         with self._session() as connection:
             with SQLiteImport.begun(connection, _all_records, self._described_as) as transaction:
                 yield transaction
-
-    def _select(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
-        assert self._datastore is not None  # noqa: S101  # opened by the caller
-        # Pages are read after the call that asked for them has returned: errors become ours here.
-        with self._translated_errors(), self._datastore.transaction(commit=False) as cursor:
-            cursor.execute(query, values)
-            return [tuple(row) for row in cursor.fetchall()]
-
-    def _find_command(self, key: str) -> CommandKey | None:
-        query = f"SELECT key, fingerprint, deployment_id, version FROM {KEYS_TABLE} WHERE key = ?"  # noqa: S608
-        assert self._datastore is not None  # noqa: S101  # opened by the caller
-        with self._datastore.transaction(commit=False) as cursor:
-            cursor.execute(query, (key,))
-            row = cursor.fetchone()
-        return CommandKey(row[0], row[1], UUID(row[2]), row[3]) if row else None
-
-    def _count(self) -> tuple[int, dict[str, int], int]:
-        assert self._datastore is not None  # noqa: S101  # opened by the caller
-        with self._datastore.transaction(commit=False) as cursor:
-            cursor.execute(f"SELECT count(DISTINCT originator_id) FROM {EVENTS_TABLE}")  # noqa: S608
-            streams = int(cursor.fetchone()[0])
-            cursor.execute(
-                f"SELECT CAST(topic AS TEXT), count(*) FROM {EVENTS_TABLE} GROUP BY 1 ORDER BY 1"  # noqa: S608
-            )
-            topics = {row[0]: int(row[1]) for row in cursor.fetchall()}
-            cursor.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
-            return streams, topics, int(cursor.fetchone()[0])
 
     def _findings(self, *, whole: bool) -> Iterator[Finding]:
         with self._session() as connection:
@@ -567,70 +404,25 @@ class SQLiteEventLog(DatabaseEventLog):
 
 
 def _all_records(connection: sqlite3.Connection) -> Iterator[Sequence[EventRecord]]:
-    cursor = connection.execute(f"{_SELECT_RECORDS} ORDER BY position")
-    while rows := cursor.fetchmany(_SCANNED_AT_ONCE):
-        yield from _record_pages(rows)
+    rows = connection.execute(_STATEMENTS.select_all)
+    while page := rows.fetchmany(_READ_AT_ONCE):
+        yield _records(page)
 
 
-def _raw_events(rows: Sequence[tuple[Any, ...]]) -> list[RawEvent]:
-    """Return events whose columns have the types that they should; a damaged one does not decode."""
-    new = tuple.__new__  # which makes up for the time that looking at the types takes
-    return [
-        new(RawEvent, (position, _dashed(stream), version, topic, state))
-        if type(state) is bytes and type(version) is int and type(topic) is str and type(stream) is str
-        else damaged((position, _dashed(stream) if type(stream) is str else stream, version, topic, state))
-        for position, stream, version, topic, state in rows
-    ]
-
-
-def _dashed(stream: str) -> str:
-    """Return an id of 32 hexadecimal digits as UUIDs are written."""
-    return f"{stream[:8]}-{stream[8:12]}-{stream[12:16]}-{stream[16:20]}-{stream[20:]}"
-
-
-def _time(position: int, stored: Any) -> datetime:
-    if type(stored) is not int:
-        raise _damaged(position, "its time is not stored as a number")
-    try:
-        return from_microseconds(stored)
-    except OverflowError as error:
-        raise _damaged(position, "its time is not a valid date") from error
-
-
-def _damaged(position: int, what: str) -> UndecodableEventError:
-    return UndecodableEventError(f"Event {position} of the log is damaged: {what}.", hint=VERIFY_HINT)
-
-
-def _record_pages(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[EventRecord]]:
-    """Yield the events of a page; those in front of a damaged one before that is told."""
-    records: list[EventRecord] = []
-    try:
-        for row in rows:
-            records.append(_record(row))
-    except UndecodableEventError:
-        if records:
-            yield records
-        raise
-    yield records
-
-
-def _key_record(row: tuple[Any, ...]) -> KeyRecord:
-    key, fingerprint, deployment, version, recorded_at = row
-    try:
-        if type(version) is not int or type(recorded_at) is not int:
-            raise TypeError("its version or its time is no number")
-        return KeyRecord(key, fingerprint, _id(deployment), version, recorded_at)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise EventLogError(
-            f"The idempotency key {key!r} is damaged: {error}.", hint="Restore the log from a backup."
-        ) from error
-
-
-def _keyed_event(row: tuple[Any, ...]) -> KeyedEvent:
-    key, event, recorded_at = _key_record(row[:5]), row[5:10], row[10]
-    if event[0] is None:
-        return KeyedEvent(key, None, 0)
-    return KeyedEvent(key, _raw_events([event])[0], recorded_at if type(recorded_at) is int else 0)
+def _records(rows: Sequence[tuple[Any, ...]]) -> list[EventRecord]:
+    """Return the events of rows; whatever of one has not the type that it should makes it a damaged one."""
+    if rows and len(rows[0]) == _PLAIN_COLUMNS:
+        new = tuple.__new__  # which makes up for the time that looking at the types takes
+        return [
+            new(EventRecord, (row[0], id_, row[2], row[3], row[4], b"", 0, None, None, None))
+            if type(row[4]) is bytes
+            and type(row[2]) is int
+            and type(row[3]) is str
+            and (id_ := _stream_id(row[1]))
+            else damaged(row)
+            for row in rows
+        ]
+    return [*map(_record, rows)]
 
 
 def _record(row: tuple[Any, ...]) -> EventRecord:
@@ -642,11 +434,11 @@ def _record(row: tuple[Any, ...]) -> EventRecord:
         or type(state) is not bytes
         or (type(actor) is not str and actor is not None)
     ):
-        raise _damaged(position, wrong_of(row))
+        return damaged(row)
     try:
-        return EventRecord(
+        fields = (
             position,
-            _id(stream),
+            _stream_id(stream) or _id(stream),
             version,
             topic,
             state,
@@ -656,18 +448,28 @@ def _record(row: tuple[Any, ...]) -> EventRecord:
             None if correlation is None else _id(correlation),
             None if causation is None else _id(causation),
         )
+        return tuple.__new__(EventRecord, fields)
     except ValueError as error:
-        raise _damaged(position, str(error)) from error
-    except TypeError as error:
-        raise _damaged(position, wrong_of(row)) from error
+        return damaged(row, str(error))
+    except TypeError:
+        return damaged(row)
+
+
+@lru_cache(8192)
+def _stream_id(stored: Any) -> bytes:
+    """Return the id of a stream, or nothing if it is none."""
+    try:
+        return _id(stored)
+    except (ValueError, TypeError):
+        return b""
 
 
 def _id(stored: str) -> bytes:
     """Return an id that is written in the one way in which streams are looked for."""
-    found = bytes.fromhex(stored)
-    if len(found) != _ID_BYTES or found.hex() != stored:
+    id_ = bytes.fromhex(stored)
+    if len(id_) != _ID_BYTES or id_.hex() != stored:
         raise ValueError(f"{stored!r} is no id")
-    return found
+    return id_
 
 
 def _switch_to_write_ahead_log(connection: sqlite3.Connection) -> None:

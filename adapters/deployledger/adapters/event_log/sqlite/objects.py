@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
 
-from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.event_log.sqlite.schema import create
 from deployledger.domain.findings import Finding, Outcome
 

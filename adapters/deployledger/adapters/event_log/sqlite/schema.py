@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from deployledger.adapters.event_log.log import EVENTS_TABLE, KEYS_TABLE, SCHEMA_VERSION
+from deployledger.adapters.event_log.opening import SCHEMA_VERSION
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, KEYS_TABLE
 from deployledger.adapters.event_log.sqlite.recorders import create_statements
 from deployledger.adapters.sqlite import transaction
 from deployledger.domain.exceptions import EventLogError
