@@ -589,7 +589,7 @@ async def test_a_gateway_writes_the_file_by_which_it_is_found_again(
     assert not processes_of(root)
 
 
-async def test_a_gateway_of_an_earlier_version_is_replaced_once_it_has_no_replica(
+async def test_an_earlier_gateway_is_replaced_once_it_has_no_replica(
     orchestrator: LocalProcessOrchestrator,
     root: Path,
     models: dict[int, Path],

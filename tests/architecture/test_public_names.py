@@ -30,7 +30,9 @@ def test_every_public_name_is_the_one_of_its_module(layer: str) -> None:
             assert name in dir(package)
 
 
-@pytest.mark.parametrize(("layer", "name"), [("service", "DeploymentService"), ("audit", "Ledger")])
+@pytest.mark.parametrize(
+    ("layer", "name"), [("service", "DeploymentService"), ("projections", "ReadModels"), ("audit", "Ledger")]
+)
 def test_what_public_methods_return_is_public(layer: str, name: str) -> None:
     public = {name for each in LAYERS for name in import_module(f"deployledger.{each}").__all__}
     members = inspect.getmembers(getattr(import_module(f"deployledger.{layer}"), name))

@@ -92,7 +92,7 @@ def test_a_url_of_no_known_kind_is_a_configuration_error(url: str) -> None:
         f"postgresql://ann:{PASSWORD}\udcff@localhost/ledger",
     ],
 )
-def test_a_malformed_postgresql_url_is_a_configuration_error_without_the_password(url: str) -> None:
+def test_a_malformed_postgresql_url_is_refused_without_the_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         version_of(open_event_log(url), uuid4())
     assert PASSWORD not in "".join(traceback.format_exception(refusal.value))

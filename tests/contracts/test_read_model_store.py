@@ -1015,7 +1015,7 @@ def told_by_somebody_who_may_not_write(path: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_which_event_is_applied_last_is_kept_and_a_projection_can_be_forgotten(store: ReadModelStore) -> None:
+def test_the_last_applied_event_is_kept_until_a_projection_is_removed(store: ReadModelStore) -> None:
     begin(store, TASKS)
     assert store.mark(TASKS) == (0, "")
     with store.applying([TASKS]) as applying:

@@ -185,7 +185,7 @@ def test_a_file_of_an_earlier_version_is_rebuilt(
         assert database.execute(left).fetchone() == (0,)
 
 
-def test_who_has_the_file_open_goes_on_when_another_process_has_renewed_it(path: Path) -> None:
+def test_a_process_with_the_file_open_continues_after_its_renewal(path: Path) -> None:
     expected = answers(path)
     with closing(Reader(path)) as running, closing(Reader(path)) as other:
         assert running.answers() == other.answers() == expected

@@ -114,7 +114,7 @@ def test_a_history_begins_with_a_request_and_with_nothing_else() -> None:
         assert (table.begin[symbol(event)] != ILLEGAL) == isinstance(event, events.Requested)
 
 
-def test_every_state_of_the_lifecycle_is_reached_and_every_symbol_is_in_every_row() -> None:
+def test_every_state_is_reached_and_every_symbol_is_in_every_row() -> None:
     table = lifecycle_table()
     states = {it.removeprefix("state ").partition(",")[0] for it in table.names if it.startswith("state ")}
     assert states == {str(it) for it in State}

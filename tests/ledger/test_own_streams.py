@@ -94,7 +94,7 @@ def test_an_event_of_another_application_in_a_deployment_is_a_problem(
 
 
 @pytest.mark.usefixtures("imported")
-def test_an_event_of_a_deployment_in_another_applications_stream_is_a_problem(
+def test_a_deployment_event_in_an_application_stream_is_a_problem(
     log: DatabaseEventLog, ledger: Ledger, signer: Signer
 ) -> None:
     log.append([note(1), fetched()(NOTES, 2)])
@@ -103,7 +103,7 @@ def test_an_event_of_a_deployment_in_another_applications_stream_is_a_problem(
     assert (problem.position, problem.kind) == (2, Kind.ILLEGAL_TRANSITION)
 
 
-def test_a_class_of_deployments_without_a_transition_is_refused_when_it_is_defined() -> None:
+def test_an_event_class_without_a_transition_is_refused() -> None:
     with pytest.raises(TypeError, match="Noted needs a trigger, the transition of the lifecycle"):
 
         class Noted(DeploymentEvent):

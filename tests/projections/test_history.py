@@ -198,7 +198,7 @@ def test_ids_that_cannot_be_read_are_those_that_the_log_keeps() -> None:
     assert "does not decode" in found.error
 
 
-def test_an_event_that_the_lifecycle_does_not_allow_and_a_row_that_is_too_large() -> None:
+def test_an_illegal_event_and_a_row_that_is_too_large() -> None:
     stored = records(history(*SERVING))
     illegal = [stored[0], stored[2]._replace(stream_version=2)]
     assert "IllegalTransitionError" in told(illegal)[1].error

@@ -236,7 +236,7 @@ def test_a_row_that_is_too_large_is_parked_at_the_event_that_made_it_so(
     [{"tags": {"note": "x" * 530_000}}, {"name": "a\0b"}, {"model_uri": "a\0b"}],
     ids=lambda it: next(iter(it)),
 )
-def test_a_row_that_could_not_be_stored_for_a_moment_is_parked_however_it_is_made(
+def test_a_row_that_cannot_be_stored_is_parked_on_every_path(
     batches: int, first: dict[str, Any], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployledger.projections.applying.APPLIED_AT_ONCE", batches)

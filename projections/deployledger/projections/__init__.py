@@ -6,7 +6,11 @@ __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
         "projection": ("Consistency", "Projection"),
+        "read_model_status": ("ReadModelStatus",),
         "read_models": ("ReadModels",),
-        "selection": ("Condition", "Selection"),
+        "rebuilding": ("Rebuilt",),
+        "rows": ("ParkedEvent", "StoredRow"),
+        "selection": ("Condition", "Found", "Selected", "Selection"),
+        "verifying": ("Verified",),
     },
 )
