@@ -1139,3 +1139,30 @@ def test_any_number_of_threads_reads_while_one_writes(path: Path) -> None:
         thread.join()
     store.close()
     assert problems == []
+
+
+# Databases of PostgreSQL of earlier releases ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["postgres"])
+def test_tables_of_an_earlier_release_are_replaced(
+    open_store: OpenStore, by_hand: Callable[[str], None], empty_postgres_url: str
+) -> None:
+    begin(open_store(), TASKS)
+    with psycopg.connect(empty_postgres_url) as session:
+        session.execute("DROP TABLE deployledger.read_models")
+        session.execute(
+            "CREATE TABLE deployledger.read_models (name text, version integer, shape text, "
+            "generation bigint, position bigint, marker text)"
+        )
+        for suffix in ("", "_counts", "_past", "_turns"):
+            session.execute(f"CREATE TABLE deployledger.tasks_v1_99{suffix} (block bigint)".encode())
+
+    store = open_store()
+
+    assert store.prepare([TASKS]) == [TASKS]
+    store.begin_empty([TASKS])
+    assert store.get(TASKS, "a").row is None
+    with psycopg.connect(empty_postgres_url) as session:
+        left = session.execute("SELECT relname FROM pg_class WHERE relname LIKE 'tasks_v1_99%'").fetchall()
+    assert left == []
