@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +19,7 @@ from deployledger.domain.topics import COMMANDS
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.selection import Selection
 from tests.domain.given import request, requested
+from tests.faults.conftest import wait_until
 from tests.faults.going_back import Backup
 from tests.service.outside import HeldOrchestrator, eventually
 
@@ -268,8 +268,7 @@ async def test_jobs_are_taken_up_although_the_log_was_missing_meanwhile(
         with psycopg.connect(empty_postgres_url, autocommit=True) as session:
             session.execute("ALTER TABLE deployledger.events RENAME TO events_away")
             with caplog.at_level(logging.WARNING):
-                while "Commands of other processes wait" not in caplog.text:
-                    time.sleep(0.01)
+                wait_until(lambda: "Commands of other processes are not picked up" in caplog.text)
             session.execute("ALTER TABLE deployledger.events_away RENAME TO events")
         backup.restore()
         with closing(open_event_log(empty_postgres_url)) as log:
