@@ -343,10 +343,10 @@ def differences(store: ReadModelStore, built: int) -> list[tuple[Identity, Ident
 
 def test_many_past_rows_are_built_and_dropped(store: ReadModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     from deployledger.adapters.read_models import sqlite as sqlite_store
-    from deployledger.adapters.read_models import store as store_of_both
+    from deployledger.adapters.read_models import transactions
 
     for module, name, value in (
-        (store_of_both, "_SAVED_AT_ONCE", 7),
+        (transactions, "_SAVED_AT_ONCE", 7),
         (sqlite_store, "_DELETED_AT_ONCE", 5),
         (sqlite_store, "_DROPPED_AT_ONCE", 10),
     ):

@@ -12,12 +12,15 @@ import psycopg
 from deployledger.adapters.dialect import POSTGRES, PostgresStatements, Statements, in_postgres, upsert
 from deployledger.adapters.pooling import refuse_shared
 from deployledger.adapters.postgres import DENIED, SCHEMA, PostgresDatabase, advice, reason
+from deployledger.adapters.read_models.catalog import MODELS, PARKED, TABLES, Head, is_of
 from deployledger.adapters.read_models.records import RecordTable
 from deployledger.adapters.read_models.row_table import RowTable
-from deployledger.adapters.read_models.store import MODELS, PARKED, TABLES, DatabaseReadModels
+from deployledger.adapters.read_models.selecting import Query
+from deployledger.adapters.read_models.store import DatabaseReadModels, Moment
 from deployledger.adapters.relations import TABLES as TABLES_CHECK
 from deployledger.adapters.relations import relations, strange
 from deployledger.adapters.rights import hint_to_write, rights_of
+from deployledger.domain.event_records import Mark
 from deployledger.domain.exceptions import ReadModelError, ReadModelsUnavailableError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.projections.projection import Projection
@@ -82,8 +85,7 @@ class PostgresReadModels(DatabaseReadModels):
         self.described_as = database.described_as
         self._owns_database = owns_database
         self._opening = Lock()
-        if events:
-            self._log_end = _END.format(events)
+        self._log_end = _END.format(events) if events else "NULL"
         self._is_created = False
 
     @contextmanager
@@ -105,19 +107,22 @@ class PostgresReadModels(DatabaseReadModels):
             ) from error
 
     @contextmanager
-    def _reading(self) -> Iterator[PostgresStatements]:
+    def reading(self) -> Iterator[PostgresStatements]:
+        """Enter with a connection on which each statement is by itself."""
         with self._errors(), self._database.pooled() as session:
             yield PostgresStatements(session)
 
     @contextmanager
-    def _snapshot(self) -> Iterator[PostgresStatements]:
+    def snapshot(self) -> Iterator[PostgresStatements]:
+        """Enter with a connection that sees what there is at one moment, for statements that take long."""
         with self._errors(), self._database.session(is_long=True) as session:
             session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             with session.transaction():
                 yield PostgresStatements(session)
 
     @contextmanager
-    def _transaction(self) -> Iterator[PostgresStatements]:
+    def transaction(self) -> Iterator[PostgresStatements]:
+        """Enter a transaction."""
         milliseconds = round(min(_LOCK_SECONDS, self._database.patience.seconds) * 1000)
         with self._errors(), self._database.pooled() as session, session.transaction():
             # Rows can be had again from the log: a commit need not wait for the disk.
@@ -137,6 +142,37 @@ class PostgresReadModels(DatabaseReadModels):
 
     def _check_definition(self, sql: Statements, table: RowTable) -> None:
         """Check nothing: `findings` looks at the server's catalog."""
+
+    def _at_once(
+        self,
+        sql: Statements,
+        tables: Sequence[RowTable],
+        query: Query,
+        order: str = "",
+        total: Query | None = None,
+    ) -> Moment | None:
+        """Return what there is at one moment, by one statement: each would take a round trip."""
+        numbers = range(len(tables))
+        heads = ", ".join(f"m{number}.{name}" for number in numbers for name in Head._fields)
+        models = ", ".join(f"{self.models.name} m{number}" for number in numbers)
+        where = " AND ".join(is_of(table.projection, f"m{at}") for at, table in enumerate(tables))
+        statement, values = query
+        of_total, total_values = total or ("NULL::bigint", [])
+        found = sql.query(
+            f"SELECT {self._log_end}, {of_total}, q.key IS NOT NULL, {heads}, q.* "  # noqa: S608
+            f"FROM {models} LEFT JOIN ({statement}) q ON TRUE WHERE {where}{order}",
+            [*total_values, *values],
+        )
+        if not found:
+            return None
+        end, number, is_row, *others = found[0]
+        width = len(Head._fields)
+        found_heads = [Head(*others[at * width : (at + 1) * width]) for at in numbers]
+        if [head.generation for head in found_heads] != [table.generation for table in tables]:
+            return None
+        start = 3 + len(tables) * width
+        rows = [record[start:] for record in found] if is_row else []
+        return Moment(found_heads, rows, number, _mark(end))
 
     def _is_missing_table(self, error: Exception) -> bool:
         return isinstance(error, psycopg.errors.UndefinedTable)
@@ -262,6 +298,14 @@ class PostgresReadModels(DatabaseReadModels):
         """Close every connection of the store's own."""
         if self._owns_database:
             self._database.close()
+
+
+def _mark(text: str | None) -> Mark | None:
+    """Return the end of the log as it is selected."""
+    if text is None:
+        return None
+    position, _, marker = text.partition(" ")
+    return Mark(int(position), marker)
 
 
 _TYPES = {str: "text", int: "int8", float: "float8", bool: "bool", datetime: "timestamptz", UUID: "uuid"}

@@ -6,7 +6,6 @@ number. So every record has a checksum there. A PostgreSQL server checks its pag
 
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -78,17 +77,29 @@ class RecordTable:
         """
         if not self.is_checked:
             return record
-        check(record, self.label)
+        self.check(record)
         return self.decoded(record)
+
+    def check(self, record: Sequence[Any]) -> None:
+        """Check a stored record.
+
+        Raises:
+            DamageError: if it is not the one that was stored.
+        """
+        if self.is_checked:
+            check(record, self.label)
 
     def decoded(self, record: Sequence[Any]) -> Sequence[Any]:
         """Return the values of a stored record, which nothing is compared with."""
         values = list(record[: len(self.fields)])
         for at, decode in self._decoders:
-            if values[at] is not None:
-                # What somebody wrote there by hand is returned as it is: it differs from what is expected.
-                with suppress(ValueError, TypeError, LookupError, OverflowError):
-                    values[at] = decode(values[at])
+            stored = values[at]
+            if stored is not None:
+                try:
+                    values[at] = decode(stored)
+                except (ValueError, TypeError, LookupError, OverflowError):
+                    # What somebody wrote there by hand is returned as it is: it is no expected value.
+                    values[at] = stored
         return values
 
     # Statements -------------------------------------------------------------------------------------

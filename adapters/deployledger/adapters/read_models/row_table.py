@@ -63,10 +63,8 @@ class RowTable:
         *own, columns, state = row
         return [*own, state.decode() if isinstance(state, bytes) else state, *columns]
 
-    def stored_row(self, record: Sequence[Any]) -> StoredRow | None:
-        """Return the row in a record; None if it is an empty one of a join."""
-        if record[0] is None and not any(value is not None for value in record):
-            return None
+    def stored_row(self, record: Sequence[Any]) -> StoredRow:
+        """Return the row in a record."""
         return as_stored_row(self.rows.values(record))
 
     def row_as_of(self, record: Sequence[Any], as_of: int) -> StoredRow:

@@ -46,8 +46,31 @@ def page(table: RowTable, selection: Selection) -> Query:
     )
 
 
+def answers(table: RowTable, other: RowTable, selection: Selection) -> Query:
+    """Return the statement that selects the rows of another table with the keys of a page.
+
+    Before them come ``sorted_by`` and ``sorted_position``, and behind them the page's own rows if those are
+    to be checked.
+    """
+    of_page, values = page(table, selection)
+    is_checked = table.rows.is_checked and other is not table
+    checked = f", {table.rows.of('s')}" if is_checked else ""
+    join = f" JOIN {table.rows.name} s ON s.key = p.key" if is_checked else ""
+    return (
+        f"SELECT p.sorted_by, p.first_position AS sorted_position, {other.rows.of('a')}{checked} "  # noqa: S608
+        f"FROM ({of_page}) p JOIN {other.rows.name} a ON a.key = p.key{join}",
+        values,
+    )
+
+
+def order_of_page(selection: Selection) -> str:
+    """Return the order of a page by ``sorted_by`` and ``sorted_position``, as the end of a statement."""
+    way = direction(selection.descending)
+    return f" ORDER BY sorted_by {way}, sorted_position {way}"
+
+
 def order(selection: Selection) -> str:
-    """Return the order of a page, by the columns that `page` selects."""
+    """Return the order of the rows of a table."""
     way = "DESC" if selection.descending else "ASC"
     by_position = f"first_position {way}"
     return (
@@ -106,7 +129,9 @@ def total_as_of(table: RowTable, selection: Selection, as_of: int) -> Query:
 
 
 def page_as_of(table: RowTable, selection: Selection, as_of: int) -> Query:
-    """Return the statement that selects ``sorted_by`` and what `RowTable.row_as_of` takes, as it was then.
+    """Return the statement of a page as it was at a position.
+
+    It selects ``sorted_by``, ``sorted_position`` and what `RowTable.row_as_of` takes.
 
     The position is part of the text: no plan would do for early and for late ones.
     """
@@ -116,13 +141,15 @@ def page_as_of(table: RowTable, selection: Selection, as_of: int) -> Query:
     by = order(selection)
     # Each part is in order by itself, by an index where there is one, and no longer than it need be.
     query = " UNION ALL ".join(
-        f"SELECT * FROM (SELECT {_sorting(selection)} AS sorted_by, held.* FROM ({part}) AS held "  # noqa: S608
+        f"SELECT * FROM (SELECT {_sorting(selection)} AS sorted_by, "  # noqa: S608
+        f"first_position AS sorted_position, held.* FROM ({part}) AS held "
         f"WHERE {where} ORDER BY {by} LIMIT ?) AS part"
         for part in parts
     )
     of_part = [*values, min(selection.limit + selection.offset, _LARGEST)]
     return (
-        f"SELECT * FROM ({query}) AS parts ORDER BY {by} LIMIT ? OFFSET ?",  # noqa: S608
+        f"SELECT * FROM (SELECT * FROM ({query}) AS parts{order_of_page(selection)} "  # noqa: S608
+        "LIMIT ? OFFSET ?) AS page",
         [*of_part * 2, selection.limit, selection.offset],
     )
 

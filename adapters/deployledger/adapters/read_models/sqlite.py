@@ -13,9 +13,11 @@ from itertools import chain
 from pathlib import Path
 
 from deployledger.adapters.dialect import SQLITE, SQLiteStatements, Statements, quoted
+from deployledger.adapters.read_models.catalog import MODELS, PARKED, TABLES
 from deployledger.adapters.read_models.records import DamageError, RecordTable, check
 from deployledger.adapters.read_models.row_table import RowTable, labels_of, table_label
-from deployledger.adapters.read_models.store import MODELS, PARKED, TABLES, DatabaseReadModels
+from deployledger.adapters.read_models.selecting import Query
+from deployledger.adapters.read_models.store import DatabaseReadModels, Moment
 from deployledger.adapters.sqlite import (
     INTEGRITY,
     advice,
@@ -316,23 +318,26 @@ class SQLiteReadModels(DatabaseReadModels):
             os.close(lock)
 
     @contextmanager
-    def _reading(self) -> Iterator[SQLiteStatements]:
+    def reading(self) -> Iterator[SQLiteStatements]:
+        """Enter with a connection on which each statement is by itself."""
         with self._connection() as connection:
             yield SQLiteStatements(connection)
 
     @contextmanager
-    def _snapshot(self) -> Iterator[SQLiteStatements]:
+    def snapshot(self) -> Iterator[SQLiteStatements]:
+        """Enter with a connection that sees what there is at one moment, for statements that take long."""
         with self._connection() as connection, transaction(connection, "BEGIN"):
             yield SQLiteStatements(connection)
 
     @contextmanager
-    def _transaction(self) -> Iterator[SQLiteStatements]:
+    def transaction(self) -> Iterator[SQLiteStatements]:
+        """Enter a transaction; nobody else writes meanwhile."""
         with self._connection() as connection, self._alone(), transaction(connection):
             yield SQLiteStatements(connection)
 
     def _execute_long(self, statements: Sequence[str]) -> None:
         for statement in statements:
-            with self._transaction() as sql:
+            with self.transaction() as sql:
                 sql.execute(statement)
 
     def _create_tables(self, connection: sqlite3.Connection) -> None:
@@ -343,6 +348,28 @@ class SQLiteReadModels(DatabaseReadModels):
                 for statement in self._create_statements():
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _at_once(
+        self,
+        sql: Statements,
+        tables: Sequence[RowTable],
+        query: Query,
+        order: str = "",
+        total: Query | None = None,
+    ) -> Moment | None:
+        """Return what there is at one moment, by several statements in a transaction: no server is asked."""
+        assert isinstance(sql, SQLiteStatements)  # noqa: S101  # as all of this store are
+        with transaction(sql.connection, "BEGIN"):
+            heads = []
+            for table in tables:
+                head = self.head(sql, table.projection)
+                if head is None or head.generation != table.generation:
+                    return None
+                heads.append(head)
+            statement, values = query
+            rows = sql.query(f"{statement}{order}", values)
+            number = sql.query(f"SELECT {total[0]}", total[1])[0][0] if total else None
+            return Moment(heads, rows, number, None)
 
     def _is_missing_table(self, error: Exception) -> bool:
         return isinstance(error, sqlite3.OperationalError) and str(error).startswith("no such table")
@@ -382,7 +409,7 @@ class SQLiteReadModels(DatabaseReadModels):
         # A big table is dropped by parts, its indexes first: nobody waits for long to write.
         is_done = False
         while not is_done:
-            with self._transaction() as sql:
+            with self.transaction() as sql:
                 is_done = self._is_read(sql, generation)
                 if not is_done and not any(_made_smaller(sql, name) for name in labels_of(label)):
                     self._drop_tables(sql, label, generation)
