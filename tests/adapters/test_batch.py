@@ -122,7 +122,7 @@ def test_many_chunks_and_a_model_with_a_fixed_batch(tmp_path: Path) -> None:
         ("in.csv", "a,a,c\n1,2,3\n", "two columns have the same name"),
         ("in.csv", "prediction,b,c\n1,2,3\n", "has a column 'prediction' already"),
         ("in.jsonl", "[1,2,3]\n{", "line 2: not JSON"),
-        ("in.jsonl", "[1,2,NaN]\n", "line 1: not JSON: NaN is no number of JSON."),
+        ("in.jsonl", "[1,2,NaN]\n", "line 1: not JSON: NaN is not a JSON number."),
         (
             "in.jsonl",
             '{"a": 1, "b": 2, "c": 3}\n{"a": 1}\n',

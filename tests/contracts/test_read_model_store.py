@@ -586,7 +586,7 @@ def test_rows_are_selected_by_their_keys(store: ReadModelStore) -> None:
 
 def test_an_operator_that_there_is_not_is_refused(store: ReadModelStore) -> None:
     begin(store, TASKS)
-    with pytest.raises(ValueError, match="There is no operator '~'"):
+    with pytest.raises(ValueError, match="Unknown operator '~'"):
         store.select(TASKS, Selection(conditions=(Condition("name", "~", "x"),)), TASKS)
 
 

@@ -125,7 +125,7 @@ async def test_tail_alone_prints_the_last_twenty(log: CommandLine) -> None:
         (["--from", "-1"], 2, "There is no position -1 in the event log. Positions are 0 to 5."),
         (["--from", "first"], 2, "Invalid value for '--from'"),
         (["--follow", "--from", "6"], 2, "There is no position 6"),
-        (["--topic", "deployment.eaten"], 2, "There is no topic 'deployment.eaten'."),
+        (["--topic", "deployment.eaten"], 2, "Unknown topic 'deployment.eaten'."),
         (["--deployment", "tulip"], 3, "Deployment 'tulip' was not found."),
     ],
     ids=lambda it: " ".join(it) if isinstance(it, list) else None,

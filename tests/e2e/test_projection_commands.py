@@ -250,7 +250,7 @@ def test_ctrl_c_of_a_rebuild_and_a_second_one(users: CommandLine) -> None:
     finally:
         rebuilding.kill()
     assert (rebuilding.returncode, stdout) == (130, "")
-    assert stderr == "Interrupted. What is not rebuilt is read as before; the next rebuild starts clean.\n"
+    assert stderr == "Interrupted. The read models in use are unchanged; the next rebuild starts afresh.\n"
     assert statuses(users)["counted", 1]["rows"] == ROWS
 
     (marks / "slow").unlink()

@@ -407,7 +407,7 @@ def test_a_query_by_a_name_that_begins_an_id_says_whom_it_is_about(cli: InProces
     for command in (("status", name), ("history", name), ("status", name, "--as-of", "now")):
         done = cli.run(*command)
         assert done.exit_code == 0
-        assert "is taken for the name of deployment" in done.stderr
+        assert "is taken as the name of deployment" in done.stderr
         assert f"the id of deployment {one['deployment_id']} begins with it, too." in done.stderr
     assert "is taken for" not in cli.run("status", "iris").stderr
 

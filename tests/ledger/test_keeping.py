@@ -227,7 +227,7 @@ def test_a_place_has_a_file_for_each(kind: str, signer: Signer, tmp_path: Path) 
         Place(place).publish(it)
     found = read_checkpoints(place)
     assert [note.decode() for _, note in found] == [first.note, second.note]
-    with pytest.raises(ConfigurationError, match=r"There are 2 checkpoints at .*, and one is wanted."):
+    with pytest.raises(ConfigurationError, match=r"There are 2 checkpoints at .*; exactly one is needed."):
         read_checkpoint(place)
     [(source, note)] = read_checkpoints(
         f"{place}/000000000004-{signer.verifier.key_id.hex()}.checkpoint".replace("%20", " ")

@@ -230,5 +230,5 @@ def test_a_file_that_another_process_has_locked(tmp_path: Path, monkeypatch: pyt
             other.execute("BEGIN EXCLUSIVE")
             with pytest.raises(EventLogError, match="database is locked") as refused:
                 ledger.root()
-        assert refused.value.hint == "Another process has been writing to it for long. Try again."
+        assert refused.value.hint == "Another process has been writing to it for a long time. Try again."
         ledger.store.close()

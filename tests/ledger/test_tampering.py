@@ -629,7 +629,7 @@ def test_a_checkpoint_that_was_changed_does_not_hold(victim: Victim, name: str) 
     is_of_another_key = "signed by" in says or "but by" in says
     assert among_others.is_verified is is_of_another_key
     if is_of_another_key:
-        assert "Checkpoints that were given and that none of the given keys signed say nothing: 1." in (
+        assert "Checkpoints that were given and that none of the given keys signed prove nothing: 1." in (
             among_others.limits
         )
 
@@ -640,7 +640,7 @@ def test_a_checkpoint_that_was_changed_does_not_hold(victim: Victim, name: str) 
     stored = victim.audit(512)
     if is_of_another_key:  # anybody can put those there: they say nothing
         assert stored.is_verified
-        assert "none of the given keys signed say nothing: 1." in " ".join(stored.limits)
+        assert "none of the given keys signed prove nothing: 1." in " ".join(stored.limits)
     else:
         assert not stored.is_verified
         assert "The checkpoint in the database proves nothing: " in message(stored, None, "unreadable")
@@ -683,7 +683,7 @@ def test_a_truncation_with_checkpoints_is_detected_by_a_kept_one(victim: Victim)
     audited = victim.audit()
     assert audited.problems == ()  # nothing that is there shows it: that is said
     assert any(
-        "who can remove those together with the events is not found out" in it for it in audited.limits
+        "if those are removed together with the events, it goes unnoticed" in it for it in audited.limits
     )
     audited = victim.audit(EVENTS)
     assert not audited.is_verified
@@ -696,8 +696,8 @@ def test_removed_checkpoints_prove_nothing_and_the_answer_says_so(victim: Victim
     assert (audited.covered, audited.covered_by_database) == (0, 300)
     assert audited.limits[:2] == (
         "Edits of events 301 to 700 cannot be detected: no checkpoint covers them.",
-        "Events 1 to 300 are covered by checkpoints in the database alone: who can remove those together "
-        "with the events is not found out. Give checkpoints that were kept elsewhere.",
+        "Events 1 to 300 are covered by checkpoints in the database alone: if those are removed together "
+        "with the events, it goes unnoticed. Give checkpoints that were kept elsewhere.",
     )
     victim.attacker.remove_checkpoints()
     audited = victim.audit()
@@ -725,8 +725,8 @@ def test_with_another_key_no_checkpoint_counts(victim: Victim) -> None:
     assert found(audited) == [(None, "unreadable")] * 3
     assert audited.is_in_order
     assert [it for it in audited.limits if "say nothing" in it] == [
-        "Checkpoints in the database that none of the given keys signed say nothing: 3.",
-        "Checkpoints that were given and that none of the given keys signed say nothing: 3.",
+        "Checkpoints in the database that none of the given keys signed prove nothing: 3.",
+        "Checkpoints that were given and that none of the given keys signed prove nothing: 3.",
     ]
 
 

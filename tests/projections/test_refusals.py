@@ -174,7 +174,7 @@ def test_a_row_type_that_changed_needs_a_new_version(database_url: str) -> None:
         changed = Projection(name="counts", version=1, row_type=Wider, apply=_wider, **changes)  # type: ignore[arg-type]
         with (
             opened(database_url, changed) as models,
-            pytest.raises(ConfigurationError, match="other fields than its row type"),
+            pytest.raises(ConfigurationError, match="do not match its row type"),
         ):
             models.get("counts", str(stream))
     with opened(database_url, COUNTS) as models:

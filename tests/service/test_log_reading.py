@@ -114,7 +114,7 @@ async def test_a_time_range_includes_its_start_and_excludes_its_end(service: Any
             "the range is empty",
         ),
         ({"after": 1, "since": datetime(2026, 1, 1, tzinfo=UTC)}, "both say where to begin"),
-        ({"topics": ["deployment.eaten"]}, "There is no topic 'deployment.eaten'"),
+        ({"topics": ["deployment.eaten"]}, "Unknown topic 'deployment.eaten'"),
         ({"name_contains": ""}, "is not a valid search text"),
         ({"actor": "a\0"}, "is not a valid search text"),
     ],

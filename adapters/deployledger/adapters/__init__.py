@@ -1,4 +1,4 @@
-"""The outside: databases, registries, packaging and orchestrators that come with deployledger."""
+"""Adapters for the outside: databases, registries, packaging and orchestrators."""
 
 from deployledger.domain.public_names import public_names
 

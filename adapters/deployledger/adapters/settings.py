@@ -111,7 +111,7 @@ def check_folder(database_url: str, home: Path) -> str:
     if file is not None and file.parent != home and not file.parent.exists():
         raise ConfigurationError(
             f"The folder of the SQLite file {file} does not exist.",
-            hint="Make the folder first, or correct the path (DEPLOYLEDGER_DATABASE_URL).",
+            hint="Create the folder first, or correct the path (DEPLOYLEDGER_DATABASE_URL).",
         )
     return database_url
 

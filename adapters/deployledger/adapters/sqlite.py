@@ -108,7 +108,7 @@ def _size(path: Path) -> int:
 def advice(error: BaseException, otherwise: str) -> str:
     """Return what to do about an error: try again if the file is in use, and what is given else."""
     if is_in_use(error):
-        return "Another process has been writing to it for long. Try again."
+        return "Another process has been writing to it for a long time. Try again."
     return otherwise
 
 

@@ -1,4 +1,4 @@
-"""What can be proven: signed checkpoints of the log, evidence for auditors, and replays of the history."""
+"""Proofs about the log: signed checkpoints, evidence for auditors, and replays of the history."""
 
 from deployledger.domain.public_names import public_names
 

@@ -31,7 +31,7 @@ def keep_checkpoints(
     Args:
         every_events: as soon as so many events have no checkpoint.
         every_seconds: as soon as an event has had none for so long.
-        on_problem: is told what kept a checkpoint from being made or published; it is tried again.
+        on_problem: called with the reason why a checkpoint could not be made or published; it is retried.
 
     Raises:
         ConfigurationError: if either is out of range.

@@ -50,7 +50,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a ledger: how many leaves, and their root.
+    """The state of a ledger: the number of leaves, and their root.
 
     Attributes:
         origin: which ledger; the name of the key that signs.

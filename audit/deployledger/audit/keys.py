@@ -59,10 +59,10 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Verifier:
-    """A public key, and the name of whose it is.
+    """A public key, and the name of its owner.
 
     Attributes:
-        name: whose key it is; the origin of the checkpoints that it signs.
+        name: the name of the key's owner; the origin of the checkpoints that it signs.
         public: the key, 32 bytes.
     """
 
@@ -90,22 +90,20 @@ class Verifier:
 
     @classmethod
     def parse(cls, text: str) -> "Verifier":
-        """Return the public key that is written so: ``name+id+key``.
+        """Return a public key, written ``name+id+key``.
 
         Raises:
             ConfigurationError: if it is none.
         """
         if text.strip().startswith(_PRIVATE):
             raise ConfigurationError(
-                "That is a private key, and the public one is asked for.",
+                "This is a private key; the public one is needed.",
                 hint="It is in the file beside it, whose name ends with .pub.",
             )
         name, key_id, public = _parts(text.strip(), "public")
         verifier = cls(check_name(name), public)
         if verifier.key_id != key_id:
-            raise ConfigurationError(
-                f"The public key of {name!r} is damaged: its parts do not fit each other."
-            )
+            raise ConfigurationError(f"The public key of {name!r} is damaged: its parts do not match.")
         _ed25519()  # who cannot verify learns it now
         return verifier
 
@@ -123,7 +121,7 @@ class Verifier:
 
 @dataclass(frozen=True)
 class Signer:
-    """What signs: a key in this process, or anything that signs with it elsewhere.
+    """A signer: a key in this process, or a function that signs with it elsewhere.
 
     Attributes:
         verifier: the public key that its signatures are verified with.
@@ -135,12 +133,12 @@ class Signer:
 
     @property
     def name(self) -> str:
-        """Whose key it is; the origin of the checkpoints that it signs."""
+        """The name of the key's owner; the origin of the checkpoints that it signs."""
         return self.verifier.name
 
     @classmethod
     def parse(cls, text: str) -> "Signer":
-        """Return what signs with the private key that is written so: ``PRIVATE+KEY+name+id+key``.
+        """Return the signer of a private key, written ``PRIVATE+KEY+name+id+key``.
 
         Raises:
             ConfigurationError: if it is none.
@@ -148,18 +146,16 @@ class Signer:
         text = text.strip()
         _refuse_public(text)
         if not text.startswith(_PRIVATE):
-            raise ConfigurationError("That is no private key.", hint=_MISSING["private"])
+            raise ConfigurationError("This is not a private key.", hint=_MISSING["private"])
         name, key_id, secret = _parts(text.removeprefix(_PRIVATE), "private")
         signer = _signer(check_name(name), secret)
         if signer.verifier.key_id != key_id:
-            raise ConfigurationError(
-                f"The private key of {name!r} is damaged: its parts do not fit each other."
-            )
+            raise ConfigurationError(f"The private key of {name!r} is damaged: its parts do not match.")
         return signer
 
     @classmethod
     def load(cls, path: Path) -> "Signer":
-        """Return what signs with the private key in a file that nobody else may read.
+        """Return the signer of the private key in a file, which only its owner may read.
 
         Raises:
             ConfigurationError: if there is none, or others may read it.
@@ -183,7 +179,7 @@ def _refuse_public(text: str) -> None:
     except ConfigurationError:
         return
     raise ConfigurationError(
-        "That is a public key, and the private one is asked for.",
+        "This is a public key; the private one is needed.",
         hint="It is in the file beside it, whose name has no .pub at its end.",
     )
 
@@ -202,7 +198,7 @@ def _parts(text: str, kind: str) -> tuple[str, bytes, bytes]:
         return name, bytes.fromhex(key_id), key[1:]
     except ValueError:
         raise ConfigurationError(
-            f"That is no {kind} key of Ed25519 as signed notes have them.",
+            f"This is not an Ed25519 {kind} key in the format of signed notes.",
             hint=f"It is one line: name+id+key. {_MISSING[kind]}",
         ) from None
 
@@ -248,7 +244,7 @@ def _in_file(path: Path) -> Iterator[None]:
 
 
 def generate(name: str) -> tuple[str, str]:
-    """Return a new pair of keys, as they are written: the private one, and the public one.
+    """Return a new key pair in its written form: the private key, and the public one.
 
     Raises:
         ConfigurationError: if no key can have this name.

@@ -60,7 +60,7 @@ def read_head(leaf: bytes) -> tuple[int, int]:
         ValueError: if it is no leaf, or one in an encoding that is not known.
     """
     if len(leaf) < _FIXED.size or leaf[0] != ENCODING:
-        raise ValueError("it is no leaf of a ledger")
+        raise ValueError("it is not a leaf of a ledger")
     _, position, _, _, recorded_at, _, _ = _FIXED.unpack_from(leaf)
     return position, recorded_at
 

@@ -90,7 +90,7 @@ class Ledger:
                 if size >= end or self._extend(size, end):
                     return max(size, end)
                 time.sleep(_AGAIN_SECONDS)  # another process is at it
-        raise LedgerError("Other processes make the ledger grow all the time.", hint="Try again.")
+        raise LedgerError("Other processes keep extending the ledger.", hint="Try again.")
 
     def _check_is_of_log(self, size: int, end: int) -> None:
         if size > end and size > self.log.position():
@@ -174,7 +174,7 @@ class Ledger:
         return proof
 
     def paths(self, size: int) -> Callable[[int], list[bytes]]:
-        """Return what gives the path of any position in the tree of a size: quick for many, read only once.
+        """Return a source of the paths of a tree of this size: fast for many positions, as it reads once.
 
         Raises:
             ConfigurationError: if the log has no such position.
@@ -215,7 +215,7 @@ class Ledger:
     def checkpoint(
         self, signer: Signer | None = None, *, place: CheckpointPlace | None = None
     ) -> StoredCheckpoint:
-        """Sign the state of the log as it is now, store that, and publish it.
+        """Sign the current state of the log, and store and publish the checkpoint.
 
         If nothing was added since the last checkpoint of this key, that one is returned, and published again.
         A log that does not continue the last checkpoint of every key, in the database or published, is not
@@ -279,7 +279,7 @@ class Ledger:
         beside: Sequence[Finding] = (),
         progress: Progress = lambda done, total: None,
     ) -> LogCheck:
-        """Read the log, and verify everything about it that can be; docs/ledger.md says what that is.
+        """Read the log, and verify it; docs/ledger.md lists the checks.
 
         Args:
             verifiers: the public keys whose signatures count.
@@ -287,7 +287,7 @@ class Ledger:
             since: a checkpoint up to which the log was verified before: only what came behind it is read.
             workers: how many processes do the work; with one it is done in this process.
             beside: what checks of other databases than the log's and the ledger's found.
-            progress: is told how many events were read, of how many.
+            progress: called with the number of events read, and the total.
 
         Raises:
             ConfigurationError: if ``since`` is no checkpoint of these keys, there are checkpoints and no key

@@ -46,14 +46,14 @@ IN_DATABASE = "database"
 
 @dataclass(frozen=True)
 class LogCheck:
-    """What a verification found.
+    """The result of verifying a log.
 
     Attributes:
-        after: the position behind which events were read; those before were not looked at.
+        after: the position after which events were read; earlier ones were not checked.
         size: the position of the last event.
-        root: the root of the tree over all events; None if it could not be had.
+        root: the root of the tree over all events; None if it could not be computed.
         streams: how many streams had events among those that were read.
-        checkpoints: what came of each checkpoint.
+        checkpoints: the result for each checkpoint.
         problems: what is wrong, the first position first.
         seconds: how long it took.
         findings: what checks of the database found; those that are problems are among ``problems``, too.
@@ -126,12 +126,12 @@ class LogCheck:
             others = sum(it.is_of_another_key and it.is_from_outside is is_outside for it in self.checkpoints)
             if others:
                 found.append(
-                    f"Checkpoints {where} that none of the given keys signed say nothing: {others:,}."
+                    f"Checkpoints {where} that none of the given keys signed prove nothing: {others:,}."
                 )
         if self.covered_by_database > self.covered:
             found.append(
                 f"Events {self.covered + 1:,} to {self.covered_by_database:,} are covered by checkpoints in "
-                "the database alone: who can remove those together with the events is not found out. "
+                "the database alone: if those are removed together with the events, it goes unnoticed. "
                 "Give checkpoints that were kept elsewhere."
             )
         if self.undecided_keys:

@@ -119,7 +119,7 @@ def check_part(
             tiles.add(_MISSING)
             progress(1)
     if reached < part.until:
-        message = f"Events {reached + 1} to {part.until} were not read: too much before them is wrong."
+        message = f"Too many problems: events {reached + 1} to {part.until} were not checked."
         checked.problems.append(LogProblem(reached + 1, "damaged", message))
     tiles.finish()
     return checked
@@ -237,7 +237,7 @@ def follow(
 
 
 def _not_known(topic: str) -> str:
-    return f"has the topic {topic!r}, which is not known here"
+    return f"has the topic {topic!r}, which is unknown"
 
 
 def _damaged(checked: CheckedPart, tiles: "_Tiles", record: Sequence[Any], error: Exception) -> int:

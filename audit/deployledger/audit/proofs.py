@@ -20,7 +20,7 @@ _FIELDS = ["format", "version", "first_size", "first_root", "second_size", "seco
 
 @dataclass(frozen=True)
 class InclusionProof:
-    """That an event is in the log whose root a checkpoint signed (RFC 6962, 2.1.1).
+    """A proof that an event is in the log whose root a checkpoint signed (RFC 6962, 2.1.1).
 
     Attributes:
         position: the event's position in the log; the index of its leaf is one less.
@@ -52,7 +52,7 @@ class InclusionProof:
 
 @dataclass(frozen=True)
 class ConsistencyProof:
-    """That one tree only adds to another one (RFC 6962, 2.1.2).
+    """A proof that one tree extends another one (RFC 6962, 2.1.2).
 
     Attributes:
         first_size: how many events the earlier tree has.
@@ -79,7 +79,7 @@ class ConsistencyProof:
         return "\n".join(lines) + "\n"
 
     def holds(self) -> bool:
-        """Return whether the later tree begins with the earlier one; whose trees they are, the roots say."""
+        """Return whether the later tree extends the earlier one; the roots identify the trees."""
         return merkle.is_consistent(
             self.first_size, self.first_root, self.second_size, self.second_root, self.path
         )

@@ -70,7 +70,7 @@ def parsed(note: str | bytes) -> tuple[str, list[tuple[str, bytes]]]:
         NoteError: if it is no signed note.
     """
     if len(note) > _LONGEST_NOTE:
-        raise NoteError(f"A signed note of {len(note):,} bytes is too large: 1 MiB is the most.")
+        raise NoteError(f"A signed note of {len(note):,} bytes is too large: at most 1 MiB is allowed.")
     try:
         whole = note.decode() if isinstance(note, bytes) else note
     except UnicodeDecodeError:

@@ -71,7 +71,7 @@ class Rule:
             self._policy: Callable[..., Any] = given
         else:
             raise ConfigurationError(
-                f"An object of {type(given).__name__} is neither a lifecycle nor a policy.", hint=_FORMS
+                f"Expected a Lifecycle, a Machine or a policy, got {type(given).__name__}.", hint=_FORMS
             )
 
     def compare(
@@ -114,7 +114,7 @@ class Rule:
         except (Exception, SystemExit) as error:  # it is not ours
             raise ConfigurationError(
                 f"The policy failed at position {position}: {type(error).__name__}: {error}.",
-                hint="The deployment that it is given is None before it was requested.",
+                hint="Its argument `deployment` is None before the deployment was requested.",
             ) from error
         if said is not None and not isinstance(said, str):
             raise ConfigurationError(
@@ -161,7 +161,7 @@ def _compiled(machine: Any) -> Lifecycle:
         lifecycle = Lifecycle(machine)
     except ValueError as error:
         raise ConfigurationError(
-            f"The machine is no lifecycle of deployments: {error}.", hint=_FORMS
+            f"The machine is not a lifecycle of deployments: {error}.", hint=_FORMS
         ) from error
     for transition in lifecycle.transitions:
         for guard, _ in transition.guards:

@@ -1,4 +1,4 @@
-"""What a deployment is: its states, its events, what can be requested, and what its clients must do."""
+"""The domain: a deployment's states and events, the requests, and the interfaces of the clients."""
 
 from deployledger.domain.public_names import public_names
 

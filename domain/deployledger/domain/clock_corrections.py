@@ -49,7 +49,7 @@ class ClockCorrections:
         self.first_positions: list[int] = []
 
     def apply(self, event: ClockCorrected) -> None:
-        """Change as the event says."""
+        """Apply an event to the state."""
         event.check_follows(self.id, self.version)
         self.version = event.originator_version
         self.first_positions.append(event.first_position)

@@ -32,7 +32,7 @@ from deployledger.domain.values import Artifact, Failure, Image, Step
 
 @dataclass
 class Revision:
-    """One revision of a deployment: what was asked for, and what came of it so far.
+    """One revision of a deployment: what was requested, and the results so far.
 
     Attributes:
         number: counted from 1.
@@ -64,7 +64,7 @@ class Deployment:
         state: where in the lifecycle it is.
         revisions: every revision by number; the newest is the current one.
         serving_revision: the number of the revision that serves, if one does.
-        endpoint_url: where that revision answers.
+        endpoint_url: the endpoint of that revision.
         failure: why the last job failed, if it did.
         created_on: when it was requested (UTC).
         modified_on: when its last event happened (UTC).
@@ -175,7 +175,7 @@ class Deployment:
         return list(dict.fromkeys(image.reference for image in reversed(self.images_of(artifact))))
 
     def expect_version(self, expected: int | None) -> None:
-        """Check that nothing happened since somebody looked.
+        """Check that the deployment has not changed since the caller read it.
 
         Raises:
             StaleVersionError: if the deployment is at another version; None expects nothing.
@@ -214,7 +214,7 @@ class Deployment:
         )
 
     def fail(self, revision: int, failure: Failure, *, by: CommandContext) -> None:
-        """Record that the job, or the deletion, failed; what it says is cut where it is too long."""
+        """Record that the job, or the deletion, failed; long messages are truncated."""
         texts = {"message": storable(failure.message), "hint": storable(failure.hint)}
         failure = failure.model_copy(update=texts)
         event = events.DeletionFailed if self.state is State.DELETING else events.Failed
@@ -270,11 +270,11 @@ class Deployment:
         self._trigger(events.Cancelled, by)
 
     def request_deletion(self, *, by: CommandContext) -> None:
-        """Request that everything of it is stopped and deleted."""
+        """Request that the deployment is stopped and deleted."""
         self._trigger(events.DeletionRequested, by)
 
     def deleted(self, *, simulated: bool, by: CommandContext) -> None:
-        """Record that nothing of it runs any more."""
+        """Record that nothing of it is running."""
         self._trigger(events.Deleted, by, simulated=simulated)
 
     # Events -----------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ class Deployment:
         self._pending.append(event)
 
     def apply(self, event: DeploymentEvent) -> None:
-        """Change as the event says.
+        """Apply an event to the state.
 
         Raises:
             IllegalTransitionError: if the lifecycle does not allow it; nothing was changed.

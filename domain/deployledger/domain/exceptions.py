@@ -91,7 +91,7 @@ class IllegalTransitionError(ConflictError):
 
 
 class StaleVersionError(ConflictError):
-    """Something happened to the deployment since the caller looked at it."""
+    """The deployment changed after the caller read it."""
 
     def __init__(self, described_as: str, *, expected: int, found: int, actor: str) -> None:
         super().__init__(
@@ -104,7 +104,7 @@ class StaleVersionError(ConflictError):
 
 
 class IdempotencyKeyReusedError(ConflictError):
-    """The idempotency key came before, with another command."""
+    """The idempotency key was used before, for another command."""
 
     def __init__(self, key: str, *, first: str, second: str) -> None:
         super().__init__(
@@ -118,7 +118,7 @@ class IdempotencyKeyReusedError(ConflictError):
 
 
 class ConcurrencyError(ConflictError):
-    """Somebody else changed the same stream between our read and our write; reading again may help."""
+    """The stream was modified concurrently, between read and write; reading it again may help."""
 
 
 class ResourceNotFoundError(MachineLearningServiceError):
@@ -145,7 +145,7 @@ class RevisionNotFoundError(ResourceNotFoundError):
 
 
 class NotYetRequestedError(ResourceNotFoundError):
-    """The deployment did not exist yet at the moment of the past that was asked for.
+    """The deployment did not exist yet at the requested moment of the past.
 
     Attributes:
         began_at: when the deployment's first event was recorded (UTC).
@@ -164,7 +164,7 @@ class NotYetRequestedError(ResourceNotFoundError):
 
 
 class DeploymentError(MachineLearningServiceError):
-    """A deployment's job failed for a reason that is not an outside service's."""
+    """A deployment's job failed, and no external service is at fault."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class WaitTimeoutError(MachineLearningServiceError, TimeoutError):
 
 
 class ModelRegistryError(MachineLearningServiceError):
-    """The model's artifacts could not be had: the registry failed, or the model is missing or unreadable."""
+    """The model's artifacts are unavailable: the registry failed, or the model is missing or unreadable."""
 
     default_status_code = 503
     default_reason = FailureReason.REGISTRY_UNAVAILABLE
@@ -230,14 +230,14 @@ class InsufficientStorageError(MachineLearningServiceError):
 
 
 class DatabaseUnavailableError(ExternalServiceError):
-    """A database is unavailable: it cannot be reached, does not answer, or is locked by others for long.
+    """A database is unavailable: it cannot be reached, does not answer, or is locked by others for too long.
 
     Unlike the errors of a database that answers, it may go away when the call is retried later.
     """
 
 
 class EventLogError(ExternalServiceError):
-    """The database of the event log cannot be reached, written, or is not one this version can use."""
+    """The database of the event log cannot be reached or written, or this version cannot use it."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__("event log", message, hint=hint)
@@ -278,7 +278,7 @@ class LogDivergedError(MachineLearningServiceError):
 
 
 class ReadModelError(ExternalServiceError):
-    """The database of the read models cannot be used, or a row of a read model cannot be had."""
+    """The database of the read models, or a row in it, cannot be used."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__("read models", message, hint=hint)
@@ -289,4 +289,4 @@ class ReadModelsUnavailableError(ReadModelError, DatabaseUnavailableError):
 
 
 class LedgerError(MachineLearningServiceError):
-    """The event log is not the one that its ledger or its checkpoints are of."""
+    """The event log does not match its ledger or its checkpoints."""

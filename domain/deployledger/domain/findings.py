@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Outcome(enum.StrEnum):
-    """How a check ended: all is well; worth knowing; or an answer or a proof cannot be relied on."""
+    """The outcome of a check: fine; worth knowing; or an answer or a proof cannot be relied on."""
 
     OK = "ok"
     WARNING = "warning"
@@ -19,7 +19,7 @@ class Finding:
 
     Attributes:
         check: which check it was, in one word that programs can compare.
-        outcome: how it ended.
+        outcome: its outcome.
         message: what was found, in one sentence.
         hint: what to do next, or an empty string.
     """

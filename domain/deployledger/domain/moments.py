@@ -24,7 +24,7 @@ _FORMS_OF_ALL = (
 
 @dataclass(frozen=True)
 class AtRevision:
-    """The last moment at which a revision was a deployment's newest one."""
+    """The last moment at which a revision was the newest one of its deployment."""
 
     number: int
 

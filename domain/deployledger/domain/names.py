@@ -86,7 +86,7 @@ class NameReservation:
         return pending
 
     def apply(self, event: NameEvent) -> None:
-        """Change as the event says."""
+        """Apply an event to the state."""
         event.check_follows(self.id, self.version)
         self.version = event.originator_version
         self.holder = event.deployment_id if isinstance(event, NameReserved) else None

@@ -20,7 +20,7 @@ ReportProgress = Callable[[int, int | None, str], None]
 
 @runtime_checkable
 class ModelRegistryClientInterface(Protocol):
-    """Gives the files of a registered model or of a run."""
+    """Provides the files of a registered model or of a run."""
 
     async def download_artifacts(
         self,
@@ -46,7 +46,7 @@ class ResolvedModel:
 
 @runtime_checkable
 class ResolvesModelVersions(Protocol):
-    """What a registry client may also do: pin an alias, a stage or "latest" to one version."""
+    """Optional for model registry clients: pin an alias, a stage or "latest" to one version."""
 
     async def resolve_model(self, model_uri: str) -> ResolvedModel:
         """Return the URI of exactly one version, which keeps meaning the same bytes."""
@@ -55,14 +55,14 @@ class ResolvesModelVersions(Protocol):
 
 @runtime_checkable
 class ChecksModelURIs(Protocol):
-    """What a registry client may also do: tell the URIs that it can read from those that it cannot.
+    """Optional for model registry clients: check URIs before a deployment is accepted.
 
     A URI that it refuses is refused before anything is stored. Without it the deployment fails when the model
     is fetched.
     """
 
     def check_model_uri(self, model_uri: str) -> None:
-        """Return if the URI is well-formed; whether there is such a model is not asked. It does no I/O.
+        """Return if the URI is well-formed, without I/O: the model need not exist.
 
         Raises:
             ConfigurationError: the client reads no such URIs.
@@ -71,7 +71,7 @@ class ChecksModelURIs(Protocol):
 
 
 class ArtifactStoreInterface(KeepsFiles, Protocol):
-    """Keeps models' files by their digest."""
+    """Stores models' files by digest."""
 
     async def add(
         self,
@@ -82,7 +82,7 @@ class ArtifactStoreInterface(KeepsFiles, Protocol):
         user: str = "",
         take: bool = False,
     ) -> Artifact:
-        """Read the file or folder ``source`` into the store, and return what it is.
+        """Add the file or folder ``source`` to the store, and return its artifact.
 
         Args:
             user: the event log that the model is for; other logs then never have it freed.
@@ -112,7 +112,7 @@ class ArtifactStoreInterface(KeepsFiles, Protocol):
 
 @dataclass(frozen=True)
 class PackageRequest:
-    """An order to build an image of a fetched model."""
+    """A request to build the image of a fetched model."""
 
     deployment_id: UUID
     deployment_name: str
@@ -123,7 +123,7 @@ class PackageRequest:
 
 
 class ContainerRegistryClientInterface(Protocol):
-    """Builds the image of a model and keeps it where the orchestrator finds it."""
+    """Builds a model's image and stores it where the orchestrator can pull it."""
 
     async def build_and_push(self, request: PackageRequest) -> Image:
         """Build the model's image, store it, and return its reference and digest.
@@ -135,7 +135,7 @@ class ContainerRegistryClientInterface(Protocol):
 
 @runtime_checkable
 class ChecksContents(Protocol):
-    """What a container registry client may also promise: it packages no file that it did not hash.
+    """Optional for container registry clients: a promise to hash every file that they package.
 
     `ContainerRegistryClientInterface.build_and_push` of such a client compares the digest of the files, as
     they were read, with that of the artifact, and fails with ``artifact_damaged`` if they differ. For other
@@ -150,13 +150,13 @@ class ChecksContents(Protocol):
 
 @runtime_checkable
 class UnpacksImages(Protocol):
-    """What a container registry client may also do: give back the model that is in an image.
+    """Optional for container registry clients: extract the model from an image.
 
     Stored files that are damaged are then replaced from the image when their source is gone.
     """
 
     async def unpack(self, reference: str, destination: Path) -> None:
-        """Unpack the model of the image with this reference, as the folder ``destination``; it is made.
+        """Extract the model of the image with this reference into ``destination``, a new folder.
 
         Raises:
             MachineLearningServiceError: the image is missing or damaged, or another builder's.
@@ -166,7 +166,7 @@ class UnpacksImages(Protocol):
 
 @dataclass(frozen=True)
 class ProvisionRequest:
-    """An order to make one revision of a deployment run.
+    """A request to run one revision of a deployment.
 
     Attributes:
         artifact: the model that is in the image; its digest is that of the very files that are to serve.
@@ -183,14 +183,14 @@ class ProvisionRequest:
 
 @dataclass(frozen=True)
 class ProvisionedTarget:
-    """Where a provisioned revision answers; None for a batch job, which answers nobody."""
+    """The endpoint of a provisioned revision; None for a batch job."""
 
     endpoint_url: str | None
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a completed batch inference job did."""
+    """The result of a completed batch inference job."""
 
     output_uri: str
     rows: int
@@ -198,10 +198,10 @@ class JobResult:
 
 @dataclass(frozen=True)
 class Observation:
-    """What the orchestrator sees of a deployment right now.
+    """The state of a deployment as the orchestrator observes it now.
 
     Attributes:
-        damaged: whether the files that it would start again from are damaged, although it may run still.
+        damaged: whether the files that a restart needs are damaged; it may still be running.
     """
 
     running: bool
@@ -211,7 +211,7 @@ class Observation:
 
 
 class OrchestratorClientInterface(Protocol):
-    """Makes packaged models run, and stops them."""
+    """Runs packaged models, and stops them."""
 
     @property
     def name(self) -> str:
@@ -249,7 +249,7 @@ class OrchestratorClientInterface(Protocol):
         ...
 
     async def observe(self, deployment_id: UUID) -> Observation:
-        """Return what is running of a deployment right now."""
+        """Return what is running for a deployment right now."""
         ...
 
     def logs(self, deployment_id: UUID, *, follow: bool) -> AsyncIterator[str]:
@@ -259,7 +259,7 @@ class OrchestratorClientInterface(Protocol):
 
 @runtime_checkable
 class ChecksTargets(Protocol):
-    """What an orchestrator client may also do: refuse what it could never provision.
+    """Optional for orchestrator clients: refuse targets that can never be provisioned.
 
     A target that it refuses is refused before anything is stored. Without it only
     `OrchestratorClientInterface.target_types` is compared, and the deployment fails when it is provisioned.
@@ -268,7 +268,7 @@ class ChecksTargets(Protocol):
     def check_target(
         self, deployment_name: str, target: DeploymentTargetConfig, resources: ResourceConfig | None
     ) -> None:
-        """Return if such a target can be provisioned; whether there is room for it now is not asked.
+        """Return if such a target can be provisioned, regardless of the capacity available now.
 
         It does no I/O.
 

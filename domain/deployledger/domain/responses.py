@@ -25,15 +25,15 @@ class DeploymentStatus(StrEnum):
 
 
 class DeploymentStatusResponse(BaseModel):
-    """Everything there is to know about a deployment at one moment.
+    """The complete status of a deployment at one moment.
 
     Attributes:
         deployment_id: the deployment's id.
         deployment_name: its name.
         model_uri: the URI that the newest revision was requested with.
         status: the status in the words of the usage guide.
-        endpoint_url: where the serving revision answers, if one serves.
-        message: what is going on, or what went wrong and what to do.
+        endpoint_url: the endpoint of the serving revision, if one serves.
+        message: what is happening, or what went wrong and what to do.
         created_at: when the deployment was requested (UTC).
         updated_at: when its last event happened (UTC). The log recorded it a little later, and moments of the
             past count by that: it is in the history.
@@ -42,7 +42,7 @@ class DeploymentStatusResponse(BaseModel):
         serving_revision: the revision that serves, if one does.
         state: the state of the lifecycle.
         version: how many events the deployment has; the value for ``expected_version``.
-        progress: how far the job is, while there is one.
+        progress: the progress of the job, while there is one.
         deployment_target_config: the newest revision's target.
         resource_allocation: the newest revision's resources.
         tags: the newest revision's tags.
@@ -95,12 +95,12 @@ class DeploymentStatusResponse(BaseModel):
 
 
 class DeploymentPage(list[DeploymentStatusResponse]):
-    """A page of a list of deployments: a list, which knows more.
+    """A page of a list of deployments: a list with further attributes.
 
     Attributes:
         total: how many deployments there are on all pages.
-        next_cursor: what gives the page after this one, or None after the last one.
-        position: up to which position of the event log the page is true.
+        next_cursor: the cursor of the next page; None on the last page.
+        position: the position of the event log that the page reflects.
         warning: why deployments may be missing or out of place and what to do, or an empty string.
     """
 
@@ -121,7 +121,7 @@ class DeploymentPage(list[DeploymentStatusResponse]):
 
 
 class Change(BaseModel):
-    """What differs between two answers of ``get_deployment_status``, in one field.
+    """A difference in one field between two results of ``get_deployment_status``.
 
     Attributes:
         field: the field's name; a field within a field is written ``tags.team``.
@@ -205,7 +205,7 @@ class PastMoment(BaseModel):
 
 
 class DeploymentDifference(BaseModel):
-    """What differs in a deployment between two moments.
+    """The differences in a deployment between two moments.
 
     Attributes:
         deployment_id: the deployment's id.

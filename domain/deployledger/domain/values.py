@@ -79,7 +79,7 @@ class Failure(Value):
 
 
 class Progress(Value):
-    """How far a job is.
+    """The progress of a job.
 
     Attributes:
         step: the step being done, or the last one done.

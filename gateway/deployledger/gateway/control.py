@@ -62,4 +62,4 @@ class ControlServer:
                 return await gateway.shut_down(only_if_idle=only_if_idle)
             case {"command": "state"}:
                 return gateway.describe()
-        raise GatewayError("internal_error", f"The gateway knows no command {request.get('command')!r}.")
+        raise GatewayError("internal_error", f"Unknown gateway command {request.get('command')!r}.")

@@ -51,7 +51,7 @@ class Revision:
         return [replica for replica in self.replicas if replica.ready]
 
     async def wait_until_ready(self, progress: Callable[[int], None]) -> None:
-        """Wait for the start to end; ``progress`` is told how many replicas are ready.
+        """Wait for the start to end; ``progress`` is called with the number of ready replicas.
 
         Any number of callers may wait, and one that goes away stops nothing.
 

@@ -1,4 +1,4 @@
-"""What can be asked: projections of the events, of which each keeps a read model."""
+"""Queries: projections of the events, each of which keeps a read model."""
 
 from deployledger.domain.public_names import public_names
 

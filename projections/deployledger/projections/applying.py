@@ -83,7 +83,7 @@ class Applier:
         except KeyError:
             raise ConfigurationError(
                 f"Unknown projection {name!r}.",
-                hint=f"There are {', '.join(sorted(self.projections))}.",
+                hint=f"Use one of {', '.join(sorted(self.projections))}.",
             ) from None
 
     def group(self, projection: Projection[Any]) -> Group:

@@ -75,7 +75,7 @@ class Projection(Generic[Row]):
                 hint="Use 1 to 40 lower-case letters, digits and underscores, beginning with a letter.",
             )
         if not isinstance(self.version, int) or self.version < 1:
-            raise ConfigurationError(f"Projection {self.name} has version {self.version!r}; it begins at 1.")
+            raise ConfigurationError(f"Projection {self.name} has version {self.version!r}; the first is 1.")
         if not (isinstance(self.row_type, type) and issubclass(self.row_type, BaseModel)):
             raise ConfigurationError(
                 f"The rows of projection {self.name} cannot be stored: "
@@ -127,18 +127,18 @@ class Projection(Generic[Row]):
 
     @property
     def label(self) -> str:
-        """The name and the version, as people read them."""
+        """The name and the version, for messages."""
         return f"{self.name} version {self.version}"
 
     @property
     def origin(self) -> str:
-        """Which version it is, and whose fold, as people find it."""
+        """The version and the fold's qualified name, for messages."""
         apply = getattr(self.apply, "__qualname__", repr(self.apply))
         module = getattr(self.apply, "__module__", None) or self.row_type.__module__
         return f"version {self.version}, applied by {module}:{apply}"
 
     def is_same_as(self, other: "Projection[Any]") -> bool:
-        """Return whether another one is this one, be it that their module was imported under two names."""
+        """Return whether both are the same projection, even if its module was imported under two names."""
         return self is other or (self._definition() is not None and self._definition() == other._definition())
 
     def _definition(self) -> tuple[Any, ...] | None:
@@ -228,7 +228,7 @@ class Projection(Generic[Row]):
                 raise ValueError(f"column {name!r} is {value!r}, not {kind.__name__}")
 
     def decode(self, columns: tuple[Any, ...], state: str | bytes) -> Row:
-        """Return the row that was stored so."""
+        """Return the row of its stored form."""
         if not self.columns:
             return cast("Row", self.row_type.__pydantic_validator__.validate_json(state))
         fields: dict[str, Any] = pydantic_core.from_json(state)
@@ -247,7 +247,7 @@ def _columns(projection: Projection[Any]) -> set[str]:
 
 
 class Consistency(StrEnum):
-    """What a read waits for."""
+    """How current a read must be."""
 
     CURRENT = "current"
     """It shows everything that was acknowledged before it began."""

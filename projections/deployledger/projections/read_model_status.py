@@ -43,7 +43,7 @@ class ReadModelStatus:
 
 
 def read_model_statuses(applier: Applier) -> list[ReadModelStatus]:
-    """Return how all read models stand: those of this software, and older versions that are left."""
+    """Return the status of all read models: those of this software, and remaining older versions."""
     end = applier.log.position()
     applier.store.prepare([])
     records = {(record.name, record.version): record for record in applier.store.records()}

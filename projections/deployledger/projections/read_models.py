@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 class ReadModels:
     """The read models of some projections, on an event log. Methods block, and may be called from any thread.
 
-    A read first applies what the log has more, unless it is told not to; many that do so at the same time
+    A read first applies what the log has more, unless told not to; many that do so at the same time
     share the work.
 
     Args:
@@ -57,11 +57,11 @@ class ReadModels:
         store: where the rows are kept.
         groups: projections that are applied together, in one transaction, so that their rows always fit
             each other. One group does not hold up another.
-        process: what this process is called, for who asks who follows.
+        process: the name of this process, shown in the status of the read models that it follows.
         largest_row: how many bytes a row may take as JSON; an event that makes a larger one is parked.
         fill: fills tables from the log, by several workers at once if it can.
         elsewhere: opens the read models of the same projections in another database, which a URL names.
-        patience: how long a read waits for a database that is away.
+        patience: how long a read waits for an unavailable database.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ReadModels:
             ConfigurationError: if that is the database of the log or of these read models.
         """
         if self._elsewhere is None:
-            raise ConfigurationError("These read models are in one database only.")
+            raise ConfigurationError("No other database was configured for these read models.")
         return self._elsewhere(url)
 
     @property
@@ -215,10 +215,10 @@ class ReadModels:
         answer: Projection[Any] | None = None,
         consistency: Consistency | str = Consistency.CURRENT,
     ) -> Selected:
-        """Return the rows that are selected; of another read model, if there is an ``answer``.
+        """Return the selected rows; those of another read model, if there is an ``answer``.
 
         Raises:
-            ConfigurationError: if the selection asks for what the projection has not.
+            ConfigurationError: if the selection names what the projection does not have.
         """
         check_selection(projection, selection)
         wanted, rows = _consistency(consistency), answer or projection
@@ -227,7 +227,7 @@ class ReadModels:
         )
 
     def select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
-        """Return the rows of a temporal projection that are selected, as they were at a position.
+        """Return the selected rows of a temporal projection, as they were at a position.
 
         Raises:
             ConfigurationError: if the projection keeps no past rows, there is no such position yet, or the
@@ -276,7 +276,7 @@ class ReadModels:
     # Applying ---------------------------------------------------------------------------------------
 
     def catch_up(self, projection: Projection[Any], until: int | None = None) -> int:
-        """Apply what the log has more, to the projection and those of its group; return up to where.
+        """Apply new events of the log to the projection and its group; return the position reached.
 
         Args:
             until: what is behind this position may be left to others; None means the end of the log.
@@ -301,7 +301,7 @@ class ReadModels:
                     return reached
 
     def prepare(self) -> None:
-        """Create what is not there yet of every read model, for users who may not create tables later.
+        """Create missing tables of every read model, for users who may not create tables later.
 
         Raises:
             ReadModelError: if the database cannot be written.
@@ -359,7 +359,7 @@ class ReadModels:
         self._check_is_writable()
 
     def status(self) -> list[ReadModelStatus]:
-        """Return how all read models stand: those of this software, and older versions that are left."""
+        """Return the status of all read models: those of this software, and remaining older versions."""
         return self._reliably(lambda: read_model_statuses(self.applier))
 
     # Parked events ----------------------------------------------------------------------------------
@@ -399,10 +399,10 @@ class ReadModels:
     # Making rows anew -------------------------------------------------------------------------------
 
     def refold(self, name: str, keys: Sequence[str]) -> None:
-        """Make single rows of a projection anew from the log, while everything else goes on.
+        """Rebuild single rows of a projection from the log, while reads and writes continue.
 
         Raises:
-            ConfigurationError: if the projection makes its keys itself: only a rebuild makes its rows anew.
+            ConfigurationError: if the projection has keys of its own: only a full rebuild rebuilds its rows.
         """
         projection = self.projection(name)
         if not projection.is_by_stream:
@@ -431,7 +431,7 @@ class ReadModels:
 
         Args:
             workers: how many processes do the work; with one it is done in this process.
-            progress: is told how many events were read, of how many.
+            progress: called with the number of events read, and the total.
 
         Raises:
             ConfigurationError: if there is no such projection, or the number of workers is out of range.
@@ -449,7 +449,7 @@ class ReadModels:
         workers: int = 1,
         progress: Progress = lambda done, total: None,
     ) -> list[Verified]:
-        """Compare every row that is read with what the log says, at one position, while everything goes on.
+        """Compare every row with the log, at one position, while reads and writes continue.
 
         Args:
             sample: compare only about so many rows, chosen at random.
@@ -457,7 +457,7 @@ class ReadModels:
 
         Raises:
             ConfigurationError: if there is no such projection, the number of workers is out of range, or
-                a projection that makes its keys itself is to be sampled.
+                a projection with keys of its own is to be sampled.
             ConflictError: if one of them is being rebuilt or verified.
         """
         wanted = [names] if isinstance(names, str) else names
@@ -472,7 +472,7 @@ class ReadModels:
         return verify(self._rebuilder, projections, sample, workers, progress)
 
     def repair(self, verified: Verified) -> None:
-        """Make the rows anew that a verification found to be different, and count them again.
+        """Rebuild the rows that differed in a verification, and recount them.
 
         Raises:
             ReadModelError: if the database cannot be written.

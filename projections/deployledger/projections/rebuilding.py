@@ -113,7 +113,7 @@ class Rebuilder:
                 if not stack.enter_context(applier.exclusively(projection)):
                     raise ConflictError(
                         f"Projection {projection.name} is being rebuilt or verified.",
-                        hint="Wait for it; `deployledger projections status` says when it is done.",
+                        hint="Wait until it is done; `deployledger projections status` shows its progress.",
                     )
             applier.log.position()  # this opens the log's database, which may be that of the rows
             groups = [applier.group(projection) for projection in projections]

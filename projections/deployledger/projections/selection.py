@@ -17,11 +17,11 @@ _OF_TEXT = OPERATORS[3:]
 
 @dataclass(frozen=True)
 class Condition:
-    """What a column of a selected row must be.
+    """A condition on a column of the selected rows.
 
     Attributes:
         column: the name of a column, or `KEY`.
-        operator: ``=``, ``>=``, ``<``, ``contains`` (in any case), ``has`` (as it is) or ``begins``.
+        operator: ``=``, ``>=``, ``<``, ``contains`` (ignores case), ``has`` (does not) or ``begins``.
     """
 
     column: str
@@ -31,15 +31,15 @@ class Condition:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows, in which order, and which of them.
+    """A selection of rows: filters, order, and page.
 
     Attributes:
         conditions: all of which must hold.
         counted: the value of the counted column, if only rows with one are selected.
         sort: the column to sort by; None sorts by a row's first event. That also decides between equals.
-        descending: the other way round.
+        descending: in descending order.
         after: the sorted column's value and the first position of the row before the first one.
-        offset: how many rows to pass over.
+        offset: how many rows to skip.
         limit: how many rows.
     """
 
@@ -77,7 +77,7 @@ def _check_condition(projection: Projection[Any], condition: Condition) -> None:
     column, operator, value = condition.column, condition.operator, condition.value
     if operator not in OPERATORS:
         raise ConfigurationError(
-            f"There is no operator {operator!r}.", hint=f"It is one of {', '.join(OPERATORS)}."
+            f"Unknown operator {operator!r}.", hint=f"It is one of {', '.join(OPERATORS)}."
         )
     kind = str if column == KEY else projection.column_types[column]
     if operator in _OF_TEXT and kind is not str:

@@ -42,7 +42,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verified:
-    """What a verification found.
+    """The result of verifying a log.
 
     Attributes:
         name: the projection.
@@ -88,7 +88,7 @@ def _sampled(
     if sample is None:
         return None
     if sample < 1:
-        raise ConfigurationError(f"A sample of {sample} rows is out of range: 1 or more.")
+        raise ConfigurationError(f"A sample of {sample} rows is out of range; use 1 or more.")
     for projection in projections:
         if not projection.is_by_stream:
             raise ConfigurationError(
@@ -130,8 +130,8 @@ def _compare(
         seconds = time.monotonic() - begin
         return Verified(projection.name, position, position, rows, tuple(differences), seconds)
     raise ConflictError(
-        f"Projection {projection.name} is changed too quickly to be compared at one position.",
-        hint="Try again when less is written.",
+        f"Projection {projection.name} changes too quickly to be compared at one position.",
+        hint="Try again when fewer events are being added.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be done: the commands and queries of the deployment service, and its background work."""
+"""The deployment service: its commands and queries, and its background work."""
 
 from deployledger.domain.public_names import public_names
 

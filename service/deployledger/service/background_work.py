@@ -233,7 +233,7 @@ class BackgroundWork:
                 break
             except (EventLogError, ReadModelError) as error:
                 if not isinstance(error, DatabaseUnavailableError):  # which is reported where it is found
-                    self._patience.warn(LOGGER, f"Jobs wait for the event log: {error}")
+                    self._patience.warn(LOGGER, f"Jobs are waiting for the event log: {error}")
                 await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
         await worker.start_over(left)
         if not self._is_simulated:

@@ -70,7 +70,7 @@ LOGGER = logger()
 
 
 class DeploymentService:
-    """Deploys models, and keeps the history of how that came to be.
+    """Deploys models, and records the history of every deployment.
 
     Commands record what was asked for and return at once; the work is done in the background, by this
     process or by another one on the same event log. Questions are answered from the event log, and see
@@ -163,7 +163,7 @@ class DeploymentService:
         Raises:
             ConfigurationError: if the request is not one that this service can serve.
             NameInUseError: if another deployment has the name.
-            IdempotencyKeyReusedError: if the key came before, with another body.
+            IdempotencyKeyReusedError: if the key was used before, with another body.
         """
         command = Deploy(request=self._clients.accepted(request))
         return await self._handle(command, idempotency_key, actor)
@@ -248,7 +248,7 @@ class DeploymentService:
         actor: str | None = None,
         dry_run: bool = False,
     ) -> DeploymentStatusResponse:
-        """Call off a deployment or an update in progress; what served before keeps serving.
+        """Cancel a deployment or an update in progress; the revision that served before keeps serving.
 
         Args:
             dry_run: as for `retry_deployment`.
@@ -301,7 +301,7 @@ class DeploymentService:
         consistency: Consistency | str = Consistency.CURRENT,
         as_of: AsOf | str | None = None,
     ) -> DeploymentStatusResponse:
-        """Return everything there is to know about a deployment now, or at a moment of the past.
+        """Return the complete status of a deployment, now or at a moment of the past.
 
         Args:
             consistency: ``current`` shows everything that was acknowledged before; ``eventual`` answers at
@@ -372,9 +372,9 @@ class DeploymentService:
 
         Args:
             limit: how many at most, 1 to 1000.
-            offset: how many to pass over.
+            offset: how many to skip.
             status: only those with this status.
-            name_contains: only those whose name has this in it, in upper or lower case.
+            name_contains: only those whose name contains this (case-insensitive).
             tags: only those with these tags; a value of None means any value.
             model_uri_prefix: only those whose model URI begins so.
             target_type: only those with this type of target.
@@ -382,8 +382,8 @@ class DeploymentService:
             updated_after: only those whose last event was then or later; ``updated_before``: earlier.
             include_deleted: whether deployments that were deleted are in the list.
             sort: ``created_at``, ``updated_at``, ``name`` or ``status``.
-            descending: the other way round.
-            cursor: the ``next_cursor`` of the page before, instead of an offset: nothing is passed over or
+            descending: in descending order.
+            cursor: the ``next_cursor`` of the previous page, instead of an offset: nothing is skipped or
                 seen twice, whatever is requested or deleted in between.
             consistency: as for `get_deployment_status`.
             as_of: a moment of the past: a datetime with its zone, a position of the event log, or either of
@@ -454,7 +454,7 @@ class DeploymentService:
     async def find_deployment_id(self, reference: str, *, to_change: bool = False) -> UUID:
         """Return the id of the deployment that a name, an id or a unique prefix of an id means.
 
-        Unlike `find_deployment` it looks at nothing else, so it finds one whose status cannot be shown. An
+        Unlike `find_deployment` it reads nothing else, so it finds one whose status cannot be shown. An
         id is taken as it is, also if no deployment uses it.
 
         Args:
@@ -481,7 +481,7 @@ class DeploymentService:
     async def diff_deployment(
         self, deployment_id: UUID, from_: AsOf | str | None = None, to: AsOf | str | None = None
     ) -> DeploymentDifference:
-        """Return what differs in a deployment between two moments.
+        """Return the differences in a deployment between two moments.
 
         Args:
             from_: the first moment, as for `get_deployment_status`; the default is the revision before the
@@ -648,7 +648,7 @@ class DeploymentService:
         deployment_id: UUID,
         timeout: float | None = None,  # noqa: ASYNC109  # the error says more than asyncio.timeout's
     ) -> DeploymentStatusResponse:
-        """Return the status once no job is in progress any more: it serves, completed, failed or is gone.
+        """Return the status once no job is in progress: it serves, completed, failed or was deleted.
 
         Args:
             timeout: how many seconds to wait; None waits as long as it takes.
@@ -680,7 +680,7 @@ class DeploymentService:
         return await self.get_deployment_status(deployment_id)
 
     async def observe_deployment(self, deployment_id: UUID) -> Observation:
-        """Return what the orchestrator sees of a deployment right now.
+        """Return the state of a deployment as the orchestrator observes it now.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
@@ -703,7 +703,7 @@ class DeploymentService:
             yield storable(line)
 
     async def empty_logs(self, deployment_id: UUID) -> EmptyLogs:
-        """Return why `deployment_logs` has no lines, supposing that it has none.
+        """Return why `deployment_logs` has no lines, assuming that it has none.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
@@ -728,7 +728,7 @@ class DeploymentService:
         return await self._clients.artifacts.path_of(digest)
 
     async def list_artifacts(self) -> list[StoredFiles]:
-        """Return what is kept on this machine of models and images, and which revisions it belongs to.
+        """Return the models and images stored on this machine, and the revisions that they belong to.
 
         Clients that keep files on this machine report them: those that are
         `deployledger.domain.stored.KeepsFiles`. Damage is only reported where names and sizes show it.
@@ -753,7 +753,7 @@ class DeploymentService:
         return [*findings(files, recorded), *contradictions(recorded), *absent]
 
     async def free_artifacts(self, *, dry_run: bool = False) -> Freed:
-        """Free what is stored on this machine and no revision that may be rolled back to needs.
+        """Free stored files on this machine that no revision needs, not even for a rollback.
 
         Deployments go on meanwhile, in any process: what a step just stored is not freed. Models that other
         event logs use, or that are not in this one, are left alone.
@@ -774,7 +774,7 @@ class DeploymentService:
         return freed
 
     async def disk_usage(self) -> DiskUsage:
-        """Return what uses the disk of the home: by kind, by deployment, and how much of it can be freed.
+        """Return the disk usage of the home by kind and by deployment, and how much of it can be freed.
 
         Raises:
             MachineLearningServiceError: if something cannot be read.
@@ -790,7 +790,7 @@ class DeploymentService:
     # Background work --------------------------------------------------------------------------------
 
     async def resume_deployment(self, deployment_id: UUID) -> DeploymentStatusResponse:
-        """Resume the job of a deployment; harmless if there is none, or a process works on it.
+        """Resume the job of a deployment; does nothing if there is none, or a process is working on it.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
@@ -800,7 +800,7 @@ class DeploymentService:
         return await self.get_deployment_status(deployment_id)
 
     async def settled(self, deployment_id: UUID) -> None:
-        """Return when this process does no work on the deployment any more, not even tidying up."""
+        """Return once this process has finished all work on the deployment, cleanup included."""
         with self._watchers.watch(deployment_id) as changed:
             while not self._lifespan.is_of_another_process and self._background.is_working_on(deployment_id):
                 await changed()
@@ -821,11 +821,11 @@ class DeploymentService:
         return self._ledger
 
     async def unfinished_deployments(self) -> list[UUID]:
-        """Return the deployments that have work to do, whoever is doing it."""
+        """Return the deployments that have work to do, whichever process does it."""
         return await self._blocking(self._background.unfinished.in_progress)
 
     async def is_left(self, deployment_id: UUID) -> bool:
-        """Return whether a deployment of our orchestrator has work to do, and no process is on it.
+        """Return whether a deployment of this orchestrator has work to do that no process is doing.
 
         Raises:
             ResourceNotFoundError: if there is no such deployment.
@@ -833,7 +833,7 @@ class DeploymentService:
         return await self._blocking(self._background.unfinished.is_left, deployment_id)
 
     async def leftovers(self) -> list[UUID]:
-        """Return the deployments with something running that is to be stopped, and nobody working on them.
+        """Return the deployments with running servers that should be stopped, and no process working on them.
 
         A process that is killed after an update became active, and before it has stopped the servers of the
         revision before, leaves such; so does one that closes right after it has requested a deletion.

@@ -58,11 +58,11 @@ class DeploymentUsage:
 
 @dataclass(frozen=True)
 class DiskUsage:
-    """What uses the disk of a home.
+    """Disk usage of a home.
 
     Attributes:
         home: the folder.
-        disk_bytes: what everything in it takes.
+        disk_bytes: the bytes that everything in it takes.
         free_bytes: what may still be written there.
         database: where the event log is.
         database_bytes: how much room its events take.

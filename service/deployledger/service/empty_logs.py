@@ -9,7 +9,7 @@ from deployledger.domain.responses import DeploymentStatusResponse
 
 @dataclass(frozen=True)
 class EmptyLogs:
-    """The reason for logs without a line.
+    """Why logs have no lines.
 
     Attributes:
         message: why there are none.

@@ -53,7 +53,7 @@ def warn_if_ambiguous(name: str, deployment_id: UUID, models: ReadModels) -> Non
     others = [other for other in begun if other != deployment_id]
     if others:
         _log.warning(
-            "%s is taken for the name of deployment %s; the id of deployment %s begins with it, too.",
+            "%s is taken as the name of deployment %s; the id of deployment %s begins with it, too.",
             shown(name),
             deployment_id,
             others[0],

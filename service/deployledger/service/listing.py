@@ -203,12 +203,12 @@ class Listing:
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise ConfigurationError(
                 f"{shown(cursor)} is not a cursor of a list of deployments.",
-                hint="Use the next_cursor of the page before, as it is.",
+                hint="Pass the next_cursor of the previous page unchanged.",
             ) from None
         if fingerprint != self._fingerprint:
             raise ConfigurationError(
                 "The cursor belongs to a list with other filters or another order.",
-                hint="Ask with the same filters and the same order that gave it.",
+                hint="Use the filters and the order of the page that it came from.",
             )
         as_of = of_moment[0] if of_moment else None
         if as_of != self.as_of:

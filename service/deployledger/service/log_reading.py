@@ -34,7 +34,7 @@ _NAMING = frozenset({events.Requested.TOPIC, events.UpdateRequested.TOPIC})
 
 @dataclass(frozen=True)
 class LoggedEvent:
-    """An event of the log, and the deployment that it is about.
+    """An event of the log, and the deployment that it belongs to.
 
     Attributes:
         recorded: the event, its position, and when it was recorded.

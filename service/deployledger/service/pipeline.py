@@ -251,7 +251,7 @@ class Pipeline:
                 raise
             except Exception as error:  # a user's client raises what it likes
                 raise ModelRegistryError(
-                    f"The model registry could not give {resolved.uri}: {type(error).__name__}: {error}",
+                    f"The model registry could not provide {resolved.uri}: {type(error).__name__}: {error}",
                     reason=FailureReason.MODEL_NOT_FOUND if isinstance(error, FileNotFoundError) else None,
                     hint="Check the registry and the URI, then retry.",
                 ) from error

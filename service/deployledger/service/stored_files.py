@@ -33,7 +33,7 @@ _TOPICS = frozenset(
 
 @dataclass(frozen=True)
 class Use:
-    """A revision that something stored belongs to.
+    """A revision that stored files belong to.
 
     Attributes:
         serves: whether the revision serves now.
@@ -49,7 +49,7 @@ class Use:
 
 @dataclass(frozen=True)
 class StoredFiles:
-    """Something that is stored, and which revisions it belongs to, oldest first."""
+    """A stored model or image, and the revisions that it belongs to, oldest first."""
 
     stored: Stored
     used_by: tuple[Use, ...] = ()

@@ -40,7 +40,7 @@ class UnfinishedWork:
         return self._is_ours(deployment) and deployment.is_in_progress and self._is_free(deployment_id)
 
     def leftovers(self, provisioned: dict[UUID, set[int]]) -> list[UUID]:
-        """Return the deployments with something running that is to be stopped, and nobody working on them.
+        """Return the deployments with running servers that should be stopped, and no process working on them.
 
         Args:
             provisioned: which revisions of which deployments exist.

@@ -234,7 +234,7 @@ class Worker:
     def _warn(self, error: EventLogError) -> None:
         """Report what keeps jobs from using the event log; an outage is reported where it is found."""
         if not isinstance(error, DatabaseUnavailableError):
-            self._patience.warn(LOGGER, f"Jobs wait for the event log: {error}")
+            self._patience.warn(LOGGER, f"Jobs are waiting for the event log: {error}")
 
     @asynccontextmanager
     async def _owned(self, deployment_id: UUID) -> AsyncIterator[bool]:

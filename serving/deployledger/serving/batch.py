@@ -123,7 +123,7 @@ def main() -> int:
     parser.add_argument("--input", type=Path, required=True, help="a .csv, .jsonl or .ndjson file")
     parser.add_argument("--output", type=Path, required=True, help="likewise")
     parser.add_argument("--output-uri", help="what the output is called in the result; its path by default")
-    parser.add_argument("--status", type=Path, required=True, help="where to say how far the job is")
+    parser.add_argument("--status", type=Path, required=True, help="where to report progress")
     parser.add_argument("--threads", type=int, default=1, help="threads within one prediction")
     ModelFiles.add_arguments(parser)
     arguments = parser.parse_args()

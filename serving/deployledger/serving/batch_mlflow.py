@@ -54,7 +54,7 @@ class MlflowScorer:
             raise BatchError("batch_failed", f"The model failed on a chunk of rows: {error}") from error
         table = predicted if isinstance(predicted, pd.DataFrame) else pd.DataFrame({"": list(predicted)})
         if len(table) != len(rows):
-            raise BatchError("batch_failed", f"The model gave {len(table)} predictions for {len(rows)} rows.")
+            raise BatchError("batch_failed", f"The model made {len(table)} predictions for {len(rows)} rows.")
         columns = {
             f"prediction_{name}" if str(name) else "prediction": _plain(table[name]) for name in table.columns
         }

@@ -132,7 +132,7 @@ class _JsonWriter:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:

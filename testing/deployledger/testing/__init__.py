@@ -1,4 +1,4 @@
-"""What the tests of an application need: contract suites for its clients, and a service in memory."""
+"""For the tests of an application: contract suites for its clients, and a service in memory."""
 
 from deployledger.domain.public_names import public_names
 

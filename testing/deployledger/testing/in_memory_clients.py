@@ -21,7 +21,7 @@ from deployledger.domain import (
 
 
 class InMemoryModelRegistry:
-    """Gives the files of models from memory.
+    """Provides models' files from memory.
 
     Args:
         models: the contents of each model's files, by model URI and by path; without it, every URI is a model

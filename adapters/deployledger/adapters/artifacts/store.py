@@ -66,10 +66,10 @@ class LocalArtifactStore:
         user: str = "",
         take: bool = False,
     ) -> Artifact:
-        """Read the file or folder ``source`` into the store, and return what it is.
+        """Add the file or folder ``source`` to the store, and return its artifact.
 
-        Memory use does not depend on the size of the model. Adding what is there already changes nothing,
-        but mends what is damaged of it.
+        Memory use does not depend on the size of the model. Adding a stored model changes nothing,
+        but repairs damage.
 
         Args:
             user: the event log that the model is for; other logs then never have it freed.

@@ -187,7 +187,7 @@ def prove(
     """
     if (position is None) == (consistency is None) or (size is not None and consistency is not None):
         raise UsageError(
-            "It is not clear what is to be proven.",
+            "Cannot tell what to prove.",
             hint="Give the position of an event, or two sizes with --consistency.",
         )
     if consistency is not None:
@@ -328,7 +328,7 @@ def _state(path: Path) -> "EarlierState":
     state, *more = EarlierState.read_all(path)
     if more:
         raise ConfigurationError(
-            f"There are {len(more) + 1} checkpoints in {path}, and one is wanted.",
+            f"There are {len(more) + 1} checkpoints in {path}; exactly one is needed.",
             hint="Name one of the files in it.",
         )
     return state

@@ -122,7 +122,7 @@ def rebuild(
     try:
         rebuilt, parked = session.work(work)
     except KeyboardInterrupt:
-        session.note("Interrupted. What is not rebuilt is read as before; the next rebuild starts clean.")
+        session.note("Interrupted. The read models in use are unchanged; the next rebuild starts afresh.")
         raise
     with session.reporting():
         print_rebuilt(session, rebuilt)

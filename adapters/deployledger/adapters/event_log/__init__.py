@@ -35,7 +35,7 @@ def open_event_log(
 ) -> DatabaseEventLog:
     """Return the event log that a database URL names; the database is first used when a method is called.
 
-    All who open the same one in a process share it, its connections and its transactions; it is closed
+    Within a process, callers that open the same log share it, its connections and transactions; it is closed
     when the last of them closes it.
 
     Args:

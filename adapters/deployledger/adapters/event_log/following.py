@@ -164,7 +164,7 @@ class LogFollower:
 
     @property
     def position(self) -> int:
-        """How far in the log it has come."""
+        """The position that it has reached."""
         return self._last.position
 
     def _next(self) -> EventBatch | None:

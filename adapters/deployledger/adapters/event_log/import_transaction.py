@@ -40,6 +40,6 @@ def log_is_filled(database: str, events: int) -> ConflictError:
     number = "1 event" if events == 1 else f"{events:,} events"
     return ConflictError(
         f"The event log in {database} has {number}; only a log that has none can be imported into.",
-        hint="Set DEPLOYLEDGER_DATABASE_URL to a new database. (An import is there as a whole or not at all: "
-        "if one was made here, it is complete.)",
+        hint="Set DEPLOYLEDGER_DATABASE_URL to a new database. (Imports are atomic: if one was made here, "
+        "it is complete.)",
     )

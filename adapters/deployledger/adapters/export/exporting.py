@@ -64,16 +64,16 @@ class Exported:
 def export_log(
     log: EventLog, file: str | os.PathLike[str], *, replace: bool = False, progress: Progress | None = None
 ) -> Exported:
-    """Write the whole log, as it is when this begins, into a file that `import_log` reads.
+    """Write the whole log, as it is at the start, into a file that `import_log` reads.
 
     The file appears when it is complete.
 
     Args:
-        replace: write over a file that is there.
-        progress: is told what is done, how many of the events are through with it, and how many there are.
+        replace: replace an existing file.
+        progress: called with the activity, the number of events done, and the total.
 
     Raises:
-        ConflictError: if the file is there, or somebody else exports into it.
+        ConflictError: if the file exists, or another export into it is running.
         ConfigurationError: if the file cannot be made.
         EventLogError: if the log is damaged, or the file cannot be written to the end.
     """
@@ -93,7 +93,7 @@ def export_log(
     except OSError as error:
         raise EventLogError(
             f"The export to {target} was interrupted: {error.strerror}.",
-            hint="When that is mended, export again.",
+            hint="Fix the cause, then export again.",
         ) from error
     return Exported(
         log.described_as,
@@ -186,7 +186,7 @@ def _line_of(record: EventRecord) -> str:
 
 def _damaged(record: EventRecord, error: Exception) -> EventLogError:
     return EventLogError(
-        f"The log cannot be exported: event {record.position} or one right behind it is damaged ({error}).",
+        f"The log cannot be exported: event {record.position} or one right after it is damaged ({error}).",
         hint="`deployledger audit verify` says what is wrong; restore the log from a backup.",
     )
 
@@ -213,7 +213,7 @@ def _partial(target: Path) -> Iterator[BinaryIO]:
         ) from error
     if descriptor is None:
         raise ConflictError(
-            f"Somebody else exports to {target}.", hint="Wait for the end of it, or choose another file."
+            f"Another export to {target} is running.", hint="Wait until it ends, or choose another file."
         )
     with open(descriptor, "r+b") as file:  # noqa: PTH123  # it is open already
         try:
@@ -242,7 +242,7 @@ def _check_is_free(target: Path, replace: bool) -> None:
         raise ConfigurationError(f"{target} is a folder.", hint="Name a file in it.")
     if target.exists() and not replace:
         raise ConflictError(
-            f"There is a file {target} already.", hint="Choose another name, or write over it with --force."
+            f"The file {target} already exists.", hint="Choose another name, or replace it with --force."
         )
 
 

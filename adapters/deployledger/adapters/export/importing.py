@@ -70,17 +70,17 @@ class Imported:
 def import_log(
     log: "DatabaseEventLog", file: str | os.PathLike[str], *, progress: Progress | None = None
 ) -> Imported:
-    """Fill a log, which has no events, with all of another one: the same positions, ids and times.
+    """Import an exported log into an empty one, with the same positions, ids and times.
 
     It is one transaction: nothing is visible until everything is there and has the Merkle root that the file
     states. Commands wait for its end, as long as they wait for a database that is away.
 
     Args:
-        progress: is told what is done, how many of the events are through with it, and how many there are.
+        progress: called with the activity, the number of events done, and the total.
 
     Raises:
-        ConflictError: if the log has events, or somebody else imports into it.
-        ConfigurationError: if the file is none that can be imported: damaged, incomplete, or newer.
+        ConflictError: if the log has events, or another import into it is running.
+        ConfigurationError: if the file cannot be imported: it is damaged, incomplete, or of a newer format.
         EventLogError: if the file cannot be read to the end, or the database not be written.
     """
     begin = time.monotonic()
@@ -132,7 +132,7 @@ class _Import:
                 return header_of(line)
         except BadFileError as error:
             raise self._bad_file(str(error), hint=_WHAT_IS_READ) from error
-        raise self._incomplete("it has no line")
+        raise self._incomplete("it is empty")
 
     def _add_events(self, until: int) -> None:
         last = done = 0
@@ -142,7 +142,7 @@ class _Import:
             for position, line in enumerate(islice(self._lines, until), start=1):
                 event = event_of(line, position)
                 if event.recorded_at < last and not corrects_clock(event.topic, event.stream_id):
-                    raise BadLineError("the event was recorded before the one that comes before it")
+                    raise BadLineError("the event was recorded before the preceding one")
                 last, done = event.recorded_at, position
                 yield event
                 if self._progress is not None and (position % _TOLD_EVERY == 0 or position == until):
@@ -150,7 +150,7 @@ class _Import:
 
         self._transaction.add_events(events())
         if done < until:
-            raise self._incomplete(f"it ends behind event {done:,} of {until:,}")
+            raise self._incomplete(f"it ends after event {done:,} of {until:,}")
 
     def _add_keys(self, until: int) -> Trailer:
         trailer: Trailer | None = None
@@ -168,14 +168,14 @@ class _Import:
 
         self._transaction.add_keys(keys())
         if trailer is None:
-            raise self._incomplete(f"it ends behind {done:,} idempotency keys, without its last line")
+            raise self._incomplete(f"it ends after {done:,} idempotency keys, without its last line")
         if (trailer.events, trailer.keys) != (until, done):
             raise BadLineError(
-                f"it says that there are {trailer.events:,} events and {trailer.keys:,} idempotency keys, "
-                f"and there are {until:,} and {done:,}"
+                f"it counts {trailer.events:,} events and {trailer.keys:,} idempotency keys, "
+                f"but the file has {until:,} and {done:,}"
             )
         if next(self._lines, None) is not None:
-            raise BadLineError("it comes behind the last line")
+            raise BadLineError("it follows the last line")
         return trailer
 
     def _check_root(self, trailer: Trailer) -> None:
@@ -214,7 +214,7 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
         except OSError as error:
             raise EventLogError(
                 f"The import of {source} was interrupted: {error.strerror}. Nothing was imported.",
-                hint="When that is mended, import again.",
+                hint="Fix the cause, then import again.",
             ) from error
 
 
@@ -229,7 +229,7 @@ def _alone(log: "DatabaseEventLog") -> Iterator[None]:
                 return
         if time.monotonic() > latest:
             raise ConflictError(
-                f"Somebody else imports into the event log in {log.described_as}.",
-                hint="Wait for the end of it.",
+                f"Another import into the event log in {log.described_as} is running.",
+                hint="Wait until it ends.",
             )
         time.sleep(_PAUSE_SECONDS)

@@ -125,7 +125,7 @@ def event_line(record: EventRecord) -> str:
         f'"causation_id":{_dashed_or_null(causation_id)},{stored}}}\n'
     )
     if len(line) > LONGEST_LINE:
-        raise ValueError(f"it takes {len(line):,} bytes, and {LONGEST_LINE:,} are the most")
+        raise ValueError(f"it takes {len(line):,} bytes, and at most {LONGEST_LINE:,} are allowed")
     return line
 
 
@@ -187,7 +187,9 @@ class NumberedLines:
             raise self._bad("the file ends here, and is not complete") from error
         except (gzip.BadGzipFile, zlib.error) as error:
             if not self._file.tell():
-                raise self._bad("it is no export of an event log: those are compressed with gzip") from error
+                raise self._bad(
+                    "it is not an export of an event log: it is not compressed with gzip"
+                ) from error
             raise self._bad(f"the compressed data is damaged ({error})") from error
         if not line:
             raise StopIteration
@@ -199,7 +201,7 @@ class NumberedLines:
         return line[:-1]
 
     def _bad(self, problem: str) -> BadFileError:
-        return BadFileError(f"behind line {self.number} {problem}" if self.number else problem)
+        return BadFileError(f"after line {self.number} {problem}" if self.number else problem)
 
 
 def header_of(line: bytes) -> Header:
@@ -213,10 +215,10 @@ def header_of(line: bytes) -> Header:
     except BadLineError:
         fields = {}
     if fields.get("format") != FORMAT:
-        raise BadLineError("it is no export of an event log")
+        raise BadLineError("it is not an export of an event log")
     version = _integer(fields, "version", least=1)
     if version > FORMAT_VERSION:
-        raise BadLineError(f"it has format version {version}, and this version of deployledger knows 1")
+        raise BadLineError(f"it has format version {version}, and this version of deployledger supports 1")
     _check_names(fields, _HEADER)
     return Header(UUID(bytes=_id(fields, "export_id")), _integer(fields, "until", least=0))
 
@@ -268,11 +270,11 @@ def _object(line: bytes) -> dict[str, Any]:
         text = str(line, "utf-8")
         fields, end = _decode(text)
     except (ValueError, RecursionError) as error:
-        raise BadLineError(f"it is no JSON ({error})") from error
+        raise BadLineError(f"it is not JSON ({error})") from error
     if end != len(text):
-        raise BadLineError("it is no JSON (something comes behind it)")
+        raise BadLineError("it is not JSON (something follows it)")
     if not isinstance(fields, dict):
-        raise BadLineError("it is no JSON object")
+        raise BadLineError("it is not a JSON object")
     return fields
 
 

@@ -70,7 +70,7 @@ class Place:
             raise ExternalServiceError(
                 "checkpoints",
                 f"The checkpoints at {_shown(self._place)} cannot be read: {_without(error, self._place)}.",
-                hint="No checkpoint is made that may contradict them. Try again.",
+                hint="No checkpoint was made, because it might contradict them. Try again.",
             ) from None
 
 
@@ -132,7 +132,7 @@ def read_checkpoint(place: str) -> tuple[str, bytes]:
     found = read_checkpoints(place)
     if len(found) > 1:
         raise ConfigurationError(
-            f"There are {len(found)} checkpoints at {_shown(place)}, and one is wanted.",
+            f"There are {len(found)} checkpoints at {_shown(place)}; exactly one is needed.",
             hint=f"Name one of the files in it, like {found[-1][0]}.",
         )
     return found[0]
@@ -224,8 +224,8 @@ def _check_same(place: str, found: bytes, note: bytes) -> None:
     if found != note:
         raise ExternalServiceError(
             "checkpoints",
-            f"{place} is there already, and is another checkpoint of the same size: one of the two logs that "
-            "it and this one are of was rewritten, or they share a key.",
+            f"{place} already exists, and is a different checkpoint of the same size: one of the two logs "
+            "was rewritten, or two logs share a key.",
             hint="`deployledger audit verify` with that file says which.",
         )
 
@@ -235,14 +235,14 @@ def _fsspec(place: str) -> Any:
         import fsspec
     except ImportError:
         raise ConfigurationError(
-            f"Checkpoints cannot be kept at {_shown(place)}: fsspec is not installed.",
+            f"Checkpoints cannot be published to {_shown(place)}: fsspec is not installed.",
             hint="Run `pip install 'deployledger[storage]'`, or give a folder, which needs nothing more.",
         ) from None
     try:
         return fsspec.core.url_to_fs(place)
     except Exception as error:  # some connect already, and each has errors of its own
         raise ConfigurationError(
-            f"Checkpoints cannot be kept at {_shown(place)}: {_without(error, place)}.",
+            f"Checkpoints cannot be published to {_shown(place)}: {_without(error, place)}.",
             hint="Check the URI, and that what it needs is installed: s3fs for s3://, gcsfs for gs://, "
             "adlfs for az://.",
         ) from None  # what it was raised by may tell the credentials in the URI

@@ -69,7 +69,7 @@ class GatewayProcess:
         raise ExternalServiceError(
             "orchestrator",
             f"The gateway process did not start. The end of {self._files.log} says:\n{log}",
-            hint="Once the cause is removed, retry.",
+            hint="Fix the cause, then retry.",
         )
 
     async def ask(

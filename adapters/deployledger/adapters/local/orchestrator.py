@@ -96,7 +96,7 @@ class LocalProcessOrchestrator:
 
         Raises:
             ConfigurationError: the target cannot be provisioned on this machine as it is written.
-            DeploymentError: the model is of no format that can be served, or its server does not start.
+            DeploymentError: the model has no format that can be served, or its server does not start.
             ExternalServiceError: the port is taken, or the gateway process does not work.
         """
         folder = DeploymentFolder(self._root, request.deployment_id)
@@ -234,5 +234,5 @@ def _unusable(root: Path, error: OSError) -> ExternalServiceError:
         "orchestrator",
         f"The folder {root} cannot be used: {error.strerror or error}.",
         reason=FailureReason.STORAGE_FAILED,
-        hint="Check that it can be written, or set DEPLOYLEDGER_HOME to another place.",
+        hint="Check that it can be written, or set DEPLOYLEDGER_HOME to another folder.",
     )

@@ -140,9 +140,9 @@ def runtime_of(root: Path, deployment_name: str) -> tuple[Runtime, Path]:
     formats = "; ".join(f"{runtime.format} (pip install {runtime.extra})" for runtime in RUNTIMES)
     raise DeploymentError(
         deployment_name,
-        f"The model of {deployment_name!r} is of no format that can be served on this machine.",
+        f"The model of {deployment_name!r} has no format that can be served on this machine.",
         reason=FailureReason.UNSUPPORTED_FORMAT,
-        hint=f"These formats can: {formats}.",
+        hint=f"Supported formats: {formats}.",
     )
 
 

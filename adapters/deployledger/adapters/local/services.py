@@ -261,5 +261,5 @@ def _exited(error: GatewayError, name: str) -> DeploymentError:
         name,
         with_log(error.message, error.log),
         reason=FailureReason.SERVER_EXITED,
-        hint="The log says why; retry once that is put right.",
+        hint="The log shows why; fix the cause, then retry.",
     )

@@ -22,7 +22,7 @@ from deployledger.domain.reasons import FailureReason
 
 
 class MlflowModelRegistryClient:
-    """Gives the files of models and runs of an MLflow server, and pins aliases to versions.
+    """Downloads models and artifacts of runs from an MLflow server, and pins aliases to versions.
 
     Understands ``models:/<name>/<version>``, ``models:/<name>/latest``, ``models:/<name>@<alias>``,
     ``models:/m-<id>`` (a logged model of MLflow 3) and ``runs:/<run id>/<path>``, also spelt
@@ -114,10 +114,10 @@ def _destination(dst_path: str | None) -> Iterator[Path]:
             destination.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelRegistryError(
-            f"The folder to download the model into cannot be made: {error}",
+            f"The folder to download the model into cannot be created: {error}",
             status_code=507,
             reason=FailureReason.STORAGE_FAILED,
-            hint="Give a folder that can be written.",
+            hint="Give a writable folder.",
         ) from error
     try:
         yield destination

@@ -60,7 +60,7 @@ def question(tracking_uri: str | None, registry_uri: str | None, subject: str) -
     if tracking_uri is None and not mlflow.is_tracking_uri_set():
         # MLflow's default is a database in the current folder, which it would make.
         raise ConfigurationError(
-            f"{subject} is in MLflow, and no MLflow server is set.",
+            f"{subject} is in MLflow, but no MLflow server is set.",
             hint="Set MLFLOW_TRACKING_URI to the address of the server.",
         )
     tracking_uri = tracking_uri or mlflow.get_tracking_uri()
@@ -86,7 +86,7 @@ def _require_mlflow() -> None:
         import mlflow  # noqa: F401 - asks only whether it is there
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "MLflow is not installed, so its model registry cannot be asked.",
+            "MLflow is not installed, so its model registry cannot be queried.",
             reason=FailureReason.RUNTIME_MISSING,
             hint="Install it with `pip install 'deployledger[mlflow]'`.",
         ) from error

@@ -52,7 +52,7 @@ class Reporter:
     def unavailable(self, detail: str, *, hint: str = "") -> ModelRegistryError:
         """MLflow, or the store of its artifacts, does not answer or fails."""
         return ModelRegistryError(
-            f"MLflow at {self.address} could not give {self.subject}: {self._clean(detail)}",
+            f"MLflow at {self.address} could not provide {self.subject}: {self._clean(detail)}",
             hint=hint or "Check that the MLflow server runs and that its address is right, then retry.",
         )
 

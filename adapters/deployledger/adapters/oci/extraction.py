@@ -58,7 +58,7 @@ def extract_model(reference: str, destination: Path) -> list[FileEntry]:
     with storage_errors(destination):
         if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
             raise packaging_failed(
-                f"{str(destination)!r} is there already, so no model was unpacked over it.",
+                f"{str(destination)!r} already exists, so no model was extracted over it.",
                 hint="Remove it, or give a folder that does not exist yet.",
             )
         make_folder(destination.parent)

@@ -44,7 +44,7 @@ class OciLayoutRegistry:
     async def build_and_push(self, request: PackageRequest) -> Image:
         """Build the model's image in the layout, and return its reference ``oci:<folder>@<digest>``.
 
-        Memory use does not depend on the size of the model. Building again gives the same image, and mends
+        Memory use does not depend on the size of the model. Building again gives the same image, and repairs
         one that is damaged. The model's files are checked against the artifact's digest as they are read.
 
         Raises:

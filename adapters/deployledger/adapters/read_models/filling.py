@@ -53,7 +53,7 @@ def fill_with_workers(log_url: str, read_models_url: str | None, patience_second
         try:
             run_in_workers(_fill, orders, progress)
         except MachineLearningServiceError as error:
-            raise ReadModelError(error.message, hint="What is read has not changed. Try again.") from error
+            raise ReadModelError(error.message, hint="The rows in use are unchanged. Try again.") from error
 
     return fill_all
 

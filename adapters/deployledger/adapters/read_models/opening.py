@@ -43,7 +43,7 @@ def open_read_models(
     distinct: list[Projection[Any]] = []
     for projection in projections:
         if not isinstance(projection, Projection):
-            raise ConfigurationError(f"{projection!r} is no Projection.")
+            raise ConfigurationError(f"{projection!r} is not a Projection.")
         if any(projection.is_same_as(other) for other in (*BUILT_IN, *distinct)):
             continue  # as when an application gives it, and the setting names it for the command line
         projection.check_storable()

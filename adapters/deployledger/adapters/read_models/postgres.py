@@ -28,13 +28,13 @@ from deployledger.projections.rows import PastRow, StoredRow
 from deployledger.projections.store import MissingReadModelError, UnreliableReadModelsError
 
 _MAKE_AGAIN = (
-    "Find out who changed it and remove it; `deployledger projections rebuild` makes read models again from "
+    "Find out who changed it and remove it; `deployledger projections rebuild` rebuilds read models from "
     "the event log."
 )
 _UNWRITABLE = (
-    "Whoever may only read gets answers from rows of their own: set "
-    "DEPLOYLEDGER_READ_MODELS_URL=sqlite:///read-models.db. For a service, `deployledger db check` names the "
-    "GRANTs that it needs; what creates tables, as a rebuild does, is for the owner of the schema. "
+    "A read-only user can keep read models elsewhere: set "
+    "DEPLOYLEDGER_READ_MODELS_URL=sqlite:///read-models.db. For a service, `deployledger db check` lists the "
+    "GRANTs that it needs; only the owner of the schema can create tables, as a rebuild does. "
     "docs/database.md lists the rights of every role."
 )
 # By the catalog alone: the tables that list the others may be what was replaced. Those ending in "_counts" or

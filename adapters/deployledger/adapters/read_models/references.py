@@ -28,7 +28,7 @@ def _load(reference: str) -> Projection[Any]:
             hint="Name it package.module:NAME, in a package that Python finds.",
         ) from error
     if not isinstance(projection, Projection):
-        raise ConfigurationError(f"{reference!r} names no projection.", hint="Name it package.module:NAME.")
+        raise ConfigurationError(f"{reference!r} is not a projection.", hint="Name it package.module:NAME.")
     return projection
 
 
@@ -43,6 +43,6 @@ def reference_to(projection: Projection[Any]) -> str:
             if value is projection and module is not None and module.__name__ != "__main__":
                 return f"{module.__name__}:{name}"
     raise ConfigurationError(
-        f"Projection {projection.name} cannot be given to several workers: other processes do not find it.",
+        f"Projection {projection.name} cannot be passed to worker processes: they cannot import it.",
         hint="Define it, and its fold, in a module that can be imported, under a name; or use one worker.",
     )

@@ -31,7 +31,7 @@ def condition(table: RowTable, selection: Selection) -> Query:
             case "=" | ">=" | "<":
                 terms.append(f"{name} {one.operator} ?")
             case other:
-                raise ValueError(f"There is no operator {other!r}.")
+                raise ValueError(f"Unknown operator {other!r}.")
         values.append(_encoded(table, one.column, one.value))
     return " AND ".join(terms), values
 

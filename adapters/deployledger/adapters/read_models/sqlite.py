@@ -56,7 +56,7 @@ _REPLACED = (
     "It is replaced and rebuilt from the log when it is next read, for example by `deployledger list`."
 )
 _OTHERWISE = (
-    "Check that it and its folder can be written. If it is damaged, remove it: it is made again from the log."
+    "Check that it and its folder can be written. If it is damaged, remove it: it is rebuilt from the log."
 )
 """What to do about an error, where there is nothing better to say."""
 
@@ -162,7 +162,7 @@ class SQLiteReadModels(DatabaseReadModels):
         try:
             make_folder(path.parent)
         except OSError as error:
-            raise self._unusable(f"the folder cannot be made: {error.strerror}") from error
+            raise self._unusable(f"the folder cannot be created: {error.strerror}") from error
         with suppress(OSError):  # SQLite says why
             write_new(path)
         try:
@@ -291,7 +291,7 @@ class SQLiteReadModels(DatabaseReadModels):
         if version > SCHEMA_VERSION:
             raise ReadModelError(
                 f"The read models in {self.described_as} were made by a newer version of deployledger.",
-                hint="Upgrade deployledger, or remove the file: it is made again from the log.",
+                hint="Upgrade deployledger, or remove the file: it is rebuilt from the log.",
             )
         return version
 

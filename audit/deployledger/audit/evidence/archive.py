@@ -66,7 +66,7 @@ class Archive:
         self._infos: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
             if info.filename in self._infos:
-                self.problems.append((info.filename, "is there more than once"))
+                self.problems.append((info.filename, "occurs more than once"))
             self._infos[info.filename] = info
         self.names = tuple(self._infos)
 
@@ -138,7 +138,7 @@ class Archive:
             raise UnreadableEvidenceError(
                 f"{self._path} was not opened: unpacked it has {total:,} bytes, "
                 f"and {most_bytes:,} are allowed.",
-                hint="If you trust it, allow more: --most-bytes.",
+                hint="If you trust it, raise the limit with --most-bytes.",
             )
         for info in infos:
             if info.flag_bits & _ENCRYPTED:

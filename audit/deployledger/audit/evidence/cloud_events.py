@@ -54,7 +54,7 @@ class Recorded(NamedTuple):
 
     @property
     def data(self) -> Any:
-        """Its fields; None if its state is no JSON."""
+        """Its fields; None if its state is not JSON."""
         try:
             return _parsed(self.state)
         except ValueError:
@@ -86,7 +86,7 @@ def read_time(text: str) -> datetime:
         ValueError: if it is none.
     """
     if not _TIME.fullmatch(text):
-        raise ValueError(f"{text!r} is no time")
+        raise ValueError(f"{text!r} is not a time")
     return datetime.fromisoformat(text)
 
 
@@ -149,11 +149,11 @@ def decode(line: bytes, origin: str) -> Recorded:
         )
         expected = encode(event, origin)
     except (ValueError, OverflowError) as error:
-        raise NotCanonicalError(f"an attribute of the event is not what it should be: {error}") from error
+        raise NotCanonicalError(f"an attribute of the event is invalid: {error}") from error
     if expected != line:
         other = _attributes(expected)
         names = sorted(it for it in found.keys() | other.keys() if _differ(it, found, other))
-        what = f"its {' and '.join(names)} differ" if names else "it is written in another way"
+        what = f"its {' and '.join(names)} differ" if names else "it is not in the canonical form"
         raise NotCanonicalError(f"the event is not what its stored state and its attributes say: {what}")
     return event
 
@@ -182,17 +182,17 @@ def _attributes(line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        raise NotCanonicalError("the line is no JSON") from None
+        raise NotCanonicalError("the line is not JSON") from None
     if not isinstance(found, dict):
-        raise NotCanonicalError("the line is no JSON object")
+        raise NotCanonicalError("the line is not a JSON object")
     for name in _REQUIRED:
         if name not in found:
             raise NotCanonicalError(f"the event has no {name}")
     for name, value in found.items():
         if name not in _KNOWN:
-            raise NotCanonicalError(f"the event has an attribute that none has: {name[:40]!r}")
+            raise NotCanonicalError(f"the event has an unknown attribute: {name[:40]!r}")
         if name != "data" and not isinstance(value, str):
-            raise NotCanonicalError(f"the event's {name} is no text")
+            raise NotCanonicalError(f"the event's {name} is not text")
     return found
 
 
@@ -217,14 +217,14 @@ def _parsed(state: bytes) -> Any:
     """Return what a state says.
 
     Raises:
-        ValueError: if it is no JSON, or so deep that some reader of JSON would not take it.
+        ValueError: if it is not JSON, or so deep that some reader of JSON would not take it.
     """
     try:
         found = json.loads(state, object_pairs_hook=_object, parse_constant=_refuse)
     except RecursionError:
-        raise ValueError("it is too deep") from None
+        raise ValueError("it is nested too deeply") from None
     if state.count(b"[") + state.count(b"{") > _DEEPEST and not _is_within(_DEEPEST, found):
-        raise ValueError("it is too deep")
+        raise ValueError("it is nested too deeply")
     return found
 
 
@@ -238,12 +238,12 @@ def _is_within(levels: int, value: Any) -> bool:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name is repeated")
     return found
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _dumped(value: Any) -> str:
@@ -252,7 +252,7 @@ def _dumped(value: Any) -> str:
 
 def _number(text: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text[:40]!r} is no number")
+        raise ValueError(f"{text[:40]!r} is not a number")
     return int(text)
 
 

@@ -97,7 +97,7 @@ def export_evidence(
     force: bool = False,
     progress: Progress | None = None,
 ) -> ExportedEvidence:
-    """Write evidence of a deployment, or of everything in a range of time, as a ZIP file.
+    """Write evidence of a deployment, or of all events in a range of time, as a ZIP file.
 
     A checkpoint of the log as it is now is signed, and kept and published as others are. The file appears
     once it is complete.
@@ -108,11 +108,11 @@ def export_evidence(
         since: the begin of the range (recorded time); without it, the beginning of the log.
         until: the end of the range, which is not in it; without it, the checkpoint.
         continues: earlier checkpoints, for each of which it has the proof that the log continues it.
-        force: replace a file that is there.
+        force: replace an existing file.
 
     Raises:
         ConfigurationError: if the selection is none, is too large, or the file cannot be written.
-        ConflictError: if the file is there already, and is not to be replaced.
+        ConflictError: if the file exists, and is not to be replaced.
         ResourceNotFoundError: if there is no such deployment.
         LedgerError: if the log is not the one that the ledger is of, or does not continue a checkpoint.
     """
@@ -136,7 +136,7 @@ def export_evidence(
     if chosen.count > MOST_EVENTS:
         raise ConfigurationError(
             f"These are {chosen.count:,} events, and evidence has {MOST_EVENTS:,} at most.",
-            hint="Choose a shorter range, and export several.",
+            hint="Export several shorter ranges.",
         )
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -173,7 +173,7 @@ def _check(deployment_id: UUID | None, since: datetime | None, until: datetime |
             "Evidence is of a deployment or of a range of time, not of both."
             if is_range
             else "Neither a deployment nor a range of time was given.",
-            hint="Name a deployment, or give the begin and the end of a range.",
+            hint="Name a deployment, or give the start and the end of a range.",
         )
     if since is not None:
         since = check_time(since)
@@ -186,7 +186,7 @@ def _check(deployment_id: UUID | None, since: datetime | None, until: datetime |
             )
         if since is not None and since >= until:
             raise ConfigurationError(
-                f"The range ends at {cloud_events.written(until)}, which is not after its begin, "
+                f"The range ends at {cloud_events.written(until)}, which is not after its start, "
                 f"{cloud_events.written(since)}."
             )
 
@@ -404,7 +404,7 @@ class _Writing:
                 if self._size > MOST_BYTES:
                     raise ConfigurationError(
                         f"The evidence would have more than {MOST_BYTES:,} bytes.",
-                        hint="Choose a shorter range, and export several.",
+                        hint="Export several shorter ranges.",
                     )
         self._members[name] = Member(digest.hexdigest(), size, name)
 

@@ -149,7 +149,7 @@ class Manifest:
         """
         lines = text.split("\n")
         if lines[0] != _TITLE or len(lines) < 8:
-            raise MalformedManifestError("it is no manifest of evidence")
+            raise MalformedManifestError("it is not an evidence manifest")
         version = re.fullmatch(r"version ([1-9][0-9]{0,8})", lines[1])
         if version and int(version[1]) > VERSION:
             raise NewerFormatError(int(version[1]))
@@ -158,7 +158,7 @@ class Manifest:
         except (ValueError, binascii.Error) as error:
             raise MalformedManifestError(f"it is malformed: {error}") from error
         if str(manifest) != text:
-            raise MalformedManifestError("it is malformed: it is not written as manifests are")
+            raise MalformedManifestError("it is malformed: it is not in the canonical form")
         return manifest
 
 
@@ -183,7 +183,7 @@ def _parsed(lines: list[str], version: int) -> Manifest:
     if words[4][0] == "deployment" and len(words[4]) > 2:
         name = json.loads(lines[4].split(" ", 2)[2])
         if not isinstance(name, str):
-            raise ValueError("the deployment's name is none")
+            raise ValueError("the deployment's name is not text")
         selection = EvidenceSelection(first, last, UUID(words[4][1]), name)
     elif words[4][0] == "range" and len(words[4]) == 3:
         since, until = (None if it == _NOTHING else read_time(it) for it in words[4][1:])
@@ -209,6 +209,6 @@ def _members(lines: Iterable[str]) -> tuple[Member, ...]:
     for line in lines:
         found = _MEMBER.fullmatch(line)
         if not found or found[3] in members:
-            raise ValueError(f"{line[:80]!r} is no digest of a file")
+            raise ValueError(f"{line[:80]!r} is not the digest of a file")
         members[found[3]] = Member(found[1], int(found[2]), found[3])
     return tuple(members.values())

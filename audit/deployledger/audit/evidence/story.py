@@ -138,7 +138,7 @@ class _Deployment:
 
 
 class Story:
-    """What is told of events, added one after the other.
+    """The story of events, added one after the other.
 
     Attributes:
         events: how many there were.

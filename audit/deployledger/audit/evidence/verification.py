@@ -53,7 +53,7 @@ from deployledger.domain.times import TOLERANCE
 
 @dataclass(frozen=True)
 class EvidenceReport:
-    """What came of verifying evidence.
+    """The result of verifying evidence.
 
     Attributes:
         path: the file.
@@ -99,7 +99,7 @@ def verify_evidence(
         most_bytes: how many bytes all files in it may have together.
 
     Raises:
-        UnreadableEvidenceError: if it is no evidence that can be looked at.
+        UnreadableEvidenceError: if it cannot be read as evidence.
         ConfigurationError: if no key is given.
     """
     known = (verifiers,) if isinstance(verifiers, Verifier) else tuple(verifiers)
@@ -190,7 +190,7 @@ class _Verification:
             text, self.verifier = opened_note(note, self.verifiers)
             self.verifiers = (self.verifier,)  # one key signs all of it
             if note.count(b"\n") != text.count("\n") + 2:  # a blank line, and a signature
-                check.add(MANIFEST, "it has more in it than a text and one signature")
+                check.add(MANIFEST, "it has more than a text and one signature")
         except NoteError as error:
             check.add(MANIFEST, str(error))
             text = _text_of(note)  # what is in it tells where else to look
@@ -198,7 +198,7 @@ class _Verification:
             manifest = Manifest.parse(text)
         except NewerFormatError as error:
             raise UnreadableEvidenceError(
-                f"{self.path} is evidence in format {error.version}, and this software knows format "
+                f"{self.path} is evidence in format {error.version}, and this software supports format "
                 f"{VERSION}.",
                 hint="Verify it with a newer version of deployledger.",
             ) from error
@@ -242,7 +242,7 @@ class _Verification:
         expected = files(selection, is_continuing=manifest.is_continuing if manifest else True)
         for name in self.archive.names:
             if name not in expected:
-                check.add(shown(name), "no such file belongs into evidence")
+                check.add(shown(name), "evidence has no file of this name")
         for name in expected:
             if name not in self.archive.names:
                 check.add(name, "it is missing")
@@ -266,10 +266,10 @@ class _Verification:
                 check.add(member.name, str(error))
                 continue
             if (reader.sha256, reader.size) != (member.sha256, member.size):
-                check.add(member.name, "it was changed: it has not the digest that the manifest names")
+                check.add(member.name, "it was changed: its digest is not the one in the manifest")
             check.count += 1
         if KEY in self.archive.names and self._note(check, KEY) != f"{self.verifier}\n".encode():
-            check.add(KEY, "it is another key than the one that you gave")
+            check.add(KEY, "it is not the key that you gave")
         check.is_done = True
 
     def _drained(self, name: str) -> MemberReader:

@@ -85,14 +85,14 @@ class PostgresImport(ImportTransaction):
         except psycopg.errors.UniqueViolation as error:
             line = _COPIED_LINE.search(error.diag.context or "")
             which = f"the event at position {line[1]}" if line else "an event"
-            raise BadFileError(f"the version of {which} is there twice") from error
+            raise BadFileError(f"the version of {which} occurs twice") from error
 
     def add_keys(self, records: Iterable[KeyRecord]) -> None:
         """Add all idempotency keys."""
         try:
             self._copy(_COPY_KEYS, map(_key_row, records))
         except psycopg.errors.UniqueViolation as error:
-            raise BadFileError(f"an idempotency key is there twice: {error.diag.message_detail}") from error
+            raise BadFileError(f"an idempotency key occurs twice: {error.diag.message_detail}") from error
 
     def _copy(self, statement: Composed, rows: Iterator[bytes]) -> None:
         """Copy rows, which the server stores while the next ones are made."""

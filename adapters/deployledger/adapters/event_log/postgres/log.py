@@ -155,7 +155,7 @@ class PostgresEventLog(DatabaseEventLog):
             encoding = session.info.parameter_status("server_encoding")
             if encoding != "UTF8":
                 raise EventLogError(
-                    f"The database {self._described_as} has the encoding {encoding}, and UTF8 is needed.",
+                    f"The database {self._described_as} has the encoding {encoding}; UTF8 is needed.",
                     hint="Create a database with ENCODING 'UTF8' for it.",
                 )
             try:

@@ -76,7 +76,7 @@ class SQLiteImport(ImportTransaction):
         try:
             self._connection.executemany(f"INSERT INTO {table} VALUES ({marks})", noted())  # noqa: S608
         except sqlite3.IntegrityError as error:
-            raise BadFileError(f"{what.format(last[0])} is there twice") from error
+            raise BadFileError(f"{what.format(last[0])} occurs twice") from error
 
     def misplaced(self) -> int | None:
         """Return the position of the first event whose version is not the next one of its stream."""
