@@ -62,7 +62,7 @@ async def test_a_command_takes_the_way_that_is_described(tmp_path: Path) -> None
             await service.wait_for_deployment(accepted.deployment_id)
             await service.settled(accepted.deployment_id)
             way = list(calls)
-    require_way(hops("The way of a command"), way)
+    require_way(hops("How a command passes through"), way)
 
 
 async def test_a_query_takes_the_way_that_is_described(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_a_query_takes_the_way_that_is_described(tmp_path: Path) -> None:
             calls.clear()
             await service.get_deployment_status(accepted.deployment_id)
             way = list(calls)
-    require_way(hops("The way of a query"), way)
+    require_way(hops("How a query passes through"), way)
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(\.\./([\w./]+)\)", PAGE.read_text()))
