@@ -78,7 +78,7 @@ class DatabaseUrl:
     def is_same_database(self, other: "DatabaseUrl") -> bool:
         """Return whether another URL names the same database."""
         if self.parameters is None or other.parameters is None:
-            files = [it.file.resolve() if it.file else it.url for it in (self, other)]
+            files = [url.file.resolve() if url.file else url.url for url in (self, other)]
             return files[0] == files[1]
         names = ("host", "port", "dbname")
         return all(self.parameters.get(name) == other.parameters.get(name) for name in names)

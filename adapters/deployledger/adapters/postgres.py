@@ -74,8 +74,8 @@ _T = TypeVar("_T")
 
 def reason(error: BaseException) -> str:
     """Return what an error says in one line, without credentials, the statement and the driver's advice."""
-    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    text = _ADVICE.sub("", said or str(error))
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    text = _ADVICE.sub("", primary or str(error))
     return " ".join(without_credentials(text).split()).rstrip(".?")
 
 

@@ -124,12 +124,12 @@ def damage(connection: sqlite3.Connection) -> str:
     It reads every page: whether each is where it belongs, and whether the indexes have what the tables have.
     """
     try:
-        found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        result = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     except sqlite3.DatabaseError as error:
         if is_damage(error):
             return str(error)
         raise
-    return "" if found == "ok" else found.removeprefix("*** in database main ***\n")
+    return "" if result == "ok" else result.removeprefix("*** in database main ***\n")
 
 
 def is_damage(error: BaseException) -> bool:
@@ -146,7 +146,7 @@ def integrity(connection: sqlite3.Connection, described_as: str, hint: str) -> F
         described_as: what is in the file, and where it is.
         hint: what to do about damage.
     """
-    if found := damage(connection):
-        message = f"The SQLite file of {described_as} is damaged: {found}."
+    if problem := damage(connection):
+        message = f"The SQLite file of {described_as} is damaged: {problem}."
         return Finding(INTEGRITY, Outcome.PROBLEM, message, hint)
     return Finding(INTEGRITY, Outcome.OK, f"The SQLite file of {described_as} is undamaged.")

@@ -99,12 +99,12 @@ class MLModelDeploymentService(DeploymentService):
             pool_size=settings.pool_size,
             patience=settings.database_patience,
         )
-        given = settings.read_models_url.get_secret_value() if settings.read_models_url else None
+        configured = settings.read_models_url.get_secret_value() if settings.read_models_url else None
         super().__init__(
             log,
             open_read_models(
                 log,
-                url=read_models_url or given or None,
+                url=read_models_url or configured or None,
                 projections=[*projections, *load_projections(settings.projections)],
                 largest_row=settings.largest_row_bytes,
                 pool_size=settings.pool_size,

@@ -42,10 +42,10 @@ class Continuation:
         Raises:
             ValueError: if it is none.
         """
-        found = _CONTINUATION.fullmatch(line)
-        if found is None:
+        match = _CONTINUATION.fullmatch(line)
+        if match is None:
             raise ValueError("no continuation")
-        return cls(found[1], bytes.fromhex(found[2]), _size(found[3]), _root(found[4]))
+        return cls(match[1], bytes.fromhex(match[2]), _size(match[3]), _root(match[4]))
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,13 @@ class Checkpoint:
         lines = text.split("\n")
         try:
             origin, size, root = lines[0], _size(lines[1]), _root(lines[2])
-            named = [Continuation.parse(it) for it in lines[3:] if it.startswith(_CONTINUES)]
-            if not origin or len(lines) < 4 or len(named) > 1 or any(it.size > size for it in named):
+            named = [Continuation.parse(line) for line in lines[3:] if line.startswith(_CONTINUES)]
+            if (
+                not origin
+                or len(lines) < 4
+                or len(named) > 1
+                or any(continuation.size > size for continuation in named)
+            ):
                 raise ValueError
         except (ValueError, IndexError):
             raise NoteError("It is not a checkpoint: origin, size and root, a line each.") from None

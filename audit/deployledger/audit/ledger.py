@@ -244,12 +244,12 @@ class Ledger:
             earlier += _last_of_each_key(place.newest_first(), signer)
         size = self.integrate()
         tree = Tree(self.store)
-        for known in earlier:
-            signed, key_id = known.claim.checkpoint, known.claim.key_id.hex()
+        for previous in earlier:
+            signed, key_id = previous.claim.checkpoint, previous.claim.key_id.hex()
             if signed.size > size or tree.root(signed.size) != signed.root:
                 raise LedgerError(
                     f"The log contradicts an earlier checkpoint of its first {signed.size:,} events "
-                    f"({signed.origin}, key {key_id}; {known.source}): it was rewritten, or "
+                    f"({signed.origin}, key {key_id}; {previous.source}): it was rewritten, or "
                     "replaced by another one.",
                     hint=f"{VERIFY_HINT} If that checkpoint belongs to another log, publish the "
                     "checkpoints of this one in a folder of their own.",
@@ -350,8 +350,8 @@ def _key(signer: Signer) -> tuple[str, bytes]:
 
 def _continuation(earlier: Sequence[_Earlier], signer: Signer) -> Continuation | None:
     """Return the last checkpoint, if it is of another key than the one that signs."""
-    own = max((known.size for known in earlier if known.key == _key(signer)), default=-1)
-    last = max(earlier, key=lambda known: known.size, default=None)
+    own = max((checkpoint.size for checkpoint in earlier if checkpoint.key == _key(signer)), default=-1)
+    last = max(earlier, key=lambda checkpoint: checkpoint.size, default=None)
     if last is None or last.size <= own:
         return None
     return Continuation(*last.key, last.size, last.claim.checkpoint.root)

@@ -37,9 +37,9 @@ _target_of = SchemaValidator(
 """Reads what kind of target a state names, and makes nothing of the rest of it, which takes half the time."""
 
 _EVENTS: Sequence[type[DeploymentEvent]] = [
-    it
-    for it in vars(events).values()
-    if isinstance(it, type) and issubclass(it, DeploymentEvent) and "TOPIC" in vars(it)
+    value
+    for value in vars(events).values()
+    if isinstance(value, type) and issubclass(value, DeploymentEvent) and "TOPIC" in vars(value)
 ]
 """The events of deployments. Classes that applications define are none of them, whether imported or not."""
 

@@ -76,12 +76,19 @@ class LogCheck:
     @property
     def covered(self) -> int:
         """Up to which position checkpoints that were kept outside the database prove the log."""
-        return max((it.size for it in self.checkpoints if it.holds and it.is_from_outside), default=0)
+        return max(
+            (
+                checkpoint.size
+                for checkpoint in self.checkpoints
+                if checkpoint.holds and checkpoint.is_from_outside
+            ),
+            default=0,
+        )
 
     @property
     def covered_by_database(self) -> int:
         """Up to which position any checkpoints prove it, also those that could be removed with the events."""
-        return max((it.size for it in self.checkpoints if it.holds), default=0)
+        return max((checkpoint.size for checkpoint in self.checkpoints if checkpoint.holds), default=0)
 
     @property
     def is_verified(self) -> bool:
@@ -91,7 +98,7 @@ class LogCheck:
     @property
     def is_in_order(self) -> bool:
         """Whether the events fit each other and the lifecycle, whatever is said of checkpoints."""
-        return not {it.kind for it in self.problems} & {
+        return not {problem.kind for problem in self.problems} & {
             "missing",
             "order",
             "version",
@@ -104,44 +111,49 @@ class LogCheck:
     @property
     def is_contradicted(self) -> bool:
         """Whether a checkpoint proves what another one denies: the two are not of one log."""
-        denied = [it.size for it in self.checkpoints if it.origin and it.error]
+        denied = [
+            checkpoint.size for checkpoint in self.checkpoints if checkpoint.origin and checkpoint.error
+        ]
         return bool(denied) and max(denied) <= self.covered_by_database
 
     @property
     def limits(self) -> tuple[str, ...]:
         """What this does not show, in sentences."""
-        found: list[str] = []
+        limits: list[str] = []
         if self.after:
-            found.append(
+            limits.append(
                 f"Events 1 to {self.after:,} were not read again, and are assumed to have been verified "
                 "before. Idempotency keys and the pages of SQLite files were not checked."
             )
-        signed = max((it.size for it in self.checkpoints if it.origin), default=0)
+        signed = max((checkpoint.size for checkpoint in self.checkpoints if checkpoint.origin), default=0)
         if self.size > signed:
-            found.append(
+            limits.append(
                 f"Edits of events {signed + 1:,} to {self.size:,} cannot be detected: "
                 "no checkpoint covers them."
             )
         for where, is_outside in (("in the database", False), ("that were given and", True)):
-            others = sum(it.is_of_another_key and it.is_from_outside is is_outside for it in self.checkpoints)
+            others = sum(
+                checkpoint.is_of_another_key and checkpoint.is_from_outside is is_outside
+                for checkpoint in self.checkpoints
+            )
             if others:
-                found.append(
+                limits.append(
                     f"Checkpoints {where} that none of the given keys signed prove nothing: {others:,}."
                 )
         if self.covered_by_database > self.covered:
-            found.append(
+            limits.append(
                 f"Events {self.covered + 1:,} to {self.covered_by_database:,} are covered by checkpoints in "
                 "the database alone: if those are removed together with the events, it goes unnoticed. "
                 "Give checkpoints that were kept elsewhere."
             )
         if self.undecided_keys:
-            found.append(
+            limits.append(
                 f"The fingerprints of {self.undecided_keys:,} idempotency keys cannot be recomputed from "
                 "their events: the requests may have had credentials, which are not recorded."
             )
-        found += map(str, self.wrong_times)
-        found.append("The record cannot show that what was recorded is true.")
-        return tuple(found)
+        limits += map(str, self.wrong_times)
+        limits.append("The record cannot show that what was recorded is true.")
+        return tuple(limits)
 
 
 def check_log(
@@ -161,7 +173,7 @@ def check_log(
     started = time.monotonic()
     log.position()  # this opens the database, which may be that of the ledger
     # In this order: what is added meanwhile is behind all that is looked at.
-    notes = [*checkpoints, *((DATABASE, it.note) for it in store.checkpoints())]
+    notes = [*checkpoints, *((DATABASE, checkpoint.note) for checkpoint in store.checkpoints())]
     stored = store.size()
     end = log.position()
     if notes and not verifiers:
@@ -169,9 +181,13 @@ def check_log(
             "Checkpoints were given, but no public key to verify their signatures.",
             hint="Name it: --key FILE.pub, or DEPLOYLEDGER_AUDIT_KEY.",
         )
-    signed = [it for source, note in notes for it in SignedCheckpoint.opened(source, note, verifiers)]
+    signed = [
+        checkpoint
+        for source, note in notes
+        for checkpoint in SignedCheckpoint.opened(source, note, verifiers)
+    ]
     start = _start(store, open_checkpoint(since, verifiers) if since is not None else None, end)
-    sizes = sorted({it.size for it in signed if start.size <= it.size <= end} | {end})
+    sizes = sorted({checkpoint.size for checkpoint in signed if start.size <= checkpoint.size <= end} | {end})
     sizes = [size for size in sizes if size]
     done = 0
 
@@ -187,31 +203,31 @@ def check_log(
     after = start.size
     if start.behind:  # first the rest of a tile: what others do are whole ones
         after = min(end, start.size + TILE_WIDTH - len(start.behind))
-        rest = Part(start.size, after, tuple(it for it in sizes if it <= after))
+        rest = Part(start.size, after, tuple(size for size in sizes if size <= after))
         checked += [check_part(log, store, rest, tell, start.behind)]
     if after < end or not checked:
         checked += check_parts(log, store, _parts(after, end, sizes, workers), tell)
     problems = [
         *_outside(log),
         *missing(checked),
-        *(it for part in checked for it in part.problems),
+        *(problem for part in checked for problem in part.problems),
     ]
     problems += across(log, checked, start.size, end)
     progress(end - start.size, end - start.size)
     roots = roots_at(start, checked, sizes)
     results = [result(store, checkpoint, roots, start, end) for checkpoint in signed]
-    changed = next((it.changed for it in checked if it.changed is not None), None)
-    is_missing = any(first <= (changed or 0) <= last for it in checked for first, last in it.missing)
+    changed = next((part.changed for part in checked if part.changed is not None), None)
+    is_missing = any(first <= (changed or 0) <= last for part in checked for first, last in part.missing)
     problems += disagreements(store, signed, results, changed, is_missing, end)
     if stored > end:
         message = f"The log ends at position {end}, and its ledger at {stored}: it was truncated at the end."
         problems.append(LogProblem(end + 1, "truncated", message))
-    elif changed is None and not any(it.missing for it in checked):
+    elif changed is None and not any(part.missing for part in checked):
         problems += lacking(store, checked, start, stored)
     keys = KeyCheck(log, end) if is_whole else None
     problems += keys.problems if keys is not None else []
-    problems += [LogProblem(None, IN_DATABASE, it.message) for it in findings if it.is_problem]
-    problems.sort(key=lambda it: (it.position is None, it.position))
+    problems += [LogProblem(None, IN_DATABASE, finding.message) for finding in findings if finding.is_problem]
+    problems.sort(key=lambda problem: (problem.position is None, problem.position))
     streams = {stream for part in checked for stream in (*part.begun, *part.continued)}
     return LogCheck(
         after=start.size,
@@ -254,7 +270,7 @@ def _start(store: LedgerStore, since: Checkpoint | None, end: int) -> Start:
         height = (whole - reached).bit_length() - 1
         complete.append((height, tree.hash_of(reached, reached + (1 << height))))
         reached += 1 << height
-    behind = tuple(tree.hash_of(it, it + 1) for it in range(whole, since.size))
+    behind = tuple(tree.hash_of(leaf, leaf + 1) for leaf in range(whole, since.size))
     return Start(since.size, tuple(complete), behind, since.root)
 
 
@@ -266,7 +282,7 @@ def _parts(after: int, end: int, sizes: Sequence[int], workers: int) -> list[Par
     parts: list[Part] = []
     while after < end or not parts:
         until = min(after + width + (0 if parts else ahead), end)
-        parts.append(Part(after, until, tuple(it for it in sizes if after < it <= until)))
+        parts.append(Part(after, until, tuple(size for size in sizes if after < size <= until)))
         after = until
     return parts
 

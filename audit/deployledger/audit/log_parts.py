@@ -293,8 +293,8 @@ class _Tiles:
         hashes, number = self.hashes, self._number
         if number not in self._stored:
             last = max(number, min(self._last, number + _TILES_AT_ONCE - 1))
-            found = self._store.tiles(0, number, last)
-            self._stored = {it: found.get(it, b"") for it in range(number, last + 1)}
+            tiles = self._store.tiles(0, number, last)
+            self._stored = {tile: tiles.get(tile, b"") for tile in range(number, last + 1)}
         joined, stored = b"".join(hashes), self._stored[number]
         checked, before = self._checked, number * TILE_WIDTH
         if checked.changed is None and not joined.startswith(stored):

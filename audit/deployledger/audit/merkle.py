@@ -74,22 +74,22 @@ def root_from_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[byte
     """
     if not 0 <= index < size:
         raise ValueError(f"leaf {index} is not in a tree of {size}")
-    node, last, found = index, size - 1, leaf
+    node, last, root = index, size - 1, leaf
     for sibling in proof:
         if last == 0:
             raise ValueError("the proof is too long")
         if node % 2 or node == last:
-            found = node_hash(sibling, found)
+            root = node_hash(sibling, root)
             while node % 2 == 0 and node:
                 node >>= 1
                 last >>= 1
         else:
-            found = node_hash(found, sibling)
+            root = node_hash(root, sibling)
         node >>= 1
         last >>= 1
     if last:
         raise ValueError("the proof is too short")
-    return found
+    return root
 
 
 def consistency_proof(first: int, second: int, hash_of: HashOf) -> list[bytes]:
@@ -169,7 +169,7 @@ class Peaks:
             roots.append(root_of(behind))
         if not roots:
             return EMPTY_ROOT
-        found = roots.pop()
+        node = roots.pop()
         while roots:
-            found = node_hash(roots.pop(), found)
-        return found
+            node = node_hash(roots.pop(), node)
+        return node

@@ -21,7 +21,7 @@ class OtherSignerError(NoteError):
 
 def sign(text: str, signer: Signer) -> str:
     """Return a text, which ends with a line break, as a signed note."""
-    if not text.endswith("\n") or any(ord(it) < 32 and it != "\n" for it in text):
+    if not text.endswith("\n") or any(ord(character) < 32 and character != "\n" for character in text):
         raise ValueError("only lines of text can be signed")
     signature = signer.verifier.key_id + signer.sign(text.encode())
     return f"{text}\n{_DASH}{signer.name} {encode_base64(signature)}\n"
@@ -50,7 +50,7 @@ def opened(note: str | bytes, verifiers: Sequence[Verifier]) -> tuple[str, Verif
             f"No public key was given, and it is signed by {signers}.",
             hint="Pass the public key of that signer.",
         )
-    wanted = ", ".join(f"{it.name} ({it.key_id.hex()})" for it in verifiers)
+    wanted = ", ".join(f"{verifier.name} ({verifier.key_id.hex()})" for verifier in verifiers)
     raise OtherSignerError(
         f"It is not signed by {wanted}, but by {signers}.",
         hint="Pass the signer's public key if you trust it.",

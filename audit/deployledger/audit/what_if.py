@@ -61,17 +61,17 @@ class Rule:
         ConfigurationError: if it is none of them, or a machine of something else.
     """
 
-    def __init__(self, given: object) -> None:
-        if isinstance(given, Lifecycle):
-            self._lifecycle: Lifecycle | None = given
-        elif isinstance(given, Machine):
-            self._lifecycle = _compiled(given)
-        elif callable(given) and not isinstance(given, type):
+    def __init__(self, rule: object) -> None:
+        if isinstance(rule, Lifecycle):
+            self._lifecycle: Lifecycle | None = rule
+        elif isinstance(rule, Machine):
+            self._lifecycle = _compiled(rule)
+        elif callable(rule) and not isinstance(rule, type):
             self._lifecycle = None
-            self._policy: Callable[..., Any] = given
+            self._policy: Callable[..., Any] = rule
         else:
             raise ConfigurationError(
-                f"Expected a Lifecycle, a Machine or a policy, got {type(given).__name__}.", hint=_FORMS
+                f"Expected a Lifecycle, a Machine or a policy, got {type(rule).__name__}.", hint=_FORMS
             )
 
     def compare(
@@ -88,9 +88,9 @@ class Rule:
         theirs: State | None = ours
         reason = ""
         if self._lifecycle is None:
-            said = self._said(before, event, position)
-            if said is not None:
-                theirs, reason = None, said
+            refusal = self._said(before, event, position)
+            if refusal is not None:
+                theirs, reason = None, refusal
         elif before is not None:
             theirs = self._lifecycle.next_state(before, event.trigger_for(before))
         if theirs is ours:
@@ -110,18 +110,18 @@ class Rule:
 
     def _said(self, before: Deployment | None, event: DeploymentEvent, position: int) -> str | None:
         try:
-            said = self._policy(_copied(before), event)
+            answer = self._policy(_copied(before), event)
         except (Exception, SystemExit) as error:  # it is not ours
             raise ConfigurationError(
                 f"The policy failed at position {position}: {type(error).__name__}: {error}.",
                 hint="Its argument `deployment` is None before the deployment was requested.",
             ) from error
-        if said is not None and not isinstance(said, str):
+        if answer is not None and not isinstance(answer, str):
             raise ConfigurationError(
-                f"The policy returned {said!r} at position {position}, which is neither a reason nor None.",
+                f"The policy returned {answer!r} at position {position}, which is neither a reason nor None.",
                 hint="Return a sentence that says why the event would have been refused, or None.",
             )
-        return said
+        return answer
 
 
 def _copied(deployment: Deployment | None) -> Deployment | None:
@@ -129,7 +129,7 @@ def _copied(deployment: Deployment | None) -> Deployment | None:
     if deployment is None:
         return None
     copied = copy(deployment)
-    copied.revisions = {number: copy(it) for number, it in deployment.revisions.items()}
+    copied.revisions = {number: copy(revision) for number, revision in deployment.revisions.items()}
     return copied
 
 
@@ -145,15 +145,15 @@ def load(reference: str) -> object:
             f"{reference!r} names nothing that can be imported.", hint="Name it package.module:attribute."
         )
     try:
-        found = import_module(module)
+        value = import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except (Exception, SystemExit) as error:  # a module may raise whatever it likes
         raise ConfigurationError(
             f"{reference!r} cannot be imported: {type(error).__name__}: {error}.",
             hint="Name it package.module:attribute, in a package that Python finds.",
         ) from error
-    return found
+    return value
 
 
 def _compiled(machine: Any) -> Lifecycle:

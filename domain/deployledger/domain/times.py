@@ -174,19 +174,24 @@ class _Placed:
     def __init__(self, span: WrongTimes, timestamps: Iterable[datetime | None]) -> None:
         self.times: list[datetime] = []
         self.unclear: list[Unclear] = []
-        known, waiting = span.not_before, 0
+        known_time, waiting = span.not_before, 0
         for stated in timestamps:
             if stated is None or stated > span.not_after:
                 waiting += 1
                 continue
-            before, known = known, stated if known is None or stated > known else known
-            self._place(span, waiting, before, known)
-            self.times.append(known)
+            before, known_time = (
+                known_time,
+                stated if known_time is None or stated > known_time else known_time,
+            )
+            self._place(span, waiting, before, known_time)
+            self.times.append(known_time)
             waiting = 0
-        self._place(span, waiting, known, span.not_after)
+        self._place(span, waiting, known_time, span.not_after)
         if waiting and span.corrected_at is None:  # whoever asks about this moment sees them
             recently = span.not_after - JUST_NOW
-            self.times[-waiting:] = [recently if known is None or recently > known else known] * waiting
+            self.times[-waiting:] = [
+                recently if known_time is None or recently > known_time else known_time
+            ] * waiting
 
     def _place(self, span: WrongTimes, number: int, before: datetime | None, until: datetime) -> None:
         if number:

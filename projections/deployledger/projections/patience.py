@@ -229,7 +229,9 @@ class Patience:
             if now - last < _SAY_AGAIN_SECONDS:
                 self._warnings[problem] = last, count + 1
                 return
-            for old in [it for it, (said, _) in self._warnings.items() if now - said > _FORGET_SECONDS]:
+            for old in [
+                text for text, (reported, _) in self._warnings.items() if now - reported > _FORGET_SECONDS
+            ]:
                 del self._warnings[old]
             self._warnings[problem] = now, 0
         to.warning("%s%s", problem, f" ({count} more times since it was last reported.)" if count else "")

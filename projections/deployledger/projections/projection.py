@@ -93,21 +93,21 @@ class Projection(Generic[Row]):
             raise ConfigurationError(f"Column {self.counted!r} of projection {self.name} is not a bool.")
 
     def _column_type(self, name: str) -> type:
-        found = self.row_type.model_fields.get(name)
-        if found is None:
+        field = self.row_type.model_fields.get(name)
+        if field is None:
             raise ConfigurationError(
                 f"The rows of projection {self.name} have no field {name!r} to make a column of."
             )
-        annotation: Any = found.annotation
+        annotation: Any = field.annotation
         if get_origin(annotation) in (Union, UnionType):
-            given = [it for it in get_args(annotation) if it is not NoneType]
-            annotation = given[0] if len(given) == 1 else annotation
+            types = [kind for kind in get_args(annotation) if kind is not NoneType]
+            annotation = types[0] if len(types) == 1 else annotation
         for column_type in (bool, *_COLUMN_TYPES):
             if isinstance(annotation, type) and issubclass(annotation, column_type):
                 return column_type
         raise ConfigurationError(
             f"Field {name!r} of projection {self.name} cannot be a column: {annotation!r} is none of "
-            f"{', '.join(it.__name__ for it in _COLUMN_TYPES)}.",
+            f"{', '.join(kind.__name__ for kind in _COLUMN_TYPES)}.",
             hint="Leave it out of `columns`: it is then stored with the rest of the row.",
         )
 
@@ -143,9 +143,9 @@ class Projection(Generic[Row]):
 
     def _definition(self) -> tuple[Any, ...] | None:
         """Return what it is made of; None if that is more than the code of a file."""
-        functions = [it for it in (self.apply, self.key) if it is not None]
-        codes = [getattr(it, "__code__", None) for it in functions]
-        if None in codes or any(getattr(it, "__closure__", None) for it in functions):
+        functions = [function for function in (self.apply, self.key) if function is not None]
+        codes = [getattr(function, "__code__", None) for function in functions]
+        if None in codes or any(getattr(function, "__closure__", None) for function in functions):
             return None
         return (
             (self.name, self.version, self.topics, self.columns, self.indexes, self.counted, self.temporal),

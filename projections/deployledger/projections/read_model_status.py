@@ -47,7 +47,9 @@ def read_model_statuses(applier: Applier) -> list[ReadModelStatus]:
     end = applier.log.position()
     applier.store.prepare([])
     records = {(record.name, record.version): record for record in applier.store.records()}
-    current = {(it.name, it.version): it for it in applier.projections.values()}
+    current = {
+        (projection.name, projection.version): projection for projection in applier.projections.values()
+    }
     statuses: list[ReadModelStatus] = []
     for name, version in sorted({*records, *current}):
         record, projection = records.get((name, version)), current.get((name, version))

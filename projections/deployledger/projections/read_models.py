@@ -241,17 +241,17 @@ class ReadModels:
     def _select_as_of(self, projection: Projection[Any], selection: Selection, as_of: int) -> Selected:
         self._prepare(self.applier.group(projection))
         while True:
-            found = self.store.select_as_of(projection, selection, as_of)
+            page = self.store.select_as_of(projection, selection, as_of)
             end = self.log.end()
-            self.applier.check_has(Mark(found.position, found.marker), end)
+            self.applier.check_has(Mark(page.position, page.marker), end)
             if as_of > end.position:
                 raise ConfigurationError(
                     f"There is no position {as_of} in the event log: it ends at position {end.position}.",
                     hint="`deployledger log tail` shows the last positions.",
                 )
-            if found.position >= as_of:
-                return found
-            self._catch_up(projection, as_of, found.position)
+            if page.position >= as_of:
+                return page
+            self._catch_up(projection, as_of, page.position)
 
     def _read(
         self, projection: Projection[Any], consistency: Consistency, read: Callable[[], _Read]
@@ -261,17 +261,17 @@ class ReadModels:
             return read()
         until: int | None = None
         while True:
-            found = read()
+            answer = read()
             # The log is looked at after the rows, or together with them: they are beyond it if it went back.
-            end = self.log.end() if found.end is None else found.end
+            end = self.log.end() if answer.end is None else answer.end
             if until is None:
                 until = end.position  # what was acknowledged before the read began is at or before it
-            if found.position >= end.position:
-                self.applier.check_has(Mark(found.position, found.marker), end)
-                return found
-            if found.position >= until:  # whoever applied it has checked it
-                return found
-            self._catch_up(projection, until, found.position)
+            if answer.position >= end.position:
+                self.applier.check_has(Mark(answer.position, answer.marker), end)
+                return answer
+            if answer.position >= until:  # whoever applied it has checked it
+                return answer
+            self._catch_up(projection, until, answer.position)
 
     # Applying ---------------------------------------------------------------------------------------
 
@@ -371,11 +371,11 @@ class ReadModels:
         wanted = [self.projection(name)] if name else list(self.projections.values())
 
         def parked() -> list[tuple[str, ParkedEvent]]:
-            found: list[tuple[str, ParkedEvent]] = []
+            parked: list[tuple[str, ParkedEvent]] = []
             for projection in wanted:
                 self._prepare(self.applier.group(projection))
-                found += [(projection.name, it) for it in self.store.parked(projection, key, limit)]
-            return found
+                parked += [(projection.name, event) for event in self.store.parked(projection, key, limit)]
+            return parked
 
         return self._reliably(parked)
 
@@ -387,7 +387,7 @@ class ReadModels:
             ResourceNotFoundError: if nothing is parked for the key.
         """
         projection = self.projection(name)
-        keys = {it.key for _, it in self.parked(name, key, limit=_ALL)}
+        keys = {event.key for _, event in self.parked(name, key, limit=_ALL)}
         if key is not None and not keys:
             raise ResourceNotFoundError("Parked event", f"of {key}")
         if keys and projection.is_by_stream:
@@ -499,10 +499,10 @@ class ReadModels:
         self._stored(lambda: self.store.remove(name, version))
 
 
-def _consistency(given: Consistency | str) -> Consistency:
+def _consistency(value: Consistency | str) -> Consistency:
     try:
-        return Consistency(given)
+        return Consistency(value)
     except ValueError:
         raise ConfigurationError(
-            f"Unknown consistency {given!r}.", hint="Use 'current' or 'eventual'."
+            f"Unknown consistency {value!r}.", hint="Use 'current' or 'eventual'."
         ) from None

@@ -119,7 +119,7 @@ class Rebuilder:
             groups = [applier.group(projection) for projection in projections]
             wanted = list(dict.fromkeys(projection for group in groups for projection in group))
             missing = applier.store.prepare(wanted)
-            applier.forget_another_log([it for it in wanted if it not in missing])
+            applier.forget_another_log([projection for projection in wanted if projection not in missing])
             try:
                 for projection in projections:
                     tables.append((projection, applier.store.build(projection)))
@@ -143,7 +143,7 @@ class Rebuilder:
         by_stream = [
             of_group
             for group in applier.groups
-            if (of_group := tuple(it for it in tables if it[0] in group and it[0].is_by_stream))
+            if (of_group := tuple(table for table in tables if table[0] in group and table[0].is_by_stream))
         ]
         by_key = [built for built in tables if not built[0].is_by_stream]
         parts = [streams] if streams else (ranges(workers) if workers > 1 else [None])

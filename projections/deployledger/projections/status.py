@@ -247,8 +247,8 @@ _STATUS = {
 
 def status(state: State, has_served: bool) -> DeploymentStatus:
     """Return the status that the usage guide gives a state."""
-    found = _STATUS[state]
-    return DeploymentStatus.UPDATING if has_served and found is DeploymentStatus.CREATING else found
+    status = _STATUS[state]
+    return DeploymentStatus.UPDATING if has_served and status is DeploymentStatus.CREATING else status
 
 
 def progress(row: StatusRow) -> Progress | None:

@@ -96,7 +96,9 @@ def _sampled(
                 "it is verified as a whole, not by a sample."
             )
     names = {projection.name for projection in projections}
-    rows = max((it.rows for it in rebuilder.applier.store.records() if it.name in names), default=0)
+    rows = max(
+        (record.rows for record in rebuilder.applier.store.records() if record.name in names), default=0
+    )
     width = LARGEST_ID if rows <= sample else LARGEST_ID * sample // rows
     first = randrange(LARGEST_ID - width + 1)  # noqa: S311  # a sample, not a secret
     return UUID(int=first), UUID(int=first + width)
@@ -120,8 +122,8 @@ def _compare(
                 continue
             differences = [
                 difference
-                for expected, found in comparison.differences(keys)
-                for difference in _fields(projection, expected, found)
+                for expected, actual in comparison.differences(keys)
+                for difference in _fields(projection, expected, actual)
             ]
             differences += _of_the_past(projection, comparison, keys)
             if keys is None:
@@ -135,8 +137,8 @@ def _compare(
     )
 
 
-def _of_counts(projection: Projection[Any], expected: Counts, found: Counts) -> Iterator[Difference]:
-    for label, before, after in zip(("rows", str(projection.counted)), expected, found, strict=True):
+def _of_counts(projection: Projection[Any], expected: Counts, actual: Counts) -> Iterator[Difference]:
+    for label, before, after in zip(("rows", str(projection.counted)), expected, actual, strict=True):
         if before != after:
             yield Difference(COUNTS, label, before, after)
 
@@ -145,11 +147,11 @@ def _of_the_past(
     projection: Projection[Any], comparison: Comparison, keys: tuple[str, str] | None
 ) -> Iterator[Difference]:
     """Yield what is different in the past rows of a temporal projection."""
-    for expected, found in comparison.past_differences(keys):
-        row = expected or found
+    for expected, actual in comparison.past_differences(keys):
+        row = expected or actual
         assert row is not None  # noqa: S101  # one of them is there
-        before, after = _as_past_fields(projection, expected), _as_past_fields(projection, found)
-        if expected is None or found is None:
+        before, after = _as_past_fields(projection, expected), _as_past_fields(projection, actual)
+        if expected is None or actual is None:
             yield Difference(row.key, f"{_FROM} {row.position}", before or None, after or None)
             continue
         for name in dict.fromkeys([*before, *after]):
@@ -159,14 +161,14 @@ def _of_the_past(
 
 
 def _fields(
-    projection: Projection[Any], expected: StoredRow | None, found: StoredRow | None
+    projection: Projection[Any], expected: StoredRow | None, actual: StoredRow | None
 ) -> list[Difference]:
     """Return what is different in two rows, of which one may not be there."""
-    if expected is None or found is None:
-        row = expected or found
+    if expected is None or actual is None:
+        row = expected or actual
         key = row.key if row else ""
-        return [Difference(key, "", _shown(projection, expected), _shown(projection, found))]
-    before, after = _as_fields(projection, expected), _as_fields(projection, found)
+        return [Difference(key, "", _shown(projection, expected), _shown(projection, actual))]
+    before, after = _as_fields(projection, expected), _as_fields(projection, actual)
     return [
         Difference(expected.key, name, before.get(name), after.get(name))
         for name in dict.fromkeys([*before, *after])

@@ -41,12 +41,12 @@ class Clients:
     @property
     def simulated(self) -> list[str]:
         """The names of the clients that are simulated."""
-        given = {
+        fields = {
             "model registry": self.model_registry is not None,
             "container registry": self.container_registry is not None,
             "orchestrator": self.has_orchestrator,
         }
-        return [name for name, is_given in given.items() if not is_given]
+        return [name for name, is_given in fields.items() if not is_given]
 
     def accepted(self, request: DeploymentRequest) -> DeploymentRequest:
         """Return a request that the clients can serve, with the path of a model as an absolute one.

@@ -27,13 +27,13 @@ def schema(service: DeploymentService) -> Iterator[Finding]:
         message = f"The event log in {state.database} is ready (schema version {state.found})."
         yield Finding("schema", Outcome.OK, message)
         return
-    found = f"schema version {state.found}" if state.found else "no schema"
+    actual = f"schema version {state.found}" if state.found else "no schema"
     hint = "Run `deployledger db init`."
     if state.found:
         is_older = state.found < state.needed
         upgrade = "Make a backup, stop what uses the database, and run `deployledger db upgrade`."
         hint = upgrade if is_older else "Upgrade deployledger."
-    message = f"The event log in {state.database} has {found}; version {state.needed} is needed."
+    message = f"The event log in {state.database} has {actual}; version {state.needed} is needed."
     yield Finding("schema", Outcome.PROBLEM, message, hint)
 
 

@@ -122,9 +122,9 @@ def is_text(value: str) -> bool:
     return "\0" not in value
 
 
-def _one_of(name: str, value: Any, known: Any) -> str:
-    if value not in known:
-        raise ConfigurationError(f"Unknown {name} {shown(value)}.", hint=f"Use one of {', '.join(known)}.")
+def _one_of(name: str, value: Any, choices: Any) -> str:
+    if value not in choices:
+        raise ConfigurationError(f"Unknown {name} {shown(value)}.", hint=f"Use one of {', '.join(choices)}.")
     return str(value)
 
 

@@ -255,9 +255,12 @@ def _of_kind(kind: Kind, files: Sequence[StoredFiles], recorded: Recorded) -> It
             yield Finding(kind.value, Outcome.WARNING, f"{counted}.", hint)
         return
     problems = [(each, problem) for each in ours for problem in _problems(each.stored, recorded)]
-    for it, problem in problems:
+    for stored, problem in problems:
         yield Finding(
-            kind.value, Outcome.PROBLEM, f"{_described(it)} is damaged: {problem}", _hint(it, recorded)
+            kind.value,
+            Outcome.PROBLEM,
+            f"{_described(stored)} is damaged: {problem}",
+            _hint(stored, recorded),
         )
     if not problems and ours:
         yield Finding(kind.value, Outcome.OK, f"{counted}: undamaged.")

@@ -127,13 +127,13 @@ def _row_shape(first: list[Any], spec: TensorSpec) -> list[int]:
     """Return one row's shape: what the model says, with its one unknown size from the first row."""
     shape = spec.shape[1:]
     count = len(_elements([first]))
-    known = math.prod(size for size in shape if size != -1)
+    known_size = math.prod(size for size in shape if size != -1)
     unknown = shape.count(-1)
-    if unknown > 1 or (unknown == 0 and count != known) or (known and count % known):
+    if unknown > 1 or (unknown == 0 and count != known_size) or (known_size and count % known_size):
         raise input_invalid(
             f"Input {spec.name!r} takes rows of shape {shape}, and the first row has {count} values."
         )
-    return [count // known if size == -1 else size for size in shape]
+    return [count // known_size if size == -1 else size for size in shape]
 
 
 def _elements(cells: list[Any]) -> list[Any]:

@@ -68,22 +68,22 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _inputs(request: dict[str, Any], model: OnnxModel) -> dict[str, Array]:
-    given = {}
+    tensors = {}
     for each in _objects(request, "inputs"):
         name = each["name"]
         if name not in model.inputs:
             raise InvalidRequestError(f"the model has no input {name!r}; it has {_names(model.inputs)}")
-        if name in given:
+        if name in tensors:
             raise InvalidRequestError(f"the input {name!r} is given twice")
-        given[name] = _tensor(each, model.inputs[name])
-    missing = model.inputs.keys() - given.keys()
+        tensors[name] = _tensor(each, model.inputs[name])
+    missing = model.inputs.keys() - tensors.keys()
     if missing:
         raise InvalidRequestError(f"missing inputs: {_names(sorted(missing))}")
-    return given
+    return tensors
 
 
-def _tensor(given: dict[str, Any], spec: TensorSpec) -> Array:
-    datatype, shape = given.get("datatype"), given.get("shape")
+def _tensor(tensor: dict[str, Any], spec: TensorSpec) -> Array:
+    datatype, shape = tensor.get("datatype"), tensor.get("shape")
     if datatype != spec.datatype.name:
         raise InvalidRequestError(
             f"input {spec.name!r}: expected datatype {spec.datatype.name}, given {datatype!r}"
@@ -97,10 +97,10 @@ def _tensor(given: dict[str, Any], spec: TensorSpec) -> Array:
     )
     if not fits:
         raise InvalidRequestError(f"input {spec.name!r}: expected shape {spec.shape}, given {shape}")
-    if "data" not in given:
+    if "data" not in tensor:
         raise InvalidRequestError(f'input {spec.name!r} has no "data"')
     try:
-        return to_array(given["data"], spec.datatype, shape)
+        return to_array(tensor["data"], spec.datatype, shape)
     except InvalidTensorError as error:
         raise InvalidRequestError(f"input {spec.name!r}: {error}") from error
 
@@ -116,12 +116,12 @@ def _requested_outputs(request: dict[str, Any], model: OnnxModel) -> list[str] |
 
 
 def _objects(request: dict[str, Any], field: str) -> list[dict[str, Any]]:
-    given = request.get(field)
-    if not isinstance(given, list) or not all(
-        isinstance(each, dict) and isinstance(each.get("name"), str) for each in given
+    objects = request.get(field)
+    if not isinstance(objects, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("name"), str) for each in objects
     ):
         raise InvalidRequestError(f'"{field}" is not an array of objects with a "name"')
-    return given
+    return objects
 
 
 def _names(names: Any) -> str:

@@ -58,4 +58,4 @@ def verify(*, session: SessionOptions) -> None:
             say_finding(session, finding)
         if not findings:
             session.say("Nothing is stored.")
-    session.exit_if(any(it.is_problem for it in findings))
+    session.exit_if(any(finding.is_problem for finding in findings))

@@ -178,15 +178,15 @@ class Bulk:
         except KeyboardInterrupt:
             self._interrupted()
         has_failed = any(
-            it.outcome not in (Outcome.PLANNED, Outcome.SKIPPED, Outcome.ACCEPTED, Outcome.DONE)
-            for it in self._items
+            item.outcome not in (Outcome.PLANNED, Outcome.SKIPPED, Outcome.ACCEPTED, Outcome.DONE)
+            for item in self._items
         )
         with self.session.reporting(ExitCode.FAILED if has_failed else ExitCode.DONE):
             if self.session.is_json:
                 self.session.print_json(self._report())
 
     async def _plan_all(self, service: "DeploymentService") -> None:
-        self._items = [Item(it) for it in await self._matching(service)]
+        self._items = [Item(deployment) for deployment in await self._matching(service)]
         if not self._items:
             await self.session.note_if_empty(service.event_log)
             self.session.note("No deployment matches.")
@@ -280,7 +280,7 @@ class Bulk:
 
         try:
             async with asyncio.timeout(self.waiting.timeout):
-                await asyncio.gather(*(ended(it) for it in self._with(Outcome.ACCEPTED)))
+                await asyncio.gather(*(ended(item) for item in self._with(Outcome.ACCEPTED)))
         except TimeoutError:
             for item in self._with(Outcome.ACCEPTED):
                 item.end(Outcome.FAILED)
@@ -312,7 +312,7 @@ class Bulk:
             item.hint = failure.hint if failure else ""
 
     def _with(self, outcome: Outcome) -> list[Item]:
-        return [it for it in self._items if it.outcome is outcome]
+        return [item for item in self._items if item.outcome is outcome]
 
     def _is_agreed(self, number: int) -> bool:
         if self.consent.yes:
@@ -405,7 +405,7 @@ class Bulk:
             Outcome.NOT_TRIED: "not tried",
             Outcome.ACCEPTED: "in progress",
         }
-        counts = Counter(it.outcome for it in planned)
+        counts = Counter(item.outcome for item in planned)
         others = [f"{counts[outcome]:,} {word}" for outcome, word in words.items() if counts[outcome]]
         done = f"{counts[Outcome.DONE]:,} of {units.number(len(planned), 'deployment')} {self.command.past}"
         self.session.print_lines(f"{'; '.join([done, ', '.join(others)] if others else [done])}.")
@@ -416,22 +416,24 @@ class Bulk:
             "dry_run": self.consent.dry_run,
             "deployments": [
                 {
-                    "deployment_id": str(it.deployment.deployment_id),
-                    "deployment_name": it.deployment.deployment_name,
-                    "status": it.deployment.status,
-                    "version": it.deployment.version,
-                    "outcome": it.outcome,
-                    "message": it.message,
-                    "hint": it.hint,
+                    "deployment_id": str(item.deployment.deployment_id),
+                    "deployment_name": item.deployment.deployment_name,
+                    "status": item.deployment.status,
+                    "version": item.deployment.version,
+                    "outcome": item.outcome,
+                    "message": item.message,
+                    "hint": item.hint,
                 }
-                for it in self._items
+                for item in self._items
             ],
         }
 
     def _interrupted(self) -> NoReturn:
-        given = [it for it in self._items if it.outcome in (Outcome.ACCEPTED, Outcome.DONE, Outcome.FAILED)]
-        if given:
-            number = units.number(len(given), "deployment")
+        attempted = [
+            item for item in self._items if item.outcome in (Outcome.ACCEPTED, Outcome.DONE, Outcome.FAILED)
+        ]
+        if attempted:
+            number = units.number(len(attempted), "deployment")
             self.session.note(
                 f"Interrupted after {number}. `deployledger list` resumes what was in progress; run the same "
                 "command again for the others."

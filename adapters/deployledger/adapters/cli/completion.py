@@ -87,7 +87,7 @@ def deployments(context: typer.Context, incomplete: str) -> list[tuple[str, str]
         page = await service.list_deployments(
             _MOST, name_contains=incomplete or None, sort="name", consistency="eventual"
         )
-        return [(it.deployment_name, it.status) for it in page]
+        return [(deployment.deployment_name, deployment.status) for deployment in page]
 
     nothing: list[tuple[str, str]] = []
     return [(name, status) for name, status in _ask(question, nothing) if _is_word(name, incomplete)]
@@ -132,7 +132,7 @@ def _revisions(context: typer.Context) -> Iterable[int]:
 
 
 def _words(candidates: Iterable[str], incomplete: str) -> list[str]:
-    return [it for it in candidates if _is_word(it, incomplete)]
+    return [candidate for candidate in candidates if _is_word(candidate, incomplete)]
 
 
 def _is_word(text: str, incomplete: str) -> bool:

@@ -65,7 +65,10 @@ def deployment_card(
         ("CPU", resources and resources.cpu_request),
         ("Memory", resources and resources.memory_request),
         ("GPU", resources and resources.gpu_request),
-        ("Tags", ", ".join(f"{_tag(key, is_key=True)}={_tag(it)}" for key, it in deployment.tags.items())),
+        (
+            "Tags",
+            ", ".join(f"{_tag(key, is_key=True)}={_tag(value)}" for key, value in deployment.tags.items()),
+        ),
         ("Created", rfc3339(created)),
         ("Updated", rfc3339(updated)),
         ("Simulated", "yes" if deployment.simulated else None),

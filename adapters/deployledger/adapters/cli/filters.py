@@ -65,7 +65,7 @@ class Filters:
     @property
     def are_given(self) -> bool:
         """Whether there is any filter."""
-        return any(getattr(self, it.name) not in (None, []) for it in fields(self))
+        return any(getattr(self, field.name) not in (None, []) for field in fields(self))
 
     @cached_property
     def _moments(self) -> dict[str, datetime | None]:

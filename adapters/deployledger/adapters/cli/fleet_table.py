@@ -59,7 +59,7 @@ class DeploymentTable:
         self._is_wide = is_wide
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        rows = [self._cells(it, is_terminal=options.is_terminal) for it in self._deployments]
+        rows = [self._cells(deployment, is_terminal=options.is_terminal) for deployment in self._deployments]
         widths = {
             heading: max(cell_len(heading), *(row[heading].cell_len for row in rows)) for heading in rows[0]
         }
@@ -68,11 +68,13 @@ class DeploymentTable:
                 if all(row[heading].plain == _NOTHING for row in rows):
                     del widths[heading]
         widths = self._fitting(widths, options.max_width)
-        yield from _lines({it: Text(it, "bold") for it in widths}, widths)
+        yield from _lines({column: Text(column, "bold") for column in widths}, widths)
         for deployment, row in zip(self._deployments, rows, strict=True):
             yield from _lines(row, widths)
             if self._is_wide and _WHY not in row:
-                yield from self._below(deployment, {it: row[it] for it in row if it not in widths})
+                yield from self._below(
+                    deployment, {column: row[column] for column in row if column not in widths}
+                )
 
     def _cells(self, deployment: "DeploymentStatusResponse", *, is_terminal: bool) -> dict[str, Text]:
         """Return the cells of a deployment, from left to right."""
@@ -129,7 +131,7 @@ class DeploymentTable:
         name = min(widths["NAME"], max(min(_MOST_OF_NAME, width - status - len(_GAP)), _LEAST_NAME))
         chosen = {"NAME": name, "STATUS": status}
         by_need = [heading for heading in _MOST_NEEDED_FIRST if heading in widths]
-        if any(it.state == "deleted" for it in self._deployments):
+        if any(deployment.state == "deleted" for deployment in self._deployments):
             by_need.insert(0, "ID")  # nothing else tells it from others that had its name
         for heading in by_need:
             spare = width - _total(chosen)

@@ -144,9 +144,13 @@ def _write_example(formatter: Any, example: str) -> None:
 
 
 def _write_parameters(formatter: Any, parameters: Sequence[Any]) -> None:
-    shown = [it for it in parameters if not getattr(it, "hidden", False)]
+    shown = [parameter for parameter in parameters if not getattr(parameter, "hidden", False)]
     for heading, kind in (("Arguments", TyperArgument), ("Options", TyperOption)):
-        rows = [(_spelled(it, is_whole=True), _explained(it)) for it in shown if isinstance(it, kind)]
+        rows = [
+            (_spelled(parameter, is_whole=True), _explained(parameter))
+            for parameter in shown
+            if isinstance(parameter, kind)
+        ]
         if rows:
             with formatter.section(_heading(heading)):
                 formatter.write_dl(rows, col_max=30 if formatter.width >= _NARROW else 22)
@@ -175,7 +179,7 @@ def _explained(parameter: TyperOption | TyperArgument) -> str:
 def _choices(parameter: TyperOption | TyperArgument) -> list[str]:
     # Earlier releases of Typer have the types of click.
     kind = getattr(parameter, "type_descriptor", None) or getattr(parameter, "type", None)
-    return [str(getattr(it, "value", it)) for it in getattr(kind, "choices", None) or ()]
+    return [str(getattr(choice, "value", choice)) for choice in getattr(kind, "choices", None) or ()]
 
 
 def _default(parameter: TyperOption | TyperArgument) -> str:

@@ -69,7 +69,7 @@ def check(*, session: SessionOptions) -> None:
     else:
         for finding in findings:
             say_finding(session, finding)
-    session.exit_if(any(it.is_problem for it in findings))
+    session.exit_if(any(finding.is_problem for finding in findings))
 
 
 @database.command()
@@ -333,8 +333,8 @@ def _set_up(session: Session, change: "Callable[[EventLog], SchemaState]") -> No
         elif state.found == state.needed:
             session.say(f"The event log in {state.database} is ready (schema version {state.found}).")
         else:
-            found = f"schema version {state.found}" if state.found else "no schema"
-            session.say(f"The event log in {state.database} has {found}; version {state.needed} is needed.")
+            actual = f"schema version {state.found}" if state.found else "no schema"
+            session.say(f"The event log in {state.database} has {actual}; version {state.needed} is needed.")
 
 
 def _state(state: "SchemaState") -> dict[str, Any]:

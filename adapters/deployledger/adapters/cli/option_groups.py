@@ -17,8 +17,8 @@ class GroupOf:
         self.make = make
         hints = get_type_hints(make, include_extras=True)
         self.options = [
-            it.replace(kind=it.KEYWORD_ONLY, annotation=hints[it.name])
-            for it in inspect.signature(make).parameters.values()
+            parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
+            for parameter in inspect.signature(make).parameters.values()
         ]
 
 
@@ -29,7 +29,7 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
         marks = getattr(hints[name], "__metadata__", ())
-        group = next((it for it in marks if isinstance(it, GroupOf)), None)
+        group = next((mark for mark in marks if isinstance(mark, GroupOf)), None)
         if group is None:
             parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name]))
         else:
@@ -43,5 +43,5 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
         function(**values)
 
     command.__dict__["__signature__"] = inspect.Signature(parameters)
-    command.__annotations__ = {it.name: it.annotation for it in parameters}
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command

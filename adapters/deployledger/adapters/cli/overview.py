@@ -90,25 +90,31 @@ class Overview:
 
     def request(self, revision: int) -> "DeploymentHistoryEntry | None":
         """Return the event that requested a revision; None if it cannot be read."""
-        requests = (it for it in self.history if it.event in _REQUESTS and it.revision == revision)
+        requests = (
+            entry for entry in self.history if entry.event in _REQUESTS and entry.revision == revision
+        )
         return next(requests, None)
 
     def models(self, revision: int) -> tuple[str, str]:
         """Return a revision's model as requested, and as pinned once its files were fetched."""
         deployment, request = self.deployment, self.request(revision)
-        known = deployment.model_uri
+        served_uri = deployment.model_uri
         if revision == deployment.serving_revision:
-            known = deployment.deployed_model_version or known
-        asked = request.data.get("model_uri", known) if request else known
+            served_uri = deployment.deployed_model_version or served_uri
+        asked = request.data.get("model_uri", served_uri) if request else served_uri
         for entry in reversed(self.history):
             if entry.revision == revision and (uri := entry.data.get("artifact", {}).get("resolved_uri")):
                 return asked, uri
-        return asked, known
+        return asked, served_uri
 
     def usual(self, step: Step) -> float | None:
         """Return how many seconds a step took in earlier jobs of the deployment, as their median."""
         earlier = self.history[: len(self.history) - len(self.job)]
-        took = [it.duration for it in earlier if it.step == step and it.duration and "failure" not in it.data]
+        took = [
+            entry.duration
+            for entry in earlier
+            if entry.step == step and entry.duration and "failure" not in entry.data
+        ]
         return median(took) if took else None
 
     def size(self, what: str, digest: str | None) -> str:

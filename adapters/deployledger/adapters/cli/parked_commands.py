@@ -47,11 +47,15 @@ def list_parked(
     """
 
     def work(models: "ReadModels", key: str | None) -> "list[tuple[str, ParkedEvent]]":
-        return [(it, event) for it, event in _parked(models, name) if key in (None, event.stream_id)]
+        return [
+            (projection, event)
+            for projection, event in _parked(models, name)
+            if key in (None, event.stream_id)
+        ]
 
     events = of_deployment(session, work, deployment)
     if session.is_json:
-        session.print_json([{"projection": projection, **it._asdict()} for projection, it in events])
+        session.print_json([{"projection": projection, **event._asdict()} for projection, event in events])
     elif events:
         from deployledger.adapters.cli.projection_tables import parked_rows_table, parked_table
 
@@ -75,7 +79,7 @@ def show(
         from deployledger.domain.exceptions import ResourceNotFoundError
 
         models = service.read_models
-        events = [it for it in _parked(models) if it[1].position == position]
+        events = [parked for parked in _parked(models) if parked[1].position == position]
         if not events:
             raise ResourceNotFoundError("Parked event at position", position)
         return next(models.log.records(after=position - 1, limit=1))[0], events
@@ -89,8 +93,8 @@ def show(
         shown = repr(raw.state)
     if session.is_json:
         reasons = [
-            {"projection": name, "key": it.key, "error": it.error, "parked_at": it.parked_at}
-            for name, it in events
+            {"projection": name, "key": event.key, "error": event.error, "parked_at": event.parked_at}
+            for name, event in events
         ]
         fields = {
             "position": raw.position,

@@ -58,7 +58,7 @@ async def name_others(
     from deployledger.service.finding import holders
 
     all_holders = await asyncio.to_thread(holders, name, service.event_log)
-    others = [str(it) for it in all_holders if it != deployment_id]
+    others = [str(holder) for holder in all_holders if holder != deployment_id]
     if others:
         noun = "an earlier deployment" if len(others) == 1 else "earlier deployments"
         session.note(f"This is {deployment_id}. The name also belonged to {noun}: {', '.join(others)}.")

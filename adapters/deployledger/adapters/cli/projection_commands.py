@@ -45,7 +45,9 @@ def status(*, session: SessionOptions) -> None:
     """
     statuses = session.work(lambda service: service.read_models.status())
     if session.is_json:
-        session.print_json([{**vars(it), "rebuild_events_per_second": _rate(it)} for it in statuses])
+        session.print_json(
+            [{**vars(status), "rebuild_events_per_second": _rate(status)} for status in statuses]
+        )
         return
     from deployledger.adapters.cli.projection_tables import ReadModelTable
 
@@ -77,7 +79,12 @@ def run_(names: Names = None, *, session: SessionOptions) -> None:
             signal.signal(number, signal.SIG_DFL)  # the second one ends it at once, which does no harm either
 
         named = [models.projection(name) for name in names or models.projections]
-        together = [it.name for group in models.groups if not set(group).isdisjoint(named) for it in group]
+        together = [
+            projection.name
+            for group in models.groups
+            if not set(group).isdisjoint(named)
+            for projection in group
+        ]
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         session.note(f"Following {', '.join(together)}. Ctrl-C ends it.")
@@ -176,27 +183,27 @@ def verify(
         with Reading(session, "Verifying") as reading:
             verified = models.verify(wanted, sample=sample, workers=number, progress=reading)
         parked = _with_parked(models, wanted)
-        wrong = [it for it in verified if it.differences]
+        wrong = [report for report in verified if report.differences]
         if not repair or not wrong:
             return verified, {}, parked
-        for it in wrong:
-            models.repair(it)
+        for report in wrong:
+            models.repair(report)
         with Reading(session, "Verifying again") as reading:
-            again = models.verify([it.name for it in wrong], workers=number, progress=reading)
-        return verified, {it.name: it for it in again}, parked
+            again = models.verify([report.name for report in wrong], workers=number, progress=reading)
+        return verified, {report.name: report for report in again}, parked
 
     verified, again, parked = session.work(work)
     if session.is_json:
-        session.print_json([{**vars(it), "after_repair": again.get(it.name)} for it in verified])
+        session.print_json([{**vars(report), "after_repair": again.get(report.name)} for report in verified])
     else:
         unapplied = {status.name: status.parked for status in parked}
-        for it in verified:
-            _print_verified(session, it, unapplied.get(it.name, 0))
-        for it in again.values():
-            session.say(f"{it.name} after the repair:")
-            _print_verified(session, it, unapplied.get(it.name, 0))
+        for report in verified:
+            _print_verified(session, report, unapplied.get(report.name, 0))
+        for report in again.values():
+            session.say(f"{report.name} after the repair:")
+            _print_verified(session, report, unapplied.get(report.name, 0))
         _advise(session, parked)
-    session.exit_if(any(again.get(it.name, it).differences for it in verified))
+    session.exit_if(any(again.get(report.name, report).differences for report in verified))
 
 
 @projections.command()
@@ -224,7 +231,7 @@ def remove(
                 f"Version {version} of projection {name} is the one that this software reads.",
                 hint=f"`deployledger projections rebuild {name}` rebuilds it.",
             )
-        if (name, version) not in {(it.name, it.version) for it in models.status()}:
+        if (name, version) not in {(status.name, status.version) for status in models.status()}:
             raise ResourceNotFoundError("Read model", f"{name} version {version}")
         models.remove(name, version)
 
@@ -277,7 +284,7 @@ def _chosen(models: "ReadModels", names: Sequence[str] | None, all_: bool) -> li
 
 def _refold(session: Session, names: Sequence[str] | None, all_: bool, deployment: str) -> None:
     def work(models: "ReadModels", key: str | None) -> list[dict[str, Any]]:
-        by_stream = [it.name for it in models.projections.values() if it.is_by_stream]
+        by_stream = [projection.name for projection in models.projections.values() if projection.is_by_stream]
         wanted = _chosen(models, names, all_) if names else by_stream
         for name in wanted:
             models.projection(name)
@@ -290,12 +297,14 @@ def _refold(session: Session, names: Sequence[str] | None, all_: bool, deploymen
         if session.is_json:
             session.print_json(rebuilt)
             return
-        for it in rebuilt:
-            session.say(f"{it['name']}: the row of {it['key']} was rebuilt.")
+        for row in rebuilt:
+            session.say(f"{row['name']}: the row of {row['key']} was rebuilt.")
 
 
 def _with_parked(models: "ReadModels", names: "Sequence[str]") -> "list[ReadModelStatus]":
-    return [it for it in models.status() if it.name in names and it.is_current and it.parked]
+    return [
+        status for status in models.status() if status.name in names and status.is_current and status.parked
+    ]
 
 
 def _advise(session: Session, statuses: "Sequence[ReadModelStatus]") -> None:

@@ -164,7 +164,7 @@ def list_(
         from deployledger.adapters.cli.fleet_table import DeploymentTable
 
         session.show(DeploymentTable(page, then, created=created, is_wide=session.is_wide))
-        if with_parked := [it for it in page if it.parked_events]:
+        if with_parked := [deployment for deployment in page if deployment.parked_events]:
             number = len(with_parked)
             have = "1 deployment has" if number == 1 else f"{number:,} deployments have"
             name = with_parked[0].deployment_name

@@ -152,7 +152,7 @@ class Inert:
 def _inert(text: str) -> str:
     if _COLOUR.fullmatch(text):
         return text
-    return "".join(it if it in "\n\t" else visible(it) for it in re.split(r"([\n\t])", text))
+    return "".join(part if part in "\n\t" else visible(part) for part in re.split(r"([\n\t])", text))
 
 
 def guard() -> None:

@@ -37,8 +37,12 @@ def assembled(*parts: str | Text | tuple[str, str]) -> Text:
     """Return a line of texts that may be foreign, some with a style."""
     return Text.assemble(
         *(
-            it if isinstance(it, Text) else shown(it) if isinstance(it, str) else shown(it[0], it[1])
-            for it in parts
+            part
+            if isinstance(part, Text)
+            else shown(part)
+            if isinstance(part, str)
+            else shown(part[0], part[1])
+            for part in parts
         )
     )
 

@@ -60,7 +60,7 @@ def verify(
         from deployledger.adapters.settings import load_settings
 
         places = checkpoint if checkpoint is not None else [*filter(None, [load_settings().checkpoints])]
-        notes = [it for place in places for it in read_checkpoints(place)]
+        notes = [note for place in places for note in read_checkpoints(place)]
         before = read_checkpoint(since)[1] if since is not None else None
         ledger = service.ledger
         beside = service.read_models.store.findings() if since is None else []
@@ -113,8 +113,8 @@ def _print(session: Session, audited: "LogCheck") -> None:
 
 def _passed(audited: "LogCheck") -> Iterator[str]:
     """Yield which checkpoints hold, and what is in order."""
-    holding = [it for it in audited.checkpoints if it.holds]
-    for checkpoint in sorted(holding, key=lambda it: (it.is_from_outside, it.size))[-_MOST_SHOWN:]:
+    holding = [checkpoint for checkpoint in audited.checkpoints if checkpoint.holds]
+    for checkpoint in sorted(holding, key=lambda each: (each.is_from_outside, each.size))[-_MOST_SHOWN:]:
         named = f", named by a checkpoint of {checkpoint.named_by}" if checkpoint.named_by else ""
         yield (
             f"Checkpoint of {checkpoint.size:,} events holds "
@@ -140,7 +140,7 @@ def _verdict(audited: "LogCheck") -> tuple[tuple[str, str], str]:
             since = f"from position {audited.after + 1:,} " if audited.after else ""
             where = f"{since}up to position {audited.covered_by_database:,}."
         return ("Verified", "bold green"), f" {where}"
-    kinds = {it.kind for it in audited.problems}
+    kinds = {problem.kind for problem in audited.problems}
     if kinds == {UNREADABLE}:
         why = "a checkpoint cannot be verified with the keys that were given."
     elif audited.is_contradicted:
@@ -149,7 +149,7 @@ def _verdict(audited: "LogCheck") -> tuple[tuple[str, str], str]:
         why = "the database is damaged, or its definitions were changed."
     elif kinds:
         why = "the log was changed."
-    elif any(it.is_of_another_key for it in audited.checkpoints):
+    elif any(checkpoint.is_of_another_key for checkpoint in audited.checkpoints):
         why = "nothing is wrong, but no checkpoint proves it: none is signed with the keys that were given."
     else:
         why = "nothing is wrong, but no checkpoint proves it. `deployledger audit checkpoint` makes one."
@@ -165,8 +165,10 @@ def _as_json(audited: "LogCheck") -> dict[str, Any]:
         "streams": audited.streams,
         "covered": audited.covered,
         "covered_by_database": audited.covered_by_database,
-        "checkpoints": [{**vars(it), "holds": it.holds} for it in audited.checkpoints],
-        "problems": [it._asdict() for it in audited.problems],
+        "checkpoints": [
+            {**vars(checkpoint), "holds": checkpoint.holds} for checkpoint in audited.checkpoints
+        ],
+        "problems": [problem._asdict() for problem in audited.problems],
         "findings": audited.findings,
         "wrong_times": audited.wrong_times,
         "limits": audited.limits,

@@ -140,12 +140,12 @@ class ClockWatch:
 
 def duration(microseconds: int) -> str:
     """Return a span of time in words, in its two largest units, without its sign."""
-    left, found = round(abs(microseconds) / 1_000_000), list[str]()
+    left, parts = round(abs(microseconds) / 1_000_000), list[str]()
     for unit, seconds in _UNITS:
         number, left = divmod(left, seconds)
         if number:
-            found.append(f"{number:,} {unit}{'s' * (number != 1)}")
-    return " ".join(found[:2]) or "less than a second"
+            parts.append(f"{number:,} {unit}{'s' * (number != 1)}")
+    return " ".join(parts[:2]) or "less than a second"
 
 
 def written(microseconds: int) -> str:

@@ -103,7 +103,7 @@ def versions_before(rows: Iterable[EventRow]) -> dict[UUID, int]:
     return before
 
 
-def decide(commands: Iterable[Command], known: Known) -> list[Outcome | None]:
+def decide(commands: Iterable[Command], state: Known) -> list[Outcome | None]:
     """Say which commands can be stored, one after the other, as if each were alone: None for those.
 
     A command whose first event is stored already, by its id, was acknowledged by nobody because the
@@ -111,27 +111,27 @@ def decide(commands: Iterable[Command], known: Known) -> list[Outcome | None]:
     """
     outcomes: list[Outcome | None] = []
     for command in commands:
-        outcome = _outcome(command, known)
+        outcome = _outcome(command, state)
         outcomes.append(outcome)
         if outcome is None:
             for row in command.rows:
-                known.versions[row.originator_id] = row.originator_version
+                state.versions[row.originator_id] = row.originator_version
             if command.key is not None:
-                known.keys[command.key.key] = command.key
+                state.keys[command.key.key] = command.key
     return outcomes
 
 
-def _outcome(command: Command, known: Known) -> Outcome | None:
+def _outcome(command: Command, state: Known) -> Outcome | None:
     first = command.rows[0]
-    stored = known.event_ids.get((first.originator_id, first.originator_version))
+    stored = state.event_ids.get((first.originator_id, first.originator_version))
     if stored is not None and stored[0] == first.event_id:
         return Stored(stored[1])
-    if command.key is not None and command.key.key in known.keys:
-        return Repeated(known.keys[command.key.key])
+    if command.key is not None and command.key.key in state.keys:
+        return Repeated(state.keys[command.key.key])
     expected: dict[UUID, int] = {}
     for row in command.rows:
-        found = known.versions.get(row.originator_id, 0)
-        if row.originator_version != expected.setdefault(row.originator_id, found) + 1:
-            return Conflict(row.originator_id, row.originator_version - 1, found)
+        version = state.versions.get(row.originator_id, 0)
+        if row.originator_version != expected.setdefault(row.originator_id, version) + 1:
+            return Conflict(row.originator_id, row.originator_version - 1, version)
         expected[row.originator_id] += 1
     return None

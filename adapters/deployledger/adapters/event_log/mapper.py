@@ -54,14 +54,14 @@ def event_class_of(topic: str) -> type[Event]:
 
 @cache
 def _event_classes() -> dict[str, type[Event]]:
-    found: dict[str, type[Event]] = {}
+    classes: dict[str, type[Event]] = {}
     waiting: list[type[Event]] = [Event]
     while waiting:
         event_class = waiting.pop()
         waiting += event_class.__subclasses__()
         if "TOPIC" in vars(event_class):
-            found[event_class.TOPIC] = event_class
-    return found
+            classes[event_class.TOPIC] = event_class
+    return classes
 
 
 class EventMapper(Mapper[UUID]):
@@ -143,7 +143,9 @@ def _why(problem: Exception) -> str:
     if not isinstance(problem, pydantic_core.ValidationError):
         return str(problem)
     errors = problem.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(": ".join(filter(None, [".".join(map(str, it["loc"])), it["msg"]])) for it in errors)
+    return "; ".join(
+        ": ".join(filter(None, [".".join(map(str, error["loc"])), error["msg"]])) for error in errors
+    )
 
 
 @cache

@@ -85,13 +85,13 @@ class PostgresLedgerStore(DatabaseLedgerStore):
 
     def tiles(self, level: int, first: int, last: int) -> dict[int, bytes]:
         """Return the tiles of a level, by number, from the first to the last one, as far as there are any."""
-        found = super().tiles(level, first, last)
+        tiles = super().tiles(level, first, last)
         for number in range(first, last + 1) if self._grown_tiles else ():
             hashes = self._grown_tiles.get((level, number), b"")
             # Who may write may have made the stored tree larger meanwhile.
-            if len(hashes) > len(found.get(number, b"")):
-                found[number] = hashes
-        return found
+            if len(hashes) > len(tiles.get(number, b"")):
+                tiles[number] = hashes
+        return tiles
 
     def extend(self, before: int, after: int, tiles: Mapping[tuple[int, int], bytes]) -> bool:
         """Store tiles, by level and number, of a tree that grew; False if it had not the size before."""
@@ -108,8 +108,8 @@ class PostgresLedgerStore(DatabaseLedgerStore):
     def findings(self, *, whole: bool = True) -> list[Finding]:  # pages are the server's
         """Check that the tables of the ledger, if there are any yet, are plain ones that show every row."""
         with self._session() as session:
-            found = relations(session, _NAMES)
-            return [finding for relation in found.values() for finding in strange(relation)]
+            by_name = relations(session, _NAMES)
+            return [finding for relation in by_name.values() for finding in strange(relation)]
 
     def close(self) -> None:
         """Do nothing: the event log closes its database."""

@@ -82,9 +82,9 @@ def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
     """
     try:
         names, read = _listed(place)
-        found = [(name, read(name)) for name in (names if names is not None else [_one(place)])]
+        checkpoints = [(name, read(name)) for name in (names if names is not None else [_one(place)])]
         if names is None:  # it was named for what it is; in a folder, others may lie beside it
-            EarlierState.of(*found[0])
+            EarlierState.of(*checkpoints[0])
     except MachineLearningServiceError:
         raise
     except Exception as error:  # as above
@@ -92,11 +92,11 @@ def read_checkpoints(place: str) -> list[tuple[str, bytes]]:
             f"The checkpoints at {_shown(place)} cannot be read: {_without(error, place)}.",
             hint="Name the file of a checkpoint, or a folder or URI that has some.",
         ) from None
-    if not found:
+    if not checkpoints:
         raise ConfigurationError(
             f"There is no checkpoint at {_shown(place)}: no file ends with {CHECKPOINT_SUFFIX}."
         )
-    return found
+    return checkpoints
 
 
 def earlier_states(place: str) -> list[EarlierState]:
@@ -129,13 +129,13 @@ def read_checkpoint(place: str) -> tuple[str, bytes]:
     Raises:
         ConfigurationError: if there is none, or there are several.
     """
-    found = read_checkpoints(place)
-    if len(found) > 1:
+    checkpoints = read_checkpoints(place)
+    if len(checkpoints) > 1:
         raise ConfigurationError(
-            f"There are {len(found)} checkpoints at {_shown(place)}; exactly one is needed.",
-            hint=f"Name one of the files in it, like {found[-1][0]}.",
+            f"There are {len(checkpoints)} checkpoints at {_shown(place)}; exactly one is needed.",
+            hint=f"Name one of the files in it, like {checkpoints[-1][0]}.",
         )
-    return found[0]
+    return checkpoints[0]
 
 
 def _listed(place: str) -> tuple[list[str] | None, Callable[[str], bytes]]:
@@ -162,10 +162,10 @@ def _last_of_each_key(names: "Sequence[str]") -> "Iterator[str]":
     """Yield the last names of each key, the largest first; which key it is, the name says."""
     seen: Counter[str] = Counter()
     for name in reversed(names):
-        found = _PUBLISHED.fullmatch(name.rpartition("/")[2])
-        if found is not None:
-            seen[found[1]] += 1
-            if seen[found[1]] > _LAST_OF_A_KEY:
+        match = _PUBLISHED.fullmatch(name.rpartition("/")[2])
+        if match is not None:
+            seen[match[1]] += 1
+            if seen[match[1]] > _LAST_OF_A_KEY:
                 continue
         yield name
 
@@ -220,8 +220,8 @@ def _write_file(folder: Path, checkpoint: "StoredCheckpoint") -> None:
         ) from error
 
 
-def _check_same(place: str, found: bytes, note: bytes) -> None:
-    if found != note:
+def _check_same(place: str, existing: bytes, note: bytes) -> None:
+    if existing != note:
         raise ExternalServiceError(
             "checkpoints",
             f"{place} already exists, and is a different checkpoint of the same size: one of the two logs "
@@ -256,13 +256,13 @@ def _shown(place: str) -> str:
 
 def _without(error: Exception, place: str) -> str:
     """Return what an error says without the secrets of the URI."""
-    told = error.strerror if isinstance(error, OSError) and _folder(place) else None
-    said = without_credentials(told or str(error)) or type(error).__name__
+    reason = error.strerror if isinstance(error, OSError) and _folder(place) else None
+    text = without_credentials(reason or str(error)) or type(error).__name__
     _, _, rest = place.partition("://")
     who = rest.rpartition("@")[0]
     for secret in filter(None, [who, *who.split(":"), rest.partition("?")[2]]):
-        said = said.replace(secret, "***")
-    return said.rstrip(".")
+        text = text.replace(secret, "***")
+    return text.rstrip(".")
 
 
 def _write_remote(place: str, checkpoint: "StoredCheckpoint") -> None:

@@ -103,14 +103,14 @@ class SQLiteLedgerStore(DatabaseLedgerStore):
             name, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if found > SCHEMA_VERSION:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            if version > SCHEMA_VERSION:
                 raise EventLogError(
-                    f"The ledger in {name} has version {found}; this version of deployledger knows "
+                    f"The ledger in {name} has version {version}; this version of deployledger knows "
                     f"version {SCHEMA_VERSION}.",
                     hint="Upgrade deployledger.",
                 )
-            if found == 0:
+            if version == 0:
                 with transaction(connection):
                     if not int(connection.execute("PRAGMA user_version").fetchone()[0]):
                         for statement in _TABLES:

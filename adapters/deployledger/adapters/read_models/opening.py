@@ -52,7 +52,9 @@ def open_read_models(
     def elsewhere(other: str) -> ReadModels:
         beside = [f"{log.url}.read-models", f"{log.url}.ledger"] if log.url.startswith("sqlite:///") else []
         place = DatabaseUrl.parse(other, "of the read models")
-        if any(place.is_same_database(DatabaseUrl.parse(it)) for it in (log.url, url or log.url, *beside)):
+        if any(
+            place.is_same_database(DatabaseUrl.parse(other)) for other in (log.url, url or log.url, *beside)
+        ):
             raise ConfigurationError(
                 f"The database {place.described_as} is that of the event log or its read models.",
                 hint="`deployledger projections rebuild --all` rebuilds them.",

@@ -236,7 +236,9 @@ class PostgresReadModels(DatabaseReadModels):
         """Make the indexes of a table that was filled, and tell the planner what is in it."""
         super().complete(projection, generation)
         table = self.row_table(projection, generation)
-        self._execute_long([f"ANALYZE {it.name}" for it in (table.rows, table.past) if it is not None])
+        self._execute_long(
+            [f"ANALYZE {records.name}" for records in (table.rows, table.past) if records is not None]
+        )
 
     def store_rows(
         self, sql: Statements, table: RecordTable, new: list[StoredRow], changed: list[StoredRow]
@@ -289,10 +291,10 @@ class PostgresReadModels(DatabaseReadModels):
         try:
             with self._errors(), self._database.session() as session:  # the pool need not be open yet
                 names = [name for (name,) in PostgresStatements(session).query(_TABLE_NAMES)]
-                found = relations(session, names)
+                by_name = relations(session, names)
         except ReadModelError as error:  # the log can be checked without them
             return [Finding(TABLES_CHECK, Outcome.WARNING, error.message, error.hint or "")]
-        return [it for name in sorted(found) for it in strange(found[name], _MAKE_AGAIN)]
+        return [finding for name in sorted(by_name) for finding in strange(by_name[name], _MAKE_AGAIN)]
 
     def close(self) -> None:
         """Close every connection of the store's own."""

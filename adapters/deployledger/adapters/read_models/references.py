@@ -15,7 +15,7 @@ def load_projections(references: str) -> list[Projection[Any]]:
     Raises:
         ConfigurationError: if one of them is not there.
     """
-    return [_load(reference) for it in references.split(",") if (reference := it.strip())]
+    return [_load(reference) for text in references.split(",") if (reference := text.strip())]
 
 
 def _load(reference: str) -> Projection[Any]:

@@ -171,11 +171,11 @@ class SQLiteReadModels(DatabaseReadModels):
             if (damaged := _identity(path)) is not None and _is_damage(error):
                 raise self._unreliable(error, damaged) from error
             raise
-        found = _identity(path)
-        if found is None:
+        identity = _identity(path)
+        if identity is None:
             connection.close()
             raise self._unusable("the file was removed while it was opened")
-        return found, connection
+        return identity, connection
 
     def _moved_into_memory(self, path: Path, reason: str) -> MissingReadModelError:
         """Go on with a copy in memory, as the file cannot be written; the error makes readers look again."""
@@ -215,8 +215,8 @@ class SQLiteReadModels(DatabaseReadModels):
         )
         if pages * size <= CHECKED_WHOLE_BYTES:
             with transaction(connection, "BEGIN"):
-                if found := damage(connection) or damaged_record(connection):
-                    raise DamageError(found)
+                if problem := damage(connection) or damaged_record(connection):
+                    raise DamageError(problem)
         self._checked = file
 
     def _unreliable(self, error: Exception, file: tuple[int, int]) -> UnreliableReadModelsError:
@@ -398,11 +398,14 @@ class SQLiteReadModels(DatabaseReadModels):
 
     def _check_definition(self, sql: Statements, table: RowTable) -> None:
         """Check that tables and indexes are as they were created: statements would mean something else."""
-        found = sql.query(
+        statements = sql.query(
             f"SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND {SQLITE.is_any('tbl_name')}",  # noqa: S608
             [SQLITE.array(labels_of(table.label))],
         )
-        if {statement for (statement,) in found} != {*table.create_statements(), *table.index_statements()}:
+        if {statement for (statement,) in statements} != {
+            *table.create_statements(),
+            *table.index_statements(),
+        }:
             raise DamageError(f"the table {table.label} no longer has the definition it was created with")
 
     def _drop(self, label: str, generation: int, *, is_needed: bool = False) -> None:
@@ -427,8 +430,8 @@ class SQLiteReadModels(DatabaseReadModels):
                 finding = integrity(connection, described_as, _REPLACED)
                 if not finding.is_problem and self._found_version(connection) == SCHEMA_VERSION:
                     with transaction(connection, "BEGIN"):
-                        if found := damaged_record(connection):
-                            message = f"The SQLite file of {described_as} is damaged: {found}."
+                        if problem := damaged_record(connection):
+                            message = f"The SQLite file of {described_as} is damaged: {problem}."
                             finding = Finding(INTEGRITY, Outcome.PROBLEM, message, _REPLACED)
         except sqlite3.Error as error:
             raise self._failed(error) from error
@@ -458,10 +461,10 @@ def _wait_for_flock(path: Path) -> int:
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return which file is there."""
     try:
-        found = os.stat(path)  # noqa: PTH116  # half as long as Path.stat
+        status = os.stat(path)  # noqa: PTH116  # half as long as Path.stat
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _is_ours(path: Path) -> bool:

@@ -62,7 +62,7 @@ class Archive:
         self._file = file
         self._raw = raw
         infos = file.infolist()
-        self.problems = [(it.filename, problem) for it in infos for problem in _problems(it)]
+        self.problems = [(info.filename, problem) for info in infos for problem in _problems(info)]
         self._infos: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
             if info.filename in self._infos:
@@ -78,17 +78,17 @@ class Archive:
         it has to end where the file ends.
         """
         infos = self._file.infolist()
-        if len({it.compress_type for it in infos}) > 1:
+        if len({info.compress_type for info in infos}) > 1:
             self.problems.append(("", "only some of the files are compressed"))
         self._raw.seek(0)
         for info in infos:
             offset = self._raw.tell()
             header = _local_header(info)
-            found = self._raw.read(len(header))
-            if found[:4] != header[:4] or info.header_offset != offset:
+            stored = self._raw.read(len(header))
+            if stored[:4] != header[:4] or info.header_offset != offset:
                 self.problems.append((info.filename, "is preceded by data that is not listed"))
                 return
-            if found != header:
+            if stored != header:
                 self.problems.append((info.filename, "is listed with other values than it is stored with"))
             if not self._is_whole(info):
                 self.problems.append((info.filename, "is followed by data that is not listed"))
@@ -133,7 +133,7 @@ class Archive:
             raise _unreadable(
                 self._path, f"it has {len(infos):,} files in it, and {MOST_MEMBERS} are the most"
             )
-        total = sum(it.file_size for it in infos)
+        total = sum(info.file_size for info in infos)
         if total > most_bytes:
             raise UnreadableEvidenceError(
                 f"{self._path} was not opened: unpacked it has {total:,} bytes, "

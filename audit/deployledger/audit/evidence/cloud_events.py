@@ -133,26 +133,26 @@ def decode(line: bytes, origin: str) -> Recorded:
     Raises:
         NotCanonicalError: if it is none, or says something that its stored state does not.
     """
-    found = _attributes(line)
+    attributes = _attributes(line)
     try:
         event = Recorded(
-            position=_number(found["position"]),
-            stream_id=UUID(found["subject"]).bytes,
-            stream_version=_number(found["streamversion"]),
-            topic=found["type"],
-            state=base64.b64decode(found["storedstate"], validate=True),
-            event_id=UUID(found["id"]).bytes,
-            recorded_at=(read_time(found["time"]) - _EPOCH) // timedelta(microseconds=1),
-            actor=found.get("actor"),
-            correlation_id=_id(found.get("correlationid")),
-            causation_id=_id(found.get("causationid")),
+            position=_number(attributes["position"]),
+            stream_id=UUID(attributes["subject"]).bytes,
+            stream_version=_number(attributes["streamversion"]),
+            topic=attributes["type"],
+            state=base64.b64decode(attributes["storedstate"], validate=True),
+            event_id=UUID(attributes["id"]).bytes,
+            recorded_at=(read_time(attributes["time"]) - _EPOCH) // timedelta(microseconds=1),
+            actor=attributes.get("actor"),
+            correlation_id=_id(attributes.get("correlationid")),
+            causation_id=_id(attributes.get("causationid")),
         )
         expected = encode(event, origin)
     except (ValueError, OverflowError) as error:
         raise NotCanonicalError(f"an attribute of the event is invalid: {error}") from error
     if expected != line:
         other = _attributes(expected)
-        names = sorted(it for it in found.keys() | other.keys() if _differ(it, found, other))
+        names = sorted(name for name in attributes.keys() | other.keys() if _differ(name, attributes, other))
         what = f"its {' and '.join(names)} differ" if names else "it is not in the canonical form"
         raise NotCanonicalError(f"the event is not what its stored state and its attributes say: {what}")
     return event
@@ -180,27 +180,27 @@ def contradiction(event: Recorded) -> str:
 
 def _attributes(line: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        attributes = json.loads(line)
     except (ValueError, RecursionError):
         raise NotCanonicalError("the line is not JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(attributes, dict):
         raise NotCanonicalError("the line is not a JSON object")
     for name in _REQUIRED:
-        if name not in found:
+        if name not in attributes:
             raise NotCanonicalError(f"the event has no {name}")
-    for name, value in found.items():
+    for name, value in attributes.items():
         if name not in _KNOWN:
             raise NotCanonicalError(f"the event has an unknown attribute: {name[:40]!r}")
         if name != "data" and not isinstance(value, str):
             raise NotCanonicalError(f"the event's {name} is not text")
-    return found
+    return attributes
 
 
-def _differ(name: str, found: dict[str, Any], other: dict[str, Any]) -> bool:
-    if (name in found) != (name in other):
+def _differ(name: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
+    if (name in one) != (name in other):
         return True
     try:
-        return _dumped(found[name]) != _dumped(other[name])  # as text: in Python, True equals 1 and 1.0
+        return _dumped(one[name]) != _dumped(other[name])  # as text: in Python, True equals 1 and 1.0
     except RecursionError:
         return True  # ours is never so deep
 
@@ -220,26 +220,26 @@ def _parsed(state: bytes) -> Any:
         ValueError: if it is not JSON, or so deep that some reader of JSON would not take it.
     """
     try:
-        found = json.loads(state, object_pairs_hook=_object, parse_constant=_refuse)
+        value = json.loads(state, object_pairs_hook=_object, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if state.count(b"[") + state.count(b"{") > _DEEPEST and not _is_within(_DEEPEST, found):
+    if state.count(b"[") + state.count(b"{") > _DEEPEST and not _is_within(_DEEPEST, value):
         raise ValueError("it is nested too deeply")
-    return found
+    return value
 
 
 def _is_within(levels: int, value: Any) -> bool:
     if not isinstance(value, dict | list):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_is_within(levels - 1, it) for it in inner)
+    return levels > 0 and all(_is_within(levels - 1, value) for value in inner)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise ValueError("a name is repeated")
-    return found
+    return members
 
 
 def _refuse(constant: str) -> Any:

@@ -62,21 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     chosen = parser.parse_args(arguments)
     try:
-        found = verify_evidence(
+        report = verify_evidence(
             chosen.file,
-            [Verifier.load(it) for it in chosen.key],
+            [Verifier.load(path) for path in chosen.key],
             earlier=[
-                state for it in chosen.earlier for state in EarlierState.read_all(it, chosen.most_bytes)
+                state for path in chosen.earlier for state in EarlierState.read_all(path, chosen.most_bytes)
             ],
-            proofs=[ConsistencyProof.read(it) for it in chosen.consistency],
+            proofs=[ConsistencyProof.read(path) for path in chosen.consistency],
             most_bytes=chosen.most_bytes,
         )
     except MachineLearningServiceError as error:
         _print(visible_lines(str(error)), sys.stderr)
         return _UNREADABLE
-    lines = json.dumps(as_json(found), indent=2) if chosen.json else "\n".join(_lines(found))
+    lines = json.dumps(as_json(report), indent=2) if chosen.json else "\n".join(_lines(report))
     _print(lines, sys.stdout)
-    return _VERIFIED if found.is_verified else _NOT_VERIFIED
+    return _VERIFIED if report.is_verified else _NOT_VERIFIED
 
 
 def _print(text: str, stream: TextIO | None) -> None:
@@ -92,16 +92,16 @@ def _print(text: str, stream: TextIO | None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _lines(found: EvidenceReport) -> list[str]:
+def _lines(report: EvidenceReport) -> list[str]:
     lines = []
-    if found.manifest is not None:
-        lines.append(visible(f"Evidence of {found.manifest.selection}"))
-    for check in found.checks:
+    if report.manifest is not None:
+        lines.append(visible(f"Evidence of {report.manifest.selection}"))
+    for check in report.checks:
         lines.append(f"{check.state.upper():<11}  {check.what} ({check.count:,} checked)")
-        lines += [f"{'':<13}{visible(it)}" for it in (*check.results, *map(str, check.problems))]
+        lines += [f"{'':<13}{visible(result)}" for result in (*check.results, *map(str, check.problems))]
         if check.problem_count > len(check.problems):
             lines.append(f"{'':<13}and {check.problem_count - len(check.problems):,} more")
-    lines.append("VERIFIED" if found.is_verified else "NOT VERIFIED")
+    lines.append("VERIFIED" if report.is_verified else "NOT VERIFIED")
     lines.append("What it does not show:")
-    lines += [f"- {it}" for it in found.limits]
+    lines += [f"- {limit}" for limit in report.limits]
     return lines

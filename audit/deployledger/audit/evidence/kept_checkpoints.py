@@ -59,12 +59,12 @@ class EarlierState:
         """
         if not path.is_dir():
             return [cls.read(path, most_bytes)]
-        files = sorted(it for it in path.iterdir() if it.name.endswith(CHECKPOINT_SUFFIX))
+        files = sorted(file for file in path.iterdir() if file.name.endswith(CHECKPOINT_SUFFIX))
         if not files:
             raise ConfigurationError(
                 f"There is no checkpoint in {path}: no file ends with {CHECKPOINT_SUFFIX}.", hint=_HINT
             )
-        return [cls.read(it, most_bytes) for it in files]
+        return [cls.read(file, most_bytes) for file in files]
 
     @classmethod
     def read(cls, path: Path, most_bytes: int = archive.MOST_BYTES) -> "EarlierState":

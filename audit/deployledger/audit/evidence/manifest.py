@@ -118,7 +118,7 @@ class Manifest:
     @property
     def is_continuing(self) -> bool:
         """Whether the evidence has proofs that the log continues earlier checkpoints."""
-        return self.version > 1 and any(it.name == CONSISTENCY for it in self.members)
+        return self.version > 1 and any(member.name == CONSISTENCY for member in self.members)
 
     def __str__(self) -> str:
         selection = self.selection
@@ -126,7 +126,7 @@ class Manifest:
             what = f"deployment {selection.deployment_id} {json.dumps(selection.name)}"
         else:
             bounds = (selection.since, selection.until)
-            what = f"range {' '.join(written(it) if it else _NOTHING for it in bounds)}"
+            what = f"range {' '.join(written(bound) if bound else _NOTHING for bound in bounds)}"
         lines = [
             _TITLE,
             f"version {self.version}",
@@ -135,7 +135,7 @@ class Manifest:
             what,
             f"positions {selection.first} {selection.last}",
             f"events {self.events}",
-            *(f"{it.sha256}  {it.size}  {it.name}" for it in self.members),
+            *(f"{member.sha256}  {member.size}  {member.name}" for member in self.members),
         ]
         return "\n".join(lines) + "\n"
 
@@ -186,7 +186,7 @@ def _parsed(lines: list[str], version: int) -> Manifest:
             raise ValueError("the deployment's name is not text")
         selection = EvidenceSelection(first, last, UUID(words[4][1]), name)
     elif words[4][0] == "range" and len(words[4]) == 3:
-        since, until = (None if it == _NOTHING else read_time(it) for it in words[4][1:])
+        since, until = (None if word == _NOTHING else read_time(word) for word in words[4][1:])
         selection = EvidenceSelection(first, last, since=since, until=until)
     else:
         raise ValueError("it does not say what was selected")
@@ -198,17 +198,17 @@ def _numbers(words: list[str], name: str, count: int) -> list[int]:
     if (
         words[0] != name
         or len(words) != count + 1
-        or not all(re.fullmatch("[0-9]{1,19}", it) for it in words[1:])
+        or not all(re.fullmatch("[0-9]{1,19}", word) for word in words[1:])
     ):
         raise ValueError(f"it has no {name}")
-    return [int(it) for it in words[1:]]
+    return [int(word) for word in words[1:]]
 
 
 def _members(lines: Iterable[str]) -> tuple[Member, ...]:
     members: dict[str, Member] = {}
     for line in lines:
-        found = _MEMBER.fullmatch(line)
-        if not found or found[3] in members:
+        match = _MEMBER.fullmatch(line)
+        if not match or match[3] in members:
             raise ValueError(f"{line[:80]!r} is not the digest of a file")
-        members[found[3]] = Member(found[1], int(found[2]), found[3])
+        members[match[3]] = Member(match[1], int(match[2]), match[3])
     return tuple(members.values())

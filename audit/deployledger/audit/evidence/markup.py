@@ -35,7 +35,10 @@ def html(value: object) -> Html:
     """Return a value as HTML; what cannot be seen, or changes the direction, is spelled out."""
     if isinstance(value, Html):
         return value
-    shown = "".join(it if it.isprintable() or it == "\n" else f"\\u{ord(it):04x}" for it in str(value))
+    shown = "".join(
+        character if character.isprintable() or character == "\n" else f"\\u{ord(character):04x}"
+        for character in str(value)
+    )
     return Html(escape(shown))
 
 

@@ -119,12 +119,12 @@ class Ordering:
 def problem_of_bound(leaf: bytes, position: int, selection: EvidenceSelection) -> str:
     """Return what is wrong with the leaf of an event beside a range; empty if nothing."""
     try:
-        found, microseconds = read_head(leaf)
+        actual, microseconds = read_head(leaf)
         recorded_at = cloud_events.moment(microseconds)
     except (ValueError, OverflowError) as error:
         return str(error)
-    if found != position:
-        return f"the event beside the range is that at position {found}, not at {position}"
+    if actual != position:
+        return f"the event beside the range is that at position {actual}, not at {position}"
     if is_in(recorded_at, selection):
         return f"the event at position {position} was recorded within the range, but is not included"
     return ""

@@ -104,4 +104,4 @@ def _path(value: Any) -> tuple[bytes, ...]:
 
 
 def _hashes(path: Sequence[bytes]) -> list[str]:
-    return [encode_base64(it) for it in path]
+    return [encode_base64(digest) for digest in path]

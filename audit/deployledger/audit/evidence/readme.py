@@ -47,7 +47,7 @@ def readme(
             consistency=_CONSISTENCY if is_continuing else "",
             commands=COMMANDS,
             package=PACKAGE,
-            limits="\n".join(f"- {it}" for it in limits(selection)),
+            limits="\n".join(f"- {limit}" for limit in limits(selection)),
         )
         .encode()
     )

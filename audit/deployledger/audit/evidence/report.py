@@ -146,14 +146,14 @@ def _summary(story: Story, selection: EvidenceSelection) -> Iterator[Html]:
     if not story.events:
         yield fill("paragraph", text="Nothing was recorded in this range.")
         return
-    served = [it for it in story.revisions.values() if it.served_from is not None]
+    served = [revision for revision in story.revisions.values() if revision.served_from is not None]
     about = (
         f"deployment {selection.name}" if not selection.is_range else _count(story.deployments, "deployment")
     )
     revisions = f"{_count(len(story.revisions), 'revision')}, of which {len(served):,} served."
     yield fill("paragraph", text=f"{_count(story.events, 'event')} about {about}: {revisions}")
     if not selection.is_range and served:
-        serving = [it for it in served if it.served_until is None]
+        serving = [revision for revision in served if revision.served_until is None]
         if serving:
             last = serving[-1]
             yield fill(
@@ -167,7 +167,7 @@ def _summary(story: Story, selection: EvidenceSelection) -> Iterator[Html]:
         else:
             ended = _time(served[-1].served_until)
             yield fill("paragraph", text=f"At the last event, nothing was serving, since {ended}.")
-    if any(it.is_simulated for it in story.revisions.values()):
+    if any(revision.is_simulated for revision in story.revisions.values()):
         yield fill("simulated")
     for wrong in story.wrong_times:
         yield fill("wrong_clock", what=wrong)
@@ -192,7 +192,7 @@ def _table(columns: Sequence[str], first: Sequence[Html], left_out: str, last: S
 
 
 def _served(story: Story, selection: EvidenceSelection) -> Iterator[Html]:
-    served = [it for it in story.revisions.values() if it.served_from is not None]
+    served = [revision for revision in story.revisions.values() if revision.served_from is not None]
     if not served:
         yield fill("paragraph", text="No revision began to serve in these events.")
         return

@@ -102,11 +102,11 @@ def verify_evidence(
         UnreadableEvidenceError: if it cannot be read as evidence.
         ConfigurationError: if no key is given.
     """
-    known = (verifiers,) if isinstance(verifiers, Verifier) else tuple(verifiers)
-    if not known:
+    keys = (verifiers,) if isinstance(verifiers, Verifier) else tuple(verifiers)
+    if not keys:
         raise ConfigurationError("Evidence is verified with a public key, and none was given.")
     with archive.opened(path, most_bytes) as opened:
-        return _Verification(path, opened, known, earlier, proofs).report()
+        return _Verification(path, opened, keys, earlier, proofs).report()
 
 
 class _Verification:

@@ -65,12 +65,12 @@ _APPEND_SETTINGS = ["enable_seqscan=off"]
 
 def objects(session: Session, described_as: str) -> Iterator[Finding]:
     """Yield where a table, a trigger or a setting may make the log show or store something else."""
-    found = [*_tables(session), *_triggers(session)]
+    findings = [*_tables(session), *_triggers(session)]
     for check, what in ((TABLES, "tables"), (TRIGGERS, "triggers")):
-        if not any(it.check == check for it in found):
+        if not any(finding.check == check for finding in findings):
             message = f"The {what} of {described_as} are as they were created."
-            found.append(Finding(check, Outcome.OK, message))
-    yield from found
+            findings.append(Finding(check, Outcome.OK, message))
+    yield from findings
     yield from _settings(session)
 
 
@@ -110,9 +110,9 @@ def _triggers(session: Session) -> Iterator[Finding]:
     table = f"{SCHEMA}.{EVENTS_TABLE}"
     relation = relations(session, [EVENTS_TABLE]).get(EVENTS_TABLE)
     with session.cursor(row_factory=dict_row) as cursor:
-        found = cursor.execute(_TRIGGERS, (relation["oid"] if relation else 0,)).fetchall()
+        triggers = cursor.execute(_TRIGGERS, (relation["oid"] if relation else 0,)).fetchall()
         append = cursor.execute(_FUNCTION, (SCHEMA, f"{EVENTS_TABLE}_append")).fetchall()
-    ours = next((it for it in found if it["name"] == REFUSE_CHANGE), None)
+    ours = next((trigger for trigger in triggers if trigger["name"] == REFUSE_CHANGE), None)
     what = f"The trigger {REFUSE_CHANGE}, which refuses changes to {table},"
     if ours is None:
         message = f"{what} is missing: events can be changed and removed."
@@ -129,19 +129,21 @@ def _triggers(session: Session) -> Iterator[Finding]:
     ):
         message = f"{what} was changed: events may be changed or removed."
         yield Finding(TRIGGERS, Outcome.PROBLEM, message, _RESTORE)
-    for it in found:
-        if it is not ours:
+    for trigger in triggers:
+        if trigger is not ours:
             yield Finding(
                 TRIGGERS,
                 Outcome.PROBLEM,
-                f"The trigger {it['name']} on {table} was not created by deployledger: "
+                f"The trigger {trigger['name']} on {table} was not created by deployledger: "
                 "it may change what is stored.",
-                f"Inspect it, then remove it: DROP TRIGGER {it['name']} ON {table}.",
+                f"Inspect it, then remove it: DROP TRIGGER {trigger['name']} ON {table}.",
             )
     expected = _plain(EVENTS.create_append_function().as_string(session))
     is_ours = [
-        _plain(it["source"]) in expected and it["settings"] == _APPEND_SETTINGS and not it["is_other"]
-        for it in append
+        _plain(function["source"]) in expected
+        and function["settings"] == _APPEND_SETTINGS
+        and not function["is_other"]
+        for function in append
     ]
     if not any(is_ours):
         message = (
@@ -172,7 +174,7 @@ def _settings(session: Session) -> Iterator[Finding]:
             f"{row['replication_role']}.",
             "Reset it where it is set: ALTER ROLE … or ALTER DATABASE … RESET session_replication_role.",
         )
-    path = [it.strip().strip('"') for it in (row["search_path"] or "").split(",")]
+    path = [schema.strip().strip('"') for schema in (row["search_path"] or "").split(",")]
     if "pg_catalog" in path[1:]:
         yield Finding(
             TABLES,

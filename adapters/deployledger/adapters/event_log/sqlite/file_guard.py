@@ -133,11 +133,11 @@ class FileGuard:
                 raise EventLogError(self._lost.message, hint=self._lost.hint)
             log_written_at = self._log_written_at
             for name, path in self._paths:
-                found = _stat(path)
-                if (None if found is None else (found.st_dev, found.st_ino)) != self._files[name]:
-                    self._lose(name, "deleted" if found is None else "replaced")
-                if name == _WAL and found is not None:
-                    log_written_at = (found.st_mtime_ns, found.st_size)
+                status = _stat(path)
+                if (None if status is None else (status.st_dev, status.st_ino)) != self._files[name]:
+                    self._lose(name, "deleted" if status is None else "replaced")
+                if name == _WAL and status is not None:
+                    log_written_at = (status.st_mtime_ns, status.st_size)
             if (writes or self._is_written()) and self._is_overwritten():
                 self._lose("", "overwritten")
             if (writes or log_written_at != self._log_written_at) and self._is_log_overwritten():
@@ -194,8 +194,8 @@ class FileGuard:
 
     def _is_written(self) -> bool:
         """Return whether anybody, SQLite included, wrote to the file since it was last checked."""
-        found = os.stat(self._path)  # noqa: PTH116  # half as long as Path.stat
-        return self._look is None or self._look[:2] != (found.st_mtime_ns, found.st_size)
+        status = os.stat(self._path)  # noqa: PTH116  # half as long as Path.stat
+        return self._look is None or self._look[:2] != (status.st_mtime_ns, status.st_size)
 
     def _is_overwritten(self) -> bool:
         """Return whether anybody other than SQLite wrote to the file."""
@@ -332,8 +332,8 @@ def _what_does_not_fit(path: Path, left: Path) -> str:
             except sqlite3.Error:
                 return ""
             try:
-                if found := damage(after):
-                    return f"together they are damaged ({found})"
+                if problem := damage(after):
+                    return f"together they are damaged ({problem})"
                 if last is not None and after.execute(_EVENT_AT, last[:1]).fetchone() != last:
                     return f"event {last[0]:,} is a different one in it"
             except sqlite3.Error as error:
@@ -354,14 +354,14 @@ def _stat(path: str) -> os.stat_result | None:
 
 def _identity(path: str) -> _Identity | None:
     """Return which file is at a path; None if there is none."""
-    found = _stat(path)
-    return None if found is None else (found.st_dev, found.st_ino)
+    status = _stat(path)
+    return None if status is None else (status.st_dev, status.st_ino)
 
 
 def _identity_of(descriptor: int) -> _Identity | None:
     """Return which file a descriptor is of; None if it is closed."""
     try:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

@@ -45,7 +45,7 @@ def objects(connection: sqlite3.Connection, described_as: str) -> Iterator[Findi
     for check, message, hint in problems:
         yield Finding(check, Outcome.PROBLEM, message, hint)
     for check in (_TABLES, TRIGGERS):
-        if not any(check == it[0] for it in problems):
+        if not any(check == problem[0] for problem in problems):
             yield Finding(check, Outcome.OK, f"The {check} of {described_as} are as they were created.")
 
 

@@ -130,7 +130,7 @@ class SQLiteBatchWriter(BatchWriter):
         return outcomes
 
     def _known(self, connection: sqlite3.Connection, commands: Sequence[Command]) -> Known:
-        known = Known()
+        state = Known()
         streams = {row.originator_id.hex for command in commands for row in command.rows}
         for some in _in_parts(sorted(streams)):
             for stream, version in connection.execute(
@@ -138,7 +138,7 @@ class SQLiteBatchWriter(BatchWriter):
                 f"WHERE originator_id IN ({_marks(some)}) GROUP BY originator_id",
                 some,
             ):
-                known.versions[UUID(stream)] = version
+                state.versions[UUID(stream)] = version
         event_ids = {}
         for command in commands:
             first = command.rows[0]
@@ -146,13 +146,13 @@ class SQLiteBatchWriter(BatchWriter):
             row = connection.execute(self._select_event, place).fetchone()
             if row is not None:
                 event_ids[first.originator_id, first.originator_version] = (UUID(row[0]), int(row[1]))
-        known.event_ids = event_ids
+        state.event_ids = event_ids
         for some in _in_parts([command.key.key for command in commands if command.key is not None]):
             for key, fingerprint, deployment, version in connection.execute(
                 f"{self._select_keys} ({_marks(some)})", some
             ):
-                known.keys[key] = CommandKey(key, fingerprint, UUID(deployment), version)
-        return known
+                state.keys[key] = CommandKey(key, fingerprint, UUID(deployment), version)
+        return state
 
     def rest(self) -> None:
         """Copy the write-ahead log into the file, once there is something to copy."""
