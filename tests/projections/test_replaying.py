@@ -459,8 +459,8 @@ def test_a_lifecycle_is_compared_where_ours_allows_the_event(database_url: str) 
         ("rules", "names nothing that can be imported"),
         ("no.such.module:RULE", "cannot be imported: ModuleNotFoundError"),
         (f"{rules.__name__}:MISSING", "cannot be imported: AttributeError"),
-        (f"{rules.__name__}:NUMBER", "An object of int is neither a lifecycle nor a policy"),
-        (f"{rules.__name__}:State", "is neither a lifecycle nor a policy"),
+        (f"{rules.__name__}:NUMBER", "Expected a Lifecycle, a Machine or a policy, got int"),
+        (f"{rules.__name__}:State", "Expected a Lifecycle, a Machine or a policy"),
         (f"{rules.__name__}:TRAFFIC_LIGHT", "no lifecycle of deployments: 'go' is not a valid Trigger"),
         (f"{rules.__name__}:GUARDED", "a condition 'is_friday' that deployments do not know"),
         (f"{rules.__name__}:stumbles", "failed at position 1: RuntimeError: deployment.requested?"),
@@ -501,7 +501,7 @@ def test_a_machine_as_somebody_else_writes_it() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("originator_id = 'zz'", "The id of the stream, 'zz', is no id."),
+        ("originator_id = 'zz'", "The stream id 'zz' is not a UUID."),
         ("originator_version = 'two'", "Invalid stream version: versions start at 1."),
     ],
 )

@@ -36,7 +36,7 @@ class Start:
 def missing(parts: Sequence[CheckedPart]) -> list[LogProblem]:
     """Return which events are not there."""
     ranges: list[tuple[int, int]] = []
-    for first, last in (it for part in parts for it in part.missing):
+    for first, last in (gap for part in parts for gap in part.missing):
         if ranges and ranges[-1][1] + 1 == first:
             ranges[-1] = (ranges[-1][0], last)
         else:
@@ -62,10 +62,10 @@ def lacking(store: LedgerStore, parts: Sequence[CheckedPart], start: Start, stor
     hashes = [root for part in parts for root in part.roots][: stored // TILE_WIDTH]
     level = 1
     while hashes:
-        tiles = [hashes[it : it + TILE_WIDTH] for it in range(0, len(hashes), TILE_WIDTH)]
+        tiles = [hashes[start : start + TILE_WIDTH] for start in range(0, len(hashes), TILE_WIDTH)]
         for number, tile in enumerate(tiles):
-            found = store.tiles(level, number, number).get(number, b"")
-            if not found.startswith(b"".join(tile)):
+            stored_tile = store.tiles(level, number, number).get(number, b"")
+            if not stored_tile.startswith(b"".join(tile)):
                 message = f"The stored tree is not that of the log in level {level}, tile {number}: {_TREE}."
                 return [LogProblem(None, "tree", message)]
         hashes = [merkle.root_of(tile) for tile in tiles if len(tile) == TILE_WIDTH]
@@ -75,14 +75,14 @@ def lacking(store: LedgerStore, parts: Sequence[CheckedPart], start: Start, stor
 
 def across(log: EventLog, parts: Sequence[CheckedPart], after: int, end: int) -> list[LogProblem]:
     """Follow the streams from one part to the next, and return what is wrong there."""
-    found = CheckedPart()
+    joined = CheckedPart()
     standings: dict[bytes, tuple[int, int]] = {}
     last_time: int | None = None
     position = after
     for part in parts:
         falls = last_time is not None and part.first_time is not None and part.first_time < last_time
         if falls and not part.corrects_clock:
-            found.problems.append(
+            joined.problems.append(
                 LogProblem(
                     position + 1,
                     "order",
@@ -98,18 +98,18 @@ def across(log: EventLog, parts: Sequence[CheckedPart], after: int, end: int) ->
             for event in events:
                 standing = (
                     max(event[1], standing[0]),
-                    follow(found, stream, standing, event, part.foreign_topics.get(event[0], "")),
+                    follow(joined, stream, standing, event, part.foreign_topics.get(event[0], "")),
                 )
             standings[stream] = standing
         for stream in part.begun.keys() & standings.keys():
             again = chain.from_iterable(log.records(streams=[UUID(bytes=stream)], until=end))
-            begins = sorted(it.position for it in again if it.stream_version == 1)[1:]
+            begins = sorted(record.position for record in again if record.stream_version == 1)[1:]
             message = f"Stream {UUID(bytes=stream)} begins more than once."
-            found.problems.append(LogProblem(next(iter(begins), None), "version", message))
+            joined.problems.append(LogProblem(next(iter(begins), None), "version", message))
         if part is not parts[-1]:
             standings.update(part.begun)
         position = (position // TILE_WIDTH + len(part.roots)) * TILE_WIDTH
-    return found.problems
+    return joined.problems
 
 
 def _before(log: EventLog, streams: Sequence[bytes], until: int) -> dict[bytes, tuple[int, int]]:
@@ -117,7 +117,7 @@ def _before(log: EventLog, streams: Sequence[bytes], until: int) -> dict[bytes, 
     table = lifecycle_table()
     standings: dict[bytes, tuple[int, int]] = {}
     for begin in range(0, len(streams), _STREAMS_AT_ONCE):
-        ids = [UUID(bytes=it) for it in streams[begin : begin + _STREAMS_AT_ONCE]]
+        ids = [UUID(bytes=stream) for stream in streams[begin : begin + _STREAMS_AT_ONCE]]
         for raw in chain.from_iterable(log.records(streams=ids, until=until)):
             stream = raw.stream_id
             try:
@@ -140,16 +140,16 @@ def roots_at(start: Start, parts: Sequence[CheckedPart], sizes: Sequence[int]) -
         peaks.add(root, height)
     behind = {size: hashes for part in parts for size, hashes in part.behind.items()}
     tiles = [root for part in parts for root in part.roots]
-    found = {start.size: start.root}
+    roots = {start.size: start.root}
     wanted = iter(sorted(set(sizes) & behind.keys()))
     size = next(wanted, None)
     for tile in [*tiles, b""]:
         while size is not None and size <= peaks.size + TILE_WIDTH:
             hashes = behind[size]
-            found[size] = peaks.root(
-                [hashes[it : it + HASH_BYTES] for it in range(0, len(hashes), HASH_BYTES)]
+            roots[size] = peaks.root(
+                [hashes[start : start + HASH_BYTES] for start in range(0, len(hashes), HASH_BYTES)]
             )
             size = next(wanted, None)
         if tile:
             peaks.add(tile, TILE_HEIGHT)
-    return found
+    return roots

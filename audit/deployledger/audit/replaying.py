@@ -81,7 +81,7 @@ class ReplayProblem:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay found.
+    """The result of a replay.
 
     Attributes:
         events: how many events were read.
@@ -124,7 +124,7 @@ def replay(
             ``transitions.Machine`` with the same states and triggers, a `Policy`, or where one is, as
             ``package.module:attribute`` (which runs that module). After a difference the history goes on
             as it did.
-        progress: is told how many events were read, of how many.
+        progress: called with the number of events read, and the total.
 
     Raises:
         ConfigurationError: if the number of workers is out of range, or ``against`` is none of these, or is
@@ -136,7 +136,7 @@ def replay(
     rule = _rule(against)
     if rule is not None and workers > 1 and not isinstance(against, str):
         raise ConfigurationError(
-            "What a replay is compared with cannot be given to several workers, which do not have it.",
+            "A lifecycle or policy given as an object cannot be passed to worker processes.",
             hint="Give it as package.module:attribute, or use one worker.",
         )
     end = log.position()
@@ -174,9 +174,12 @@ def replay(
         not_replayed=sum(part.not_replayed for part in parts),
         until=until,
         digest=f"sha256:{sha256(_DIGEST_BEGINS + states).hexdigest()}" if rule is None else None,
-        problems=tuple(sorted(problems, key=lambda it: it.position)),
+        problems=tuple(sorted(problems, key=lambda problem: problem.position)),
         differences=tuple(
-            sorted((it for part in parts for it in part.differences), key=lambda it: it.position)
+            sorted(
+                (difference for part in parts for difference in part.differences),
+                key=lambda difference: difference.position,
+            )
         ),
         seconds=time.monotonic() - begin,
     )
@@ -202,19 +205,19 @@ def _passes(events: int, workers: int) -> int:
 
 def _missing(log: EventLog, until: int) -> list[ReplayProblem]:
     """Return the gaps between positions, of which the log has none, and events that are of no stream."""
-    found: list[ReplayProblem] = []
+    problems: list[ReplayProblem] = []
     before = 0
     for page in log.records(until=until):
         for raw in page:
             if raw.position != before + 1:
-                found.append(_gap(before + 1, raw.position - 1))
+                problems.append(_gap(before + 1, raw.position - 1))
             before = raw.position
             if not _ID.fullmatch(raw.stream):
-                message = f"The id of the stream, {raw.stream!r}, is no id."
-                found.append(_of(raw, Kind.UNDECODABLE, message))
+                message = f"The stream id {raw.stream!r} is not a UUID."
+                problems.append(_of(raw, Kind.UNDECODABLE, message))
     if before < until:
-        found.append(_gap(before + 1, until))
-    return found
+        problems.append(_gap(before + 1, until))
+    return problems
 
 
 def _gap(first: int, last: int) -> ReplayProblem:
@@ -357,23 +360,23 @@ class _Replaying:
 
     def _break_off(self, raw: EventRecord, expected: int) -> None:
         """Note an event that is not the next one of its stream, or of no stream."""
-        found = raw.stream_version
+        version = raw.stream_version
         if not _ID.fullmatch(raw.stream):  # SQLite lets anything be in a column
             self.broken[raw.stream] = 0
             self.not_replayed += 1
             self.events -= 1  # it is reported with what else is of no stream
-        elif found < 1:
+        elif version < 1:
             self._break(raw, 0, Kind.UNDECODABLE, "Invalid stream version: versions start at 1.")
-        elif found < expected:
-            message = f"Event {found} of the stream comes after event {expected - 1}."
+        elif version < expected:
+            message = f"Event {version} of the stream comes after event {expected - 1}."
             self._break(raw, expected, Kind.ORDER, message)
         else:
             missing = (
                 f"Event {expected} of the stream is"
-                if found == expected + 1
-                else (f"Events {expected} to {found - 1} of the stream are")
+                if version == expected + 1
+                else (f"Events {expected} to {version - 1} of the stream are")
             )
-            message = f"{missing} missing before event {found}."
+            message = f"{missing} missing before event {version}."
             self._break(raw, expected, Kind.VERSION_GAP, message)
 
     def _pass_over(self, raw: EventRecord) -> None:

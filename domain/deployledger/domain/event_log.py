@@ -103,7 +103,7 @@ class Follower(Protocol):
 
     @property
     def position(self) -> int:
-        """How far in the log it has come."""
+        """The position that it has reached."""
         ...
 
     def __iter__(self) -> Iterator[EventBatch]: ...
@@ -165,7 +165,7 @@ class LogDatabase(Protocol):
         ...
 
     def findings(self, *, whole: bool = True) -> list[Finding]:
-        """Check the database itself: that its tables are those that were created, and are not damaged.
+        """Check the database itself: its tables must have their original definitions, and no damage.
 
         Args:
             whole: read every page of a database file, too, which takes longer the larger it is. The pages
@@ -178,14 +178,14 @@ class LogDatabase(Protocol):
         ...
 
     def create_schema(self) -> SchemaState:
-        """Create what the database needs, if it has nothing of ours.
+        """Create the schema, if the database has none.
 
-        A database that has it gets back what refuses changes to events, if that is missing or was changed.
+        In an existing schema, missing or changed triggers that refuse changes to events are restored.
         """
         ...
 
     def upgrade_schema(self) -> SchemaState:
-        """Bring an older schema to the one that is needed; every event is kept."""
+        """Upgrade an older schema; every event is kept."""
         ...
 
 
@@ -215,7 +215,7 @@ class EventLog(LogDatabase, Protocol):
         ...
 
     def command(self, key: str) -> CommandKey | None:
-        """Return what command came with an idempotency key, if one did."""
+        """Return the command that was stored with an idempotency key, if any."""
         ...
 
     def records(
@@ -291,7 +291,7 @@ class EventLog(LogDatabase, Protocol):
         ...
 
     def watch(self) -> AbstractContextManager[Watch]:
-        """Enter with what tells when events are added, by this process or another."""
+        """Return a context manager for waiting until events are added, by any process."""
         ...
 
     def position_at(self, moment: datetime) -> int:
@@ -305,7 +305,7 @@ class EventLog(LogDatabase, Protocol):
         ...
 
     def times(self, *, settled: datetime | None = None) -> LogTimes:
-        """Return how the recorded times are to be read: which of them are wrong, and what counts instead.
+        """Return how to interpret the recorded times: which are wrong, and which times count instead.
 
         Args:
             settled: a time at which nothing more may be recorded afterwards: if need be, this waits.
@@ -329,7 +329,7 @@ class EventLog(LogDatabase, Protocol):
         ...
 
     def ownership(self, stream_id: UUID) -> AbstractContextManager[bool]:
-        """Try to become the one that works on a stream, over all processes that share the database.
+        """Try to become the only owner of a stream, among all processes that share the database.
 
         Enters with True for the one that did, False while another does. A process that dies gives it up.
         """
@@ -355,7 +355,9 @@ def events_of(log: EventLog, stream_id: UUID) -> list[Event]:
 
 def version_of(log: EventLog, stream_id: UUID) -> int:
     """Return the version of the stream's last event; 0 if there is no such stream."""
-    return max((it.stream_version for it in chain.from_iterable(log.records(streams=[stream_id]))), default=0)
+    return max(
+        (record.stream_version for record in chain.from_iterable(log.records(streams=[stream_id]))), default=0
+    )
 
 
 def recorded_at(log: EventLog, position: int) -> datetime | None:

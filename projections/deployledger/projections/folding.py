@@ -56,7 +56,10 @@ def decode_all(
     """Decode the events that any of the projections reads; those that do not decode come with the reason."""
     decoded: list[DecodedEvent] = []
     add = decoded.append
-    is_read = {topic: any(it.reads(topic) for it in projections) for topic in {raw[3] for raw in raws}}
+    is_read = {
+        topic: any(projection.reads(topic) for projection in projections)
+        for topic in {raw[3] for raw in raws}
+    }
     for raw in raws:
         if is_read[raw[3]]:
             try:
@@ -70,7 +73,7 @@ def read_by(
     projection: Projection[Any], decoded: list[DecodedEvent], *, after: int = 0
 ) -> list[DecodedEvent]:
     """Return those of the events that a projection reads, behind a position."""
-    return [it for it in decoded if it[0][0] > after and projection.reads(it[0][3])]
+    return [entry for entry in decoded if entry[0][0] > after and projection.reads(entry[0][3])]
 
 
 class Folding:
@@ -143,19 +146,19 @@ class Folding:
 
     def _by_key(self, decoded: Sequence[DecodedEvent]) -> dict[str, list[DecodedEvent]]:
         """Return the events of each row, in order."""
-        found: dict[str, list[DecodedEvent]] = {}
+        by_stream: dict[str, list[DecodedEvent]] = {}
         if self._projection.key is None:
-            for it in decoded:
-                stream = it[0].stream
-                if stream in found:
-                    found[stream].append(it)
+            for record in decoded:
+                stream = record[0].stream
+                if stream in by_stream:
+                    by_stream[stream].append(record)
                 else:
-                    found[stream] = [it]
+                    by_stream[stream] = [record]
         else:
             for raw, event, error in decoded:
                 key, event, error = self._keyed(raw, event, error)
-                found.setdefault(key, []).append((raw, event, error))
-        return found
+                by_stream.setdefault(key, []).append((raw, event, error))
+        return by_stream
 
     def _keyed(self, raw: EventRecord, event: Event | None, error: str) -> tuple[str, Event | None, str]:
         """Return which row an event belongs to; what belongs to none is parked by its stream."""
@@ -240,7 +243,7 @@ class Folding:
             self._forgotten.append(key)
         self._entries[key] = entry
         self._unparked.append(key)
-        self._parked = [it for it in self._parked if it.key != key]
+        self._parked = [event for event in self._parked if event.key != key]
         self._apply_checked(key, entry, until, keeps_past=self._projection.temporal)
         entry.is_changed = True
 
@@ -278,10 +281,10 @@ class Folding:
                 if projection.key is None:
                     yield raw, event, error
                 elif raw.stream not in blocked:
-                    found = _key_of(projection, event)
-                    if found is None:  # it is parked by its stream, and so is what follows there
+                    event_key = _key_of(projection, event)
+                    if event_key is None:  # it is parked by its stream, and so is what follows there
                         blocked.add(raw.stream)
-                    elif found == key:
+                    elif event_key == key:
                         yield raw, event, error
 
     def _encode(self, row: Any) -> tuple[tuple[Any, ...], bytes]:
@@ -301,7 +304,7 @@ class Folding:
         if before is None:
             leaving, self._entries = self._entries, {}
         else:
-            leaving = {key: it for key, it in self._entries.items() if it.position < before}
+            leaving = {key: entry for key, entry in self._entries.items() if entry.position < before}
             for key in leaving:
                 del self._entries[key]
         changes = Changes()
@@ -319,8 +322,8 @@ class Folding:
                 changes.count(entry.stored, -1, counted_at)
                 changes.count(row, 1, counted_at)
         # What is parked leaves with its row: a row that is kept may yet turn out not to be storable.
-        changes.parked = [it for it in self._parked if it.key not in self._entries]
-        self._parked = [it for it in self._parked if it.key in self._entries]
+        changes.parked = [event for event in self._parked if event.key not in self._entries]
+        self._parked = [event for event in self._parked if event.key in self._entries]
         changes.unparked, self._unparked = self._unparked, []
         changes.past, self._past = self._past, []
         changes.forgotten, self._forgotten = self._forgotten, []
@@ -335,10 +338,10 @@ class Folding:
             try:
                 columns, state = self._encode(entry.row)
             except Exception:  # a row that cannot be stored: which event made it so?
-                last = max(entry.position, *(it.position for it in self._parked if it.key == key), 0)
+                last = max(entry.position, *(event.position for event in self._parked if event.key == key), 0)
                 stored, entry.stored = entry.stored, None
                 entry.row, entry.parked_from, entry.first_position = None, None, 0
-                self._parked = [it for it in self._parked if it.key != key]
+                self._parked = [event for event in self._parked if event.key != key]
                 self._unparked.append(key)
                 self._apply_checked(key, entry, last)
                 entry.stored = stored
@@ -388,8 +391,8 @@ def fold_streams(
     folding = Folding(projection, _NoRows(), log, largest_row=largest_row, is_new=True)
     folding.apply(read_by(projection, decode_all(raws, [projection], log.decode)))
     parked: dict[str, list[ParkedEvent]] = {}
-    for it in folding._parked:
-        parked.setdefault(it.key, []).append(it)
+    for event in folding._parked:
+        parked.setdefault(event.key, []).append(event)
     return {key: Folded(entry.row, parked.get(key, [])) for key, entry in folding._entries.items()}
 
 

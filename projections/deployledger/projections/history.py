@@ -99,7 +99,7 @@ def past_status(past: Sequence[Applied], position: int) -> DeploymentStatusRespo
     if row is None:
         return None
     answer = respond(row).model_copy(update={"position": position})
-    parked = [it for it in past if it.is_parked]
+    parked = [applied for applied in past if applied.is_parked]
     if not parked:
         return answer
     return with_parked(answer, len(parked), parked[0].record.position, parked[0].error)
@@ -137,19 +137,19 @@ def differences(
 ) -> list[Change]:
     """Return what differs between two answers, but for what differs always: times, versions, messages."""
     one, other = _comparable(before), _comparable(after)
-    found: list[Change] = []
+    changes: list[Change] = []
     for name in {**one, **other}:
         old, new = one.get(name), other.get(name)
         if name in _TAKEN_APART:
             old, new = old or {}, new or {}
-            found += [
+            changes += [
                 Change(field=f"{name}.{key}", before=old.get(key), after=new.get(key))
                 for key in {**old, **new}
                 if _differ(old.get(key), new.get(key))
             ]
         elif _differ(old, new):
-            found.append(Change(field=name, before=old, after=new))
-    return found
+            changes.append(Change(field=name, before=old, after=new))
+    return changes
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -169,45 +169,45 @@ def entries(
     Args:
         time_of: returns when the event at a position happened whose recorded time is wrong; else None.
     """
-    found: list[DeploymentHistoryEntry] = []
+    listed: list[DeploymentHistoryEntry] = []
     versions: dict[bytes, int] = {}
     status: DeploymentStatusResponse | None = None
     attempt, began_at = 1, None
-    for it in past:
-        record, recorded_at = it.record, recorded_time(it.record)
-        if isinstance(it.event, events.Requested | events.UpdateRequested):
+    for past_event in past:
+        record, recorded_at = past_event.record, recorded_time(past_event.record)
+        if isinstance(past_event.event, events.Requested | events.UpdateRequested):
             attempt = 1
-        elif isinstance(it.event, events.RetryRequested):
-            attempt = it.event.attempt
-        before, status = status, respond(it.row) if it.row is not None else None
+        elif isinstance(past_event.event, events.RetryRequested):
+            attempt = past_event.event.attempt
+        before, status = status, respond(past_event.row) if past_event.row is not None else None
         duration = None
         happened_at = time_of(record.position)
         ended_at = happened_at or recorded_at
         if began_at is not None and record.topic not in topics.COMMANDS:
             duration = (ended_at - began_at).total_seconds()
-        found.append(
+        listed.append(
             DeploymentHistoryEntry(
-                **_told(it),
+                **_told(past_event),
                 version=record.stream_version,
                 topic=record.topic,
                 position=record.position,
                 recorded_at=recorded_at,
                 happened_at=happened_at,
-                step=_step(it.event),
+                step=_step(past_event.event),
                 attempt=attempt,
                 duration=duration,
                 cause=versions.get(record.causation_id) if record.causation_id is not None else None,
-                changes=[] if it.is_parked else differences(before, status),
+                changes=[] if past_event.is_parked else differences(before, status),
             )
         )
         versions[record.event_id] = record.stream_version
         began_at = ended_at
-    return found
+    return listed
 
 
-def _told(it: Applied) -> dict[str, Any]:
+def _told(applied: Applied) -> dict[str, Any]:
     """Return what an event says itself; of one that does not decode, what the log keeps beside it."""
-    event, error = it.event, it.error or (_AFTER_ANOTHER if it.is_parked else "")
+    event, error = applied.event, applied.error or (_AFTER_ANOTHER if applied.is_parked else "")
     if event is not None:
         try:
             return {
@@ -223,12 +223,12 @@ def _told(it: Applied) -> dict[str, Any]:
             }
         except UndecodableEventError as problem:  # ids and actors are read late
             error = problem.message
-    record = it.record
+    record = applied.record
     return {
         "event": event_name(record.topic),
         "timestamp": recorded_time(record),
         "actor": record.actor or "",
-        "revision": it.row.revision if it.row is not None else 1,
+        "revision": applied.row.revision if applied.row is not None else 1,
         "event_id": _uuid(record.event_id or bytes(16)),
         "correlation_id": _uuid(record.correlation_id),
         "causation_id": _uuid(record.causation_id),

@@ -173,13 +173,13 @@ class LogReader:
         elif query.topics or query.decodes:
             step = _LOOK_BACK
         streams = None if query.deployment_id is None else [query.deployment_id]
-        found: list[int] = []
-        while start > 0 and len(found) < query.last:
+        positions: list[int] = []
+        while start > 0 and len(positions) < query.last:
             until, start = start, max(0, start - step)
             pages = self._log.records(after=start, until=until, streams=streams)
             raws = [raw for page in pages for raw in page if not query.topics or raw.topic in query.topics]
-            found[:0] = self._positions(raws)
-        return found[-query.last :][0] - 1 if found else end
+            positions[:0] = self._positions(raws)
+        return positions[-query.last :][0] - 1 if positions else end
 
     def _positions(self, raws: Sequence[EventRecord]) -> list[int]:
         """Return the positions of those of some events that are wanted, as far as they decode."""

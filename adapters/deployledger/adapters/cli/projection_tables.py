@@ -82,8 +82,8 @@ def _as_text(value: Any, nothing: str) -> str:
 def parked_rows_table(parked: "_Parked") -> Table:
     """Return a table of the rows that have parked events: how many, which, and why the first is parked."""
     rows: dict[tuple[str, str], list[ParkedEvent]] = {}
-    for name, it in parked:
-        rows.setdefault((name, it.key), []).append(it)
+    for name, event in parked:
+        rows.setdefault((name, event.key), []).append(event)
     headings = ("PROJECTION", "ROW", "EVENTS", "POSITIONS", "PARKED", "REASON")
     table = table_of(
         *headings, wrapped=("PROJECTION", "ROW", "REASON"), right=("EVENTS",), least=_LEAST_DETAILS
@@ -105,9 +105,12 @@ def parked_table(parked: "_Parked") -> Table:
     """Return a table with one row a parked event."""
     headings = ("POSITION", "PROJECTION", "KEY", "EVENT", "ERROR")
     table = table_of(*headings, wrapped=("EVENT", "ERROR"), least=_LEAST_DETAILS)
-    for name, it in parked:
-        event = f"{it.topic.rpartition('.')[2]}, {units.age(it.parked_at)} ago"
-        table.add_row(f"{it.position}", *map(shown, (name, _row_key(it), event, _short_reason(it))))
+    for name, parked_event in parked:
+        event = f"{parked_event.topic.rpartition('.')[2]}, {units.age(parked_event.parked_at)} ago"
+        table.add_row(
+            f"{parked_event.position}",
+            *map(shown, (name, _row_key(parked_event), event, _short_reason(parked_event))),
+        )
     return table
 
 
@@ -117,7 +120,7 @@ def parked_card(raw: "EventRecord", parked: "_Parked") -> Labelled:
         ("Position", f"{raw.position}"),
         ("Event", raw.topic),
         ("Stream", f"{raw.stream}, version {raw.stream_version}"),
-        *((name, f"row {it.key}: {_reason(it)}") for name, it in parked),
+        *((name, f"row {event.key}: {_reason(event)}") for name, event in parked),
     ]
     return Labelled([(label, shown_lines(value)) for label, value in lines])
 

@@ -114,8 +114,8 @@ def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], dict[str, Any]]
     definitions = schema.get("definitions") if schema["type"] == "definitions" else None
     model = schema["schema"] if definitions is not None else schema
     fields = {
-        name: core_schema.typed_dict_field(it["schema"], required=it["schema"]["type"] != "default")
-        for name, it in model["schema"]["fields"].items()
+        name: core_schema.typed_dict_field(field["schema"], required=field["schema"]["type"] != "default")
+        for name, field in model["schema"]["fields"].items()
         if name not in _DEFERRED and name != "originator_version"
     }
     wanted: Any = core_schema.typed_dict_schema(fields, extra_behavior="ignore")

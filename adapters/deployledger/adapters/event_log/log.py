@@ -136,7 +136,7 @@ class DatabaseEventLog(TimedLog):
         unknown = sorted(set(topics) - known_topics())
         if unknown:
             raise ConfigurationError(
-                f"There is no topic {unknown[0]!r}.", hint=f"Topics are {', '.join(sorted(known_topics()))}."
+                f"Unknown topic {unknown[0]!r}.", hint=f"Topics are {', '.join(sorted(known_topics()))}."
             )
         end = self.end()
         if not 0 <= after <= end.position:
@@ -205,7 +205,7 @@ class DatabaseEventLog(TimedLog):
 
     @contextmanager
     def watch(self) -> Iterator[TailWatch]:
-        """Enter with what tells when events are added, by this process or another."""
+        """Return a context manager for waiting until events are added, by any process."""
         self._check_process()
         self._tail.join()
         try:

@@ -155,7 +155,7 @@ class OpenedLog(ABC):
 
     @patient
     def upgrade_schema(self) -> SchemaState:
-        """Bring an older schema to the one that is needed; every event is kept."""
+        """Upgrade an older schema; every event is kept."""
         with self._use(), self._opening:
             state = self.schema_state()
             if 0 < state.found < state.needed:

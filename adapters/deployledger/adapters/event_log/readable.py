@@ -91,7 +91,9 @@ class ReadableLog(OpenedLog):
             return iter([page] if page else [])
         self._open()
         return self._paged(
-            lambda position: self._pages(replace(selection, after=position)), after, lambda it: it.position
+            lambda position: self._pages(replace(selection, after=position)),
+            after,
+            lambda record: record.position,
         )
 
     @patient
@@ -158,7 +160,7 @@ class ReadableLog(OpenedLog):
 
     @patient
     def command(self, key: str) -> CommandKey | None:
-        """Return what command came with an idempotency key, if one did."""
+        """Return the command that was stored with an idempotency key, if any."""
         with self._use():
             _ = self._recorder
             rows = self._query(self._statements.select_key, (key,))
@@ -171,7 +173,7 @@ class ReadableLog(OpenedLog):
         return self._paged(
             lambda key: self._key_pages(self._stream(statement, (key, until))),
             "",
-            lambda it: it.key.key,
+            lambda keyed: keyed.key.key,
         )
 
     def _key_pages(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[Sequence[KeyedEvent]]:

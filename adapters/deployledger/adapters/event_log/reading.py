@@ -89,7 +89,7 @@ class Statements:
             order = order if selection.topics or selection.with_last else "originator_version"
         elif selection.streams is not None:
             conditions.append(self.dialect.is_any("originator_id"))
-            values.append(self.dialect.array([self.id_value(it) for it in selection.streams]))
+            values.append(self.dialect.array([self.id_value(stream) for stream in selection.streams]))
         if selection.stream_range is not None:
             conditions.append("originator_id BETWEEN ? AND ?")
             values.extend(map(self.id_value, selection.stream_range))

@@ -199,9 +199,11 @@ def _of_deployment(log: EventLog, deployment_id: UUID, size: int) -> _Chosen:
     for event in events:
         naming.add(event)
     for name in naming.names:
-        events += [it for it in _of_stream(log, reservation_id(name), size) if naming.add_of_name(it)]
+        events += [
+            event for event in _of_stream(log, reservation_id(name), size) if naming.add_of_name(event)
+        ]
     # What says that recorded times are wrong: without it, they would fall for no reason.
-    events += [it for it in _of_stream(log, CLOCK_STREAM, size) if it.position > events[0].position]
+    events += [event for event in _of_stream(log, CLOCK_STREAM, size) if event.position > events[0].position]
     if problem := next(naming.problems(), None):
         raise LedgerError(
             f"Cannot export evidence of deployment {deployment_id} alone: {problem} in the log.",
@@ -341,7 +343,7 @@ def _write(
                 writing.write()
             raw.flush()
             os.fsync(raw.fileno())
-        if not any(is_dense(it.file_size, it.compress_size) for it in file.infolist()):
+        if not any(is_dense(info.file_size, info.compress_size) for info in file.infolist()):
             return  # else it would look like a bomb, and is written as it is
 
 
@@ -388,7 +390,9 @@ class _Writing:
             selection,
             len(self._leaves),
             tuple(
-                self._members[it] for it in files(selection, is_continuing=is_continuing) if it != MANIFEST
+                self._members[name]
+                for name in files(selection, is_continuing=is_continuing)
+                if name != MANIFEST
             ),
         )
         self._add(MANIFEST, [sign(str(manifest), self.signer).encode()])

@@ -122,8 +122,8 @@ class SQLiteEventLog(DatabaseEventLog):
                 make_folder(self._path.parent)
             except OSError as error:
                 raise EventLogError(
-                    f"The folder of the event log {self._path} cannot be made: {error.strerror}.",
-                    hint="Choose another place with DEPLOYLEDGER_HOME or DEPLOYLEDGER_DATABASE_URL.",
+                    f"The folder of the event log {self._path} cannot be created: {error.strerror}.",
+                    hint="Choose another folder with DEPLOYLEDGER_HOME or DEPLOYLEDGER_DATABASE_URL.",
                 ) from error
             with suppress(OSError):  # SQLite says why
                 write_new(self._path)
@@ -200,7 +200,7 @@ class SQLiteEventLog(DatabaseEventLog):
             hint=advice(
                 error,
                 "Check that it is an SQLite database of deployledger, and that you may write it and its "
-                "folder: SQLite needs that to read, too. Else look at a copy; docs/read-only.md says how.",
+                "folder: SQLite needs that to read, too. Otherwise read a copy; see docs/read-only.md.",
             ),
         )
 
@@ -354,7 +354,10 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def _restore_triggers(self) -> None:
         with self._session() as connection:
-            if any(it.check == TRIGGERS and it.is_problem for it in objects(connection, self._described_as)):
+            if any(
+                finding.check == TRIGGERS and finding.is_problem
+                for finding in objects(connection, self._described_as)
+            ):
                 restore_triggers(connection)
 
     def open_read_model_store(self) -> "ReadModelStore":
@@ -468,7 +471,7 @@ def _id(stored: str) -> bytes:
     """Return an id that is written in the one way in which streams are looked for."""
     id_ = bytes.fromhex(stored)
     if len(id_) != _ID_BYTES or id_.hex() != stored:
-        raise ValueError(f"{stored!r} is no id")
+        raise ValueError(f"{stored!r} is not an id")
     return id_
 
 
