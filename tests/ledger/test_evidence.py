@@ -304,15 +304,15 @@ def test_data_that_is_not_what_is_stored(state: bytes, data: Any) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        (b'"id"', b'"id":"x","id"', "written in another way"),
+        (b'"id"', b'"id":"x","id"', "not in the canonical form"),
         (b'"subject":"0', b'"subject":"{0', "its subject differ"),
         (b'"position":"1"', b'"position":"01"', "an attribute of the event"),
         (b'"position":"1"', b'"position":1', "position is not text"),
         (b'"position":"1",', b"", "no position"),
-        (b'"a"', b'"\\u0061"', "written in another way"),
+        (b'"a"', b'"\\u0061"', "not in the canonical form"),
         (b"Z", b"+00:00", "an attribute of the event"),
-        (b'{"spec', b' {"spec', "written in another way"),
-        (b'"storedstate"', b'"more":"x","storedstate"', "that none has: 'more'"),
+        (b'{"spec', b' {"spec', "not in the canonical form"),
+        (b'"storedstate"', b'"more":"x","storedstate"', "an unknown attribute: 'more'"),
         (b'"storedstate":"', b'"storedstate":"!', "an attribute of the event"),
     ],
 )
@@ -796,7 +796,7 @@ def test_selections_that_are_none(
         ({}, ConfigurationError, "Neither a deployment nor a range of time was given"),
         ({"deployment_id": IRIS, "since": now}, ConfigurationError, "not of both"),
         ({"deployment_id": uuid4()}, ResourceNotFoundError, "was not found"),
-        ({"since": now, "until": now - TICK}, ConfigurationError, "not after its begin"),
+        ({"since": now, "until": now - TICK}, ConfigurationError, "not after its start"),
         ({"until": now + timedelta(days=1)}, ConfigurationError, "lies in the future"),
         ({"since": now.replace(tzinfo=None)}, ConfigurationError, "has no time zone"),
     ]:

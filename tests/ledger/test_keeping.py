@@ -245,7 +245,7 @@ def test_another_checkpoint_of_the_same_size_is_not_replaced(
     place = str(tmp_path / "folder") if kind == "path" else f"memory://{tmp_path.name}"
     first, other = made(signer), made(signer)  # of two logs
     Place(place).publish(first)
-    with pytest.raises(ExternalServiceError, match="is another checkpoint of the same size"):
+    with pytest.raises(ExternalServiceError, match="is a different checkpoint of the same size"):
         Place(place).publish(other)
     assert [note.decode() for _, note in read_checkpoints(place)] == [first.note]
 

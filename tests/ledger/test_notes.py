@@ -113,9 +113,9 @@ def test_what_is_no_key(text: str, tmp_path: Path) -> None:
 def test_the_other_key_of_the_pair(tmp_path: Path) -> None:
     path = tmp_path / "audit.key"
     keys.write_pair("example.com/deployments", path)
-    with pytest.raises(ConfigurationError, match="That is a public key, and the private one is asked for"):
+    with pytest.raises(ConfigurationError, match="This is a public key; the private one is needed"):
         Signer.load(tmp_path / "audit.key.pub")
-    with pytest.raises(ConfigurationError, match="That is a private key, and the public one is asked for"):
+    with pytest.raises(ConfigurationError, match="This is a private key; the public one is needed"):
         Verifier.load(path)
 
 

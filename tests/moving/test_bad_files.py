@@ -239,7 +239,7 @@ def means_the_same(damaged: bytes, whole: bytes) -> bool:
             "it is not compressed with gzip. Nothing was imported. Name a file",
         ),
         (gzip.compress(b""), "not complete: it is empty"),
-        (gzip.compress(b"one two three\n"), "no export of an event log"),
+        (gzip.compress(b"one two three\n"), "not an export of an event log"),
         (gzip.compress(b'{"format": "deployledger-log", "version": "1"}\n'), "its 'version' cannot be '1'"),
         (gzip.compress(bytes(100)), "the file ends here"),
     ],

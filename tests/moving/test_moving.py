@@ -271,7 +271,7 @@ def test_of_two_imports_the_second_is_refused(
 
     def import_too(doing: str, done: int, total: int, /) -> None:
         if doing == "Checking":
-            with pytest.raises(ConflictError, match="Somebody else imports") as refusal:
+            with pytest.raises(ConflictError, match="Another import into") as refusal:
                 import_log(second, tmp_path / "log.gz")
             refused.append(refusal.value)
 
@@ -291,7 +291,7 @@ def test_of_two_exports_into_a_file_the_second_is_refused(
     fill(log, 3)
 
     def export_too(doing: str, done: int, total: int, /) -> None:
-        with pytest.raises(ConflictError, match="Somebody else exports"):
+        with pytest.raises(ConflictError, match="Another export to"):
             export_log(log, tmp_path / "log.gz")
 
     export_log(log, tmp_path / "log.gz", progress=export_too)

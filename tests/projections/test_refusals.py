@@ -74,7 +74,7 @@ def test_what_cannot_be_opened_is_refused(database_url: str) -> None:
             open_read_models(log, projections=[replace(DEPLOYMENT_LIST, version=99)])
         with pytest.raises(ConfigurationError, match="odd cannot be stored"):
             open_read_models(log, projections=[projection(row_type=NotJson)])
-        with pytest.raises(ConfigurationError, match="is no Projection"):
+        with pytest.raises(ConfigurationError, match="is not a Projection"):
             open_read_models(log, projections=["counts"])  # type: ignore[list-item]
         with pytest.raises(ConfigurationError, match="Unsupported database URL"):
             open_read_models(log, url="mysql://me:secret@host/db")
@@ -84,7 +84,7 @@ def test_what_cannot_be_opened_is_refused(database_url: str) -> None:
     "reference", ["counts", "nowhere.at.all:COUNTS", "tests.projections.examples:NONE", ":"]
 )
 def test_what_cannot_be_imported_is_refused(reference: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot be imported|names no projection"):
+    with pytest.raises(ConfigurationError, match=r"cannot be imported|is not a projection"):
         load_projections(f"tests.projections.examples:COUNTS, {reference}")
 
 
@@ -123,7 +123,7 @@ def test_a_projection_that_no_other_process_finds_has_one_worker(database_url: s
     hidden = projection(apply=lambda row, event: Count(count=1))
     with opened(database_url, hidden) as models:
         models.log.append(history(*SERVING))
-        with pytest.raises(ConfigurationError, match="cannot be given to several workers"):
+        with pytest.raises(ConfigurationError, match="cannot be passed to worker processes"):
             models.rebuild(["odd"], workers=2)
         assert models.rebuild(["odd"])[0].events == 4
         assert tables(database_url) == read_tables(models)

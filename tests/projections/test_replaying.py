@@ -461,7 +461,7 @@ def test_a_lifecycle_is_compared_where_ours_allows_the_event(database_url: str) 
         (f"{rules.__name__}:MISSING", "cannot be imported: AttributeError"),
         (f"{rules.__name__}:NUMBER", "Expected a Lifecycle, a Machine or a policy, got int"),
         (f"{rules.__name__}:State", "Expected a Lifecycle, a Machine or a policy"),
-        (f"{rules.__name__}:TRAFFIC_LIGHT", "no lifecycle of deployments: 'go' is not a valid Trigger"),
+        (f"{rules.__name__}:TRAFFIC_LIGHT", "not a lifecycle of deployments: 'go' is not a valid Trigger"),
         (f"{rules.__name__}:GUARDED", "a condition 'is_friday' that deployments do not know"),
         (f"{rules.__name__}:stumbles", "failed at position 1: RuntimeError: deployment.requested?"),
         (f"{rules.__name__}:ends", "failed at position 1: SystemExit"),
@@ -487,7 +487,7 @@ def test_a_rule_that_fails_in_a_worker_is_as_wrong(database_url: str) -> None:
         with pytest.raises(MachineLearningServiceError, match="The policy failed at position") as caught:
             replay(log, against=f"{rules.__name__}:stumbles", workers=2)
         assert caught.value.status_code == 400
-        with pytest.raises(ConfigurationError, match="cannot be given to several workers"):
+        with pytest.raises(ConfigurationError, match="cannot be passed to worker processes"):
             replay(log, against=rules.SAME, workers=2)
 
 
