@@ -181,11 +181,11 @@ class Catalog(ABC):
         with self.reading() as sql:
             records = [self.record(sql, projection) for projection in wanted]
         missing = []
-        for projection, found in zip(wanted, records, strict=True):
-            record = self._register(projection) if found is None else found
+        for projection, stored in zip(wanted, records, strict=True):
+            record = self._register(projection) if stored is None else stored
             if record.shape != projection.shape:
                 raise ConfigurationError(
-                    f"The stored rows of projection {projection.label} have other fields than its row type.",
+                    f"The stored rows of projection {projection.label} do not match its row type.",
                     hint=f"Give it a new version ({projection.version + 1}): it is then rebuilt.",
                 )
             if record.generation is None:
@@ -317,11 +317,11 @@ class Catalog(ABC):
         """Remove a read model with everything that belongs to it."""
         with self.transaction() as sql:
             sql.execute(f"DELETE FROM {self.models.name} WHERE name = ? AND version = ?", (name, version))  # noqa: S608
-            found = sql.query(
+            generations = sql.query(
                 f"SELECT generation FROM {self._tables} WHERE name = ? AND version = ?",  # noqa: S608
                 (name, version),
             )
-        for (generation,) in found:
+        for (generation,) in generations:
             self._drop(table_label(name, version, generation), generation, is_needed=True)
 
     # What is recorded of them -------------------------------------------------------------------------

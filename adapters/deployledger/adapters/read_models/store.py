@@ -90,17 +90,17 @@ class DatabaseReadModels(Catalog):
                     if place not in self._live:
                         self._look_up(sql, projection)
                 try:
-                    found = read(sql, [self._live[place] for place in places])
+                    answer = read(sql, [self._live[place] for place in places])
                 except Exception as error:  # of whichever driver
                     if not self._is_missing_table(error):
                         raise
-                    found = None
-                if found is not None:
-                    return found
+                    answer = None
+                if answer is not None:
+                    return answer
                 for projection in projections:
                     self._look_up(sql, projection)
         raise ReadModelError(
-            f"The tables of the read models in {self.described_as} are gone, or change all the time.",
+            f"The tables of the read models in {self.described_as} are missing, or keep changing.",
             hint="Try again; if they were removed, `deployledger projections rebuild --all` rebuilds them.",
         )
 
@@ -224,11 +224,11 @@ class DatabaseReadModels(Catalog):
             record = self.require(sql, projection)
             if record.generation is None:
                 raise gone(projection.label)
-            found = self.row_table(projection, record.generation)
-            self._check_definition(sql, found)
+            table = self.row_table(projection, record.generation)
+            self._check_definition(sql, table)
             yield TableComparison(
                 sql,
-                found,
+                table,
                 self.row_table(projection, generation),
                 record.position,
                 Counts(record.total, record.counted),
