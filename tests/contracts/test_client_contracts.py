@@ -5,7 +5,11 @@ from uuid import UUID
 
 import pytest
 
+from deployledger.adapters.settings import Settings
+from deployledger.app import MLModelDeploymentService
+from deployledger.audit.keys import write_pair
 from deployledger.domain import (
+    ConfigurationError,
     DeploymentTargetConfig,
     ExternalServiceError,
     Image,
@@ -23,6 +27,7 @@ from deployledger.testing import (
     OrchestratorContract,
     in_memory_service,
 )
+from deployledger.testing.contracts.requests import files_of
 from examples.test_own_clients import (  # noqa: F401  # collected here: they are part of the suite
     TestFolderRegistry,
     TestTarRegistry,
@@ -66,6 +71,38 @@ async def test_a_service_in_memory_deploys_for_real_and_leaves_nothing(
         status = await service.wait_for_deployment(accepted.deployment_id)
         assert (status.status, "imulated" in status.message) == ("active", False)
         assert orchestrator.runs == {accepted.deployment_id: {1}}
+
+
+async def test_a_service_in_memory_touches_nothing_of_production(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    write_pair("prod", tmp_path / "audit.key")
+    for name, value in {
+        "home": tmp_path / "home",
+        "database_url": f"sqlite:///{tmp_path}/log.db",
+        "read_models_url": f"sqlite:///{tmp_path}/read-models.db",
+        "audit_key": tmp_path / "audit.key",
+        "checkpoints": tmp_path / "checkpoints",
+        "checkpoint_events": 1,
+    }.items():
+        monkeypatch.setenv(f"DEPLOYLEDGER_{name.upper()}", str(value))
+    before = files_of(tmp_path)
+    async with in_memory_service() as service:
+        accepted = await service.deploy_model(request())
+        await service.wait_for_deployment(accepted.deployment_id)
+    assert files_of(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"audit.key", "audit.key.pub", "checkpoints"}
+
+
+async def test_a_service_in_memory_obeys_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"DEPLOYLEDGER_{name.upper()}", "-1")
+    with pytest.raises(ConfigurationError):
+        MLModelDeploymentService()
+    async with in_memory_service() as service:
+        accepted = await service.deploy_model(request())
+        assert (await service.wait_for_deployment(accepted.deployment_id)).status == "active"
 
 
 # Clients that break a promise -----------------------------------------------------------------------

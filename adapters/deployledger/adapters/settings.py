@@ -7,7 +7,7 @@ from typing import Annotated
 
 from platformdirs import user_data_path
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.adapters.environment import forget_empty_variables
@@ -96,6 +96,22 @@ class Settings(BaseSettings):
             return f"os:{getpass.getuser()}"
         except (KeyError, OSError):  # a container's user may have no name
             return "os:unknown"
+
+
+class ExplicitSettings(Settings):
+    """Settings that are passed; what is left out has its default, whatever the environment says."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the arguments as the only source."""
+        return (init_settings,)
 
 
 def check_folder(database_url: str, home: Path) -> str:

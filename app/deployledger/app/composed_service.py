@@ -9,7 +9,7 @@ from deployledger.adapters.event_log import open_event_log
 from deployledger.adapters.ledger.opening import open_ledger
 from deployledger.adapters.ledger.publishing import Place
 from deployledger.adapters.read_models import load_projections, open_read_models
-from deployledger.adapters.settings import check_folder, load_settings
+from deployledger.adapters.settings import Settings, check_folder, load_settings
 from deployledger.audit.keys import Signer
 from deployledger.domain.ports import (
     ArtifactStoreInterface,
@@ -37,6 +37,7 @@ class ServiceOptions(TypedDict, total=False):
     read_models_url: str | None
     projections: Sequence[Projection[Any]]
     signer: Signer | None
+    settings: Settings | None
 
 
 class MLModelDeploymentService(DeploymentService):
@@ -62,6 +63,7 @@ class MLModelDeploymentService(DeploymentService):
         projections: further projections, besides those that ``DEPLOYLEDGER_PROJECTIONS`` names.
         signer: what signs checkpoints of the log; the default is the key that ``DEPLOYLEDGER_AUDIT_KEY``
             names. With it, checkpoints are made while events are added.
+        settings: take the place of those of the environment, and of ``home``.
 
     Raises:
         ConfigurationError: if a setting or the database URL is malformed, or names a file in a folder that
@@ -83,8 +85,9 @@ class MLModelDeploymentService(DeploymentService):
         read_models_url: str | None = None,
         projections: Sequence[Projection[Any]] = (),
         signer: Signer | None = None,
+        settings: Settings | None = None,
     ) -> None:
-        settings = load_settings(home=home)
+        settings = settings or load_settings(home=home)
         folder = settings.home
         open_home(folder, settings.home_group)
         artifacts: ArtifactStoreInterface | None = None
@@ -142,7 +145,7 @@ class MLModelDeploymentService(DeploymentService):
         from deployledger.adapters.mlflow import MlflowModelRegistryClient
         from deployledger.adapters.oci import OciLayoutRegistry, extract_model
 
-        settings = load_settings(home=options.get("home"))
+        settings = options.get("settings") or load_settings(home=options.get("home"))
         folder = options["home"] = settings.home
         return cls(
             model_registry_client or MlflowModelRegistryClient(),
