@@ -1,4 +1,4 @@
-"""What all events made of a deployment or a name, in one form that is the same everywhere.
+"""The canonical form of the state of a deployment or a name, which is the same everywhere.
 
 The canonical form of a state is JSON (RFC 8259) in ASCII: other characters as ``\\uXXXX``, keys in order,
 no space between tokens. Times are in UTC with six digits of microseconds and ``Z``; a time that was stored

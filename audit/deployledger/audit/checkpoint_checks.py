@@ -1,4 +1,4 @@
-"""Whether checkpoints hold for a log, and what is wrong if log, stored tree and checkpoints disagree."""
+"""Checks checkpoints against a log, and reports where log, stored tree and checkpoints disagree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the parts of a log show together: roots, missing events, and streams that go on from part to part."""
+"""Joins the checks of a log's parts: roots, missing events, and streams that span parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a leaf of the ledger is made of: one event of the log, encoded in one way only.
+"""The canonical encoding of an event as a leaf of the ledger.
 
 docs/ledger.md has the encoding with test vectors.
 """

@@ -1,4 +1,4 @@
-"""Where a ledger keeps its tree and its checkpoints: the port."""
+"""The port to the store of a ledger's tree and checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

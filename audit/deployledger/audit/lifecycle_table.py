@@ -1,4 +1,4 @@
-"""Which event may follow which, as a table small enough to check millions of events with.
+"""The lifecycle as a transition table, small enough to check millions of events.
 
 It is the table of the lifecycle, numbered: what each event makes of each standing that a stream can have.
 """

@@ -1,4 +1,4 @@
-"""Reads a part of the log, hashes it, and looks at everything that one event can show to be wrong."""
+"""Reads and hashes a part of the log, and checks each event."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

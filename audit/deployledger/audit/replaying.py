@@ -1,4 +1,4 @@
-"""Runs the whole log through the domain again: is every history legal, and what does it come to?
+"""Replays the whole log through the domain: is every history legal, and which states result?
 
 The digest of a replay is ``sha256:`` and the SHA-256 of the line ``deployledger states 1`` with its line
 feed, and then, in the order of their ids, of each stream's id (16 bytes) and the SHA-256 (32 bytes) of its

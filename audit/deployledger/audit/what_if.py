@@ -1,4 +1,4 @@
-"""Other rules for the same history: a lifecycle, or a policy, and what it would have said."""
+"""What-if rules for a replay: another lifecycle, or a policy."""
 
 from collections.abc import Callable
 from copy import copy

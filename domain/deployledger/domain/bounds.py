@@ -1,8 +1,8 @@
-"""How large what an event says may be.
+"""Bounds of the texts, numbers and times in events.
 
 Events are kept permanently and every read model repeats them, so each text, number and time has a bound.
-What a request says is refused beyond it. A message of the outside is cut, and says so; a name of the outside
-(a URI, a reference, a version) is never cut, because it would name something else: the step fails.
+A request beyond a bound is refused. Messages from outside are cut visibly; names from outside
+(URIs, references, versions) are never cut, because they would name something else: the step fails.
 
 Lengths are characters, as users count them; in JSON a character takes at most six bytes (``\\u0001``).
 """

@@ -1,4 +1,4 @@
-"""What can be asked of the service, as objects."""
+"""The commands of the service, as objects."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What an event log promises: the port that services append to and projections read from."""
+"""The port to the event log, which services append to and projections read from."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""What can happen to a deployment: the events, as they are stored permanently.
+"""The events of a deployment, as they are stored permanently.
 
 An event's topic and the meaning of its fields never change once released. A change makes a new
 ``class_version`` and an ``upcast_v1_v2`` that turns the stored state of the old version into the new one.

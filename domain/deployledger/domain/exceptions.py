@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one class hierarchy.
+"""The exceptions of the service, as one class hierarchy.
 
 Each exception says in one sentence what happened to which deployment, carries the HTTP status code that
 fits it, and where there is something to do, a ``hint`` that says what.

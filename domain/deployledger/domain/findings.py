@@ -1,4 +1,4 @@
-"""What a check of a database reports."""
+"""Findings of a database check."""
 
 import enum
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Strings that stand for something: ids, and where files are. Each means one thing, or is refused."""
+"""Parsing of ids and file URIs: each string means one thing, or is refused."""
 
 import re
 from urllib.parse import unquote, urlsplit

@@ -1,4 +1,4 @@
-"""What the service needs of the outside, as protocols: any object with these methods will do.
+"""The interfaces of clients, as protocols: any object with these methods will do.
 
 Every side effect is keyed by deployment and revision and is idempotent: the service calls a method again
 after a crash, and expects the same outcome and no second server, job or image.

@@ -1,4 +1,4 @@
-"""What callers send: the request schemas of the usage guide."""
+"""The request schemas of the usage guide."""
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self

@@ -1,4 +1,4 @@
-"""What callers receive: the response schemas of the usage guide, and those of the history beside them."""
+"""The response schemas of the usage guide, and those of the history."""
 
 from collections.abc import Iterable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What is kept on disk of models: by the artifact store, in images, and where they are served from."""
+"""Stored models: in the artifact store, in images, and in folders that they are served from."""
 
 import enum
 from collections.abc import Callable, Mapping, Sequence

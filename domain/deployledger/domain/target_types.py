@@ -1,4 +1,4 @@
-"""What can be made of a model. The command line lists it in its help, so that this imports nothing slow."""
+"""The types of deployment targets. The help of the command line lists them, so this imports nothing slow."""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,4 @@
-"""Foreign text as people are shown it: nothing in it commands what shows it, and nothing in it is unseen.
+"""Safe display of foreign text: no part of it controls the terminal or stays invisible.
 
 Names, tags, actors, URIs, messages and log lines come from outside. On a terminal or a page, control
 characters would move the cursor, bidirectional controls would reorder what stands around them, and

@@ -1,4 +1,4 @@
-"""The projections that the service's questions are answered from."""
+"""The projections that answer the service's queries."""
 
 from deployledger.projections.deployment_list import DEPLOYMENT_LIST
 from deployledger.projections.deployment_timeline import DEPLOYMENT_TIMELINE

@@ -1,4 +1,4 @@
-"""What lists of deployments select and sort by, as a pure fold of events into one row a deployment."""
+"""The columns that lists of deployments select and sort by, as a pure fold into one row per deployment."""
 
 import json
 from datetime import UTC, datetime

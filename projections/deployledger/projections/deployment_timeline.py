@@ -1,4 +1,4 @@
-"""What lists of deployments select and sort by, at every position of the log."""
+"""The columns that lists of deployments select and sort by, at every position of the log."""
 
 from deployledger.projections.deployment_list import ListRow, apply
 from deployledger.projections.projection import Projection

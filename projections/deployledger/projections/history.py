@@ -1,4 +1,4 @@
-"""A deployment's events, one after the other: what each changed, how long it took, and what it led to."""
+"""The history of a deployment: for each event its changes, its duration and its cause."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""How read models stand."""
+"""The status of read models."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

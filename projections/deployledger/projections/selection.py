@@ -1,4 +1,4 @@
-"""Which rows are asked for, and the answer."""
+"""Selections of rows, and their results."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Verifies that what is read is what the log says."""
+"""Verifies read models against the log."""
 
 import time
 from collections.abc import Iterator, Sequence

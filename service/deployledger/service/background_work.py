@@ -1,4 +1,4 @@
-"""What a service does without being asked: jobs, what other processes leave, read models, checkpoints."""
+"""Background work of a service: jobs, leftovers of other processes, read models, checkpoints."""
 
 import asyncio
 from collections.abc import Callable

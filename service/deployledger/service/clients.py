@@ -1,4 +1,4 @@
-"""The clients of a service, and what they can do: the rest is refused before anything is stored."""
+"""The clients of a service and their capabilities; other requests are refused before anything is stored."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""The deployment service: the commands that engineers give and the questions they ask."""
+"""The deployment service: its commands and queries."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence

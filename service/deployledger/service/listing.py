@@ -1,4 +1,4 @@
-"""Lists of deployments: what callers ask for, as a selection of rows; and back."""
+"""Lists of deployments: converts requests to selections of rows, and rows to responses."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""What a deployment was at a moment of the past: a fold of its events up to there."""
+"""A deployment at a moment of the past: a fold of its events up to there."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

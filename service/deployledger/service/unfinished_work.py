@@ -1,4 +1,4 @@
-"""What deployments have work to do, and which of it nobody does."""
+"""Deployments with unfinished work, and work that no process is doing."""
 
 from contextlib import suppress
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Tells coroutines, on whichever event loop they run, that a deployment changed."""
+"""Notifies coroutines, on any event loop, that a deployment changed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

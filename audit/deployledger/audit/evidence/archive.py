@@ -1,4 +1,4 @@
-"""ZIP files from strangers: what is in them is read where it is, in pieces, and never unpacked."""
+"""Untrusted ZIP files: read in pieces, in place, and never unpacked."""
 
 import stat
 import struct

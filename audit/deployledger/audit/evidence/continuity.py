@@ -1,4 +1,4 @@
-"""Whether evidence continues what somebody kept: checkpoints, and evidence of an earlier day."""
+"""Checks that evidence continues earlier checkpoints and earlier evidence."""
 
 from collections.abc import Iterable, Sequence
 

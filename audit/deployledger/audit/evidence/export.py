@@ -1,4 +1,4 @@
-"""Taking evidence out of a log: the events, a proof for each, and what people read."""
+"""Exports evidence from a log: events, proofs, and a readable report."""
 
 import os
 import zipfile

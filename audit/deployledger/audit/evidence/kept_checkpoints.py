@@ -1,4 +1,4 @@
-"""Earlier states of a log, as somebody kept them: a checkpoint, or evidence with one in it."""
+"""Earlier states of a log: a checkpoint that was kept, or evidence that contains one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What evidence does not show, even if all of it is right."""
+"""The limits of evidence: what it cannot show even if it is valid."""
 
 from deployledger.audit.evidence.manifest import VERSION, EvidenceSelection
 

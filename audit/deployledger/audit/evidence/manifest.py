@@ -1,4 +1,4 @@
-"""What a file of evidence says of itself: what was selected, and the digest of every other file in it."""
+"""The manifest of evidence: the selection, and the digest of every other file."""
 
 import base64
 import binascii

@@ -1,1 +1,1 @@
-"""What a credential is: by its name, by its shape, and by where it stands in a text."""
+"""Detection of credentials by name, by format, and by position in a text."""

@@ -1,4 +1,4 @@
-"""Finds credentials in texts: what comes after the name of one, in URLs, headers, keys and well-known tokens.
+"""Finds credentials in texts: after the name of one, in URLs, in headers, and as well-known keys and tokens.
 
 A text is read as it stands and decoded. Reading takes time linear in its length: patterns start at the
 beginning of a word only, never give back what they took (possessive quantifiers) or look no further than a

@@ -1,4 +1,4 @@
-"""Tells a credential from what stands for one: a reference, a placeholder, or nothing."""
+"""Distinguishes credentials from references, placeholders and empty values."""
 
 import re
 from typing import Any

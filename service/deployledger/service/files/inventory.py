@@ -1,4 +1,4 @@
-"""What lies in a folder of this machine, as `Stored`, and how much room it takes."""
+"""The contents of a folder as `Stored`, and its disk usage."""
 
 import os
 import stat
