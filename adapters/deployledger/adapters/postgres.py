@@ -323,7 +323,7 @@ class PostgresDatabase:
                 it is still at it.
 
         Raises:
-            psycopg.Error: if there is none to be had.
+            psycopg.Error: if none is available.
         """
         problem = self.patience.problem(self.described_as)
         if problem and self.patience.is_over:  # as when the thread has waited for others who tried

@@ -88,7 +88,7 @@ class SignedCheckpoint:
 def result(
     store: LedgerStore, signed: SignedCheckpoint, roots: dict[int, bytes], start: Start, end: int
 ) -> CheckpointResult:
-    """Return what came of a checkpoint, by the root of the log at each size."""
+    """Return the result for a checkpoint, by the root of the log at each size."""
     checkpoint = signed.checkpoint
     if checkpoint is None:
         return CheckpointResult(signed.source, "", 0, signed.error, signed.is_of_another_key)
@@ -128,7 +128,7 @@ def disagreements(
 
     Args:
         changed: the first event that is not the one in the stored tree.
-        is_missing: whether that is because it is missing, which is told already.
+        is_missing: whether that is because it is missing, which is already reported.
     """
     problems: list[LogProblem] = []
     outside = [result for result in results if result.is_from_outside]

@@ -80,7 +80,7 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":
-        """Return the checkpoint in the text of a note; other lines behind the third one are left to others.
+        """Return the checkpoint in the text of a note; other lines after the third one are ignored.
 
         Raises:
             NoteError: if there is none.

@@ -112,7 +112,7 @@ class Ledger:
                 )
 
     def _extend(self, size: int, end: int) -> bool:
-        """Add leaves from one size to another; False if somebody else did so meanwhile."""
+        """Add leaves from one size to another; False if another process did so meanwhile."""
         tiles = GrowingTree(self.store, size)
         before, expected = size, size
         for page in undamaged(self.log.records(after=size, until=end, metadata=True)):
@@ -151,7 +151,7 @@ class Ledger:
         """Return the proof that an event is in the tree over all events up to another position.
 
         Raises:
-            ConfigurationError: if the log has no such position, or the event comes behind it.
+            ConfigurationError: if the log has no such position, or the event comes after it.
             LedgerError: as for `integrate`; and if the event is not the one that the tree has.
         """
         size = self._checked(size)
@@ -284,7 +284,7 @@ class Ledger:
         Args:
             verifiers: the public keys whose signatures count.
             checkpoints: where each is from, and the signed note; those in the database are checked as well.
-            since: a checkpoint up to which the log was verified before: only what came behind it is read.
+            since: a checkpoint up to which the log was verified before: only what came after it is read.
             workers: how many processes do the work; with one it is done in this process.
             beside: what checks of other databases than the log's and the ledger's found.
             progress: called with the number of events read, and the total.

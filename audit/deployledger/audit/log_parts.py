@@ -17,7 +17,7 @@ from deployledger.domain.times import corrects_clock
 from deployledger.domain.topics import SPECIFYING
 
 MOST_PROBLEMS = 1000
-"""How many problems are told at the most."""
+"""The largest number of problems that are reported."""
 
 _TILES_AT_ONCE = 64
 _MISSING = b"\0" * HASH_BYTES
@@ -56,7 +56,7 @@ class CheckedPart:
     """What was found in a part.
 
     Attributes:
-        roots: the roots of its whole tiles, one behind the other.
+        roots: the roots of its whole tiles, one after the other.
         behind: by size that was asked for, the hashes of the leaves in the last tile up to it.
         begun: the streams that begin in it: how far they are, and their standing.
         continued: the streams that go on in it: position, version and symbol of each event.

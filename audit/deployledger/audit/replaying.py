@@ -380,7 +380,7 @@ class _Replaying:
             self._break(raw, expected, Kind.VERSION_GAP, message)
 
     def _pass_over(self, raw: EventRecord) -> None:
-        """Count an event behind a problem; what was missing may only have come too late."""
+        """Count an event after a problem; what was missing may only have come too late."""
         self.not_replayed += 1
         problem = self.problems.get(raw.stream)
         if problem is None:  # it is of no stream

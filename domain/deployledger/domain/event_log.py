@@ -228,7 +228,7 @@ class EventLog(LogDatabase, Protocol):
         stream_range: tuple[UUID, UUID] | None = None,
         metadata: bool = False,
     ) -> Iterator[Sequence[EventRecord]]:
-        """Yield the events behind a position in the order of the log, as they are stored, a page at a time.
+        """Yield the events after a position in the order of the log, as they are stored, a page at a time.
 
         Many are read on a connection of their own, and no more than a page is in memory; a few, those with a
         limit, and those of some streams are one page. Damaged events are among them (`undamaged`).
@@ -318,7 +318,7 @@ class EventLog(LogDatabase, Protocol):
     def follow(
         self, after: int = 0, *, topics: Sequence[str] = (), stream_id: UUID | None = None
     ) -> Follower:
-        """Return an iterator over the events behind a position, which goes on as events are added.
+        """Return an endless iterator over the events after a position; it continues as events are added.
 
         Iterating raises ``LogDivergedError`` when the log no longer has what was read: each batch is read
         together with the event before it.

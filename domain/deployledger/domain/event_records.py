@@ -128,10 +128,10 @@ class Mark(NamedTuple):
 
 
 NOTHING_READ = Mark(0, "")
-"""The mark of whoever has read nothing yet, which fits every log."""
+"""The mark of a reader that has read nothing yet; it matches every log."""
 
 
 def mark_of(record: EventRecord) -> Mark:
-    """Return the mark of whoever has read a log up to an event."""
+    """Return the mark of a reader that has read a log up to an event."""
     digest = hashlib.sha256(record.state).hexdigest()
     return Mark(record.position, f"{record.stream}:{record.stream_version}:{digest}")

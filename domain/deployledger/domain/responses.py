@@ -155,7 +155,7 @@ class DeploymentHistoryEntry(BaseModel):
         happened_at: when it counts as happened (UTC), if that clock was wrong; None if it was right.
         step: the step of the job that ended with it, if one did.
         attempt: how often the job of the revision was started by then.
-        duration: seconds from the event before, if this one is what came of work; None for commands.
+        duration: seconds from the event before, if this one is the result of work; None for commands.
         cause: the version of the event of this history that caused it; None for commands.
         changes: what differs between the deployment's status before and after it.
         error: why it could not be applied, so that what it changed is not known; else empty. An event that

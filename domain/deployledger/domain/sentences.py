@@ -13,7 +13,7 @@ def sentence(text: str) -> str:
 
 
 def with_hint(message: str, hint: str) -> str:
-    """Return what happened, and behind it what to do; a message of several lines has the hint below it."""
+    """Return what happened, followed by what to do; a message of several lines has the hint below it."""
     if not hint.strip():
         return message.strip()
     between = "\n" if "\n" in message.strip() else " "

@@ -31,7 +31,7 @@ class Verdict(enum.Enum):
     KEEP = enum.auto()
     """It is needed."""
     LEAVE = enum.auto()
-    """It is not needed here, but may be by somebody else."""
+    """It is not needed here, but another user of the home may need it."""
     LATER = enum.auto()
     """Only a step that is in progress may need it: it is marked, and freed once these steps are over."""
     FREE = enum.auto()

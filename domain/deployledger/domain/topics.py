@@ -22,7 +22,7 @@ SPECIFYING = frozenset({REQUESTED, UPDATE_REQUESTED})
 """Those of events that say what a deployment is to be."""
 
 COMMANDS = frozenset({REQUESTED, UPDATE_REQUESTED, RETRY_REQUESTED, CANCELLED, DELETION_REQUESTED})
-"""Those of events that somebody asked for; the others are what came of that."""
+"""Those of events that somebody asked for; the others are their results."""
 
 OUR_PREFIXES = ("deployment.", "deployment_name.", "event_log.")
 """How all of them begin; topics of an application's own events begin otherwise."""

@@ -37,7 +37,7 @@ class Gateway:
         """Start a revision's replicas; if they run or are being started, only hurry those that died.
 
         Raises:
-            GatewayError: the public port cannot be had; nothing was started.
+            GatewayError: the public port is unavailable; nothing was started.
         """
         revision = self._revisions.get(spec.number)
         if revision is None or revision.state is RevisionState.FAILED:

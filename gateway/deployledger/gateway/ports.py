@@ -60,7 +60,7 @@ class Listeners:
         """Bind ``port`` and return it; if it is taken and not ``fixed``, another one.
 
         Raises:
-            GatewayError: the port cannot be had.
+            GatewayError: the port is unavailable.
         """
         if port in self._claimed or port in self._open:
             return port

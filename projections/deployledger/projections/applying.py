@@ -96,7 +96,7 @@ class Applier:
         """Apply some of the events that a group lacks, and return up to where.
 
         Args:
-            until: what is behind this position may be left to others.
+            until: what is after this position may be left to others.
             after: up to where they are applied, as it seems.
 
         Raises:
@@ -124,7 +124,7 @@ class Applier:
             self._apply(applying, group, self.read(max(0, reached - 1), last))
 
     def read(self, after: int, until: int) -> list[EventRecord]:
-        """Return the events behind a position and up to another one, read on a connection of its own."""
+        """Return the events after a position and up to another one, read on a connection of its own."""
         return [raw for page in self.log.records(after=after, until=until) for raw in page]
 
     def _apply(self, applying: Applying, group: Group, raws: Sequence[EventRecord]) -> int:
@@ -133,7 +133,7 @@ class Applier:
         That may not be all of them: nobody is to wait for long because a fold takes its time.
 
         Args:
-            raws: the next events, behind the last one that was applied, which is the first of them. What
+            raws: the next events, after the last one that was applied, which is the first of them. What
                 was applied already is passed over.
 
         Raises:
@@ -188,7 +188,7 @@ class Applier:
     # Which log it is --------------------------------------------------------------------------------
 
     def _mark_at(self, position: int) -> Mark:
-        """Return the mark of whoever has read the log up to a position; of nobody, if there is none."""
+        """Return the mark of a reader that has read the log up to a position."""
         raws = next(self.log.records(after=position - 1, limit=1), []) if position else []
         return mark_of(raws[0]) if raws and raws[0].position == position else NOTHING_READ
 

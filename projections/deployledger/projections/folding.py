@@ -72,7 +72,7 @@ def decode_all(
 def read_by(
     projection: Projection[Any], decoded: list[DecodedEvent], *, after: int = 0
 ) -> list[DecodedEvent]:
-    """Return those of the events that a projection reads, behind a position."""
+    """Return those of the events that a projection reads, after a position."""
     return [entry for entry in decoded if entry[0][0] > after and projection.reads(entry[0][3])]
 
 
@@ -80,7 +80,7 @@ class Folding:
     """The rows of one projection that are being changed.
 
     Args:
-        table: where rows are loaded from that are not at hand.
+        table: where rows that are not in memory are loaded from.
         largest_row: how many bytes a row may take as JSON, or what the projection says if that is more; an
             event that makes a larger one is parked.
         is_new: whether the table was empty at first, so that a stream's first event needs no look at it.
@@ -176,7 +176,7 @@ class Folding:
         return stream, None, error
 
     def _load(self, by_key: dict[str, list[DecodedEvent]]) -> None:
-        """Have at hand every row that the events belong to."""
+        """Load every row that the events belong to."""
         entries = self._entries
         needed = [key for key in by_key if key not in entries]
         if self._projection.key is None:  # a stream that begins has no row
@@ -185,7 +185,7 @@ class Folding:
             self._load_rows(needed)
 
     def load(self, raws: Sequence[EventRecord]) -> None:
-        """Have at hand the rows of all streams that go on in these events, with one look at the table."""
+        """Load the rows of all streams that continue in these events, with one query of the table."""
         if self._projection.key is None:
             begun = {raw.stream for raw in raws if raw[2] == 1}
             streams = {raw.stream for raw in raws if self._projection.reads(raw[3])}
@@ -236,7 +236,7 @@ class Folding:
         entry.encoded = encoded
 
     def refold(self, key: str, until: int) -> None:
-        """Make the row of a stream anew, from all its events up to a position."""
+        """Rebuild the row of a stream from all its events up to a position."""
         stored = self._table.load([key])
         entry = _Entry(0, stored[0] if stored else None)
         if self._projection.temporal:

@@ -1,4 +1,4 @@
-"""Read models: rows that are always current when they are read, kept so by whoever reads or follows.
+"""Read models: rows that are always current when they are read: readers and followers apply new events.
 
 A read asks the store for rows; if they are behind, it first applies what the log has more. `ReadModels`
 reads and catches up, an `Applier` applies events in a transaction, a `Folding` makes rows of them, and a
@@ -279,7 +279,7 @@ class ReadModels:
         """Apply new events of the log to the projection and its group; return the position reached.
 
         Args:
-            until: what is behind this position may be left to others; None means the end of the log.
+            until: what is after this position may be left to others; None means the end of the log.
         """
 
         def catch_up() -> int:
@@ -396,7 +396,7 @@ class ReadModels:
             self.rebuild([name])
         return len(self.parked(name, key, limit=_ALL))
 
-    # Making rows anew -------------------------------------------------------------------------------
+    # Rebuilding rows --------------------------------------------------------------------------------
 
     def refold(self, name: str, keys: Sequence[str]) -> None:
         """Rebuild single rows of a projection from the log, while reads and writes continue.

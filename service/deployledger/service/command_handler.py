@@ -99,7 +99,7 @@ class CommandHandler:
     async def handle(
         self, command: Command, *, key: str | None, actor: str | None, dry_run: bool = False
     ) -> DeploymentStatusResponse:
-        """Decide a command and store what it comes to; again if somebody else changed the same stream.
+        """Decide a command and store what it comes to; again if the same stream was changed concurrently.
 
         Args:
             key: the idempotency key, if it has one.

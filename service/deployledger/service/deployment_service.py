@@ -557,7 +557,7 @@ class DeploymentService:
         All filters must hold. Without ``after``, ``since`` and ``last`` it begins with the first event.
 
         Args:
-            after: only those behind this position.
+            after: only those after this position.
             last: without ``after`` and ``since``: no more of what is there than the last so many.
             since: only those that happened then or later; ``until``: earlier.
             topics: only those of these topics.
@@ -604,7 +604,7 @@ class DeploymentService:
 
         Raises:
             ConflictError: if there is no correction to withdraw, or it cannot be withdrawn yet, this
-                machine's clock and that of the database server disagree, or somebody else corrects the
+                machine's clock and that of the database server disagree, or another process corrects the
                 clock at the same time.
         """
         return await self._blocking(

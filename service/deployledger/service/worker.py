@@ -214,7 +214,7 @@ class Worker:
                             deployment_id,
                         )
                     return
-                except UndecodableEventError as error:  # which no waiting mends
+                except UndecodableEventError as error:  # which waiting does not fix
                     LOGGER.warning("The job of deployment %s stopped: %s", deployment_id, error)
                     return
                 except EventLogError as error:

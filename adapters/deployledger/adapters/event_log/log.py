@@ -132,7 +132,7 @@ class DatabaseEventLog(TimedLog):
     def follow(
         self, after: int = 0, *, topics: Sequence[str] = (), stream_id: UUID | None = None
     ) -> LogFollower:
-        """Return an iterator over the events behind a position; see the port."""
+        """Return an iterator over the events after a position; see the port."""
         unknown = sorted(set(topics) - known_topics())
         if unknown:
             raise ConfigurationError(
@@ -159,7 +159,7 @@ class DatabaseEventLog(TimedLog):
     def _read_on(
         self, last: Mark, *, topics: Sequence[str], stream_id: UUID | None
     ) -> tuple[EventBatch, Mark]:
-        """Return the next events behind the last one that was read, and the mark that they lead to.
+        """Return the next events after the last one that was read, and the mark that they lead to.
 
         Raises:
             LogDivergedError: if another event is there, or none.

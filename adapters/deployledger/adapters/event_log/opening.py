@@ -84,7 +84,7 @@ class OpenedLog(ABC):
 
     @abstractmethod
     def _create_schema(self) -> None:
-        """Create the schema, in one transaction, unless somebody else did meanwhile."""
+        """Create the schema, in one transaction, unless another process did meanwhile."""
 
     @abstractmethod
     def _upgrade_schema(self) -> None:

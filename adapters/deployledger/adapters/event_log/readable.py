@@ -76,7 +76,7 @@ class ReadableLog(OpenedLog):
         stream_range: tuple[UUID, UUID] | None = None,
         metadata: bool = False,
     ) -> Iterator[Sequence[EventRecord]]:
-        """Yield the events behind a position, as they are stored, a page at a time; see the port."""
+        """Yield the events after a position, as they are stored, a page at a time; see the port."""
         selection = Selection(
             after=after,
             until=until,

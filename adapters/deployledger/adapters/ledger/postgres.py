@@ -33,7 +33,7 @@ class PostgresLedgerStore(DatabaseLedgerStore):
     """The store of a ledger; see the port.
 
     For a user who may read the database and not write it, the tree grows in memory from what is stored, so
-    that roots and proofs can be had of the newest events as well.
+    that there are roots and proofs of the newest events as well.
 
     Args:
         database: the database of the event log, which is open.

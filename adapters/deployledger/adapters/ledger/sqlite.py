@@ -90,7 +90,7 @@ class SQLiteLedgerStore(DatabaseLedgerStore):
             ) from error
 
     def _copy_in_memory(self, path: Path, error: sqlite3.Error) -> None:
-        """Go on in memory, as for who may not write: roots and proofs can be had of the newest events."""
+        """Go on in memory, as for who may not write: there are roots and proofs of the newest events."""
         with self._memory_lock:
             if not self._unwritable and path.exists():
                 copy = copy_in_memory(path)

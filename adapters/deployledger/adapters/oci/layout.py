@@ -65,7 +65,7 @@ class OciLayout:
         """Make the blobs part of the layout, and ``name`` stand for their image, in place of any other.
 
         It is all done at once for whoever frees what is unused. A blob that is there already is replaced by
-        the same bytes, which mends it should it be damaged. An index that is damaged is set aside, and a new
+        the same bytes, which repairs it if it is damaged. An index that is damaged is set aside, and a new
         one begun: it may have names of other tools, but no image is used by its name here.
 
         Raises:

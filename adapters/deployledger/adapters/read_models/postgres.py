@@ -125,7 +125,7 @@ class PostgresReadModels(DatabaseReadModels):
         """Enter a transaction."""
         milliseconds = round(min(_LOCK_SECONDS, self._database.patience.seconds) * 1000)
         with self._errors(), self._database.pooled() as session, session.transaction():
-            # Rows can be had again from the log: a commit need not wait for the disk.
+            # Rows can be rebuilt from the log: a commit need not wait for the disk.
             session.execute(
                 "SELECT set_config('synchronous_commit', 'off', true), "
                 "set_config('lock_timeout', %s::text, true)",
@@ -219,10 +219,10 @@ class PostgresReadModels(DatabaseReadModels):
                     if not rights_of(session).has_schema:
                         session.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}".encode())
                     if not sql.query(_IS_CURRENT)[0][0]:
-                        self._create_anew(sql)
+                        self._recreate(sql)
         self._is_created = True
 
-    def _create_anew(self, sql: PostgresStatements) -> None:
+    def _recreate(self, sql: PostgresStatements) -> None:
         """Create what a database has before it has any read model; that of an earlier release is dropped."""
         for (name,) in sql.query(_TABLE_NAMES):
             sql.execute(f"DROP TABLE {POSTGRES.table(name)}")

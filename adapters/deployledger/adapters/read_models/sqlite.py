@@ -229,7 +229,7 @@ class SQLiteReadModels(DatabaseReadModels):
         return UnreliableReadModelsError(message, token=file, hint=_OTHERWISE)
 
     def renew(self, error: UnreliableReadModelsError) -> None:
-        """Put an empty file in the place of a damaged one, unless somebody else did.
+        """Put an empty file in the place of a damaged one, unless another process did.
 
         Connections to the damaged file, of whichever process, are closed when they are used next. The path
         always has a file: what is beside it is removed first, so that no write-ahead log meets the new one.
@@ -273,7 +273,7 @@ class SQLiteReadModels(DatabaseReadModels):
             cached_statements=_STATEMENTS_KEPT,
         )
         try:
-            # Rows can be had again from the log: a commit need not wait for the disk.
+            # Rows can be rebuilt from the log: a commit need not wait for the disk.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             # Nothing is deleted here that is not in the log: it need not be overwritten, which takes long.
@@ -341,7 +341,7 @@ class SQLiteReadModels(DatabaseReadModels):
                 sql.execute(statement)
 
     def _create_tables(self, connection: sqlite3.Connection) -> None:
-        """Create what a file has before it has any read model, unless somebody else did meanwhile."""
+        """Create what a file has before it has any read model, unless another process did meanwhile."""
         connection.execute("PRAGMA journal_mode = WAL")
         with transaction(connection):
             if not connection.execute("PRAGMA user_version").fetchone()[0]:

@@ -65,7 +65,7 @@ class Continuity:
                 check.count += 1
 
     def check_states(self, states: Sequence[EarlierState], verifiers: Sequence[Verifier]) -> None:
-        """Check that states which somebody kept are continued."""
+        """Check that the log continues the states that an auditor kept."""
         for state in states:
             if problem := self._problem_of(state, verifiers):
                 self._check.add("", f"{shown(state.source)} {problem}")

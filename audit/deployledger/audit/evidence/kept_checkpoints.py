@@ -21,7 +21,7 @@ _ZIP = b"PK\3\4"
 
 @dataclass(frozen=True)
 class EarlierState:
-    """A checkpoint that somebody kept. Its signature has not been verified yet.
+    """A checkpoint that an auditor kept. Its signature has not been verified yet.
 
     Attributes:
         source: where it is from.

@@ -28,7 +28,7 @@ def limits(
     """Return what evidence in a version of its format does not show, a sentence each.
 
     Args:
-        is_compared: whether it was found to continue what somebody kept.
+        is_compared: whether it was found to continue an earlier state.
     """
     return (
         "It shows nothing that was recorded after the checkpoint.",

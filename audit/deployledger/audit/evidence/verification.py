@@ -437,7 +437,7 @@ def _text_of(note: bytes) -> str:
 
 
 def as_json(report: EvidenceReport) -> dict[str, Any]:
-    """Return what came of verifying evidence as a JSON value."""
+    """Return the result of verifying evidence as a JSON value."""
     manifest = report.manifest
     return {
         "file": str(report.path),

@@ -41,7 +41,7 @@ def found_version(session: Session) -> int:
 
 
 def create(session: Session) -> None:
-    """Create the schema, unless somebody else did meanwhile."""
+    """Create the schema, unless another process did meanwhile."""
     with _alone(session):
         if not rights_of(session).has_schema:  # who was given it may not be allowed to create one
             session.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)))
@@ -54,7 +54,7 @@ def create(session: Session) -> None:
 
 
 def upgrade(session: Session) -> None:
-    """Bring the schema from version 1 to version 2, unless somebody else did meanwhile.
+    """Bring the schema from version 1 to version 2, unless another process did meanwhile.
 
     Version 1 had the library's table, with the metadata in the stored state only.
     """

@@ -23,14 +23,14 @@ def found_version(connection: sqlite3.Connection) -> int:
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Create the schema, unless somebody else did meanwhile."""
+    """Create the schema, unless another process did meanwhile."""
     with transaction(connection, "BEGIN EXCLUSIVE"):
         if found_version(connection) == 0:
             _create_tables(connection)
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Bring the schema from version 1 to version 2, unless somebody else did meanwhile.
+    """Bring the schema from version 1 to version 2, unless another process did meanwhile.
 
     Version 1 had the library's table, with the metadata in the stored state only.
     """
