@@ -97,7 +97,7 @@ def advice(error: BaseException) -> str:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether an error says that the server is away, so that trying again later helps."""
+    """Return whether an error says that the server is unavailable, so that trying again later helps."""
     if isinstance(error, PoolClosed | psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
         return False
     if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
@@ -215,7 +215,7 @@ class _Pool(ConnectionPool[Session]):
         """Return a session.
 
         Raises:
-            psycopg.OperationalError: if the server is away, or every session is in use for too long.
+            psycopg.OperationalError: if the server is unavailable, or every session is in use for too long.
         """
         latest = time.monotonic() + self._database.patience.limit()
         while True:
@@ -302,7 +302,7 @@ class PostgresDatabase:
         return self._pool is not None
 
     def is_outage(self, error: BaseException) -> bool:
-        """Return whether an error says that the server is away, so that trying again later helps.
+        """Return whether an error says that the server is unavailable, so that trying again later helps.
 
         A server that could be written and no longer can has become a standby: another one takes its place.
         A database that was there and no longer is, is being restored.
@@ -404,7 +404,7 @@ class PostgresDatabase:
             return read(session)
 
     def close(self) -> None:
-        """Close the pool. What still tries to connect to a server that is away ends by itself."""
+        """Close the pool. What still tries to connect to an unavailable server ends by itself."""
         if self._pool is not None:
             self._pool.close(0 if self.is_away else _CONNECT_TIMEOUT_SECONDS)
             self._pool = self._datastore = None

@@ -78,7 +78,7 @@ class Listeners:
         """Accept connections on a claimed port.
 
         Raises:
-            GatewayError: another program began to listen there after the claim, or it was given up.
+            GatewayError: another program began to listen there after the claim, or it was released.
         """
         async with self._opening:
             if port in self._open:
@@ -95,7 +95,7 @@ class Listeners:
             self._claimed.pop(port, None)
 
     def keep(self, ports: set[int]) -> None:
-        """Close and give up every port but these; connections that were made go on."""
+        """Close and release every port but these; existing connections continue."""
         for port in self._claimed.keys() - ports:
             self._claimed.pop(port).close()
         for port in self._open.keys() - ports:

@@ -122,7 +122,7 @@ class ReadModels:
     def _reliably(self, work: Callable[[], _T]) -> _T:
         """Return what work returns; if rows are damaged, gone or of another log, after they were rebuilt.
 
-        While a database is away, it is done again until the patience is over.
+        While a database is unavailable, it is done again until the patience is over.
         """
         if self._process.is_another:
             raise ReadModelError(opened_before(f"The read models in {self.store.described_as}"), hint=HINT)

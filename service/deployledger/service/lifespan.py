@@ -73,7 +73,7 @@ class Lifespan:
             await asyncio.shield(self._closed)  # a caller that is cancelled leaves nothing half closed
 
     def _shut_down(self) -> None:
-        self._models.patience.leave()  # nothing that closes waits for a database that is away
+        self._models.patience.leave()  # nothing that closes waits for an unavailable database
         self._background.stop()
         self._threads.shutdown()
         self._models.store.close()

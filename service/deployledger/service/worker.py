@@ -46,7 +46,7 @@ _CLOSING_SECONDS = 15.0
 """How long a worker that closes waits for its jobs to stop what no revision needs any more."""
 
 _LONGEST_PAUSE_SECONDS = 5.0
-"""How long a job waits at most before it tries again to use a database that is away."""
+"""How long a job waits at most before it tries again to use an unavailable database."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Worker:
 
     Args:
         context: makes the context of what a job records, from the deployment.
-        executor: runs the calls that block, none of which waits for a database that is away.
+        executor: runs the calls that block, none of which waits for an unavailable database.
         patience: reports what keeps jobs waiting.
         on_change: called with a deployment's id after its job recorded something or advanced; any thread.
     """

@@ -69,7 +69,7 @@ class Tail(ABC):
         return self._changes
 
     def join(self) -> None:
-        """Begin to follow; returns when no later change can be missed, or the database is away."""
+        """Begin to follow; returns when no later change can be missed, or the database is unavailable."""
         with self._changing:
             self._followers += 1
             if self._thread is None and not self._ended:
@@ -178,7 +178,7 @@ class LogFollower:
         """Return the next batch, or None if there is none within ``timeout`` seconds, or it was closed.
 
         Raises:
-            EventLogUnavailableError: if the database is away when the time is over.
+            EventLogUnavailableError: if the database is unavailable when the time is over.
         """
         if self._process.is_another:  # a lock may be held there by a thread that is not here
             raise EventLogError(opened_before("The subscription to the event log"), hint=HINT)

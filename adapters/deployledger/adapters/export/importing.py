@@ -73,7 +73,7 @@ def import_log(
     """Import an exported log into an empty one, with the same positions, ids and times.
 
     It is one transaction: nothing is visible until everything is there and has the Merkle root that the file
-    states. Commands wait for its end, as long as they wait for a database that is away.
+    states. Commands wait for its end, as long as they wait for an unavailable database.
 
     Args:
         progress: called with the activity, the number of events done, and the total.

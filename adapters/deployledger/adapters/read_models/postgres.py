@@ -196,7 +196,7 @@ class PostgresReadModels(DatabaseReadModels):
                 self._database.open()
 
     def check_rights(self) -> None:
-        """Check that the user may keep the read models, unless the server is away.
+        """Check that the user may keep the read models, unless the server is unavailable.
 
         Raises:
             ReadModelError: if a right is missing; the hint names the GRANT.
