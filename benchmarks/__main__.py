@@ -25,6 +25,7 @@ from benchmarks.projecting import following, reading, rebuilding
 from benchmarks.replaying import replaying
 from benchmarks.report import Report
 from benchmarks.starting import starting
+from deployledger.adapters.garbage import collect_rarely
 
 
 def main() -> None:
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--only", choices=parts)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    collect_rarely()  # as the command line does, for the baselines too
     report = Report()
     with databases() as available:
         print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {available.postgres_version},")
