@@ -92,22 +92,20 @@ class Applier:
 
     # Applying ---------------------------------------------------------------------------------------
 
-    def apply_some(self, group: Group, until: int, after: int) -> int:
+    def apply_some(self, group: Group, until: int, after: int, most: int) -> int:
         """Apply some of the events that a group lacks, and return up to where.
 
         Args:
             until: what is after this position may be left to others.
             after: up to where they are applied, as it seems.
+            most: how many events to read at most, if that is fewer than are ever applied at once.
 
         Raises:
             LogDivergedError: if the log has no event up to where it is to be applied.
         """
         # Read before the transaction: who is in one takes no second connection, for which others may wait.
-        pages = (
-            self.log.records(after=max(0, after - 1), limit=APPLIED_AT_ONCE + 1)
-            if after < until
-            else iter(())
-        )
+        limit = min(most, APPLIED_AT_ONCE) + 1
+        pages = self.log.records(after=max(0, after - 1), limit=limit) if after < until else iter(())
         raws = next(pages, [])
         if after < until and (not raws or raws[-1].position <= after):
             raise LogDivergedError(self.log.described_as, position=until)

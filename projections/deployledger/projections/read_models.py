@@ -39,6 +39,7 @@ _ALL = 1 << 31
 _BUILT_FROM = 20_000
 """From so many events on, a read model that is not there is built as a rebuild builds it."""
 
+_READ_AT_LEAST = 500
 _LOOK_AGAIN_SECONDS = 0.1
 _PATIENCE_SECONDS = 30.0
 
@@ -295,10 +296,13 @@ class ReadModels:
         """Apply what is missing up to a position, from where the rows were when they were looked at."""
         group = self.applier.group(projection)
         with self._turns[group]:  # others in this process wait here, and find the work done
+            most = _ALL
             while True:
-                reached = self.applier.apply_some(group, end, reached)
+                before, reached = reached, self.applier.apply_some(group, end, reached, most)
                 if reached >= end:
                     return reached
+                # A turn ends after some time, and what it has not applied by then was read in vain.
+                most = max(_READ_AT_LEAST, 2 * (reached - before))
 
     def prepare(self) -> None:
         """Create missing tables of every read model, for users who may not create tables later.
