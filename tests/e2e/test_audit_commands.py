@@ -155,7 +155,7 @@ def test_there_are_checkpoints_and_no_key(cli: CommandLine, tmp_path: Path) -> N
     assert "no public key to verify their signatures" in done.stderr
     done = cli.run("audit", "verify", "--key", str(key))
     assert done.returncode == 2
-    assert "That is a private key" in done.stderr
+    assert "This is a private key; the public one is needed" in done.stderr
 
 
 def test_a_checkpoint_that_cannot_be_published_is_told_once(cli: CommandLine, tmp_path: Path) -> None:
