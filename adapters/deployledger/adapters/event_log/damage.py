@@ -18,18 +18,27 @@ _COLUMNS: dict[str, type] = {
     "correlation id": str,
     "causation id": str,
 }
+_ID_BYTES = 16
 _NO_TIME = -1 << 63
 """What no calendar has."""
 
 _NAMES: dict[type, str] = {int: "as a number", str: "as text", bytes: "as bytes"}
 
 
-def damaged(row: Sequence[Any], damage: str = "") -> DamagedEvent:
-    """Return the event of a row, whose columns are those of `EventRecord`, or the first five.
+def id_of(stored: str) -> bytes:
+    """Return an id that is written in the one way in which streams are looked for.
 
-    Args:
-        damage: what is wrong, if the types of the columns do not show it.
+    Raises:
+        ValueError, TypeError: if it is not.
     """
+    id_ = bytes.fromhex(stored)
+    if len(id_) != _ID_BYTES or id_.hex() != stored:
+        raise ValueError(f"{stored!r} is not an id")
+    return id_
+
+
+def damaged(row: Sequence[Any]) -> DamagedEvent:
+    """Return the event of a row, whose columns are those of `EventRecord`, or the first five."""
     position, stream, version, topic = row[:4]
     stored, stream_id = stream if isinstance(stream, str) else repr(stream), _id_or_none(stream) or b""
     event_id, recorded_at, actor, *caused_by = row[5:] or (b"", 0, None, None, None)
@@ -44,7 +53,7 @@ def damaged(row: Sequence[Any], damage: str = "") -> DamagedEvent:
         actor if type(actor) is str else None,
         *map(_id_or_none, caused_by),
     )
-    event.damage = damage or _damage_of(row)
+    event.damage = _damage_of(row)
     event.stored_stream = id_text(stream_id) if stream_id else stored
     return event
 
@@ -62,4 +71,11 @@ def _damage_of(row: Sequence[Any]) -> str:
             return f"its {name} is not stored {_NAMES[kind]}"
     if None in row[:5]:
         return "a column has nothing in it"
-    return f"{row[1]!r} is no id"
+    return next(f"{text!r} is not an id" for text in (row[1], *row[5:6], *row[8:]) if not _is_id(text))
+
+
+def _is_id(stored: str | None) -> bool:
+    try:
+        return stored is None or len(id_of(stored)) == _ID_BYTES
+    except ValueError:
+        return False

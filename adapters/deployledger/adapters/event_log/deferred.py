@@ -86,7 +86,8 @@ def decode_deferring(record: EventRecord) -> Event:
             asked for that cannot be read.
     """
     try:
-        decoder, state = _decoder(record.topic), record.state
+        version, topic, state = record[2:5]  # by name each would be looked up
+        decoder = _decoder(topic)
         if decoder is None or state.startswith(HAS_VERSION):
             return decode(record)
         event_class, decode_json = decoder
@@ -94,7 +95,7 @@ def decode_deferring(record: EventRecord) -> Event:
     except (ValueError, TopicError) as error:
         raise undecodable(record, error) from error
     event = event_class.__new__(event_class)
-    fields["originator_version"] = record.stream_version
+    fields["originator_version"] = version
     fields[_RECORD] = record
     _set(event, "__dict__", fields)
     _set(event, "__pydantic_fields_set__", None)

@@ -1,5 +1,6 @@
 """Turns events into what is stored, and back: pydantic's JSON, with class versions and upcasters."""
 
+from binascii import hexlify
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -106,14 +107,14 @@ def decode(record: EventRecord) -> Event:
     Raises:
         UndecodableEventError: if it cannot be read, or a newer version of the software wrote it.
     """
-    state = record.state
+    stream_id, version, topic, state = record[1:5]  # by name each would be looked up
     try:
-        event_class, decode_json = _decoder(record.topic)
+        event_class, decode_json = _decoder(topic)
         if decode_json is not None and not state.startswith(HAS_VERSION):
             # What the database says is put last, where it wins over what the state may say.
             return decode_json(
                 b'%b,"originator_id":"%b","originator_version":%d}'
-                % (state[:-1], record.stream_id.hex().encode(), record.stream_version)
+                % (state[:-1], hexlify(stream_id), version)
             )
         return _upcast(event_class, record)
     except (ValueError, TypeError, TopicError, AttributeError) as error:

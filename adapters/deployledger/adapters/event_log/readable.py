@@ -3,20 +3,18 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
 
 from deployledger.adapters.event_log.deferred import decode_deferring
 from deployledger.adapters.event_log.mapper import decode
 from deployledger.adapters.event_log.opening import SCHEMA_VERSION, OpenedLog, patient
-from deployledger.adapters.event_log.reading import Selection, Statements
+from deployledger.adapters.event_log.reading import READ_AT_ONCE, Selection, Statements
 from deployledger.domain.event_log import CommandKey, KeyedEvent, KeyRecord, LogStatistics
 from deployledger.domain.event_records import NOTHING_READ, EventRecord, Mark, mark_of, time_of
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import DatabaseUnavailableError, EventLogError
 
-_AT_ONCE = 200
 _T = TypeVar("_T")
 _Place = TypeVar("_Place", int, str)
 _KEY_COLUMNS = 5
@@ -25,7 +23,7 @@ _KEY_COLUMNS = 5
 class ReadableLog(OpenedLog):
     """An event log that is read."""
 
-    _last_end: tuple[EventRecord | None, Mark] = (None, NOTHING_READ)
+    _last_end: tuple[tuple[Any, ...], Mark] = ((), NOTHING_READ)
 
     # What each database does in its own way ---------------------------------------------------------
 
@@ -41,8 +39,8 @@ class ReadableLog(OpenedLog):
     @abstractmethod
     def _stream(
         self, statement: str, values: Sequence[Any], *, in_order: bool = False
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows that a statement selects, on a connection of its own.
+    ) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """Yield the rows that a statement selects, a page at a time, on a connection of its own.
 
         Args:
             in_order: whether they are most of the log, in its order.
@@ -85,7 +83,7 @@ class ReadableLog(OpenedLog):
             stream_range=stream_range,
             metadata=metadata,
         )
-        is_few = until is not None and until - after <= _AT_ONCE
+        is_few = until is not None and until - after <= READ_AT_ONCE
         if limit is not None or streams is not None or is_few:
             page = self._page(selection)
             return iter([page] if page else [])
@@ -104,11 +102,10 @@ class ReadableLog(OpenedLog):
 
     def _pages(self, selection: Selection) -> Iterator[Sequence[EventRecord]]:
         spread = selection.stream_range
-        rows = self._stream(
+        pages = self._stream(
             *self._statements.select_events(selection), in_order=spread is None or spread[0] != spread[1]
         )
-        while page := [*islice(rows, _AT_ONCE)]:
-            yield self._events(page)
+        return map(self._events, pages)
 
     def _paged(
         self, pages: Callable[[_Place], Iterator[Sequence[_T]]], after: _Place, place: Callable[[_T], _Place]
@@ -150,10 +147,10 @@ class ReadableLog(OpenedLog):
         rows = self._query(self._statements.select_last)
         if not rows:
             return NOTHING_READ
-        (last,), (known, mark) = self._events(rows), self._last_end
-        if last != known:  # most questions find the log as it was: no digest is made for them
-            mark = mark_of(last)
-            self._last_end = last, mark
+        last, mark = self._last_end
+        if last != rows[0]:  # most questions find the log as it was: no digest is made for them
+            mark = mark_of(self._events(rows)[0])
+            self._last_end = rows[0], mark
         return mark
 
     # Idempotency keys -------------------------------------------------------------------------------
@@ -171,27 +168,29 @@ class ReadableLog(OpenedLog):
         self._open()
         statement = self._statements.select_keys
         return self._paged(
-            lambda key: self._key_pages(self._stream(statement, (key, until))),
+            lambda key: map(self._keyed, self._stream(statement, (key, until))),
             "",
             lambda keyed: keyed.key.key,
         )
 
-    def _key_pages(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[Sequence[KeyedEvent]]:
-        while page := [*map(self._keyed, islice(rows, _AT_ONCE))]:
-            yield page
+    def _keyed(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[KeyedEvent]:
+        keys = [self._key(*row[:_KEY_COLUMNS]) for row in rows]
+        events = [row[_KEY_COLUMNS:] for row in rows]
+        records = iter(self._events([event for event in events if event[0] is not None]))
+        return [
+            KeyedEvent(key, None if event[0] is None else next(records))
+            for key, event in zip(keys, events, strict=True)
+        ]
 
-    def _keyed(self, row: tuple[Any, ...]) -> KeyedEvent:
-        key, fingerprint, deployment, version, recorded_at = row[:_KEY_COLUMNS]
+    def _key(self, key: Any, fingerprint: Any, deployment: Any, version: Any, recorded_at: Any) -> KeyRecord:
         try:
             if type(version) is not int or type(recorded_at) is not int:
                 raise TypeError("its version or its time is no number")
-            record = KeyRecord(key, fingerprint, self._id(deployment), version, recorded_at)
+            return KeyRecord(key, fingerprint, self._id(deployment), version, recorded_at)
         except (ValueError, TypeError, AttributeError) as error:
             raise EventLogError(
                 f"The idempotency key {key!r} is damaged: {error}.", hint="Restore the log from a backup."
             ) from error
-        event = row[_KEY_COLUMNS:]
-        return KeyedEvent(record, None if event[0] is None else self._events([event])[0])
 
     # The whole --------------------------------------------------------------------------------------
 
@@ -202,7 +201,7 @@ class ReadableLog(OpenedLog):
             _ = self._recorder
             end = self.position()
             events = self._statements.events
-            ((streams,),) = self._stream(
+            (((streams,),),) = self._stream(
                 f"SELECT count(DISTINCT originator_id) FROM {events}",  # noqa: S608
                 (),
             )
@@ -222,6 +221,6 @@ class ReadableLog(OpenedLog):
                 streams=streams,
                 first_recorded_at=ends[0] if ends else None,
                 last_recorded_at=ends[-1] if ends else None,
-                topics=dict(topics),
+                topics={topic: count for page in topics for topic, count in page},
                 size_bytes=self._size(),
             )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,8 @@ from deployledger.adapters.dialect import Dialect
 
 EVENTS_TABLE = "events"
 KEYS_TABLE = "idempotency_keys"
+READ_AT_ONCE = 200
+"""The rows of a page."""
 
 ID_COLUMNS = ("originator_id", "event_id", "correlation_id", "causation_id", "deployment_id")
 _EVENT = ("position", "originator_id", "originator_version", "topic", "state")
@@ -54,12 +57,12 @@ class Statements:
     time_column: str
     binary_order: str
 
-    @property
+    @cached_property
     def events(self) -> str:
         """The table of events."""
         return self.dialect.table(EVENTS_TABLE)
 
-    @property
+    @cached_property
     def keys(self) -> str:
         """The table of idempotency keys."""
         return self.dialect.table(KEYS_TABLE)
@@ -104,17 +107,17 @@ class Statements:
         columns = self._columns(_EVENT + _METADATA if selection.metadata else _EVENT)
         return f"SELECT {columns} FROM {self.events} WHERE {condition} ORDER BY {order}{limit}", values  # noqa: S608
 
-    @property
+    @cached_property
     def select_all(self) -> str:
         """The statement that selects all events with their metadata."""
         return f"SELECT {self._columns(_EVENT + _METADATA)} FROM {self.events} ORDER BY position"  # noqa: S608
 
-    @property
+    @cached_property
     def select_last(self) -> str:
         """The statement that selects the last event, without metadata."""
         return f"SELECT {self._columns(_EVENT)} FROM {self.events} ORDER BY position DESC LIMIT 1"  # noqa: S608
 
-    @property
+    @cached_property
     def select_keys(self) -> str:
         """The statement that selects the keys behind one, up to a position, with their events."""
         # A key is stored with the events of its command, one of which it names.
@@ -126,12 +129,12 @@ class Statements:
             f"ORDER BY k.key{self.binary_order}"
         )
 
-    @property
+    @cached_property
     def select_key(self) -> str:
         """The statement that selects what was stored with an idempotency key."""
         return f"SELECT {self._columns(_KEY[:4])} FROM {self.keys} WHERE key = ?"  # noqa: S608
 
-    @property
+    @cached_property
     def search_time(self) -> str:
         """The statement that returns the last of some positions that was recorded by a time, by halving.
 

@@ -24,7 +24,7 @@ from deployledger.adapters.event_log.postgres.ownership import AdvisoryLocks
 from deployledger.adapters.event_log.postgres.recorders import PostgresLogRecorder
 from deployledger.adapters.event_log.postgres.tail import PostgresTail
 from deployledger.adapters.event_log.postgres.writer import PostgresBatchWriter
-from deployledger.adapters.event_log.reading import EVENTS_TABLE, Statements
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, READ_AT_ONCE, Statements
 from deployledger.adapters.pooling import refuse_shared
 from deployledger.adapters.postgres import PostgresDatabase, Session, advice, reason
 from deployledger.domain.event_records import EventRecord
@@ -46,7 +46,6 @@ _T = TypeVar("_T")
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 
-_READ_AT_ONCE = 200
 _PLAIN_COLUMNS = 5
 _NO_METADATA = (b"", 0, None, None, None)
 # A float has room for the microseconds of the next 200 years, and numeric takes its time.
@@ -209,12 +208,13 @@ class PostgresEventLog(DatabaseEventLog):
 
     def _stream(
         self, statement: str, values: Sequence[Any], *, in_order: bool = False
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[Sequence[tuple[Any, ...]]]:
         with self._session(is_long=True) as session, self._translated_driver_errors():
             if in_order:  # the table's pages are read one after the other
                 session.execute("SET enable_sort = off; SET enable_bitmapscan = off")
             with _streamed(session, statement, values) as rows:
-                yield from rows
+                while page := [*islice(rows, READ_AT_ONCE)]:
+                    yield page
 
     def _events(self, rows: Sequence[tuple[Any, ...]]) -> list[EventRecord]:
         return _records(rows)
@@ -320,7 +320,7 @@ def _streamed(session: Session, statement: str, values: Sequence[Any]) -> Iterat
 
 def _all_records(session: Session) -> Iterator[Sequence[EventRecord]]:
     with _streamed(session, _STATEMENTS.select_all, ()) as rows:
-        while page := [*islice(rows, _READ_AT_ONCE)]:
+        while page := [*islice(rows, READ_AT_ONCE)]:
             yield _records(page)
 
 

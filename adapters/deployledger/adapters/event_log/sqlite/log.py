@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
@@ -18,16 +17,17 @@ from eventsourcing.sqlite import SQLiteConnection, SQLiteDatastore
 
 from deployledger.adapters.dialect import SQLITE
 from deployledger.adapters.event_log import clock
-from deployledger.adapters.event_log.damage import damaged
+from deployledger.adapters.event_log.damage import id_of
 from deployledger.adapters.event_log.following import Tail
 from deployledger.adapters.event_log.group_commit import BatchWriter
 from deployledger.adapters.event_log.import_transaction import ImportTransaction
 from deployledger.adapters.event_log.log import DatabaseEventLog
-from deployledger.adapters.event_log.reading import EVENTS_TABLE, KEYS_TABLE, Statements
+from deployledger.adapters.event_log.reading import EVENTS_TABLE, KEYS_TABLE, READ_AT_ONCE, Statements
 from deployledger.adapters.event_log.sqlite.file_guard import FileGuard, check_left_files, check_not_inherited
 from deployledger.adapters.event_log.sqlite.importing import SQLiteImport
 from deployledger.adapters.event_log.sqlite.objects import TRIGGERS, objects
 from deployledger.adapters.event_log.sqlite.recorders import SQLiteLogRecorder
+from deployledger.adapters.event_log.sqlite.records import records_of
 from deployledger.adapters.event_log.sqlite.schema import create, found_version, restore_triggers, upgrade
 from deployledger.adapters.event_log.sqlite.tail import SQLiteTail
 from deployledger.adapters.event_log.sqlite.writer import SQLiteBatchWriter
@@ -58,12 +58,8 @@ _LOCK_TIMEOUT_SECONDS = 10
 _WRITER_CACHE_KIB = 65_536
 _MOST_PAGES_IN_LOG = 16_000
 _SWITCH_PAUSE_SECONDS = 0.005
-_READ_AT_ONCE = 200
 _TICK_SECONDS = 0.002
-_PLAIN_COLUMNS = 5
-_NO_METADATA = (b"", 0, None, None, None)
 _STATEMENTS = Statements(SQLITE, lambda id_: id_.hex, id_column="{}", time_column="{}", binary_order="")
-_ID_BYTES = 16
 
 
 class _LockedDatastore(SQLiteDatastore):
@@ -295,18 +291,21 @@ class SQLiteEventLog(DatabaseEventLog):
 
     def _stream(
         self, statement: str, values: Sequence[Any], *, in_order: bool = False
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[Sequence[tuple[Any, ...]]]:
         if self._path is None:  # connections to the same memory take turns: none is kept for long
-            yield from self._query(statement, values)
+            rows = self._query(statement, values)
+            yield from (rows[i : i + READ_AT_ONCE] for i in range(0, len(rows), READ_AT_ONCE))
             return
         with self._session() as connection:
-            yield from connection.execute(statement, values)
+            cursor = connection.execute(statement, values)
+            while page := cursor.fetchmany(READ_AT_ONCE):
+                yield page
 
     def _events(self, rows: Sequence[tuple[Any, ...]]) -> list[EventRecord]:
-        return _records(rows)
+        return records_of(rows)
 
     def _id(self, stored: Any) -> bytes:
-        return _id(stored)
+        return id_of(stored)
 
     def _size(self) -> int:
         size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
@@ -408,71 +407,8 @@ class SQLiteEventLog(DatabaseEventLog):
 
 def _all_records(connection: sqlite3.Connection) -> Iterator[Sequence[EventRecord]]:
     rows = connection.execute(_STATEMENTS.select_all)
-    while page := rows.fetchmany(_READ_AT_ONCE):
-        yield _records(page)
-
-
-def _records(rows: Sequence[tuple[Any, ...]]) -> list[EventRecord]:
-    """Return the events of rows; whatever of one has not the type that it should makes it a damaged one."""
-    if rows and len(rows[0]) == _PLAIN_COLUMNS:
-        new = tuple.__new__  # which makes up for the time that looking at the types takes
-        return [
-            new(EventRecord, (row[0], id_, row[2], row[3], row[4], b"", 0, None, None, None))
-            if type(row[4]) is bytes
-            and type(row[2]) is int
-            and type(row[3]) is str
-            and (id_ := _stream_id(row[1]))
-            else damaged(row)
-            for row in rows
-        ]
-    return [*map(_record, rows)]
-
-
-def _record(row: tuple[Any, ...]) -> EventRecord:
-    position, stream, version, topic, state, event_id, recorded_at, actor, correlation, causation = row
-    if (
-        type(version) is not int
-        or type(recorded_at) is not int
-        or type(topic) is not str
-        or type(state) is not bytes
-        or (type(actor) is not str and actor is not None)
-    ):
-        return damaged(row)
-    try:
-        fields = (
-            position,
-            _stream_id(stream) or _id(stream),
-            version,
-            topic,
-            state,
-            _id(event_id),
-            recorded_at,
-            actor,
-            None if correlation is None else _id(correlation),
-            None if causation is None else _id(causation),
-        )
-        return tuple.__new__(EventRecord, fields)
-    except ValueError as error:
-        return damaged(row, str(error))
-    except TypeError:
-        return damaged(row)
-
-
-@lru_cache(8192)
-def _stream_id(stored: Any) -> bytes:
-    """Return the id of a stream, or nothing if it is none."""
-    try:
-        return _id(stored)
-    except (ValueError, TypeError):
-        return b""
-
-
-def _id(stored: str) -> bytes:
-    """Return an id that is written in the one way in which streams are looked for."""
-    id_ = bytes.fromhex(stored)
-    if len(id_) != _ID_BYTES or id_.hex() != stored:
-        raise ValueError(f"{stored!r} is not an id")
-    return id_
+    while page := rows.fetchmany(READ_AT_ONCE):
+        yield records_of(page)
 
 
 def _switch_to_write_ahead_log(connection: sqlite3.Connection) -> None:
