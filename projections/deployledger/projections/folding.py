@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from deployledger.domain.event_log import EventLog
-from deployledger.domain.event_records import EventRecord
+from deployledger.domain.event_records import EventRecord, id_text
 from deployledger.domain.events import Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.redaction import loggable
@@ -146,19 +146,21 @@ class Folding:
 
     def _by_key(self, decoded: Sequence[DecodedEvent]) -> dict[str, list[DecodedEvent]]:
         """Return the events of each row, in order."""
-        by_stream: dict[str, list[DecodedEvent]] = {}
         if self._projection.key is None:
+            streams: dict[bytes | str, list[DecodedEvent]] = {}
             for record in decoded:
-                stream = record[0].stream
-                if stream in by_stream:
-                    by_stream[stream].append(record)
+                # The id as text is made once for each stream; a damaged one has only that.
+                stream = record[0].stream_id or record[0].stream
+                if stream in streams:
+                    streams[stream].append(record)
                 else:
-                    by_stream[stream] = [record]
-        else:
-            for raw, event, error in decoded:
-                key, event, error = self._keyed(raw, event, error)
-                by_stream.setdefault(key, []).append((raw, event, error))
-        return by_stream
+                    streams[stream] = [record]
+            return {events[0][0].stream: events for events in streams.values()}
+        rows: dict[str, list[DecodedEvent]] = {}
+        for raw, event, error in decoded:
+            key, event, error = self._keyed(raw, event, error)
+            rows.setdefault(key, []).append((raw, event, error))
+        return rows
 
     def _keyed(self, raw: EventRecord, event: Event | None, error: str) -> tuple[str, Event | None, str]:
         """Return which row an event belongs to; what belongs to none is parked by its stream."""
@@ -187,9 +189,9 @@ class Folding:
     def load(self, raws: Sequence[EventRecord]) -> None:
         """Load the rows of all streams that continue in these events, with one query of the table."""
         if self._projection.key is None:
-            begun = {raw.stream for raw in raws if raw[2] == 1}
-            streams = {raw.stream for raw in raws if self._projection.reads(raw[3])}
-            if needed := streams - begun - self._entries.keys():
+            begun = {raw.stream_id for raw in raws if raw[2] == 1}
+            streams = {raw.stream_id for raw in raws if self._projection.reads(raw[3])}
+            if needed := {*map(id_text, streams - begun - {b""})} - self._entries.keys():
                 self._load_rows(list(needed))
 
     def _load_rows(self, keys: list[str]) -> None:
