@@ -33,7 +33,7 @@ pyright: .venv/dev
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 layers: .venv/dev
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 docs-check: .venv/dev ## Check that generated documentation is true
 	$(BIN)/python -m docs.generate --check
