@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -40,6 +41,13 @@ def test_what_public_methods_return_is_public(layer: str, name: str) -> None:
     returned = [str(inspect.signature(method).return_annotation) for method in methods if callable(method)]
     names = {path.split(".")[-1] for text in returned for path in re.findall(r"deployledger[\w.]+", text)}
     assert names - public == set()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_public_name_is_that_of_a_module(layer: str) -> None:
+    """The import of a module sets the package's attribute of its name."""
+    package = import_module(f"deployledger.{layer}")
+    assert not {module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__)
 
 
 def test_an_unknown_name_of_a_package_is_an_attribute_error() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from deployledger.adapters.cli.terminal import Terminal
 from deployledger.adapters.event_log import open_event_log
-from deployledger.audit.verify_evidence import main as verify_alone
+from deployledger.audit.evidence.__main__ import main as verify_alone
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.names import NameReservation
 from tests.domain.given import (

@@ -1005,7 +1005,7 @@ class Blocker:
         if name.partition(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocker())
-from deployledger.audit.verify_evidence import main
+from deployledger.audit.evidence.__main__ import main
 sys.exit(main(sys.argv[2:]))
 """
 

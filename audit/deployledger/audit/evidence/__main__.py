@@ -1,4 +1,4 @@
-"""Verifies evidence: ``python -m deployledger.audit.verify_evidence EVIDENCE.zip --key OWNER.pub``."""
+"""Verifies evidence: ``python -m deployledger.audit.evidence EVIDENCE.zip --key OWNER.pub``."""
 
 import sys
 
