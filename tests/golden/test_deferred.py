@@ -84,5 +84,5 @@ def test_what_is_read_later_may_turn_out_to_be_unreadable(event: Event) -> None:
     with pytest.raises(UndecodableEventError):
         odd.event_id  # noqa: B018
     nowhere = damaged((7, "zz", *raw(event)[2:5]))
-    with pytest.raises(UndecodableEventError, match=r"stream zz .* does not decode: 'zz' is no id"):
+    with pytest.raises(UndecodableEventError, match=r"stream zz .* does not decode: 'zz' is not an id"):
         decode_deferring(nowhere)

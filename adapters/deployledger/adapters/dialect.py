@@ -7,11 +7,13 @@ A statement is text with ``?`` for each value, the same for both databases but f
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
+
+from deployledger.domain.timestamps import from_microseconds, to_microseconds
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,19 +23,7 @@ if TYPE_CHECKING:
 Value = Callable[[Any], Any]
 """Converts one value, which is not None."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _STREAMED_AT_ONCE = 500
-
-
-def microseconds(moment: datetime) -> int:
-    """Return a moment in microseconds since 1970, UTC: how SQLite stores it."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def moment(stored: int) -> datetime:
-    """Return the moment (UTC) of a number of microseconds since 1970."""
-    return _EPOCH + timedelta(0, 0, stored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +134,10 @@ SQLITE = Dialect(
     serial="INTEGER PRIMARY KEY AUTOINCREMENT",
     schema="",
     encoders=MappingProxyType(
-        {str: _text, int: int, bool: int, datetime: microseconds, UUID: str, float: _float}
+        {str: _text, int: int, bool: int, datetime: to_microseconds, UUID: str, float: _float}
     ),
     decoders=MappingProxyType(
-        {bool: {0: False, 1: True}.__getitem__, datetime: moment, UUID: UUID, float: float}
+        {bool: {0: False, 1: True}.__getitem__, datetime: from_microseconds, UUID: UUID, float: float}
     ),
     _index_of="instr",
     _differs="IS NOT",

@@ -7,12 +7,13 @@ the event can make the line: two lines that say the same differ in no byte.
 import base64
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from uuid import UUID
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from deployledger.domain.timestamps import from_microseconds, rfc3339, to_microseconds
+
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _DEEPEST = 100
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
@@ -50,7 +51,7 @@ class Recorded(NamedTuple):
     @property
     def time(self) -> datetime:
         """When it was recorded (UTC)."""
-        return moment(self.recorded_at)
+        return from_microseconds(self.recorded_at)
 
     @property
     def data(self) -> Any:
@@ -65,22 +66,8 @@ class NotCanonicalError(ValueError):
     """A line is no event, or not the one encoding of it."""
 
 
-def moment(microseconds: int) -> datetime:
-    """Return the time so many microseconds after the beginning of 1970, UTC.
-
-    Raises:
-        OverflowError: if it is not a valid date.
-    """
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-def written(time: datetime) -> str:
-    """Return a time as RFC 3339 has it, in UTC, with microseconds."""
-    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-
-
 def read_time(text: str) -> datetime:
-    """Return the time that `written` wrote.
+    """Return the time that `rfc3339` wrote.
 
     Raises:
         ValueError: if it is none.
@@ -107,7 +94,7 @@ def encode(event: Recorded, origin: str) -> bytes:
         "source": source(origin),
         "type": event.topic,
         "subject": str(UUID(bytes=event.stream_id)),
-        "time": written(event.time),
+        "time": rfc3339(event.time),
         "position": str(event.position),
         "streamversion": str(event.stream_version),
     }
@@ -142,7 +129,7 @@ def decode(line: bytes, origin: str) -> Recorded:
             topic=attributes["type"],
             state=base64.b64decode(attributes["storedstate"], validate=True),
             event_id=UUID(attributes["id"]).bytes,
-            recorded_at=(read_time(attributes["time"]) - _EPOCH) // timedelta(microseconds=1),
+            recorded_at=to_microseconds(read_time(attributes["time"])),
             actor=attributes.get("actor"),
             correlation_id=_id(attributes.get("correlationid")),
             causation_id=_id(attributes.get("causationid")),

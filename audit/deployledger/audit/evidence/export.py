@@ -55,7 +55,7 @@ from deployledger.domain.logs import logger
 from deployledger.domain.moments import check_time
 from deployledger.domain.reservations import reservation_id
 from deployledger.domain.times import CLOCK_STREAM, LogTimes
-from deployledger.domain.timestamps import EPOCH, MICROSECOND
+from deployledger.domain.timestamps import EPOCH, MICROSECOND, from_microseconds, rfc3339
 from deployledger.projections.partitioning import Progress
 
 MOST_EVENTS = 250_000
@@ -181,13 +181,12 @@ def _check(deployment_id: UUID | None, since: datetime | None, until: datetime |
         until = check_time(until)
         if until > datetime.now(UTC):
             raise ConfigurationError(
-                f"The end of the range, {cloud_events.written(until)}, lies in the future.",
+                f"The end of the range, {rfc3339(until)}, lies in the future.",
                 hint="Leave it out for everything up to now.",
             )
         if since is not None and since >= until:
             raise ConfigurationError(
-                f"The range ends at {cloud_events.written(until)}, which is not after its start, "
-                f"{cloud_events.written(since)}."
+                f"The range ends at {rfc3339(until)}, which is not after its start, {rfc3339(since)}."
             )
 
 
@@ -271,7 +270,7 @@ def _check_times(log: EventLog, times: LogTimes, selection: EvidenceSelection) -
         for page in undamaged(records):
             for record in page:
                 is_shown = selection.first <= record.position <= selection.last
-                if is_in(cloud_events.moment(record.recorded_at), selection) is not is_shown:
+                if is_in(from_microseconds(record.recorded_at), selection) is not is_shown:
                     raise ConfigurationError(
                         "Cannot export evidence of this range: the clock was wrong at its start, at its "
                         f"end or within it. {wrong}",

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from deployledger.audit.evidence.cloud_events import read_time, written
+from deployledger.audit.evidence.cloud_events import read_time
+from deployledger.domain.timestamps import rfc3339
 
 VERSION = 2
 """The newest version of the format that this software knows; docs/evidence.md says what changed in it."""
@@ -76,8 +77,8 @@ class EvidenceSelection:
     def __str__(self) -> str:
         if self.deployment_id is not None:
             return f"deployment {self.name or _NOTHING} ({self.deployment_id})"
-        since = f"since {written(self.since)}" if self.since else "from the beginning on"
-        until = f"before {written(self.until)}" if self.until else "up to the checkpoint"
+        since = f"since {rfc3339(self.since)}" if self.since else "from the beginning on"
+        until = f"before {rfc3339(self.until)}" if self.until else "up to the checkpoint"
         return f"everything that was recorded {since}, {until}"
 
 
@@ -126,7 +127,7 @@ class Manifest:
             what = f"deployment {selection.deployment_id} {json.dumps(selection.name)}"
         else:
             bounds = (selection.since, selection.until)
-            what = f"range {' '.join(written(bound) if bound else _NOTHING for bound in bounds)}"
+            what = f"range {' '.join(rfc3339(bound) if bound else _NOTHING for bound in bounds)}"
         lines = [
             _TITLE,
             f"version {self.version}",

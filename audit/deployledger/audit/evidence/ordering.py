@@ -3,14 +3,14 @@
 from datetime import datetime
 from uuid import UUID
 
-from deployledger.audit.evidence import cloud_events
 from deployledger.audit.evidence.checks import Check
-from deployledger.audit.evidence.cloud_events import Recorded, written
+from deployledger.audit.evidence.cloud_events import Recorded
 from deployledger.audit.evidence.manifest import EVENTS, MANIFEST, EvidenceSelection, Manifest
 from deployledger.audit.evidence.name_events import Naming
 from deployledger.audit.leaf import read_head
 from deployledger.domain import topics
 from deployledger.domain.times import corrects_clock
+from deployledger.domain.timestamps import from_microseconds, rfc3339
 
 
 class Ordering:
@@ -52,7 +52,7 @@ class Ordering:
         if self.naming is not None:
             self._add_of_deployment(event, line, self.naming)
         elif not is_in(event.time, selection):
-            add(EVENTS, f"it was recorded at {written(event.time)}, which is outside of the range", line)
+            add(EVENTS, f"it was recorded at {rfc3339(event.time)}, which is outside of the range", line)
 
     def _problem_of_time(self, event: Recorded) -> str:
         """Return what is wrong with the time of an event, beside the one before it; empty if nothing."""
@@ -120,7 +120,7 @@ def problem_of_bound(leaf: bytes, position: int, selection: EvidenceSelection) -
     """Return what is wrong with the leaf of an event beside a range; empty if nothing."""
     try:
         actual, microseconds = read_head(leaf)
-        recorded_at = cloud_events.moment(microseconds)
+        recorded_at = from_microseconds(microseconds)
     except (ValueError, OverflowError) as error:
         return str(error)
     if actual != position:

@@ -49,6 +49,7 @@ from deployledger.audit.signed_notes import NoteError
 from deployledger.audit.signed_notes import opened as opened_note
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.times import TOLERANCE
+from deployledger.domain.timestamps import rfc3339
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,8 @@ class _Verification:
         latest, now = self.story.last_at, datetime.now(UTC)
         if latest is not None and latest - now > TOLERANCE:
             yield (
-                f"Its last event was recorded at {cloud_events.written(latest)}, which is in the future: "
-                f"it is {cloud_events.written(now)} here. If this clock is right, that of the log was ahead."
+                f"Its last event was recorded at {rfc3339(latest)}, which is in the future: "
+                f"it is {rfc3339(now)} here. If this clock is right, that of the log was ahead."
             )
 
     def _check_manifest(self) -> Manifest | None:
