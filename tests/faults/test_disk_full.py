@@ -14,6 +14,7 @@ import pytest
 from psycopg import sql
 
 from deployledger.adapters.event_log import open_event_log
+from deployledger.adapters.export import export_log, import_log
 from deployledger.domain.event_log import EventLog, events_of, version_of
 from deployledger.domain.exceptions import EventLogError
 from tests.faults.audit import assert_whole, new_command, rows
@@ -68,6 +69,21 @@ def check_full_disk(url: str, make_room: Callable[[], None], *said: str) -> None
 def test_a_full_disk_of_sqlite(small_disk: SmallDisk) -> None:
     path = small_disk.folder / "events.db"
     check_full_disk(f"sqlite:///{path}", lambda: small_disk.resize(32), str(path), "full")
+
+
+def test_an_import_onto_a_full_disk_of_sqlite(small_disk: SmallDisk, tmp_path: Path) -> None:
+    log = open_event_log(f"sqlite:///{tmp_path / 'large.db'}", create=True)
+    for _ in range(500):
+        log.append(new_command(10))
+    export_log(log, tmp_path / "log.gz")
+    log.close()
+    small = open_event_log(f"sqlite:///{small_disk.folder / 'events.db'}", create=True)
+    with pytest.raises(EventLogError) as raised:
+        import_log(small, tmp_path / "log.gz")
+    assert_clear(raised.value, "full")
+    assert "Free space" in raised.value.hint
+    assert small.position() == 0
+    small.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from deployledger.adapters.event_log import DatabaseEventLog
 from deployledger.adapters.export import export_log, import_log
-from deployledger.domain.exceptions import ConflictError
+from deployledger.domain.exceptions import ConfigurationError, ConflictError
 from tests.faults.conftest import times
 from tests.faults.workers import start
 from tests.moving.conftest import NewUrl, OpenLog
@@ -144,3 +144,15 @@ def test_imports_that_are_killed_at_any_moment_end_with_the_same_log(
     if other.position() == 0:
         import_log(other, file)
     assert (records(other), keys(other)) == (records(log), keys(log))
+
+
+def test_an_export_writes_through_no_link(new_url: NewUrl, open_log: OpenLog, tmp_path: Path) -> None:
+    log = open_log(new_url("sqlite"))
+    fill(log, 3)
+    letter = tmp_path / "letter"
+    letter.write_text("Dear auditor")
+    (tmp_path / "log.gz.partial").symlink_to(letter)
+    with pytest.raises(ConfigurationError, match=r"log\.gz\.partial cannot be written"):
+        export_log(log, tmp_path / "log.gz")
+    assert letter.read_text() == "Dear auditor"
+    assert not (tmp_path / "log.gz").exists()

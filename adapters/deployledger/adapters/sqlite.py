@@ -106,9 +106,11 @@ def _size(path: Path) -> int:
 
 
 def advice(error: BaseException, otherwise: str) -> str:
-    """Return what to do about an error: try again if the file is in use, and what is given else."""
+    """Return what to do about a file in use or a full disk, and otherwise what is given."""
     if is_in_use(error):
         return "Another process has been writing to it for a long time. Try again."
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return "Free space on its disk, then try again."
     return otherwise
 
 

@@ -23,7 +23,7 @@ def try_lock(path: Path) -> int | None:
     """Lock a file, made if missing, and return the descriptor that holds the lock; None if another has it.
 
     Raises:
-        OSError: if the file cannot be opened or made.
+        OSError: if the file cannot be opened or made, or is a symbolic link, which is never followed.
     """
     return _lock(path, wait=False)
 
@@ -107,7 +107,7 @@ async def locked_async(path: Path, *, create_folder: bool) -> AsyncIterator[None
 
 def _lock(path: Path, *, wait: bool) -> int | None:
     while True:
-        descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
+        descriptor = open_file(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         if _is_locked(descriptor, path, wait=wait):
             return descriptor
         try:
