@@ -28,7 +28,7 @@ def test_a_field_without_a_meaning_is_an_error() -> None:
     class Noted(DeploymentEvent):
         """Somebody had something to say."""
 
-        TOPIC: ClassVar[str] = "deployment.noted_in_a_test_of_the_page"
+        TOPIC: ClassVar[str] = "test.noted_in_a_test_of_the_page"
         trigger: ClassVar[Trigger] = Trigger.FAIL
 
         text: str

@@ -271,21 +271,6 @@ def test_an_event_of_an_older_version_is_upcast(own_topics: None) -> None:
         assert EventMapper().to_domain_event(stored_again) == event
 
 
-def test_a_missing_upcaster_is_a_clear_error(own_topics: None) -> None:
-    class Hasty(DeploymentEvent):
-        """Has a second version, and nobody who can read the first."""
-
-        TOPIC: ClassVar[str] = "test.hasty"
-        trigger: ClassVar[Trigger] = Trigger.FAIL  # as above
-        class_version: ClassVar[int] = 2
-
-    common = _fields()
-    stream, version = common.pop("originator_id"), common.pop("originator_version")
-    with pytest.raises(MapperDeserialisationError, match="upcast_v1_v2"):
-        EventMapper().to_domain_event(StoredEvent(stream, version, "test.hasty", json.dumps(common).encode()))
-    assert Hasty.TOPIC == "test.hasty"
-
-
 def _fields() -> dict[str, Any]:
     event = history(*SERVING)[0]
     return {

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from abc import ABC
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -123,7 +124,7 @@ class LooserTaste(Value):
     kind: Literal["sweet", "sour"] = "sweet"
 
 
-class Tasted(DeploymentEvent):
+class Tasted(DeploymentEvent, ABC):
     """An event as it was released; without a topic, so that nothing takes it for a real one."""
 
     colour: Colour
@@ -133,11 +134,11 @@ class Tasted(DeploymentEvent):
 
 def released_with(**fields: Any) -> type[BaseModel]:
     """Return `Tasted` with some fields otherwise: the type and the default of each."""
-    return create_model("Tasted", __base__=Tasted, **fields)
+    return create_model("Tasted", __base__=(Tasted, ABC), **fields)
 
 
 def without_note() -> type[BaseModel]:
-    return create_model("Tasted", __base__=DeploymentEvent, colour=(Colour, ...), taste=(Taste, ...))
+    return create_model("Tasted", __base__=(DeploymentEvent, ABC), colour=(Colour, ...), taste=(Taste, ...))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_a_changed_event_is_found_and_told_what_to_do(changed: type[BaseModel], 
 
 
 def test_an_enumeration_may_gain_values_and_prose_may_change() -> None:
-    class Described(Tasted):
+    class Described(Tasted, ABC):
         """Tasted, in other words."""
 
         colour: MoreColours  # type: ignore[assignment]  # what a new release would have

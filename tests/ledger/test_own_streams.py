@@ -1,17 +1,20 @@
 """An application may have events of its own in streams of its own, in the log of the deployments."""
 
+from abc import ABC
 from collections.abc import Iterator
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
 
-from deployledger.adapters.event_log import mapper
+from deployledger.adapters.event_log import deferred, mapper
 from deployledger.adapters.event_log.log import DatabaseEventLog
+from deployledger.adapters.event_log.mapper import event_class_of
 from deployledger.audit.keys import Signer
 from deployledger.audit.ledger import Ledger
 from deployledger.audit.replaying import Kind, replay
-from deployledger.domain.events import DeploymentEvent, Event
+from deployledger.domain.event_log import events_of
+from deployledger.domain.events import EVENT_CLASSES, DeploymentEvent, Event
 from tests.domain.given import DEPLOYMENT_ID, SERVING, context, fetched, history, requested
 
 NOTES = UUID(int=77)
@@ -29,20 +32,16 @@ class NoteTaken(Event):
 def imported(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Audit in a process that knows the class of the application's events, and in one that does not."""
     if request.param == "not imported":
-        known = dict(mapper._event_classes())
-        del known[NoteTaken.TOPIC]
-        monkeypatch.setattr(mapper, "_event_classes", _Classes(known))
-        mapper._decoder.cache_clear()
+
+        def unless_a_note(topic: str) -> type[Event]:
+            return event_class_of("unknown" if topic == NoteTaken.TOPIC else topic)
+
+        for module in (mapper, deferred):
+            monkeypatch.setattr(module, "event_class_of", unless_a_note)
+            module._decoder.cache_clear()
     yield
-    mapper._decoder.cache_clear()
-
-
-class _Classes(dict[str, Any]):
-    def __call__(self) -> dict[str, Any]:
-        return self
-
-    def cache_clear(self) -> None:
-        pass
+    for module in (mapper, deferred):
+        module._decoder.cache_clear()
 
 
 def note(version: int, stream: UUID = NOTES) -> NoteTaken:
@@ -107,9 +106,53 @@ def test_an_event_class_without_a_transition_is_refused() -> None:
     with pytest.raises(TypeError, match="Noted needs a trigger, the transition of the lifecycle"):
 
         class Noted(DeploymentEvent):
-            TOPIC: ClassVar[str] = "deployment.noted_without_a_transition"
+            TOPIC: ClassVar[str] = "test.noted_without_a_transition"
 
-    with pytest.raises(TypeError, match="Untold needs a TOPIC"):
 
-        class Untold(Event):
-            TOPIC: ClassVar[str] = ""
+# What cannot be read again is not stored ------------------------------------------------------------
+
+
+class Note(Event, ABC):
+    """A common base of events."""
+
+    text: str
+
+
+@pytest.mark.parametrize("topic", [{}, {"TOPIC": ""}, {"TOPIC": 7}])
+@pytest.mark.parametrize("base", [Event, Note, NoteTaken])
+def test_an_event_class_without_its_own_topic_is_refused(base: type[Event], topic: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"Untold needs a TOPIC of its own.* derives from abc\.ABC, too"):
+        type(base)("Untold", (base,), {"__module__": __name__, **topic})
+
+
+@pytest.mark.parametrize("topic", ["deployment.noted", "deployment.requested", "event_log.noted"])
+def test_a_reserved_topic_is_refused(topic: str) -> None:
+    with pytest.raises(TypeError, match=f"Noted needs another TOPIC than '{topic}': .* are reserved"):
+
+        class Noted(Event):
+            TOPIC: ClassVar[str] = topic
+
+    assert EVENT_CLASSES.get(topic, Event).__name__ != "Noted"
+
+
+def test_a_class_of_a_later_version_needs_every_upcaster() -> None:
+    with pytest.raises(TypeError, match="Rated has class_version 3 and needs upcast_v2_v3"):
+
+        class Rated(Event):
+            TOPIC: ClassVar[str] = "test_notes.rated"
+            class_version: ClassVar[int] = 3
+
+            @staticmethod
+            def upcast_v1_v2(state: dict[str, Any]) -> None: ...
+
+
+def test_an_event_that_would_be_read_as_another_is_not_stored(log: DatabaseEventLog) -> None:
+    class Signed(NoteTaken, ABC):
+        signature: str
+
+    fields = note(1).__dict__
+    with pytest.raises(TypeError, match=r"Signed has the TOPIC of another class, 'test_notes\.taken'"):
+        log.append([Signed(**fields, signature="ann")])
+    with pytest.raises(TypeError, match="Note has no TOPIC"):
+        log.append([Note(**fields)])
+    assert events_of(log, NOTES) == []

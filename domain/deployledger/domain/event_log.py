@@ -207,6 +207,7 @@ class EventLog(LogDatabase, Protocol):
         Raises:
             ConcurrencyError: if a stream is not at the version before its first event.
             RepeatedCommandError: if the key was stored before.
+            TypeError: if the topic of an event is not the one of its class.
         """
         ...
 

@@ -8,6 +8,7 @@ effect of an event, in its ``apply``.
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,9 @@ from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image
 
 _E = TypeVar("_E", bound="Event")
+
+EVENT_CLASSES: dict[str, type[Event]] = {}
+"""The class of each topic's events; defining a class adds it."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,31 @@ class Event(BaseModel):
             TypeError: if the class lacks what every event of its kind needs.
         """
         super().__pydantic_init_subclass__(**kwargs)
-        if "TOPIC" in cls.__dict__:
+        if ABC not in cls.__bases__:
             cls._check_definition()
             register_topic(cls.TOPIC, cls)
+            EVENT_CLASSES[cls.TOPIC] = cls
 
     @classmethod
     def _check_definition(cls) -> None:
-        if not isinstance(cls.TOPIC, str) or not cls.TOPIC:
-            raise TypeError(f"{cls.__name__} needs a TOPIC, a text by which stored events find their class.")
+        topic: object = vars(cls).get("TOPIC")
+        if not isinstance(topic, str) or not topic:
+            raise TypeError(
+                f"{cls.__name__} needs a TOPIC of its own, a text by which stored events find their class. "
+                "A common base of several events has none, and derives from abc.ABC, too."
+            )
+        if topic.startswith(topics.OUR_PREFIXES) and not cls.__module__.startswith("deployledger."):
+            raise TypeError(
+                f"{cls.__name__} needs another TOPIC than {topic!r}: topics that begin with "
+                f"{', '.join(topics.OUR_PREFIXES)} are reserved for deployledger's own events."
+            )
+        for version in range(1, cls.class_version):
+            if not callable(getattr(cls, f"upcast_v{version}_v{version + 1}", None)):
+                raise TypeError(
+                    f"{cls.__name__} has class_version {cls.class_version} and needs "
+                    f"upcast_v{version}_v{version + 1}, which turns the stored state of version {version} "
+                    f"into that of version {version + 1}."
+                )
 
     def check_follows(self, stream_id: UUID, version: int) -> None:
         """Check that the event is the next one of the stream.
@@ -117,7 +138,7 @@ class Event(BaseModel):
             raise OriginatorVersionError(self.originator_version, version + 1)
 
 
-class DeploymentEvent(Event):
+class DeploymentEvent(Event, ABC):
     """Base of a deployment's events.
 
     Attributes:
@@ -142,7 +163,7 @@ class DeploymentEvent(Event):
         return self.trigger
 
 
-class _Specified(DeploymentEvent):
+class _Specified(DeploymentEvent, ABC):
     """The specification of a revision.
 
     Attributes:

@@ -6,6 +6,7 @@ stream at the same version, and the event log lets exactly one of them.
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Iterable
 from typing import ClassVar, Self
 from uuid import UUID
@@ -16,7 +17,7 @@ from deployledger.domain.exceptions import NameInUseError
 from deployledger.domain.reservations import reservation_id as reservation_id
 
 
-class NameEvent(Event):
+class NameEvent(Event, ABC):
     """Base of the events of a name's reservation.
 
     Attributes:

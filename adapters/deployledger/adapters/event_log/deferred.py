@@ -4,6 +4,7 @@ A rebuild decodes every event of the log, and most folds read no ids; leaving th
 makes it a quarter quicker.
 """
 
+from abc import ABC
 from collections.abc import Callable
 from functools import cache
 from types import new_class
@@ -22,7 +23,7 @@ _RECORD = "_record"
 _set = object.__setattr__
 
 
-class _Deferring(Event):
+class _Deferring(Event, ABC):
     """Mixed into a class of events: fields that are not there are loaded when they are asked for."""
 
     if not TYPE_CHECKING:  # type checkers go on knowing which attributes there are
@@ -122,5 +123,5 @@ def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], dict[str, Any]]
     wanted: Any = core_schema.typed_dict_schema(fields, extra_behavior="ignore")
     if definitions is not None:
         wanted = core_schema.definitions_schema(wanted, definitions)
-    deferring = new_class(event_class.__name__, (_Deferring, event_class))
+    deferring = new_class(event_class.__name__, (_Deferring, event_class, ABC))
     return cast("type[Event]", deferring), SchemaValidator(wanted).validate_json

@@ -116,11 +116,12 @@ class DatabaseEventLog(TimedLog):
         return Command([self._row(event) for event in events], key)
 
     def _row(self, event: Event) -> EventRow:
+        state = self._mapper.encode(event)  # before the topic: it checks that there is one
         return EventRow(
             event.originator_id,
             event.originator_version,
             event.TOPIC,
-            self._mapper.encode(event),
+            state,
             event.event_id,
             event.actor,
             event.correlation_id,

@@ -17,7 +17,7 @@ from deployledger.adapters.event_log.damage import damaged
 from deployledger.domain.clock_corrections import ClockCorrections
 from deployledger.domain.deployment import Deployment  # importing the events registers their topics
 from deployledger.domain.event_records import DamagedEvent, EventRecord
-from deployledger.domain.events import Event
+from deployledger.domain.events import EVENT_CLASSES, Event
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.names import NameReservation
 
@@ -34,7 +34,7 @@ _read_timestamp = SchemaValidator(
 
 def known_topics() -> frozenset[str]:
     """Return the topics of all events."""
-    return frozenset(_event_classes())
+    return frozenset(EVENT_CLASSES)
 
 
 def event_class_of(topic: str) -> type[Event]:
@@ -45,24 +45,10 @@ def event_class_of(topic: str) -> type[Event]:
     Raises:
         TopicError: if no event has it.
     """
-    if topic not in _event_classes():
-        _event_classes.cache_clear()  # it may have been defined since
     try:
-        return _event_classes()[topic]
+        return EVENT_CLASSES[topic]
     except KeyError:
         raise TopicError(f"there is no topic {topic!r}") from None
-
-
-@cache
-def _event_classes() -> dict[str, type[Event]]:
-    classes: dict[str, type[Event]] = {}
-    waiting: list[type[Event]] = [Event]
-    while waiting:
-        event_class = waiting.pop()
-        waiting += event_class.__subclasses__()
-        if "TOPIC" in vars(event_class):
-            classes[event_class.TOPIC] = event_class
-    return classes
 
 
 class EventMapper(Mapper[UUID]):
@@ -72,7 +58,18 @@ class EventMapper(Mapper[UUID]):
         super().__init__(JSONTranscoder())
 
     def encode(self, event: Event) -> bytes:
-        """Return the event's JSON; the class version is stored from version 2 on."""
+        """Return the event's JSON; the class version is stored from version 2 on.
+
+        Raises:
+            TypeError: if the stored event would be read as one of another class.
+        """
+        topic: str | None = getattr(event, "TOPIC", None)
+        if topic is None or EVENT_CLASSES.get(topic) is not type(event):
+            problem = "has no TOPIC" if topic is None else f"has the TOPIC of another class, {topic!r}"
+            raise TypeError(
+                f"This event cannot be stored: {type(event).__qualname__} {problem}. "
+                "Give every class of events a TOPIC of its own."
+            )
         state = event.__pydantic_serializer__.to_json(event)
         if event.class_version > 1:
             return b'{"class_version":%d,' % event.class_version + state[1:]
@@ -81,7 +78,8 @@ class EventMapper(Mapper[UUID]):
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
         """Return the event as the library stores it."""
         event: Event = domain_event
-        return StoredEvent(event.originator_id, event.originator_version, event.TOPIC, self.encode(event))
+        state = self.encode(event)
+        return StoredEvent(event.originator_id, event.originator_version, event.TOPIC, state)
 
     def to_domain_event(self, stored_event: StoredEvent) -> Event:
         """Return the event, upcast to the current version of its class.
