@@ -13,10 +13,12 @@ from deployledger.domain import (
     DeploymentTargetConfig,
     ExternalServiceError,
     Image,
+    Observation,
     PackageRequest,
     ProvisionedTarget,
     ProvisionRequest,
     ReportProgress,
+    ResolvedModel,
 )
 from deployledger.testing import (
     ContainerRegistryContract,
@@ -43,6 +45,22 @@ class TestInMemoryModelRegistry(ModelRegistryContract):
     @pytest.fixture
     def client(self) -> InMemoryModelRegistry:
         return InMemoryModelRegistry({"models:/iris/1": {"model.bin": b"weights", "a/b.txt": b"notes"}})
+
+
+class Aliasing(InMemoryModelRegistry):
+    """Downloads resolved versions only, as a service asks for them."""
+
+    async def resolve_model(self, model_uri: str) -> ResolvedModel:
+        return ResolvedModel(model_uri.replace("latest", "1"))
+
+
+class TestAliasingModelRegistry(ModelRegistryContract):
+    model_uri = "models:/iris/latest"
+    missing_uri = "models:/iris/9"
+
+    @pytest.fixture
+    def client(self) -> Aliasing:
+        return Aliasing({"models:/iris/1": {"model.bin": b"weights"}})
 
 
 class TestInMemoryContainerRegistry(ContainerRegistryContract):
@@ -144,6 +162,23 @@ class Counting(InMemoryContainerRegistry):
         return image.model_copy(update={"digest": f"sha256:{request.revision:064}"})
 
 
+class Named(InMemoryContainerRegistry):
+    """Makes the deployment's name part of the image."""
+
+    async def build_and_push(self, request: PackageRequest) -> Image:
+        image = await super().build_and_push(request)
+        return image.model_copy(update={"digest": f"{image.digest} {request.deployment_name}"})
+
+
+class Superficial(InMemoryContainerRegistry):
+    """Looks at the names and sizes of the files only."""
+
+    async def build_and_push(self, request: PackageRequest) -> Image:
+        image = await super().build_and_push(request)
+        sizes = {path: len(content) for path, content in files_of(request.model_path).items()}
+        return image.model_copy(update={"digest": f"sha256:{sorted(sizes.items())}"})
+
+
 class Careless(InMemoryContainerRegistry):
     """Promises to check contents, and does not."""
 
@@ -157,9 +192,19 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_builder_whose_digest_depends_on_the_revision_is_caught(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", [Counting(), Named()])
+def test_a_builder_whose_digest_depends_on_the_deployment_is_caught(
+    client: InMemoryContainerRegistry, model: Path, tmp_path: Path
+) -> None:
     with pytest.raises(AssertionError):
-        ContainerRegistryContract().test_equal_files_have_the_same_digest(Counting(), model, tmp_path)
+        ContainerRegistryContract().test_equal_files_have_the_same_digest(client, model, tmp_path)
+
+
+def test_a_builder_whose_digest_ignores_contents_is_caught(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"model\.bin"):
+        ContainerRegistryContract().test_different_files_have_different_digests(
+            Superficial(), model, tmp_path
+        )
 
 
 def test_a_builder_whose_promise_to_check_is_false_is_caught(model: Path, tmp_path: Path) -> None:
@@ -186,6 +231,22 @@ class Hasty(InMemoryOrchestrator):
         return await super().provision(request, report)
 
 
+class Unreachable(InMemoryOrchestrator):
+    """Provisions services without an endpoint."""
+
+    async def provision(self, request: ProvisionRequest, report: ReportProgress) -> ProvisionedTarget:
+        await super().provision(request, report)
+        return ProvisionedTarget(None)
+
+
+class Nostalgic(InMemoryOrchestrator):
+    """Observes the older of two revisions."""
+
+    async def observe(self, deployment_id: UUID) -> Observation:
+        revisions = self.runs.get(deployment_id, set())
+        return Observation(running=bool(revisions), revision=min(revisions, default=None))
+
+
 class Strict(InMemoryOrchestrator):
     """Fails if there is nothing to stop."""
 
@@ -200,6 +261,8 @@ class Strict(InMemoryOrchestrator):
     [
         (Forgetful(), "test_provisioning_again_changes_nothing"),
         (Hasty(), "test_an_update_replaces_the_revision_when_it_is_pruned"),
+        (Nostalgic(), "test_an_update_replaces_the_revision_when_it_is_pruned"),
+        (Unreachable(), "test_a_provisioned_revision_runs"),
     ],
 )
 def test_an_orchestrator_that_breaks_a_promise_is_caught(
@@ -210,6 +273,15 @@ def test_an_orchestrator_that_breaks_a_promise_is_caught(
     )
     with pytest.raises(AssertionError):
         getattr(OrchestratorContract(), test)(orchestrator, next(orders))
+
+
+def test_an_orchestrator_of_untested_batch_jobs_is_caught() -> None:
+    with pytest.raises(AssertionError, match="Define the fixture `batch_target`"):
+        OrchestratorContract().test_a_batch_job_completes(InMemoryOrchestrator(), order, None)
+
+
+def order(revision: int) -> ProvisionRequest:
+    raise NotImplementedError
 
 
 def test_an_orchestrator_that_cannot_prune_nothing_is_caught() -> None:

@@ -201,6 +201,7 @@ class Observation:
     """The state of a deployment as the orchestrator observes it now.
 
     Attributes:
+        revision: the newest revision that is provisioned; None if there is none.
         damaged: whether the files that a restart needs are damaged; it may still be running.
     """
 

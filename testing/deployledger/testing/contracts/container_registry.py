@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from deployledger.domain import (
     MachineLearningServiceError,
     UnpacksImages,
 )
-from deployledger.testing.contracts.requests import deployed, example_model, files_of, package_request
+from deployledger.testing.contracts.requests import NAME, deployed, example_model, files_of, package_request
 from deployledger.testing.service import in_memory_service
 
 
@@ -47,16 +48,22 @@ class ContainerRegistryContract:
         """The digest does not depend on the folder, the deployment, the revision or the event loop."""
         copy = shutil.copytree(model, tmp_path / "copy")
         image = _build(client, model, tmp_path / "store")
-        assert _build(client, copy, tmp_path / "other store", revision=2).digest == image.digest
+        again = _build(client, copy, tmp_path / "other store", name="another-name", revision=2)
+        assert again.digest == image.digest
 
     def test_different_files_have_different_digests(
         self, client: ContainerRegistryClientInterface, model: Path, tmp_path: Path
     ) -> None:
-        """One more file makes another image."""
+        """One more file makes another image, and so does one changed byte in any file."""
+        digest = _build(client, model, tmp_path / "store").digest
         other = shutil.copytree(model, tmp_path / "other")
         (other / "additional.txt").write_text("One more file.")
-        digests = {_build(client, folder, tmp_path / "store").digest for folder in (model, other)}
-        assert len(digests) == 2
+        assert _build(client, other, tmp_path / "store").digest != digest
+        for number, (path, content) in enumerate(sorted(files_of(model).items())):
+            changed = shutil.copytree(model, tmp_path / f"changed {number}")
+            (changed / path).write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if content else b"!")
+            with suppress(MachineLearningServiceError):  # the client may refuse what is no model any more
+                assert _build(client, changed, tmp_path / "store").digest != digest, path
 
     def test_builds_run_concurrently(
         self, client: ContainerRegistryClientInterface, model: Path, tmp_path: Path
@@ -105,8 +112,10 @@ class ContainerRegistryContract:
         asyncio.run(deploy())
 
 
-def _build(client: ContainerRegistryClientInterface, model: Path, store: Path, revision: int = 1) -> Image:
+def _build(
+    client: ContainerRegistryClientInterface, model: Path, store: Path, *, name: str = NAME, revision: int = 1
+) -> Image:
     async def build() -> Image:
-        return await client.build_and_push(await package_request(model, store, revision=revision))
+        return await client.build_and_push(await package_request(model, store, name=name, revision=revision))
 
     return asyncio.run(build())

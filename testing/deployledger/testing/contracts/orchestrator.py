@@ -109,9 +109,9 @@ class OrchestratorContract:
         asyncio.run(look())
 
     def test_a_provisioned_revision_runs(self, client: OrchestratorClientInterface, order: Order) -> None:
-        """It is provisioned, observed and has logs, also seen from another event loop."""
+        """It has an endpoint, is observed and has logs, also seen from another event loop."""
         deployment_id = order(1).deployment_id
-        _provision(client, order(1))
+        assert _provision(client, order(1)).endpoint_url or order(1).target.is_batch_job
         assert asyncio.run(client.provisioned())[deployment_id] == {1}
         observation = asyncio.run(client.observe(deployment_id))
         assert (observation.running, observation.revision) == (True, 1)
@@ -132,11 +132,13 @@ class OrchestratorContract:
     def test_an_update_replaces_the_revision_when_it_is_pruned(
         self, client: OrchestratorClientInterface, order: Order
     ) -> None:
-        """Both revisions run until the older one is pruned; with nothing kept, nothing is left."""
+        """Both revisions run, the newer is observed, and pruning leaves that one, then none."""
         deployment_id = order(1).deployment_id
         _provision(client, order(1))
         _provision(client, order(2))
         assert asyncio.run(client.provisioned())[deployment_id] == {1, 2}
+        observation = asyncio.run(client.observe(deployment_id))
+        assert (observation.running, observation.revision) == (True, 2)
         for _ in range(2):
             asyncio.run(client.prune(deployment_id, 2))
             assert asyncio.run(client.provisioned())[deployment_id] == {2}
@@ -151,7 +153,8 @@ class OrchestratorContract:
     ) -> None:
         """It has no endpoint, and a repeated wait gives the same result."""
         if batch_target is None:
-            pytest.skip("no batch target is defined")
+            assert "batch_inference_job" not in client.target_types, "Define the fixture `batch_target`."
+            pytest.skip("the client runs no batch jobs")
         job = replace(order(1), target=batch_target)
         assert _provision(client, job).endpoint_url is None
         result = asyncio.run(client.wait_for_completion(job.deployment_id, 1, _report))

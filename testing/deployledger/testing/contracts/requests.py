@@ -33,14 +33,14 @@ def example_model(folder: Path) -> Path:
 
 
 async def package_request(
-    model: Path, store: Path, *, deployment_id: UUID | None = None, revision: int = 1
+    model: Path, store: Path, *, deployment_id: UUID | None = None, name: str = NAME, revision: int = 1
 ) -> PackageRequest:
     """Return an order to package a folder, once it is in the artifact store ``store``."""
     artifacts = LocalArtifactStore(store)
     artifact = await artifacts.add(model, resolved_uri=model.as_uri())
     stored = await artifacts.path_of(artifact.digest)
     assert stored is not None
-    return PackageRequest(deployment_id or uuid4(), NAME, revision, artifact, stored, API_SERVICE)
+    return PackageRequest(deployment_id or uuid4(), name, revision, artifact, stored, API_SERVICE)
 
 
 async def deployed(
