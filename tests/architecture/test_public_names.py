@@ -1,6 +1,7 @@
 """The public names: all exist, cost nothing until they are used, and are what the documentation uses."""
 
 import ast
+import builtins
 import inspect
 import pkgutil
 import re
@@ -48,6 +49,20 @@ def test_no_public_name_is_that_of_a_module(layer: str) -> None:
     """The import of a module sets the package's attribute of its name."""
     package = import_module(f"deployledger.{layer}")
     assert not {module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__)
+
+
+def test_every_capability_of_a_client_is_public() -> None:
+    page = (REPOSITORY / "docs" / "clients.md").read_text()
+    names = re.findall(r"^\| `(\w+)` \(", page, re.M)
+    assert {"ChecksTargets", "KeepsFiles", "FreesFiles"} <= set(names)
+    assert set(names) <= set(import_module("deployledger.domain").__all__)
+
+
+def test_every_exception_that_the_documentation_names_is_public() -> None:
+    public = {name for each in LAYERS for name in import_module(f"deployledger.{each}").__all__}
+    for page in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]:
+        names = set(re.findall(r"`([A-Z]\w+Error)\b", page.read_text()))
+        assert names <= public | set(vars(builtins)), page.name
 
 
 def test_an_unknown_name_of_a_package_is_an_attribute_error() -> None:

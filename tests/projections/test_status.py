@@ -3,6 +3,7 @@
 import pytest
 
 from deployledger.domain import events
+from deployledger.domain.lifecycle import State
 from deployledger.domain.responses import DeploymentStatusResponse
 from deployledger.domain.values import Progress, Step
 from deployledger.projections import status
@@ -296,3 +297,7 @@ def test_no_history_has_no_status() -> None:
         status.fold([])
     with pytest.raises(ValueError, match="does not begin with Requested"):
         status.fold(history(*SERVING)[1:])
+
+
+def test_every_state_has_a_status() -> None:
+    assert set(status._STATUS) == set(State)

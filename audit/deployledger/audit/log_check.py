@@ -178,7 +178,7 @@ def check_log(
     end = log.position()
     if notes and not verifiers:
         raise ConfigurationError(
-            "Checkpoints were given, but no public key to verify their signatures.",
+            "There are checkpoints, but no public key to verify their signatures.",
             hint="Name it: --key FILE.pub, or DEPLOYLEDGER_AUDIT_KEY.",
         )
     signed = [

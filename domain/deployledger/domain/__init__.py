@@ -36,6 +36,7 @@ __getattr__, __dir__, __all__ = public_names(
             "IdempotencyKeyReusedError",
             "IllegalTransitionError",
             "LedgerError",
+            "LogDivergedError",
             "MachineLearningServiceError",
             "ModelRegistryError",
             "NameInUseError",
@@ -44,6 +45,7 @@ __getattr__, __dir__, __all__ = public_names(
             "ResourceNotFoundError",
             "RevisionNotFoundError",
             "StaleVersionError",
+            "UndecodableEventError",
             "WaitTimeoutError",
         ),
         "findings": ("Finding", "Outcome"),
@@ -78,6 +80,7 @@ __getattr__, __dir__, __all__ = public_names(
             "DeploymentStatusResponse",
             "PastMoment",
         ),
+        "stored": ("Decide", "Decision", "FreesFiles", "KeepsFiles", "Kind", "Stored", "Verdict"),
         "values": ("Artifact", "Failure", "Image", "Progress", "Step"),
     },
 )

@@ -32,6 +32,7 @@ from deployledger.domain.exceptions import ExternalServiceError as ExternalServi
 from deployledger.domain.exceptions import IdempotencyKeyReusedError as IdempotencyKeyReusedError
 from deployledger.domain.exceptions import IllegalTransitionError as IllegalTransitionError
 from deployledger.domain.exceptions import LedgerError as LedgerError
+from deployledger.domain.exceptions import LogDivergedError as LogDivergedError
 from deployledger.domain.exceptions import MachineLearningServiceError as MachineLearningServiceError
 from deployledger.domain.exceptions import ModelRegistryError as ModelRegistryError
 from deployledger.domain.exceptions import NameInUseError as NameInUseError
@@ -40,6 +41,7 @@ from deployledger.domain.exceptions import ReadModelError as ReadModelError
 from deployledger.domain.exceptions import ResourceNotFoundError as ResourceNotFoundError
 from deployledger.domain.exceptions import RevisionNotFoundError as RevisionNotFoundError
 from deployledger.domain.exceptions import StaleVersionError as StaleVersionError
+from deployledger.domain.exceptions import UndecodableEventError as UndecodableEventError
 from deployledger.domain.exceptions import WaitTimeoutError as WaitTimeoutError
 from deployledger.domain.findings import Finding as Finding
 from deployledger.domain.findings import Outcome as Outcome
@@ -76,6 +78,13 @@ from deployledger.domain.responses import DeploymentPage as DeploymentPage
 from deployledger.domain.responses import DeploymentStatus as DeploymentStatus
 from deployledger.domain.responses import DeploymentStatusResponse as DeploymentStatusResponse
 from deployledger.domain.responses import PastMoment as PastMoment
+from deployledger.domain.stored import Decide as Decide
+from deployledger.domain.stored import Decision as Decision
+from deployledger.domain.stored import FreesFiles as FreesFiles
+from deployledger.domain.stored import KeepsFiles as KeepsFiles
+from deployledger.domain.stored import Kind as Kind
+from deployledger.domain.stored import Stored as Stored
+from deployledger.domain.stored import Verdict as Verdict
 from deployledger.domain.values import Artifact as Artifact
 from deployledger.domain.values import Failure as Failure
 from deployledger.domain.values import Image as Image
