@@ -397,9 +397,9 @@ def test_a_public_key_has_one_spelling(tmp_path: Path, signer: Signer) -> None:
     name, key_id, key = text.split("+", 2)
     for content, says in [
         (f"{text}\r\n", ""),
-        (f"{name}+{key_id.upper()}+{key}", "no public key" if key_id.upper() != key_id else ""),
-        (f"{name}+{key_id[:4]} {key_id[4:]}+{key}", "no public key"),
-        (f"{text}=", "no public key"),
+        (f"{name}+{key_id.upper()}+{key}", "not an Ed25519 public key" if key_id.upper() != key_id else ""),
+        (f"{name}+{key_id[:4]} {key_id[4:]}+{key}", "not an Ed25519 public key"),
+        (f"{text}=", "not an Ed25519 public key"),
         (f"\ufeff{text}", "begins with a byte order mark"),
         ("", "it is empty"),
         (f"{text}\n{text}\n", "it has 2 lines instead of one"),
