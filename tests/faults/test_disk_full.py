@@ -73,7 +73,7 @@ def test_a_full_disk_of_sqlite(small_disk: SmallDisk) -> None:
 
 def test_an_import_onto_a_full_disk_of_sqlite(small_disk: SmallDisk, tmp_path: Path) -> None:
     log = open_event_log(f"sqlite:///{tmp_path / 'large.db'}", create=True)
-    for _ in range(500):
+    for _ in range(2_000):
         log.append(new_command(10))
     export_log(log, tmp_path / "log.gz")
     log.close()
