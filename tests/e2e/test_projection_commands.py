@@ -429,7 +429,7 @@ def test_what_is_parked_is_applied_when_its_cause_is_mended(users: CommandLine) 
         (
             ["run", "nope"],
             2,
-            "Unknown projection 'nope'. There are deployment_list, deployment_status, deployment_timeline.",
+            "Unknown projection 'nope'. Use one of deployment_list, deployment_status, deployment_timeline.",
         ),
         (["rebuild", "nope"], 2, "Unknown projection 'nope'."),
         (

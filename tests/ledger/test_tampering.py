@@ -724,7 +724,7 @@ def test_with_another_key_no_checkpoint_counts(victim: Victim) -> None:
     assert (audited.covered, audited.covered_by_database) == (0, 0)
     assert found(audited) == [(None, "unreadable")] * 3
     assert audited.is_in_order
-    assert [it for it in audited.limits if "say nothing" in it] == [
+    assert [it for it in audited.limits if "prove nothing" in it] == [
         "Checkpoints in the database that none of the given keys signed prove nothing: 3.",
         "Checkpoints that were given and that none of the given keys signed prove nothing: 3.",
     ]
