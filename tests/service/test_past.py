@@ -26,8 +26,8 @@ from deployledger.domain.responses import DeploymentStatusResponse
 from deployledger.projections import status
 from deployledger.projections.projection import Consistency
 from deployledger.projections.read_models import ReadModels
-from deployledger.service.finding import holders
 from deployledger.service.listing import answer
+from deployledger.service.lookup import holders
 from deployledger.service.past import Past
 from tests.contracts.reading import page
 from tests.domain.given import SERVING, cancelled, history, request, requested

@@ -47,11 +47,11 @@ from deployledger.service.command_handler import CommandHandler, checked_actor
 from deployledger.service.disk_usage import DiskUsage, measure
 from deployledger.service.empty_logs import EmptyLogs, explain_empty_logs
 from deployledger.service.files.staging import sweep
-from deployledger.service.finding import find, find_id, find_to_change, warn_if_ambiguous
 from deployledger.service.freeing import Freed, Freeing, KeepRules, log_id
 from deployledger.service.lifespan import Lifespan
 from deployledger.service.listing import Filters, Listing, answer, is_text, list_page, page_as_of
 from deployledger.service.log_reading import LoggedEvent, LogQuery, LogReader
+from deployledger.service.lookup import find, find_id, find_to_change, warn_if_ambiguous
 from deployledger.service.past import Past
 from deployledger.service.patient_threads import PatientThreads
 from deployledger.service.pipeline import Pipeline

@@ -55,7 +55,7 @@ async def name_others(
     session: Session, service: "DeploymentService", name: str, deployment_id: "UUID"
 ) -> None:
     """Note which other deployments had a name, for whoever means all of them."""
-    from deployledger.service.finding import holders
+    from deployledger.service.lookup import holders
 
     all_holders = await asyncio.to_thread(holders, name, service.event_log)
     others = [str(holder) for holder in all_holders if holder != deployment_id]

@@ -12,7 +12,7 @@ from deployledger.domain.deployment import Deployment
 from deployledger.domain.exceptions import ConfigurationError, ResourceNotFoundError
 from deployledger.domain.names import NameReservation, reservation_id
 from deployledger.projections.read_models import ReadModels
-from deployledger.service.finding import find, find_to_change
+from deployledger.service.lookup import find, find_to_change
 from deployledger.service.repository import Repository
 from tests.domain.given import context, request
 
