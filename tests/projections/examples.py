@@ -23,7 +23,7 @@ from deployledger.domain.event_log import EventLog
 from deployledger.domain.events import DeploymentEvent
 from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.projections import status
-from deployledger.projections.folding import LARGEST_ROW_BYTES
+from deployledger.projections.folding import DEFAULT_LARGEST_ROW_BYTES
 from deployledger.projections.projection import Projection
 from deployledger.projections.read_models import ReadModels
 from deployledger.projections.rows import StoredRow
@@ -359,7 +359,7 @@ def _comparable(projection: Projection[Any], row: StoredRow) -> tuple[Any, ...]:
 def folded(
     projection: Projection[Any],
     models: ReadModels,
-    largest_row: int = LARGEST_ROW_BYTES,
+    largest_row: int = DEFAULT_LARGEST_ROW_BYTES,
     until: int = 1_000_000,
 ) -> tuple[Rows, list[tuple[str, int]]]:
     """Return the rows and the parked events that a log makes, one event at a time, in the simplest way."""
@@ -415,7 +415,7 @@ def keys_of(models: ReadModels) -> list[str]:
     return [*streams, *(f"stream:{it}" for it in streams), *(f"revision {it}" for it in range(100))]
 
 
-def assert_folded(models: ReadModels, largest_row: int = LARGEST_ROW_BYTES) -> None:
+def assert_folded(models: ReadModels, largest_row: int = DEFAULT_LARGEST_ROW_BYTES) -> None:
     """Check that all rows and parked events are what the log makes of them."""
     keys = keys_of(models)
     for projection in models.projections.values():

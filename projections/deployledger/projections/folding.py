@@ -14,7 +14,8 @@ from deployledger.projections.projection import Projection
 from deployledger.projections.rows import Changes, ParkedEvent, PastRow, StoredRow
 from deployledger.projections.store import Table
 
-LARGEST_ROW_BYTES = 1 << 20
+DEFAULT_LARGEST_ROW_BYTES = 1 << 20
+"""The default of the setting; no built-in row comes near it (`deployledger.domain.bounds`)."""
 LONGEST_ERROR = 500
 _LONGEST_KEY = 500
 _STREAM = "stream:"
@@ -92,7 +93,7 @@ class Folding:
         table: Table,
         log: EventLog,
         *,
-        largest_row: int = LARGEST_ROW_BYTES,
+        largest_row: int = DEFAULT_LARGEST_ROW_BYTES,
         is_new: bool = False,
     ) -> None:
         self._projection = projection

@@ -23,7 +23,7 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.forks import HINT, OpeningProcess, opened_before
 from deployledger.projections.applying import LOGGER, Applier, Group
-from deployledger.projections.folding import LARGEST_ROW_BYTES
+from deployledger.projections.folding import DEFAULT_LARGEST_ROW_BYTES
 from deployledger.projections.following import Follower
 from deployledger.projections.partitioning import Progress
 from deployledger.projections.patience import Patience
@@ -72,7 +72,7 @@ class ReadModels:
         groups: Sequence[Sequence[Projection[Any]]],
         *,
         process: str,
-        largest_row: int = LARGEST_ROW_BYTES,
+        largest_row: int = DEFAULT_LARGEST_ROW_BYTES,
         fill: Fill = fill_here,
         elsewhere: "Callable[[str], ReadModels] | None" = None,
         patience: Patience | None = None,

@@ -14,7 +14,7 @@ from deployledger.adapters.read_models.databases import open_store
 from deployledger.adapters.read_models.filling import fill_with_workers
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.projections.built_in import BUILT_IN, BUILT_IN_GROUPS
-from deployledger.projections.folding import LARGEST_ROW_BYTES
+from deployledger.projections.folding import DEFAULT_LARGEST_ROW_BYTES
 from deployledger.projections.projection import Projection
 from deployledger.projections.read_models import ReadModels
 
@@ -27,7 +27,7 @@ def open_read_models(
     *,
     url: str | None = None,
     projections: Sequence[Projection[Any]] = (),
-    largest_row: int = LARGEST_ROW_BYTES,
+    largest_row: int = DEFAULT_LARGEST_ROW_BYTES,
     pool_size: int = 8,
 ) -> ReadModels:
     """Return the read models of an event log: those of the service, and of the projections that are given.
