@@ -112,10 +112,16 @@ class SelectedRow(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """The selected rows, how many there are in all, and how far the read models and the log were."""
+    """The selected rows, how many there are in all, and how far the read models and the log were.
+
+    Attributes:
+        parked_from: the position of the first event that was not applied to the read model that was
+            selected from; None if all were.
+    """
 
     rows: list[SelectedRow]
     total: int
     position: int
     end: Mark | None
     marker: str
+    parked_from: int | None

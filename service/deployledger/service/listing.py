@@ -257,7 +257,7 @@ def list_page(models: ReadModels, listing: Listing, consistency: Consistency | s
     page = listing.page(
         selected, [answer(models, selected_row.row) for selected_row in selected.rows[: listing.limit]]
     )
-    page.warning = warning(models, DEPLOYMENT_LIST)
+    page.warning = warning(selected, DEPLOYMENT_LIST)
     return page
 
 
@@ -272,7 +272,7 @@ def page_as_of(models: ReadModels, past: Past, listing: Listing, as_of: AsOf | s
     selected = models.select_as_of(DEPLOYMENT_TIMELINE, listing.selection(), position)
     shown_keys = [selected_row.row.key for selected_row in selected.rows[: listing.limit]]
     page = listing.page(selected._replace(position=position), _answers(models, shown_keys, position))
-    page.warning = warning(models, DEPLOYMENT_TIMELINE)
+    page.warning = warning(selected, DEPLOYMENT_TIMELINE)
     return page
 
 
@@ -296,14 +296,13 @@ def _answers(models: ReadModels, of_keys: Sequence[str], position: int) -> list[
     return answers
 
 
-def warning(models: ReadModels, projection: Projection[Any]) -> str:
+def warning(selected: Selected, projection: Projection[Any]) -> str:
     """Return why a list that is selected from a projection may not be right, or an empty text."""
-    first = models.store.parked(projection, limit=1)
-    if not first:
+    if selected.parked_from is None:
         return ""
     return (
         "Deployments may be missing or out of place: events could not be applied, from position "
-        f"{first[0].position} on. {parked_hint(projection.name)}"
+        f"{selected.parked_from} on. {parked_hint(projection.name)}"
     )
 
 

@@ -36,7 +36,7 @@ class ModelRecord(NamedTuple):
     shape: str
     generation: int | None = None
     position: int = 0
-    marker: str = ""
+    event_marker: str = ""
     total: int = 0
     counted: int = 0
     updated_at: datetime | None = None
@@ -48,7 +48,7 @@ class ModelRecord(NamedTuple):
     @property
     def mark(self) -> Mark:
         """Up to where the log is applied."""
-        return Mark(self.position, self.marker)
+        return Mark(self.position, self.event_marker)
 
 
 _MODEL_FIELDS = dict(
@@ -76,21 +76,22 @@ class Head(NamedTuple):
     Attributes:
         generation: the number of the table that is read; None if there is none.
         position: up to where the log is applied.
-        marker: which event the log has there.
+        event_marker: which event the log has there; earlier releases have it in a column of another name,
+            so that their processes, which may still run, cannot take these tables for their own.
         total: how many rows the table has.
         counted: how many of them have the counted value.
     """
 
     generation: int | None
     position: int
-    marker: str
+    event_marker: str
     total: int
     counted: int
 
     @property
     def mark(self) -> Mark:
         """Up to where the log is applied."""
-        return Mark(self.position, self.marker)
+        return Mark(self.position, self.event_marker)
 
     def rows(self, counted: bool | None) -> int:
         """Return how many rows have a value of the counted column; None means any."""
@@ -239,7 +240,7 @@ class Catalog(ABC):
             record = self.record(sql, projection, self._for_update)
             if record is None or record.generation is None or record.mark != mark:
                 return False
-            self.change(sql, record, generation=None, position=0, marker="")
+            self.change(sql, record, generation=None, position=0, event_marker="")
             return True
 
     def begin_empty(self, projections: Sequence[Projection[Any]]) -> None:
@@ -258,7 +259,7 @@ class Catalog(ABC):
                         record,
                         generation=table.generation,
                         position=0,
-                        marker="",
+                        event_marker="",
                         total=0,
                         counted=0,
                         updated_at=datetime.now(UTC),

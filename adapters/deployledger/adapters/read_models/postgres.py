@@ -48,7 +48,7 @@ _TABLE_NAMES = f"""
 """  # noqa: S608
 _IS_CURRENT = f"""
     SELECT count(*) FROM pg_catalog.pg_attribute
-    WHERE attrelid = to_regclass('{SCHEMA}.{MODELS}') AND attname = 'counted'
+    WHERE attrelid = to_regclass('{SCHEMA}.{MODELS}') AND attname = 'event_marker'
 """  # noqa: S608
 _CREATE_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('deployledger read models', 0))"
 _SPARSE = " WITH (fillfactor = 20)"
@@ -149,30 +149,31 @@ class PostgresReadModels(DatabaseReadModels):
         tables: Sequence[RowTable],
         query: Query,
         order: str = "",
-        total: Query | None = None,
+        numbers: Sequence[Query] = (),
     ) -> Moment | None:
         """Return what there is at one moment, by one statement: each would take a round trip."""
-        numbers = range(len(tables))
-        heads = ", ".join(f"m{number}.{name}" for number in numbers for name in Head._fields)
-        models = ", ".join(f"{self.models.name} m{number}" for number in numbers)
+        heads = ", ".join(f"m{at}.{name}" for at in range(len(tables)) for name in Head._fields)
+        models = ", ".join(f"{self.models.name} m{at}" for at in range(len(tables)))
         where = " AND ".join(is_of(table.projection, f"m{at}") for at, table in enumerate(tables))
         statement, values = query
-        of_total, total_values = total or ("NULL::bigint", [])
+        expressions = "".join(f", {expression}" for expression, _ in numbers)
         found = sql.query(
-            f"SELECT {self._log_end}, {of_total}, q.key IS NOT NULL, {heads}, q.* "  # noqa: S608
+            f"SELECT {self._log_end}, q.key IS NOT NULL, {heads}{expressions}, q.* "  # noqa: S608
             f"FROM {models} LEFT JOIN ({statement}) q ON TRUE WHERE {where}{order}",
-            [*total_values, *values],
+            [*(value for _, of_number in numbers for value in of_number), *values],
         )
         if not found:
             return None
-        end, number, is_row, *others = found[0]
+        end, is_row, *others = found[0]
         width = len(Head._fields)
-        found_heads = [Head(*others[at * width : (at + 1) * width]) for at in numbers]
+        found_heads = [Head(*others[at * width : (at + 1) * width]) for at in range(len(tables))]
         if [head.generation for head in found_heads] != [table.generation for table in tables]:
             return None
-        start = 3 + len(tables) * width
+        behind_heads = len(tables) * width
+        found_numbers = others[behind_heads : behind_heads + len(numbers)]
+        start = 2 + behind_heads + len(numbers)
         rows = [record[start:] for record in found] if is_row else []
-        return Moment(found_heads, rows, number, _mark(end))
+        return Moment(found_heads, rows, found_numbers, _mark(end))
 
     def _is_missing_table(self, error: Exception) -> bool:
         return isinstance(error, psycopg.errors.UndefinedTable)

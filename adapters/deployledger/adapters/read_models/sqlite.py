@@ -355,7 +355,7 @@ class SQLiteReadModels(DatabaseReadModels):
         tables: Sequence[RowTable],
         query: Query,
         order: str = "",
-        total: Query | None = None,
+        numbers: Sequence[Query] = (),
     ) -> Moment | None:
         """Return what there is at one moment, by several statements in a transaction: no server is asked."""
         assert isinstance(sql, SQLiteStatements)  # noqa: S101  # as all of this store are
@@ -368,8 +368,8 @@ class SQLiteReadModels(DatabaseReadModels):
                 heads.append(head)
             statement, values = query
             rows = sql.query(f"{statement}{order}", values)
-            number = sql.query(f"SELECT {total[0]}", total[1])[0][0] if total else None
-            return Moment(heads, rows, number, None)
+            found_numbers = [sql.query(f"SELECT {number}", of_number)[0][0] for number, of_number in numbers]
+            return Moment(heads, rows, found_numbers, None)
 
     def _is_missing_table(self, error: Exception) -> bool:
         return isinstance(error, sqlite3.OperationalError) and str(error).startswith("no such table")

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from deployledger.adapters.dialect import Dialect, Statements
@@ -29,13 +30,13 @@ class Moment(NamedTuple):
     Attributes:
         heads: of the read models that were asked for.
         rows: what a query selected.
-        total: what the query of a total selected, if there was one.
+        numbers: the values of the expressions that were asked for.
         end: the end of the log; None if that is in another database.
     """
 
     heads: list[Head]
     rows: list[tuple[Any, ...]]
-    total: int | None
+    numbers: Sequence[int | None]
     end: Mark | None
 
 
@@ -55,14 +56,14 @@ class DatabaseReadModels(Catalog):
         tables: Sequence[RowTable],
         query: Query,
         order: str = "",
-        total: Query | None = None,
+        numbers: Sequence[Query] = (),
     ) -> Moment | None:
         """Return what there is at one moment; None if the tables are no longer those that are read.
 
         Args:
             query: selects rows; ``key`` is one of their columns.
             order: what follows the query, to sort the rows.
-            total: an expression of a number.
+            numbers: expressions of numbers.
         """
 
     @abstractmethod
@@ -127,7 +128,7 @@ class DatabaseReadModels(Catalog):
                 return None
             (head,) = moment.heads
             row = table.stored_row(moment.rows[0]) if moment.rows else None
-            return Found(row, head.position, moment.end, head.marker)
+            return Found(row, head.position, moment.end, head.event_marker)
 
         return self._read(read, projection)
 
@@ -136,30 +137,33 @@ class DatabaseReadModels(Catalog):
 
         def read(sql: Statements, tables: list[RowTable]) -> Selected | None:
             table, other = tables
-            total = selecting.total(table, selection) if selection.conditions else None
+            numbers = [self._first_parked(table)]
+            if selection.conditions:
+                numbers.append(selecting.total(table, selection))
             moment = self._at_once(
                 sql,
                 tables if other is not table else [table],
                 selecting.answers(table, other, selection),
                 selecting.order_of_page(selection),
-                total,
+                numbers,
             )
             if moment is None:
                 return None
+            parked_from, *totals = moment.numbers
+            self._check_parked(sql, table, parked_from)
+            sorted_by = _sorting_decoder(table, selection)
             width = 2 + other.rows.width
             rows = [
-                SelectedRow(
-                    _sorted_by(table, selection, values[0]), values[1], other.stored_row(values[2:width])
-                )
+                SelectedRow(sorted_by(values[0]), values[1], other.stored_row(values[2:width]))
                 for values in moment.rows
             ]
             if other is not table:
                 for values in moment.rows:
                     table.rows.check(values[width:])
-            number = moment.heads[0].rows(selection.counted) if moment.total is None else moment.total
-            _check_is_whole(table, selection, number, rows)
+            total = (totals[0] or 0) if totals else moment.heads[0].rows(selection.counted)
+            _check_is_whole(table, selection, total, rows)
             position, marker = min(head.mark for head in moment.heads)
-            return Selected(rows, number, position, moment.end, marker)
+            return Selected(rows, total, position, moment.end, marker, parked_from)
 
         return self._read(read, projection, answer)
 
@@ -169,21 +173,34 @@ class DatabaseReadModels(Catalog):
         def read(sql: Statements, tables: list[RowTable]) -> Selected | None:
             (table,) = tables
             page = selecting.page_as_of(table, selection, as_of)
-            total = selecting.total_as_of(table, selection, as_of)
-            moment = self._at_once(sql, tables, page, selecting.order_of_page(selection), total)
+            numbers = [self._first_parked(table), selecting.total_as_of(table, selection, as_of)]
+            moment = self._at_once(sql, tables, page, selecting.order_of_page(selection), numbers)
             if moment is None:
                 return None
             (head,) = moment.heads
+            parked_from, total = moment.numbers
+            self._check_parked(sql, table, parked_from)
+            sorted_by = _sorting_decoder(table, selection)
             rows = [
-                SelectedRow(
-                    _sorted_by(table, selection, values[0]), values[1], table.row_as_of(values[2:], as_of)
-                )
+                SelectedRow(sorted_by(values[0]), values[1], table.row_as_of(values[2:], as_of))
                 for values in moment.rows
             ]
-            _check_is_whole(table, selection, moment.total or 0, rows)
-            return Selected(rows, moment.total or 0, head.position, None, head.marker)
+            _check_is_whole(table, selection, total or 0, rows)
+            return Selected(rows, total or 0, head.position, None, head.event_marker, parked_from)
 
         return self._read(read, projection)
+
+    def _first_parked(self, table: RowTable) -> Query:
+        """Return the expression of the position of the first parked event."""
+        query = f"(SELECT min(position) FROM {self.parked_events.name} WHERE generation = ?)"  # noqa: S608
+        return query, [table.generation]
+
+    def _check_parked(self, sql: Statements, table: RowTable, position: int | None) -> None:
+        """Check the record of a parked event, where the database does not find damage itself."""
+        if position is not None and self.parked_events.is_checked:
+            query = self.parked_events.select("generation = ? AND position = ?")
+            for record in sql.query(query, (table.generation, position)):
+                self.parked_events.check(record)
 
     def parked(
         self, projection: Projection[Any], key: str | None = None, limit: int = 1000
@@ -235,9 +252,11 @@ class DatabaseReadModels(Catalog):
             )
 
 
-def _sorted_by(table: RowTable, selection: Selection, stored: Any) -> Any:
-    kind = table.projection.column_types.get(selection.sort or "", str)
-    return table.dialect.decode(kind, stored) if selection.sort else stored
+def _sorting_decoder(table: RowTable, selection: Selection) -> Callable[[Any], Any]:
+    """Return what decodes the values that a selection is sorted by."""
+    if selection.sort is None:
+        return int
+    return partial(table.dialect.decode, table.projection.column_types.get(selection.sort, str))
 
 
 def _check_is_whole(table: RowTable, selection: Selection, total: int, rows: Sequence[SelectedRow]) -> None:

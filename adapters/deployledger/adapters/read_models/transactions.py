@@ -57,7 +57,9 @@ class Transaction:
 
     def advance(self, projection: Projection[Any], mark: Mark) -> None:
         """Record up to where the log is applied."""
-        self._change(projection, **mark._asdict(), updated_at=datetime.now(UTC))
+        self._change(
+            projection, position=mark.position, event_marker=mark.marker, updated_at=datetime.now(UTC)
+        )
 
     def recount(self, projection: Projection[Any]) -> None:
         """Count the rows that are read again."""
@@ -70,7 +72,8 @@ class Transaction:
         counts = self._catalog.row_table(projection, generation).count(self._sql)
         self._change(
             projection,
-            **mark._asdict(),
+            position=mark.position,
+            event_marker=mark.marker,
             **counts._asdict(),
             generation=generation,
             updated_at=datetime.now(UTC),
