@@ -54,6 +54,22 @@ class _Outage:
     is_reported: bool = False
 
 
+class _OfThread(threading.local):
+    """What a thread is doing.
+
+    Attributes:
+        tries_once: whether its calls fail at once, as whoever called retries them.
+        is_bounded: whether it is in a call that waits no longer than the patience.
+        answered: when a database last answered it, or its call began.
+        latest: until when its call may wait, once a database was found unavailable.
+    """
+
+    tries_once = False
+    is_bounded = False
+    answered = 0.0
+    latest: float | None = None
+
+
 class Patience:
     """How long a call waits for an unavailable database; shared by all users of an event log in a process.
 
@@ -65,7 +81,7 @@ class Patience:
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self._clock = clock
-        self._of_thread = threading.local()
+        self._of_thread = _OfThread()
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._outages: dict[str, _Outage] = {}
@@ -87,7 +103,7 @@ class Patience:
             DatabaseUnavailableError: if a database was unavailable for longer than the patience.
         """
         mine = self._of_thread
-        if getattr(mine, "tries_once", False):
+        if mine.tries_once:
             return work()
         mine.tries_once = mine.is_bounded = True
         mine.answered = self._clock() if since is None else since
@@ -111,7 +127,7 @@ class Patience:
         longest = self.seconds
         if self._outages:
             longest = min(longest, self._left())
-        if self._ended.is_set() and getattr(self._of_thread, "tries_once", False):
+        if self._ended.is_set() and self._of_thread.tries_once:
             longest = min(longest, _LAST_WAIT_SECONDS)
         return max(longest, _SHORTEST_WAIT_SECONDS)
 
@@ -122,10 +138,10 @@ class Patience:
 
     def _left(self) -> float:
         mine = self._of_thread
-        if not getattr(mine, "is_bounded", False):
+        if not mine.is_bounded:
             return math.inf
         latest = mine.answered + self.seconds if mine.latest is None else mine.latest
-        return float(latest - self._clock())
+        return latest - self._clock()
 
     def answered(self) -> None:
         """Record that a database answered this thread; its patience starts over."""
@@ -138,7 +154,7 @@ class Patience:
     def attempt(self, work: Callable[[], _T]) -> _T:
         """Return what work returns, without retrying: the caller does so itself."""
         mine = self._of_thread
-        before, mine.tries_once = getattr(mine, "tries_once", False), True
+        before, mine.tries_once = mine.tries_once, True
         try:
             return work()
         finally:
