@@ -90,7 +90,7 @@ def test_filters_leave_events_out_and_move_the_position_past_them(log: EventLog)
     [
         ({"after": -1}, "no position -1"),
         ({"after": 4}, "no position 4"),
-        ({"topics": ["deployment.dreamt_of"]}, "no topic 'deployment.dreamt_of'"),
+        ({"topics": ["deployment.dreamt_of"]}, "Unknown topic 'deployment.dreamt_of'"),
     ],
 )
 def test_what_cannot_be_followed_is_a_configuration_error(
