@@ -8,8 +8,11 @@ follows them (`following`) misses nothing. The recorders of `eventsourcing`, wit
 ``sqlite.recorders`` and ``postgres.recorders``.
 """
 
+import copyreg
 import os
+from functools import partial
 from threading import Lock
+from typing import Any
 
 from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.adapters.event_log.log import DatabaseEventLog
@@ -61,7 +64,14 @@ def _make(url: DatabaseUrl, create: bool, pool_size: int, patience: float) -> Da
     if url.parameters is not None:
         from deployledger.adapters.event_log.postgres.log import PostgresEventLog
 
+        copyreg.pickle(PostgresEventLog, _reopened)
         return PostgresEventLog(url.url, create=create, pool_size=pool_size, patience=Patience(patience))
     from deployledger.adapters.event_log.sqlite.log import SQLiteEventLog
 
+    copyreg.pickle(SQLiteEventLog, _reopened)
     return SQLiteEventLog(url.file, patience=Patience(patience))
+
+
+def _reopened(log: DatabaseEventLog) -> tuple[Any, ...]:
+    """Another process, to which a log is pickled, opens it itself."""
+    return partial(open_event_log, patience=log.patience.seconds), (log.url,)

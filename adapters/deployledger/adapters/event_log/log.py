@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from deployledger.adapters.event_log.commands import Command, Conflict, EventRow, Outcome, Repeated
@@ -231,12 +231,6 @@ class DatabaseEventLog(TimedLog):
     def is_in_memory(self) -> bool:
         """Whether no other process can open it."""
         return self.url == "sqlite://"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process, to which this is pickled, opens the log itself."""
-        from deployledger.adapters.event_log import open_event_log
-
-        return partial(open_event_log, patience=self.patience.seconds), (self.url,)
 
     # Sharing and closing ----------------------------------------------------------------------------
 

@@ -26,19 +26,18 @@ gateway that is killed leaves nothing behind.
 What is not enforced here: memory and GPU requests. ``cpu_request`` sets the threads of ONNX Runtime.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from deployledger.adapters.local.target_types import LocalTargetType
 
 if TYPE_CHECKING:
     from deployledger.adapters.local.orchestrator import LocalProcessOrchestrator
 
 __all__ = ["LocalProcessOrchestrator", "LocalTargetType"]
 
-LocalTargetType = Literal["api_service", "batch_inference_job"]
-"""What this machine can make of a model."""
-
 
 def __getattr__(name: str) -> object:
-    # Lazily: the gateway is a module below this package, and starts with the standard library alone.
+    # Lazily: the command line needs the types alone, and starts without what serves models.
     if name == "LocalProcessOrchestrator":
         from deployledger.adapters.local.orchestrator import LocalProcessOrchestrator
 

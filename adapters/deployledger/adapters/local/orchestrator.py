@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import get_args
 from uuid import UUID, uuid4
 
-from deployledger.adapters.local import LocalTargetType
 from deployledger.adapters.local.extraction import ExtractModel, KeptModels, Unpacking
 from deployledger.adapters.local.folders import DeploymentFolder, deployment_folders, sweep
 from deployledger.adapters.local.inspection import extracted_models
@@ -16,6 +15,7 @@ from deployledger.adapters.local.jobs import BatchJobs
 from deployledger.adapters.local.locations import batch_files
 from deployledger.adapters.local.log_lines import log_lines
 from deployledger.adapters.local.services import ModelServices
+from deployledger.adapters.local.target_types import LocalTargetType
 from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError
 from deployledger.domain.ports import (
     JobResult,
