@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from eventsourcing.domain import OriginatorIDError, OriginatorVersionError
 from eventsourcing.utils import register_topic
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployledger.domain import topics
+from deployledger.domain import ids, topics
 from deployledger.domain.exceptions import IllegalTransitionError
 from deployledger.domain.lifecycle import Subject, Trigger
 from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
@@ -45,9 +45,9 @@ class CommandContext:
 
     actor: str
     at: datetime
-    correlation_id: UUID = field(default_factory=uuid4)
+    correlation_id: UUID = field(default_factory=ids.new_id)
     causation_id: UUID | None = None
-    new_id: Callable[[], UUID] = uuid4
+    new_id: Callable[[], UUID] = ids.new_id
 
     def event(self, event_class: type[_E], originator_id: UUID, originator_version: int, **fields: Any) -> _E:
         """Return an event that the command caused."""

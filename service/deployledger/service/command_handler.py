@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,6 +34,7 @@ from deployledger.domain.exceptions import (
     MachineLearningServiceError,
     ResourceNotFoundError,
 )
+from deployledger.domain.ids import new_id
 from deployledger.domain.names import NameReservation
 from deployledger.domain.redaction import shown
 from deployledger.domain.requests import DeploymentRequest, Text, problem_of
@@ -212,7 +213,7 @@ class CommandHandler:
         return Decision(deployment, reservations=(reservation,))
 
     def _requested(self, request: DeploymentRequest, by: CommandContext) -> Deployment:
-        return Deployment.request(uuid4(), request, orchestrator=self._orchestrator_name, by=by)
+        return Deployment.request(new_id(), request, orchestrator=self._orchestrator_name, by=by)
 
     def _update(self, decision: Decision, request: DeploymentRequest, by: CommandContext) -> Decision:
         deployment = decision.deployment

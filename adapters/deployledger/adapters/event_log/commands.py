@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from eventsourcing.persistence import StoredEvent
 
 from deployledger.domain.event_log import CommandKey
+from deployledger.domain.ids import new_id
 from deployledger.domain.times import corrects_clock
 
 
@@ -29,7 +30,7 @@ def plain_row(stored: StoredEvent) -> EventRow:
     originator_id = stored.originator_id
     assert isinstance(originator_id, UUID)  # noqa: S101  # our tables have no text ids
     return EventRow(
-        originator_id, stored.originator_version, stored.topic, stored.state, uuid4(), None, None, None
+        originator_id, stored.originator_version, stored.topic, stored.state, new_id(), None, None, None
     )
 
 
