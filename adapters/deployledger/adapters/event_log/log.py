@@ -191,7 +191,7 @@ class DatabaseEventLog(TimedLog):
             try:
                 events.append(RecordedEvent(record.position, time_of(record), decode(record)))
             except UndecodableEventError as error:
-                if events:  # whoever reads on is told
+                if events:  # the next read raises the error
                     is_whole = False
                     break
                 raise UndecodableEventError(

@@ -229,7 +229,7 @@ def _partial_path(target: Path) -> Path:
 
 
 def _check_is_not_of(log: EventLog, target: Path) -> None:
-    """Check that a file is none of those of the log itself, which are never replaced."""
+    """Check that a file does not belong to the log itself, whose files are never replaced."""
     database = Path(log.described_as).resolve()
     if target.resolve() in [database, *(database.with_name(database.name + end) for end in _BESIDE)]:
         raise ConfigurationError(

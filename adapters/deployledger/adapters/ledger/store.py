@@ -44,7 +44,7 @@ class DatabaseLedgerStore(ABC):
         query = f"SELECT number, hashes FROM {self._tiles} WHERE level = ? AND number BETWEEN ? AND ?"  # noqa: S608
         with self._statements() as tables:
             rows = tables.query(query, (level, first, last)) if tables else []
-        # SQLite lets anything be in a column; what is no hashes is as good as missing.
+        # SQLite accepts any value in a column; a tile that is not bytes of hashes counts as missing.
         return {number: hashes for number, hashes in rows if isinstance(hashes, bytes)}
 
     def extend(self, before: int, after: int, tiles: Mapping[tuple[int, int], bytes]) -> bool:
