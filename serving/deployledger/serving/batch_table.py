@@ -1,0 +1,87 @@
+"""The seam between a batch job and a scorer: columns in, predictions out, and which rows were wrong."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class InputColumn:
+    """A column that a model takes.
+
+    Attributes:
+        name: the column's name.
+        type: the type of its cells; None takes the column as it is, with its type decided once for the job.
+        nullable: whether a cell may be missing, which is a null in the column.
+        lists: whether a cell may also be a list of ``type``, of any depth, such as a row of a tensor.
+        hint: what to do about a cell that is missing or does not fit.
+    """
+
+    name: str
+    type: pa.DataType | None = None
+    nullable: bool = True
+    lists: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class RowProblem:
+    """Why a row cannot be scored or written.
+
+    Attributes:
+        column: the column of the input or the output that is wrong; empty if it is not a single one.
+        value: the value that is wrong, as text.
+        reason: what is wrong with it.
+        hint: what to do about it.
+    """
+
+    column: str
+    value: str
+    reason: str
+    hint: str = ""
+
+
+class RowsError(Exception):
+    """Rows of a batch that cannot be scored; the others can be, without them.
+
+    Attributes:
+        problems: by the row's index in the batch.
+    """
+
+    def __init__(self, problems: Mapping[int, RowProblem]) -> None:
+        super().__init__(f"{len(problems)} rows cannot be scored.")
+        self.problems = problems
+
+
+class Scorer(Protocol):
+    """Scores rows with one model.
+
+    Attributes:
+        output: the columns of the predictions. None before the first rows are scored, which decide them
+            unless the model does; set it to score as another process does, or did.
+    """
+
+    output: pa.Schema | None
+
+    def inputs(self, columns: Sequence[str]) -> list[InputColumn]:
+        """Return which columns of the rows the model takes, and as what; it is given these alone.
+
+        Raises:
+            BatchError: rows with these columns cannot be scored, or an output is named like one of them.
+        """
+        ...
+
+    def score(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the predictions for each row, in the columns ``output``.
+
+        Each column of ``rows`` has the type that was asked for, or is a list of it. One whose type is decided
+        by the job has the same type in every batch, and its field is nullable if any cell of the job is
+        missing.
+
+        Raises:
+            RowsError: some rows do not fit.
+            BatchError: the model fails, or its predictions are not one for each row.
+        """
+        ...
