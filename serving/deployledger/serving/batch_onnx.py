@@ -19,14 +19,8 @@ import numpy as np
 
 from deployledger.serving.batch_rows import Row
 from deployledger.serving.batch_status import BatchError, input_invalid
-from deployledger.serving.model_files import ModelFiles
-from deployledger.serving.onnx_model import (
-    ModelRefusedError,
-    OnnxModel,
-    Output,
-    PredictionFailedError,
-    TensorSpec,
-)
+from deployledger.serving.model_files import ModelFiles, ModelRefusedError
+from deployledger.serving.onnx_model import OnnxModel, Output, PredictionFailedError, TensorSpec
 from deployledger.serving.tensors import NOT_FINITE, Array, InvalidTensorError, to_array, to_json
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}

@@ -1,12 +1,9 @@
 """The HTTP side of the model server."""
 
-from typing import Any
-
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployledger.serving.inference_protocol import InvalidRequestError, infer, model_metadata
 from deployledger.serving.onnx_model import OnnxModel, PredictionFailedError
@@ -77,28 +74,3 @@ def make_app(name: str, version: str, model: OnnxModel) -> FastAPI:
         return Response(answer, media_type="application/json")
 
     return app
-
-
-class Draining:
-    """Adds ``connection: close`` to every answer once draining has begun.
-
-    A client that keeps its connection open thus opens a new one for its next request, and is never cut off.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._has_begun = False
-
-    def begin(self, *_: Any) -> None:
-        """Begin draining; it has the signature of a signal handler."""
-        self._has_begun = True
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; the signature is ASGI's."""
-
-        async def send_and_close(message: Message) -> None:
-            if self._has_begun and message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
-
-        await self._app(scope, receive, send_and_close)

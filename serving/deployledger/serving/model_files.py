@@ -14,6 +14,10 @@ class ModelDamagedError(Exception):
     """A file of a model is missing, cannot be read, or is not what the model's digest says."""
 
 
+class ModelRefusedError(Exception):
+    """The files are no model that the server can load, or one that needs what is not installed."""
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """An extracted model, and what it must be.

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from deployledger.serving import bfloat16
-from deployledger.serving.model_files import ModelFiles
+from deployledger.serving.model_files import ModelFiles, ModelRefusedError
 from deployledger.serving.tensors import BY_NAME, BY_ONNX, Array, Datatype
 
 _TENSOR = re.compile(r"tensor\((\w+)\)")
@@ -20,10 +20,6 @@ _SEQUENCE_OF_MAPS = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)"
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """The option that says where a model's files of weights are, when the model itself is given as bytes."""
-
-
-class ModelRefusedError(Exception):
-    """The file is no ONNX model, or one that needs what this runtime does not have."""
 
 
 class PredictionFailedError(Exception):

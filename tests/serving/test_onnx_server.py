@@ -18,7 +18,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from deployledger.serving.inference_protocol import InvalidRequestError, infer, model_metadata
-from deployledger.serving.onnx_model import ModelRefusedError, OnnxModel
+from deployledger.serving.model_files import ModelRefusedError
+from deployledger.serving.onnx_model import OnnxModel
 from deployledger.serving.tensors import BY_NAME, InvalidTensorError, to_array, to_json
 from tests.ports import free_port
 

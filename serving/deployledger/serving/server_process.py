@@ -1,0 +1,105 @@
+"""What every model server does as a process: its arguments, its start, how it drains and how it ends.
+
+A server is a module that adds its own arguments to `argument_parser`, and gives `serve` a function that
+loads its model and returns an ASGI application.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from deployledger.serving.asgi import App, Message, Receive, Scope, Send
+from deployledger.serving.exit_statuses import DAMAGED_STATUS, MODEL_REFUSED_STATUS
+from deployledger.serving.model_files import ModelDamagedError, ModelFiles, ModelRefusedError
+
+# Longer than clients keep idle connections, so that the client closes them and never meets a closed one.
+_KEEP_ALIVE_SECONDS = 120
+_SHUTDOWN_SECONDS = 4
+
+
+def argument_parser(module: str) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that every model server has."""
+    parser = argparse.ArgumentParser(prog=module)
+    parser.add_argument("--name", required=True, help="the model's name in URLs")
+    parser.add_argument("--version", default="1", help="the model's version in URLs")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1, help="threads within one prediction")
+    parser.add_argument("--parent-fd", type=int, help="exit when this pipe closes")
+    ModelFiles.add_arguments(parser)
+    return parser
+
+
+def serve(arguments: argparse.Namespace, load: Callable[[], App]) -> int:
+    """Serve until SIGTERM, or until whoever holds the other end of the pipe ``--parent-fd`` is gone.
+
+    Args:
+        arguments: what `argument_parser` has parsed.
+        load: loads the model and returns the application; it may raise `ModelDamagedError` and
+            `ModelRefusedError`.
+
+    Returns:
+        The exit status.
+    """
+    if arguments.parent_fd is not None:
+        threading.Thread(target=_exit_at_eof, args=[arguments.parent_fd], daemon=True).start()
+    try:
+        app = Draining(load())
+    except ModelDamagedError as error:
+        sys.stdout.write(f"{error}\n")
+        return DAMAGED_STATUS
+    except ModelRefusedError as error:
+        sys.stdout.write(f"{error}\n")
+        return MODEL_REFUSED_STATUS
+    signal.signal(signal.SIGUSR1, app.begin)
+    uvicorn.run(  # it runs on uvloop and httptools where they are installed
+        app,
+        host=arguments.host,
+        port=arguments.port,
+        access_log=False,
+        lifespan="off",
+        log_level="info",
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        ws="none",
+    )
+    return 0
+
+
+class Draining:
+    """Adds ``connection: close`` to every answer once draining has begun.
+
+    A client that keeps its connection open thus opens a new one for its next request, and is never cut off.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._has_begun = False
+
+    def begin(self, *_: Any) -> None:
+        """Begin draining; it has the signature of a signal handler."""
+        self._has_begun = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; the signature is ASGI's."""
+
+        async def send_and_close(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, send_and_close if self._has_begun else send)
+
+
+def _exit_at_eof(descriptor: int) -> None:
+    while os.read(descriptor, 1):
+        pass
+    os._exit(1)
