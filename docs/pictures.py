@@ -9,11 +9,11 @@ from uuid import UUID, uuid5
 
 from rich.console import Console, RenderableType
 
+from deployledger.adapters.cli.example_commands import ExampleCommands
 from deployledger.adapters.cli.fleet_table import DeploymentTable
 from deployledger.adapters.cli.overview import Overview, outcome_lines, status_lines
 from deployledger.adapters.cli.timeline import timeline
 from deployledger.adapters.cli.units import Clock
-from deployledger.adapters.local.example_request import inference_request
 from deployledger.domain import events, topics
 from deployledger.domain.event_records import EventRecord
 from deployledger.domain.events import DeploymentEvent
@@ -23,6 +23,7 @@ from deployledger.domain.requests import DeploymentTargetConfig
 from deployledger.domain.timestamps import to_microseconds
 from deployledger.domain.values import Artifact, Failure, Image, Step
 from deployledger.projections.history import apply_all, entries, past_status
+from deployledger.serving import ModelDescription
 
 WIDTHS = (60, 80, 120)
 
@@ -64,8 +65,9 @@ def _answers() -> Sequence[tuple[str, str, RenderableType]]:
     iris.happens(3 * _HOUR, "ann", events.Requested, **iris.specified(_V1), orchestrator="local")
     iris.builds(_V1)
     deployed = iris.overview(3 * _HOUR - 2)
-    inputs = '{"inputs": [{"name": "measurements", "datatype": "FP32", "shape": [-1, 4]}]}'
-    request = inference_request("http://127.0.0.1:41527/v2/models/iris", inputs)
+    takes = [{"name": "measurements", "datatype": "FP32", "shape": [-1, 4]}]
+    model = ModelDescription.of_metadata({"name": "iris", "inputs": takes, "outputs": []})
+    examples = ExampleCommands("iris", "http://127.0.0.1:41527", model)
 
     iris.revision = 2
     replicas = _SERVICE.model_copy(update={"replicas": 2})
@@ -88,7 +90,7 @@ def _answers() -> Sequence[tuple[str, str, RenderableType]]:
 
     listed = [overview.deployment for overview in (updating, failed, scores.overview(0))]
     return [
-        ("deploy", "deploy iris-v1.onnx --name iris", outcome_lines(deployed, request)),
+        ("deploy", "deploy iris-v1.onnx --name iris", outcome_lines(deployed, examples)),
         ("status", "status iris", status_lines(updating)),
         ("list", "list", DeploymentTable(listed, _NOW)),
         ("failure", "deploy models:/churn/7 --name churn", outcome_lines(failed)),

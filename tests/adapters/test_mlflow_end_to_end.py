@@ -1,7 +1,6 @@
 """A model from a real MLflow server: logged, registered, deployed by its alias, served, and scored."""
 
 import json
-import subprocess
 import urllib.request
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentRequest, DeploymentTargetConfig
-from deployledger.adapters.local.example_request import ExampleRequest, example_request
 from tests.adapters.conftest import RegisteredIris
 
 
@@ -43,13 +41,6 @@ async def test_deploy_by_alias_and_score(
             files = await service.serving_files(accepted.deployment_id)
             assert files is not None
             assert [*files.rglob("MLmodel")], "a copy of what serves"
-            assert await example_request(service, status) is None, "it was logged without a signature"
-            example = ExampleRequest(
-                f"{status.endpoint_url}/invocations", {"inputs": [[5.1, 3.5, 1.4, 0.2]]}, has_type=True
-            )
-            command = example.command(30)
-            pasted = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
-            assert json.loads(pasted.stdout)["predictions"] == [0], command
         finally:
             await service.delete_deployment(accepted.deployment_id)
             deleted = await service.wait_for_deployment(accepted.deployment_id, timeout=60)

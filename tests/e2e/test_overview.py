@@ -12,13 +12,14 @@ from uuid import UUID
 import pytest
 from rich.console import Console, RenderableType
 
+from deployledger.adapters.cli.example_commands import ExampleCommands
 from deployledger.adapters.cli.fleet_table import DeploymentTable
 from deployledger.adapters.cli.overview import Overview, outcome_lines, status_lines, watched_line
 from deployledger.adapters.cli.units import Clock
-from deployledger.adapters.local.example_request import ExampleRequest, inference_request, mlflow_request
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.responses import DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.domain.values import Failure, Progress, Step
+from deployledger.serving import ModelDescription
 from tests.domain.given import BATCH_JOB, SERVICE
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
@@ -453,78 +454,54 @@ def test_a_watched_deployment_has_a_line_each_time_it_changes() -> None:
     assert max(map(len, [first, *others])) <= 60
 
 
-# How to ask it ---------------------------------------------------------------------------------------
+# Commands that query it ------------------------------------------------------------------------------
 
 
 def tensor(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape}
 
 
-def asked_for(model: str, *inputs: dict[str, Any]) -> ExampleRequest:
-    return inference_request(f"http://h:1/v2/models/{model}", json.dumps({"inputs": inputs}))
+def examples(*inputs: dict[str, Any]) -> ExampleCommands:
+    metadata = {"name": "iris", "inputs": inputs, "outputs": []}
+    return ExampleCommands("iris", "http://h:1", ModelDescription.of_metadata(metadata))
 
 
-def test_a_request_has_the_inputs_that_the_model_takes() -> None:
-    inputs = [tensor("it's", "FP32", [-1, 2]), tensor("b", "BYTES", [1])]
-    asked = asked_for("iris", *inputs)
+def test_a_query_has_the_inputs_that_the_model_takes() -> None:
+    commands = examples(tensor("it's", "FP32", [-1, 2]), tensor("b", "BYTES", [1]))
+    short = """deployledger predict iris --data '{"it\\u0027s": [0.0, 0.0], "b": ""}'"""
     whole = (
-        """curl http://h:1/v2/models/iris/infer -d \\\n  '{"inputs": [{"name": "it\\u0027s", """
+        """curl http://h:1/v2/models/iris/infer -d \\   '{"inputs": [{"name": "it\\u0027s", """
         """"datatype": "FP32", "shape": [1, 2], "data": [0.0, 0.0]}, """
         """{"name": "b", "datatype": "BYTES", "shape": [1], "data": [""]}]}'"""
     )
-    assert asked.command(1_000) == whole
-    narrow = asked.command(56)
-    assert max(map(len, narrow.splitlines())) <= 56
-    assert " ".join(narrow.split()) == " ".join(whole.split())
+    assert " ".join(commands.lines(1_000)) == f"{short} {whole}"
+    _, *narrow = commands.lines(56)
+    assert max(map(len, narrow)) <= 56
+    assert " ".join(" ".join(narrow).split()) == " ".join(whole.split())
 
 
-def test_an_input_that_is_too_large_to_write_is_described_by_its_server() -> None:
-    asked = asked_for("net", tensor("image", "FP32", [1, 3, 224, 224]))
-    assert asked == ExampleRequest("http://h:1/v2/models/net")
-    assert asked.command(80) == "curl http://h:1/v2/models/net"
+def test_an_input_that_is_too_large_to_write_is_read_from_a_file() -> None:
+    commands = examples(tensor("image", "FP32", [1, 3, 224, 224]))
+    assert [*commands.lines(80)] == ["deployledger predict iris --input FILE"]
 
 
-COLUMNS = [{"name": "sepal length", "type": "double"}, {"name": "owner's", "type": "string"}]
-TENSOR = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}}]
-LARGE = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 224, 224]}}]
-
-
-@pytest.mark.parametrize(
-    ("signature", "example", "body"),
-    [
-        (COLUMNS, "", {"dataframe_split": {"columns": ["sepal length", "owner's"], "data": [[0.0, ""]]}}),
-        (TENSOR, "", {"inputs": [[0.0, 0.0]]}),
-        (LARGE, "", None),
-        ([], "", None),
-        (COLUMNS, '{"inputs": [[5.1, {}, []]]}', {"inputs": [[5.1, {}, []]]}),
-        (TENSOR, "9" * 2_000, {"inputs": [[0.0, 0.0]]}),
-        (TENSOR, "{", None),
-        ([{"name": "x", "type": "binary"}], "", None),
-    ],
-)
-def test_an_mlflow_model_is_asked_with_its_example_or_its_signature(
-    tmp_path: Path, signature: list[Any], example: str, body: Any
-) -> None:
-    model = {"signature": {"inputs": json.dumps(signature)}}
-    (tmp_path / "MLmodel").write_text(json.dumps(model))  # which is YAML, too
-    if example:
-        (tmp_path / "serving_input_example.json").write_text(example)
-    asked = mlflow_request("http://h:1", tmp_path)
-    if body is None:
-        assert asked is None
-        return
-    assert asked is not None
+def test_mlflow_is_queried_with_the_type_that_it_insists_on() -> None:
+    inputs = json.dumps([{"name": "owner's", "type": "string"}])
+    model = ModelDescription.of_mlflow("iris", "1", None, {"signature": {"inputs": inputs}}, Path("/nowhere"))
     for width in (40, 1_000):
-        words = shlex.split(asked.command(width).replace("\\\n", ""))
+        short, *curl = ExampleCommands("iris", "http://h:1", model).lines(width)
+        assert short == "deployledger predict iris --data '\"\"'"
+        words = shlex.split("\n".join(curl).replace("\\\n", ""))
         assert words[:-1] == ["curl", "http://h:1/invocations", "-H", "content-type:application/json", "-d"]
-        assert json.loads(words[-1]) == body
+        assert json.loads(words[-1]) == {"dataframe_split": {"columns": ["owner's"], "data": [[""]]}}
 
 
 def test_a_deployment_that_serves_ends_with_how_to_ask_it_and_look_back() -> None:
-    asked = asked_for("iris", tensor("x", "INT64", [1]))
-    shown = lines(outcome_lines(Overview(active(), FIRST, Clock(NOW, UTC)), asked), 90)
-    assert shown[-5:] == [
+    commands = examples(tensor("x", "INT64", [1]))
+    shown = lines(outcome_lines(Overview(active(), FIRST, Clock(NOW, UTC)), commands), 90)
+    assert shown[-6:] == [
         "Query it:",
+        "  deployledger predict iris --data '0'",
         "  curl http://h:1/v2/models/iris/infer -d \\",
         """    '{"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [0]}]}'""",
         "  Inspect       deployledger status iris",

@@ -7,7 +7,8 @@
   a status file.
 
 Orchestrators start them as processes, so that a model can neither block nor crash its orchestrator. What they
-import are the names here: how a model's files are checked, and what an exit status says.
+import are the names here: how a model's files are checked, what an exit status says, and how an endpoint
+describes its model.
 """
 
 from deployledger.domain.public_names import public_names
@@ -15,6 +16,7 @@ from deployledger.domain.public_names import public_names
 __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
+        "description": ("ModelDescription", "Tensor", "shape_of"),
         "exit_statuses": ("DAMAGED_STATUS", "MODEL_REFUSED_STATUS"),
         "model_files": ("ModelDamagedError", "ModelFiles"),
     },

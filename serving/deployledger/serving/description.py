@@ -21,7 +21,7 @@ _REAL = ("fp", "bf", "float", "double")
 _SCALARS = ("boolean", "integer", "long", "float", "double", "string", "datetime")
 
 Form = Literal["open_inference", "dataframe_split", "inputs"]
-"""How a request holds its values: as the Open Inference Protocol has it, or in one of MLflow's two formats."""
+"""How a request holds its values: as the Open Inference Protocol does, or in one of MLflow's formats."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ class Tensor:
     datatype: str
     shape: list[int] | None
     example: Any = None
+
+    @property
+    def type_and_shape(self) -> str:
+        """Its data type and shape in words."""
+        if self.shape is None:
+            return self.datatype
+        return f"{self.datatype} [{', '.join('any' if size < 0 else str(size) for size in self.shape)}]"
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,11 @@ class ModelDescription:
             return f"v2/models/{quote(self.name, safe='')}/infer"
         return "invocations"
 
+    @property
+    def takes(self) -> str:
+        """The inputs in words."""
+        return ", ".join(f"{each.name or 'one input'} ({each.type_and_shape})" for each in self.inputs)
+
     @classmethod
     def of_metadata(cls, metadata: Mapping[str, Any], digest: str | None = None) -> "ModelDescription":
         """Return the description of a model whose metadata are those of the Open Inference Protocol.
@@ -77,6 +89,8 @@ class ModelDescription:
         Raises:
             KeyError, TypeError, ValueError: they are not.
         """
+
+        name = str(metadata["name"])
 
         def tensors(field: str) -> list[Tensor]:
             return [
@@ -86,7 +100,7 @@ class ModelDescription:
 
         versions = metadata.get("versions") or ["1"]
         description = cls(
-            str(metadata["name"]),
+            name,
             str(versions[-1]),
             digest,
             "open_inference",
@@ -180,7 +194,7 @@ def _nested(shape: list[int], value: Any) -> Any:
 
 
 def _schema(text: Any) -> tuple[Form, list[Tensor]]:
-    """Return the inputs or outputs of a signature: columns as tensors of one dimension, unnamed ones as one."""
+    """Return the inputs or outputs of a signature; columns without names are one tensor."""
     columns = json.loads(text) if isinstance(text, str) else []
     tensors = [_column(each) for each in columns]
     if any(each.get("type") == "tensor" for each in columns):
@@ -209,7 +223,7 @@ def _logged_example(folder: Path) -> Any:
 
 
 def _with_logged(form: Form, inputs: list[Tensor], logged: Any) -> list[Tensor]:
-    """Return the inputs with the first row of an example that was logged with the model, if it has their form."""
+    """Return the inputs with the first row of an example that was logged, if it has their form."""
     with suppress(KeyError, IndexError, TypeError):
         if form == "dataframe_split":
             frame = logged["dataframe_split"]

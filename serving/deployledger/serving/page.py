@@ -1,19 +1,19 @@
 """The page of an endpoint, at ``/``: what its model takes and gives, a form, and commands to copy.
 
-The page is one file without anything from elsewhere. What it shows of a model is data in an attribute, which its
-script puts into the page as text; the policy in the header lets no other script run (docs/decisions/0047).
+The page loads nothing else. What it shows of a model is data in an attribute, which its script puts into the
+page as text; the policy in the header lets no other script run (docs/decisions/0047).
 """
 
 import json
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 
+from deployledger.serving.asgi import Receive, Scope, Send
 from deployledger.serving.description import ModelDescription
 
 _Headers = list[tuple[bytes, bytes]]
@@ -30,12 +30,7 @@ class Page:
         self._json = _answer("application/json", json.dumps(asdict(description)).encode(), {})
         self._html = _answer("text/html; charset=utf-8", *_html(description))
 
-    async def __call__(
-        self,
-        scope: Mapping[str, Any],
-        receive: Callable[[], Awaitable[Any]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; the signature is ASGI's."""
         accepts = b",".join(value for name, value in scope["headers"] if name == b"accept")
         headers, body = self._html if b"text/html" in accepts else self._json

@@ -19,6 +19,7 @@ from deployledger.adapters.cli import (
     log_commands,
     parked_commands,
     past_commands,
+    predict_command,
     projection_commands,
     replay_command,
     status_commands,
@@ -204,7 +205,13 @@ _COMMANDS: dict[str, tuple[Callable[..., None] | Commands, ...]] = {
         deployment_commands.resume,
         demo,
     ),
-    "Inspect": (status_commands.status, status_commands.list_, status_commands.logs, lifecycle),
+    "Inspect": (
+        status_commands.status,
+        status_commands.list_,
+        status_commands.logs,
+        predict_command.predict,
+        lifecycle,
+    ),
     "History": (past_commands.history, past_commands.diff),
     "Audit": (audit_commands.audit, replay_command.replay),
     "Operate": (

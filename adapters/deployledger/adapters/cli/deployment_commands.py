@@ -19,12 +19,14 @@ from deployledger.adapters.cli.status_commands import overview
 from deployledger.adapters.local import LocalTargetType
 
 if TYPE_CHECKING:
+    from deployledger.adapters.cli.example_commands import ExampleCommands
     from deployledger.adapters.cli.overview import Overview
-    from deployledger.adapters.local.example_request import ExampleRequest
     from deployledger.domain.responses import DeploymentStatusResponse
     from deployledger.service.deployment_service import DeploymentService
 
-    _Ended = tuple[DeploymentStatusResponse, Overview | None, ExampleRequest | None]
+    _Ended = tuple[DeploymentStatusResponse, Overview | None, ExampleCommands | None]
+
+_DESCRIBED_WITHIN_SECONDS = 2.0
 
 KeyOption = Annotated[
     str | None, typer.Option(help="A key of your choice: commands repeated with it take effect once.")
@@ -395,16 +397,30 @@ async def _ended(
     """Return what a command ended with, and for people what they are shown of it."""
     if session.is_json:
         return deployment, None, None
-    request = None
+    examples = None
     if deployment.status == "active" and not (deployment.simulated or session.is_wide):
-        from deployledger.adapters.local.example_request import example_request
+        examples = await asyncio.to_thread(_examples, deployment)
+    return deployment, await overview(session, service, deployment), examples
 
-        request = await example_request(service, deployment)
-    return deployment, await overview(session, service, deployment), request
+
+def _examples(deployment: "DeploymentStatusResponse") -> "ExampleCommands | None":
+    """Return commands that query a deployment; None if it does not describe its model."""
+    from deployledger.adapters.cli.example_commands import ExampleCommands
+    from deployledger.adapters.endpoint import Endpoint
+    from deployledger.domain.exceptions import ExternalServiceError
+
+    url, name = deployment.endpoint_url or "", deployment.deployment_name
+    if not url.startswith(("http://", "https://")):
+        return None
+    try:
+        model = Endpoint(url, _DESCRIBED_WITHIN_SECONDS).describe(name)
+    except ExternalServiceError:
+        return None
+    return ExampleCommands(name, url, model) if model is not None else None
 
 
 def _print(session: Session, ended: "_Ended") -> None:
-    deployment, seen, request = ended
+    deployment, seen, examples = ended
     if seen is None:
         session.print_json(deployment)
     elif session.is_wide:
@@ -414,7 +430,7 @@ def _print(session: Session, ended: "_Ended") -> None:
     else:
         from deployledger.adapters.cli.overview import outcome_lines
 
-        session.show(outcome_lines(seen, request))
+        session.show(outcome_lines(seen, examples))
 
 
 def _given(**options: Any) -> dict[str, Any]:

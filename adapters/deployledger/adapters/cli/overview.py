@@ -22,7 +22,7 @@ from deployledger.domain.values import Step
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from deployledger.adapters.local.example_request import ExampleRequest
+    from deployledger.adapters.cli.example_commands import ExampleCommands
     from deployledger.domain.ports import Observation
     from deployledger.domain.responses import DeploymentHistoryEntry, DeploymentStatusResponse
     from deployledger.domain.values import Failure, Progress
@@ -125,11 +125,11 @@ class Overview:
         return ""
 
 
-def outcome_lines(overview: Overview, request: "ExampleRequest | None" = None) -> RenderableType:
+def outcome_lines(overview: Overview, examples: "ExampleCommands | None" = None) -> RenderableType:
     """Return the outcome of a command: what is active now, its digest, and what to do next.
 
     Args:
-        request: one that the model answers.
+        examples: commands that query the model.
     """
     deployment = overview.deployment
     if deployment.failure is not None:
@@ -145,7 +145,7 @@ def outcome_lines(overview: Overview, request: "ExampleRequest | None" = None) -
     ]
     if deployment.progress is None and (took := _took(overview)):
         lines.append(("Took", shown(took)))
-    ask: list[RenderableType] = [Text(), Text("Query it:"), _Asking(request)] if request else []
+    ask: list[RenderableType] = [Text(), Text("Query it:"), _Asking(examples)] if examples else []
     return Group(*_heading(overview), _labelled(lines), *ask, Text(), _labelled([*_next(overview)]))
 
 
@@ -166,14 +166,14 @@ class _Heading:
 
 
 class _Asking:
-    """A request as a command to paste, at any width."""
+    """Commands to paste, at any width."""
 
-    def __init__(self, request: "ExampleRequest") -> None:
-        self._request = request
+    def __init__(self, examples: "ExampleCommands") -> None:
+        self._examples = examples
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        command = self._request.command(options.max_width - _INDENT)
-        lines = [("", Text(line, "bold", no_wrap=True)) for line in command.split("\n")]
+        commands = self._examples.lines(options.max_width - _INDENT)
+        lines = [("", Text(line, "bold", no_wrap=True)) for line in commands]
         yield Labelled(lines, indent=_INDENT, width=0)
 
 

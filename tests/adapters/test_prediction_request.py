@@ -1,0 +1,173 @@
+"""Requests from what people type, and from files of rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployledger.adapters.prediction_request import Data, prediction_request
+from deployledger.domain.exceptions import ConfigurationError
+from deployledger.serving import ModelDescription
+
+
+def tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": list(shape)}
+
+
+def model(*inputs: dict[str, Any]) -> ModelDescription:
+    return ModelDescription.of_metadata({"name": "m", "inputs": inputs, "outputs": []})
+
+
+def mlflow(*inputs: dict[str, Any]) -> ModelDescription:
+    signature = {"inputs": json.dumps(inputs)} if inputs else None
+    return ModelDescription.of_mlflow("m", "1", None, {"signature": signature}, Path("/nowhere"))
+
+
+ROW = model(tensor("x", "FP32", -1, 2))
+COLUMN = model(tensor("x", "FP32", -1, 1))
+BATCH = model(tensor("x", "INT64", -1))
+SCALAR = model(tensor("x", "INT64"))
+TEXT = model(tensor("t", "BYTES", -1, 1))
+IMAGE = model(tensor("x", "UINT8", -1, 2, 2))
+TWO = model(tensor("a", "INT64", -1), tensor("b", "BYTES", -1, 1))
+FRAME = mlflow(
+    {"name": "a", "type": "long"}, {"name": "b", "type": "string"}, {"name": "c", "type": "double"}
+)
+MATRIX = mlflow({"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}})
+
+
+def body(text: str, of: ModelDescription | None, format_: str = "", source: str = "") -> Any:
+    return json.loads(prediction_request(Data(text, format_, source), of, "m").body)
+
+
+@pytest.mark.parametrize(
+    ("of", "text", "shape", "data"),
+    [
+        (ROW, "[1, 2.5]", [1, 2], [1, 2.5]),
+        (ROW, "[[1, 2], [3, 4]]", [2, 2], [1, 2, 3, 4]),
+        (ROW, '{"x": [1, 2]}', [1, 2], [1, 2]),
+        (ROW, '{"length": 1, "width": 2}', [1, 2], [1, 2]),
+        (ROW, '[{"features": [1, 2]}, {"features": [3, 4]}]', [2, 2], [1, 2, 3, 4]),
+        (ROW, '{"x": [[1, 2], [3, 4]]}', [2, 2], [1, 2, 3, 4]),
+        (ROW, "[1, 2]\n[3, 4]\n", [2, 2], [1, 2, 3, 4]),
+        (COLUMN, "7", [1, 1], [7]),
+        (COLUMN, "[7, 8, 9]", [3, 1], [7, 8, 9]),
+        (BATCH, "7", [1], [7]),
+        (BATCH, "[7, 8]", [2], [7, 8]),
+        (BATCH, "9223372036854775807", [1], [2**63 - 1]),
+        (SCALAR, "7", [], [7]),
+        (TEXT, "setosa", [1, 1], ["setosa"]),
+        (TEXT, '"1"', [1, 1], ["1"]),
+        (IMAGE, "[[1, 2], [3, 4]]", [1, 2, 2], [1, 2, 3, 4]),
+    ],
+)
+def test_values_get_the_dimensions_that_they_lack(
+    of: ModelDescription, text: str, shape: list[int], data: list[Any]
+) -> None:
+    (given,) = body(text, of)["inputs"]
+    assert (given["shape"], given["data"]) == (shape, data)
+
+
+@pytest.mark.parametrize(
+    ("text", "a", "b"),
+    [
+        ('{"a": 1, "b": "x"}', [1], ["x"]),
+        ('[1, "x"]', [1], ["x"]),
+        ('[[1, "x"], [2, "y"]]', [1, 2], ["x", "y"]),
+        ('[{"b": "x", "a": 1}, {"a": 2, "b": "y", "more": 0}]', [1, 2], ["x", "y"]),
+    ],
+)
+def test_several_inputs_take_values_by_name_or_in_order(text: str, a: list[int], b: list[str]) -> None:
+    first, second = body(text, TWO)["inputs"]
+    assert (first["name"], first["shape"], first["data"]) == ("a", [len(a)], a)
+    assert (second["name"], second["shape"], second["data"]) == ("b", [len(b), 1], b)
+
+
+@pytest.mark.parametrize(
+    ("of", "text", "expected"),
+    [
+        (FRAME, '{"a": 1, "b": "x", "c": 2}', {"dataframe_records": [{"a": 1, "b": "x", "c": 2}]}),
+        (FRAME, '[{"a": 1}, {"a": 2}]', {"dataframe_records": [{"a": 1}, {"a": 2}]}),
+        (FRAME, '[1, "x", 2]', {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1, "x", 2]]}}),
+        (MATRIX, "[1, 2]", {"inputs": [[1, 2]]}),
+        (mlflow(), "[[1, 2]]", {"inputs": [[1, 2]]}),
+        (mlflow(), '{"q": 1}', {"dataframe_records": [{"q": 1}]}),
+        (
+            mlflow({"name": "q", "type": "string"}),
+            '"x"',
+            {"dataframe_split": {"columns": ["q"], "data": [["x"]]}},
+        ),
+    ],
+)
+def test_mlflow_gets_one_of_its_formats(of: ModelDescription, text: str, expected: Any) -> None:
+    assert body(text, of) == expected
+
+
+@pytest.mark.parametrize(
+    ("of", "text", "path"),
+    [
+        (
+            ROW,
+            '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.10, 2]}]}',
+            ROW.path,
+        ),
+        (None, '{"inputs": [{"name": "x", "datatype": "FP32"}]}', "v2/models/m/infer"),
+        (None, '{"dataframe_split": {}}', "invocations"),
+        (FRAME, '{"instances": [1],  "params": {}}', "invocations"),
+        (FRAME, '{"messages": []}', "invocations"),
+    ],
+)
+def test_a_complete_request_is_sent_as_it_is(of: ModelDescription | None, text: str, path: str) -> None:
+    request = prediction_request(Data(text), of, "m")
+    assert (request.path, request.body) == (path, text.encode())
+
+
+def test_a_csv_has_the_types_of_the_inputs() -> None:
+    (given,) = body("l,w\n1,2\n\n3,\n nan ,-INF\n", ROW, "csv", "f.csv")["inputs"]
+    assert given["data"] == [1, 2, 3, "NaN", "NaN", "-Infinity"]
+    first, second = body("b,extra,a\n007,?,7\n,?,8\n", TWO, "csv", "f.csv")["inputs"]
+    assert (first["data"], second["data"]) == ([7, 8], ["007", ""])
+    assert body("c,a,b\n,1,x\n", FRAME, "csv", "f.csv") == {
+        "dataframe_records": [{"c": None, "a": 1, "b": "x"}]
+    }
+    assert body("a,b\n1,2\n", ROW, source="standard input")["inputs"][0]["shape"] == [1, 2]
+    request = prediction_request(Data("a,b\n1,2\n", "csv", "f.csv"), mlflow(), "m")
+    assert (request.content_type, request.body) == ("text/csv", b"a,b\n1,2\n")
+
+
+@pytest.mark.parametrize(
+    ("of", "text", "format_", "message"),
+    [
+        (ROW, "a,b\n1,2\n1,x\n", "csv", "f, line 3: column 'b': expected FP32, given 'x'."),
+        (ROW, "a,b\n1,1_0\n", "csv", "f, line 2: column 'b': expected FP32, given '1_0'."),
+        (TWO, "a,b\n1.0,x\n", "csv", "f, line 2: column 'a': expected INT64, given '1.0'."),
+        (TWO, "a,b\n,x\n", "csv", "f, line 2: column 'a': expected INT64, given ''."),
+        (ROW, "a,b\n1\n", "csv", "f, line 2: expected 2 values, given 1."),
+        (ROW, "a,a\n1,2\n", "csv", "f, line 1: two columns have the same name."),
+        (ROW, "", "csv", "f, line 1: there is no line that names the columns."),
+        (ROW, "a,b\n", "csv", "There are no rows to predict."),
+        (ROW, 'a,b\n"1,2\n', "csv", "f, line 2: unexpected end of data."),
+        (TWO, "a,q\n1,x\n", "csv", "The data have no 'b'; the model has the inputs 'a', 'b'."),
+        (ROW, "[1, 2]\n[1,", "jsonl", "f, line 2: not JSON: Expecting value: line 1 column 4 (char 3)."),
+        (ROW, "[" * 100_000, "json", "f: it is nested too deeply."),
+        (ROW, "[" * 600 + "]" * 600, "json", "f: it is nested too deeply."),
+        (ROW, "[1, 2, 3]", "json", "The input 'x' takes FP32 [any, 2], given values of shape [3]."),
+        (ROW, "1", "json", "The input 'x' takes FP32 [any, 2], given one value."),
+        (ROW, "[[1, 2], [1]]", "json", "The input 'x': the nested arrays are not all of the same length."),
+        (TWO, "[1]", "json", "The model has 2 inputs: 'a', 'b'."),
+        (FRAME, "[1, 2]", "json", "A row has 2 values; the model has 3 columns: 'a', 'b', 'c'."),
+        (
+            None,
+            "[1, 2]",
+            "json",
+            "The endpoint does not describe its model, so plain values cannot be sent to it.",
+        ),
+    ],
+)
+def test_values_without_a_place_are_refused(
+    of: ModelDescription | None, text: str, format_: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        prediction_request(Data(text, format_, "f"), of, "m")
+    assert refused.value.message == message

@@ -1,0 +1,76 @@
+"""What endpoints say of their models, and the requests that are made of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployledger.serving import ModelDescription
+
+COLUMNS = [{"name": "sepal length", "type": "double"}, {"name": "owner's", "type": "string"}]
+UNNAMED = [{"type": "double"}, {"type": "double"}]
+TENSOR = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}}]
+LARGE = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 224, 224]}}]
+NAMED = [{"name": "x", "type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}]
+LISTS = [{"name": "x", "type": "array", "items": {"type": "long"}}]
+ZEROS = {"dataframe_split": {"columns": ["sepal length", "owner's"], "data": [[0.0, ""]]}}
+LOGGED = {"dataframe_split": {"columns": ["owner's", "sepal length"], "data": [["ann", 5.1], ["ben", 2.0]]}}
+
+
+def of_mlflow(folder: Path, inputs: list[Any], logged: str = "") -> ModelDescription:
+    if logged:
+        (folder / "serving_input_example.json").write_text(logged)
+    signature = {"inputs": json.dumps(inputs), "outputs": json.dumps(TENSOR), "params": None}
+    return ModelDescription.of_mlflow("m", "2", "sha256:ab", {"signature": signature}, folder)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "logged", "example"),
+    [
+        (COLUMNS, "", ZEROS),
+        (UNNAMED, "", {"inputs": [[0.0, 0.0]]}),
+        (TENSOR, "", {"inputs": [[0.0, 0.0]]}),
+        (NAMED, "", {"inputs": {"x": [0]}}),
+        (LARGE, "", None),
+        (LISTS, "", None),
+        ([], "", None),
+        (COLUMNS, '{"inputs": [[5.1, {}, []]]}', {"inputs": [[5.1, {}, []]]}),
+        (COLUMNS, json.dumps(LOGGED), LOGGED),
+        (TENSOR, "9" * 2_000, {"inputs": [[0.0, 0.0]]}),
+        (TENSOR, "{", {"inputs": [[0.0, 0.0]]}),
+        ([{"name": "x", "type": "binary"}], "", None),
+    ],
+)
+def test_an_mlflow_model_has_its_logged_example_or_zeros(
+    tmp_path: Path, inputs: list[Any], logged: str, example: Any
+) -> None:
+    model = of_mlflow(tmp_path, inputs, logged)
+    assert model.example == example
+    assert model.path == "invocations"
+
+
+def test_the_first_logged_row_is_the_example_of_each_column(tmp_path: Path) -> None:
+    model = of_mlflow(tmp_path, COLUMNS, json.dumps(LOGGED))
+    assert [(each.name, each.example) for each in model.inputs] == [
+        ("sepal length", [5.1]),
+        ("owner's", ["ann"]),
+    ]
+
+
+def test_an_mlflow_model_without_a_signature_takes_anything(tmp_path: Path) -> None:
+    model = ModelDescription.of_mlflow("m", "1", None, {"signature": None}, tmp_path)
+    assert (model.inputs, model.outputs, model.example) == ([], [], None)
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, {"name": "x", "inputs": 1, "outputs": []}, {"name": "x", "inputs": [{}]}]
+)
+def test_metadata_that_are_not_those_of_the_protocol_are_refused(metadata: Any) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        ModelDescription.of_metadata(metadata)
+
+
+def test_a_model_name_cannot_leave_its_place_in_the_path() -> None:
+    model = ModelDescription.of_metadata({"name": "../a b", "inputs": [], "outputs": []})
+    assert model.path == "v2/models/..%2Fa%20b/infer"
