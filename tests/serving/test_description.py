@@ -1,12 +1,16 @@
 """What endpoints say of their models, and the requests that are made of it."""
 
 import json
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deployledger.serving import ModelDescription
+from deployledger.serving.asgi import Message
+from deployledger.serving.description import ModelDescription
+from deployledger.serving.page import Page
 
 COLUMNS = [{"name": "sepal length", "type": "double"}, {"name": "owner's", "type": "string"}]
 UNNAMED = [{"type": "double"}, {"type": "double"}]
@@ -14,6 +18,7 @@ TENSOR = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2
 LARGE = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 224, 224]}}]
 NAMED = [{"name": "x", "type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}]
 LISTS = [{"name": "x", "type": "array", "items": {"type": "long"}}]
+SCRIPT = "<script>alert(1)</script>"
 ZEROS = {"dataframe_split": {"columns": ["sepal length", "owner's"], "data": [[0.0, ""]]}}
 LOGGED = {"dataframe_split": {"columns": ["owner's", "sepal length"], "data": [["ann", 5.1], ["ben", 2.0]]}}
 
@@ -74,3 +79,36 @@ def test_metadata_that_are_not_those_of_the_protocol_are_refused(metadata: Any) 
 def test_a_model_name_cannot_leave_its_place_in_the_path() -> None:
     model = ModelDescription.of_metadata({"name": "../a b", "inputs": [], "outputs": []})
     assert model.path == "v2/models/..%2Fa%20b/infer"
+
+
+@pytest.mark.parametrize(
+    ("method", "accept"), [("GET", b"text/html,*/*;q=0.8"), ("HEAD", b"text/html"), ("GET", b"*/*")]
+)
+async def test_browsers_get_html_and_others_the_description(method: str, accept: bytes) -> None:
+    description = ModelDescription.of_metadata({"name": SCRIPT, "inputs": [], "outputs": []}, "sha256:ab")
+    messages: list[Any] = []
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    await Page(description)({"method": method, "headers": [(b"accept", accept)]}, no_body, send)
+    headers, body = dict(messages[0]["headers"]), messages[1]["body"].decode()
+    assert headers[b"vary"] == b"accept"
+    if accept == b"*/*":
+        assert headers[b"content-type"] == b"application/json"
+        assert json.loads(body) == asdict(description)
+        return
+    assert headers[b"content-type"] == b"text/html; charset=utf-8"
+    policy = headers[b"content-security-policy"].decode()
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    if method == "HEAD":
+        assert (body, int(headers[b"content-length"]) > 10_000) == ("", True)
+    else:
+        assert int(headers[b"content-length"]) == len(body.encode())
+        assert SCRIPT not in body
+        assert re.findall(r"(?:href|src|action)=", body) == ["href="], "an empty icon"
+
+
+async def no_body() -> Message:
+    return {"type": "http.request"}
