@@ -21,7 +21,9 @@ function element(name, attributes = {}, ...children) {
 
 const flat = (value) => Array.isArray(value) ? value.flatMap(flat) : [value];
 const isText = (input) => /^(bytes|str|datetime)/i.test(input.datatype);
-const shapeText = (shape) => shape === null ? "any value" : `[${shape.map((size) => size < 0 ? "any" : size).join(", ")}]`;
+const isTruth = (input) => /^bool/i.test(input.datatype);
+const shapeText = (shape) => `[${shape.map((size) => size < 0 ? "any" : size).join(", ")}]`;
+const typeText = ({ datatype, shape }) => shape === null || model.form === "dataframe_split" ? datatype : `${datatype} ${shapeText(shape)}`;
 const spaced = (value) => Array.isArray(value) ? `[${value.map(spaced).join(", ")}]` : JSON.stringify(value);
 const oneARow = (value) => Array.isArray(value) && value.length > 1 && Array.isArray(value[0])
   ? `[\n  ${value.map(spaced).join(",\n  ")}\n]` : spaced(value);
@@ -39,12 +41,17 @@ class Field {
     this.name = input.name ?? (model.inputs.length > 1 ? `input ${number + 1}` : "input");
     this.isSingle = input.shape !== null && input.shape.every((size) => size === 1 || size < 0);
     const id = `field-${number}`;
-    this.control = element(this.isSingle ? "input" : "textarea", { id, spellcheck: "false", autocomplete: "off" });
-    this.control.defaultValue = this.initial();
+    if (this.isSingle && isTruth(input)) {
+      this.control = element("select", { id }, element("option", {}, "false"), element("option", {}, "true"));
+      this.control.options[this.initial() === "true" ? 1 : 0].defaultSelected = true;
+    } else {
+      this.control = element(this.isSingle ? "input" : "textarea", { id, spellcheck: "false", autocomplete: "off" });
+      this.control.defaultValue = this.initial();
+    }
     this.hasZeros = !this.isSingle && input.example === null && input.shape !== null;
     if (this.hasZeros) this.control.placeholder = `JSON of shape ${shapeText(input.shape)}; zeros, if left empty`;
-    const kind = input.shape === null || this.isSingle ? input.datatype : `${input.datatype} ${shapeText(input.shape)}`;
-    this.element = element("div", { class: "field" }, element("label", { for: id }, element("span", {}, this.name), element("small", {}, kind)), this.control);
+    const label = element("label", { for: id }, element("span", {}, this.name), element("small", {}, this.isSingle ? input.datatype : typeText(input)));
+    this.element = element("div", { class: "field" }, label, this.control);
   }
 
   initial() {
@@ -65,7 +72,7 @@ class Field {
   }
 
   zeros([size, ...others]) {
-    if (size === undefined) return isText(this.input) ? '""' : /^bool/i.test(this.input.datatype) ? "false" : "0";
+    if (size === undefined) return isText(this.input) ? '""' : isTruth(this.input) ? "false" : "0";
     return `[${Array(size < 0 ? 1 : size).fill(this.zeros(others)).join(", ")}]`;
   }
 
@@ -267,13 +274,12 @@ const facts = { Revision: model.version, Protocol: isInference ? "Open Inference
 for (const [term, value] of Object.entries(facts)) {
   if (value) byId("facts").append(element("div", {}, element("dt", {}, term), element("dd", { class: term === "Files" ? "mono" : "" }, value)));
 }
-const hasShapes = model.form !== "dataframe_split"; // columns have none
-const row = (kind) => (tensor) => element("tr", {}, element("td", {}, kind), element("th", { scope: "row" }, tensor.name ?? "–"),
-  element("td", {}, tensor.datatype), ...(hasShapes ? [element("td", {}, shapeText(tensor.shape))] : []));
-const tensors = [...model.inputs.map(row("input")), ...model.outputs.map(row("output"))];
-const headings = ["", "Name", "Type", ...(hasShapes ? ["Shape"] : [])].map((heading) => element(heading ? "th" : "td", heading ? { scope: "col" } : {}, heading));
-byId("tensors").replaceChildren(element("thead", {}, element("tr", {}, ...headings)), element("tbody", {}, ...tensors));
-byId("tensors").closest("section").hidden = !tensors.length;
+for (const [kind, tensors] of [["Input", model.inputs], ["Output", model.outputs]]) {
+  const headings = element("tr", {}, element("th", { scope: "col" }, kind), element("th", { scope: "col" }, "Type"));
+  const rows = tensors.map((tensor) => element("tr", {}, element("th", { scope: "row" }, tensor.name ?? "–"), element("td", {}, typeText(tensor))));
+  if (rows.length) byId("tensors").append(element("tbody", {}, headings, ...rows));
+}
+byId("tensors").closest("section").hidden = !byId("tensors").rows.length;
 byId("fields").append(...fields.map((field) => field.element));
 byId("form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
 byId("form").addEventListener("reset", () => setTimeout(showCode));
