@@ -109,7 +109,7 @@ def output(name: str, shape: list[int], data: list[Any], **parameters: Any) -> d
         ({"outputs": [output("x", [2, 2], [1, 2, 3, 4])]}, [" x", " ──────", " [1, 2]", " [3, 4]"]),
         ({"predictions": [0.1234567891]}, ["prediction  0.1234568"]),
         ({"predictions": [{"a": 1, "b": None}, {"a": 2}]}, [" a  b", " ───────", " 1  null", " 2  null"]),
-        ({"predictions": {"a": [1, 2], "b": [3]}}, [" a  b", " ────", " 1  3", " 2"]),
+        ({"predictions": {"[/a]": [1, 2], "b": [3]}}, [" [/a]  b", " ───────", " 1     3", " 2"]),
         ({"predictions": "text"}, ["prediction  text"]),
         ({"outputs": 7}, ['{"outputs": 7}']),
     ],

@@ -6,6 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.text import Text
 
 from deployledger.adapters.cli.layout import Labelled, table_of
@@ -42,7 +43,7 @@ def prediction_table(answer: str, *, is_whole: bool = False) -> RenderableType:
     if rows <= 1:
         return Labelled([(shown(each.name).plain, _cell(value)) for each in columns for value in each.values])
     count = rows if is_whole else min(rows, _MOST_ROWS)
-    table = table_of(*(shown(column.name).plain for column in columns))
+    table = table_of(*(escape(shown(column.name).plain) for column in columns))
     for row in range(count):
         table.add_row(*(_cell(each.values[row]) if row < len(each.values) else Text() for each in columns))
     if count == rows:
