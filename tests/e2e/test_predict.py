@@ -78,11 +78,12 @@ def test_what_serves_nothing_is_not_queried(in_process: InProcess) -> None:
     in_process.run("deploy", "m.onnx", "--name", "simulated")
     job = ["--type", "batch_inference_job", "--input", "a.csv", "--output-uri", "b.csv"]
     in_process.run("deploy", "m.onnx", "--name", "job", *job)
-    in_process.run("deploy", "m.onnx", "--name", "late", "--no-wait")
+    deployed = json.loads(in_process.run("deploy", "m.onnx", "--name", "gone", "-o", "json").stdout)
+    in_process.run("delete", "gone")
     expected = {
         "simulated": "Deployment 'simulated' is simulated: nothing serves at",
         "job": "Deployment 'job' is a batch job; it has no endpoint.",
-        "late": "Deployment 'late' serves nothing: its status is creating.",
+        deployed["deployment_id"]: "Deployment 'gone' serves nothing: its status is inactive.",
     }
     for name, message in expected.items():
         done = in_process.run("predict", name, "--data", "1")
