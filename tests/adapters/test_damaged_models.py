@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from deployledger.domain.exceptions import DeploymentError
 from deployledger.domain.reasons import FailureReason
 from deployledger.service.files.listing import FileEntry, encode_listing, list_files, tree_digest
 from deployledger.service.files.locks import lock_despite_probes
-from deployledger.serving import DAMAGED_STATUS, ModelDamagedError, ModelFiles
+from deployledger.serving import ModelDamagedError, ModelFiles
 from deployledger.serving.batch import run
 from deployledger.serving.batch_status import StatusFile
 from tests.adapters.files import rot
@@ -116,30 +115,6 @@ def test_what_is_not_of_the_model_is_never_loaded(files: ModelFiles) -> None:
     with pytest.raises(ModelDamagedError, match="is not a file of the model"):
         files.check_and_read(files.folder / "model.onnx")
     assert {entry.path for entry in list_files(files.folder)} == MODEL.keys()
-
-
-def test_a_server_of_others_is_not_started_on_damaged_files(files: ModelFiles, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deployledger.gateway.tether", "--parent-fd", "{fd}"]
-    command += [*files.arguments(), "--", "touch", str(tmp_path / "served")]
-    read_end, write_end = os.pipe()
-    try:
-        for expected in (0, DAMAGED_STATUS):
-            done = subprocess.run(
-                [each.format(fd=read_end) for each in command],
-                pass_fds=[read_end],
-                capture_output=True,
-                text=True,
-                start_new_session=True,
-                check=False,
-            )
-            assert done.returncode == expected, done.stderr
-            assert (tmp_path / "served").exists() == (expected == 0)
-            (tmp_path / "served").unlink(missing_ok=True)
-            rot(files.folder / "MLmodel")
-        assert "MLmodel is damaged" in done.stdout
-    finally:
-        os.close(read_end)
-        os.close(write_end)
 
 
 # --- what is extracted

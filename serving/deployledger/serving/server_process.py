@@ -102,4 +102,6 @@ class Draining:
 def _exit_at_eof(descriptor: int) -> None:
     while os.read(descriptor, 1):
         pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # with what the model has started
     os._exit(1)

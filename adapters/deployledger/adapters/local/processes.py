@@ -68,9 +68,5 @@ def last_lines(path: Path, count: int = 10) -> list[str]:
 
 def _environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_SETTINGS)}
-    # MLflow's server looks up uvicorn by its name.
-    environment["PATH"] = os.pathsep.join(
-        [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
-    )
     environment["PYTHONUNBUFFERED"] = "1"
     return environment

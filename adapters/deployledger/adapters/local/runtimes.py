@@ -1,7 +1,6 @@
 """Which server runs which model format."""
 
 import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ class Runtime:
         extra: what to install to have the runtime.
         modules: what must be importable.
         find: returns the model's path inside of an extracted artifact, or None if it is of another format.
-        command: returns the command of a replica.
+        server: the module of the server.
         ready_path: answers 200 when the replica is ready.
         drains: whether the server announces on SIGUSR1 that it closes its connections.
     """
@@ -41,9 +40,22 @@ class Runtime:
     extra: str
     modules: tuple[str, ...]
     find: Callable[[Path], Path | None]
-    command: Callable[[Path, Serving], list[str]]
+    server: str
     ready_path: str
     drains: bool
+
+    def command(self, model: Path, serving: Serving) -> list[str]:
+        """Return the command of a replica."""
+        return python_command(
+            self.server,
+            *("--model", str(model)),
+            *("--name", serving.deployment_name),
+            *("--version", str(serving.revision)),
+            *("--port", PORT),
+            *("--threads", str(serving.threads)),
+            *("--parent-fd", PARENT_FD),
+            *serving.files.arguments(),
+        )
 
 
 def _shallowest(root: Path, pattern: str) -> list[Path]:
@@ -73,43 +85,22 @@ class _AmbiguousModelError(Exception):
     """Several files could be the model."""
 
 
-def _serve_mlflow(model: Path, serving: Serving) -> list[str]:
-    # MLflow's server has neither a name for the model nor threads to set.
-    server = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model)]
-    server += ["--env-manager", "local", "-h", "127.0.0.1", "-p", PORT, "-w", "1"]
-    tether = python_command("deployledger.gateway.tether", "--parent-fd", PARENT_FD)
-    return [*tether, *serving.files.arguments(), "--", *server]
-
-
-def _serve_onnx(model: Path, serving: Serving) -> list[str]:
-    return python_command(
-        "deployledger.serving.onnx_server",
-        *("--model", str(model)),
-        *("--name", serving.deployment_name),
-        *("--version", str(serving.revision)),
-        *("--port", PORT),
-        *("--threads", str(serving.threads)),
-        *("--parent-fd", PARENT_FD),
-        *serving.files.arguments(),
-    )
-
-
 RUNTIMES = (
     Runtime(
         "MLflow model",
-        "mlflow",
-        ("mlflow", "pandas", "fastapi", "uvicorn"),
+        "'deployledger[mlflow]'",
+        ("mlflow", "pandas", "uvicorn"),
         _find_mlflow,
-        _serve_mlflow,
+        "deployledger.serving.mlflow_server",
         "/ping",
-        drains=False,
+        drains=True,
     ),
     Runtime(
         "ONNX",
         "'deployledger[onnx]'",
         ("onnxruntime", "fastapi", "uvicorn"),
         _find_onnx,
-        _serve_onnx,
+        "deployledger.serving.onnx_server",
         "/v2/health/ready",
         drains=True,
     ),

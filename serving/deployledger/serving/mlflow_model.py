@@ -1,0 +1,100 @@
+"""Loading an MLflow model, whatever its flavour, through ``mlflow.pyfunc``."""
+
+import gc
+import importlib
+import importlib.metadata
+import os
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from deployledger.serving.model_files import ModelFiles, ModelRefusedError
+
+_THREAD_SETTINGS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",  # what n_jobs=-1 of scikit-learn means
+)
+
+
+def load_mlflow_model(folder: Path, threads: int, files: ModelFiles | None) -> Any:
+    """Check the files of a model and return it as a `mlflow.pyfunc.PyFuncModel`.
+
+    To be called once, and before numpy is imported: numerical libraries read their number of threads when
+    they are loaded. Packages that are not the versions the model was saved with are written to the log.
+
+    Args:
+        folder: where its ``MLmodel`` file is.
+        threads: how many threads one prediction may use.
+        files: what the files must be; None if the gateway is of a version that did not say.
+
+    Raises:
+        ModelDamagedError: a file of the model is not what it should be.
+        ModelRefusedError: MLflow cannot load the model, or needs a package that is not installed.
+    """
+    if files is not None:
+        files.check()
+    os.environ.update(dict.fromkeys(_THREAD_SETTINGS, str(threads)))
+    # A server of models reports to nobody what it serves.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Nothing of what is imported and loaded becomes garbage. Collecting it would take a fifth of the time to
+    # load a model, and later a tenth of a second at each full collection.
+    gc.disable()
+    try:
+        return _load(folder)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _load(folder: Path) -> Any:
+    unmet = _unmet_requirements(folder / "requirements.txt")
+    try:
+        if b"serialization_format: skops" in (folder / "MLmodel").read_bytes():
+            # It searches all loaded modules for each of some 800 functions: half a second less before MLflow.
+            with suppress(ImportError):
+                importlib.import_module("skops.io")
+        from mlflow.pyfunc import load_model
+
+        # MLflow's own warnings about versions look at every file of every installed package.
+        model = load_model(str(folder), suppress_warnings=True)
+    except ModuleNotFoundError as error:
+        versions = f" (its requirements.txt: {'; '.join(unmet)})" if unmet else ""
+        raise ModelRefusedError(
+            f"It needs the module {error.name!r}, which is not installed{versions}."
+        ) from error
+    except Exception as error:  # a flavour loads with whatever library it is of
+        traceback.print_exc()
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        versions = f" It was saved with other versions: {'; '.join(unmet)}." if unmet else ""
+        raise ModelRefusedError(f"MLflow cannot load it: {what}{versions}") from error
+    for each in unmet:
+        print(f"The model was saved with another version: {each}.", flush=True)  # noqa: T201 - the log
+    return model
+
+
+def _unmet_requirements(path: Path) -> list[str]:
+    """Return which of a model's requirements this environment does not meet, a clause each."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    unmet = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            requirement = Requirement(line.partition("#")[0].strip())
+        except InvalidRequirement:  # an option of pip, or a path
+            continue
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        # Of MLflow's packages this one has all that serves.
+        name = "mlflow-skinny" if requirement.name == "mlflow" else requirement.name
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            unmet.append(f"{requirement}, which is not installed")
+        else:
+            if not requirement.specifier.contains(version, prereleases=True):
+                unmet.append(f"{requirement}, and {version} is installed")
+    return unmet
