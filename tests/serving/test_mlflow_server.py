@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- beside MLflow's own server
 
 
+async def no_page(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nobody asked for it")
+
+
 class Pair:
     """Our application and MLflow's, with the same model."""
 
@@ -53,7 +58,7 @@ class Pair:
         model = load_model(str(path), suppress_warnings=True)
         self._ours, self._mlflow = (
             httpx.ASGITransport(app, raise_app_exceptions=False)
-            for app in (make_app(model), scoring_server.init(model))
+            for app in (make_app(model, no_page), scoring_server.init(model))
         )
 
     async def ask(self, *request: Any, **options: Any) -> tuple[httpx.Response, httpx.Response]:
@@ -367,6 +372,9 @@ def test_a_server_answers_mlflows_own_client(folder: Path) -> None:
         client.ping()
         rows = pd.DataFrame([SETOSA, VIRGINICA], columns=COLUMNS)
         assert client.invoke(rows).get_predictions()[0].tolist() == [0, 2]
+        assert client.get_version() == version("mlflow")
+        page = httpx.get(f"http://127.0.0.1:{port}/")
+        assert [column["name"] for column in page.json()["inputs"]] == COLUMNS
         process.send_signal(signal.SIGUSR1)
         assert httpx.get(f"http://127.0.0.1:{port}/ping").headers["connection"] == "close"
         os.close(pipe)
@@ -398,7 +406,7 @@ async def test_health_answers_while_a_model_predicts(folder: Path, monkeypatch: 
 
     monkeypatch.setattr(model, "predict", slow)
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(make_app(model)), base_url="http://model"
+        transport=httpx.ASGITransport(make_app(model, no_page)), base_url="http://model"
     ) as client:
         invocation = asyncio.create_task(client.post("/invocations", json={"inputs": records(SETOSA)}))
         await asyncio.to_thread(predicting.wait, 60)

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deployledger.serving.asgi import App, Receive, Scope, Send
+from deployledger.serving.description import ModelDescription
 from deployledger.serving.mlflow_model import load_mlflow_model
 from deployledger.serving.model_files import ModelFiles
+from deployledger.serving.page import Page
 from deployledger.serving.server_process import argument_parser, serve
 
 _CAP_DAC_OVERRIDE = 1  # linux/capability.h
@@ -36,7 +38,12 @@ def main() -> int:
 
     def load() -> App:
         _lose_the_right_to_write_read_only_files()
-        return make_app(load_mlflow_model(arguments.model, arguments.threads, files))
+        model = load_mlflow_model(arguments.model, arguments.threads, files)
+        contents: dict[str, Any] = model.metadata.to_dict()
+        description = ModelDescription.of_mlflow(
+            arguments.name, arguments.version, arguments.digest, contents, arguments.model
+        )
+        return make_app(model, Page(description))
 
     return serve(arguments, load)
 
@@ -47,8 +54,8 @@ class _Answer(NamedTuple):
     content: bytes
 
 
-def make_app(model: Any) -> App:
-    """Return the application that serves a `mlflow.pyfunc.PyFuncModel`."""
+def make_app(model: Any, page: App) -> App:
+    """Return the application that serves a `mlflow.pyfunc.PyFuncModel`, and the page that is at ``/``."""
     from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
     from mlflow.version import VERSION
 
@@ -82,6 +89,9 @@ def make_app(model: Any) -> App:
             return _Answer(504, "application/json", b"Request processing time exceeded limit")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
+            await page(scope, receive, send)
+            return
         status, media_type, content = await answer(scope, receive)
         headers = [
             (b"content-type", media_type.encode("latin-1")),

@@ -89,7 +89,7 @@ RUNTIMES = (
     Runtime(
         "MLflow model",
         "'deployledger[mlflow]'",
-        ("mlflow", "pandas", "uvicorn"),
+        ("httptools", "mlflow", "pandas", "uvicorn"),
         _find_mlflow,
         "deployledger.serving.mlflow_server",
         "/ping",
@@ -98,7 +98,7 @@ RUNTIMES = (
     Runtime(
         "ONNX",
         "'deployledger[onnx]'",
-        ("onnxruntime", "fastapi", "uvicorn"),
+        ("httptools", "onnxruntime", "fastapi", "uvicorn"),
         _find_onnx,
         "deployledger.serving.onnx_server",
         "/v2/health/ready",
