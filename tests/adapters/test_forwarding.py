@@ -1,160 +1,13 @@
 """What a client of the gateway sees when servers end with its request: real sockets, failing servers."""
 
 import asyncio
-import json
-import socket
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 
-from deployledger.gateway import exchange
-from deployledger.gateway.exchange import RequestMemory
-from deployledger.gateway.forwarding import LOSSES_PER_SERVER, ClientConnection
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-async def read_request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")), 0)
-    return head + await reader.readexactly(length)
-
-
-def response(body: bytes, *headers: bytes) -> bytes:
-    lines = [b"HTTP/1.1 200 OK", b"content-length: %d" % len(body), *headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-def request(body: bytes = b"", *headers: bytes) -> bytes:
-    lines = [b"POST /infer HTTP/1.1", b"host: x", b"content-length: %d" % len(body), *headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection as the kernel does for a process that was killed with bytes unread."""
-    sock: socket.socket = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.close()
-
-
-def echoes(name: bytes) -> Serve:
-    """A server that answers each request with its name and the request's body."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            _, _, body = (await read_request(reader)).partition(b"\r\n\r\n")
-            writer.write(response(name + b":" + body))
-
-    return serve
-
-
-def loses(*, by_reset: bool = False, after: bytes = b"") -> Serve:
-    """A server that takes a request, says ``after``, and is gone."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(after)
-        await writer.drain()
-        reset(writer) if by_reset else writer.close()
-
-    return serve
-
-
-@dataclass(eq=False)
-class Server:
-    """A replica, and what it was asked."""
-
-    serve: Serve
-    connections: set[ClientConnection] = field(default_factory=set)
-    taken: int = 0
-    port: int = 0
-
-    @property
-    def process(self) -> object:
-        return self
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.taken += 1
-        try:
-            await self.serve(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-
-@dataclass
-class Fleet:
-    """Replicas that are ready, in the order in which they are picked."""
-
-    ready: list[Server]
-
-    @property
-    def count(self) -> int:
-        return len(self.ready)
-
-    async def pick(self, losses: Mapping[object, int]) -> Server | None:
-        left = [server for server in self.ready if losses.get(server, 0) < LOSSES_PER_SERVER]
-        return min(left, key=lambda server: losses.get(server, 0), default=None)
-
-
-@dataclass
-class Client:
-    """A client's connection to the gateway."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def answer(self) -> tuple[int, bytes]:
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        if head.startswith(b"HTTP/1.1 100"):
-            return await self.answer()
-        length = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
-        return int(head.split(b" ")[1]), await self.reader.readexactly(length)
-
-    async def ask(self, body: bytes = b"", *headers: bytes) -> tuple[int, bytes]:
-        self.writer.write(request(body, *headers))
-        return await self.answer()
-
-
-@asynccontextmanager
-async def gateway(*servers: Serve) -> AsyncIterator[tuple[Client, Fleet]]:
-    """A gateway in front of servers, and a client that is connected to it."""
-    fleet = Fleet([Server(serve) for serve in servers])
-    listeners = []
-    for server in fleet.ready:
-        listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
-        server.port = listener.sockets[0].getsockname()[1]
-        listeners.append(listener)
-    memory = RequestMemory()
-    connections: list[ClientConnection] = []
-
-    def connection() -> ClientConnection:
-        connections.append(ClientConnection(fleet, memory))
-        return connections[-1]
-
-    front = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*front.sockets[0].getsockname())
-    try:
-        async with asyncio.timeout(60):
-            yield Client(reader, writer), fleet
-    finally:
-        writer.close()
-        for each in connections:
-            each.close()
-        for listener in (front, *listeners):
-            listener.close()
-    async with asyncio.timeout(60):
-        while memory.left != exchange.REPEATED_REQUESTS_MEMORY:
-            await asyncio.sleep(0)
-
-
-def error_of(body: bytes) -> str:
-    error: str = json.loads(body)["error"]
-    return error
+from deployledger.gateway import request as requests
+from deployledger.gateway.backend import REQUEST_WORK
+from deployledger.gateway.request import RequestMemory
+from tests.adapters.gateways import echoes, error_of, gateway, loses, read_request, request, reset, response
 
 
 class TestUnansweredRequests:
@@ -267,7 +120,7 @@ class TestLostRequests:
     async def test_a_request_that_is_too_large_to_keep_is_refused(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(exchange, "LARGEST_REPEATED_REQUEST", 1000)
+        monkeypatch.setattr(requests, "LARGEST_REPEATED_REQUEST", 1000)
         async with gateway(loses(), echoes(b"b")) as (client, fleet):
             status, body = await client.ask(b"x" * 1001)
             assert status == 502
@@ -276,7 +129,7 @@ class TestLostRequests:
 
     async def test_requests_are_kept_within_one_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # given a gateway whose memory other connections use up
-        monkeypatch.setattr(exchange, "REPEATED_REQUESTS_MEMORY", 100)
+        monkeypatch.setattr(requests, "REPEATED_REQUESTS_MEMORY", 100)
         monkeypatch.setattr(RequestMemory, "__init__", lambda self: setattr(self, "left", 100))
         async with gateway(loses(), echoes(b"b")) as (client, _):
             status, _ = await client.ask(b"x" * 101)
@@ -293,7 +146,6 @@ class TestLostRequests:
         [
             b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
-            b"HTTP/1.1 2",
         ],
     )
     async def test_an_answer_that_was_begun_is_cut_and_not_asked_for_again(
@@ -308,7 +160,8 @@ class TestLostRequests:
             assert begun.startswith(received)
             assert fleet.ready[1].taken == 0
 
-    async def test_an_answer_without_a_length_is_reset_when_it_is_cut(self) -> None:
+    @pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+    async def test_an_answer_without_a_length_is_reset_when_it_is_cut(self, version: bytes) -> None:
         written = asyncio.Event()
 
         async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -318,11 +171,20 @@ class TestLostRequests:
             reset(writer)
 
         async with gateway(cut) as (client, _):
-            client.writer.write(request())
+            client.writer.write(request().replace(b"HTTP/1.1", version))
             assert await client.reader.readuntil(b"half")
             written.set()
             with pytest.raises(ConnectionResetError):
                 await client.reader.read()
+
+    async def test_half_a_head_is_no_answer(self) -> None:
+        async with gateway(loses(after=b"HTTP/1.1 2"), echoes(b"b")) as (client, _):
+            assert await client.ask(b"x") == (200, b"b:x")
+
+    async def test_a_server_of_another_protocol(self) -> None:
+        async with gateway(loses(after=b"+OK ready\r\n"), echoes(b"b")) as (client, _):
+            status, body = await client.ask(b"x")
+            assert (status, "other than an HTTP/1.1 response" in error_of(body)) == (502, True)
 
     async def test_the_rest_of_a_body_is_no_request(self) -> None:
         # given a server that answers before it has the whole body, and closes
@@ -340,51 +202,183 @@ class TestLostRequests:
             assert fleet.ready[1].taken == 0
 
 
+UPGRADE = (b"connection: upgrade", b"upgrade: echo")
+
+
 class TestPassedOn:
+    @pytest.mark.parametrize(
+        ("sent", "answered", "received"),
+        [
+            (b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", None),
+            (request(), b"HTTP/1.1 204 No Content\r\n\r\n", None),
+            (request(), b"HTTP/1.1 103 Early Hints\r\n\r\n" + response(b"x"), None),
+            (request(), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", None),
+            (
+                request(),
+                b"HTTP/1.0 200 OK\r\n\r\nto the end",
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\nto the end\r\n0\r\n\r\n",
+            ),
+            (
+                b"GET / HTTP/1.0\r\n\r\n",
+                b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\nto the end",
+                b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nto the end",
+            ),
+            (
+                b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n",
+                response(b"x"),
+                response(b"x", b"connection: keep-alive"),
+            ),
+            # what a server says of its connection is not about the client's
+            (request(), response(b"x", b"connection: close", b"keep-alive: timeout=5"), response(b"x")),
+        ],
+    )
+    async def test_what_the_server_says_reaches_the_client(
+        self, sent: bytes, answered: bytes, received: bytes | None
+    ) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answered)
+
+        expected = answered if received is None else received
+        async with gateway(serve) as (client, _):
+            client.writer.write(sent)
+            assert await client.reader.readexactly(len(expected)) == expected
+
+    async def test_fields_for_the_next_hop_stay_behind(self) -> None:
+        async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(response(await reader.readuntil(b"\r\n\r\n")))
+
+        async with gateway(tell) as (client, _):
+            fields = (b"Connection: x-hop, content-length, host", b"X-Hop: 1", b"TE: trailers", b"X-End:  2 ")
+            _, head = await client.ask(b"", *fields)
+            assert head == b"POST /infer HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nx-end: 2\r\n\r\n"
+
     @pytest.mark.parametrize(
         ("sent", "answered"),
         [
-            (b"not HTTP at all\r\n\r\n", b"hello"),
-            (request(b"", b"connection: upgrade", b"upgrade: echo"), b"HTTP/1.1 101 Switching\r\n\r\nhello"),
-            (b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"),
-            (b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\nuntil the end"),
-            (request(), b"HTTP/1.1 204 No Content\r\n\r\n"),
-            (request(), b"HTTP/1.1 103 Early Hints\r\n\r\n" + response(b"x", b"connection: close")),
+            (
+                b"GET / HTTP/1.1\r\nhost: x\r\n%b\r\n%b\r\n\r\n" % UPGRADE,
+                b"HTTP/1.1 101 Switching\r\n%b\r\n%b",
+            ),
+            (b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: %.0b%.0b1"),
         ],
     )
-    async def test_what_the_server_says_reaches_the_client(self, sent: bytes, answered: bytes) -> None:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readexactly(len(sent))
-            writer.write(answered)
+    async def test_another_protocol_that_the_server_agrees_to(self, sent: bytes, answered: bytes) -> None:
+        head = answered % UPGRADE + b"\r\n\r\n"
 
-        async with gateway(serve) as (client, _):
-            client.writer.write(sent)
-            assert await client.reader.readexactly(len(answered)) == answered
-
-    async def test_a_connection_of_another_protocol_ends_with_its_server(self) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
+            writer.write(head + b"hello ")
+            while data := await reader.read(100):
+                writer.write(data)
 
-        async with gateway(serve, echoes(b"b")) as (client, fleet):
-            client.writer.write(b"not HTTP at all\r\n\r\n")
-            assert await client.reader.read() == b""
-            assert fleet.ready[1].taken == 0
+        async with gateway(serve) as (client, _):
+            client.writer.write(sent + b"early ")
+            assert await client.reader.readuntil(b"early ") == head + b"hello early "
+            client.writer.write(b"late")
+            client.writer.write_eof()
+            assert await client.reader.read() == b"late"
+
+    async def test_another_protocol_that_the_server_ignores(self) -> None:
+        async with gateway(echoes(b"a")) as (client, _):
+            get = request().replace(b"POST", b"GET")[:-2]
+            client.writer.write(get + b"\r\n".join(UPGRADE) + b"\r\n\r\n" + request(b"2"))
+            assert [await client.answer() for _ in range(2)] == [(200, b"a:"), (200, b"a:2")]
+            # Java's client offers HTTP/2 with each request, also with those that have a body
+            assert await client.ask(b"3", *UPGRADE) == (200, b"a:3")
+            assert await client.ask(b"4") == (200, b"a:4")
 
 
-async def test_a_connection_is_not_quiet_before_its_answer_has_ended() -> None:
-    # given a server that pauses in the middle of its answer
-    half = asyncio.Event()
+class TestLoad:
+    async def test_requests_of_one_connection_go_to_the_least_work(self) -> None:
+        # given a server that is busy with the request of one client
+        proceed = asyncio.Event()
 
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(response(b"both halves")[:-6])
-        await half.wait()
-        writer.write(b"halves")
+        async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            await proceed.wait()
+            writer.write(response(b"a"))
 
-    async with gateway(slow) as (client, fleet):
-        client.writer.write(request())
-        await client.reader.readuntil(b"both ")
-        (connection,) = fleet.ready[0].connections
-        assert connection.quiet_seconds() == 0
-        half.set()
-        assert await client.reader.readexactly(6) == b"halves"
+        async with gateway(waits, echoes(b"b")) as (client, fleet):
+            client.writer.write(request(b"x"))
+            while not fleet.ready[0].taken:
+                await asyncio.sleep(0)
+            # when another one asks three times, then the other server answers, on one connection
+            other = await client.another()
+            assert [await other.ask(b"y") for _ in range(3)] == [(200, b"b:y")] * 3
+            assert [server.taken for server in fleet.ready] == [1, 1]
+            proceed.set()
+            assert await client.answer() == (200, b"a")
+            other.writer.close()
+
+    @pytest.mark.parametrize("sent", [request(b"x" * 1_000_000), None])
+    async def test_a_large_body_weighs_more_than_many_small_ones(self, sent: bytes | None) -> None:
+        received = asyncio.Event()
+        chunked = (
+            b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nf4240\r\n" + b"x" * 1_000_000
+        )
+        sent = sent or chunked + b"\r\n0\r\n\r\n"
+
+        async def takes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(1_000_000)
+            received.set()
+            await reader.read()
+
+        async with gateway(takes, takes) as (client, fleet):
+            client.writer.write(sent)
+            await received.wait()
+            first, second = (server.backend for server in fleet.ready)
+            others = [await client.another() for _ in range(10)]
+            for other in others:
+                other.writer.write(request(b"y"))
+            while second.work < 10 * REQUEST_WORK:
+                await asyncio.sleep(0)
+            assert first.work == REQUEST_WORK + 1_000_000
+            for other in others:
+                other.writer.close()
+
+    async def test_a_request_is_work_until_its_answer_has_ended(self) -> None:
+        half = asyncio.Event()
+
+        async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(response(b"both halves")[:-6])
+            await half.wait()
+            writer.write(b"halves")
+            await reader.read()
+
+        async with gateway(slow) as (client, fleet):
+            client.writer.write(request())
+            await client.reader.readuntil(b"both ")
+            assert fleet.ready[0].backend.work == REQUEST_WORK
+            half.set()
+            assert await client.reader.readexactly(6) == b"halves"
+            assert fleet.ready[0].backend.work == 0
+
+    async def test_an_idle_connection_is_closed_before_the_server_does(self) -> None:
+        ended = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(response(b"a"))
+            await reader.read()
+            ended.set()
+
+        async with gateway(serve) as (client, fleet):
+            assert await client.ask() == (200, b"a")
+            now = asyncio.get_running_loop().time()
+            fleet.ready[0].backend.close_idle(now)
+            await asyncio.sleep(0)
+            assert not ended.is_set()
+            fleet.ready[0].backend.close_idle(now + 5)
+            await ended.wait()
+
+    async def test_a_request_that_is_sent_once_gets_a_connection_of_its_own(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(requests, "LARGEST_REPEATED_REQUEST", 1000)
+        async with gateway(echoes(b"a")) as (client, fleet):
+            for body, taken in [(b"1", 1), (b"2", 1), (b"x" * 1001, 2)]:
+                assert await client.ask(body) == (200, b"a:" + body)
+                assert fleet.ready[0].taken == taken

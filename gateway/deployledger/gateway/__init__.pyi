@@ -2,6 +2,7 @@
 from deployledger.gateway.files import PROGRAMS as PROGRAMS
 from deployledger.gateway.files import GatewayFiles as GatewayFiles
 from deployledger.gateway.files import earlier as earlier
+from deployledger.gateway.limits import Limits as Limits
 from deployledger.gateway.messages import PARENT_FD as PARENT_FD
 from deployledger.gateway.messages import PORT as PORT
 from deployledger.gateway.messages import GatewayError as GatewayError

@@ -3,9 +3,11 @@
 import argparse
 import asyncio
 import os
+import resource
 import secrets
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,6 +61,22 @@ def _is_abandoned(path: Path, lock: int) -> bool:
         return True
 
 
+def _allow_as_many_files_as_possible() -> None:
+    """Raise the soft limit of open files, of which each request on its way takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes event loops: uvloop's where it is installed, which halves the time per request."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
 def main() -> int:
     """Run ``python -m deployledger.gateway``."""
     parser = argparse.ArgumentParser(prog="deployledger.gateway")
@@ -68,7 +86,9 @@ def main() -> int:
     arguments = parser.parse_args()
     # It came through an exec, so it is inheritable; no replica may hold it on.
     os.set_inheritable(arguments.lock_fd, False)
-    asyncio.run(serve(GatewayFiles(arguments.folder), arguments.host, arguments.lock_fd))
+    _allow_as_many_files_as_possible()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(GatewayFiles(arguments.folder), arguments.host, arguments.lock_fd))
     return 0
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from deployledger.gateway.gateway import Gateway
+from deployledger.gateway.limits import Limits
 from deployledger.gateway.messages import GatewayError, RevisionSpec
 from deployledger.gateway.ports import LOOPBACK
 
@@ -51,7 +52,9 @@ class ControlServer:
         gateway = self._gateway
         match request:
             case {"command": "begin", "spec": dict(spec)}:
-                return gateway.begin(RevisionSpec(**spec))
+                # Orchestrators of earlier versions send no limits.
+                limits = Limits.from_json(request.get("limits", {}))
+                return gateway.begin(RevisionSpec.from_json(spec), limits)
             case {"command": "ready", "revision": int(number)}:
                 return await gateway.ready(number, lambda ready: send({"progress": {"ready": ready}}))
             case {"command": "switch", "revision": int(number)}:

@@ -1,307 +1,339 @@
-"""One client's connection, and the connection to a replica that it is forwarded to.
+"""Clients' connections: each request goes to the server with the least work, and its response comes back.
 
-A server may take a request and end before it answers. A request that was not answered with a single byte goes
-to the next server, if `Exchange` has kept all of it: requests are inferences, which change nothing.
+A server may take a request and end before it responds. A request of whose response nothing was passed on goes
+to the next server, if all of it is buffered: requests are inferences, which change nothing.
 """
 
 import asyncio
-import json
 import socket
 import struct
-from collections import Counter
-from collections.abc import Mapping
-from functools import partial
-from typing import Protocol, cast
+from collections import deque
+from http import HTTPStatus
+from typing import cast
 
-from deployledger.gateway.exchange import LARGEST_REPEATED_REQUEST, Exchange, RequestMemory
-
-LOSSES_PER_SERVER = 2
-"""How often one server process may lose a request: the first time it may just have closed that connection."""
+from deployledger.gateway.backend import Backends
+from deployledger.gateway.headers import chunk, end_to_end, serialize
+from deployledger.gateway.limits import Limits, RefusedError
+from deployledger.gateway.ports import LOOPBACK
+from deployledger.gateway.request import LARGEST_REPEATED_REQUEST, Request, RequestMemory
+from deployledger.gateway.request_parser import RequestParser
+from deployledger.gateway.upstream import ResponseHead, Upstream
 
 _CONNECT_SECONDS = 10.0
 _RETRY_SECONDS = 0.05
-_LINGER_SECONDS = 1.0
-# A client's connection that no server has is closed after this; longer than clients keep idle ones.
-_IDLE_SECONDS = 120.0
+_LINGER_SECONDS = 2.0
 
 _MEBIBYTE = 1024 * 1024
 
-
-def _error(status: str, message: str) -> bytes:
-    body = json.dumps({"error": message}).encode()
-    return (
-        b"HTTP/1.1 %b\r\nconnection: close\r\nretry-after: 1\r\n"
-        b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-        % (status.encode("ascii"), len(body), body)
-    )
-
-
-_UNAVAILABLE = _error("503 Service Unavailable", "No replica of this deployment is ready.")
-_LOST = _error(
-    "502 Bad Gateway",
+_UNAVAILABLE = RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "No replica of this deployment is ready.")
+_LOST = RefusedError(
+    HTTPStatus.BAD_GATEWAY,
     "Every server that accepted this request exited before it answered. "
     "If smaller requests fail, too, `deployledger logs` shows why.",
 )
-_LOST_AND_TOO_LARGE = _error(
-    "502 Bad Gateway",
+_LOST_AND_TOO_LARGE = RefusedError(
+    HTTPStatus.BAD_GATEWAY,
     "The server that accepted this request exited before it answered, and the request was too large to be "
     f"passed to another one: over {LARGEST_REPEATED_REQUEST // _MEBIBYTE} MiB, or too many at once. "
     "Send it again.",
 )
+_MALFORMED = RefusedError(
+    HTTPStatus.BAD_GATEWAY, "The model's server sent something other than an HTTP/1.1 response."
+)
 
 
-class Backend(Protocol):
-    """What a connection is forwarded to."""
+class Frontend:
+    """All clients' connections of a gateway.
 
-    @property
-    def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
-        ...
+    Args:
+        backends: where their requests go.
 
-    @property
-    def process(self) -> object:
-        """What tells its server process from the one before, which ended, and from those of others."""
-        ...
+    Attributes:
+        limits: what is accepted from clients.
+        memory: what buffers the requests that are on their way.
+        connections: those that are open.
+    """
 
-    @property
-    def connections(self) -> set["ClientConnection"]:
-        """The connections that are forwarded to it, or are being."""
-        ...
+    def __init__(self, backends: Backends) -> None:
+        self.backends = backends
+        self.limits = Limits()
+        self.memory = RequestMemory()
+        self.connections: set[ClientConnection] = set()
 
+    def accept(self) -> asyncio.Protocol:
+        """Return the protocol of a new connection."""
+        return ClientConnection(self)
 
-class Backends(Protocol):
-    """Where connections are forwarded to."""
-
-    @property
-    def count(self) -> int:
-        """How many backends there are, ready or not."""
-        ...
-
-    async def pick(self, losses: Mapping[object, int]) -> Backend | None:
-        """Return the backend for a new connection, or None when there is none for too long.
-
-        Args:
-            losses: how often a process has lost the request; one that did `LOSSES_PER_SERVER` times is out of
-                the question, and those that did less often come first.
-        """
-        ...
+    def check(self, now: float) -> None:
+        """End what takes longer than the limits allow."""
+        for connection in list(self.connections):
+            connection.check(now)
 
 
 class ClientConnection(asyncio.Protocol):
-    """The client's side; it opens the replica's side, and opens another one if it was moved or lost.
+    """A client's connection, on which requests come one after another."""
 
-    Args:
-        memory: what keeps the requests that are on their way.
-    """
-
-    def __init__(self, backends: Backends, memory: RequestMemory) -> None:
-        self._backends = backends
+    def __init__(self, frontend: Frontend) -> None:
+        self._frontend = frontend
         self._loop = asyncio.get_running_loop()
         self._client: asyncio.Transport | None = None
         self._client_ended = False
         self._client_is_full = False
-        self._backend: Backend | None = None
-        self._process: object = None
-        self._upstream: _Upstream | None = None
+        self._is_paused = False
+        self._is_ending = False
+        self._parser = RequestParser(frontend.memory, self._request_begun)
+        # The first one is being answered; those behind it came before its response had ended.
+        self._requests: deque[Request] = deque()
+        self._refusal: RefusedError | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._exchange = Exchange(memory)
-        self._unsent: list[bytes] = []
-        self._losses: Counter[object] = Counter()
-        self._refused = False
-        self._answer_ended = False
-        self._leaves_at_next_request = False
-        self._idle: asyncio.TimerHandle | None = None
-        self._last_active = self._loop.time()
-
-    def quiet_seconds(self) -> float:
-        """For how long nothing has been on its way in either direction; 0 while an answer is due."""
-        if self._upstream is None or self._exchange.is_open:
-            return 0.0
-        return self._loop.time() - self._last_active
-
-    def leave_at_next_request(self) -> None:
-        """Leave the replica as soon as the client has its answer and sends something more."""
-        self._leaves_at_next_request = True
-
-    def detach(self) -> None:
-        """Leave the replica; the client's next bytes go to whichever replica is then right."""
-        self._leave_upstream()
-        if self._client is None:
-            return
-        if self._client_ended or self._answer_ended or self._exchange.is_opaque:
-            self._client.close()
-        else:
-            self.resume_reading()
-            self._idle = self._loop.call_later(_IDLE_SECONDS, self.close)
+        self._upstream: Upstream | None = None
+        self._response: list[bytes] = []
+        self._has_begun = self._is_chunking = self._is_tunnel = False
+        self._last_progress = self._loop.time()
 
     def close(self) -> None:
-        """Close both sides, after what was received has been passed on."""
+        """Close it, after what was received from the server has been passed on."""
         if self._client is not None:
             self._client.close()
 
-    # The client's side, called by asyncio.
+    def check(self, now: float) -> None:
+        """End it if the client or the model takes longer than the limits allow."""
+        limits, seconds = self._frontend.limits, now - self._last_progress
+        if self._is_ending or self._is_tunnel:
+            return
+        if not self._requests:
+            if self._parser.is_in_head and seconds > limits.head_timeout:
+                self._refuse(_too_slow("The head of the request", limits.head_timeout, "head_timeout"))
+            elif not self._parser.is_in_head and seconds > limits.idle_timeout:
+                self.close()
+        elif self._client_is_full:
+            if seconds > limits.body_timeout:
+                self._cut()
+        elif not self._requests[0].is_complete:
+            if seconds > limits.body_timeout and not self._is_paused:
+                self._refuse(_too_slow("More of the body", limits.body_timeout, "body_timeout"))
+        elif limits.response_timeout is not None and seconds > limits.response_timeout:
+            self._fail(
+                RefusedError(
+                    HTTPStatus.GATEWAY_TIMEOUT,
+                    f"The model did not answer within {limits.response_timeout:g} seconds.",
+                    "response_timeout",
+                )
+            )
+
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to open the replica's side; nothing is read before that is done."""
+        """Take the connection, if it is not one too many."""
         self._client = cast(asyncio.Transport, transport)
-        self._open_upstream()
+        most = self._frontend.limits.max_connections
+        if len(self._frontend.connections) < most:
+            self._frontend.connections.add(self)
+        else:
+            message = f"{most} clients are connected already."
+            self._end(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, message, "max_connections"), linger=False)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what the client sent."""
-        if self._refused:
+        """Parse what the client sent, and forward it."""
+        if self._is_tunnel and self._upstream is not None:
+            self._upstream.write([data])
             return
-        if self._leaves_at_next_request and self._upstream is not None and not self._exchange.is_open:
-            self.detach()
-        self._stop_idling()
-        self._last_active = self._loop.time()
-        self._exchange.sent(data)
-        if self._upstream is not None:
-            self._upstream.write(data)
-            return
-        self._unsent.append(data)
-        self._open_upstream()
+        if self._is_ending or self._refusal is not None:
+            return  # it is dropped: closing over unread bytes would reset the connection
+        if not self._parser.is_in_head:  # a head has to be complete in time, however often a byte comes
+            self._last_progress = self._loop.time()
+        try:
+            self._parser.feed(data, self._frontend.limits)
+        except RefusedError as refusal:
+            self._refuse(refusal)
+        else:
+            self._forward()
 
     def eof_received(self) -> bool:
-        """Pass on that the client sends nothing more; it may still wait for an answer."""
+        """Process that the client sends nothing more; it may still wait for responses."""
         self._client_ended = True
-        if self._answer_ended:
-            return False  # both have ended: asyncio closes the client's side, and that closes the replica's
-        if self._upstream is not None:
+        if self._is_tunnel and self._upstream is not None:
             self._upstream.write_eof()
             return True
-        return self._opening is not None and bool(self._unsent)
+        return bool(self._requests) and self._requests[-1].is_complete
 
     def pause_writing(self) -> None:
-        """Take nothing from the replica until the client has caught up."""
+        """Take nothing from the server until the client has caught up."""
         self._client_is_full = True
         if self._upstream is not None:
-            self._upstream.pause_reading()
+            self._upstream.stop_reading()
 
     def resume_writing(self) -> None:
-        """Go on taking from the replica."""
+        """Go on taking from the server."""
         self._client_is_full = False
         if self._upstream is not None:
-            self._upstream.resume_reading()
+            self._upstream.go_on_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hang up on the replica too."""
+        """Leave the server, too."""
         self._client = None
-        self._stop_idling()
-        if self._opening is not None:
-            self._opening.cancel()
-        self._leave_upstream()
-        self._exchange.release()
+        self._frontend.connections.discard(self)
+        self._drop_requests()
 
-    # The replica's side, called by `_Upstream`.
+    # Called by the connection to the server.
 
-    def answer_received(self, upstream: "_Upstream", data: bytes) -> None:
-        """Pass on what the replica sent."""
-        if upstream is not self._upstream or self._client is None:
-            return
-        self._last_active = self._loop.time()
-        self._exchange.answered(data)
-        self._client.write(data)
-        while self._exchange.is_over:
-            self._exchange = self._exchange.following()
-            self._losses.clear()
-
-    def answer_ended(self, upstream: "_Upstream") -> None:
-        """Pass on that the replica sends nothing more; when the client has ended too, that is all."""
-        if upstream is not self._upstream or self._client is None or self._is_mended():
-            return
-        self._answer_ended = True
-        self._exchange.answer_ended()
-        if self._client_ended or self._exchange.is_cut or not self._client.can_write_eof():
-            self._client.close()
-        else:
-            self._client.write_eof()
-
-    def replica_lost(self, upstream: "_Upstream", error: Exception | None) -> None:
-        """Hang up if the replica did; one that was left before is of no interest."""
-        if upstream is not self._upstream or self._client is None or self._is_mended():
-            return
-        if error is not None and self._exchange.is_cut:
-            _reset(self._client)  # an answer without a length would seem complete otherwise
-        else:
-            self._client.close()
-
-    def pause_reading(self) -> None:
-        """Take nothing from the client until the replica has caught up."""
-        if self._client is not None:
-            self._client.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Go on taking from the client."""
-        if self._client is not None and not self._client.is_closing():
-            self._client.resume_reading()
-
-    # A replica that has gone.
-
-    def _is_mended(self) -> bool:
-        """Say whether the replica that hangs up is of no consequence to the client, or is replaced."""
-        if self._answer_ended or self._exchange.is_opaque:
+    def response_begun(self, head: ResponseHead) -> bool:
+        """Write the head anew for the client; return whether a tunnel follows."""
+        request = self._requests[0]
+        if head.is_interim:
+            if not request.is_http_1_0:
+                self._response.append(serialize(head.start_line, end_to_end(head.headers)))
             return False
-        if not self._exchange.is_open:
-            self.detach()
+        request.release()
+        self._has_begun = True
+        if head.status == 101 or (request.method == b"CONNECT" and 200 <= head.status < 300):
+            self._response.append(serialize(head.start_line, head.headers))
+            self._open_tunnel()
             return True
-        if self._exchange.is_unanswered:
-            self._repeat()
-            return True
+        headers = end_to_end(head.headers)
+        if not head.has_known_end:
+            self._is_chunking = not request.is_http_1_0
+            if self._is_chunking:
+                headers.append((b"transfer-encoding", b"chunked"))
+        keeps_alive = (
+            request.keeps_alive and request.is_complete and (head.has_known_end or self._is_chunking)
+        )
+        if not keeps_alive:
+            headers.append((b"connection", b"close"))
+        elif request.is_http_1_0:
+            headers.append((b"connection", b"keep-alive"))
+        request.keeps_alive = keeps_alive
+        self._response.append(serialize(head.start_line, headers))
         return False
 
-    def _repeat(self) -> None:
-        """Send a request that was not answered to the next server, or answer that it is lost."""
-        self._losses[self._process] += 1
-        self._leave_upstream()
-        if self._exchange.is_too_large:
-            self._refuse(_LOST_AND_TOO_LARGE)
-        elif len(self._losses) >= max(2, self._backends.count):
-            self._refuse(_LOST)
+    def response_body(self, data: bytes) -> None:
+        """Take a part of the body."""
+        if data:
+            self._response.append(chunk(data) if self._is_chunking else data)
+
+    def response_complete(self, *, reusable: bool) -> None:
+        """Go on to the next request, or end the connection."""
+        request = self._requests.popleft()
+        if self._is_chunking:
+            self._response.append(chunk(b""))
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None and request.backend is not None and reusable and request.is_complete:
+            request.backend.keep(upstream)
+        elif upstream is not None:
+            upstream.close()
+        request.leave()
+        self._has_begun = self._is_chunking = False
+        if not request.keeps_alive:
+            self._end(linger=not request.is_complete)
+            return
+        self.flush()
+        self._last_progress = self._loop.time()
+        try:
+            if request.asks_for_tunnel:
+                self._parser.go_on()
+        except RefusedError as refusal:
+            self._refuse(refusal)
         else:
-            self._unsent = self._exchange.kept
-            self._open_upstream()
+            self._forward()
 
-    # Opening the replica's side.
+    def response_malformed(self) -> None:
+        """Answer for a server that speaks something else."""
+        self._fail(_MALFORMED)
 
-    def _open_upstream(self) -> None:
-        if self._opening is None:
-            self.pause_reading()
-            self._opening = self._loop.create_task(self._open())
+    def upstream_lost(self) -> None:
+        """Repeat the request if nothing of its response was passed on."""
+        request = self._requests[0]
+        self._upstream = None
+        if self._is_tunnel:
+            self.flush()
+            self.close()
+        elif self._has_begun or request.is_too_large:
+            self._fail(_LOST_AND_TOO_LARGE)
+        else:
+            request.lose()
+            if len(request.losses) >= max(2, self._frontend.backends.count):
+                self._fail(_LOST)
+            else:
+                self._response.clear()
+                self._forward()
 
-    async def _open(self) -> None:
-        upstream = await self._connect()
+    def flush(self) -> None:
+        """Pass on to the client what was taken from the server."""
+        data, self._response = self._response, []
+        if self._client is not None and data:
+            self._last_progress = self._loop.time()
+            self._client.writelines(data)
+
+    def update_reading(self) -> None:
+        """Read from the client what can be sent on: of one request, while its server keeps up."""
+        if self._client is None or self._client.is_closing():
+            return
+        is_paused = bool(self._requests) and (
+            self._upstream is None
+            or self._upstream.is_full
+            or len(self._requests) > 1
+            or (self._requests[0].asks_for_tunnel and not self._is_tunnel)
+        )
+        if is_paused and not self._is_paused:
+            self._client.pause_reading()
+        elif self._is_paused and not is_paused:
+            self._last_progress = self._loop.time()
+            self._client.resume_reading()
+        self._is_paused = is_paused
+
+    # Requests on their way.
+
+    def _request_begun(self, request: Request) -> None:
+        self._requests.append(request)
+
+    def _forward(self) -> None:
+        """Send what was parsed of the first request to its server: the one with the least work."""
+        if self._requests:
+            request = self._requests[0]
+            if self._upstream is not None:
+                self._upstream.write(request.take_unsent())
+            elif self._opening is None:
+                self._send(request)
+        elif self._refusal is not None:
+            self._end(self._refusal)
+        elif self._client_ended:
+            self.close()
+        self.update_reading()
+
+    def _send(self, request: Request) -> None:
+        backend = self._frontend.backends.pick_now(request.losses)
+        # A server may close a kept connection at any moment: what can be sent only once gets a new one.
+        if backend is not None and not (request.is_too_large or request.losses):
+            upstream = backend.kept_connection()
+            if upstream is not None:
+                request.assign(backend)
+                self._attach(upstream)
+                return
+        self._opening = self._loop.create_task(self._open(request))
+
+    async def _open(self, request: Request) -> None:
+        upstream = await self._connect(request)
         self._opening = None
         if upstream is None:
-            self._refuse(_LOST if self._losses else _UNAVAILABLE)
-            return
-        self._upstream = upstream
-        if upstream.has_ended:  # while it was being opened, when nobody listened to that
-            self.replica_lost(upstream, None)
-            return
-        self._last_active = self._loop.time()
-        if self._client_is_full:
-            upstream.pause_reading()
-        for data in self._unsent:
-            upstream.write(data)
-        self._unsent = []
-        if self._client_ended:
-            upstream.write_eof()
-        self.resume_reading()
+            self._fail(_LOST if request.losses else _UNAVAILABLE)
+        else:
+            self._attach(upstream)
+            self.update_reading()
 
-    async def _connect(self) -> "_Upstream | None":
+    async def _connect(self, request: Request) -> Upstream | None:
         deadline = self._loop.time() + _CONNECT_SECONDS
         while self._loop.time() < deadline:
-            backend = await self._backends.pick(self._losses)
+            backend = await self._frontend.backends.pick(request.losses)
             if backend is None:
                 break
-            # Before it is made, so that a drain that begins meanwhile waits for it.
-            self._backend, self._process = backend, backend.process
-            backend.connections.add(self)
-            upstream = _Upstream(self)
+            request.assign(
+                backend
+            )  # before it is connected, so that a drain that begins meanwhile waits for it
+            upstream = Upstream()
             try:
-                await self._loop.create_connection(partial(_same, upstream), "127.0.0.1", backend.port)
+                await self._loop.create_connection(lambda: upstream, LOOPBACK, backend.port)  # noqa: B023
             except OSError:
-                self._leave_backend()
+                request.assign(None)
                 await asyncio.sleep(_RETRY_SECONDS)
             except asyncio.CancelledError:
                 upstream.close()  # the client may hang up just when the connection has been made
@@ -310,91 +342,76 @@ class ClientConnection(asyncio.Protocol):
                 return upstream
         return None
 
-    def _leave_upstream(self) -> None:
-        upstream, self._upstream = self._upstream, None
-        self._leaves_at_next_request = False
-        self._leave_backend()
-        if upstream is not None:
-            upstream.close()
-
-    def _leave_backend(self) -> None:
-        if self._backend is not None:
-            self._backend.connections.discard(self)
-            self._backend = None
-
-    def _stop_idling(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-
-    def _refuse(self, answer: bytes) -> None:
-        if self._client is None:
+    def _attach(self, upstream: Upstream) -> None:
+        request = self._requests[0]
+        self._upstream = upstream
+        if not upstream.is_open:  # it ended while it was being opened, when nobody listened to that
+            self.upstream_lost()
             return
-        # The request is read and dropped: closing over unread bytes would reset the connection, and the
-        # client might never see the answer.
-        self._refused = True
-        self._exchange.release()
-        self._client.write(answer)
-        self.resume_reading()
-        self._loop.call_later(_LINGER_SECONDS, self.close)
+        upstream.begin(self, request.method)
+        if self._client_is_full:
+            upstream.stop_reading()
+        upstream.write(request.take_unsent())
+
+    def _open_tunnel(self) -> None:
+        self._is_tunnel = True
+        if self._upstream is not None:
+            self._upstream.write([self._parser.after_tunnel_request])
+        self.update_reading()
+
+    # Requests that are not answered by a server.
+
+    def _refuse(self, refusal: RefusedError) -> None:
+        """Refuse what is being received, after the requests before it have been answered."""
+        if self._requests and not self._requests[-1].is_complete:
+            if len(self._requests) == 1:
+                self._fail(refusal)
+                return
+            self._requests.pop().leave()
+        self._refusal = refusal
+        self._forward()
+
+    def _fail(self, refusal: RefusedError) -> None:
+        """Answer the first request with an error, or cut its response if that has begun."""
+        if self._has_begun:
+            self._cut()
+        else:
+            self._response.clear()
+            self._end(refusal)
+
+    def _end(self, refusal: RefusedError | None = None, *, linger: bool = True) -> None:
+        """Send the last response and close the connection: later if the client may still be sending."""
+        self._is_ending = True
+        self._drop_requests()
+        if refusal is not None:
+            self._response.append(refusal.response)
+        self.flush()
+        self.update_reading()
+        if linger:
+            self._loop.call_later(_LINGER_SECONDS, self.close)
+        else:
+            self.close()
+
+    def _drop_requests(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        if self._upstream is not None:
+            self._upstream.close()
+            self._upstream = None
+        for request in self._requests:
+            request.leave()
+        self._requests.clear()
+
+    def _cut(self) -> None:
+        """Close the connection so that the client gets an error, not an end."""
+        if self._client is not None:
+            connection: socket.socket = self._client.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._client.abort()
 
 
-def _same(protocol: asyncio.Protocol) -> asyncio.Protocol:
-    return protocol
-
-
-def _reset(transport: asyncio.Transport) -> None:
-    """Close a connection so that the other side gets an error, not an end."""
-    connection: socket.socket = transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
-
-
-class _Upstream(asyncio.Protocol):
-    """The replica's side of a connection."""
-
-    def __init__(self, owner: ClientConnection) -> None:
-        self._owner = owner
-        self._transport: asyncio.Transport | None = None
-        self.has_ended = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._owner.answer_received(self, data)
-
-    def eof_received(self) -> bool:
-        self.has_ended = True
-        self._owner.answer_ended(self)
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport, self.has_ended = None, True
-        self._owner.replica_lost(self, exc)
-
-    def pause_writing(self) -> None:
-        self._owner.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._owner.resume_reading()
-
-    def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def write_eof(self) -> None:
-        if self._transport is not None:
-            self._transport.write_eof()
-
-    def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+def _too_slow(what: str, seconds: float, limit: str) -> RefusedError:
+    return RefusedError(
+        HTTPStatus.REQUEST_TIMEOUT, f"{what} did not arrive within {seconds:g} seconds.", limit
+    )

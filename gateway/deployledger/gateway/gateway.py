@@ -1,19 +1,20 @@
-"""The gateway's commands, and which replica a new connection goes to."""
+"""The gateway's commands, and which replica a request goes to."""
 
 import asyncio
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deployledger.gateway.exchange import RequestMemory
-from deployledger.gateway.forwarding import LOSSES_PER_SERVER, ClientConnection
+from deployledger.gateway.backend import LOSSES_PER_SERVER, Backend
+from deployledger.gateway.forwarding import Frontend
+from deployledger.gateway.limits import Limits
 from deployledger.gateway.messages import GatewayError, RevisionSpec
 from deployledger.gateway.ports import Listeners
-from deployledger.gateway.replica import Replica
 from deployledger.gateway.revision import Revision, RevisionState
 
 _PICK_SECONDS = 10.0
 _POLL_SECONDS = 0.02
+_CHECK_SECONDS = 1.0
 
 
 class Gateway:
@@ -25,16 +26,21 @@ class Gateway:
 
     def __init__(self, host: str) -> None:
         self.closed = asyncio.Event()
-        memory = RequestMemory()
-        self._listeners = Listeners(host, lambda: ClientConnection(self, memory))
+        self._frontend = Frontend(self)
+        self._listeners = Listeners(host, self._frontend.accept)
         self._revisions: dict[int, Revision] = {}
         self._current: Revision | None = None
         self._turn = 0
         # Nobody ever writes to it: the kernel closes the write end when this process ends, in whatever way.
         self._parent_pipe, self._write_end = os.pipe()
+        self._check()
 
-    def begin(self, spec: RevisionSpec) -> dict[str, Any]:
+    def begin(self, spec: RevisionSpec, limits: Limits) -> dict[str, Any]:
         """Start a revision's replicas; if they run or are being started, only hurry those that died.
+
+        Args:
+            spec: how the revision is to be served.
+            limits: what its endpoint accepts, from now on if it serves already.
 
         Raises:
             GatewayError: the public port is unavailable; nothing was started.
@@ -44,6 +50,9 @@ class Gateway:
             port = self._listeners.claim(spec.port, fixed=spec.port_is_fixed)
             revision = Revision(spec, port, self._parent_pipe)
             self._revisions[spec.number] = revision
+        revision.limits = limits
+        if revision is self._current:
+            self._frontend.limits = limits
         for replica in revision.replicas:
             replica.hurry()
         return {"port": revision.port}
@@ -59,7 +68,7 @@ class Gateway:
         return {"port": revision.port}
 
     async def switch(self, number: int) -> dict[str, Any]:
-        """Send new connections to a revision that is ready, and open its port.
+        """Send requests to a revision that is ready, and open its port.
 
         Raises:
             GatewayError: it is not ready, or its port was taken by another program meanwhile.
@@ -72,6 +81,7 @@ class Gateway:
             self._keep_ports()
             raise GatewayError("server_exited", f"Revision {number} was stopped.")
         self._current = revision
+        self._frontend.limits = revision.limits
         return {"port": revision.port}
 
     async def stop(self, keep: int) -> dict[str, Any]:
@@ -120,30 +130,49 @@ class Gateway:
         """How many replicas the current revision has, ready or not."""
         return 0 if self._current is None else len(self._current.replicas)
 
-    async def pick(self, losses: Mapping[object, int]) -> Replica | None:
-        """Return the ready replicas of the current revision in turn; wait a while for the first one.
+    def pick_now(self, losses: Mapping[object, int]) -> Backend | None:
+        """Return the ready replica of the current revision with the least work.
 
         Args:
             losses: how often a process lost the request; see `Backends`.
         """
+        if self._current is None:
+            return None
+        ready = [replica.backend for replica in self._current.replicas if replica.ready]
+        picked = min(
+            ready,
+            key=lambda each: (losses.get(each.process, 0), each.work, each.last_turn),
+            default=None,
+        )
+        if picked is None or losses.get(picked.process, 0) >= LOSSES_PER_SERVER:
+            return None
+        self._turn += 1
+        picked.last_turn = self._turn
+        return picked
+
+    async def pick(self, losses: Mapping[object, int]) -> Backend | None:
+        """Return a ready replica as `pick_now` does; wait a while for the first one."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _PICK_SECONDS
-        while self._current is not None and loop.time() < deadline:
-            ready = [(losses.get(replica.process, 0), replica) for replica in self._current.ready_replicas]
-            fewest = min((lost for lost, _ in ready), default=LOSSES_PER_SERVER)
-            if fewest < LOSSES_PER_SERVER:
-                replicas = [replica for lost, replica in ready if lost == fewest]
-                self._turn += 1
-                return replicas[self._turn % len(replicas)]
+        while (picked := self.pick_now(losses)) is None:
+            if self._current is None or loop.time() > deadline:
+                return None
             await asyncio.sleep(_POLL_SECONDS)
-        return None
+        return picked
+
+    def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._frontend.check(loop.time())
+        for revision in self._revisions.values():
+            for replica in revision.replicas:
+                replica.backend.close_idle(loop.time())
+        loop.call_later(_CHECK_SECONDS, self._check)
 
     def _keep_ports(self) -> None:
         self._listeners.keep({revision.port for revision in self._revisions.values()})
 
     async def _stop_all(self, revisions: list[Revision]) -> None:
-        move = self._current is not None
-        await asyncio.gather(*(revision.stop(move_connections=move) for revision in revisions))
+        await asyncio.gather(*(revision.stop() for revision in revisions))
 
     def _find(self, number: int) -> Revision:
         if number not in self._revisions:

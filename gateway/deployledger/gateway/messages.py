@@ -4,8 +4,9 @@ A request carries the token of ``gateway.json``, a ``command`` and its arguments
 either ``{"progress": {...}}`` or the last one: ``{"result": {...}}`` or ``{"error": {...}}``.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 PORT = "{port}"
 """Stands for the replica's private port in a command."""
@@ -24,7 +25,6 @@ class RevisionSpec:
         replicas: how many processes serve.
         ready_path: what a replica answers with 200 when it is ready.
         ready_timeout: how long a replica may take until then, in seconds.
-        drains: whether a replica announces on SIGUSR1 that it closes its connections.
         port: the public port.
         port_is_fixed: whether another port will not do.
         folder: the revision's folder: the replicas' current folder.
@@ -36,15 +36,20 @@ class RevisionSpec:
     replicas: int
     ready_path: str
     ready_timeout: float
-    drains: bool
     port: int
     port_is_fixed: bool
     folder: str
     log: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `RevisionSpec` is made from again with keyword arguments."""
-        return asdict(self)
+        """Return what `from_json` reads, in this version and the ones before."""
+        # Gateways of earlier versions demand to be told whether a server announces that it drains; none does.
+        return {**asdict(self), "drains": False}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the specification that this version or another one wrote; unknown keys are ignored."""
+        return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
 
 
 class GatewayError(Exception):

@@ -5,9 +5,9 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from deployledger.gateway.forwarding import ClientConnection
+from deployledger.gateway.backend import Backend
 from deployledger.gateway.messages import PARENT_FD, PORT, RevisionSpec
 from deployledger.gateway.ports import LOOPBACK, ReservedPort
 from deployledger.gateway.revision_log import RevisionLog
@@ -52,7 +52,7 @@ class Replica:
         ready: whether it answers.
         damaged: whether it last ended because the model's files are damaged.
         restarts: how often it was started again.
-        connections: what is forwarded to it.
+        backend: what requests are sent to.
     """
 
     index: int
@@ -63,23 +63,13 @@ class Replica:
     ready: bool = False
     damaged: bool = False
     restarts: int = 0
-    connections: set[ClientConnection] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._reserved = ReservedPort()
+        self.backend = Backend(self._reserved.number)
         self._incarnation: _Incarnation | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._hurried = asyncio.Event()
-
-    @property
-    def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
-        return self._reserved.number
-
-    @property
-    def process(self) -> object:
-        """What tells the process that runs now from the one before."""
-        return self._incarnation
 
     async def start(self) -> None:
         """Start the process and wait until it is ready; from then on a process that dies is replaced.
@@ -95,15 +85,6 @@ class Replica:
         """Start a process that has died again now, not after the pause that would be its turn."""
         self._hurried.set()
 
-    def announce_drain(self) -> None:
-        """Let the server close each connection with its next answer, if it can."""
-        if (
-            self.spec.drains
-            and self._incarnation is not None
-            and self._incarnation.process.returncode is None
-        ):
-            self._incarnation.process.send_signal(signal.SIGUSR1)
-
     async def stop(self) -> None:
         """End the process: SIGTERM, and after a grace period SIGKILL; afterwards nothing of it is left."""
         if self._keeper is not None:
@@ -116,7 +97,7 @@ class Replica:
         self._reserved.release()
 
     async def _launch(self) -> _Incarnation:
-        values = {PORT: str(self.port), PARENT_FD: str(self.parent_pipe)}
+        values = {PORT: str(self.backend.port), PARENT_FD: str(self.parent_pipe)}
         # A pipe of our own: with asyncio's, waiting for the process means waiting for all that it started.
         read, write = os.pipe()
         try:
@@ -127,16 +108,16 @@ class Replica:
                 stderr=write,
                 cwd=self.spec.folder,
                 pass_fds=[self.parent_pipe],
-                process_group=0,
+                start_new_session=True,
             )
         except BaseException:
             os.close(read)
             raise
         finally:
             os.close(write)
-        self.log.note(f"replica {self.index} started on port {self.port}, pid {process.pid}")
+        self.log.note(f"replica {self.index} started on port {self.backend.port}, pid {process.pid}")
         output = asyncio.get_running_loop().create_task(self._copy_output(read))
-        self._incarnation = _Incarnation(process, output)
+        self._incarnation = self.backend.process = _Incarnation(process, output)
         return self._incarnation
 
     async def _wait_until_ready(self, incarnation: _Incarnation) -> None:
@@ -144,7 +125,7 @@ class Replica:
         try:
             async with asyncio.timeout(self.spec.ready_timeout):
                 while process.returncode is None:
-                    if await answers_200(self.port, self.spec.ready_path):
+                    if await answers_200(self.backend.port, self.spec.ready_path):
                         self._set_ready(True)
                         return
                     await asyncio.sleep(_POLL_SECONDS)

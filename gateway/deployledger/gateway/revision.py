@@ -5,6 +5,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
+from deployledger.gateway.limits import Limits
 from deployledger.gateway.messages import GatewayError, RevisionSpec
 from deployledger.gateway.replica import NotReadyError, Replica, describe_exit
 from deployledger.gateway.revision_log import RevisionLog
@@ -12,7 +13,6 @@ from deployledger.gateway.revision_log import RevisionLog
 DRAIN_SECONDS = 5.0
 """For how long requests that are on their way may go on, when a revision is stopped."""
 
-_QUIET_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 
 
@@ -31,6 +31,7 @@ class Revision:
     def __init__(self, spec: RevisionSpec, port: int, parent_pipe: int) -> None:
         self.spec = spec
         self.port = port
+        self.limits = Limits()
         self.state = RevisionState.STARTING
         self._changed = asyncio.Event()
         self._log = RevisionLog(Path(spec.log))
@@ -71,11 +72,8 @@ class Revision:
         self._starting.result()
         progress(len(self.ready_replicas))
 
-    async def stop(self, *, move_connections: bool) -> None:
-        """Let requests finish, and end every replica.
-
-        Connections that are quiet are moved to the current revision, or closed where there is none.
-        """
+    async def stop(self) -> None:
+        """Let the requests finish that replicas have, and end every replica; it gets no further ones."""
         if self.state is RevisionState.FAILED:
             return  # every replica has been ended
         was_starting = not self._starting.done()
@@ -83,7 +81,7 @@ class Revision:
         self._starting.cancel()
         await asyncio.wait({self._starting})
         if not was_starting:
-            await self._drain(move_connections)
+            await self._drain()
         await self._end_replicas()
         self._log.note(f"revision {self.number} stopped")
         self._log.close()
@@ -117,21 +115,10 @@ class Revision:
             log=self._log.tail,
         )
 
-    async def _drain(self, move_connections: bool) -> None:
-        for replica in self.replicas:
-            replica.announce_drain()
+    async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DRAIN_SECONDS
-        while connections := [each for replica in self.replicas for each in replica.connections]:
-            for connection in connections:
-                if move_connections and not self.spec.drains:
-                    connection.leave_at_next_request()
-                if connection.quiet_seconds() < _QUIET_SECONDS:
-                    continue
-                if move_connections:
-                    connection.detach()
-                else:
-                    connection.close()
+        while any(replica.backend.work for replica in self.replicas):
             if loop.time() > deadline:
                 break
             await asyncio.sleep(_POLL_SECONDS)

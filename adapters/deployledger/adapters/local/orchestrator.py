@@ -27,6 +27,7 @@ from deployledger.domain.ports import (
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.stored import Decide, Kind, Stored, Verdict
+from deployledger.gateway import Limits
 from deployledger.service.files.locks import locked_async
 from deployledger.service.files.private import make_folder
 from deployledger.service.files.reading import read_stored
@@ -48,6 +49,7 @@ class LocalProcessOrchestrator:
         kept: models on the same disk, whose files are linked to rather than unpacked.
         host: the address that public ports listen on.
         ready_timeout: how long a replica may take to become ready, in seconds.
+        limits: what endpoints accept from their clients.
     """
 
     def __init__(
@@ -58,11 +60,12 @@ class LocalProcessOrchestrator:
         kept: KeptModels | None = None,
         host: str = "127.0.0.1",
         ready_timeout: float = 120.0,
+        limits: Limits | None = None,
     ) -> None:
         self._root = root.absolute()
         self._name: str | None = None
         unpacking = Unpacking(extract_model, kept)
-        self._services = ModelServices(host, ready_timeout, unpacking)
+        self._services = ModelServices(host, ready_timeout, limits or Limits(), unpacking)
         self._jobs = BatchJobs(unpacking)
 
     @property

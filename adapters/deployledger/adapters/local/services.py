@@ -18,7 +18,7 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.ports import Observation, ProvisionRequest, ReportProgress
 from deployledger.domain.reasons import FailureReason
-from deployledger.gateway import GatewayError, RevisionSpec, bind
+from deployledger.gateway import GatewayError, Limits, RevisionSpec, bind
 from deployledger.service.files.locks import locked_async
 from deployledger.service.files.writing import read_json, write_json
 from deployledger.serving import DAMAGED_STATUS, MODEL_REFUSED_STATUS, ModelFiles
@@ -31,9 +31,10 @@ _STOP_SECONDS = 60.0
 class ModelServices:
     """Starts, switches, stops and observes model servers."""
 
-    def __init__(self, host: str, ready_timeout: float, unpacking: Unpacking) -> None:
+    def __init__(self, host: str, ready_timeout: float, limits: Limits, unpacking: Unpacking) -> None:
         self._host = host
         self._ready_timeout = ready_timeout
+        self._limits = limits
         self._unpacking = unpacking
 
     async def provision(
@@ -138,7 +139,7 @@ class ModelServices:
             model = await extracted_model(revision, request, self._unpacking)
             spec = await asyncio.to_thread(self._spec, folder, request, model, port, fixed)
             await gateway.ensure()
-            begun = await gateway.ask("begin", spec=spec.to_json())
+            begun = await gateway.ask("begin", spec=spec.to_json(), limits=self._limits.to_json())
             await asyncio.to_thread(write_json, folder.port_file, {"port": begun["port"]})
 
     async def _cannot_start(self, gateway: GatewayProcess, revision: int) -> bool:
@@ -168,7 +169,6 @@ class ModelServices:
             replicas=replicas,
             ready_path=runtime.ready_path,
             ready_timeout=self._ready_timeout,
-            drains=runtime.drains,
             port=port,
             port_is_fixed=fixed,
             folder=str(revision.path),

@@ -1,0 +1,75 @@
+"""A server process as something that requests are sent to: its load, and the connections to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from deployledger.gateway.upstream import Upstream
+
+LOSSES_PER_SERVER = 2
+"""How often one server process may lose a request: the first time it may just have closed that connection."""
+
+REQUEST_WORK = 64 * 1024
+"""How many bytes of a body weigh as much as a request by itself."""
+
+_KEPT_SECONDS = 4.0
+"""For how long a connection is kept idle: less than servers do (uvicorn by default 5 s)."""
+
+
+@dataclass(eq=False)
+class Backend:
+    """One replica, whichever process it is at the moment.
+
+    Attributes:
+        port: where it listens, on 127.0.0.1.
+        process: what tells its server process from the one before, which ended, and from those of others.
+        work: the requests on their way, each as `REQUEST_WORK`, and the bytes of their bodies.
+        last_turn: orders backends by when they were picked last.
+    """
+
+    port: int
+    process: object = None
+    work: int = 0
+    last_turn: int = 0
+    _idle: list[Upstream] = field(default_factory=list)
+
+    def kept_connection(self) -> Upstream | None:
+        """Take the idle connection that was used last."""
+        while self._idle:
+            upstream = self._idle.pop()
+            if upstream.is_open:
+                return upstream
+        return None
+
+    def keep(self, upstream: Upstream) -> None:
+        """Keep a connection for the next request."""
+        self._idle.append(upstream)
+
+    def close_idle(self, now: float) -> None:
+        """Close the connections that were idle for so long that the server may be about to close them."""
+        used_before = now - _KEPT_SECONDS
+        old = [upstream for upstream in self._idle if upstream.last_used < used_before]
+        self._idle = [upstream for upstream in self._idle if upstream.last_used >= used_before]
+        for upstream in old:
+            upstream.close()
+
+
+class Backends(Protocol):
+    """Where requests are forwarded to.
+
+    Requests are told how often each process has lost them: one that did `LOSSES_PER_SERVER` times is out of
+    the question, and those that did less often come first.
+    """
+
+    @property
+    def count(self) -> int:
+        """How many backends there are, ready or not."""
+        ...
+
+    def pick_now(self, losses: Mapping[object, int]) -> Backend | None:
+        """Return the ready backend with the least work, if there is one."""
+        ...
+
+    async def pick(self, losses: Mapping[object, int]) -> Backend | None:
+        """Wait for a ready backend; return None when there is none for too long."""
+        ...
