@@ -2,6 +2,7 @@
 
 import getpass
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.adapters.environment import forget_empty_variables
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.domain.requests import problem_of
+from deployledger.gateway import Limits
 from deployledger.service.files.paths import expanded
 
 
@@ -54,6 +56,7 @@ class Settings(BaseSettings):
         checkpoint_seconds: or as soon as an event has had none for so many seconds.
         serving_host: the address that local endpoints listen on.
         ready_timeout: how many seconds a local server may take to become ready.
+        serving_max_body_bytes: this and the following are the `Limits` of local endpoints.
     """
 
     model_config = SettingsConfigDict(
@@ -79,6 +82,13 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     serving_host: str = "127.0.0.1"
     ready_timeout: float = Field(default=120.0, gt=0)
+    serving_max_body_bytes: int = Field(default=Limits.max_body_bytes, ge=1)
+    serving_max_head_bytes: int = Field(default=Limits.max_head_bytes, ge=1024)
+    serving_max_connections: int = Field(default=Limits.max_connections, ge=1)
+    serving_head_timeout: float = Field(default=Limits.head_timeout, gt=0)
+    serving_body_timeout: float = Field(default=Limits.body_timeout, gt=0)
+    serving_idle_timeout: float = Field(default=Limits.idle_timeout, gt=0)
+    serving_response_timeout: float | None = Field(default=Limits.response_timeout, gt=0)
 
     @property
     def database(self) -> str:
@@ -86,6 +96,11 @@ class Settings(BaseSettings):
         if self.database_url and self.database_url.get_secret_value():
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.home / 'deployledger.db'}"
+
+    @property
+    def serving_limits(self) -> Limits:
+        """The limits of local endpoints."""
+        return Limits(**{each.name: getattr(self, f"serving_{each.name}") for each in fields(Limits)})
 
     @property
     def acting(self) -> str:

@@ -157,6 +157,7 @@ class MLModelDeploymentService(DeploymentService):
                 kept=LocalArtifactStore(folder / "artifacts"),
                 host=settings.serving_host,
                 ready_timeout=settings.ready_timeout,
+                limits=settings.serving_limits,
             ),
             **options,
         )
