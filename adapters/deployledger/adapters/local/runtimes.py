@@ -33,7 +33,6 @@ class Runtime:
         find: returns the model's path inside of an extracted artifact, or None if it is of another format.
         server: the module of the server.
         ready_path: answers 200 when the replica is ready.
-        drains: whether the server announces on SIGUSR1 that it closes its connections.
     """
 
     format: str
@@ -42,7 +41,6 @@ class Runtime:
     find: Callable[[Path], Path | None]
     server: str
     ready_path: str
-    drains: bool
 
     def command(self, model: Path, serving: Serving) -> list[str]:
         """Return the command of a replica."""
@@ -93,7 +91,6 @@ RUNTIMES = (
         _find_mlflow,
         "deployledger.serving.mlflow_server",
         "/ping",
-        drains=True,
     ),
     Runtime(
         "ONNX",
@@ -102,7 +99,6 @@ RUNTIMES = (
         _find_onnx,
         "deployledger.serving.onnx_server",
         "/v2/health/ready",
-        drains=True,
     ),
 )
 """In the order in which they are tried: an MLflow model may well hold an ONNX file."""
