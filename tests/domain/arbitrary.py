@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from deployledger.domain import events, names
 from deployledger.domain.events import Event
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import BatchOptions, DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image, Step
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -49,6 +49,12 @@ targets = st.builds(
     replicas=st.integers(1, 1000),
     port=st.none() | st.integers(1, 65535),
     input_uri=st.none() | lines,
+    batch=st.none()
+    | st.builds(
+        BatchOptions,
+        workers=st.integers(1, 256),
+        column_types=st.none() | st.dictionaries(text, text, max_size=3),
+    ),
 )
 quantities = st.none() | st.sampled_from(["500m", "2", "1.5Gi", "1e3"])
 resources = st.builds(ResourceConfig, cpu_request=quantities, memory_request=quantities)

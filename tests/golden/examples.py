@@ -7,7 +7,7 @@ from uuid import UUID
 from deployledger.domain import clock_corrections, events, names
 from deployledger.domain.events import Event
 from deployledger.domain.reasons import FailureReason
-from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
+from deployledger.domain.requests import BatchOptions, DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Artifact, Failure, Image, Step
 
 STREAM = UUID("5d1f0c1e-6a42-4f7e-9a0b-3c1d2e4f5a6b")
@@ -31,6 +31,14 @@ _SPECIFIED: dict[str, Any] = {
         instance_type="ml.m5.large",
         input_uri="/data/in.csv",
         output_uri="/data/out.csv",
+        batch=BatchOptions(
+            workers=4,
+            on_error="skip",
+            errors_uri="/data/rejected.csv",
+            column_types={"zip": "string"},
+            null_values=["", "?"],
+            misfit="null",
+        ),
     ),
     "resources": ResourceConfig(cpu_request="500m", memory_request="1.5Gi", gpu_request="1"),
     "tags": {"team": "flowers", "owner": {"name": "Zoë", "on call": [1, 2.5, True, None]}},

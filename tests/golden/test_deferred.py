@@ -1,6 +1,7 @@
 """What folds are given decodes to the same events, though some fields are read later."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,10 @@ all_events = pytest.mark.parametrize("event", [example(it) for it in EXAMPLES], 
 def raw(event: Event) -> EventRecord:
     state = EventMapper().encode(event)
     return EventRecord(7, event.originator_id.bytes, event.originator_version, event.TOPIC, state)
+
+
+def _compact(state: dict[str, Any]) -> bytes:
+    return json.dumps(state, separators=(",", ":")).encode()
 
 
 @all_events
@@ -44,17 +49,17 @@ def test_every_field_can_be_asked_for_first(event: Event) -> None:
 @all_events
 def test_what_was_not_stored_has_its_default(event: Event) -> None:
     stored = json.loads(raw(event).state)
-    for name in stored:
+    for name in stored.keys() - {"class_version"}:
         if not type(event).model_fields[name].is_required():
             less = {key: value for key, value in stored.items() if key != name}
-            without = raw(event)._replace(state=json.dumps(less).encode())
+            without = raw(event)._replace(state=_compact(less))
             assert getattr(decode_deferring(without), name) == getattr(decode(without), name)
 
 
 @all_events
 def test_what_the_database_says_of_stream_and_version_wins(event: Event) -> None:
     stored = json.loads(raw(event).state) | {"originator_version": 99, "originator_id": str(event.event_id)}
-    odd = raw(event)._replace(state=json.dumps(stored).encode())
+    odd = raw(event)._replace(state=_compact(stored))
     for decoded in (decode(odd), decode_deferring(odd)):
         assert (decoded.originator_id, decoded.originator_version) == (
             event.originator_id,
@@ -79,7 +84,7 @@ def test_a_topic_that_is_not_known_is_an_error() -> None:
 @all_events
 def test_what_is_read_later_may_turn_out_to_be_unreadable(event: Event) -> None:
     stored = json.loads(raw(event).state) | {"event_id": 5}
-    odd = decode_deferring(raw(event)._replace(state=json.dumps(stored).encode()))
+    odd = decode_deferring(raw(event)._replace(state=_compact(stored)))
     assert odd.timestamp == event.timestamp
     with pytest.raises(UndecodableEventError):
         odd.event_id  # noqa: B018

@@ -14,7 +14,8 @@ A deployment::
 ``F`` is ``{"hint","message","reason","step"}``. ``R``, in the order of their numbers, is ``{"artifact":
 {"digest","file_count","model_version","resolved_uri","size_bytes"},"attempt","image":{"digest","reference",
 "size_bytes"},"model_uri","number","resources":{"cpu_request","gpu_request","memory_request"},"rollback_to",
-"tags","target":{"input_uri","instance_type","output_uri","port","replicas","serving_image","type"}}``.
+"tags","target":{"input_uri","instance_type","output_uri","port","replicas","serving_image","type"}}``. A
+target with options of batch jobs has the key ``"batch"`` before the others, with its keys in order.
 
 The reservation of a name::
 
@@ -131,8 +132,10 @@ def _resources(resources: ResourceConfig | None) -> str:
 
 
 def _target(target: DeploymentTargetConfig) -> str:
+    # Without options there is no key, so that logs without any have the digests that they always had.
+    batch = f'"batch":{_as_json(target.batch.model_dump(mode="json"))},' if target.batch else ""
     return (
-        f'{{"input_uri":{_text(target.input_uri)},"instance_type":{_text(target.instance_type)},'
+        f'{{{batch}"input_uri":{_text(target.input_uri)},"instance_type":{_text(target.instance_type)},'
         f'"output_uri":{_text(target.output_uri)},"port":{_number(target.port)},'
         f'"replicas":{target.replicas},"serving_image":{_text(target.serving_image)},'
         f'"type":"{target.type}"}}'

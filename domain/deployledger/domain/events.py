@@ -82,6 +82,8 @@ class Event(BaseModel):
     SINCE: ClassVar[tuple[str, ...]]
     """The releases that introduced the versions, from version 1 on."""
     class_version: ClassVar[int] = 1
+    reads_version_1: ClassVar[bool] = False
+    """Whether states of version 1 are read as they are, because later versions only added optional fields."""
 
     originator_id: UUID = Field(exclude=True)
     originator_version: int = Field(exclude=True)
@@ -124,6 +126,11 @@ class Event(BaseModel):
                     f"upcast_v{version}_v{version + 1}, which turns the stored state of version {version} "
                     f"into that of version {version + 1}."
                 )
+
+    @property
+    def stored_version(self) -> int:
+        """The version that the event is stored as: one that has all of its fields."""
+        return self.class_version
 
     def check_follows(self, stream_id: UUID, version: int) -> None:
         """Check that the event is the next one of the stream.
@@ -180,6 +187,18 @@ class _Specified(DeploymentEvent, ABC):
     resources: ResourceConfig | None = None
     tags: dict[str, Any] = Field(default_factory=dict)
 
+    class_version: ClassVar[int] = 2
+    reads_version_1: ClassVar[bool] = True
+
+    @property
+    def stored_version(self) -> int:
+        """Version 1 without options of batch jobs, so that the release before can read it."""
+        return 1 if self.target.batch is None else 2
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        """Version 2 may have options of batch jobs in the target."""
+
 
 class Requested(_Specified):
     """A new deployment was requested from an orchestrator, which manages it from then on.
@@ -189,7 +208,7 @@ class Requested(_Specified):
     """
 
     TOPIC: ClassVar[str] = topics.REQUESTED
-    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0", "0.1.0")
 
     revision: int = 1
     orchestrator: str
@@ -291,7 +310,7 @@ class UpdateRequested(_Specified):
     """
 
     TOPIC: ClassVar[str] = topics.UPDATE_REQUESTED
-    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0",)
+    SINCE: ClassVar[tuple[str, ...]] = ("0.1.0", "0.1.0")
     trigger: ClassVar[Trigger] = Trigger.REQUEST_UPDATE
 
     rollback_to: int | None = None

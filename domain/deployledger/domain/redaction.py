@@ -13,7 +13,16 @@ from deployledger.domain.credentials.names import name_within
 from deployledger.domain.credentials.values import is_credential, is_reference_object
 
 URI_FIELDS = frozenset(
-    {"model_uri", "resolved_uri", "endpoint_url", "input_uri", "output_uri", "serving_image", "reference"}
+    {
+        "model_uri",
+        "resolved_uri",
+        "endpoint_url",
+        "input_uri",
+        "output_uri",
+        "errors_uri",
+        "serving_image",
+        "reference",
+    }
 )
 """The fields of requests and events that are one URI, or the name of an image."""
 

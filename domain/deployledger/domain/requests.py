@@ -19,6 +19,7 @@ _QUANTITY = re.compile(
 )
 
 _LONGEST_FIELD = 64
+_LARGEST_COLUMNS = 32_768
 _NO_TEXT = re.compile(r"[\x00-\x1f\ud800-\udfff]")
 
 
@@ -103,6 +104,36 @@ class Schema(BaseModel, metaclass=_RequestMeta):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+class BatchOptions(Schema):
+    """How a batch inference job reads its input and writes its output.
+
+    Attributes:
+        workers: how many processes score.
+        on_error: what becomes of a job with a row that cannot be scored: it fails, or skips such rows.
+        errors_uri: where the rows that are skipped are listed, as CSV with line, column, value and reason.
+        column_types: types of columns by name, such as ``int64``; a model's own types take precedence.
+        null_values: the texts of missing cells in CSV; none means those that pandas has.
+        misfit: what becomes of a prediction that does not fit the columns that the first ones decided: it
+            makes its row one that cannot be scored, or it is null.
+    """
+
+    workers: int = Field(default=1, ge=1, le=256)
+    on_error: Literal["fail", "skip"] = "fail"
+    errors_uri: Text | None = None
+    column_types: dict[str, str] | None = None
+    null_values: list[str] | None = None
+    misfit: Literal["fail", "null"] = "fail"
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        size = len(self.model_dump_json(include={"column_types", "null_values"}))
+        if size > _LARGEST_COLUMNS:
+            raise ValueError(
+                f"column_types and null_values have {size} bytes as JSON, over {_LARGEST_COLUMNS}"
+            )
+        return self
+
+
 class DeploymentTargetConfig(Schema):
     """Where and how a model is to run.
 
@@ -112,8 +143,9 @@ class DeploymentTargetConfig(Schema):
         replicas: how many copies serve the model.
         port: the TCP port to serve on; none asks for a free one.
         instance_type: the kind of machine, for orchestrators that offer several.
-        input_uri: what a batch inference job reads (CSV or JSON lines).
-        output_uri: where a batch inference job writes its predictions.
+        input_uri: what a batch inference job reads: a file, a folder, or a pattern such as ``*.parquet``.
+        output_uri: the file to which a batch inference job writes its predictions; a folder ends with ``/``.
+        batch: how a batch inference job reads and writes; left out, also of what is stored, where not given.
     """
 
     type: TargetType
@@ -123,6 +155,7 @@ class DeploymentTargetConfig(Schema):
     instance_type: Text | None = None
     input_uri: Text | None = None
     output_uri: Text | None = None
+    batch: BatchOptions | None = Field(default=None, exclude_if=lambda batch: batch is None)
 
     @property
     def is_batch_job(self) -> bool:
@@ -171,6 +204,7 @@ class DeploymentRequest(Schema):
             ("model_uri", self.model_uri),
             ("input_uri", target.input_uri),
             ("output_uri", target.output_uri),
+            ("errors_uri", target.batch and target.batch.errors_uri),
         ):
             try:
                 path_of(uri or "")

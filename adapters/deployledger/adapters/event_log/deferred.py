@@ -14,7 +14,13 @@ from uuid import UUID
 from eventsourcing.utils import TopicError
 from pydantic_core import SchemaValidator, core_schema
 
-from deployledger.adapters.event_log.mapper import HAS_VERSION, decode, event_class_of, undecodable
+from deployledger.adapters.event_log.mapper import (
+    HAS_VERSION,
+    decode,
+    event_class_of,
+    undecodable,
+    version_prefix,
+)
 from deployledger.domain.event_records import EventRecord
 from deployledger.domain.events import Event
 
@@ -89,9 +95,11 @@ def decode_deferring(record: EventRecord) -> Event:
     try:
         version, topic, state = record[2:5]  # by name each would be looked up
         decoder = _decoder(topic)
-        if decoder is None or state.startswith(HAS_VERSION):
+        if decoder is None:
             return decode(record)
-        event_class, decode_json = decoder
+        event_class, decode_json, newest = decoder
+        if state.startswith(HAS_VERSION) and not (newest and state.startswith(newest)):
+            return decode(record)
         fields = decode_json(state)
     except (ValueError, TopicError) as error:
         raise undecodable(record, error) from error
@@ -106,10 +114,14 @@ def decode_deferring(record: EventRecord) -> Event:
 
 
 @cache
-def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], dict[str, Any]]] | None:
-    """Return the class, and the decoder of what is not deferred; None if there are several versions."""
+def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], dict[str, Any]], bytes] | None:
+    """Return the class, the decoder of what is not deferred, and what newer states begin with.
+
+    None if version 1 needs upcasting; the last is empty if there is only that version.
+    """
     event_class = event_class_of(topic)
-    if event_class.class_version > 1:
+    newest = version_prefix(event_class.class_version)
+    if newest and not event_class.reads_version_1:
         return None
     # The decoder is made from pydantic's own schema of the class: the same checks, of fewer fields.
     schema: Any = event_class.__pydantic_core_schema__
@@ -124,4 +136,4 @@ def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], dict[str, Any]]
     if definitions is not None:
         wanted = core_schema.definitions_schema(wanted, definitions)
     deferring = new_class(event_class.__name__, (_Deferring, event_class, ABC))
-    return cast("type[Event]", deferring), SchemaValidator(wanted).validate_json
+    return cast("type[Event]", deferring), SchemaValidator(wanted).validate_json, newest

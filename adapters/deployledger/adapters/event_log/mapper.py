@@ -37,6 +37,11 @@ def known_topics() -> frozenset[str]:
     return frozenset(EVENT_CLASSES)
 
 
+def version_prefix(version: int) -> bytes:
+    """Return what a stored state of a version begins with; nothing for version 1."""
+    return HAS_VERSION + b":%d," % version if version > 1 else b""
+
+
 def event_class_of(topic: str) -> type[Event]:
     """Return the class of the events with a topic.
 
@@ -71,9 +76,8 @@ class EventMapper(Mapper[UUID]):
                 "Give every class of events a TOPIC of its own."
             )
         state = event.__pydantic_serializer__.to_json(event)
-        if event.class_version > 1:
-            return b'{"class_version":%d,' % event.class_version + state[1:]
-        return state
+        prefix = version_prefix(event.stored_version)
+        return prefix + state[1:] if prefix else state
 
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
         """Return the event as the library stores it."""
@@ -149,10 +153,10 @@ def _why(problem: Exception) -> str:
 
 @cache
 def _decoder(topic: str) -> tuple[type[Event], Callable[[bytes], Event] | None]:
-    """Return the class of a topic, and what decodes its JSON if there never was another version of it."""
+    """Return the class of a topic, and what decodes its JSON of version 1, if that reads as it is."""
     event_class = event_class_of(topic)
-    is_first = event_class.class_version == 1
-    return event_class, event_class.__pydantic_validator__.validate_json if is_first else None
+    is_read = event_class.class_version == 1 or event_class.reads_version_1
+    return event_class, event_class.__pydantic_validator__.validate_json if is_read else None
 
 
 def _upcast(event_class: type[Event], record: EventRecord) -> Event:
