@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -27,6 +25,7 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.domain.requests import DeploymentTargetConfig
 from deployledger.domain.values import Image
 from deployledger.service.files.listing import FileEntry, list_files
+from deployledger.serving import batch
 from tests.adapters.files import artifact_of
 
 
@@ -60,13 +59,12 @@ def by_name(path: Path) -> Path:
     )
 
 
-def score(model: Path, source: Path, output: Path) -> dict[str, Any]:
+def score(model: Path, source: Path, output: Path, *options: str) -> dict[str, Any]:
     status = output.with_name("status.json")
-    command = [sys.executable, "-m", "deployledger.serving.batch", "--model", str(model)]
-    command += ["--input", str(source), "--output", str(output), "--status", str(status)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    arguments = ["--model", str(model), "--input", str(source), "--output", str(output)]
+    exit_status = batch.main([*arguments, "--status", str(status), *options])
     result: dict[str, Any] = json.loads(status.read_text())
-    assert ended.returncode == (0 if result["state"] == "completed" else 1), ended.stderr
+    assert exit_status == (0 if result["state"] == "completed" else 1)
     assert not list(output.parent.glob(".*partial")), "something unfinished was left behind"
     return result
 
@@ -114,22 +112,23 @@ def test_many_chunks_and_a_model_with_a_fixed_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("in.csv", "a,b,c\n1,2,3\n1,x,3\n", "Line 3, input 'x': expected elements of FP32, given a string."),
+        ("in.csv", "a,b,c\n1,2,3\n1,x,3\n", "in.csv, line 3, column 'b': not a number (float): 'x'."),
         ("in.csv", "a,b,c\n1,2\n", "line 2: expected 3 values, given 2."),
-        ("in.csv", "a,b\n1,2\n", "takes rows of shape [3], and the first row has 2 values."),
+        ("in.csv", "a,b\n1,2\n", "expected 3 elements, given 2"),
         ("in.csv", "", "is empty"),
         ("in.csv", "a,b,c\n", "has no rows"),
         ("in.csv", "a,a,c\n1,2,3\n", "two columns have the same name"),
         ("in.csv", "prediction,b,c\n1,2,3\n", "has a column 'prediction' already"),
         ("in.jsonl", "[1,2,3]\n{", "line 2: not JSON"),
-        ("in.jsonl", "[1,2,NaN]\n", "line 1: not JSON: NaN is not a JSON number."),
+        ("in.jsonl", "[1,2,NaN]\n", "line 1: not JSON: JSON is malformed: invalid character"),
         (
             "in.jsonl",
             '{"a": 1, "b": 2, "c": 3}\n{"a": 1}\n',
             "line 2: expected the keys 'a', 'b', 'c', given 'a'.",
         ),
-        ("in.jsonl", "[1,2,3]\n[1,2]\n", "Line 2, input 'x': expected 3 elements"),
-        ("in.parquet", "x", "has the suffix '.parquet'"),
+        ("in.jsonl", "[1,2,3]\n[1,2]\n", "line 2, column 'features': expected 3 elements"),
+        ("in.parquet", "x", "is not a readable Parquet file"),
+        ("in.xlsx", "x", "has the suffix '.xlsx'"),
     ],
 )
 def test_bad_input_is_named_with_its_line_and_leaves_no_output(
@@ -171,10 +170,11 @@ def test_an_mlflow_model_scores_rows_as_a_data_frame(tmp_path: Path) -> None:
     ]
 
 
-def test_locations_are_local_files(tmp_path: Path) -> None:
-    assert batch_file(f"file://{tmp_path}/a%20b.csv", "input_uri") == tmp_path / "a b.csv"
-    assert batch_file("data.csv", "input_uri") == Path.cwd() / "data.csv"
-    for uri in (None, "", "s3://bucket/key", "file://elsewhere/x"):
+def test_locations_are_files_or_object_stores(tmp_path: Path) -> None:
+    assert batch_file(f"file://{tmp_path}/a%20b.csv", "input_uri") == f"{tmp_path}/a b.csv"
+    assert batch_file("data.csv", "input_uri") == str(Path.cwd() / "data.csv")
+    assert batch_file("out/", "output_uri") == f"{Path.cwd()}/out/"
+    for uri in (None, "", "ftp://host/key", "s3::file:///key", "file://elsewhere/x"):
         with pytest.raises(ConfigurationError, match="output_uri"):
             batch_file(uri, "output_uri")
 

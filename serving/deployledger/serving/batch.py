@@ -10,132 +10,199 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any
 
-from deployledger.serving.batch_rows import Row, RowFormat, chunks, format_of
+from deployledger.domain.requests import BatchOptions
+from deployledger.serving.batch_files import InputFile, input_files, place_of
+from deployledger.serving.batch_reading import CHUNK_BYTES, Chunk, Format, format_of
+from deployledger.serving.batch_scoring import Plan, Scoring, in_order, refusal
 from deployledger.serving.batch_status import BatchError, StatusFile, input_invalid
+from deployledger.serving.batch_types import NULL_VALUES, ColumnTypes, schema_of
+from deployledger.serving.batch_writing import (
+    Committed,
+    Encoding,
+    Output,
+    encoding_of,
+    schema_from,
+    schema_text,
+)
 from deployledger.serving.model_files import ModelDamagedError, ModelFiles
 
 _DAMAGED_HINT = "Retry to extract the model from its image again, and check the disk."
+_VERSION = 1
+"""Of chunks and work folders: what another version began is begun again."""
 
 
-class Scorer(Protocol):
-    """Scores chunks of rows with one model."""
+@dataclass(frozen=True)
+class BatchJob:
+    """What a job does.
 
-    def score(self, rows: list[Row]) -> list[dict[str, Any]]:
-        """Return the predictions for each row."""
-        ...
+    Attributes:
+        model: an ONNX file, or an MLflow model's folder.
+        source: what is read: a file, a folder or a pattern, as a path or a URI.
+        output: what is written: a file, or a folder if it ends with ``/``.
+        work: the folder in which the output grows.
+        threads: how many threads compute one prediction.
+        files: what the model is checked against.
+        options: how it is read and written.
+    """
+
+    model: Path
+    source: str
+    output: str
+    work: Path
+    threads: int = 1
+    files: ModelFiles | None = None
+    options: BatchOptions = field(default_factory=BatchOptions)
 
 
-def run(
-    model: Path,
-    source: Path,
-    output: Path,
-    partial: Path,
-    status: StatusFile,
-    threads: int,
-    files: ModelFiles | None = None,
-) -> int:
-    """Score every row of ``source`` into ``output``, and return how many there were.
+@dataclass(frozen=True)
+class Result:
+    """What a job did: how many rows it scored, and how many it left out."""
+
+    rows: int
+    rejected: int
+
+
+def run(job: BatchJob, status: StatusFile) -> Result:
+    """Score every row of the input into the output.
 
     Raises:
-        ModelDamagedError: a file of the model is not what ``files`` says; nothing was scored.
+        ModelDamagedError: a file of the model is not what it should be; nothing was scored.
         BatchError: that could not be done; nothing was written under the output's name.
     """
-    reader, writer_format = format_of(source), format_of(output)
-    total = sum(1 for _ in reader.read(source))
-    if total == 0:
-        raise input_invalid(f"{source} has no rows.")
-    status.progress(0, total)
-    scorer = _scorer(model, threads, files)
-    with _replacing(output, partial) as file:
-        return _score_all(scorer, reader, source, writer_format, file, status, total)
-
-
-def _score_all(
-    scorer: Scorer,
-    reader: RowFormat,
-    source: Path,
-    writer_format: RowFormat,
-    file: TextIO,
-    status: StatusFile,
-    total: int,
-) -> int:
-    writer = writer_format.write(file)
-    done = 0
-    for rows in chunks(reader.read(source)):
-        predictions = scorer.score(rows)
-        taken = predictions[0].keys() & rows[0].values.keys()
-        if taken:
-            raise input_invalid(
-                f"The input has a column {sorted(taken)[0]!r} already.", hint="Rename that column."
-            )
-        for row, prediction in zip(rows, predictions, strict=True):
-            writer.write(row.values, prediction)
-        done += len(rows)
-        status.progress(done, total)
-    return done
-
-
-def _scorer(model: Path, threads: int, files: ModelFiles | None) -> Scorer:
-    # Here, because either import takes a while, and the other one's library may not be installed.
-    if model.is_dir():
-        from deployledger.serving.batch_mlflow import MlflowScorer
-
-        return MlflowScorer(model, files)
-    from deployledger.serving.batch_onnx import OnnxScorer
-
-    return OnnxScorer(model, threads, files)
-
-
-@contextmanager
-def _replacing(output: Path, partial: Path) -> Iterator[TextIO]:
-    """Write to ``partial``, and give it the output's name when it is complete and on disk."""
+    files = input_files(job.source)
+    encoding = encoding_of(job.output, files[0].name)
+    reading = format_of(files[0].name)
+    columns = _columns(reading, files)
+    output = Output(job.output, encoding, job.options.errors_uri, job.work, _identity(job, files))
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(output)
-        folder = os.open(output.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise BatchError(
-            "batch_failed",
-            f"{output} cannot be written: {error.strerror or error}.",
-            "Check the folder's permissions and free space, and retry.",
-        ) from error
+        scoring = _scoring(job, reading, encoding, columns, files, output.committed)
+        committed = output.committed
+        chunks = islice(_chunks(reading, files, committed.chunk_bytes), committed.chunks, None)
+        for scored in in_order(scoring, chunks, job.options.workers):
+            output.append(scored.data, scored.rows, scored.schema, scored.rejected)
+            status.progress(committed.rows + committed.rejected, scored.progress)
+        if not committed.rows:
+            rejected = f": all {committed.rejected} were rejected" if committed.rejected else ""
+            raise input_invalid(
+                f"{job.source} has no rows{' that can be scored' * bool(rejected)}{rejected}."
+            )
+        output.publish()
     finally:
-        partial.unlink(missing_ok=True)
+        output.discard()
+    return Result(committed.rows, committed.rejected)
 
 
-def main() -> int:
+def _columns(reading: Format, files: Sequence[InputFile]) -> list[str]:
+    """Return the columns of the first file; the others must have the same, in any order."""
+    columns: list[str] = []
+    for file in files:
+        if format_of(file.name) is not reading:
+            raise input_invalid(f"{file.name} has another format than {files[0].name}.")
+        found = next(reading.chunks(file, CHUNK_BYTES)).columns
+        if sorted(found) != sorted(columns or found):
+            raise input_invalid(
+                f"{file.name} has the columns {', '.join(found)}, and {files[0].name} {', '.join(columns)}."
+            )
+        columns = columns or found
+    return columns
+
+
+def _scoring(
+    job: BatchJob,
+    reading: Format,
+    encoding: Encoding,
+    columns: list[str],
+    files: Sequence[InputFile],
+    committed: Committed,
+) -> Scoring:
+    """Return the loaded model, with everything decided that is decided once for the job."""
+    options = job.options
+    plan = Plan(
+        model=job.model,
+        threads=max(1, job.threads // options.workers),
+        files=job.files,
+        reading=reading,
+        encoding=encoding,
+        columns=columns,
+        null_values=NULL_VALUES if options.null_values is None else options.null_values,
+        types=schema_of(options.column_types or {}, columns),
+        misfit=options.misfit,
+        skips=options.on_error == "skip",
+    )
+    if committed.chunk_bytes:
+        decided, output = schema_from(committed.decided), schema_from(committed.output)
+        return Scoring(replace(plan, decided=decided, output=output, most_rows=committed.most_rows))
+    scoring = Scoring(plan)
+    if scoring.undecided:
+        types = ColumnTypes(is_text=reading.is_text, null_values=plan.null_values)
+        for chunk in _chunks(reading, files, CHUNK_BYTES):
+            if scoring.needs_cells or not chunk.before:
+                rows = reading.rows(chunk)
+                if rows.rejected and not plan.skips:
+                    raise refusal(rows.rejected[0])
+                types.see(rows.batch.select(scoring.undecided))
+        scoring.decide(types.schema())
+    committed.chunk_bytes = scoring.probe(_chunks(reading, files, CHUNK_BYTES))
+    committed.most_rows = scoring.plan.most_rows
+    committed.decided, committed.output = schema_text(scoring.plan.decided), schema_text(scoring.plan.output)
+    return scoring
+
+
+def _chunks(reading: Format, files: Sequence[InputFile], size: int) -> Iterator[Chunk]:
+    total = max(1, sum(file.size for file in files))
+    before = 0
+    for file in files:
+        for chunk in reading.chunks(file, size):
+            yield replace(chunk, progress=(before + chunk.progress * file.size) / total)
+        before += file.size
+
+
+def _identity(job: BatchJob, files: Sequence[InputFile]) -> dict[str, Any]:
+    """Return what the output depends on, as JSON has it."""
+    return {
+        "version": _VERSION,
+        "input": [[file.name, file.size, file.version] for file in files],
+        "model": job.files.digest if job.files else [str(job.model), job.model.stat().st_mtime],
+        "output": job.output,
+        "options": job.options.model_dump(mode="json", exclude={"workers"}),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; the status file says how it ended, and so does the exit status: 0 or 1."""
     parser = argparse.ArgumentParser(prog="deployledger.serving.batch")
     parser.add_argument("--model", type=Path, required=True, help="an ONNX file, or an MLflow model's folder")
-    parser.add_argument("--input", type=Path, required=True, help="a .csv, .jsonl or .ndjson file")
-    parser.add_argument("--output", type=Path, required=True, help="likewise")
+    parser.add_argument("--input", required=True, help="a file, a folder or a pattern: a path or a URI")
+    parser.add_argument("--output", required=True, help="a file, or a folder with a / at the end; likewise")
     parser.add_argument("--output-uri", help="what the output is called in the result; its path by default")
     parser.add_argument("--status", type=Path, required=True, help="where to report progress")
     parser.add_argument("--threads", type=int, default=1, help="threads within one prediction")
+    parser.add_argument(
+        "--options", type=BatchOptions.model_validate_json, default=BatchOptions(), help="as JSON"
+    )
     ModelFiles.add_arguments(parser)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
-    output: Path = arguments.output
-    job = hashlib.sha256(os.fsencode(arguments.status.absolute())).hexdigest()[:12]
-    partial = output.with_name(f".{output.name}.{job}.partial")
-    status = StatusFile(arguments.status, partial)
-    status.progress(0, None)
+    work = _work_folder(arguments.output, arguments.status)
+    status = StatusFile(arguments.status, work)
+    status.progress(0, 0.0)
     try:
-        files = ModelFiles.from_arguments(arguments)
-        rows = run(arguments.model, arguments.input, output, partial, status, arguments.threads, files)
+        job = BatchJob(
+            model=arguments.model,
+            source=arguments.input,
+            output=arguments.output,
+            work=work,
+            threads=arguments.threads,
+            files=ModelFiles.from_arguments(arguments),
+            options=arguments.options,
+        )
+        result = run(job, status)
     except ModelDamagedError as error:
         return _fail(status, BatchError("artifact_damaged", str(error), _DAMAGED_HINT))
     except BatchError as error:
@@ -145,10 +212,20 @@ def main() -> int:
         status.failed(BatchError("batch_failed", f"The job failed: {type(error).__name__}: {error}"))
         return 1
     # The status comes last: whoever reads that the job is complete finds its log complete too.
-    sys.stdout.write(f"{rows} rows scored into {output}\n")
+    left_out = f", {result.rejected} left out" if result.rejected else ""
+    sys.stdout.write(f"{result.rows} rows scored into {arguments.output}{left_out}\n")
     sys.stdout.flush()
-    status.completed(rows, arguments.output_uri or str(output))
+    status.completed(result.rows, result.rejected, arguments.output_uri or arguments.output)
     return 0
+
+
+def _work_folder(output: str, status: Path) -> Path:
+    """Return where the output grows: beside it, so that it can be renamed, or with the job's own files."""
+    job = hashlib.sha256(os.fsencode(status.absolute())).hexdigest()[:12]
+    if not place_of(output).is_local:
+        return status.absolute().with_name("output.partial")
+    path = Path(output).absolute()
+    return path.with_name(f".{path.name}.{job}.partial")
 
 
 def _fail(status: StatusFile, error: BatchError) -> int:

@@ -1,27 +1,53 @@
-"""Scoring rows with an MLflow model, whatever its flavour, through ``mlflow.pyfunc``."""
+"""Scoring rows with an MLflow model, whatever its flavour, through ``mlflow.pyfunc``.
 
+A model whose signature has columns gets a data frame of these, in the signature's types; one whose signature
+has tensors gets arrays; one without a signature gets a data frame of all columns, in types decided once for
+the job (https://mlflow.org/docs/latest/ml/model/signatures/).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from deployledger.serving.batch_rows import Row
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as kinds
+
+from deployledger.serving.batch_failures import ModelFailedError, predict
+from deployledger.serving.batch_outputs import OutputColumns, Values
 from deployledger.serving.batch_status import BatchError, input_invalid
+from deployledger.serving.batch_table import InputColumn
+from deployledger.serving.batch_tensors import TensorInput, TensorInputs
+from deployledger.serving.batch_values import MisfitError, array_of
 from deployledger.serving.model_files import ModelFiles
-from deployledger.serving.tensors import to_json
+
+_TYPES = {
+    "boolean": pa.bool_(),
+    "integer": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "datetime": pa.timestamp("ns"),
+}
+_INTEGER_HINT = (
+    "Fill in the value, or save the model with a signature in which the column is a double: "
+    "integers cannot be missing."
+)
+_LONGEST_MESSAGE = 500
 
 
 class MlflowScorer:
-    """Scores chunks of rows as data frames with the rows' columns.
-
-    A column is cast to the type that the model's signature gives it; without one, texts that are all numbers
-    become numbers.
+    """Scores batches of rows.
 
     Raises:
         ModelDamagedError: a file of the model is not what it should be.
         BatchError: the model cannot be loaded.
     """
 
-    def __init__(self, model: Path, files: ModelFiles | None) -> None:
+    def __init__(self, model: Path, files: ModelFiles | None, columns: OutputColumns) -> None:
         import mlflow.pyfunc
 
         if files is not None:
@@ -33,56 +59,219 @@ class MlflowScorer:
             self._model = mlflow.pyfunc.load_model(str(model))
         except Exception as error:  # a flavour loads with whatever library it is of
             raise BatchError("model_invalid", f"MLflow cannot load the model: {error}") from error
-        self._types: dict[str, Any] = {}
-        schema: Any = self._model.metadata.get_input_schema()
-        if schema is not None and schema.has_input_names() and not schema.is_tensor_spec():
-            self._types = dict(zip(schema.input_names(), schema.pandas_types(), strict=True))
+        self._columns = columns
+        self._schema: Any = self._model.metadata.get_input_schema()
+        self._tensors: TensorInputs | None = None
+        if self._schema is not None and self._schema.is_tensor_spec():
+            self._tensors = TensorInputs([_tensor_input(spec) for spec in self._schema.inputs])
+        self._columns.declared = _declared(self._model.metadata.get_output_schema())
 
-    def score(self, rows: list[Row]) -> list[dict[str, Any]]:
+    @property
+    def output(self) -> pa.Schema | None:
+        """The columns of the predictions."""
+        return self._columns.schema
+
+    def inputs(self, columns: Sequence[str]) -> list[InputColumn]:
+        """Return the columns of the model's signature; without one, all.
+
+        Raises:
+            BatchError: columns of the signature are missing, or an output is named like a column.
+        """
+        self._columns.reserve(columns, list(self._columns.declared))
+        if self._tensors is not None:
+            return self._tensors.columns(columns)
+        if self._schema is None:
+            return [InputColumn(name, lists=True) for name in columns]
+        specs = list(self._schema.inputs)
+        names = self._schema.input_names() if self._schema.has_input_names() else columns[: len(specs)]
+        required = [spec.required for spec in specs]
+        if missing := [
+            name for name, needed in zip(names, required, strict=False) if needed and name not in columns
+        ]:
+            raise input_invalid(
+                f"The model's signature has the column {missing[0]!r}, and the rows the columns "
+                f"{', '.join(columns)}.",
+                hint="Name the columns as the signature does.",
+            )
+        if len(names) < len(specs):
+            raise input_invalid(
+                f"The model's signature has {len(specs)} columns without names, the rows have {len(columns)}."
+            )
+        return [_input(name, spec.type) for name, spec in zip(names, specs, strict=True) if name in columns]
+
+    def score(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return the predictions for each row.
 
         Raises:
-            BatchError: the rows do not fit the model's signature, or the model fails.
+            RowsError: some rows do not fit, or the model fails on them.
+            BatchError: the model fails, or its predictions are not one for each row.
         """
-        pd = self._pandas
-        frame = pd.DataFrame([row.values for row in rows])
-        for column in frame.columns:
-            frame[column] = self._cast(frame[column], rows)
+        return self._columns.batch(predict(self._outputs, rows), len(rows))
+
+    def _outputs(self, rows: pa.RecordBatch) -> dict[str, Values]:
+        if self._tensors is None:
+            return self._predict(self._frame(rows), len(rows))
+        parts = []
+        for tensors in self._tensors.tensors(rows):
+            is_unnamed = set(tensors) == {""}
+            count = len(next(iter(tensors.values())))
+            # Models change their inputs, which columns of Arrow do not allow.
+            own = {name: tensor.copy() for name, tensor in tensors.items() if not tensor.flags.writeable}
+            data = tensors | own
+            parts.append(self._predict(data[""] if is_unnamed else data, count))
+        if len(parts) == 1:
+            return parts[0]
+        return {name: [cell for part in parts for cell in _cells(part[name])] for name in parts[0]}
+
+    def _predict(self, data: Any, rows: int) -> dict[str, Values]:
         try:
-            predicted = self._model.predict(frame)
+            predicted = self._model.predict(data)
         except Exception as error:  # a flavour predicts with whatever library it is of
-            raise BatchError("batch_failed", f"The model failed on a chunk of rows: {error}") from error
-        table = predicted if isinstance(predicted, pd.DataFrame) else pd.DataFrame({"": list(predicted)})
-        if len(table) != len(rows):
-            raise BatchError("batch_failed", f"The model made {len(table)} predictions for {len(rows)} rows.")
-        columns = {
-            f"prediction_{name}" if str(name) else "prediction": _plain(table[name]) for name in table.columns
-        }
-        return [{key: values[index] for key, values in columns.items()} for index in range(len(rows))]
-
-    def _cast(self, column: Any, rows: list[Row]) -> Any:
-        pd = self._pandas
-        wanted = self._types.get(column.name)
+            # MLflow's message has all of the data in it, before the error.
+            text = str(error).rpartition("Error: ")[2] or type(error).__name__
+            raise ModelFailedError(text[:_LONGEST_MESSAGE]) from error
         try:
-            if wanted is not None:
-                return column.astype(wanted)
-            return pd.to_numeric(column) if pd.api.types.is_string_dtype(column) else column
-        except (ValueError, TypeError) as error:
-            if wanted is None:
-                return column  # texts that are not all numbers stay texts
-            for row in rows:
-                try:
-                    pd.Series([row.values[column.name]]).astype(wanted)
-                except (ValueError, TypeError) as wrong:
-                    raise input_invalid(f"Line {row.line}, column {column.name!r}: {wrong}.") from wrong
-            raise input_invalid(f"Column {column.name!r}: {error}.") from error
+            outputs = {name: self._values(name, values) for name, values in self._named(predicted)}
+        except MisfitError as error:
+            raise BatchError("batch_failed", f"The model's predictions: {error}.") from error
+        for name, values in outputs.items():
+            if len(values) != rows:
+                raise BatchError(
+                    "batch_failed", f"The model made {len(values)} predictions ({name}) for {rows} rows."
+                )
+        return outputs
+
+    def _frame(self, rows: pa.RecordBatch) -> Any:
+        columns = {
+            field.name: self._series(field, column)
+            for field, column in zip(rows.schema, rows.columns, strict=True)
+        }
+        return self._pandas.DataFrame(columns)
+
+    def _series(self, field: pa.Field, column: pa.Array) -> Any:
+        """Return a column as pandas reads it; see docs/batch-types.md."""
+        if kinds.is_boolean(field.type) and column.null_count + (self._schema is None and field.nullable):
+            return self._pandas.Series(column.to_pylist(), dtype=object)
+        if kinds.is_integer(field.type) and self._schema is None and field.nullable:
+            return column.to_numpy(zero_copy_only=False).astype(np.float64)
+        if kinds.is_nested(field.type) and not _is_list_of_numbers(field.type):
+            cells = column.to_pylist(maps_as_pydicts="strict")
+            return self._pandas.Series(cells, dtype=object)
+        return column.to_pandas()
+
+    def _named(self, predicted: Any) -> list[tuple[str, Any]]:
+        """Return the outputs that the model returned together, each with its name."""
+        pd = self._pandas
+        is_structured = isinstance(predicted, np.ndarray) and predicted.dtype.names
+        if is_structured or isinstance(predicted, pd.DataFrame):
+            table = pd.DataFrame(predicted)
+            named = [(name, table.iloc[:, index]) for index, name in enumerate(table.columns)]
+        elif isinstance(predicted, Mapping):
+            named = list(predicted.items())
+        elif isinstance(predicted, tuple) and all(
+            isinstance(each, list | np.ndarray | pd.Series) for each in predicted
+        ):
+            named = list(enumerate(predicted))
+        else:
+            return [("prediction", predicted)]
+        texts = ["_".join(map(str, name)) if isinstance(name, tuple) else str(name) for name, _ in named]
+        if len(set(texts)) < len(texts):
+            raise BatchError(
+                "batch_failed", f"The model returned two columns of one name: {', '.join(texts)}."
+            )
+        return [(f"prediction_{text}", values) for text, (_, values) in zip(texts, named, strict=True)]
+
+    def _values(self, name: str, values: Any) -> Values:
+        """Return an output as a column or, if its values are Python objects, as a list of them."""
+        if hasattr(values, "toarray"):  # a sparse matrix
+            values = values.toarray()
+        if isinstance(values, self._pandas.Index):
+            values = values.to_series()
+        if isinstance(values, self._pandas.Series):
+            return self._column(values)
+        if hasattr(values, "__array__") and np.ndim(values):
+            array = np.asarray(values)
+            return list(array) if array.dtype.kind == "O" else array_of(array)
+        if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping):
+            return list(values)
+        raise BatchError(
+            "batch_failed",
+            f"The model returned a single {type(values).__name__} as {name!r}, and not a value for each row.",
+        )
+
+    def _column(self, series: Any) -> Values:
+        pd = self._pandas
+        if isinstance(series.dtype, pd.CategoricalDtype):
+            series = (
+                series.astype(series.cat.categories.dtype) if not series.hasnans else series.astype(object)
+            )
+        if isinstance(series.dtype, pd.SparseDtype):
+            series = series.sparse.to_dense()
+        if isinstance(series.dtype, pd.PeriodDtype | pd.IntervalDtype):
+            series = series.astype(object)
+        if series.dtype == object:
+            return list(series)
+        if isinstance(series.dtype, np.dtype):
+            return array_of(series.to_numpy())
+        column = pa.array(series, from_pandas=False)
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        if kinds.is_large_string(column.type) or kinds.is_string_view(column.type):
+            return column.cast(pa.string())
+        is_plain = (
+            kinds.is_primitive(column.type) or kinds.is_string(column.type) or kinds.is_decimal(column.type)
+        )
+        return column if is_plain else column.to_pylist(maps_as_pydicts="strict")
 
 
-def _plain(column: Any) -> list[Any]:
-    """Return a column's values as JSON can hold them."""
-    import numpy as np
+def _cells(values: Values) -> list[Any]:
+    return values if isinstance(values, list) else values.to_pylist()
 
-    values = column.to_numpy()
-    if values.dtype.kind != "O":
-        return to_json(values)
-    return [to_json(value) if isinstance(value, np.ndarray) else value for value in values.tolist()]
+
+def _is_list_of_numbers(of: pa.DataType) -> bool:
+    return bool(kinds.is_list(of) and (kinds.is_integer(of.value_type) or kinds.is_floating(of.value_type)))
+
+
+def _input(name: str, of: Any) -> InputColumn:
+    wanted = _arrow_type(of)
+    if wanted is not None and kinds.is_integer(wanted):
+        return InputColumn(name, wanted, nullable=False, hint=_INTEGER_HINT)
+    return InputColumn(name, wanted)
+
+
+def _arrow_type(of: Any) -> pa.DataType | None:
+    """Return the Arrow type of a type of MLflow's signatures; None if it may be any."""
+    kind = type(of).__name__
+    if kind == "DataType":
+        return _TYPES[of.name]
+    if kind == "Array":
+        element = _arrow_type(of.dtype)
+        return element and pa.list_(element)
+    if kind == "Map":
+        value = _arrow_type(of.value_type)
+        return value and pa.map_(pa.string(), value)
+    if kind == "Object":
+        fields = [(each.name, _arrow_type(each.dtype)) for each in of.properties]
+        return pa.struct(fields) if all(each for _, each in fields) else None
+    return None
+
+
+def _tensor_input(spec: Any) -> TensorInput:
+    is_text = spec.type.kind in "OUS"
+    return TensorInput(
+        spec.name or "", pa.string() if is_text else pa.from_numpy_dtype(spec.type), spec.shape[1:]
+    )
+
+
+def _declared(schema: Any) -> dict[str, pa.DataType]:
+    """Return the types of the outputs that a signature has as columns."""
+    if schema is None or schema.is_tensor_spec():
+        return {}
+    is_named = schema.has_input_names()
+    if not is_named and len(schema.inputs) != 1:
+        return {}
+    types = {
+        f"prediction_{spec.name}" if is_named else "prediction": _arrow_type(spec.type)
+        for spec in schema.inputs
+    }
+    return {name: kind for name, kind in types.items() if kind is not None}

@@ -19,10 +19,13 @@ class BatchError(Exception):
     """
 
     def __init__(self, reason: str, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(reason, message, hint)  # from which a copy is made between processes
         self.reason = reason
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def input_invalid(message: str, hint: str = "Correct the input, and retry.") -> BatchError:
@@ -33,26 +36,35 @@ def input_invalid(message: str, hint: str = "Correct the input, and retry.") -> 
 class StatusFile:
     """Writes the job's status, each time as a whole: a reader never sees half of one.
 
-    While the job runs: ``state`` "running", ``pid``, ``partial`` (the unfinished output), ``done`` and
-    ``total`` rows. In the end ``state`` is "completed", with ``rows`` and ``output_uri``, or "failed", with
-    ``reason``, ``message`` and ``hint``.
+    While the job runs: ``state`` "running", ``pid``, ``partial`` (the folder of the unfinished output),
+    ``done`` rows, ``part`` (of the input, from 0 to 1), ``rate`` (rows a second) and ``seconds_left``. In the
+    end ``state`` is "completed", with ``rows``, ``rejected`` and ``output_uri``, or "failed", with
+    ``reason``, ``message`` and ``hint``. ``total`` rows are known in the end alone.
     """
 
     def __init__(self, path: Path, partial: Path) -> None:
         self._path = path
         self._known: dict[str, Any] = {"pid": os.getpid(), "partial": str(partial), "done": 0, "total": None}
         self._written = 0.0
+        self._begun: tuple[float, int, float] | None = None
 
-    def progress(self, done: int, total: int | None) -> None:
-        """Record how many rows are done; not more often than is worth a look."""
-        self._known.update(done=done, total=total)
-        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
+    def progress(self, done: int, part: float) -> None:
+        """Record how many rows are done, of which part of the input; not more often than is worth a look."""
+        now = time.monotonic()
+        self._known.update(done=done, part=part)
+        if self._begun is None:
+            self._begun = now, done, part
+        started, done_before, part_before = self._begun
+        if now > started and part > part_before:
+            self._known["rate"] = (done - done_before) / (now - started)
+            self._known["seconds_left"] = (now - started) * (1 - part) / (part - part_before)
+        if now - self._written > _SECONDS_BETWEEN_WRITES:
             self._write(state="running")
 
-    def completed(self, rows: int, output_uri: str) -> None:
+    def completed(self, rows: int, rejected: int, output_uri: str) -> None:
         """Record that the output is complete."""
         self._known.update(done=rows, total=rows)
-        self._write(state="completed", rows=rows, output_uri=output_uri)
+        self._write(state="completed", rows=rows, rejected=rejected, output_uri=output_uri)
 
     def failed(self, error: BatchError) -> None:
         """Record why there is no output."""

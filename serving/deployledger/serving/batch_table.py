@@ -56,14 +56,12 @@ class RowsError(Exception):
 
 
 class Scorer(Protocol):
-    """Scores rows with one model.
+    """Scores rows with one model."""
 
-    Attributes:
-        output: the columns of the predictions. None before the first rows are scored, which decide them
-            unless the model does; set it to score as another process does, or did.
-    """
-
-    output: pa.Schema | None
+    @property
+    def output(self) -> pa.Schema | None:
+        """The columns of the predictions; None until the first rows decide them, unless the model does."""
+        ...
 
     def inputs(self, columns: Sequence[str]) -> list[InputColumn]:
         """Return which columns of the rows the model takes, and as what; it is given these alone.

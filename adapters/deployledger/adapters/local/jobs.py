@@ -1,7 +1,8 @@
-"""Batch inference jobs: one process that scores one file, and ends."""
+"""Batch inference jobs: one process that scores one input, and ends."""
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from deployledger.adapters.local.extraction import (
     uninterrupted,
 )
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
-from deployledger.adapters.local.locations import batch_files
+from deployledger.adapters.local.locations import batch_file, batch_files
 from deployledger.adapters.local.processes import (
     kill_group,
     last_lines,
@@ -26,12 +27,15 @@ from deployledger.adapters.local.runtimes import runtime_of
 from deployledger.domain.exceptions import DeploymentError, ExternalServiceError
 from deployledger.domain.ports import JobResult, Observation, ProvisionRequest, ReportProgress
 from deployledger.domain.reasons import FailureReason
+from deployledger.domain.requests import BatchOptions
 from deployledger.service.files.locks import is_held, lock_despite_probes, locked_async
+from deployledger.service.files.staging import remove
 from deployledger.service.files.writing import make_way, read_json
 from deployledger.serving import ModelFiles
 
 _POLL_SECONDS = 0.1
 _KILL_SECONDS = 10.0
+_MODULES = ("fsspec", "msgspec", "pyarrow")
 
 
 class BatchJobs:
@@ -44,7 +48,7 @@ class BatchJobs:
         """Start the job, unless it runs or is complete.
 
         Raises:
-            ConfigurationError: input or output is missing, or is no local file.
+            ConfigurationError: input or output is missing, or cannot be used.
             DeploymentError: no runtime of this machine scores such a model.
         """
         source, output = batch_files(request.target, request.deployment_name)
@@ -113,8 +117,8 @@ class BatchJobs:
             await asyncio.sleep(_POLL_SECONDS / 5)
         partial = (await asyncio.to_thread(_status, revision)).get("partial")
         if partial is not None:
-            with contextlib.suppress(OSError):  # a folder that is gone, or became read-only, holds nothing up
-                await asyncio.to_thread(Path(partial).unlink, missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that became read-only holds nothing up
+                await asyncio.to_thread(remove, Path(partial))
 
     async def observe(self, folder: DeploymentFolder, revision_number: int) -> Observation:
         """Return whether the job runs, and how far it is."""
@@ -124,14 +128,36 @@ class BatchJobs:
         running = alive and status.get("state", "running") == "running"
         detail = str(status.get("state", "starting" if running else "not running"))
         if "done" in status:
-            detail += f", {status['done']} of {status.get('total', 'unknown')} rows"
+            detail += f", {_progress(status)}"
         return Observation(running=running, revision=revision_number if running else None, detail=detail)
 
 
+def _progress(status: dict[str, Any]) -> str:
+    match status:
+        case {"total": int(total)}:
+            rejected = f", {status['rejected']} left out" if status.get("rejected") else ""
+            return f"{status['done']} of {total} rows{rejected}"
+        case {"part": float(part), "rate": float(rate), "seconds_left": float(seconds)}:
+            return f"{status['done']} rows, {part:.0%}, {rate:.0f} rows/s, {seconds:.0f} s left"
+    return f"{status['done']} rows"
+
+
 def _start(
-    revision: RevisionFolder, request: ProvisionRequest, model: ModelFiles, source: Path, output: Path
+    revision: RevisionFolder, request: ProvisionRequest, model: ModelFiles, source: str, output: str
 ) -> None:
     _, path = runtime_of(model.folder, request.deployment_name)
+    missing = [module for module in _MODULES if importlib.util.find_spec(module) is None]
+    if missing:
+        raise DeploymentError(
+            request.deployment_name,
+            f"The batch job {request.deployment_name!r} needs {', '.join(missing)}, which is not installed.",
+            reason=FailureReason.RUNTIME_MISSING,
+            hint="Run `pip install 'deployledger[batch]'`.",
+        )
+    options = request.target.batch or BatchOptions()
+    if options.errors_uri is not None:
+        errors_uri = batch_file(options.errors_uri, "errors_uri")
+        options = options.model_copy(update={"errors_uri": errors_uri})
     lock = lock_despite_probes(revision.job_lock)
     if lock is None:
         return  # it runs
@@ -140,11 +166,12 @@ def _start(
         command = python_command(
             "deployledger.serving.batch",
             *("--model", str(path)),
-            *("--input", str(source)),
-            *("--output", str(output)),
+            *("--input", source),
+            *("--output", output),
             *("--output-uri", str(request.target.output_uri)),
             *("--status", str(revision.job_status)),
             *("--threads", str(threads(request.resources, 1))),
+            *("--options", options.model_dump_json()),
             *model.arguments(),
         )
         start_detached(command, log=revision.job_log, cwd=revision.path, keep_open=lock)

@@ -1,0 +1,139 @@
+"""Where a batch job's files are: on this machine, or in an object store, through fsspec.
+
+Credentials come from the ecosystem's own chains (environment, profiles, instance roles), never from a job's
+arguments.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from deployledger.serving.batch_status import BatchError, input_invalid
+
+CODECS = {".gz": "gzip", ".zst": "zstd"}
+_WILDCARDS = "*?["
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file system, and a path in it."""
+
+    files: Any
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        return isinstance(self.files, LocalFileSystem)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to read.
+
+    Attributes:
+        place: where it is.
+        size: its bytes.
+        version: what changes when its contents do: an ETag or the time of the last change.
+    """
+
+    place: Place
+    size: int
+    version: str
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.place.path
+
+    @contextmanager
+    def open(self) -> "Iterator[Any]":
+        """Open it for reading bytes.
+
+        Raises:
+            BatchError: it cannot be read.
+        """
+        with _blaming(self.name):
+            if self.place.is_local:
+                with pa.OSFile(self.place.path) as file:
+                    yield file
+            else:
+                with self.place.files.open(self.place.path, "rb") as file:
+                    yield file
+
+
+def place_of(uri: str) -> Place:
+    """Return where a path or a URI leads.
+
+    Raises:
+        BatchError: the library of its file system is not installed, or refuses it.
+    """
+    if uri.startswith("/") or "://" not in uri:
+        return Place(LocalFileSystem(), uri)
+    scheme = uri.partition(":")[0]
+    try:
+        files, path = fsspec.core.url_to_fs(uri)
+    except ImportError as error:
+        raise BatchError("runtime_missing", f"{scheme}:// cannot be used: {error}.") from error
+    except Exception as error:  # each file system has exceptions of its own
+        raise BatchError("batch_failed", f"{uri} cannot be used: {error}.") from error
+    return Place(files, path)
+
+
+def input_files(uri: str) -> list[InputFile]:
+    """Return the files that a path or a URI names: one, those of a folder, or those that match; by name.
+
+    Files whose name begins with ``_`` or ``.`` in a folder are no data, as elsewhere.
+
+    Raises:
+        BatchError: there are none, or they cannot be listed.
+    """
+    place = place_of(uri)
+    files = place.files
+    with _blaming(uri):
+        if any(each in place.path for each in _WILDCARDS) and not files.exists(place.path):
+            paths = [path for path in files.glob(place.path) if files.isfile(path)]
+        elif files.isdir(place.path):
+            paths = [path for path in files.find(place.path) if _is_data(path, place.path)]
+        else:
+            paths = [place.path]
+        found = [_stat(Place(files, path)) for path in sorted(paths)]
+    if not found:
+        raise input_invalid(f"{uri} has no files.", "Correct the path, and retry.")
+    return found
+
+
+def _is_data(path: str, folder: str) -> bool:
+    return not any(part.startswith(("_", ".")) for part in Path(os.path.relpath(path, folder)).parts)
+
+
+def _stat(place: Place) -> InputFile:
+    info = place.files.info(place.path)
+    keys = ("ETag", "etag", "mtime", "last_modified", "LastModified", "created", "sha256")
+    version = next((str(info[key]) for key in keys if info.get(key)), "")
+    return InputFile(place, int(info["size"] or 0), version)
+
+
+@contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Say which input cannot be read, and why."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise input_invalid(f"{name} does not exist.", "Correct the path, and retry.") from error
+    except OSError as error:
+        raise input_invalid(f"{name} cannot be read: {error.strerror or error}.") from error
+
+
+def split_suffixes(name: str) -> tuple[str, str | None]:
+    """Return a file's suffix, in lower case, and the codec that a further one names, such as gzip."""
+    path = Path(name.rstrip("/"))
+    codec = CODECS.get(path.suffix.lower())
+    return (Path(path.stem) if codec else path).suffix.lower(), codec

@@ -1,0 +1,213 @@
+"""The columns of a batch job's predictions, decided once for the job.
+
+The first rows, and the model's signature, decide the names and types. A later row that does not fit them
+fails, or has nulls. Where every cell has to be a single value, as in CSV, an array has a column for each
+element (``prediction_0``, …),
+as many as the longest array of the first rows, and a dictionary one for each key.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+import pyarrow.types as kinds
+
+from deployledger.serving.batch_status import BatchError, input_invalid
+from deployledger.serving.batch_table import RowProblem, RowsError
+from deployledger.serving.batch_values import (
+    MisfitError,
+    column_of,
+    merge,
+    misfits_of,
+    shortened,
+    type_of_all,
+)
+
+# Imported this way, because its functions are made at run time, and have no types.
+pc: Any = import_module("pyarrow.compute")
+
+Misfit = Literal["fail", "null"]
+Values: TypeAlias = "pa.Array | list[Any]"
+"""An output: one value for each row."""
+
+_NESTED = b"deployledger.types"
+_HINT = (
+    "Have the model return the same columns and types for every row, or write nulls for rows that do not fit."
+)
+
+
+class OutputColumns:
+    """Makes the output's columns of what a model returns.
+
+    Args:
+        is_flat: whether every cell has to be a single value.
+        misfit: what becomes of a row that does not fit: it fails, or has nulls.
+
+    Attributes:
+        schema: the columns; None before the first rows.
+        declared: the types that the model's signature gives; they extend what the first rows say.
+    """
+
+    def __init__(self, *, is_flat: bool, misfit: Misfit) -> None:
+        self.schema: pa.Schema | None = None
+        self.declared: Mapping[str, pa.DataType] = {}
+        self._input_names: frozenset[str] = frozenset()
+        self._is_flat = is_flat
+        self._misfit = misfit
+
+    def reserve(self, input_names: Sequence[str], outputs: Sequence[str]) -> None:
+        """Check the names of outputs, as far as they are known before anything is scored.
+
+        Raises:
+            BatchError: a column of the input has the same name.
+        """
+        self._input_names = frozenset(input_names)
+        if not self._is_flat:
+            self._check(outputs)
+
+    def _check(self, names: Sequence[str]) -> None:
+        if taken := [name for name in names if name in self._input_names]:
+            raise input_invalid(
+                f"The input has a column {taken[0]!r} already.",
+                hint="Rename that column: the output has the predictions under this name.",
+            )
+
+    def batch(self, outputs: Mapping[str, Values], rows: int) -> pa.RecordBatch:
+        """Return the columns for outputs that have one value for each row.
+
+        Raises:
+            RowsError: rows do not fit the columns.
+            BatchError: the outputs are not named as for the first rows, or like a column of the input.
+        """
+        nested = self._nested or self._decide(outputs)
+        if set(outputs) != set(nested.names):
+            raise BatchError(
+                "batch_failed",
+                f"The model returned the columns {', '.join(outputs)}; for the first rows it returned "
+                f"{', '.join(nested.names)}.",
+                _HINT,
+            )
+        problems: dict[int, RowProblem] = {}
+        cells: list[tuple[str, pa.Array]] = []
+        for field in nested:
+            values = outputs[field.name]
+            column, misfits = _fitted(values, _without_widths(field.type))
+            flat = self._cells(field, column, misfits)
+            if misfits and self._misfit == "null":
+                kept = [None if row in misfits else row for row in range(rows)]
+                flat = self._cells(field, column.take(pa.array(kept, pa.int64())), {})
+            elif misfits:
+                problems = _problems(field.name, values, misfits) | problems
+            cells += flat
+        if problems:
+            raise RowsError(problems)
+        schema = self.schema or self._named(nested, cells)
+        return pa.RecordBatch.from_arrays([column for _, column in cells], schema=schema)
+
+    def _cells(
+        self, field: pa.Field, column: pa.Array, misfits: dict[int, str]
+    ) -> list[tuple[str, pa.Array]]:
+        if self._is_flat:
+            return list(_flat(field.name, column, field.type, misfits))
+        return [(field.name, column)]
+
+    @property
+    def _nested(self) -> pa.Schema | None:
+        return self.schema and pa.ipc.read_schema(pa.py_buffer(self.schema.metadata[_NESTED]))
+
+    def _decide(self, outputs: Mapping[str, Values]) -> pa.Schema:
+        fields = []
+        for name, values in outputs.items():
+            decided = self._type_of(name, values) if isinstance(values, list) else values.type
+            if name in self.declared:
+                with suppress(MisfitError):  # a model may return other types than its signature says
+                    decided = merge([decided, self.declared[name]])
+            if self._is_flat:
+                column, _ = _fitted(values, decided)
+                decided = _with_widths(column)
+            fields.append((name, decided))
+        return pa.schema(fields)
+
+    def _type_of(self, name: str, values: Sequence[Any]) -> pa.DataType:
+        try:
+            return type_of_all(values)
+        except MisfitError:
+            misfits, decided = misfits_of(values)
+            if self._misfit == "null":
+                return decided
+            raise RowsError(_problems(name, values, misfits)) from None
+
+    def _named(self, nested: pa.Schema, cells: Sequence[tuple[str, pa.Array]]) -> pa.Schema:
+        names = [name for name, _ in cells]
+        if not names:
+            raise BatchError(
+                "batch_failed",
+                "The predictions of the first rows are empty arrays or dictionaries: they have no columns.",
+                "Write JSON lines, Parquet or Arrow.",
+            )
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise BatchError("batch_failed", f"The model has two predictions named {twice[0]!r}.", _HINT)
+        self._check(names)
+        fields = [(name, column.type) for name, column in cells]
+        self.schema = pa.schema(fields, {_NESTED: nested.serialize().to_pybytes()})
+        return self.schema
+
+
+def _problems(name: str, values: Any, misfits: Mapping[int, str]) -> dict[int, RowProblem]:
+    return {
+        row: RowProblem(name, shortened(_python(values[row])), reason, _HINT)
+        for row, reason in misfits.items()
+    }
+
+
+def _fitted(values: Values, wanted: pa.DataType) -> tuple[pa.Array, dict[int, str]]:
+    if not isinstance(values, list):
+        if values.type == wanted:
+            return values, {}
+        values = values.to_pylist()
+    return column_of(values, wanted)
+
+
+def _flat(
+    name: str, column: pa.Array, wanted: pa.DataType, misfits: dict[int, str]
+) -> Iterator[tuple[str, pa.Array]]:
+    """Yield a column for each element of a nested one, and report the rows that have more elements."""
+    if kinds.is_struct(wanted):
+        for index, field in enumerate(wanted):
+            yield from _flat(f"{name}_{field.name}", pc.struct_field(column, [index]), field.type, misfits)
+    elif kinds.is_fixed_size_list(wanted):
+        width = wanted.list_size
+        longer = pc.fill_null(pc.greater(pc.list_value_length(column), width), False)
+        for row in pc.indices_nonzero(longer).to_pylist():
+            misfits.setdefault(row, f"it has {len(column[row])} elements, and the first rows have {width}")
+        if width:
+            padded = pc.list_slice(column, 0, width, return_fixed_size_list=True)
+            for index in range(width):
+                element = pc.list_element(padded, index)
+                yield from _flat(f"{name}_{index}", element, wanted.value_type, misfits)
+    else:
+        yield name, column
+
+
+def _with_widths(column: pa.Array) -> pa.DataType:
+    """Return a column's type with the length of its longest list in the place of any length."""
+    if kinds.is_struct(column.type):
+        return pa.struct([(field.name, _with_widths(column.field(field.name))) for field in column.type])
+    if kinds.is_list(column.type):
+        width = pc.max(pc.list_value_length(column)).as_py() or 0
+        return pa.list_(_with_widths(column.flatten()), width)
+    return column.type
+
+
+def _without_widths(wanted: pa.DataType) -> pa.DataType:
+    if kinds.is_struct(wanted):
+        return pa.struct([(field.name, _without_widths(field.type)) for field in wanted])
+    if kinds.is_fixed_size_list(wanted):
+        return pa.list_(_without_widths(wanted.value_type))
+    return wanted
+
+
+def _python(value: Any) -> Any:
+    return value.as_py() if isinstance(value, pa.Scalar) else value

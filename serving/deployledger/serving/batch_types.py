@@ -1,0 +1,369 @@
+"""Types of columns: decided once for a job, and the cells read as them.
+
+A type comes from the model, else from the user, else from all cells of the column:
+
+==================================================  =========
+every cell of a CSV file that is not missing is     type
+==================================================  =========
+``true`` or ``false`` in any case                   bool
+an integer without leading zeros or plus sign       int64, or uint64 if one is too large
+a decimal number, likewise, or an infinity          float64
+anything else                                       string
+==================================================  =========
+
+JSON lines, Parquet and Arrow have types of their own; the type of a column is one that holds all of them
+(int64 and float64: float64; kinds that do not mix: string). A column without any value is float64, as pandas
+has it.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from deployledger.domain.redaction import shown
+from deployledger.serving.batch_status import input_invalid
+from deployledger.serving.batch_table import InputColumn, RowProblem
+from deployledger.serving.batch_text import cell_texts
+
+NULL_VALUES = (
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
+    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+
+pc: Any = import_module("pyarrow.compute")  # its functions are made when it is imported
+"""The texts of missing cells in CSV files, as pandas has them."""
+
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+_INTEGER = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re.ASCII | re.IGNORECASE)
+
+# From the narrowest on; a text column has the first type of which all its cells are.
+_TEXTS_OF = {
+    pa.bool_(): r"(?i)^(true|false)$",
+    pa.int64(): r"^-?(0|[1-9]\d{0,18})$",
+    pa.uint64(): r"^(0|[1-9]\d{0,19})$",
+    pa.float64(): (
+        r"(?i)^-?((0|[1-9]\d{0,18})|(0|[1-9]\d*)(\.\d*(e[+-]?\d+)?|e[+-]?\d+)|\.\d+(e[+-]?\d+)?|inf(inity)?)$"
+    ),
+}
+
+
+class ColumnTypes:
+    """The types of columns as far as they are known from the batches seen.
+
+    Args:
+        is_text: whether all cells are texts, whatever they mean, as in CSV.
+        null_values: the texts of missing cells; only for texts.
+    """
+
+    def __init__(self, *, is_text: bool, null_values: Sequence[str]) -> None:
+        self._is_text = is_text
+        self._null_values = null_values
+        self._types: dict[str, list[pa.DataType]] = {}
+        self._nullable: set[str] = set()
+
+    def see(self, batch: pa.RecordBatch) -> None:
+        """Take the cells of a batch into account."""
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            cells = without_missing(column, self._null_values) if self._is_text else column
+            if cells.null_count:
+                self._nullable.add(name)
+            if self._is_text:
+                candidates = self._types.get(name, [*_TEXTS_OF, pa.string(), pa.null()])
+                self._types[name] = _still_possible(candidates, cells.drop_null())
+            else:
+                self._types[name] = [common_type([*self._types.get(name, []), cells.type])]
+
+    def schema(self) -> pa.Schema:
+        """Return the type of each column, and whether any cell is missing."""
+        fields = []
+        for name, candidates in self._types.items():
+            # Only a text column without values has still all of them.
+            is_null = pa.types.is_null(candidates[0]) or pa.null() in candidates
+            type_ = pa.float64() if is_null else candidates[0]
+            fields.append(pa.field(name, type_, nullable=name in self._nullable))
+        return pa.schema(fields)
+
+
+def _still_possible(candidates: list[pa.DataType], cells: pa.Array) -> list[pa.DataType]:
+    if not len(cells):
+        return candidates
+    trimmed = pc.utf8_trim_whitespace(cells)
+    return [each for each in candidates if each not in (pa.null(),) and _are(trimmed, each)]
+
+
+def _are(cells: pa.Array, type_: pa.DataType) -> bool:
+    if type_ not in _TEXTS_OF:
+        return True
+    if not pc.all(pc.match_substring_regex(cells, _TEXTS_OF[type_])).as_py():
+        return False
+    try:
+        return type_ == pa.bool_() or pc.cast(cells, type_) is not None
+    except pa.ArrowInvalid:  # an integer of 19 or 20 digits that is too large
+        return False
+
+
+def common_type(types: Sequence[pa.DataType]) -> pa.DataType:
+    """Return a type that holds the values of all; text if there is no other."""
+    if any(map(pa.types.is_boolean, types)) and not all(
+        pa.types.is_boolean(each) or pa.types.is_null(each) for each in types
+    ):
+        return pa.string()
+    schemas = [pa.schema([pa.field("", each)]) for each in types]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.string()
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """Return a column without encodings: categories as their values, texts and bytes of one kind."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    type_ = column.type
+    if pa.types.is_dictionary(type_):
+        return plain(column.dictionary_decode())
+    if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
+        return column.cast(pa.string())
+    if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_):
+        return column.cast(pa.binary())
+    return column
+
+
+def inferred(values: list[Any]) -> pa.Array:
+    """Return values of JSON as a column of the narrowest type; kinds that do not mix become texts."""
+    for type_ in (None, pa.uint64()):
+        try:
+            return pa.array(values, type_)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            continue
+    return pa.array([_text(value) for value in values], pa.string())
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def without_missing(cells: pa.Array, null_values: Sequence[str]) -> pa.Array:
+    """Return a column of texts with null for those that say that a cell is missing."""
+    missing = pc.is_in(cells, value_set=pa.array(null_values, pa.string()))
+    return pc.if_else(missing, pa.scalar(None, pa.string()), cells) if pc.any(missing).as_py() else cells
+
+
+def read_as(
+    cells: pa.Array, column: InputColumn, null_values: Sequence[str] | None
+) -> tuple[pa.Array, dict[int, RowProblem]]:
+    """Return a column's cells as the type that is wanted, and which cells are none; these are null.
+
+    Args:
+        null_values: the texts of missing cells; None if the cells are not texts only, as in CSV.
+    """
+    wanted = column.type
+    if column.lists and is_list(cells.type):
+        wanted = _nested(cells.type, wanted)
+    read = _quickly(cells, wanted, column, null_values)
+    if read is not None:
+        return read, {}
+    present = cells if null_values is None else without_missing(cells, null_values)
+    problems = {}
+    values: list[Any] = []
+    parse = _parser(wanted)
+    for row, value in enumerate(present.to_pylist()):
+        try:
+            if value is None and not column.nullable:
+                raise ValueError("missing value")
+            values.append(None if value is None else parse(value))
+        except ValueError as error:
+            values.append(None)
+            given = cells[row].as_py()
+            text = "" if given is None else shown(given)
+            problems[row] = RowProblem(column.name, text, str(error), column.hint)
+    return pa.array(values, wanted), problems
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Whether cells of the type are lists."""
+    return bool(
+        pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+    )
+
+
+def _nested(lists: pa.DataType, element: pa.DataType) -> pa.DataType:
+    return pa.list_(_nested(lists.value_type, element)) if is_list(lists) else element
+
+
+def _quickly(
+    cells: pa.Array, wanted: pa.DataType, column: InputColumn, null_values: Sequence[str] | None
+) -> pa.Array | None:
+    """Return the cells if all are right, the usual case, and None if some may not be."""
+    given = cells.type
+    if pa.types.is_string(given) and null_values is not None:
+        # A missing cell cannot be read as a number, except for the words of NaN.
+        if not (pa.types.is_floating(wanted) and column.nullable):
+            cells = without_missing(cells, null_values)
+        read = _cast(cells, wanted)
+        if read is None:
+            read = _cast(without_missing(pc.utf8_trim_whitespace(cells), null_values), wanted)
+    else:
+        read = _cast(cells, wanted)
+    return None if read is None or (read.null_count and not column.nullable) else read
+
+
+def _cast(cells: pa.Array, wanted: pa.DataType) -> pa.Array | None:
+    given = cells.type
+    if given == wanted:
+        return cells
+    if pa.types.is_null(given):
+        return pa.nulls(len(cells), wanted)
+    given_leaf, wanted_leaf = leaf(given), leaf(wanted)
+    if pa.types.is_boolean(wanted_leaf) != pa.types.is_boolean(given_leaf):
+        return _booleans(cells) if wanted == pa.bool_() and pa.types.is_string(given) else None
+    if pa.types.is_string(wanted_leaf):
+        return None if is_list(wanted) or is_list(given) else cell_texts(cells)
+    # Arrow reads 0x10 as 16.
+    if (
+        pa.types.is_integer(wanted)
+        and pa.types.is_string(given)
+        and pc.any(pc.match_substring(cells, "x", ignore_case=True)).as_py()
+    ):
+        return None
+    try:
+        # Floats are rounded, as everywhere; anything else is exact.
+        is_rounded = pa.types.is_floating(wanted_leaf) and not pa.types.is_string(given)
+        read = pc.cast(cells, wanted, safe=not is_rounded)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return None
+    return None if _overflows(cells, read) else read
+
+
+def _booleans(cells: pa.Array) -> pa.Array | None:
+    lower = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
+    is_true = pc.is_in(lower, value_set=pa.array(["true", "1"]))
+    is_false = pc.is_in(lower, value_set=pa.array(["false", "0"]))
+    known = pc.or_(is_true, is_false)
+    if not pc.all(pc.or_(known, pc.is_null(cells))).as_py():
+        return None
+    return pc.if_else(known, is_true, pa.scalar(None, pa.bool_()))
+
+
+def _overflows(cells: pa.Array, read: pa.Array) -> bool:
+    """Whether a number became an infinity, or may have: a text can say so itself."""
+    while is_list(read.type):
+        cells, read = cells.flatten(), read.flatten()
+    if not pa.types.is_floating(read.type):
+        return False
+    values = read.to_numpy(zero_copy_only=False)
+    if not np.isinf(values).any():
+        return False
+    if not pa.types.is_floating(cells.type):
+        return True
+    return bool((np.isinf(values) != np.isinf(cells.to_numpy(zero_copy_only=False))).any())
+
+
+def leaf(type_: pa.DataType) -> pa.DataType:
+    """Return the type of the elements of lists of any depth."""
+    return leaf(type_.value_type) if is_list(type_) else type_
+
+
+def _parser(wanted: pa.DataType) -> Callable[[Any], Any]:
+    """Return a function from one value to that of a type; it raises ValueError with what is wrong."""
+    if is_list(wanted):
+        return lambda value: _list(value, wanted)
+    if pa.types.is_boolean(wanted):
+        return _boolean
+    if pa.types.is_integer(wanted):
+        return lambda value: _integer(value, wanted)
+    if pa.types.is_floating(wanted):
+        return lambda value: _float(value, wanted)
+    return lambda value: _other(value, wanted)
+
+
+def _list(value: Any, wanted: pa.DataType) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"not a value of type {wanted}")
+    element = _parser(wanted.value_type)
+    return [None if each is None else element(each) for each in value]
+
+
+def _boolean(value: Any) -> bool:
+    known = _BOOLEANS.get(str(value).strip().lower())
+    if known is None:
+        raise ValueError("not a boolean (true, false, 1 or 0)")
+    return known
+
+
+def _integer(value: Any, wanted: pa.DataType) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not _INTEGER.fullmatch(text):
+        raise ValueError(f"not an integer ({wanted})")
+    number = int(text.partition(".")[0])
+    bits = wanted.bit_width - pa.types.is_signed_integer(wanted)
+    if not (-(2**bits) if pa.types.is_signed_integer(wanted) else 0) <= number < 2**bits:
+        raise ValueError(f"out of the range of {wanted}")
+    return number
+
+
+def _float(value: Any, wanted: pa.DataType) -> float:
+    text = str(value).strip()
+    if isinstance(value, bool) or not _NUMBER.fullmatch(text):
+        raise ValueError(f"not a number ({wanted})")
+    number = float(text)
+    is_infinite = not math.isfinite(number) or not np.isfinite(
+        np.dtype(wanted.to_pandas_dtype()).type(number)
+    )
+    if is_infinite and text.lower().lstrip("+-") not in ("inf", "infinity", "nan"):
+        raise ValueError(f"out of the range of {wanted}")
+    return number
+
+
+def _other(value: Any, wanted: pa.DataType) -> Any:
+    if pa.types.is_nested(wanted):
+        return _structured(value, wanted)
+    types = [wanted]
+    if pa.types.is_timestamp(wanted):  # a text with a zone, for a type without one: the time in UTC
+        types += [pa.timestamp(wanted.unit, "UTC")]
+    for each in types:
+        try:
+            return pc.cast(pc.cast(pa.scalar(value), each), wanted).as_py()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            continue
+    raise ValueError(f"not a value of type {wanted}")
+
+
+def _structured(value: Any, wanted: pa.DataType) -> Any:
+    try:
+        return pa.scalar(value, wanted).as_py()
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise ValueError(f"not a value of type {wanted}") from error
+
+
+_TYPE_NAMES = {"boolean": "bool", "integer": "int32", "long": "int64", "datetime": "timestamp[us]"}
+
+
+def schema_of(types: Mapping[str, str], columns: Sequence[str]) -> dict[str, pa.DataType]:
+    """Return the types that a user gives columns, by the names that Arrow and MLflow have for them.
+
+    Raises:
+        BatchError: there is no such type, or no such column.
+    """
+    schema = {}
+    for name, type_ in types.items():
+        if name not in columns:
+            raise input_invalid(
+                f"The schema has the column {name!r}, and the input does not.", "Correct the schema."
+            )
+        try:
+            schema[name] = pa.type_for_alias(_TYPE_NAMES.get(type_, type_))
+        except ValueError:
+            raise input_invalid(
+                f"The schema gives column {name!r} the unknown type {type_!r}.",
+                "Use bool, int8 to int64, uint8 to uint64, float, double, string, date32, timestamp[us], or "
+                "another type that Arrow has a name for.",
+            ) from None
+    return schema
