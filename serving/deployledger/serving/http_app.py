@@ -1,76 +1,158 @@
-"""The HTTP side of the model server."""
+"""The HTTP side of the ONNX model server."""
 
-from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException as StarletteHTTPException
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
-from deployledger.serving.inference_protocol import InvalidRequestError, infer, model_metadata
+import orjson
+
+from deployledger.serving.asgi import (
+    JSON,
+    App,
+    HttpError,
+    Receive,
+    Scope,
+    Send,
+    respond,
+    respond_with_error,
+)
+from deployledger.serving.content_coding import Buffer, compress, negotiate
+from deployledger.serving.executor import RequestExecutor
+from deployledger.serving.inference_protocol import (
+    BINARY_EXTENSION,
+    InvalidRequestError,
+    infer,
+    model_metadata,
+)
 from deployledger.serving.onnx_model import OnnxModel, PredictionFailedError
 
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-def make_app(name: str, version: str, model: OnnxModel) -> FastAPI:
-    """Return the application that serves one version of one model."""
-    app = FastAPI(title="deployledger ONNX server", openapi_url=None)
+_JSON_SIZE = b"inference-header-content-length"
+_BINARY = (b"content-type", b"application/octet-stream")
+_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer))?")
 
-    def check(given_name: str, given_version: str | None) -> None:
-        if given_name != name:
-            raise HTTPException(404, f"there is no model {given_name!r} here; there is {name!r}")
-        if given_version not in (None, version):
-            raise HTTPException(
-                404, f"there is no version {given_version!r} of {name!r}; there is {version!r}"
-            )
+# By the first part of a path below /v2, or the last: what other servers have there.
+_EXTENSIONS = {
+    "repository": "model repository",
+    "systemsharedmemory": "shared memory",
+    "cudasharedmemory": "shared memory",
+    "trace": "trace",
+    "logging": "logging",
+    "stats": "statistics",
+    "config": "model configuration",
+    "setting": "trace",
+    "generate": "generate",
+    "generate_stream": "generate",
+}
 
-    @app.exception_handler(StarletteHTTPException)
-    async def say_why(request: Request, error: StarletteHTTPException) -> Response:
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
-    @app.exception_handler(InvalidRequestError)
-    async def refuse(request: Request, error: InvalidRequestError) -> Response:
-        return JSONResponse({"error": str(error)}, 400)
+def make_app(name: str, version: str, model: OnnxModel) -> App:
+    """Return the ASGI application that serves one version of one model."""
+    return _InferenceApp(name, version, model)
 
-    @app.exception_handler(PredictionFailedError)
-    async def fail(request: Request, error: PredictionFailedError) -> Response:
-        return JSONResponse({"error": str(error)}, 400 if error.is_input_invalid else 500)
 
-    @app.get("/ping", response_model=None)
-    async def ping() -> Response:
-        return Response()
+class _InferenceApp:
+    """The ASGI application that serves one version of one model.
 
-    @app.get("/v2", response_model=None)
-    async def server() -> Response:
-        return JSONResponse({"name": "deployledger-onnx", "version": version, "extensions": []})
+    Requests must have the whole of their body in one message, as `RequestBodies` gives them.
+    """
 
-    @app.get("/v2/health/live", response_model=None)
-    async def live() -> Response:
-        return JSONResponse({"live": True})
+    def __init__(self, name: str, version: str, model: OnnxModel) -> None:
+        self._name = name
+        self._version = version
+        self._model = model
+        self._executor = RequestExecutor()
+        server = {"name": "deployledger-onnx", "version": version, "extensions": [BINARY_EXTENSION]}
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/ping": _get(b"", []),
+            "/v2": _get_json(server),
+            "/v2/health/live": _get_json({"live": True}),
+            "/v2/health/ready": _get_json({"ready": True}),
+        }
+        for path in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{version}"):
+            self._routes[path] = _get_json(model_metadata(name, version, model))
+            self._routes[f"{path}/ready"] = _get_json({"name": name, "ready": True})
+            self._routes[f"{path}/infer"] = {"POST": self._infer}
 
-    @app.get("/v2/health/ready", response_model=None)
-    async def ready() -> Response:
-        return JSONResponse({"ready": True})
-
-    @app.get("/v2/models/{given_name}", response_model=None)
-    @app.get("/v2/models/{given_name}/versions/{given_version}", response_model=None)
-    async def metadata(given_name: str, given_version: str | None = None) -> Response:
-        check(given_name, given_version)
-        return JSONResponse(model_metadata(name, version, model))
-
-    @app.get("/v2/models/{given_name}/ready", response_model=None)
-    @app.get("/v2/models/{given_name}/versions/{given_version}/ready", response_model=None)
-    async def model_ready(given_name: str, given_version: str | None = None) -> Response:
-        check(given_name, given_version)
-        return JSONResponse({"name": name, "ready": True})
-
-    @app.post("/v2/models/{given_name}/infer", response_model=None)
-    @app.post("/v2/models/{given_name}/versions/{given_version}/infer", response_model=None)
-    async def predict(request: Request, given_name: str, given_version: str | None = None) -> Response:
-        check(given_name, given_version)
-        body = await request.body()
-        # In a thread, all of it: neither a big body nor a slow model keeps the health answers waiting.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; the signature is ASGI's."""
         try:
-            answer = await run_in_threadpool(infer, name, version, model, body)
-        except RecursionError:
-            raise HTTPException(400, "the body is nested too deeply") from None
-        return Response(answer, media_type="application/json")
+            handlers = self._routes.get(scope["path"])
+            if handlers is None:
+                raise HttpError(404, self._not_found(scope["path"]))
+            handler = handlers.get(scope["method"])
+            if handler is None:
+                allowed = ", ".join(handlers)
+                raise HttpError(
+                    405,
+                    f"{scope['path']} does not have the method {scope['method']}; it has {allowed}",
+                    [(b"allow", allowed.encode())],
+                )
+            await handler(scope, receive, send)
+        except HttpError as error:
+            await respond_with_error(send, error)
 
-    return app
+    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        coding = negotiate(headers.get(b"accept-encoding", b"").decode("latin-1"))
+        json_size = _json_size(headers)
+        body: Buffer = (await receive())["body"]
+        try:
+            answer_headers, parts = await self._executor.run(
+                len(body), partial(self._answer, body, json_size, coding)
+            )
+        except InvalidRequestError as error:
+            raise HttpError(400, str(error)) from error
+        except PredictionFailedError as error:
+            raise HttpError(400 if error.is_input_invalid else 500, str(error)) from error
+        await respond(send, 200, answer_headers, *parts)
+
+    def _answer(
+        self, body: Buffer, json_size: int | None, coding: str | None
+    ) -> tuple[list[tuple[bytes, bytes]], list[bytes | memoryview]]:
+        """Return the headers and the parts of the body of an answer."""
+        text, binary = infer(self._name, self._version, self._model, body, json_size)
+        headers = [_BINARY, (_JSON_SIZE, str(len(text)).encode())] if binary else [JSON]
+        parts: list[bytes | memoryview] = [text, *binary]
+        if coding is not None:
+            headers.append((b"vary", b"accept-encoding"))
+            compressed = compress(b"".join(parts), coding)
+            if compressed is not None:
+                return [*headers, (b"content-encoding", coding.encode())], [compressed]
+        return headers, parts
+
+    def _not_found(self, path: str) -> str:
+        match = _MODEL_PATH.fullmatch(path)
+        if match is not None:
+            asked = repr(match[1]) if match[1] != self._name else f"{match[1]!r} version {match[2]!r}"
+            return (
+                f"Request for unknown model: {asked} is not served here; "
+                f"this endpoint serves {self._name!r} version {self._version!r}"
+            )
+        for part in path.removeprefix("/v2/").split("/"):
+            if path.startswith("/v2/") and part in _EXTENSIONS:
+                return f"the {_EXTENSIONS[part]} extension is not supported; supported is {BINARY_EXTENSION}"
+        return f"there is nothing at {path!r}; the model is at /v2/models/{self._name}"
+
+
+def _get(content: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Handler]:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, headers, content)
+
+    return {"GET": answer, "HEAD": answer}
+
+
+def _get_json(content: dict[str, Any]) -> dict[str, Handler]:
+    return _get(orjson.dumps(content), [JSON])
+
+
+def _json_size(headers: dict[bytes, bytes]) -> int | None:
+    size = headers.get(_JSON_SIZE)
+    if size is None:
+        return None
+    if not size.isdigit():
+        given = size.decode("latin-1")
+        raise HttpError(400, f"Inference-Header-Content-Length is not a number of bytes: {given!r}")
+    return int(size)

@@ -1,17 +1,67 @@
 """Requests and answers of the Open Inference Protocol v2, apart from HTTP.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+and its extension for binary data,
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from deployledger.serving.onnx_model import OnnxModel, TensorSpec, labels_as_text
-from deployledger.serving.tensors import Array, InvalidTensorError, to_array, to_json
+import msgspec
+import orjson
+
+from deployledger.serving.content_coding import Buffer
+from deployledger.serving.onnx_model import OnnxModel, Output, TensorSpec, labels_as_text
+from deployledger.serving.tensors import (
+    Array,
+    InvalidTensorError,
+    from_binary,
+    from_json,
+    is_all_finite,
+    to_binary,
+    to_json,
+)
+
+BINARY_EXTENSION = "binary_tensor_data"
+
+# What a parameter asks for that would change the answer, and that this server does not do.
+_UNSUPPORTED = {
+    "classification": "the classification extension",
+    "sequence_id": "the sequence extension",
+    "shared_memory_region": "the shared memory extension",
+}
 
 
 class InvalidRequestError(ValueError):
     """A request that the protocol or the model does not allow; its text says what was expected and given."""
+
+
+_Parameters = dict[str, Any] | msgspec.UnsetType
+
+
+class _Input(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    parameters: _Parameters = msgspec.UNSET
+
+
+class _RequestedOutput(msgspec.Struct):
+    name: str
+    parameters: _Parameters = msgspec.UNSET
+
+
+class _Request(msgspec.Struct):
+    inputs: list[_Input]
+    outputs: list[_RequestedOutput] | msgspec.UnsetType = msgspec.UNSET
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    parameters: _Parameters = msgspec.UNSET
+
+
+_DECODER = msgspec.json.Decoder(_Request)
 
 
 def model_metadata(name: str, version: str, model: OnnxModel) -> dict[str, Any]:
@@ -29,100 +79,193 @@ def model_metadata(name: str, version: str, model: OnnxModel) -> dict[str, Any]:
     }
 
 
-def infer(name: str, version: str, model: OnnxModel, body: bytes) -> bytes:
-    """Return the answer to an inference request; both are JSON texts.
+def infer(
+    name: str, version: str, model: OnnxModel, body: Buffer, json_size: int | None = None
+) -> tuple[bytes, list[memoryview]]:
+    """Return the answer to an inference request: JSON, and the binary data of the outputs sent so.
+
+    Args:
+        name: the model's name.
+        version: the model's version.
+        model: the model.
+        body: a JSON text, followed by the binary data of the inputs sent so.
+        json_size: the bytes of the JSON text, if something may follow; it is the whole body by default.
 
     Raises:
         InvalidRequestError: the request is at fault.
         PredictionFailedError: ONNX Runtime could not compute the outputs.
     """
-    request = _object(body)
-    inputs = _inputs(request, model)
-    outputs = _requested_outputs(request, model)
+    binary_inputs = memoryview(b"")
+    if json_size is not None:
+        if json_size > len(body):
+            raise InvalidRequestError(f"the body has {len(body)} bytes; its JSON should have {json_size}")
+        binary_inputs = memoryview(body)[json_size:]
+        body = body[:json_size]
+    request = _decoded(body)
+    inputs = _inputs(request, binary_inputs, model)
+    wanted = _wanted_outputs(request, model)
     answer: dict[str, Any] = {"model_name": name, "model_version": version}
-    if "id" in request:
-        answer["id"] = request["id"]
+    if request.id is not msgspec.UNSET:
+        answer["id"] = request.id
+    binary: list[memoryview] = []
     answer["outputs"] = [
-        {
-            "name": output.name,
-            "datatype": output.datatype.name,
-            "shape": list(output.array.shape),
-            **({"parameters": {"labels": labels_as_text(output.labels)}} if output.labels else {}),
-            "data": to_json(output.array),
-        }
-        for output in model.predict(inputs, outputs)
+        _described(output, binary if wanted[output.name] else None)
+        for output in model.predict(inputs, list(wanted))
     ]
-    return json.dumps(answer, allow_nan=False).encode()
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), binary
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _decoded(text: bytes | bytearray) -> _Request:
     try:
-        request = json.loads(body)
-    except ValueError as error:
+        request = _DECODER.decode(text)
+        _check_text(text, request)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(f"the request is invalid: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
-    if not isinstance(request, dict):
-        raise InvalidRequestError("the body is not a JSON object")
-    if not isinstance(request.get("id", ""), str):
-        raise InvalidRequestError('"id" is not a string')
+    except RecursionError:
+        raise InvalidRequestError("the body is nested too deeply") from None
     return request
 
 
-def _inputs(request: dict[str, Any], model: OnnxModel) -> dict[str, Array]:
-    tensors = {}
-    for each in _objects(request, "inputs"):
-        name = each["name"]
-        if name not in model.inputs:
-            raise InvalidRequestError(f"the model has no input {name!r}; it has {_names(model.inputs)}")
-        if name in tensors:
-            raise InvalidRequestError(f"the input {name!r} is given twice")
-        tensors[name] = _tensor(each, model.inputs[name])
+def _check_text(text: bytes | bytearray, request: _Request) -> None:
+    """Refuse what is no JSON text, or is ambiguous, in parts that the decoder skips.
+
+    Raises:
+        InvalidRequestError: a key occurs twice in one object.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    if not text.isascii():
+        text.decode()
+    keys = 0
+    for each in (request, *request.inputs, *(request.outputs or ())):
+        keys += sum(getattr(each, key) is not msgspec.UNSET for key in each.__struct_fields__)
+        keys += len(each.parameters or ())
+    # Each key has a colon. Any more of them are in texts, in unknown fields or nested parameters, or after a
+    # key that is there already: the slower decoder can tell.
+    if text.count(b":") == keys:
+        return
+    for each in request.inputs:
+        if each.data is not msgspec.UNSET:
+            text = text.replace(each.data, b"0", 1)
+    json.loads(text, object_pairs_hook=_refuse_twice)
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InvalidRequestError(f"the key {key!r} is given twice")
+
+
+def _inputs(request: _Request, binary: memoryview, model: OnnxModel) -> dict[str, Array]:
+    tensors: dict[str, Array] = {}
+    position = 0
+    for each in request.inputs:
+        spec = model.inputs.get(each.name)
+        if spec is None:
+            raise InvalidRequestError(f"the model has no input {each.name!r}; it has {_names(model.inputs)}")
+        if each.name in tensors:
+            raise InvalidRequestError(f"the input {each.name!r} is given twice")
+        try:
+            _check_fits(each, spec)
+            size = _binary_size(each)
+            if size is not None:
+                data = binary[position : position + size]
+                if len(data) < size:
+                    raise InvalidTensorError(
+                        f"binary_data_size is {size}; {len(data)} bytes are left in the body"
+                    )
+                tensors[each.name] = from_binary(data, spec.datatype, each.shape)
+                position += size
+            elif each.data is not msgspec.UNSET:
+                tensors[each.name] = from_json(memoryview(each.data), spec.datatype, each.shape)
+            else:
+                raise InvalidTensorError('it has neither "data" nor the parameter "binary_data_size"')
+        except InvalidTensorError as error:
+            raise InvalidRequestError(f"input {each.name!r}: {error}") from error
+    if position < len(binary):
+        raise InvalidRequestError(
+            f"{len(binary) - position} bytes follow the JSON and the inputs' binary data"
+        )
     missing = model.inputs.keys() - tensors.keys()
     if missing:
         raise InvalidRequestError(f"missing inputs: {_names(sorted(missing))}")
     return tensors
 
 
-def _tensor(tensor: dict[str, Any], spec: TensorSpec) -> Array:
-    datatype, shape = tensor.get("datatype"), tensor.get("shape")
-    if datatype != spec.datatype.name:
-        raise InvalidRequestError(
-            f"input {spec.name!r}: expected datatype {spec.datatype.name}, given {datatype!r}"
-        )
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise InvalidRequestError(
-            f"input {spec.name!r}: expected a shape of integers from 0 up, given {shape!r}"
-        )
-    fits = len(shape) == len(spec.shape) and all(
-        expected in (-1, size) for expected, size in zip(spec.shape, shape, strict=True)
-    )
-    if not fits:
-        raise InvalidRequestError(f"input {spec.name!r}: expected shape {spec.shape}, given {shape}")
-    if "data" not in tensor:
-        raise InvalidRequestError(f'input {spec.name!r} has no "data"')
-    try:
-        return to_array(tensor["data"], spec.datatype, shape)
-    except InvalidTensorError as error:
-        raise InvalidRequestError(f"input {spec.name!r}: {error}") from error
+def _check_fits(tensor: _Input, spec: TensorSpec) -> None:
+    if tensor.datatype != spec.datatype.name:
+        raise InvalidTensorError(f"expected datatype {spec.datatype.name}, given {tensor.datatype!r}")
+    if not spec.fits(tensor.shape):
+        raise InvalidTensorError(f"expected shape {spec.shape}, given {tensor.shape}")
 
 
-def _requested_outputs(request: dict[str, Any], model: OnnxModel) -> list[str] | None:
-    if not request.get("outputs"):
+def _binary_size(tensor: _Input) -> int | None:
+    """Return how many bytes of binary data an input has; None if it has a JSON text."""
+    parameters = _supported(tensor.parameters)
+    size = parameters.get("binary_data_size")
+    if size is None:
         return None
-    names = [each["name"] for each in _objects(request, "outputs")]
-    for name in names:
-        if name not in model.outputs:
-            raise InvalidRequestError(f"the model has no output {name!r}; it has {_names(model.outputs)}")
-    return names
+    if type(size) is not int or size < 0:
+        raise InvalidTensorError(f"binary_data_size is not an integer from 0 up: {size!r}")
+    if tensor.data is not msgspec.UNSET:
+        raise InvalidTensorError('it has both "data" and the parameter "binary_data_size"')
+    return size
 
 
-def _objects(request: dict[str, Any], field: str) -> list[dict[str, Any]]:
-    objects = request.get(field)
-    if not isinstance(objects, list) or not all(
-        isinstance(each, dict) and isinstance(each.get("name"), str) for each in objects
-    ):
-        raise InvalidRequestError(f'"{field}" is not an array of objects with a "name"')
-    return objects
+def _wanted_outputs(request: _Request, model: OnnxModel) -> dict[str, bool]:
+    """Return the names of the wanted outputs, each with whether it is to be sent as binary data."""
+    default = _flag(_supported(request.parameters), "binary_data_output", default=False)
+    wanted: dict[str, bool] = {}
+    for each in request.outputs or ():
+        if each.name not in model.outputs:
+            raise InvalidRequestError(
+                f"the model has no output {each.name!r}; it has {_names(model.outputs)}"
+            )
+        if each.name in wanted:
+            raise InvalidRequestError(f"the output {each.name!r} is requested twice")
+        wanted[each.name] = _flag(_supported(each.parameters), "binary_data", default=default)
+    return wanted or dict.fromkeys(model.outputs, default)
 
 
-def _names(names: Any) -> str:
-    return ", ".join(repr(name) for name in names)
+def _supported(parameters: _Parameters) -> dict[str, Any]:
+    """Return parameters; those that are not known, or only say when to compute, are ignored."""
+    if parameters is msgspec.UNSET:
+        return {}
+    for key, extension in _UNSUPPORTED.items():
+        if key in parameters:
+            raise InvalidRequestError(f"the parameter {key!r} is not supported: {extension} is not available")
+    return parameters
+
+
+def _flag(parameters: dict[str, Any], key: str, *, default: bool) -> bool:
+    flag = parameters.get(key, default)
+    if type(flag) is not bool:
+        raise InvalidRequestError(f"the parameter {key!r} is not true or false: {flag!r}")
+    return flag
+
+
+def _described(output: Output, binary: list[memoryview] | None) -> dict[str, Any]:
+    """Return an output as it is in the JSON of an answer; its data go to ``binary`` if there is one."""
+    parameters: dict[str, Any] = {}
+    description: dict[str, Any] = {
+        "name": output.name,
+        "datatype": output.datatype.name,
+        "shape": list(output.array.shape),
+    }
+    if output.labels:
+        parameters["labels"] = labels_as_text(output.labels)
+    if binary is None:
+        is_encodable = is_all_finite(output.array)
+        description["data"] = output.array.reshape(-1) if is_encodable else to_json(output.array)
+    else:
+        binary.append(to_binary(output.array, output.datatype))
+        parameters["binary_data_size"] = len(binary[-1])
+    if parameters:
+        description["parameters"] = parameters
+    return description
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))

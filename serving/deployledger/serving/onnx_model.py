@@ -21,12 +21,20 @@ _SEQUENCE_OF_MAPS = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """The option that says where a model's files of weights are, when the model itself is given as bytes."""
 
+# A model that was loaded fails because of its inputs, unless ONNX Runtime says one of these.
+_FAULTS_OF_THE_RUNTIME = {"DeviceReset", "EngineError", "EPFail", "ModelLoaded", "NoModel", "NotImplemented"}
+_STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_SOURCE_PLACE = re.compile(
+    r"\S+\.(?:cc|h|hpp|cu|cuh|cpp):\d+ "  # a file and a line; mostly also a function
+    r"(?:[^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? )?"
+)
+
 
 class PredictionFailedError(Exception):
     """ONNX Runtime could not compute the outputs of these inputs.
 
     Attributes:
-        is_input_invalid: whether ONNX Runtime blames the inputs.
+        is_input_invalid: whether other inputs may well work.
     """
 
     def __init__(self, message: str, *, is_input_invalid: bool) -> None:
@@ -42,6 +50,16 @@ class TensorSpec:
     datatype: Datatype
     shape: list[int]
     is_sequence_of_maps: bool = False
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Return whether a tensor may have a shape.
+
+        Any may be of a shape that is empty: ONNX Runtime does not tell a scalar from an unknown rank.
+        """
+        return not self.shape or (
+            len(shape) == len(self.shape)
+            and all(expected in (-1, size) for expected, size in zip(self.shape, shape, strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -87,13 +105,15 @@ class OnnxModel:
             ) from error
         # The session keeps the bytes, to start again with other providers; there are no others here.
         vars(self._session)["_model_bytes"] = None
-        specs = [(each.name, _spec(each)) for each in self._session.get_inputs()]
-        for name, spec in specs:
+        specs = {each.name: _spec(each) for each in self._session.get_inputs()}
+        for node in self._session.get_inputs():
+            spec = specs[node.name]
             if spec is None or spec.is_sequence_of_maps:
                 raise ModelRefusedError(
-                    f"{path.name} has the input {name!r}, which is not a tensor that can be sent"
+                    f"{path.name} has the input {node.name!r} of type {node.type}, which the Open Inference "
+                    "Protocol cannot express"
                 )
-        self.inputs = {name: spec for name, spec in specs if spec is not None}
+        self.inputs = {name: spec for name, spec in specs.items() if spec is not None}
         outputs = [_spec(each) for each in self._session.get_outputs()]
         self.outputs = {spec.name: spec for spec in outputs if spec is not None}
         if not self.outputs:
@@ -109,8 +129,9 @@ class OnnxModel:
         try:
             values = self._run(names, inputs)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            invalid = type(error).__name__ == "InvalidArgument"
-            raise PredictionFailedError(_line(error), is_input_invalid=invalid) from error
+            raise PredictionFailedError(
+                _reason(error), is_input_invalid=type(error).__name__ not in _FAULTS_OF_THE_RUNTIME
+            ) from error
         return [_output(self.outputs[name], value) for name, value in zip(names, values, strict=True)]
 
     def _run(self, names: list[str], inputs: Mapping[str, Array]) -> list[Any]:
@@ -163,6 +184,11 @@ def _from_ortvalue(spec: TensorSpec, value: Any) -> Any:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _reason(error: Exception) -> str:
+    """Return why a prediction failed, without the places in ONNX Runtime's source where it did."""
+    return _SOURCE_PLACE.sub("", _STATUS.sub("", _line(error)))
 
 
 def labels_as_text(labels: Sequence[Any]) -> str:

@@ -1,18 +1,25 @@
-"""Tensors as JSON: the data types of the Open Inference Protocol, checked on the way in.
+"""Tensors as the Open Inference Protocol sends them, checked on the way in: in JSON, and as binary data.
 
 JSON has no NaN and no infinities. They are written as the strings ``"NaN"``, ``"Infinity"`` and
 ``"-Infinity"``, and read likewise, as the JSON mapping of Protocol Buffers has it
-(https://protobuf.dev/programming-guides/json/).
+(https://protobuf.dev/programming-guides/json/). Binary data are little-endian and in row-major order without
+padding; a string is preceded by its length in four bytes
+(https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md).
 """
 
 import math
-from collections.abc import Sequence
+import re
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from deployledger.serving import bfloat16
 
 Array = npt.NDArray[Any]
 
@@ -28,38 +35,104 @@ class Datatype:
         onnx: its name in ONNX Runtime's ``tensor(…)``.
         numpy: what its elements are held as.
         accepts: the Python types of its elements in JSON.
+        binary: the type of its elements as binary data; None for those without a fixed size.
     """
 
     name: str
     onnx: str
     numpy: npt.DTypeLike
     accepts: frozenset[type]
+    binary: np.dtype[Any] | None
 
 
-_INTEGERS = frozenset({int})
-_FLOATS = frozenset({int, float})
+def _number(name: str, onnx: str, numpy: str, *accepts: type) -> Datatype:
+    return Datatype(name, onnx, numpy, frozenset(accepts), np.dtype(numpy).newbyteorder("<"))
+
 
 DATATYPES = (
-    Datatype("BOOL", "bool", np.bool_, frozenset({bool})),
-    *(Datatype(f"UINT{bits}", f"uint{bits}", f"uint{bits}", _INTEGERS) for bits in (8, 16, 32, 64)),
-    *(Datatype(f"INT{bits}", f"int{bits}", f"int{bits}", _INTEGERS) for bits in (8, 16, 32, 64)),
-    Datatype("FP16", "float16", np.float16, _FLOATS),
+    # One byte an element: 0 and 1.
+    Datatype("BOOL", "bool", np.bool_, frozenset({bool}), np.dtype(np.uint8)),
+    *(_number(f"UINT{bits}", f"uint{bits}", f"uint{bits}", int) for bits in (8, 16, 32, 64)),
+    *(_number(f"INT{bits}", f"int{bits}", f"int{bits}", int) for bits in (8, 16, 32, 64)),
+    _number("FP16", "float16", "float16", int, float),
     # numpy has no bfloat16: elements are held as float32, of which bfloat16 is the upper half.
-    Datatype("BF16", "bfloat16", np.float32, _FLOATS),
-    Datatype("FP32", "float", np.float32, _FLOATS),
-    Datatype("FP64", "double", np.float64, _FLOATS),
-    Datatype("BYTES", "string", np.object_, frozenset({str})),
+    Datatype("BF16", "bfloat16", np.float32, frozenset({int, float}), np.dtype("<u2")),
+    _number("FP32", "float", "float32", int, float),
+    _number("FP64", "double", "float64", int, float),
+    Datatype("BYTES", "string", np.object_, frozenset({str}), None),
 )
 BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 BY_ONNX = {datatype.onnx: datatype for datatype in DATATYPES}
+
+_DECODERS: dict[frozenset[type], msgspec.json.Decoder[Any]] = {
+    frozenset({bool}): msgspec.json.Decoder(list[bool]),
+    frozenset({int}): msgspec.json.Decoder(list[int]),
+    frozenset({int, float}): msgspec.json.Decoder(list[float]),
+}
+# Numbers are parsed in pieces of this many bytes. Between two pieces other threads have their turn, and only
+# the numbers of one piece are Python objects at a time.
+_PIECE = 128 * 1024
+_COMMA = re.compile(b",")
+_WHITE_SPACE = b" \t\r\n"
+_IN_NUMBERS = b"0123456789+-.eE" + b"truefals" + _WHITE_SPACE
 
 
 class InvalidTensorError(ValueError):
     """The data are not a tensor of the data type and shape that they should have."""
 
 
+def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Array:
+    """Return the tensor that a valid JSON text, flat in row-major order or nested, describes.
+
+    Raises:
+        InvalidTensorError: it describes none of this data type and shape.
+    """
+    array = _parsed(text, datatype, shape)
+    if array is not None:
+        return array
+    try:
+        return to_array(msgspec.json.decode(text), datatype, shape)
+    except msgspec.ValidationError:
+        raise InvalidTensorError("a number is out of the range of FP64") from None
+
+
+def from_binary(data: memoryview, datatype: Datatype, shape: Sequence[int]) -> Array:
+    """Return the tensor of binary data; it shares their memory where that is aligned.
+
+    Raises:
+        InvalidTensorError: they are no such tensor.
+    """
+    count = math.prod(shape)
+    if datatype.binary is None:
+        return _shaped(_strings(data, count), shape)
+    size = count * datatype.binary.itemsize
+    if len(data) != size:
+        raise InvalidTensorError(
+            f"expected {size} bytes for {datatype.name} of shape {list(shape)}, given {len(data)} bytes"
+        )
+    array = np.require(np.frombuffer(data, datatype.binary), datatype.binary.newbyteorder("="), ["ALIGNED"])
+    if datatype.name == "BOOL":
+        if (array > 1).any():
+            raise InvalidTensorError("expected bytes of 0 and 1 for BOOL")
+        array = array.view(np.bool_)
+    elif datatype.name == "BF16":
+        array = bfloat16.from_bits(array)
+    return _shaped(array, shape)
+
+
+def to_binary(array: Array, datatype: Datatype) -> memoryview:
+    """Return the elements of a tensor as binary data."""
+    if datatype.binary is None:
+        texts = [str(element).encode() for element in array.reshape(-1)]
+        return memoryview(b"".join(struct.pack("<I", len(text)) + text for text in texts))
+    if datatype.name == "BF16":
+        array = bfloat16.to_bits(array)
+    elements = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+    return elements.reshape(-1).view(np.uint8).data
+
+
 def to_array(data: object, datatype: Datatype, shape: Sequence[int]) -> Array:
-    """Return the tensor that JSON ``data``, flat in row-major order or nested, describes.
+    """Return the tensor that decoded JSON, flat in row-major order or nested, describes.
 
     Raises:
         InvalidTensorError: it describes none of this data type and shape.
@@ -73,29 +146,117 @@ def to_array(data: object, datatype: Datatype, shape: Sequence[int]) -> Array:
         raise InvalidTensorError(
             f"expected {math.prod(shape)} elements for shape {list(shape)}, given {len(flat)} elements"
         )
-    if datatype.accepts is _FLOATS and str in set(map(type, flat)):
+    if float in datatype.accepts and str in set(map(type, flat)):
         flat = [NOT_FINITE.get(value, value) if isinstance(value, str) else value for value in flat]
     strange = set(map(type, flat)) - datatype.accepts
     if strange:
         raise InvalidTensorError(f"expected elements of {datatype.name}, given {_describe(strange.pop())}")
-    try:
-        return np.array(flat, dtype=datatype.numpy).reshape(shape)
-    except OverflowError:
-        raise InvalidTensorError(f"an element is out of the range of {datatype.name}") from None
+    return _shaped(_elements(flat, datatype), shape)
 
 
 def to_json(array: Array) -> list[Any]:
     """Return the elements of a tensor in row-major order, as JSON can hold them."""
     flat = array.reshape(-1)
     values: list[Any] = flat.tolist()
-    if flat.dtype.kind == "f" and not np.isfinite(flat).all():
+    if is_all_finite(flat):
+        return values
+    if flat.dtype.kind == "f":
         return [value if math.isfinite(value) else _name(value) for value in values]
-    if flat.dtype.kind in "OSU":
-        return [
-            value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
-            for value in values
-        ]
-    return values
+    return [
+        value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+        for value in values
+    ]
+
+
+def is_all_finite(array: Array) -> bool:
+    """Return whether all elements are numbers or booleans that JSON has."""
+    return array.dtype.kind in "biu" or (array.dtype.kind == "f" and bool(np.isfinite(array).all()))
+
+
+def _parsed(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Array | None:
+    """Return the tensor of a JSON text; None if that has anything but numbers, or another shape."""
+    decoder = _DECODERS.get(datatype.accepts)
+    if decoder is None or bytes(text[:1]) != b"[":
+        return None
+    inner = text[1:-1]
+    is_nested = bytes(inner[:64]).lstrip(_WHITE_SPACE)[:1] == b"["
+    parts: list[Array] = []
+    structure: list[bytes] = []
+    try:
+        for piece in _pieces(inner):
+            if is_nested:
+                structure.append(piece.translate(None, _IN_NUMBERS))
+                piece = piece.translate(None, b"[]" + _WHITE_SPACE)
+            parts.append(_elements(decoder.decode(b"[" + piece + b"]"), datatype))
+    except msgspec.DecodeError:
+        return None
+    array = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    if len(array) != math.prod(shape) or (is_nested and b"[%b]" % b",".join(structure) != _structure(shape)):
+        return None
+    return _shaped(array, shape)
+
+
+def _pieces(text: memoryview) -> Iterator[bytes]:
+    """Yield a text in pieces that end before commas."""
+    start = 0
+    while comma := _COMMA.search(text, start + _PIECE):
+        yield bytes(text[start : comma.start()])
+        start = comma.end()
+    yield bytes(text[start:])
+
+
+def _structure(shape: Sequence[int]) -> bytes:
+    """Return the brackets and commas of nested arrays of a shape."""
+    structure = b""
+    for size in reversed(shape):
+        structure = b"[%b]" % b",".join([structure] * size)
+    return structure
+
+
+def _elements(values: list[Any], datatype: Datatype) -> Array:
+    """Return an array of values of the types that the data type accepts, if they are in its range."""
+    try:
+        if float not in datatype.accepts:
+            return np.array(values, dtype=datatype.numpy)
+        exact = np.array(values, dtype=np.float64)
+    except OverflowError:
+        raise InvalidTensorError(f"an element is out of the range of {datatype.name}") from None
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(datatype.numpy)
+    if datatype.name == "BF16":
+        rounded = bfloat16.from_bits(bfloat16.to_bits(rounded))
+    if not np.array_equal(np.isinf(rounded), np.isinf(exact)):
+        raise InvalidTensorError(f"an element is out of the range of {datatype.name}")
+    return rounded
+
+
+def _shaped(array: Array, shape: Sequence[int]) -> Array:
+    try:
+        return array.reshape(shape)
+    except (ValueError, OverflowError) as error:  # numpy has a most of dimensions and of elements
+        raise InvalidTensorError(f"the shape {list(shape)} is too large") from error
+
+
+def _strings(data: memoryview, count: int) -> Array:
+    strings: list[str] = []
+    position = 0
+    try:
+        while position < len(data):
+            (length,) = struct.unpack_from("<I", data, position)
+            end = position + 4 + length
+            if end > len(data):
+                raise InvalidTensorError(f"element {len(strings)} ends beyond the {len(data)} bytes given")
+            strings.append(str(data[position + 4 : end], "utf-8"))
+            position = end
+    except struct.error:
+        raise InvalidTensorError(f"the length of element {len(strings)} is not four bytes") from None
+    except UnicodeDecodeError:
+        raise InvalidTensorError(f"element {len(strings)} is not UTF-8") from None
+    if len(strings) != count:
+        raise InvalidTensorError(f"expected {count} elements, given {len(strings)} elements")
+    array = np.empty(count, dtype=np.object_)
+    array[:] = strings
+    return array
 
 
 def _flatten(data: list[Any]) -> tuple[list[Any], list[int]]:

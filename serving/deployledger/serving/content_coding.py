@@ -1,0 +1,94 @@
+"""Compressed bodies: the codings of ``Content-Encoding`` and ``Accept-Encoding``, RFC 9110 section 8.4."""
+
+import sys
+import zlib
+from typing import Any
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+Buffer = bytes | bytearray
+
+# RFC 9659 limits the window of the coding, and with it the memory that a decoder needs, to 8 MiB.
+_ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
+_GZIP_WBITS, _ZLIB_WBITS = 31, 15  # as zlib calls the two formats
+
+CODINGS = ("zstd", "gzip", "deflate")
+"""What is accepted; of those that a client likes best, the first one is used in answers."""
+
+# An answer below this size fits into one packet, however it is written.
+_SMALLEST_COMPRESSED = 1_400
+_SAMPLE = 16_384
+_WORTHWHILE = 0.8
+
+
+class InvalidCodingError(ValueError):
+    """A body is not what its ``Content-Encoding`` says."""
+
+
+class DecompressedTooLargeError(ValueError):
+    """A body has more bytes than allowed once it is decompressed."""
+
+
+def decompress(body: Buffer, coding: str, *, limit: int) -> bytearray:
+    """Return a body decompressed; never are more than about ``limit`` bytes held.
+
+    Raises:
+        InvalidCodingError: it is truncated, or not of this coding.
+        DecompressedTooLargeError: it would have more than ``limit`` bytes.
+    """
+    content = bytearray()
+    try:
+        while body:  # a gzip or zstd body may have several parts
+            decompressor = _decompressor(coding)
+            content += decompressor.decompress(body, limit + 1 - len(content))
+            if len(content) > limit:
+                raise DecompressedTooLargeError
+            if not decompressor.eof:
+                raise InvalidCodingError(f"the body is truncated: its {coding} data have no end")
+            body = decompressor.unused_data
+    except (zlib.error, zstd.ZstdError) as error:
+        raise InvalidCodingError(f"the body is not {coding} data") from error
+    return content
+
+
+def compress(body: bytes, coding: str) -> bytes | None:
+    """Return a body compressed, fast rather than well; None if that would hardly make it smaller."""
+    if len(body) < _SMALLEST_COMPRESSED:
+        return None
+    sample = body[:_SAMPLE]
+    if len(_compressed(sample, coding)) > _WORTHWHILE * len(sample):
+        return None
+    return _compressed(body, coding)
+
+
+def negotiate(accept_encoding: str) -> str | None:
+    """Return the coding that a client prefers, by its ``Accept-Encoding``; None for no compression."""
+    qualities = dict(map(_quality, accept_encoding.lower().split(",")))
+    default = qualities.get("*", 0.0)
+    best = max(CODINGS, key=lambda coding: qualities.get(coding, default))
+    quality = qualities.get(best, default)
+    return best if quality > 0 and quality >= qualities.get("identity", 0.0) else None
+
+
+def _quality(preference: str) -> tuple[str, float]:
+    coding, _, parameter = preference.partition(";")
+    name, _, value = parameter.partition("=")
+    try:
+        return coding.strip(), float(value) if name.strip() == "q" else 1.0
+    except ValueError:
+        return coding.strip(), 0.0
+
+
+def _decompressor(coding: str) -> Any:
+    if coding == "zstd":
+        return zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
+    return zlib.decompressobj(_GZIP_WBITS if coding == "gzip" else _ZLIB_WBITS)
+
+
+def _compressed(body: bytes, coding: str) -> bytes:
+    if coding == "zstd":
+        return zstd.compress(body, level=1)
+    return zlib.compress(body, level=1, wbits=_GZIP_WBITS if coding == "gzip" else _ZLIB_WBITS)
