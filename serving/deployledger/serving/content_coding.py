@@ -40,13 +40,15 @@ def decompress(body: Buffer, coding: str, *, limit: int) -> bytearray:
         DecompressedTooLargeError: it would have more than ``limit`` bytes.
     """
     content = bytearray()
+    is_complete = False
     try:
-        while body:  # a gzip or zstd body may have several parts
+        while body or not is_complete:  # a body of gzip or zstd may have several parts
             decompressor = _decompressor(coding)
             content += decompressor.decompress(body, limit + 1 - len(content))
             if len(content) > limit:
                 raise DecompressedTooLargeError
-            if not decompressor.eof:
+            is_complete = decompressor.eof
+            if not is_complete:
                 raise InvalidCodingError(f"the body is truncated: its {coding} data have no end")
             body = decompressor.unused_data
     except (zlib.error, zstd.ZstdError) as error:

@@ -26,6 +26,9 @@ from deployledger.serving.inference_protocol import (
     model_metadata,
 )
 from deployledger.serving.onnx_model import OnnxModel, PredictionFailedError
+from deployledger.serving.request_bodies import Limits, RequestBodies
+
+_DEFAULT_LIMITS = Limits()
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -48,16 +51,13 @@ _EXTENSIONS = {
 }
 
 
-def make_app(name: str, version: str, model: OnnxModel) -> App:
+def make_app(name: str, version: str, model: OnnxModel, limits: Limits = _DEFAULT_LIMITS) -> App:
     """Return the ASGI application that serves one version of one model."""
-    return _InferenceApp(name, version, model)
+    return RequestBodies(_InferenceApp(name, version, model), limits)
 
 
 class _InferenceApp:
-    """The ASGI application that serves one version of one model.
-
-    Requests must have the whole of their body in one message, as `RequestBodies` gives them.
-    """
+    """Serves one version of one model; requests have their bodies as `RequestBodies` gives them."""
 
     def __init__(self, name: str, version: str, model: OnnxModel) -> None:
         self._name = name

@@ -98,7 +98,9 @@ def infer(
     binary_inputs = memoryview(b"")
     if json_size is not None:
         if json_size > len(body):
-            raise InvalidRequestError(f"the body has {len(body)} bytes; its JSON should have {json_size}")
+            raise InvalidRequestError(
+                f"the body has {len(body)} bytes, and Inference-Header-Content-Length is {json_size}"
+            )
         binary_inputs = memoryview(body)[json_size:]
         body = body[:json_size]
     request = _decoded(body)
@@ -174,7 +176,8 @@ def _inputs(request: _Request, binary: memoryview, model: OnnxModel) -> dict[str
                 data = binary[position : position + size]
                 if len(data) < size:
                     raise InvalidTensorError(
-                        f"binary_data_size is {size}; {len(data)} bytes are left in the body"
+                        f"binary_data_size is {size}, and {len(data)} bytes are left of the body after its "
+                        "JSON, whose size Inference-Header-Content-Length must say"
                     )
                 tensors[each.name] = from_binary(data, spec.datatype, each.shape)
                 position += size
@@ -186,7 +189,8 @@ def _inputs(request: _Request, binary: memoryview, model: OnnxModel) -> dict[str
             raise InvalidRequestError(f"input {each.name!r}: {error}") from error
     if position < len(binary):
         raise InvalidRequestError(
-            f"{len(binary) - position} bytes follow the JSON and the inputs' binary data"
+            f"{len(binary) - position} bytes follow the binary data of the inputs; is "
+            "Inference-Header-Content-Length, the size of the JSON, right?"
         )
     missing = model.inputs.keys() - tensors.keys()
     if missing:

@@ -118,6 +118,11 @@ class OnnxModel:
         self.outputs = {spec.name: spec for spec in outputs if spec is not None}
         if not self.outputs:
             raise ModelRefusedError(f"{path.name} has no output that is a tensor")
+        if self._has_bfloat16() and any(spec.datatype.name == "BYTES" for spec in self.inputs.values()):
+            raise ModelRefusedError(
+                f"{path.name} has both bfloat16 tensors and inputs of strings, which ONNX Runtime's Python "
+                "interface cannot run together"
+            )
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Output]:
         """Return the outputs named (all of them by default) for inputs that have been checked.
@@ -134,9 +139,11 @@ class OnnxModel:
             ) from error
         return [_output(self.outputs[name], value) for name, value in zip(names, values, strict=True)]
 
+    def _has_bfloat16(self) -> bool:
+        return any(spec.datatype.name == "BF16" for spec in (*self.inputs.values(), *self.outputs.values()))
+
     def _run(self, names: list[str], inputs: Mapping[str, Array]) -> list[Any]:
-        specs = [*self.inputs.values(), *(self.outputs[name] for name in names)]
-        if all(spec.datatype.name != "BF16" for spec in specs):
+        if not self._has_bfloat16():
             return list(self._session.run(names, dict(inputs)))
         values = {name: _to_ortvalue(self.inputs[name], array) for name, array in inputs.items()}
         results = self._session.run_with_ort_values(names, values)

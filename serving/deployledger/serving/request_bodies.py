@@ -179,8 +179,8 @@ class _Replay:
 
 
 def _coding(headers: dict[bytes, bytes]) -> str | None:
-    coding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
-    if coding == "identity":
+    coding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+    if coding in ("", "identity"):
         return None
     coding = coding.removeprefix("x-")  # of old, RFC 9110 section 8.4.1.3
     if coding not in CODINGS:

@@ -17,7 +17,7 @@ import uvicorn
 from deployledger.serving.asgi import App, Message, Receive, Scope, Send
 from deployledger.serving.exit_statuses import DAMAGED_STATUS, MODEL_REFUSED_STATUS
 from deployledger.serving.model_files import ModelDamagedError, ModelFiles, ModelRefusedError
-from deployledger.serving.request_bodies import Limits, RequestBodies
+from deployledger.serving.request_bodies import Limits
 
 # Longer than clients keep idle connections, so that the client closes them and never meets a closed one.
 _KEEP_ALIVE_SECONDS = 120
@@ -43,8 +43,8 @@ def serve(arguments: argparse.Namespace, load: Callable[[], App]) -> int:
 
     Args:
         arguments: what `argument_parser` has parsed.
-        load: loads the model and returns the application, which receives each body as `RequestBodies` says;
-            it may raise `ModelDamagedError` and `ModelRefusedError`.
+        load: loads the model and returns the application; it may raise `ModelDamagedError` and
+            `ModelRefusedError`.
 
     Returns:
         The exit status.
@@ -52,7 +52,7 @@ def serve(arguments: argparse.Namespace, load: Callable[[], App]) -> int:
     if arguments.parent_fd is not None:
         threading.Thread(target=_exit_at_eof, args=[arguments.parent_fd], daemon=True).start()
     try:
-        app = Draining(RequestBodies(load(), Limits.from_arguments(arguments)))
+        app = Draining(load())
     except ModelDamagedError as error:
         sys.stdout.write(f"{error}\n")
         return DAMAGED_STATUS

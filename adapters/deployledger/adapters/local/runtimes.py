@@ -95,7 +95,11 @@ RUNTIMES = (
     Runtime(
         "ONNX",
         "'deployledger[onnx]'",
+<<<<<<< HEAD
         ("httptools", "onnxruntime", "fastapi", "uvicorn"),
+=======
+        ("onnxruntime", "msgspec", "orjson", "uvicorn"),
+>>>>>>> b0ff465 (ONNX server: wrap applications in limits; name what binary data lack)
         _find_onnx,
         "deployledger.serving.onnx_server",
         "/v2/health/ready",
