@@ -18,6 +18,7 @@ from deployledger.serving.asgi import (
     respond_with_error,
 )
 from deployledger.serving.content_coding import Buffer, compress, negotiate
+from deployledger.serving.description import ModelDescription
 from deployledger.serving.executor import RequestExecutor
 from deployledger.serving.inference_protocol import (
     BINARY_EXTENSION,
@@ -26,6 +27,7 @@ from deployledger.serving.inference_protocol import (
     model_metadata,
 )
 from deployledger.serving.onnx_model import OnnxModel, PredictionFailedError
+from deployledger.serving.page import Page
 from deployledger.serving.request_bodies import Limits, RequestBodies
 
 _DEFAULT_LIMITS = Limits()
@@ -51,28 +53,33 @@ _EXTENSIONS = {
 }
 
 
-def make_app(name: str, version: str, model: OnnxModel, limits: Limits = _DEFAULT_LIMITS) -> App:
-    """Return the ASGI application that serves one version of one model."""
-    return RequestBodies(_InferenceApp(name, version, model), limits)
+def make_app(
+    name: str, version: str, model: OnnxModel, limits: Limits = _DEFAULT_LIMITS, digest: str | None = None
+) -> App:
+    """Return the ASGI application that serves one version of one model, whose files have the digest."""
+    return RequestBodies(_InferenceApp(name, version, model, digest), limits)
 
 
 class _InferenceApp:
     """Serves one version of one model; requests have their bodies as `RequestBodies` gives them."""
 
-    def __init__(self, name: str, version: str, model: OnnxModel) -> None:
+    def __init__(self, name: str, version: str, model: OnnxModel, digest: str | None) -> None:
         self._name = name
         self._version = version
         self._model = model
         self._executor = RequestExecutor()
+        metadata = model_metadata(name, version, model)
+        page = Page(ModelDescription.of_metadata(metadata, digest))
         server = {"name": "deployledger-onnx", "version": version, "extensions": [BINARY_EXTENSION]}
         self._routes: dict[str, dict[str, Handler]] = {
+            "/": {"GET": page, "HEAD": page},
             "/ping": _get(b"", []),
             "/v2": _get_json(server),
             "/v2/health/live": _get_json({"live": True}),
             "/v2/health/ready": _get_json({"ready": True}),
         }
         for path in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{version}"):
-            self._routes[path] = _get_json(model_metadata(name, version, model))
+            self._routes[path] = _get_json(metadata)
             self._routes[f"{path}/ready"] = _get_json({"name": name, "ready": True})
             self._routes[f"{path}/infer"] = {"POST": self._infer}
 

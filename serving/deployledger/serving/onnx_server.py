@@ -23,6 +23,7 @@ def main() -> int:
             arguments.version,
             OnnxModel(arguments.model, threads=arguments.threads, files=files),
             Limits.from_arguments(arguments),
+            arguments.digest,
         ),
     )
 

@@ -95,11 +95,7 @@ RUNTIMES = (
     Runtime(
         "ONNX",
         "'deployledger[onnx]'",
-<<<<<<< HEAD
-        ("httptools", "onnxruntime", "fastapi", "uvicorn"),
-=======
-        ("onnxruntime", "msgspec", "orjson", "uvicorn"),
->>>>>>> b0ff465 (ONNX server: wrap applications in limits; name what binary data lack)
+        ("httptools", "msgspec", "onnxruntime", "orjson", "uvicorn"),
         _find_onnx,
         "deployledger.serving.onnx_server",
         "/v2/health/ready",
