@@ -110,11 +110,11 @@ class RequestBodies:
             raise HttpError(413, f"the body is larger than the {self._limits.body} bytes that are allowed")
 
     async def _decompressed(self, body: Buffer, coding: str, reservation: "_Reservation") -> Buffer:
+        limit = self._limits.decompressed
         try:
             if len(body) <= SMALL_BODY:
                 with suppress(DecompressedTooLargeError):
-                    return decompress(body, coding, limit=SMALL_BODY)
-            limit = self._limits.decompressed
+                    return decompress(body, coding, limit=min(SMALL_BODY, limit))
             await reservation.take(limit)
             return await asyncio.to_thread(decompress, body, coding, limit=limit)
         except InvalidCodingError as error:
