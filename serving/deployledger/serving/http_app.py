@@ -121,7 +121,9 @@ class _InferenceApp:
     ) -> tuple[list[tuple[bytes, bytes]], list[bytes | memoryview]]:
         """Return the headers and the parts of the body of an answer."""
         text, binary = infer(self._name, self._version, self._model, body, json_size)
-        headers: list[tuple[bytes, bytes]] = [_BINARY, (_JSON_SIZE, str(len(text)).encode())] if binary else [JSON]
+        headers: list[tuple[bytes, bytes]] = (
+            [_BINARY, (_JSON_SIZE, str(len(text)).encode())] if binary else [JSON]
+        )
         parts: list[bytes | memoryview] = [text, *binary]
         if coding is not None:
             headers.append((b"vary", b"accept-encoding"))
