@@ -8,6 +8,8 @@ import pytest
 
 from core_ai_layer.machine_learning_service.ml_model_deployment_service import MLModelDeploymentService
 from core_ai_layer.machine_learning_service.ml_models_schemas import DeploymentRequest, DeploymentTargetConfig
+from deployledger.adapters.endpoint import Endpoint
+from deployledger.adapters.prediction_request import Data, prediction_request
 from tests.adapters.conftest import RegisteredIris
 
 
@@ -37,6 +39,15 @@ async def test_deploy_by_alias_and_score(
             )
             with urllib.request.urlopen(request, timeout=30) as response:
                 assert json.load(response)["predictions"] == [0, 2]
+
+            endpoint = Endpoint(status.endpoint_url or "", timeout=30)
+            model = endpoint.describe("Champion")
+            assert model is not None
+            assert (model.name, model.version, model.digest) == ("Champion", "1", status.artifact_digest)
+            rows = Data("[[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]")
+            asked = prediction_request(rows, model, model.name)
+            answer = endpoint.predict(asked.path, asked.body, asked.content_type)
+            assert json.loads(answer)["predictions"] == [0, 2]
 
             files = await service.serving_files(accepted.deployment_id)
             assert files is not None

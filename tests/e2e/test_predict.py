@@ -69,6 +69,34 @@ def test_a_served_model_is_queried_by_its_name(cli: CommandLine, tmp_path: Path)
     assert cli.run("predict", "wine", "--data", "1").returncode == 3
 
 
+def test_an_mlflow_model_is_queried_by_its_columns(cli: CommandLine, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (model / "code").mkdir(parents=True)
+    (model / "code" / "greeting.py").write_text(
+        "def _load_pyfunc(path):\n"
+        "    return Model()\n"
+        "class Model:\n"
+        "    def predict(self, rows, params=None):\n"
+        "        return [f'{row.plan}-{row.age + 1}' for row in rows.itertuples()]\n"
+    )
+    columns = [{"name": "age", "type": "long"}, {"name": "plan", "type": "string"}]
+    flavor = {"loader_module": "greeting", "code": "code", "python_version": "3.11.0"}
+    contents = {"flavors": {"python_function": flavor}, "signature": {"inputs": json.dumps(columns)}}
+    (model / "MLmodel").write_text(json.dumps(contents))  # which is YAML, too
+
+    deployed = cli.run("deploy", model, "--name", "churn")
+    assert """predict churn --data '{"age": 0, "plan": ""}'""" in deployed.stdout, deployed.stderr
+    (tmp_path / "rows.csv").write_text("plan,age\n007,41\n,9007199254740993\n")
+    answer = cli.json("predict", "churn", "--input", tmp_path / "rows.csv")
+    assert answer["predictions"] == ["007-42", "-9007199254740994"]
+    assert cli.run("predict", "churn", "--data", '[1, "x"]').stdout.split() == ["prediction", "x-2"]
+    refused = cli.run("predict", "churn", "--data", '{"age": "old", "plan": "x"}')
+    assert refused.returncode == 2
+    assert "status 400: " in refused.stderr
+    assert "The model takes age (long), plan (string)." in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.fixture
 def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     return InProcess(f"sqlite:///{tmp_path / 'events.db'}", monkeypatch)

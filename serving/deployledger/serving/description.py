@@ -80,7 +80,11 @@ class ModelDescription:
     @property
     def takes(self) -> str:
         """The inputs in words."""
-        return ", ".join(f"{each.name or 'one input'} ({each.type_and_shape})" for each in self.inputs)
+        are_columns = self.form == "dataframe_split"
+        return ", ".join(
+            f"{each.name or 'one input'} ({each.datatype if are_columns else each.type_and_shape})"
+            for each in self.inputs
+        )
 
     @classmethod
     def of_metadata(cls, metadata: Mapping[str, Any], digest: str | None = None) -> "ModelDescription":
