@@ -7,7 +7,8 @@ import pytest
 from transitions import MachineError
 
 from deployledger.domain.exceptions import IllegalTransitionError
-from deployledger.domain.lifecycle import DEADLINES, LIFECYCLE, MACHINE, State, Trigger
+from deployledger.domain.lifecycle import DEADLINES, LIFECYCLE, MACHINE, State, Trigger, step_in
+from deployledger.domain.values import Step
 
 PIPELINE = ("requested", "artifacts_fetched", "packaged")
 ALL = (*PIPELINE, "active", "completed", "failed", "cancelled", "deleting", "delete_failed", "deleted")
@@ -102,29 +103,20 @@ def test_every_state_that_is_not_final_has_a_way_out_by_cancel_or_delete(subject
         assert LIFECYCLE.triggers(subject) == []
     elif subject.state is State.DELETING:  # nobody can take it back, so it must end by itself
         assert LIFECYCLE.triggers(subject) == [Trigger.DELETION_FAILED, Trigger.DELETED]
-        assert State.DELETING in DEADLINES
+        assert Step.DELETE in DEADLINES
     else:
         ways_out = {Trigger.CANCEL, Trigger.CANCEL_UPDATE, Trigger.REQUEST_DELETION}
         assert ways_out & set(LIFECYCLE.triggers(subject))
 
 
-def test_every_state_in_which_the_service_works_has_a_deadline() -> None:
-    # What only the pipeline's results lead out of; a running batch job has no deadline by design.
-    results = {
-        Trigger.ARTIFACTS_FETCHED,
-        Trigger.PACKAGED,
-        Trigger.PROVISIONED,
-        Trigger.DELETED,
-        Trigger.DELETION_FAILED,
-    }
-    worked_on = {row.source for row in LIFECYCLE.transitions if row.trigger in results}
-    assert set(DEADLINES) == worked_on
-    assert all(deadline.total_seconds() > 0 for deadline in DEADLINES.values())
-
-
-@pytest.mark.parametrize("state", list(DEADLINES))
-def test_a_state_with_a_deadline_can_fail(state: State) -> None:
-    assert {Trigger.FAIL, Trigger.DELETION_FAILED} & set(LIFECYCLE.triggers(Subject(state)))
+@pytest.mark.parametrize("is_batch_job", [False, True])
+@pytest.mark.parametrize("state", list(State))
+def test_every_step_has_a_deadline_and_can_fail(state: State, is_batch_job: bool) -> None:
+    step = step_in(state, is_batch_job=is_batch_job)
+    if step is not None:
+        assert DEADLINES[step].total_seconds() > 0
+        subject = Subject(state, is_batch_job=is_batch_job)
+        assert {Trigger.FAIL, Trigger.DELETION_FAILED} & set(LIFECYCLE.triggers(subject))
 
 
 @pytest.mark.parametrize(

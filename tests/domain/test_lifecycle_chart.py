@@ -28,5 +28,5 @@ def test_the_table_names_each_condition() -> None:
 def test_the_page_names_every_state_and_deadline() -> None:
     page = markdown(LIFECYCLE)
     assert all(state in page for state in State)
-    for state, deadline in DEADLINES.items():
-        assert f"| {state} | {int(deadline.total_seconds()):,} s |" in page
+    for step, deadline in DEADLINES.items():
+        assert f"| {step} | {int(deadline.total_seconds()):,} s |" in page

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,8 +18,9 @@ from core_ai_layer.machine_learning_service.ml_service_exceptions import (
     DeploymentError,
     ModelRegistryError,
 )
-from deployledger.domain.lifecycle import DEADLINES, State
-from deployledger.testing import InMemoryOrchestrator
+from deployledger.domain.lifecycle import DEADLINES
+from deployledger.domain.values import Step
+from deployledger.testing import InMemoryOrchestrator, ManualClock
 from tests.domain.given import BATCH_JOB, request
 from tests.service.conftest import OpenService
 from tests.service.outside import HeldOrchestrator, eventually
@@ -217,35 +217,38 @@ async def test_a_failed_update_leaves_the_earlier_revision_serving_and_says_so(
 
 
 async def test_a_step_that_takes_too_long_fails_and_can_be_retried(
-    held: MLModelDeploymentService, cluster: HeldOrchestrator, monkeypatch: pytest.MonkeyPatch
+    open_service: OpenService, cluster: HeldOrchestrator
 ) -> None:
-    monkeypatch.setitem(DEADLINES, State.PACKAGED, timedelta(seconds=0.2))
-    cluster.provisioning.shut()
-    answer = await held.deploy_model(request())
-    failed = await held.wait_for_deployment(answer.deployment_id, timeout=WAIT)
+    clock = ManualClock()
+    service = open_service(None, None, cluster, sleep=clock.sleep)
+    deployment_id = await provisioning(service, cluster)
+    clock.advance(DEADLINES[Step.PROVISION].total_seconds())
+    failed = await service.wait_for_deployment(deployment_id, timeout=WAIT)
     assert failed.failure is not None
     assert (failed.failure.reason, failed.failure.step) == ("deadline_exceeded", "provision")
-    assert "longer than 0:00:00.2" in failed.message
-    monkeypatch.setitem(DEADLINES, State.PACKAGED, timedelta(seconds=WAIT))
+    assert "longer than 0:15:00" in failed.message
     cluster.provisioning.open()
-    await held.retry_deployment(answer.deployment_id)
-    assert (await held.wait_for_deployment(answer.deployment_id, timeout=WAIT)).status == "active"
+    await service.retry_deployment(deployment_id)
+    assert (await service.wait_for_deployment(deployment_id, timeout=WAIT)).status == "active"
 
 
 async def test_a_deletion_that_takes_too_long_fails_and_can_be_asked_for_again(
-    held: MLModelDeploymentService, cluster: HeldOrchestrator, monkeypatch: pytest.MonkeyPatch
+    open_service: OpenService, cluster: HeldOrchestrator
 ) -> None:
-    monkeypatch.setitem(DEADLINES, State.DELETING, timedelta(seconds=0.2))
-    deployment_id = await serving(held)
-    await held.settled(deployment_id)
+    clock = ManualClock()
+    service = open_service(None, None, cluster, sleep=clock.sleep)
+    deployment_id = await serving(service)
+    await service.settled(deployment_id)
     cluster.pruning.shut()
-    await held.delete_deployment(deployment_id)
-    failed = await held.wait_for_deployment(deployment_id, timeout=WAIT)
+    arrivals = cluster.pruning.arrivals
+    await service.delete_deployment(deployment_id)
+    await eventually(lambda: cluster.pruning.arrivals > arrivals)
+    clock.advance(DEADLINES[Step.DELETE].total_seconds())
+    failed = await service.wait_for_deployment(deployment_id, timeout=WAIT)
     assert (failed.status, failed.endpoint_url) == ("delete_failed", "http://held/iris/1")
-    monkeypatch.setitem(DEADLINES, State.DELETING, timedelta(seconds=WAIT))
     cluster.pruning.open()
-    await held.delete_deployment(deployment_id)
-    assert (await held.wait_for_deployment(deployment_id, timeout=WAIT)).state == "deleted"
+    await service.delete_deployment(deployment_id)
+    assert (await service.wait_for_deployment(deployment_id, timeout=WAIT)).state == "deleted"
 
 
 # Batch jobs -----------------------------------------------------------------------------------------

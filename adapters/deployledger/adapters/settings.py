@@ -3,6 +3,7 @@
 import getpass
 import os
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from deployledger.adapters.database_url import DatabaseUrl
 from deployledger.adapters.environment import forget_empty_variables
 from deployledger.domain.exceptions import ConfigurationError
+from deployledger.domain.lifecycle import DEADLINES
 from deployledger.domain.requests import problem_of
+from deployledger.domain.values import Step
 from deployledger.gateway import Limits
 from deployledger.service.files.paths import expanded
+from deployledger.service.outside_calls import CallLimits
 
 
 def _absolute(path: Path) -> Path:
@@ -31,6 +35,9 @@ def _default_home() -> Path:
             f"user {os.getuid()} has no home folder on this machine.",
             hint="Set DEPLOYLEDGER_HOME to a folder that this user can write to.",
         ) from error
+
+
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400)]
 
 
 class Settings(BaseSettings):
@@ -56,6 +63,10 @@ class Settings(BaseSettings):
         checkpoint_seconds: or as soon as an event has had none for so many seconds.
         serving_host: the address that local endpoints listen on.
         ready_timeout: how many seconds a local server may take to become ready.
+        fetch_deadline: how many seconds the step may take; so do the next four.
+        query_deadline: how many seconds an orchestrator may take to answer a question.
+        stored_files_deadline: how many seconds listing, reading or freeing all stored files may take.
+        concurrent_steps: how many deployments do the same step with the same client at once.
         serving_max_body_bytes: this and the following are the `Limits` of local endpoints.
     """
 
@@ -82,6 +93,14 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     serving_host: str = "127.0.0.1"
     ready_timeout: float = Field(default=120.0, gt=0)
+    fetch_deadline: Seconds = DEADLINES[Step.FETCH].total_seconds()
+    package_deadline: Seconds = DEADLINES[Step.PACKAGE].total_seconds()
+    provision_deadline: Seconds = DEADLINES[Step.PROVISION].total_seconds()
+    run_deadline: Seconds = DEADLINES[Step.RUN].total_seconds()
+    delete_deadline: Seconds = DEADLINES[Step.DELETE].total_seconds()
+    query_deadline: Seconds = CallLimits.query.total_seconds()
+    stored_files_deadline: Seconds = CallLimits.stored_files.total_seconds()
+    concurrent_steps: int = Field(default=CallLimits.concurrent_steps, ge=1, le=1000)
     serving_max_body_bytes: int = Field(default=Limits.max_body_bytes, ge=1)
     serving_max_head_bytes: int = Field(default=Limits.max_head_bytes, ge=1024)
     serving_max_connections: int = Field(default=Limits.max_connections, ge=1)
@@ -89,6 +108,16 @@ class Settings(BaseSettings):
     serving_body_timeout: float = Field(default=Limits.body_timeout, gt=0)
     serving_idle_timeout: float = Field(default=Limits.idle_timeout, gt=0)
     serving_response_timeout: float | None = Field(default=Limits.response_timeout, gt=0)
+
+    @property
+    def call_limits(self) -> CallLimits:
+        """The limits of calls to the outside."""
+        return CallLimits(
+            steps={step: timedelta(seconds=getattr(self, f"{step}_deadline")) for step in Step},
+            query=timedelta(seconds=self.query_deadline),
+            stored_files=timedelta(seconds=self.stored_files_deadline),
+            concurrent_steps=self.concurrent_steps,
+        )
 
     @property
     def database(self) -> str:

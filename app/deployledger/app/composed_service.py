@@ -1,5 +1,6 @@
 """The deployment service, composed of its parts and adapters."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from deployledger.service.clients import Clients
 from deployledger.service.deployment_service import DeploymentService
 from deployledger.service.files.home import open_home
 from deployledger.service.freeing import KeepRules
+from deployledger.service.outside_calls import Sleep
 from deployledger.service.simulation import SimulatedOrchestrator
 
 
@@ -38,6 +40,7 @@ class ServiceOptions(TypedDict, total=False):
     projections: Sequence[Projection[Any]]
     signer: Signer | None
     settings: Settings | None
+    sleep: Sleep
 
 
 class MLModelDeploymentService(DeploymentService):
@@ -64,6 +67,7 @@ class MLModelDeploymentService(DeploymentService):
         signer: what signs checkpoints of the log; the default is the key that ``DEPLOYLEDGER_AUDIT_KEY``
             names. With it, checkpoints are made while events are added.
         settings: take the place of those of the environment, and of ``home``.
+        sleep: waits for so many seconds of a clock that never goes back; deadlines are counted by it.
 
     Raises:
         ConfigurationError: if a setting or the database URL is malformed, or names a file in a folder that
@@ -86,6 +90,7 @@ class MLModelDeploymentService(DeploymentService):
         projections: Sequence[Projection[Any]] = (),
         signer: Signer | None = None,
         settings: Settings | None = None,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         settings = settings or load_settings(home=home)
         folder = settings.home
@@ -125,6 +130,8 @@ class MLModelDeploymentService(DeploymentService):
             actor=actor or settings.acting,
             run_jobs=run_jobs,
             resume=resume,
+            limits=settings.call_limits,
+            sleep=sleep,
         )
 
     @classmethod

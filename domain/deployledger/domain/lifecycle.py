@@ -54,12 +54,12 @@ class Work(NamedTuple):
     Attributes:
         step: the step that it does.
         done: the trigger that records that the step is done.
-        deadline: how long the step may take before it fails; None for as long as it takes.
+        deadline: how long the step may take before it fails, unless a setting says otherwise.
     """
 
     step: Step
     done: Trigger
-    deadline: timedelta | None
+    deadline: timedelta
 
 
 _JOB = {
@@ -68,13 +68,13 @@ _JOB = {
     State.PACKAGED: Work(Step.PROVISION, Trigger.PROVISIONED, timedelta(minutes=15)),
 }
 _DELETION = {State.DELETING: Work(Step.DELETE, Trigger.DELETED, timedelta(minutes=15))}
-_BATCH = {State.ACTIVE: Work(Step.RUN, Trigger.COMPLETED, None)}
+_BATCH = {State.ACTIVE: Work(Step.RUN, Trigger.COMPLETED, timedelta(days=7))}
 
 _WORK: Mapping[bool, Mapping[State, Work]] = {False: _JOB | _DELETION, True: _JOB | _BATCH | _DELETION}
 """The work in each state that is in progress, by whether the deployment is a batch job."""
 
-DEADLINES = {state: work.deadline for state, work in _WORK[False].items() if work.deadline is not None}
-"""How long the step of a state may take before it fails."""
+DEADLINES = {work.step: work.deadline for work in _WORK[True].values()}
+"""How long a step may take before it fails, unless a setting says otherwise."""
 
 STEP_DONE_BY = {work.done: work.step for work in _WORK[True].values()}
 """The step that each trigger records as done; other triggers record none."""

@@ -34,7 +34,8 @@ def markdown(lifecycle: Lifecycle) -> str:
         f"| `{row['trigger']}` | {row['from']} | {row['to']} | {row['when']} |" for row in table(lifecycle)
     )
     deadlines = "\n".join(
-        f"| {state} | {int(deadline.total_seconds()):,} s |" for state, deadline in DEADLINES.items()
+        f"| {step} | {int(deadline.total_seconds()):,} s | `DEPLOYLEDGER_{step.upper()}_DEADLINE` |"
+        for step, deadline in DEADLINES.items()
     )
     return f"""# The lifecycle of a deployment
 
@@ -52,11 +53,10 @@ This page is generated from the machine in `deployledger.domain.lifecycle`; a ch
 
 ## Deadlines
 
-A step that takes longer fails with the reason `deadline_exceeded`, and can be retried. A batch job that
-runs may take as long as it takes; delete it to stop it.
+A step that takes longer fails with the reason `deadline_exceeded`, and can be retried.
 
-| state | deadline |
-|---|---|
+| step | deadline | setting (seconds) |
+|---|---|---|
 {deadlines}
 """
 

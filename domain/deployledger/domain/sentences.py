@@ -18,3 +18,9 @@ def with_hint(message: str, hint: str) -> str:
         return message.strip()
     between = "\n" if "\n" in message.strip() else " "
     return f"{sentence(message)}{between}{sentence(hint)}"
+
+
+def ordinal(number: int) -> str:
+    """Return a number from 1 on as an ordinal: 1st, 2nd, 3rd, 4th, …, 11th."""
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else suffix}"

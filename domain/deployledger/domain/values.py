@@ -88,6 +88,8 @@ class Progress(Value):
         done: within the step, how many units are complete, where known.
         total: within the step, how many units there are, where known.
         unit: what ``done`` and ``total`` count, for example ``rows``.
+        queue_position: where in line for a slot the deployment is, from 1 on, if it waits; only the process
+            that does its job knows.
     """
 
     step: Step
@@ -96,3 +98,4 @@ class Progress(Value):
     done: int | None = None
     total: int | None = None
     unit: str | None = None
+    queue_position: int | None = None

@@ -25,7 +25,10 @@ from deployledger.domain.exceptions import (
     UndecodableEventError,
 )
 from deployledger.domain.logs import logger
+from deployledger.projections.patience import pauses
 from deployledger.projections.read_models import ReadModels
+from deployledger.service.failures import described
+from deployledger.service.outside_calls import Call
 from deployledger.service.patient_threads import PatientThreads
 from deployledger.service.pipeline import Pipeline
 from deployledger.service.repository import Repository
@@ -42,7 +45,7 @@ PIPELINE_ACTOR = "deployledger"
 _READ_AT_ONCE = 1000
 _FOLLOW_AGAIN_SECONDS = 1.0
 _JOB_THREADS = 8
-_CONCURRENT_JOBS = 128
+_LONGEST_PAUSE_SECONDS = 300.0
 
 _T = TypeVar("_T")
 
@@ -113,7 +116,6 @@ class BackgroundWork:
                     patience=self._patience,
                     context=self._context,
                     on_change=self._watchers.notify,
-                    concurrent_jobs=_CONCURRENT_JOBS,
                 )
             resumes, self._is_resumed = self.worker is not None and not self._is_resumed, True
         if resumes and self.worker is not None:
@@ -138,6 +140,7 @@ class BackgroundWork:
             except Exception as error:  # what signs, and the destination, may raise what they like
                 self._report_waiting_checkpoint(error)
         self._executor.shutdown()
+        self._pipeline.calls.close()
 
     def wake(self, deployment_id: UUID) -> None:
         """Make a deployment's job run; from any thread."""
@@ -152,6 +155,10 @@ class BackgroundWork:
     def progress(self, deployment_id: UUID) -> StepProgress | None:
         """Return how far the step is that this process does on a deployment, if it does one."""
         return self.worker.progress.get(deployment_id) if self.worker is not None else None
+
+    def queue_position(self, deployment_id: UUID) -> int | None:
+        """Return where in line for a slot the deployment is in this process; None if it does not wait."""
+        return self.worker.queue_position(deployment_id) if self.worker is not None else None
 
     def _context(self, deployment: Deployment) -> CommandContext:
         self.has_written = True
@@ -184,11 +191,17 @@ class BackgroundWork:
         return self.unfinished.in_progress() + ([] if self._is_simulated else self.unfinished.serving())
 
     async def _wake_provisioned(self, worker: Worker) -> None:
-        try:
-            for deployment_id in await self._pipeline.clients.orchestrator.provisioned():
-                worker.wake(deployment_id)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # an orchestrator raises what it likes
-            LOGGER.warning("The orchestrator failed to list what it runs: %s", error)
+        calls, provisioned = self._pipeline.calls, self._pipeline.clients.orchestrator.provisioned
+        for pause in pauses(_LONGEST_PAUSE_SECONDS):
+            try:
+                for deployment_id in await calls.call(Call.QUERY, None, provisioned):
+                    worker.wake(deployment_id)
+                return
+            except Exception as error:  # an orchestrator raises what it likes
+                self._patience.warn(
+                    LOGGER, f"The orchestrator failed to list what it runs: {described(error)}"
+                )
+            await calls.sleep(pause)
 
     async def _take_up(self, worker: Worker, after: int) -> None:
         """Work on what is commanded behind a position, by whichever process."""
@@ -237,7 +250,7 @@ class BackgroundWork:
                 await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
         await worker.start_over(left)
         if not self._is_simulated:
-            await self._wake_provisioned(worker)
+            worker.run(self._wake_provisioned(worker))
         return position
 
     def _wake_undecoded(self, worker: Worker, after: int) -> int:

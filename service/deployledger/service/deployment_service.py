@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -35,6 +36,7 @@ from deployledger.domain.responses import (
     DeploymentStatus,
     DeploymentStatusResponse,
 )
+from deployledger.domain.sentences import ordinal
 from deployledger.projections.history import parked_hint
 from deployledger.projections.partitioning import Progress
 from deployledger.projections.projection import Consistency
@@ -46,12 +48,14 @@ from deployledger.service.clock_corrector import ClockCorrection, ClockCorrector
 from deployledger.service.command_handler import CommandHandler, checked_actor
 from deployledger.service.disk_usage import DiskUsage, measure
 from deployledger.service.empty_logs import EmptyLogs, explain_empty_logs
+from deployledger.service.failures import described
 from deployledger.service.files.staging import sweep
 from deployledger.service.freeing import Freed, Freeing, KeepRules, log_id
 from deployledger.service.lifespan import Lifespan
 from deployledger.service.listing import Filters, Listing, answer, is_text, list_page, page_as_of
 from deployledger.service.log_reading import LoggedEvent, LogQuery, LogReader
 from deployledger.service.lookup import find, find_id, find_to_change, warn_if_ambiguous
+from deployledger.service.outside_calls import Call, CallLimits, OutsideCalls, Sleep
 from deployledger.service.past import Past
 from deployledger.service.patient_threads import PatientThreads
 from deployledger.service.pipeline import Pipeline
@@ -92,6 +96,8 @@ class DeploymentService:
         resume: whether it also takes up what other processes leave: unfinished jobs, on opening, and the
             commands that they give later.
         now: the clock; returns aware datetimes in UTC.
+        limits: how long calls to the clients may take.
+        sleep: waits for so many seconds; deadlines are counted by it, and not by the clock.
     """
 
     def __init__(
@@ -109,6 +115,8 @@ class DeploymentService:
         run_jobs: bool = True,
         resume: bool = True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        limits: CallLimits = CallLimits(),  # noqa: B008  # it is immutable
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._log = log
         self._clients = clients
@@ -120,7 +128,10 @@ class DeploymentService:
         self._clock = ClockCorrector(log, now)
         self._keep = keep
         self._now = now
-        self._pipeline = Pipeline(clients, workspace, partial(log_id, log), largest_model=largest_model)
+        self._calls = OutsideCalls(limits, sleep=sleep)
+        self._pipeline = Pipeline(
+            clients, self._calls, workspace, partial(log_id, log), largest_model=largest_model
+        )
         self._watchers = Watchers()
         self._threads = PatientThreads(read_models.patience)
         self._commands = CommandHandler(
@@ -337,6 +348,14 @@ class DeploymentService:
         status = answer(self._models, stored.row)
         if consistency != Consistency.CURRENT:
             status = status.model_copy(update={"position": stored.position})
+        line = self._background.queue_position(deployment_id)
+        if line is not None and status.progress is not None:
+            return status.model_copy(
+                update={
+                    "message": f"{status.message} Waiting for a slot: {ordinal(line)}.",
+                    "progress": status.progress.model_copy(update={"queue_position": line}),
+                }
+            )
         step = self._background.progress(deployment_id)
         if step is None or status.progress is None:
             return status
@@ -686,7 +705,7 @@ class DeploymentService:
             ResourceNotFoundError: if there is no such deployment.
         """
         await self._blocking(self._commands.load, deployment_id)
-        observed = await self._orchestrator.observe(deployment_id)
+        observed = await self._calls.call(Call.QUERY, None, self._orchestrator.observe, deployment_id)
         return replace(observed, detail=storable(observed.detail))
 
     async def deployment_logs(self, deployment_id: UUID, *, follow: bool = False) -> AsyncIterator[str]:
@@ -699,8 +718,10 @@ class DeploymentService:
         """
         deployment = (await self._blocking(self._commands.load, deployment_id)).deployment
         follow = follow and deployment.state is not State.DELETED
-        async for line in self._orchestrator.logs(deployment_id, follow=follow):
-            yield storable(line)
+        lines = self._calls.lines(Call.QUERY, self._orchestrator.logs, deployment_id, follow=follow)
+        async with aclosing(lines):
+            async for line in lines:
+                yield storable(line)
 
     async def empty_logs(self, deployment_id: UUID) -> EmptyLogs:
         """Return why `deployment_logs` has no lines, assuming that it has none.
@@ -725,7 +746,7 @@ class DeploymentService:
         digest = (await self.get_deployment_status(deployment_id)).serving_artifact_digest
         if digest is None or self._clients.artifacts is None:
             return None
-        return await self._clients.artifacts.path_of(digest)
+        return await self._calls.call(Call.STORE, None, self._clients.artifacts.path_of, digest)
 
     async def list_artifacts(self) -> list[StoredFiles]:
         """Return the models and images stored on this machine, and the revisions that they belong to.
@@ -737,7 +758,7 @@ class DeploymentService:
             MachineLearningServiceError: if something cannot be read.
         """
         recorded = await self._blocking(Recorded.read, self._log)
-        return await stored_files(self._keepers, recorded, read=False)
+        return await stored_files(self._calls, self._keepers, recorded, read=False)
 
     async def verify_artifacts(self) -> list[Finding]:
         """Read everything that `list_artifacts` returns, and compare it with its digests and with the log.
@@ -748,7 +769,7 @@ class DeploymentService:
             MachineLearningServiceError: if something cannot be read.
         """
         recorded = await self._blocking(Recorded.read, self._log)
-        files = await stored_files(self._keepers, recorded, read=True)
+        files = await stored_files(self._calls, self._keepers, recorded, read=True)
         absent = missing(recorded, files, self._orchestrator.name) if self._clients.artifacts else ()
         return [*findings(files, recorded), *contradictions(recorded), *absent]
 
@@ -765,7 +786,7 @@ class DeploymentService:
             MachineLearningServiceError: if something cannot be read or removed.
         """
         user = await self._blocking(self._pipeline.log_id)
-        freeing = Freeing(self._log, rules=self._keep, user=user, now=self._now)
+        freeing = Freeing(self._log, self._calls, rules=self._keep, user=user, now=self._now)
         freed = await freeing.run(self._keepers, self._orchestrator, dry_run=dry_run)
         if not dry_run:
             await self._threads.run(sweep, self._pipeline.workspace)
@@ -840,12 +861,12 @@ class DeploymentService:
         `resume_deployment` continues with them.
         """
         try:
-            provisioned = await self._orchestrator.provisioned()
+            provisioned = await self._calls.call(Call.QUERY, None, self._orchestrator.provisioned)
             if not provisioned:
                 return []
             return await self._blocking(self._background.unfinished.leftovers, provisioned)
         except Exception as error:  # an orchestrator raises what it likes
-            LOGGER.warning("The orchestrator failed to list what it runs: %s", error)
+            LOGGER.warning("The orchestrator failed to list what it runs: %s", described(error))
             return []
 
     async def __aenter__(self) -> Self:

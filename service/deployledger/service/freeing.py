@@ -22,6 +22,7 @@ from deployledger.domain.stored import (
     Stored,
     Verdict,
 )
+from deployledger.service.outside_calls import Call, OutsideCalls
 from deployledger.service.stored_files import Recorded, StoredFiles
 
 _UNNEEDED = "no deployment uses it"
@@ -136,12 +137,16 @@ class Freeing:
     """One inspection of the stored files, with decisions by the log as of that moment.
 
     Args:
+        calls: calls the clients.
         user: the id of the log.
         now: the clock.
     """
 
-    def __init__(self, log: EventLog, *, rules: KeepRules, user: str, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, log: EventLog, calls: OutsideCalls, *, rules: KeepRules, user: str, now: Callable[[], datetime]
+    ) -> None:
         self._log = log
+        self._calls = calls
         self._rules = rules
         self._user = user
         self._now = now
@@ -163,8 +168,11 @@ class Freeing:
             MachineLearningServiceError: if something cannot be read or removed.
         """
         keepers = [client for client in clients if isinstance(client, KeepsFiles)]
-        kept = [(keeper, await keeper.stored(read=False)) for keeper in keepers]
-        provisioned = set(await orchestrator.provisioned())
+        kept = [
+            (keeper, await self._calls.call(Call.STORED_FILES, None, keeper.stored, read=False))
+            for keeper in keepers
+        ]
+        provisioned = set(await self._calls.call(Call.QUERY, None, orchestrator.provisioned))
         await asyncio.to_thread(self._recorded.catch_up, self._log)
         self._has_strangers = not self._recorded.deployments.keys() >= provisioned
         self._look([each for _, stored in kept for each in stored])
@@ -177,14 +185,14 @@ class Freeing:
             else:
                 already = len(self._decided)
                 try:
-                    await keeper.free(self.decide, self._user)
+                    await self._calls.call(Call.STORED_FILES, None, keeper.free, self.decide, self._user)
                 except InsufficientStorageError:
                     waiting.append((keeper, self._decided[already:]))
                     del self._decided[already:]
         if not dry_run:
             for deployment_id in provisioned:
                 if self._is_deleted(deployment_id):
-                    await orchestrator.prune(deployment_id, None)
+                    await self._calls.call(Call.PRUNE, None, orchestrator.prune, deployment_id, None)
             for keeper, decided in waiting:
                 await self._free_again(keeper, decided)
             self._decided = await asyncio.to_thread(lambda: [_checked(each) for each in self._decided])
@@ -194,7 +202,7 @@ class Freeing:
         """Free what is left of what a client was to free when the disk was full, which may be all of it."""
         already = len(self._decided)
         try:
-            await keeper.free(self.decide, self._user)
+            await self._calls.call(Call.STORED_FILES, None, keeper.free, self.decide, self._user)
         except InsufficientStorageError as error:
             raise InsufficientStorageError(
                 f"{error.message[:1].upper()}{error.message[1:]}. Only part of it was freed.",

@@ -21,8 +21,8 @@ from deployledger.domain.exceptions import (
 )
 from deployledger.domain.logs import logger
 from deployledger.domain.ports import (
-    ArtifactStoreInterface,
     ChecksContents,
+    JobResult,
     PackageRequest,
     ProvisionedTarget,
     ProvisionRequest,
@@ -35,9 +35,11 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.domain.redaction import without_credentials
 from deployledger.domain.values import Artifact, Image, Step
 from deployledger.service.clients import Clients
+from deployledger.service.failures import described
 from deployledger.service.files.disk_space import check_room, within_limits
 from deployledger.service.files.paths import local_path
 from deployledger.service.files.staging import staging_folder, sweep
+from deployledger.service.outside_calls import Call, DeadlineError, OutsideCalls
 from deployledger.service.simulation import simulated_artifact, simulated_image
 
 LOGGER = logger("artifacts")
@@ -52,11 +54,13 @@ class Pipeline:
 
     Attributes:
         workspace: a folder for what is being downloaded, on the same disk as the artifact store.
+        calls: calls the clients.
         log_id: returns what tells the event log from every other one; it may block.
         largest_model: how many bytes a model may have; None sets no limit.
     """
 
     clients: Clients
+    calls: OutsideCalls
     workspace: Path
     log_id: Callable[[], str]
     largest_model: int | None = None
@@ -74,7 +78,7 @@ class Pipeline:
                 case Step.RUN:
                     return await self._run(deployment, report)
                 case Step.DELETE:
-                    await self.clients.orchestrator.prune(deployment.id, None)
+                    await self._prune(deployment, None)
                     simulated = not self.clients.has_orchestrator
                     return lambda current, by: current.deleted(simulated=simulated, by=by)
         except InsufficientStorageError as error:  # which does not name the deployment
@@ -85,18 +89,34 @@ class Pipeline:
                 hint=error.hint,
             ) from error
 
+    @staticmethod
+    def kind_of_slot(step: Step, deployment: Deployment) -> tuple[Step, str]:
+        """Return what a step has in common with others that use the same client: for a fetch, the source."""
+        revision = deployment.revision
+        if step is not Step.FETCH or revision.artifact is not None:
+            return step, ""
+        scheme, _, rest = revision.model_uri.partition(":")
+        host = rest[2:].partition("/")[0] if rest.startswith("//") else ""
+        return step, f"{scheme}://{host}" if rest else "path"
+
     async def revive(self, deployment: Deployment) -> None:
         """Start the revision that serves again, if it does not run."""
         serving = deployment.serving_revision
         if self.clients.has_orchestrator and serving is not None:
-            observed = await self.clients.orchestrator.observe(deployment.id)
+            observed = await self.calls.call(
+                Call.QUERY, deployment.id, self.clients.orchestrator.observe, deployment.id
+            )
             if not observed.running or observed.damaged:
                 revision = deployment.revisions[serving]
                 await self._serve(deployment, revision, lambda done, total, unit: None)
 
     async def tidy(self, deployment: Deployment) -> None:
         """Stop everything of the deployment but the revision that serves."""
-        await self.clients.orchestrator.prune(deployment.id, deployment.serving_revision)
+        await self._prune(deployment, deployment.serving_revision)
+
+    async def _prune(self, deployment: Deployment, keep_revision: int | None) -> None:
+        prune = self.clients.orchestrator.prune
+        await self.calls.call(Call.PRUNE, deployment.id, prune, deployment.id, keep_revision)
 
     async def _fetch(self, deployment: Deployment) -> Record:
         revision = deployment.revision
@@ -125,16 +145,14 @@ class Pipeline:
         Raises:
             DeploymentError: files are damaged or missing, and cannot be fetched again.
         """
-        artifacts = self.clients.artifacts
-        assert artifacts is not None  # noqa: S101  # the caller checked
-        damaged = await artifacts.set_aside_damaged(artifact.digest) if read else []
-        folder = await _complete(artifacts, artifact)
+        damaged = await self._set_aside_damaged(deployment, artifact) if read else []
+        folder = await self._complete(deployment, artifact)
         if folder is None:
-            damaged = damaged or await artifacts.set_aside_damaged(artifact.digest)
-            folder = await _complete(artifacts, artifact)
+            damaged = damaged or await self._set_aside_damaged(deployment, artifact)
+            folder = await self._complete(deployment, artifact)
         if folder is None:
             await self._fetch_again(deployment, artifact, damaged)
-            folder = await artifacts.path_of(artifact.digest)
+            folder = await self._path_of(deployment, artifact)
         if folder is None:
             raise DeploymentError(
                 deployment.name,
@@ -209,8 +227,11 @@ class Pipeline:
                 await asyncio.to_thread(check_room, folder, artifact.size_bytes)
                 unpacked = folder / "model"
                 try:
-                    await registry.unpack(reference, unpacked)
-                    stored = await artifacts.add(
+                    await self.calls.call(Call.PACKAGE, deployment.id, registry.unpack, reference, unpacked)
+                    stored = await self.calls.call(
+                        Call.STORE,
+                        deployment.id,
+                        artifacts.add,
                         unpacked,
                         resolved_uri=artifact.resolved_uri,
                         model_version=artifact.model_version,
@@ -220,7 +241,9 @@ class Pipeline:
                 except InsufficientStorageError:
                     raise
                 except Exception as error:  # a user's client raises what it likes
-                    LOGGER.warning("%s: its model cannot be taken from %s. %s", deployment, reference, error)
+                    LOGGER.warning(
+                        "%s: its model cannot be taken from %s. %s", deployment, reference, described(error)
+                    )
                     continue
             if stored.digest == artifact.digest:
                 LOGGER.warning("%s It was taken from its image %s.", what, reference)
@@ -234,24 +257,31 @@ class Pipeline:
         direct = local_path(model_uri)
         user = await asyncio.to_thread(self.log_id)
         if direct is not None:
-            return await artifacts.add(direct, resolved_uri=model_uri, user=user)
+            return await self.calls.call(
+                Call.STORE, deployment.id, artifacts.add, direct, resolved_uri=model_uri, user=user
+            )
         resolved = ResolvedModel(model_uri)
         if isinstance(registry, ResolvesModelVersions):
-            pinned = await registry.resolve_model(model_uri)
+            pinned = await self.calls.call(Call.FETCH, deployment.id, registry.resolve_model, model_uri)
             resolved = ResolvedModel(without_credentials(pinned.uri, is_uri=True), pinned.version)
         await asyncio.to_thread(sweep, self.workspace)
         with staging_folder(self.workspace) as folder:
             try:
                 downloaded = await within_limits(
-                    registry.download_artifacts(**_download_arguments(resolved.uri, str(folder))),
+                    self.calls.call(
+                        Call.FETCH,
+                        deployment.id,
+                        registry.download_artifacts,
+                        **_download_arguments(resolved.uri, str(folder)),
+                    ),
                     folder,
                     self.largest_model,
                 )
-            except (ModelRegistryError, DeploymentError, InsufficientStorageError):
+            except (ModelRegistryError, DeploymentError, InsufficientStorageError, DeadlineError):
                 raise
             except Exception as error:  # a user's client raises what it likes
                 raise ModelRegistryError(
-                    f"The model registry could not provide {resolved.uri}: {type(error).__name__}: {error}",
+                    f"The model registry could not provide {resolved.uri}: {described(error)}",
                     reason=FailureReason.MODEL_NOT_FOUND if isinstance(error, FileNotFoundError) else None,
                     hint="Check the registry and the URI, then retry.",
                 ) from error
@@ -260,7 +290,10 @@ class Pipeline:
                     f"The model registry answered {downloaded!r} for {resolved.uri}, which is not a path.",
                     hint="Have download_artifacts return the local path of what it downloaded.",
                 )
-            return await artifacts.add(
+            return await self.calls.call(
+                Call.STORE,
+                deployment.id,
+                artifacts.add,
                 Path(downloaded),
                 resolved_uri=resolved.uri,
                 model_version=resolved.version,
@@ -298,12 +331,13 @@ class Pipeline:
             target=revision.target,
         )
         try:
-            image = await registry.build_and_push(order)
+            image = await self.calls.call(Call.PACKAGE, deployment.id, registry.build_and_push, order)
         except MachineLearningServiceError as error:
             if error.reason is not FailureReason.ARTIFACT_DAMAGED:
                 raise
             folder = await self._model_folder(deployment, artifact, read=True)
-            image = await registry.build_and_push(replace(order, model_path=folder))
+            order = replace(order, model_path=folder)
+            image = await self.calls.call(Call.PACKAGE, deployment.id, registry.build_and_push, order)
         before = deployment.earlier_image(artifact, image)
         if before is not None and before.digest != image.digest:
             raise DeploymentError(
@@ -319,15 +353,15 @@ class Pipeline:
         self, deployment: Deployment, revision: Revision, report: ReportProgress
     ) -> ProvisionedTarget:
         """Make a revision run; an image that is damaged is built again, once."""
-        request = _provision_request(deployment, revision)
+        request, provision = _provision_request(deployment, revision), self.clients.orchestrator.provision
         try:
-            return await self.clients.orchestrator.provision(request, report)
+            return await self.calls.call(Call.PROVISION, deployment.id, provision, request, report)
         except MachineLearningServiceError as error:
             if error.reason is not FailureReason.ARTIFACT_DAMAGED or self.clients.container_registry is None:
                 raise
             LOGGER.warning("%s: its image is built again. %s", deployment, error.message)
         await self._build(deployment, revision, request.artifact)
-        return await self.clients.orchestrator.provision(request, report)
+        return await self.calls.call(Call.PROVISION, deployment.id, provision, request, report)
 
     async def _provision(self, deployment: Deployment, report: ReportProgress) -> Record:
         revision = deployment.revision
@@ -338,30 +372,49 @@ class Pipeline:
         )
 
     async def _run(self, deployment: Deployment, report: ReportProgress) -> Record:
-        revision, orchestrator = deployment.revision, self.clients.orchestrator
+        revision = deployment.revision
         try:
-            result = await orchestrator.wait_for_completion(deployment.id, revision.number, report)
+            result = await self._completion(deployment, revision, report)
         except MachineLearningServiceError as error:
             if error.reason is not FailureReason.ARTIFACT_DAMAGED:
                 raise
             LOGGER.warning("%s: its job is started again. %s", deployment, error.message)
             await self._serve(deployment, revision, report)
-            result = await orchestrator.wait_for_completion(deployment.id, revision.number, report)
+            result = await self._completion(deployment, revision, report)
         simulated = not self.clients.has_orchestrator
         output_uri = result.output_uri or revision.target.output_uri or ""
         return lambda current, by: current.completed(
             revision.number, output_uri, result.rows, simulated=simulated, by=by
         )
 
+    async def _completion(
+        self, deployment: Deployment, revision: Revision, report: ReportProgress
+    ) -> JobResult:
+        wait_for_completion = self.clients.orchestrator.wait_for_completion
+        return await self.calls.call(
+            Call.RUN, deployment.id, wait_for_completion, deployment.id, revision.number, report
+        )
 
-async def _complete(artifacts: ArtifactStoreInterface, artifact: Artifact) -> Path | None:
-    """Return the folder with an artifact's files, or None if the store lacks some of them."""
-    try:
-        return await artifacts.path_of(artifact.digest)
-    except MachineLearningServiceError as error:
-        if error.reason is not FailureReason.ARTIFACT_DAMAGED:
-            raise
-        return None
+    async def _complete(self, deployment: Deployment, artifact: Artifact) -> Path | None:
+        """Return the folder with an artifact's files, or None if the store lacks some of them."""
+        try:
+            return await self._path_of(deployment, artifact)
+        except MachineLearningServiceError as error:
+            if error.reason is not FailureReason.ARTIFACT_DAMAGED:
+                raise
+            return None
+
+    async def _path_of(self, deployment: Deployment, artifact: Artifact) -> Path | None:
+        assert self.clients.artifacts is not None  # noqa: S101  # the caller checked
+        return await self.calls.call(
+            Call.STORE, deployment.id, self.clients.artifacts.path_of, artifact.digest
+        )
+
+    async def _set_aside_damaged(self, deployment: Deployment, artifact: Artifact) -> list[str]:
+        assert self.clients.artifacts is not None  # noqa: S101  # the caller checked
+        return await self.calls.call(
+            Call.STORE, deployment.id, self.clients.artifacts.set_aside_damaged, artifact.digest
+        )
 
 
 def _is_below(path: Path, folder: Path) -> bool:

@@ -13,6 +13,7 @@ from deployledger.domain.exceptions import UndecodableEventError
 from deployledger.domain.findings import Finding, Outcome
 from deployledger.domain.stored import KeepsFiles, Kind, Stored
 from deployledger.domain.values import Artifact, Image
+from deployledger.service.outside_calls import Call, OutsideCalls
 
 _TOPICS = frozenset(
     event.TOPIC
@@ -213,7 +214,9 @@ def _revisions(stored: Stored, key: UUID, deployment: _Deployment) -> Iterable[i
     return []
 
 
-async def stored_files(clients: Sequence[object], recorded: Recorded, *, read: bool) -> list[StoredFiles]:
+async def stored_files(
+    calls: OutsideCalls, clients: Sequence[object], recorded: Recorded, *, read: bool
+) -> list[StoredFiles]:
     """Return everything that the clients keep, and which revisions it belongs to.
 
     Args:
@@ -225,7 +228,7 @@ async def stored_files(clients: Sequence[object], recorded: Recorded, *, read: b
         StoredFiles(stored, recorded.uses(stored))
         for client in clients
         if isinstance(client, KeepsFiles)
-        for stored in await client.stored(read=read)
+        for stored in await calls.call(Call.STORED_FILES, None, client.stored, read=read)
     ]
 
 

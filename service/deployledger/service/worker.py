@@ -8,13 +8,15 @@ seen, and a job that died is taken up where the log shows it ended.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
+from deployledger.domain.bounds import bounded
 from deployledger.domain.deployment import Deployment
 from deployledger.domain.event_log import version_of
 from deployledger.domain.events import CommandContext
@@ -27,13 +29,16 @@ from deployledger.domain.exceptions import (
     ResourceNotFoundError,
     UndecodableEventError,
 )
-from deployledger.domain.lifecycle import DEADLINES, State
+from deployledger.domain.lifecycle import State
 from deployledger.domain.logs import logger
-from deployledger.domain.reasons import FailureReason
-from deployledger.domain.values import Failure, Step
+from deployledger.domain.values import Step
 from deployledger.projections.patience import Patience, pauses
+from deployledger.service.failures import described, failure_of
+from deployledger.service.files.staging import sweep
+from deployledger.service.outside_calls import DeadlineError
 from deployledger.service.pipeline import Pipeline, Record
 from deployledger.service.repository import Repository
+from deployledger.service.slots import Slots
 
 LOGGER = logger("worker")
 
@@ -42,11 +47,26 @@ _T = TypeVar("_T")
 _LOOK_AGAIN_SECONDS = 0.25
 """How often a job looks whether another process gave a command."""
 
+_MOST_LOOKS_PER_SECOND = 500
+"""How often all jobs together do that; with many jobs, each does it less often."""
+
+_LONGEST_UNIT = 200
+
+_LOOKING = "looking"
+"""The slot of a job that reads what there is to do."""
+
+_RECONCILING = "reconciling"
+"""The slot of a job that makes what runs what the log says."""
+
 _CLOSING_SECONDS = 15.0
 """How long a worker that closes waits for its jobs to stop what no revision needs any more."""
 
 _LONGEST_PAUSE_SECONDS = 5.0
 """How long a job waits at most before it tries again to use an unavailable database."""
+
+
+_LONGEST_RECONCILE_PAUSE_SECONDS = 300.0
+"""How long a job waits at most before it tries again to reconcile what runs with the log."""
 
 
 @dataclass
@@ -58,12 +78,33 @@ class StepProgress:
     unit: str
 
 
+class _Reports:
+    """Reports of the progress of one attempt at a step; those that come after its end are ignored."""
+
+    def __init__(self, progressed: Callable[[StepProgress], None]) -> None:
+        self._progressed = progressed
+        self._has_ended = False
+
+    def report(self, done: int, total: int | None, unit: str) -> None:
+        """Note how far the step is; from any thread."""
+        is_valid = isinstance(done, int) and isinstance(total, int | None) and isinstance(unit, str)
+        if is_valid and not self._has_ended:
+            self._progressed(StepProgress(done, total, bounded(unit, _LONGEST_UNIT)))
+
+    def end(self) -> None:
+        """Ignore what is reported from now on."""
+        self._has_ended = True
+
+
 @dataclass
 class _Job:
     """A job, the step that it is doing, and whether it has done any, which may leave servers to stop.
 
     Attributes:
         is_known: whether the log had the deployment when the job looked.
+        is_late: whether a call of an earlier job was abandoned, and ended after all.
+        slot: the kind of slot that it has.
+        waits_for: the kind of slot that it needs to go on, and the state of the deployment that needs it.
     """
 
     task: "asyncio.Task[None]"
@@ -71,6 +112,9 @@ class _Job:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     step: "asyncio.Task[Record] | None" = None
     has_worked: bool = False
+    is_late: bool = False
+    slot: Hashable = None
+    waits_for: tuple[Hashable, Deployment] | None = None
 
 
 class Worker:
@@ -92,7 +136,6 @@ class Worker:
         patience: Patience,
         context: Callable[[Deployment], CommandContext],
         on_change: Callable[[UUID], None],
-        concurrent_jobs: int,
     ) -> None:
         self._repository = repository
         self._pipeline = pipeline
@@ -102,7 +145,12 @@ class Worker:
         self._on_change = on_change
         self._jobs: dict[UUID, _Job] = {}
         self._waking: list[UUID] = []
-        self._slots = asyncio.Semaphore(concurrent_jobs)
+        self._calls = pipeline.calls
+        self._calls.on_late = self._clean_up_after
+        self._slots = Slots(self._calls.limits.concurrent_steps)
+        self._late: set[UUID] = set()
+        self._later: set[asyncio.Task[None]] = set()
+        self._reconciled_again: dict[UUID, Iterator[float]] = {}
         self.progress: dict[UUID, StepProgress] = {}
         self._is_stopping = False
         self._loop = asyncio.new_event_loop()
@@ -120,6 +168,15 @@ class Worker:
     def _wake_on_loop(self, deployment_id: UUID) -> None:
         self._wake(deployment_id)
         self._waking.remove(deployment_id)
+
+    def queue_position(self, deployment_id: UUID) -> int | None:
+        """Return where in line for a slot the deployment's job is, from 1 on; None if it does not wait."""
+        return self._slots.position(deployment_id)
+
+    def _clean_up_after(self, deployment_id: UUID) -> None:
+        """Make what runs what the log says, once a call that was abandoned has ended after all."""
+        self._late.add(deployment_id)
+        self.wake(deployment_id)
 
     def run(self, coroutine: Coroutine[object, object, _T]) -> "Future[_T]":
         """Run a coroutine on the worker's loop; from any thread."""
@@ -148,7 +205,7 @@ class Worker:
         self._is_stopping = True
         tasks = [job.task for job in self._jobs.values()]
         for job in self._jobs.values():
-            if not job.has_worked:
+            if not job.has_worked or job.slot is None:
                 job.task.cancel()
             elif job.step is not None:
                 job.step.cancel()
@@ -156,7 +213,10 @@ class Worker:
             _, late = await asyncio.wait(tasks, timeout=_CLOSING_SECONDS)
             for task in late:
                 task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others.difference(tasks):
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         await self._loop.shutdown_default_executor()
 
     async def start_over(self, unfinished: Iterable[UUID]) -> None:
@@ -192,23 +252,26 @@ class Worker:
     async def _work(self, deployment_id: UUID) -> None:
         """Work on one deployment until there is nothing to do, over all processes."""
         pause = pauses(_LONGEST_PAUSE_SECONDS)
+        job = self._jobs[deployment_id]
         try:
             while not self._is_stopping:
-                woken = self._jobs[deployment_id].woken
-                woken.clear()
+                job.woken.clear()
                 seconds = _LOOK_AGAIN_SECONDS
                 try:
-                    async with self._slots, self._owned(deployment_id) as is_owner:
+                    await self._take_slot(job, deployment_id)
+                    async with self._owned(deployment_id) as is_owner:
                         if is_owner:
                             await self._settle(deployment_id)
-                    if is_owner and not woken.is_set():
+                    if job.waits_for is not None:
+                        continue
+                    if is_owner and not job.woken.is_set() and deployment_id not in self._late:
                         return
                     deployment = await self._blocking(self._repository.deployment, deployment_id)
                     if not is_owner and deployment.next_step is None:
                         return
                     pause = pauses(_LONGEST_PAUSE_SECONDS)
                 except ResourceNotFoundError:
-                    if self._jobs[deployment_id].is_known:
+                    if job.is_known:
                         LOGGER.warning(
                             "The job of deployment %s ended: the event log no longer has the deployment.",
                             deployment_id,
@@ -225,11 +288,43 @@ class Worker:
                         "The job of deployment %s stopped; it continues when resumed.", deployment_id
                     )
                     return
+                finally:
+                    self._leave_slot(job)
                 await asyncio.sleep(seconds)
         finally:
             del self._jobs[deployment_id]
+            self._late.discard(deployment_id)
             self.progress.pop(deployment_id, None)
             self._on_change(deployment_id)
+
+    async def _take_slot(self, job: _Job, deployment_id: UUID) -> None:
+        """Wait for a slot of the kind that the job needs, or for a command that makes it need another."""
+        if job.waits_for is not None:
+            kind, deployment = job.waits_for
+            job.waits_for = None
+            if await self._unless_superseded(self._wait_for_slot(job, kind, deployment_id), deployment):
+                return
+        await self._wait_for_slot(job, _LOOKING, deployment_id)
+
+    async def _wait_for_slot(self, job: _Job, kind: Hashable, deployment_id: UUID) -> None:
+        await self._slots.wait(kind, deployment_id)
+        job.slot = kind
+
+    def _switch_slot(self, job: _Job, kind: Hashable, deployment: Deployment) -> bool:
+        """Change to a slot of another kind; return False if the job has to wait for one."""
+        if job.slot == kind:
+            return True
+        if not self._slots.take(kind):
+            job.waits_for = kind, deployment
+            return False
+        self._leave_slot(job)
+        job.slot = kind
+        return True
+
+    def _leave_slot(self, job: _Job) -> None:
+        if job.slot is not None:
+            self._slots.release(job.slot)
+            job.slot = None
 
     def _warn(self, error: EventLogError) -> None:
         """Report what keeps jobs from using the event log; an outage is reported where it is found."""
@@ -249,13 +344,21 @@ class Worker:
         """Do the steps that the log shows until none is left."""
         while True:
             deployment = await self._blocking(self._repository.deployment, deployment_id)
-            self._jobs[deployment_id].is_known = True
+            job = self._jobs[deployment_id]
+            job.is_known = True
+            job.is_late |= deployment_id in self._late
+            self._late.discard(deployment_id)
             if deployment.orchestrator != self._pipeline.clients.orchestrator.name:
                 return  # somebody else's
             step = deployment.next_step
+            if step is None and not _is_unsettled(job, deployment):
+                return
+            kind = self._pipeline.kind_of_slot(step, deployment) if step else _RECONCILING
+            if not self._switch_slot(job, kind, deployment):
+                return
             if step is None:
-                if deployment.state not in (State.DELETED, State.DELETE_FAILED):
-                    await self._reconcile(deployment)
+                if not await self._unless_superseded(self._reconcile(job, deployment), deployment):
+                    continue
                 return
             if self._is_stopping:
                 return
@@ -263,57 +366,81 @@ class Worker:
             if record is not None:
                 await self._record(step, deployment, record)
 
-    async def _reconcile(self, deployment: Deployment) -> None:
+    async def _reconcile(self, job: _Job, deployment: Deployment) -> None:
         """Make what runs what the log says: the serving revision, and nothing else."""
+        if job.is_late:
+            job.is_late = False
+            await asyncio.to_thread(sweep, self._pipeline.workspace)
         try:
             if not self._is_stopping:
                 await self._pipeline.revive(deployment)
             await self._pipeline.tidy(deployment)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # an orchestrator raises what it likes
-            LOGGER.warning("%s: could not reconcile what runs with the log: %s", deployment, error)
+        except Exception as error:  # an orchestrator raises what it likes
+            self._patience.warn(
+                LOGGER, f"{deployment}: could not reconcile what runs with the log: {described(error)}"
+            )
+            again = self._reconciled_again.setdefault(deployment.id, pauses(_LONGEST_RECONCILE_PAUSE_SECONDS))
+            self._later.add(task := asyncio.create_task(self._wake_later(deployment.id, next(again))))
+            task.add_done_callback(self._later.discard)
+        else:
+            self._reconciled_again.pop(deployment.id, None)
+
+    async def _wake_later(self, deployment_id: UUID, seconds: float) -> None:
+        await self._calls.sleep(seconds)
+        self._wake(deployment_id)
+
+    async def _unless_superseded(
+        self, work: Coroutine[object, object, _T], deployment: Deployment
+    ) -> "asyncio.Task[_T] | None":
+        """Return the work when it is done, or None if a command made it pointless and it was cancelled."""
+        task = asyncio.create_task(work)
+        superseded = asyncio.create_task(self._superseded(deployment))
+        try:
+            await asyncio.wait({task, superseded}, return_when=asyncio.FIRST_COMPLETED)
+            return task if task.done() and not task.cancelled() else None
+        finally:
+            for each in (task, superseded):
+                each.cancel()
+            await asyncio.gather(task, superseded, return_exceptions=True)
 
     async def _step_result(self, step: Step, deployment: Deployment) -> Record | None:
         """Do one step; return how to record its result, or None if a command made it pointless."""
         job = self._jobs[deployment.id]
-        work = job.step = asyncio.create_task(self._attempt(step, deployment))
         job.has_worked = True
-        superseded = asyncio.create_task(self._superseded(deployment))
         try:
-            await asyncio.wait({work, superseded}, return_when=asyncio.FIRST_COMPLETED)
-            if work.cancelled() and not self._is_stopping:  # by something that the client awaited
-                return self._failed(step, deployment, RuntimeError("it was cancelled from within"))
-            return work.result() if work.done() and not work.cancelled() else None
+            done = await self._unless_superseded(self._attempt(job, step, deployment), deployment)
+            return done.result() if done is not None else None
         finally:
-            for task in (work, superseded):
-                task.cancel()
-            await asyncio.gather(work, superseded, return_exceptions=True)
-            job.step = None
             self.progress.pop(deployment.id, None)
 
-    async def _attempt(self, step: Step, deployment: Deployment) -> Record:
-        deadline = DEADLINES.get(deployment.state)
-        timeout = asyncio.timeout(deadline.total_seconds() if deadline else None)
+    async def _attempt(self, job: _Job, step: Step, deployment: Deployment) -> Record | None:
+        """Do one step within its deadline; return None if the service closes meanwhile."""
+        deadline = self._calls.limits.steps[step]
+        reports = _Reports(partial(self._progressed, deployment.id))
+        work = job.step = asyncio.create_task(self._pipeline.run(step, deployment, reports.report))
+        timer = asyncio.ensure_future(self._calls.sleep(deadline.total_seconds()))
         try:
-            async with timeout:
-                return await self._pipeline.run(step, deployment, self._report(deployment.id))
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever stops a step is its failure
-            cause: BaseException = error
-            if timeout.expired():
-                cause = DeploymentError(
-                    deployment.name,
-                    f"It took longer than {deadline}.",
-                    reason=FailureReason.DEADLINE_EXCEEDED,
-                    hint="Retry it, or look into why it is slow.",
-                )
-            return self._failed(step, deployment, cause)
+            await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                return self._failed(step, deployment, DeadlineError(step, f"Step {step}", deadline))
+            return work.result()
+        except asyncio.CancelledError:
+            if work.cancelled() and not self._is_stopping:  # it cancelled itself
+                return self._failed(step, deployment, RuntimeError("it was cancelled from within"))
+            raise
+        except Exception as error:  # whatever stops a step is its failure
+            return self._failed(step, deployment, error)
+        finally:
+            reports.end()
+            job.step = None
+            for each in (work, timer):
+                each.cancel()
+            await asyncio.wait({work})
 
     def _failed(self, step: Step, deployment: Deployment, error: BaseException) -> Record:
-        failure = _failure(step, error)
-        whole = f"{type(error).__name__}: {error}"
-        if isinstance(error, MachineLearningServiceError):
-            whole = error.message
+        failure = failure_of(step, error)
         # The event has the beginning and the end of a long message, and this is where the whole is.
-        LOGGER.warning("%s: step %s failed: %s", deployment, step, whole)
+        LOGGER.warning("%s: step %s failed: %s", deployment, step, described(error))
         if not isinstance(error, MachineLearningServiceError):
             LOGGER.warning("Where it came from:", exc_info=error)
         revision = deployment.revision.number
@@ -324,7 +451,7 @@ class Worker:
         woken = self._jobs[deployment.id].woken
         pause = pauses(_LONGEST_PAUSE_SECONDS)
         while True:
-            seconds = _LOOK_AGAIN_SECONDS
+            seconds = max(_LOOK_AGAIN_SECONDS, len(self._jobs) / _MOST_LOOKS_PER_SECOND)
             try:
                 if (
                     await self._blocking(version_of, self._repository.log, deployment.id)
@@ -381,22 +508,16 @@ class Worker:
             self._on_change(deployment_id)
             return
 
-    def _report(self, deployment_id: UUID) -> Callable[[int, int | None, str], None]:
-        def report(done: int, total: int | None, unit: str) -> None:
-            self.progress[deployment_id] = StepProgress(done, total, unit)
-            self._on_change(deployment_id)
-
-        return report
+    def _progressed(self, deployment_id: UUID, progress: StepProgress) -> None:
+        self.progress[deployment_id] = progress
+        self._on_change(deployment_id)
 
     def _blocking(self, call: Callable[..., _T], *args: object) -> "asyncio.Future[_T]":
         return self._loop.run_in_executor(self._executor, call, *args)
 
 
-def _failure(step: Step, error: BaseException) -> Failure:
-    if isinstance(error, MachineLearningServiceError):
-        message, reason, hint = error.message, error.reason, error.hint
-    else:
-        message = f"{type(error).__name__}: {error}"
-        reason = FailureReason.EXTERNAL_SERVICE_FAILED
-        hint = "The log of the service has the details; retry once the cause is fixed."
-    return Failure(step=step, reason=reason, message=message, hint=hint)
+def _is_unsettled(job: _Job, deployment: Deployment) -> bool:
+    """Return whether something else may run than the log says."""
+    if deployment.state is State.DELETED:  # nothing does, unless something was left to this job
+        return job.is_late or not job.has_worked
+    return deployment.state is not State.DELETE_FAILED
