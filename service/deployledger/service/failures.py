@@ -1,5 +1,6 @@
 """Failures of steps, made of whatever a client raises."""
 
+import traceback
 from contextlib import suppress
 
 from deployledger.domain.bounds import bounded
@@ -21,6 +22,11 @@ def described(error: BaseException) -> str:
         return bounded(str(text), LONGEST_LOGGED)
     except BaseException as unreadable:  # a client's exception, whose code may do anything
         return f"{name}: (its text cannot be shown: {type(unreadable).__name__})"
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return where an exception came from, and what caused it."""
+    return bounded("".join(traceback.format_exception(error)).rstrip(), LONGEST_LOGGED)
 
 
 def failure_of(step: Step, error: BaseException) -> Failure:

@@ -33,7 +33,7 @@ from deployledger.domain.lifecycle import State
 from deployledger.domain.logs import logger
 from deployledger.domain.values import Step
 from deployledger.projections.patience import Patience, pauses
-from deployledger.service.failures import described, failure_of
+from deployledger.service.failures import described, failure_of, traceback_of
 from deployledger.service.files.staging import sweep
 from deployledger.service.outside_calls import DeadlineError
 from deployledger.service.pipeline import Pipeline, Record
@@ -441,8 +441,10 @@ class Worker:
         failure = failure_of(step, error)
         # The event has the beginning and the end of a long message, and this is where the whole is.
         LOGGER.warning("%s: step %s failed: %s", deployment, step, described(error))
-        if not isinstance(error, MachineLearningServiceError):
-            LOGGER.warning("Where it came from:", exc_info=error)
+        if not isinstance(error, MachineLearningServiceError) or not isinstance(
+            error.__cause__, Exception | None
+        ):
+            LOGGER.warning("Where it came from:\n%s", traceback_of(error))
         revision = deployment.revision.number
         return lambda current, by: current.fail(revision, failure, by=by)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from deployledger.adapters.artifacts.source import SourceFile, read_chunks
@@ -12,6 +12,7 @@ from deployledger.service.files.listing import FileEntry
 from deployledger.service.files.locks import locked
 from deployledger.service.files.private import open_file
 from deployledger.service.files.reading import exists, file_status, has_sha256
+from deployledger.service.files.stopping import write_sparse
 from deployledger.service.files.writing import make_durable, move_aside, put, sync
 
 LOGGER = logger("artifacts")
@@ -113,14 +114,18 @@ class Blobs:
 def _sha256_of(file: SourceFile, copy_to: Path | None = None) -> str:
     """Return the sha256 of the file's contents; copy them in the same pass if asked to."""
     hasher = hashlib.sha256()
-    if copy_to is None:
+
+    def hashed() -> Iterator[bytes]:
         for chunk in read_chunks(file):
             hasher.update(chunk)
+            yield chunk
+
+    if copy_to is None:
+        for _ in hashed():
+            pass
     else:
         with open(copy_to, "xb", opener=open_file) as copy:
-            for chunk in read_chunks(file):
-                hasher.update(chunk)
-                copy.write(chunk)
+            write_sparse(copy, hashed())
     return hasher.hexdigest()
 
 

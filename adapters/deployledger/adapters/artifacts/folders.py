@@ -1,7 +1,6 @@
 """Read-only folders that hold exactly the files of one listing."""
 
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from deployledger.adapters.artifacts.blobs import Blobs
 from deployledger.service.files.listing import FileEntry
 from deployledger.service.files.private import folder_mode, make_folder, make_read_only
 from deployledger.service.files.reading import has_sha256, is_folder
+from deployledger.service.files.stopping import chunks_of, write_sparse
 
 
 def holds_exactly(folder: Path, entries: Sequence[FileEntry], blobs: Blobs) -> bool:
@@ -65,5 +65,6 @@ def _link_or_copy(blob: Path, target: Path) -> None:
         target.hardlink_to(blob)
     except OSError:
         # Some file systems have no hard links, and all of them limit how many a file may have.
-        shutil.copyfile(blob, target)
+        with blob.open("rb") as source, target.open("wb") as copy:
+            write_sparse(copy, chunks_of(source))
         make_read_only(target)

@@ -14,8 +14,8 @@ from pathlib import Path
 from deployledger.adapters.artifacts.refusals import changed, refused, unreadable
 from deployledger.domain.exceptions import ModelRegistryError
 from deployledger.domain.reasons import FailureReason
+from deployledger.service.files.stopping import chunks_of
 
-CHUNK_BYTES = 1024 * 1024
 MAX_ENTRIES = 100_000
 """How many files and folders a model may have: folders that link to each other can seem to have billions."""
 
@@ -80,7 +80,7 @@ def read_chunks(file: SourceFile) -> Iterator[bytes]:
             if _source_file(file.name, file.path, os.fstat(descriptor)) != file:
                 raise changed(file.path)
             done = 0
-            while chunk := stream.read(CHUNK_BYTES):
+            for chunk in chunks_of(stream):
                 done += len(chunk)
                 if done > file.size:
                     break

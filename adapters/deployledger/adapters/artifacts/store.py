@@ -1,6 +1,5 @@
 """The content-addressed store of models' files."""
 
-import asyncio
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from deployledger.service.files.locks import locked
 from deployledger.service.files.private import folder_mode, make_folder, open_file
 from deployledger.service.files.reading import exists, has_sha256, is_exhausted, is_folder, read_stored
 from deployledger.service.files.staging import refuse_links, staging_folder, sweep
+from deployledger.service.files.stopping import stoppable
 from deployledger.service.files.writing import make_durable, move_aside, put, sync
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -82,7 +82,7 @@ class LocalArtifactStore:
                 (``model_unsafe``), was written to meanwhile (``model_changed``), or whether the store could
                 not be written (``storage_failed``). In each case the store has the models it had before.
         """
-        entries = await asyncio.to_thread(self._add, source, user, take)
+        entries = await stoppable(self._add, source, user, take)
         return Artifact(
             digest=tree_digest(encode_listing(entries)),
             size_bytes=sum(entry.size for entry in entries),
@@ -101,7 +101,7 @@ class LocalArtifactStore:
             ModelRegistryError: the listing is damaged, or stored files are missing or have another size
                 than they should (``artifact_damaged``).
         """
-        return await asyncio.to_thread(self._path_of, digest)
+        return await stoppable(self._path_of, digest)
 
     async def set_aside_damaged(self, digest: str) -> list[str]:
         """Read every stored file of ``digest``, and move those that are damaged to ``damaged/``.
@@ -113,7 +113,7 @@ class LocalArtifactStore:
         Raises:
             ModelRegistryError: something is damaged, and cannot be moved (``artifact_damaged``).
         """
-        return await asyncio.to_thread(self._set_aside_damaged, digest)
+        return await stoppable(self._set_aside_damaged, digest)
 
     async def verify(self, digest: str) -> None:
         """Read every stored file of ``digest``, and return if all are what their digests say.
@@ -122,7 +122,7 @@ class LocalArtifactStore:
             ModelRegistryError: the digest is unknown (``model_not_found``), or files are missing or have
                 other contents (``artifact_damaged``).
         """
-        await asyncio.to_thread(self._verify, digest)
+        await stoppable(self._verify, digest)
 
     async def stored(self, *, read: bool) -> list[Stored]:
         """Return the models that are kept, files that are of none of them, and damaged files set aside.
@@ -134,7 +134,7 @@ class LocalArtifactStore:
         Raises:
             ModelRegistryError: the store cannot be read (``storage_failed``).
         """
-        return await asyncio.to_thread(self._stored, read)
+        return await stoppable(self._stored, read)
 
     async def free(self, decide: Decide, user: str) -> None:
         """Free models, their files, and what killed processes left; `deployledger.domain.stored.FreesFiles`.
@@ -146,7 +146,7 @@ class LocalArtifactStore:
             ConfigurationError: a folder of the store is a symbolic link.
             ModelRegistryError: the store cannot be written (``storage_failed``).
         """
-        await asyncio.to_thread(self._free, decide, user)
+        await stoppable(self._free, decide, user)
 
     def link(self, digest: str, destination: Path) -> list[FileEntry] | None:
         """Make ``destination`` with links to the stored files of ``digest``, which are all hashed.

@@ -1,11 +1,10 @@
 """Getting the model's files out of its image, and out of the way when they are damaged."""
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from deployledger.adapters.local.folders import RevisionFolder
 from deployledger.domain.exceptions import DeploymentError
@@ -17,6 +16,7 @@ from deployledger.service.files.listing import FileEntry, encode_listing, list_f
 from deployledger.service.files.private import make_folder
 from deployledger.service.files.reading import exists
 from deployledger.service.files.staging import remove
+from deployledger.service.files.stopping import stoppable
 from deployledger.service.files.writing import write_whole
 from deployledger.serving import ModelDamagedError, ModelFiles
 
@@ -69,23 +69,20 @@ class Unpacking:
         return entries
 
 
-_T = TypeVar("_T")
-
-
 async def extracted_model(
     folder: RevisionFolder, request: ProvisionRequest, unpacking: Unpacking
 ) -> ModelFiles:
     """Return the revision's model and what it is checked against, extracting it if that has not been done.
 
-    One that is there is not read: whoever loads it checks it. Being cancelled takes effect when the
-    extraction is over: nobody is to remove the folder under its hands.
+    One that is there is not read: whoever loads it checks it. Being cancelled stops the extraction, and takes
+    effect when it has ended: nobody is to remove the folder under its hands.
 
     Raises:
         DeploymentError: the image holds another model than the event log says (``artifact_damaged``).
         InsufficientStorageError: there is no room for it.
     """
     try:
-        return await uninterrupted(_extract, folder, request, unpacking)
+        return await stoppable(_extract, folder, request, unpacking)
     except OSError as error:
         if is_full(error):
             raise disk_full(folder.path, error) from error
@@ -100,22 +97,12 @@ async def set_aside_if_damaged(folder: RevisionFolder, request: ProvisionRequest
     Raises:
         DeploymentError: it is damaged, and cannot be moved.
     """
-    await uninterrupted(_set_aside_if_damaged, folder, request)
+    await stoppable(_set_aside_if_damaged, folder, request)
 
 
 def files_of(folder: RevisionFolder, request: ProvisionRequest) -> ModelFiles:
     """Return where the revision's extracted model is, and what it is checked against."""
     return ModelFiles(folder.model, folder.listing, request.artifact.digest)
-
-
-async def uninterrupted(call: Callable[..., _T], *arguments: object) -> _T:
-    """Call it in a thread; being cancelled takes effect when it is over, while its locks are still held."""
-    work = asyncio.create_task(asyncio.to_thread(call, *arguments))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait({work})
-        raise
 
 
 def _extract(folder: RevisionFolder, request: ProvisionRequest, unpacking: Unpacking) -> ModelFiles:

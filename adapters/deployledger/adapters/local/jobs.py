@@ -11,7 +11,6 @@ from deployledger.adapters.local.extraction import (
     Unpacking,
     extracted_model,
     set_aside_if_damaged,
-    uninterrupted,
 )
 from deployledger.adapters.local.folders import DeploymentFolder, RevisionFolder
 from deployledger.adapters.local.locations import batch_file, batch_files
@@ -30,6 +29,7 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.domain.requests import BatchOptions
 from deployledger.service.files.locks import is_held, lock_despite_probes, locked_async
 from deployledger.service.files.staging import remove
+from deployledger.service.files.stopping import stoppable
 from deployledger.service.files.writing import make_way, read_json
 from deployledger.serving import ModelFiles
 
@@ -64,7 +64,7 @@ class BatchJobs:
                 await set_aside_if_damaged(revision, request)
             model = await extracted_model(revision, request, self._unpacking)
             # A job that is started after this one gave the lock up would be nobody's to stop.
-            await uninterrupted(_start, revision, request, model, source, output)
+            await stoppable(_start, revision, request, model, source, output)
 
     async def wait(self, folder: DeploymentFolder, revision_number: int, report: ReportProgress) -> JobResult:
         """Wait until the job is complete, whichever process started it.

@@ -5,15 +5,14 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from deployledger.adapters.oci.failures import file_damaged, model_unreadable
 from deployledger.adapters.oci.layers import MODELS, ModelFile
 from deployledger.service.files.listing import FileEntry
 from deployledger.service.files.private import make_folder, open_file
 from deployledger.service.files.reading import open_stored
-
-CHUNK_BYTES = 1024 * 1024
+from deployledger.service.files.stopping import CHUNK_BYTES, check_not_stopped, write_sparse
 
 _BLOCK_BYTES = 512
 _END_OF_ARCHIVE = bytes(2 * _BLOCK_BYTES)
@@ -67,13 +66,17 @@ def unpack(stream: BinaryIO, folder: Path) -> list[FileEntry]:
                 raise ValueError(f"{member.name!r} is neither a plain file nor a folder")
             hasher = hashlib.sha256()
             with _create(folder.joinpath(*parts), member.name) as file:
-                while chunk := contents.read(CHUNK_BYTES):
-                    hasher.update(chunk)
-                    file.write(chunk)
+                write_sparse(file, _hashed(contents, hasher))
                 file.flush()
                 os.fsync(file.fileno())
             entries.append(FileEntry("/".join(parts), member.size, hasher.hexdigest()))
     return entries
+
+
+def _hashed(contents: IO[bytes], hasher: "hashlib._Hash") -> Iterator[bytes]:
+    while chunk := contents.read(CHUNK_BYTES):
+        hasher.update(chunk)
+        yield chunk
 
 
 def _create(target: Path, name: str) -> BinaryIO:
@@ -98,6 +101,7 @@ def _contents(file: ModelFile, packed: list[FileEntry]) -> Iterator[bytes]:
         with open_stored(file.source) as stream:
             left = file.size
             while chunk := stream.read(min(CHUNK_BYTES, left + 1)):
+                check_not_stopped()
                 left -= len(chunk)
                 if left < 0:
                     break

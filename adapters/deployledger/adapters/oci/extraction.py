@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from deployledger.adapters.oci.archives import CHUNK_BYTES, unpack
+from deployledger.adapters.oci.archives import unpack
 from deployledger.adapters.oci.documents import MAX_DOCUMENT_BYTES, MODEL, MODEL_WEIGHTS, Descriptor, Manifest
 from deployledger.adapters.oci.failures import describe, image_damaged, packaging_failed, storage_errors
 from deployledger.adapters.oci.layout import OciLayout
@@ -21,6 +21,7 @@ from deployledger.domain.exceptions import ExternalServiceError
 from deployledger.service.files.listing import FileEntry
 from deployledger.service.files.private import make_folder
 from deployledger.service.files.reading import is_exhausted, open_stored
+from deployledger.service.files.stopping import CHUNK_BYTES, check_not_stopped
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -113,7 +114,7 @@ def _unpack_layer(layout: OciLayout, layer: Descriptor, folder: Path) -> list[Fi
                 hint="Deploy the model with this service to package it.",
             ) from error
         while stream.read(CHUNK_BYTES):
-            pass  # what follows the archive counts for the digest too
+            check_not_stopped()  # what follows the archive counts for the digest too
     if (hashed.digest, hashed.size) != (layer.digest, layer.size):
         raise _damaged(
             layout, layer.digest, f"the contents of layer {layer.digest} do not match its digest or size"

@@ -20,6 +20,7 @@ from deployledger.service.files.locks import locked
 from deployledger.service.files.private import make_folder, open_file
 from deployledger.service.files.reading import exists, has_sha256, is_exhausted, read_stored
 from deployledger.service.files.staging import refuse_links, remove, staging_folder, sweep
+from deployledger.service.files.stopping import write_sparse
 from deployledger.service.files.writing import make_durable, move_aside, put, sync, write_whole
 
 LOGGER = logger("artifacts")
@@ -185,12 +186,17 @@ class AddedBlobs:
         hasher = hashlib.sha256()
         size = 0
         staged = self._staging / str(len(self.staged))
+
+        def hashed() -> Iterator[bytes]:
+            nonlocal size
+            for chunk in chunks:
+                hasher.update(chunk)
+                size += len(chunk)
+                yield chunk
+
         with storage_errors(self._root):
             with open(staged, "wb", opener=open_file) as file:
-                for chunk in chunks:
-                    hasher.update(chunk)
-                    size += len(chunk)
-                    file.write(chunk)
+                write_sparse(file, hashed())
             make_durable(staged)
         self.staged[hasher.hexdigest()] = staged
         return Descriptor(media_type=media_type, digest=f"sha256:{hasher.hexdigest()}", size=size)

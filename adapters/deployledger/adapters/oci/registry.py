@@ -1,6 +1,5 @@
 """Builds the images of models in an OCI image layout on disk."""
 
-import asyncio
 from pathlib import Path
 
 from deployledger.adapters.oci.archives import archive_chunks
@@ -25,6 +24,7 @@ from deployledger.domain.stored import Decide, Kind, Stored, Verdict
 from deployledger.domain.values import Image
 from deployledger.service.files.disk_space import check_room
 from deployledger.service.files.listing import FileEntry, encode_listing, tree_digest
+from deployledger.service.files.stopping import stoppable
 
 
 class OciLayoutRegistry:
@@ -52,7 +52,7 @@ class OciLayoutRegistry:
                 layout's index is damaged (``artifact_damaged``); or the layout cannot be written
                 (``storage_failed``).
         """
-        return await asyncio.to_thread(self._build, request)
+        return await stoppable(self._build, request)
 
     async def unpack(self, reference: str, destination: Path) -> None:
         """Unpack the model of an image, as `deployledger.adapters.oci.extract_model` does.
@@ -60,7 +60,7 @@ class OciLayoutRegistry:
         Raises:
             ExternalServiceError: see `deployledger.adapters.oci.extract_model`.
         """
-        await asyncio.to_thread(extract_model, reference, destination)
+        await stoppable(extract_model, reference, destination)
 
     async def stored(self, *, read: bool) -> list[Stored]:
         """Return the images in the layout, its index, blobs of no image, and damaged blobs set aside.
@@ -71,7 +71,7 @@ class OciLayoutRegistry:
         Raises:
             ExternalServiceError: the layout cannot be read (``storage_failed``).
         """
-        return await asyncio.to_thread(self._stored, read)
+        return await stoppable(self._stored, read)
 
     async def free(self, decide: Decide, user: str) -> None:
         """Free images, blobs of no image, and what killed processes left; see `FreesFiles`.
@@ -80,7 +80,7 @@ class OciLayoutRegistry:
             ExternalServiceError: the index is damaged (``artifact_damaged``), or the layout cannot be
                 written (``storage_failed``).
         """
-        await asyncio.to_thread(self._free, decide)
+        await stoppable(self._free, decide)
 
     def _stored(self, read: bool) -> list[Stored]:
         with storage_errors(self._layout.root):

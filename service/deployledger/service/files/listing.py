@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deployledger.service.files.reading import open_stored, walk
+from deployledger.service.files.stopping import sha256_of
 
 
 class FileEntry(NamedTuple):
@@ -58,6 +59,6 @@ def list_files(folder: Path) -> list[FileEntry]:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{path} is neither a file nor a folder")
         with open_stored(path) as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_of(file)
         entries.append(FileEntry(path.relative_to(folder).as_posix(), status.st_size, sha256))
     return entries

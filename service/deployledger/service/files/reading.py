@@ -5,13 +5,14 @@ somebody else, and is damage like other contents are.
 """
 
 import errno
-import hashlib
 import io
 import os
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+from deployledger.service.files.stopping import sha256_of
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -66,7 +67,7 @@ def has_sha256(path: Path, sha256: str) -> bool:
     """
     try:
         with open_stored(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+            return sha256_of(file) == sha256
     except OSError as error:
         if is_exhausted(error):
             raise

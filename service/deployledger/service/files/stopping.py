@@ -1,14 +1,18 @@
 """Work in threads that can be stopped: a thread that reads or copies looks after each chunk whether it is."""
 
 import asyncio
+import hashlib
+import io
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import BinaryIO, ParamSpec, TypeVar
 
 CHUNK_BYTES = 1024 * 1024
 
 _ZEROS = bytes(CHUNK_BYTES)
+_SMALLEST_HOLE_BYTES = 4096
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -50,20 +54,37 @@ def check_not_stopped() -> None:
         raise StoppedError
 
 
-def write_sparse(file: BinaryIO, chunk: bytes) -> None:
-    """Write the next bytes of a file; a chunk of zeros becomes a hole. `end_sparse` ends the file.
+def chunks_of(file: BinaryIO | io.FileIO) -> Iterator[bytes]:
+    """Yield the rest of a file in pieces of at most `CHUNK_BYTES`.
+
+    Raises:
+        OSError: it cannot be read.
+        StoppedError: the work of this thread was called off.
+    """
+    while chunk := file.read(CHUNK_BYTES):
+        check_not_stopped()
+        yield chunk
+
+
+def sha256_of(file: BinaryIO | io.FileIO) -> str:
+    """Return the sha256 of the rest of a file in hexadecimal; raises as `chunks_of` does."""
+    hasher = hashlib.sha256()
+    for chunk in chunks_of(file):
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def write_sparse(file: BinaryIO, chunks: Iterable[bytes]) -> None:
+    """Write a new file, in which pieces that are all zeros become holes.
 
     Raises:
         OSError: it cannot be written.
         StoppedError: the work of this thread was called off.
     """
-    check_not_stopped()
-    if chunk == _ZEROS or chunk == _ZEROS[: len(chunk)]:
-        file.seek(len(chunk), 1)
-    else:
-        file.write(chunk)
-
-
-def end_sparse(file: BinaryIO) -> None:
-    """Give a file its whole length, which may end in a hole."""
-    file.truncate(file.tell())
+    for chunk in chunks:
+        check_not_stopped()
+        if len(chunk) >= _SMALLEST_HOLE_BYTES and chunk == _ZEROS[: len(chunk)]:
+            file.seek(len(chunk), os.SEEK_CUR)
+        else:
+            file.write(chunk)
+    file.truncate(file.tell())  # it may end in a hole
