@@ -134,8 +134,15 @@ STEPS = {
 ENDLESS = [Fault.HANGS, Fault.IGNORES_CANCELLATION, Fault.BLOCKS, Fault.ANSWERS_LATE]
 
 
-@pytest.mark.parametrize("method", STEPS)
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize(
+    ("fault", "method"),
+    [
+        (fault, method)
+        for fault in Fault
+        for method in STEPS
+        if fault is not Fault.RAISES_LONG_TEXT or method == "provision"
+    ],
+)
 async def test_a_step_whose_client_misbehaves_ends_as_it_should(
     fault: Fault, method: str, outside: Outside
 ) -> None:
@@ -201,8 +208,10 @@ async def test_every_exit_works_while_a_client_hangs(
         await outside.passes(lambda: outside.cluster.runs == runs, seconds=MOMENT)
 
 
-async def test_a_late_result_of_a_deleted_deployment_is_cleaned_up(outside: Outside) -> None:
-    async with outside.open() as service:
+async def test_a_late_result_of_a_deleted_deployment_is_cleaned_up(
+    outside: Outside, database_url: str
+) -> None:
+    async with outside.open(database_url=database_url, create_schema=True) as service:
         # given a server that comes up long after its deployment was deleted
         deployment_id = await outside.stuck("provision", Fault.ANSWERS_LATE)
         outside.cluster.faults.of.clear()

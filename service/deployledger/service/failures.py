@@ -8,8 +8,10 @@ from deployledger.domain.exceptions import MachineLearningServiceError
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.values import Failure, Step
 
-LONGEST_LOGGED = 1 << 16
+LONGEST_LOGGED = 1 << 21
 """Characters of an exception that are logged."""
+
+_LONGEST_TRACEBACK = 1 << 16
 
 _HINT = "The log of the service has the details; retry once the cause is fixed."
 
@@ -26,7 +28,7 @@ def described(error: BaseException) -> str:
 
 def traceback_of(error: BaseException) -> str:
     """Return where an exception came from, and what caused it."""
-    return bounded("".join(traceback.format_exception(error)).rstrip(), LONGEST_LOGGED)
+    return bounded("".join(traceback.format_exception(error)).rstrip(), _LONGEST_TRACEBACK)
 
 
 def failure_of(step: Step, error: BaseException) -> Failure:

@@ -6,3 +6,9 @@ from deployledger.testing.in_memory_clients import InMemoryContainerRegistry as 
 from deployledger.testing.in_memory_clients import InMemoryModelRegistry as InMemoryModelRegistry
 from deployledger.testing.in_memory_clients import InMemoryOrchestrator as InMemoryOrchestrator
 from deployledger.testing.service import in_memory_service as in_memory_service
+from deployledger.testing.simulated_clients import Fault as Fault
+from deployledger.testing.simulated_clients import Faults as Faults
+from deployledger.testing.simulated_clients import ManualClock as ManualClock
+from deployledger.testing.simulated_clients import SimulatedContainerRegistry as SimulatedContainerRegistry
+from deployledger.testing.simulated_clients import SimulatedModelRegistry as SimulatedModelRegistry
+from deployledger.testing.simulated_clients import SimulatedOrchestrator as SimulatedOrchestrator
