@@ -19,7 +19,7 @@ from deployledger.adapters.artifacts import LocalArtifactStore
 from deployledger.adapters.cli.disk_tables import disk_usage_tables, freed_table
 from deployledger.adapters.mlflow import MlflowModelRegistryClient
 from deployledger.adapters.oci import OciLayoutRegistry
-from deployledger.domain.exceptions import ConfigurationError, InsufficientStorageError
+from deployledger.domain.exceptions import ConfigurationError, ExternalServiceError, InsufficientStorageError
 from deployledger.domain.stored import Kind, Verdict
 from deployledger.service.freeing import Freed
 from tests.adapters.files import rot
@@ -281,7 +281,7 @@ async def test_being_killed_while_freeing_leaves_what_can_be_freed(
             (layout, "sync"),
         ):
             patched.setattr(module, name, counted(getattr(module, name)))
-        with pytest.raises(Killed):
+        with pytest.raises(ExternalServiceError, match="Killed"):
             await service.free_artifacts()
     assert await undamaged(service)
     await service.free_artifacts()

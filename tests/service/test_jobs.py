@@ -641,7 +641,7 @@ async def test_a_deletion_that_nobody_works_on_is_left_over(
     other = open_service(None, None, cluster, resume=False)
     if cluster.runs:  # unless it was quicker than the close
         assert await other.leftovers() == [deployment_id]
-        await other.resume_deployment(deployment_id)
+    await other.resume_deployment(deployment_id)
     assert (await other.wait_for_deployment(deployment_id, timeout=WAIT)).state == "deleted"
     assert await other.leftovers() == []
 

@@ -46,7 +46,7 @@ class Call(Enum):
     PRUNE = ("orchestrator", "prune")
     QUERY = ("orchestrator", "query")
     STORE = ("artifact store", "store")
-    STORED_FILES = ("stored files", "list or free")
+    STORED_FILES = ("client that keeps files", "list or free")
 
     @property
     def client(self) -> str:
@@ -156,8 +156,8 @@ class OutsideCalls:
 
         Raises:
             DeadlineError: if it took too long.
-            ExternalServiceError: if it ended by an exception that is none of a program's errors, such as
-                ``SystemExit``, or was cancelled from within.
+            ExternalServiceError: if it raised what is not an `Exception`, such as ``SystemExit``, or was
+                cancelled from within.
             Exception: whatever the method raises.
         """
         return await self._result(
@@ -221,7 +221,7 @@ class OutsideCalls:
         if isinstance(error, Exception):
             raise error
         raise ExternalServiceError(
-            call.client, f"The {call.client} ended by {described(error)}.", hint="It is a bug in the client."
+            call.client, f"The {call.client} raised {described(error)}.", hint="It is a bug in the client."
         ) from error
 
     async def _ends_within(self, seconds: float, ended: "asyncio.Future[Any]") -> bool:
@@ -363,7 +363,7 @@ class _ClientLoop:
             try:
                 self._loop.run_forever()
             except BaseException as error:  # from a task that a client left running
-                LOGGER.warning("A task of a client ended by %s.", described(error))
+                LOGGER.warning("A task of a client raised %s.", described(error))
         self._loop.close()
 
 

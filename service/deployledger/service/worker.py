@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -454,6 +454,8 @@ class Worker:
         pause = pauses(_LONGEST_PAUSE_SECONDS)
         while True:
             seconds = max(_LOOK_AGAIN_SECONDS, len(self._jobs) / _MOST_LOOKS_PER_SECOND)
+            was_woken = woken.is_set()
+            woken.clear()  # before it looks: whatever wakes it from now on makes it look again
             try:
                 if (
                     await self._blocking(version_of, self._repository.log, deployment.id)
@@ -461,16 +463,17 @@ class Worker:
                 ):
                     return
                 pause = pauses(_LONGEST_PAUSE_SECONDS)
+            except asyncio.CancelledError:
+                if was_woken:  # and nobody has looked
+                    woken.set()
+                raise
             except EventLogError as error:
                 self._warn(error)
                 seconds = max(seconds, next(pause))
-            woken.clear()
-            try:
+            with suppress(TimeoutError):
                 # Not wait_for: where the event comes at the moment of being cancelled, it goes on.
                 async with asyncio.timeout(seconds):
                     await woken.wait()
-            except TimeoutError:
-                continue
 
     async def _record(self, step: Step, deployment: Deployment, record: Record) -> None:
         deployment_id = deployment.id
