@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deployledger.adapters.cli.prediction_table import prediction_table
+from deployledger.adapters.endpoint import Endpoint
 from tests.e2e.conftest import MODELS, REPOSITORY, CommandLine
 from tests.e2e.in_process import InProcess
 from tests.e2e.test_overview import lines
@@ -31,6 +32,10 @@ def test_a_served_model_is_queried_by_its_name(cli: CommandLine, tmp_path: Path)
     assert labels("--data", f"@{tmp_path / 'request'}") == [2]
     of_csv = labels("--input", ROWS)
     assert (len(of_csv), set(of_csv)) == (150, {0, 1, 2})
+
+    model = Endpoint(deployed["endpoint_url"], timeout=30).describe("iris")
+    assert model is not None
+    assert (model.version, model.digest) == ("1", deployed["artifact_digest"])
 
     table = cli.run("predict", deployed["deployment_id"][:8], "--data", json.dumps([ROW, OTHER]))
     assert (table.stderr, table.returncode) == ("", 0)

@@ -19,7 +19,6 @@ from playwright.sync_api import Page as Tab
 from deployledger.serving.asgi import App, Receive, Scope, Send
 from deployledger.serving.description import ModelDescription
 from deployledger.serving.http_app import make_app
-from deployledger.serving.inference_protocol import model_metadata
 from deployledger.serving.onnx_model import OnnxModel
 from deployledger.serving.page import Page
 from tests.programs import program
@@ -39,7 +38,6 @@ class Endpoint:
     """Serves applications one after the other, on one port; and remembers what was sent to it."""
 
     def __init__(self) -> None:
-        self.page: Page
         self.app: App
         self.bodies: list[str] = []
         self._server = uvicorn.Server(uvicorn.Config(self, port=0, lifespan="off", log_level="warning"))
@@ -56,17 +54,15 @@ class Endpoint:
                 self.bodies.append(message["body"].decode())
             return message
 
-        await (self.page if scope["path"] == "/" else self.app)(scope, recorded, send)
+        await self.app(scope, recorded, send)
 
-    def serve(self, description: ModelDescription, app: App) -> str:
-        self.page, self.app = Page(description), app
+    def serve(self, app: App) -> str:
+        self.app = app
         self.bodies.clear()
         return self.url
 
     def serve_onnx(self, path: Path) -> str:
-        model = OnnxModel(path, threads=1)
-        metadata = model_metadata("iris", "3", model)
-        return self.serve(ModelDescription.of_metadata(metadata, DIGEST), make_app("iris", "3", model))
+        return self.serve(make_app("iris", "3", OnnxModel(path, threads=1), digest=DIGEST))
 
     def stop(self) -> None:
         self._server.should_exit = True
@@ -179,13 +175,16 @@ def test_hostile_names_and_texts_stay_text(endpoint: Endpoint, tab: Tab, tmp_pat
     answers: list[Any] = [{"predictions": [{HOSTILE: HOSTILE}]}]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/":
+            await page(scope, receive, send)
+            return
         await receive()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": json.dumps(answers[-1]).encode()})
 
     metadata = {"signature": {"inputs": json.dumps(COLUMNS), "outputs": None}}
-    description = ModelDescription.of_mlflow(HOSTILE, HOSTILE, HOSTILE, metadata, tmp_path)
-    tab.goto(endpoint.serve(description, app))
+    page = Page(ModelDescription.of_mlflow(HOSTILE, HOSTILE, HOSTILE, metadata, tmp_path))
+    tab.goto(endpoint.serve(app))
     seen = HOSTILE.replace("\u202e", "\\u202e")
     assert tab.title() == HOSTILE
     assert table(tab, "#tensors")[2] == [seen, "string"]
