@@ -141,6 +141,7 @@ def test_a_csv_has_the_types_of_the_inputs() -> None:
     [
         (ROW, "a,b\n1,2\n1,x\n", "csv", "f, line 3: column 'b': expected FP32, given 'x'."),
         (ROW, "a,b\n1,1_0\n", "csv", "f, line 2: column 'b': expected FP32, given '1_0'."),
+        (ROW, "a,b\n1,-1e999\n", "csv", "f, line 2: column 'b': expected FP32, given '-1e999'."),
         (TWO, "a,b\n1.0,x\n", "csv", "f, line 2: column 'a': expected INT64, given '1.0'."),
         (TWO, "a,b\n,x\n", "csv", "f, line 2: column 'a': expected INT64, given ''."),
         (ROW, "a,b\n1\n", "csv", "f, line 2: expected 2 values, given 1."),

@@ -6,6 +6,7 @@ jobs: columns named like all inputs go to these; otherwise one input takes all c
 
 import csv
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -104,10 +105,9 @@ def _known(model: ModelDescription | None) -> ModelDescription:
 def _format(data: Data) -> str:
     """Return the format of typed values or of standard input."""
     text = data.text.lstrip()
-    if not data.source or text.startswith(("[", "{")):
-        is_one = not text.startswith(("[", "{")) or _is_json(text)
-        return "json" if is_one else "jsonl"
-    return "json" if _is_json(text) else "csv"
+    if text.startswith(("[", "{")):
+        return "json" if _is_json(text) else "jsonl"
+    return "json" if not data.source or _is_json(text) else "csv"
 
 
 def _is_json(text: str) -> bool:
@@ -175,9 +175,8 @@ def _cell(cell: str, datatype: str, model: ModelDescription, place: _Place) -> A
     if kind.startswith(_REALS):
         if not text:
             return "NaN" if model.form == "open_inference" else None
-        if _REAL.fullmatch(text):
-            return float(text)
-        value: Any = _NOT_FINITE.get(text.lower())
+        value: Any = float(text) if _REAL.fullmatch(text) else _NOT_FINITE.get(text.lower())
+        value = None if value in (math.inf, -math.inf) else value  # too large for any of them
     elif kind.startswith(_INTEGERS):
         value = int(text) if _INTEGER.fullmatch(text) else None
     elif kind.startswith("bool"):
