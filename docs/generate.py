@@ -16,7 +16,7 @@ from deployledger.adapters.cli.app import app as cli
 from deployledger.adapters.cli.help import Group
 from deployledger.domain.lifecycle import LIFECYCLE
 from deployledger.domain.lifecycle_chart import markdown
-from docs import event_reference, layers, public_api
+from docs import batch_types, event_reference, layers, public_api
 from docs.pictures import pictures
 
 DOCS = Path(__file__).parent
@@ -31,6 +31,7 @@ def pages() -> dict[Path, str]:
         DOCS / "api.md": public_api.markdown(),
         DOCS / "architecture.md": layers.with_drawing(DOCS / "architecture.md"),
         DOCS / "cli.md": _command_line(),
+        DOCS / "batch-types.md": batch_types.markdown(),
         **public_api.stubs(),
         **{DOCS / "pictures" / name: picture for name, picture in pictures().items()},
     }

@@ -81,7 +81,7 @@ class MlflowScorer:
         if self._tensors is not None:
             return self._tensors.columns(columns)
         if self._schema is None:
-            return [InputColumn(name, lists=True) for name in columns]
+            return [InputColumn(name) for name in columns]
         specs = list(self._schema.inputs)
         names = self._schema.input_names() if self._schema.has_input_names() else columns[: len(specs)]
         required = [spec.required for spec in specs]
@@ -211,6 +211,10 @@ class MlflowScorer:
             series = series.astype(object)
         if series.dtype == object:
             return list(series)
+        if isinstance(series.dtype, pd.DatetimeTZDtype):
+            return array_of(series.dt.tz_convert(None).to_numpy()).cast(
+                pa.timestamp(series.dt.unit, series.dt.tz)
+            )
         if isinstance(series.dtype, np.dtype):
             return array_of(series.to_numpy())
         column = pa.array(series, from_pandas=False)
