@@ -34,7 +34,9 @@ def array_of(values: Array) -> pa.Array:
     """
     flat = values.reshape(-1)
     if flat.dtype.kind == "O":
-        column, _ = column_of(flat.tolist(), type_of_all(flat.tolist()))
+        column, misfits = column_of(flat.tolist(), type_of_all(flat.tolist()))
+        if misfits:
+            raise MisfitError(next(iter(misfits.values())))
     else:
         element = _type_of_dtype(flat.dtype)
         unit = f"8[{element.unit}]" if kinds.is_timestamp(element) or kinds.is_duration(element) else ""
