@@ -2,7 +2,7 @@
 
 * ``python -m deployledger.serving.onnx_server`` serves one ONNX model over HTTP with the Open
   Inference Protocol v2, https://github.com/kserve/open-inference-protocol. A private server on a private
-  port: its orchestrator puts a gateway before it, tells it to drain with SIGUSR1, and ends it with SIGTERM.
+  port: its orchestrator puts a gateway before it, and ends it with SIGTERM.
 * ``python -m deployledger.serving.batch`` scores a CSV or JSON-lines file, and says how far it is in
   a status file.
 

@@ -1,4 +1,4 @@
-"""What every model server does as a process: its arguments, its start, how it drains and how it ends.
+"""What every model server does as a process: its arguments, its start and its end.
 
 A server is a module that adds its own arguments to `argument_parser`, and gives `serve` a function that
 loads its model and returns an ASGI application.
@@ -10,11 +10,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import uvicorn
 
-from deployledger.serving.asgi import App, Message, Receive, Scope, Send
+from deployledger.serving.asgi import App
 from deployledger.serving.exit_statuses import DAMAGED_STATUS, MODEL_REFUSED_STATUS
 from deployledger.serving.model_files import ModelDamagedError, ModelFiles, ModelRefusedError
 from deployledger.serving.request_bodies import Limits
@@ -52,14 +51,15 @@ def serve(arguments: argparse.Namespace, load: Callable[[], App]) -> int:
     if arguments.parent_fd is not None:
         threading.Thread(target=_exit_at_eof, args=[arguments.parent_fd], daemon=True).start()
     try:
-        app = Draining(load())
+        app = load()
     except ModelDamagedError as error:
         sys.stdout.write(f"{error}\n")
         return DAMAGED_STATUS
     except ModelRefusedError as error:
         sys.stdout.write(f"{error}\n")
         return MODEL_REFUSED_STATUS
-    signal.signal(signal.SIGUSR1, app.begin)
+    # Gateways of earlier versions announce with it that they will end this process.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     uvicorn.run(  # it runs on uvloop and httptools where they are installed
         app,
         host=arguments.host,
@@ -74,31 +74,6 @@ def serve(arguments: argparse.Namespace, load: Callable[[], App]) -> int:
         ws="none",
     )
     return 0
-
-
-class Draining:
-    """Adds ``connection: close`` to every answer once draining has begun.
-
-    A client that keeps its connection open thus opens a new one for its next request, and is never cut off.
-    """
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self._has_begun = False
-
-    def begin(self, *_: Any) -> None:
-        """Begin draining; it has the signature of a signal handler."""
-        self._has_begun = True
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; the signature is ASGI's."""
-
-        async def send_and_close(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
-
-        await self._app(scope, receive, send_and_close if self._has_begun else send)
 
 
 def _exit_at_eof(descriptor: int) -> None:

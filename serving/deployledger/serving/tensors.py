@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -23,7 +24,7 @@ from deployledger.serving import bfloat16
 
 Array = npt.NDArray[Any]
 
-NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,11 @@ DATATYPES = (
 BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 BY_ONNX = {datatype.onnx: datatype for datatype in DATATYPES}
 
-_DECODERS: dict[frozenset[type], msgspec.json.Decoder[Any]] = {
-    frozenset({bool}): msgspec.json.Decoder(list[bool]),
-    frozenset({int}): msgspec.json.Decoder(list[int]),
-    frozenset({int, float}): msgspec.json.Decoder(list[float]),
-}
-# Numbers are parsed in pieces of this many bytes. Between two pieces other threads have their turn, and only
-# the numbers of one piece are Python objects at a time.
+# Numbers are parsed in pieces of about this many bytes. Between two pieces other threads have their turn, and
+# only the numbers of one piece are Python objects at a time.
 _PIECE = 128 * 1024
-_COMMA = re.compile(b",")
-_WHITE_SPACE = b" \t\r\n"
-_IN_NUMBERS = b"0123456789+-.eE" + b"truefals" + _WHITE_SPACE
+# numpy's own memory is aligned so. With less, ONNX Runtime may add numbers up in another order.
+_ALIGNMENT = 16
 
 
 class InvalidTensorError(ValueError):
@@ -91,7 +86,7 @@ def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Arr
     if array is not None:
         return array
     try:
-        return to_array(msgspec.json.decode(text), datatype, shape)
+        return _checked(msgspec.json.decode(text), datatype, shape)
     except msgspec.ValidationError:
         raise InvalidTensorError("a number is out of the range of FP64") from None
 
@@ -110,7 +105,8 @@ def from_binary(data: memoryview, datatype: Datatype, shape: Sequence[int]) -> A
         raise InvalidTensorError(
             f"expected {size} bytes for {datatype.name} of shape {list(shape)}, given {len(data)} bytes"
         )
-    array = np.require(np.frombuffer(data, datatype.binary), datatype.binary.newbyteorder("="), ["ALIGNED"])
+    array = np.frombuffer(data, datatype.binary)
+    array = array.astype(datatype.binary.newbyteorder("="), copy=bool(array.ctypes.data % _ALIGNMENT))
     if datatype.name == "BOOL":
         if (array > 1).any():
             raise InvalidTensorError("expected bytes of 0 and 1 for BOOL")
@@ -131,12 +127,55 @@ def to_binary(array: Array, datatype: Datatype) -> memoryview:
     return elements.reshape(-1).view(np.uint8).data
 
 
-def to_array(data: object, datatype: Datatype, shape: Sequence[int]) -> Array:
-    """Return the tensor that decoded JSON, flat in row-major order or nested, describes.
+def to_json(array: Array) -> Array | list[Any]:
+    """Return the elements of a tensor in row-major order, as JSON can hold them."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if flat.dtype.kind not in "biuf":
+        return [str(text) for text in flat]
+    if np.isfinite(flat).all():
+        return flat
+    return [value if math.isfinite(value) else _name(value) for value in flat.tolist()]
 
-    Raises:
-        InvalidTensorError: it describes none of this data type and shape.
-    """
+
+def _parsed(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Array | None:
+    """Return the tensor of a JSON text; None if that has anything but numbers, or another shape."""
+    if datatype.binary is None:
+        return None
+    beginning = b"".join(bytes(text[: len(shape) * 8]).split())
+    depth = len(shape) if beginning.startswith(b"[[") else 1
+    parts: list[Array] = []
+    try:
+        decoder = _decoder(datatype.accepts, depth)
+        for piece in _pieces(text[1:-1], depth):
+            parts.append(_elements(decoder.decode(b"[" + piece + b"]"), datatype))
+        array = np.concatenate(parts)
+    except (msgspec.DecodeError, ValueError):  # what is wrong is found when all of it is read
+        return None
+    if len(array) != math.prod(shape) if depth == 1 else array.shape != tuple(shape):
+        return None
+    return _shaped(array, shape)
+
+
+@lru_cache
+def _decoder(elements: frozenset[type], depth: int) -> msgspec.json.Decoder[Any]:
+    nested: Any = float if float in elements else next(iter(elements))
+    for _ in range(depth):
+        nested = list[nested]
+    return msgspec.json.Decoder(nested)
+
+
+def _pieces(text: memoryview, depth: int) -> Iterator[bytes]:
+    """Yield the elements of an array, which are nested ``depth`` - 1 deep, in pieces that end at commas."""
+    between = re.compile(rb"\]" * (depth - 1) + b",")
+    start = 0
+    while match := between.search(text, start + _PIECE):
+        yield bytes(text[start : match.end() - 1])
+        start = match.end()
+    yield bytes(text[start:])
+
+
+def _checked(data: object, datatype: Datatype, shape: Sequence[int]) -> Array:
+    """Return the tensor of decoded JSON, or say what is wrong with it."""
     if not isinstance(data, list):
         raise InvalidTensorError(f"expected an array, given {_describe(type(data))}")
     flat, nested = _flatten(data)
@@ -147,70 +186,11 @@ def to_array(data: object, datatype: Datatype, shape: Sequence[int]) -> Array:
             f"expected {math.prod(shape)} elements for shape {list(shape)}, given {len(flat)} elements"
         )
     if float in datatype.accepts and str in set(map(type, flat)):
-        flat = [NOT_FINITE.get(value, value) if isinstance(value, str) else value for value in flat]
+        flat = [_NOT_FINITE.get(value, value) if isinstance(value, str) else value for value in flat]
     strange = set(map(type, flat)) - datatype.accepts
     if strange:
         raise InvalidTensorError(f"expected elements of {datatype.name}, given {_describe(strange.pop())}")
     return _shaped(_elements(flat, datatype), shape)
-
-
-def to_json(array: Array) -> list[Any]:
-    """Return the elements of a tensor in row-major order, as JSON can hold them."""
-    flat = array.reshape(-1)
-    values: list[Any] = flat.tolist()
-    if is_all_finite(flat):
-        return values
-    if flat.dtype.kind == "f":
-        return [value if math.isfinite(value) else _name(value) for value in values]
-    return [
-        value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
-        for value in values
-    ]
-
-
-def is_all_finite(array: Array) -> bool:
-    """Return whether all elements are numbers or booleans that JSON has."""
-    return array.dtype.kind in "biu" or (array.dtype.kind == "f" and bool(np.isfinite(array).all()))
-
-
-def _parsed(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Array | None:
-    """Return the tensor of a JSON text; None if that has anything but numbers, or another shape."""
-    decoder = _DECODERS.get(datatype.accepts)
-    if decoder is None or bytes(text[:1]) != b"[":
-        return None
-    inner = text[1:-1]
-    is_nested = bytes(inner[:64]).lstrip(_WHITE_SPACE)[:1] == b"["
-    parts: list[Array] = []
-    structure: list[bytes] = []
-    try:
-        for piece in _pieces(inner):
-            if is_nested:
-                structure.append(piece.translate(None, _IN_NUMBERS))
-                piece = piece.translate(None, b"[]" + _WHITE_SPACE)
-            parts.append(_elements(decoder.decode(b"[" + piece + b"]"), datatype))
-    except msgspec.DecodeError:
-        return None
-    array = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    if len(array) != math.prod(shape) or (is_nested and b"[%b]" % b",".join(structure) != _structure(shape)):
-        return None
-    return _shaped(array, shape)
-
-
-def _pieces(text: memoryview) -> Iterator[bytes]:
-    """Yield a text in pieces that end before commas."""
-    start = 0
-    while comma := _COMMA.search(text, start + _PIECE):
-        yield bytes(text[start : comma.start()])
-        start = comma.end()
-    yield bytes(text[start:])
-
-
-def _structure(shape: Sequence[int]) -> bytes:
-    """Return the brackets and commas of nested arrays of a shape."""
-    structure = b""
-    for size in reversed(shape):
-        structure = b"[%b]" % b",".join([structure] * size)
-    return structure
 
 
 def _elements(values: list[Any], datatype: Datatype) -> Array:
@@ -221,6 +201,8 @@ def _elements(values: list[Any], datatype: Datatype) -> Array:
         exact = np.array(values, dtype=np.float64)
     except OverflowError:
         raise InvalidTensorError(f"an element is out of the range of {datatype.name}") from None
+    if datatype.name == "FP64":
+        return exact
     with np.errstate(over="ignore"):
         rounded = exact.astype(datatype.numpy)
     if datatype.name == "BF16":
