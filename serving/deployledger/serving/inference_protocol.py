@@ -61,6 +61,7 @@ class _Request(msgspec.Struct):
     parameters: _Parameters = msgspec.UNSET
 
 
+_LARGE_TEXT = 16 * 1024
 _DECODER = msgspec.json.Decoder(_Request)
 
 
@@ -137,12 +138,16 @@ def _check_text(text: bytes | bytearray, request: _Request) -> None:
         InvalidRequestError: a key occurs twice in one object.
         UnicodeDecodeError: it is not UTF-8.
     """
-    text = _without_data(text, request)
+    if len(text) > _LARGE_TEXT:
+        text = _without_data(text, request)
     text.decode()
-    keys = 0
+    keys = 1 + (request.outputs is not msgspec.UNSET) + (request.id is not msgspec.UNSET)
+    for tensor in request.inputs:
+        keys += 3 + (tensor.data is not msgspec.UNSET)
     for each in (request, *request.inputs, *(request.outputs or ())):
-        keys += sum(getattr(each, key) is not msgspec.UNSET for key in each.__struct_fields__)
-        keys += len(each.parameters or ())
+        if each.parameters is not msgspec.UNSET:
+            keys += 1 + len(each.parameters)
+    keys += len(request.outputs or ())
     # Each key has a colon. Any more of them are in texts, in unknown fields or nested parameters, or after a
     # key that is there already: the slower decoder can tell.
     if text.count(b":") == keys:

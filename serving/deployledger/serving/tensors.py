@@ -87,8 +87,8 @@ def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Arr
         return array
     try:
         return _checked(msgspec.json.decode(text), datatype, shape)
-    except msgspec.ValidationError:
-        raise InvalidTensorError("a number is out of the range of FP64") from None
+    except msgspec.DecodeError as error:  # a number out of range, or a text that is not Unicode
+        raise InvalidTensorError(f"the data are invalid: {error}") from None
 
 
 def from_binary(data: memoryview, datatype: Datatype, shape: Sequence[int]) -> Array:
@@ -207,7 +207,7 @@ def _elements(values: list[Any], datatype: Datatype) -> Array:
         rounded = exact.astype(datatype.numpy)
     if datatype.name == "BF16":
         rounded = bfloat16.from_bits(bfloat16.to_bits(rounded))
-    if not np.array_equal(np.isinf(rounded), np.isinf(exact)):
+    if not np.isfinite(rounded).all() and not np.array_equal(np.isinf(rounded), np.isinf(exact)):
         raise InvalidTensorError(f"an element is out of the range of {datatype.name}")
     return rounded
 
