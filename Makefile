@@ -41,8 +41,8 @@ docs-check: .venv/dev ## Check that generated documentation is true
 bench: .venv/dev ## Measure, beside the library as shipped
 	$(BIN)/python -m benchmarks
 
-soak: .venv/dev ## Run the fault tests for longer
-	DEPLOYLEDGER_SOAK=1 $(BIN)/python -m pytest tests/faults
+soak: .venv/dev ## Run the fault tests, and those with generated requests and models, for longer
+	DEPLOYLEDGER_SOAK=1 $(BIN)/python -m pytest tests/faults tests/serving
 
 clean: ## Remove what was set up
 	rm -rf .venv
