@@ -61,8 +61,8 @@ class Endpoint:
         self.bodies.clear()
         return self.url
 
-    def serve_onnx(self, path: Path) -> str:
-        return self.serve(make_app("iris", "3", OnnxModel(path, threads=1), digest=DIGEST))
+    def serve_onnx(self, path: Path, version: str = "3") -> str:
+        return self.serve(make_app("iris", version, OnnxModel(path, threads=1), digest=DIGEST))
 
     def stop(self) -> None:
         self._server.should_exit = True
@@ -147,6 +147,10 @@ def test_a_model_is_queried_from_its_page(endpoint: Endpoint, tab: Tab) -> None:
     expect(tab.locator("#copied")).to_have_text("Copied.")
     assert tab.evaluate("navigator.clipboard.readText()") == curl
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
+
+    endpoint.serve_onnx(MODELS / "iris-v2.onnx", version="4")
+    tab.get_by_role("button", name="Send").click()
+    expect(tab.locator("#health")).to_have_text("Revision 4 serves now: reload the page")
 
 
 def test_a_field_that_is_wrong_is_named(endpoint: Endpoint, tab: Tab) -> None:

@@ -260,12 +260,14 @@ async function send() {
 }
 
 async function checkHealth() {
-  let isReady = false;
+  let isReady = false, version = model.version;
   try {
     isReady = (await fetch(at(isInference ? "v2/health/ready" : "ping"))).ok;
+    version = (await (await fetch(at("."), { headers: { Accept: "application/json" } })).json()).version;
   } catch { } // it is not reachable
-  byId("health").className = isReady ? "good" : "bad";
-  byId("health").textContent = isReady ? "Ready" : "Not reachable";
+  const isSame = version === model.version;
+  byId("health").className = isReady && isSame ? "good" : "bad";
+  byId("health").textContent = !isReady ? "Not reachable" : isSame ? "Ready" : visible(`Revision ${version} serves now: reload the page`);
 }
 
 // ----------------------------------------------------------------------------------------------------
@@ -286,5 +288,6 @@ byId("form").addEventListener("reset", () => setTimeout(showCode));
 byId("form").addEventListener("input", showCode);
 byId("form").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send(); });
 for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
+document.addEventListener("visibilitychange", () => { if (!document.hidden) checkHealth(); });
 showCode();
 checkHealth();
