@@ -87,7 +87,7 @@ RUNTIMES = (
     Runtime(
         "MLflow model",
         "'deployledger[mlflow]'",
-        ("httptools", "mlflow", "pandas", "uvicorn"),
+        ("mlflow", "pandas", "uvicorn"),
         _find_mlflow,
         "deployledger.serving.mlflow_server",
         "/ping",
@@ -95,7 +95,7 @@ RUNTIMES = (
     Runtime(
         "ONNX",
         "'deployledger[onnx]'",
-        ("httptools", "msgspec", "onnxruntime", "orjson", "uvicorn"),
+        ("msgspec", "onnxruntime", "orjson", "uvicorn"),
         _find_onnx,
         "deployledger.serving.onnx_server",
         "/v2/health/ready",
