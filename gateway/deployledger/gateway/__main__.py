@@ -15,6 +15,7 @@ from deployledger.gateway.control import ControlServer
 from deployledger.gateway.files import PROGRAMS, GatewayFiles
 from deployledger.gateway.gateway import Gateway
 from deployledger.service.files.writing import read_json, write_json
+from deployledger.serving import keep_freed_memory
 
 _WATCH_SECONDS = 1.0
 
@@ -87,6 +88,7 @@ def main() -> int:
     # It came through an exec, so it is inheritable; no replica may hold it on.
     os.set_inheritable(arguments.lock_fd, False)
     _allow_as_many_files_as_possible()
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(GatewayFiles(arguments.folder), arguments.host, arguments.lock_fd))
     return 0

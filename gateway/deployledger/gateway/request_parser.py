@@ -37,6 +37,7 @@ class RequestParser:
         self._headers: Headers = []
         self._head_bytes = 0
         self._bytes_before_head = 0
+        self._length = self._body_left = 0
         self._without_upgrade: bytes | None = None
         self.after_tunnel_request = b""
 
@@ -51,13 +52,17 @@ class RequestParser:
         Raises:
             RefusedError: it is no valid request, or exceeds a limit; nothing more is to be fed.
         """
-        if self._is_last:
+        if self._body_left:
+            data = self._take_body(data)
+        if self._is_last or not data:
             return
         self._limits = limits
         if self._request is None:
             self._bytes_before_head += len(data)
         try:
             self._parser.feed_data(data)
+            if self._request is not None and not self._request.is_chunked:
+                self._body_left = self._length - self._request.body_bytes
         except httptools.HttpParserUpgrade as upgrade:
             self._feed_after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
@@ -160,11 +165,25 @@ class RequestParser:
                 )
             request.is_chunked = True
             return True
-        length = int(next(iter(values_of(self._headers, b"content-length")), b"0"))
-        if length > self._limits.max_body_bytes:
+        self._length = int(next(iter(values_of(self._headers, b"content-length")), b"0"))
+        if self._length > self._limits.max_body_bytes:
             self._refuse(self._body_too_large())
-        request.expect(length)
-        return length > 0
+        request.expect(self._length)
+        return self._length > 0
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Take the rest of a body of known length as it is, without a copy; return what follows it."""
+        body, rest = (
+            (data, b"")
+            if len(data) <= self._body_left
+            else (data[: self._body_left], data[self._body_left :])
+        )
+        self._body_left -= len(body)
+        self.on_body(body)
+        if not self._body_left:
+            self.on_message_complete()
+            self._parser = httptools.HttpRequestParser(self)
+        return rest
 
     def _feed_after_upgrade(self, data: bytes) -> None:
         if self._without_upgrade is None:

@@ -8,6 +8,9 @@ import httptools
 
 from deployledger.gateway.headers import Headers, values_of
 
+# As much as is read at once: the client is read from while the server takes what came before.
+_WRITE_BUFFER_BYTES = 256 * 1024
+
 
 @dataclass(frozen=True)
 class ResponseHead:
@@ -142,6 +145,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Parse what the server sent."""

@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = public_names(
     {
         "description": ("ModelDescription", "Tensor", "shape_of"),
         "exit_statuses": ("DAMAGED_STATUS", "MODEL_REFUSED_STATUS"),
+        "memory": ("keep_freed_memory",),
         "model_files": ("ModelDamagedError", "ModelFiles"),
     },
 )
