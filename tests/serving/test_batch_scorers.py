@@ -339,3 +339,18 @@ def test_the_rows_on_which_an_mlflow_model_fails_are_named(tmp_path: Path) -> No
     assert {row: problem.reason for row, problem in failed.value.problems.items()} == dict.fromkeys(
         (1, 3), "the model failed: float division by zero"
     )
+
+
+def test_a_message_of_the_model_is_one_line(tmp_path: Path) -> None:
+    def predict(_: Any) -> Any:
+        raise ValueError("two\nlines")
+
+    with pytest.raises(BatchError, match=r"failed on every row: two lines$"):
+        score(mlflow_model(tmp_path, predict), {"n": [1]})
+
+
+def test_a_model_without_inputs_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Constant", [], ["y"], value_floats=[1.0])
+    scorer = onnx_model(tmp_path / "m.onnx", [node], {}, {"y": (TensorProto.FLOAT, [1])})
+    with pytest.raises(BatchError, match="has no inputs"):
+        scorer.inputs(["x"])

@@ -128,7 +128,7 @@ class MlflowScorer:
             predicted = self._model.predict(data)
         except Exception as error:  # a flavour predicts with whatever library it is of
             # MLflow's message has all of the data in it, before the error.
-            text = str(error).rpartition("Error: ")[2] or type(error).__name__
+            text = " ".join(str(error).rpartition("Error: ")[2].split()) or type(error).__name__
             raise ModelFailedError(text[:_LONGEST_MESSAGE]) from error
         try:
             outputs = {name: self._values(name, values) for name, values in self._named(predicted)}

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from deployledger.serving.batch_status import input_invalid
+from deployledger.serving.batch_status import BatchError, input_invalid
 from deployledger.serving.batch_table import InputColumn, RowProblem, RowsError
 from deployledger.serving.batch_values import shortened
 from deployledger.serving.tensors import Array
@@ -56,6 +56,8 @@ class TensorInputs:
         Raises:
             BatchError: they do not fit the inputs.
         """
+        if not self._inputs:
+            raise BatchError("model_invalid", "The model has no inputs: there is nothing to score.")
         if {each.name for each in self._inputs} <= set(names):
             return [_column(each.name, each, lists=bool(each.shape)) for each in self._inputs]
         if len(self._inputs) != 1:
