@@ -34,6 +34,7 @@ _MOST_ROWS = 65_536
 _LARGEST_RECORD = 1 << 30
 # A quoted field, which may have line breaks; a quote elsewhere in a field is a character like any other.
 _QUOTED = re.compile(rb'"(?<=[,\r\n]")[^"]*+(?:""[^"]*+)*+(?:"|\Z)')
+_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # as surrogateescape has it
 
 csv.field_size_limit(sys.maxsize)
@@ -193,9 +194,9 @@ def _header(block: bytes, name: str) -> tuple[list[str], int, int]:
     taken: list[bytes] = []
 
     def lines() -> Iterator[str]:
-        for line in block.splitlines(keepends=True):
-            taken.append(line)
-            yield _decoded(line, name, len(taken))
+        for line in _LINE.finditer(block):
+            taken.append(line[0])
+            yield _decoded(line[0], name, len(taken))
 
     for columns in csv.reader(lines()):
         if not columns:
@@ -252,7 +253,9 @@ class JsonLines(_Lines):
         columns: list[str] = []
         before = 0
         for block, progress in self._blocks(file, size, lambda each: each.rfind(b"\n") + 1):
-            first = next((line for line in block.splitlines() if line.strip()), b"") if not columns else b""
+            first = (
+                b"" if columns else next((line[0] for line in _LINE.finditer(block) if line[0].strip()), b"")
+            )
             if first:
                 row, reason = _row(first)
                 if row is None:

@@ -17,7 +17,6 @@ has it.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -314,10 +313,9 @@ def _float(value: Any, wanted: pa.DataType) -> float:
     if isinstance(value, bool) or not _NUMBER.fullmatch(text):
         raise ValueError(f"not a number ({wanted})")
     number = float(text)
-    is_infinite = not math.isfinite(number) or not np.isfinite(
-        np.dtype(wanted.to_pandas_dtype()).type(number)
-    )
-    if is_infinite and text.lower().lstrip("+-") not in ("inf", "infinity", "nan"):
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(np.dtype(wanted.to_pandas_dtype()).type(number))
+    if not is_finite and text.lower().lstrip("+-") not in ("inf", "infinity", "nan"):
         raise ValueError(f"out of the range of {wanted}")
     return number
 

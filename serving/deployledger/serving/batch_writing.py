@@ -28,7 +28,8 @@ from deployledger.serving.batch_text import cell_texts, json_values
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made when it is imported
 
-_GROUP_BYTES = 64 << 20
+_GROUP_BYTES = 32 << 20
+_COMMIT_BYTES = 16 << 20
 _MANIFEST = "manifest.json"
 _REJECTED_COLUMNS = ("file", "line", "column", "value", "reason")
 
@@ -220,11 +221,12 @@ class Output:
             (work / "parts").mkdir(parents=True, exist_ok=True)
             self._data = _opened(work / "data", self.committed.size)
             self._rejected = _opened(work / "rejected.csv", self.committed.rejected_size)
+        self._next_commit = self._data.tell() + self._rejected.tell() + _COMMIT_BYTES
 
     def append(
         self, data: Sequence[bytes], rows: int, schema: pa.Schema | None, rejected: Sequence[Rejected]
     ) -> None:
-        """Append what one chunk of the input became, and commit it."""
+        """Append what one chunk of the input became; what is worth it is committed."""
         committed = self.committed
         with self._blaming():
             if data and self._encoding.in_parts:
@@ -232,23 +234,27 @@ class Output:
                 part.write_bytes(data[0])
                 sync(part)
             elif data:
-                self._data.writelines([b"" if committed.size else self._encoding.head(schema), *data])
+                self._data.writelines([b"" if self._data.tell() else self._encoding.head(schema), *data])
             if self._errors is not None and rejected:
-                if not committed.rejected_size:
+                if not self._rejected.tell():
                     self._rejected.write(csv_line(_REJECTED_COLUMNS))
                 for row in rejected:
                     problem = row.problem
                     cells = (row.file, str(row.line), problem.column, problem.value, problem.reason)
                     self._rejected.write(csv_line(cells))
-            for file in (self._data, self._rejected):
-                file.flush()
-                os.fdatasync(file.fileno())
             committed.chunks += 1
             committed.rows += rows
             committed.rejected += len(rejected)
-            committed.size = self._data.tell()
-            committed.rejected_size = self._rejected.tell()
-            write_json(self._work / _MANIFEST, {"identity": self._identity, **asdict(committed)})
+            if self._encoding.in_parts or self._data.tell() + self._rejected.tell() >= self._next_commit:
+                self._commit()
+
+    def _commit(self) -> None:
+        for file in (self._data, self._rejected):
+            file.flush()
+            os.fdatasync(file.fileno())
+        self.committed.size, self.committed.rejected_size = self._data.tell(), self._rejected.tell()
+        write_json(self._work / _MANIFEST, {"identity": self._identity, **asdict(self.committed)})
+        self._next_commit = self.committed.size + self.committed.rejected_size + _COMMIT_BYTES
 
     def publish(self) -> None:
         """Give the complete output its name; the rejected rows first."""
@@ -256,7 +262,7 @@ class Output:
         self._rejected.close()
         with self._blaming():
             if self._errors is not None:
-                if not self.committed.rejected_size:
+                if not (self._work / "rejected.csv").stat().st_size:
                     (self._work / "rejected.csv").write_bytes(csv_line(_REJECTED_COLUMNS))
                 _publish_file(self._work / "rejected.csv", self._errors)
             if self._encoding.in_parts:

@@ -9,6 +9,7 @@ from uuid import UUID
 import typer
 
 from deployledger.adapters.cli import completion
+from deployledger.adapters.cli.batch_options import BatchArguments
 from deployledger.adapters.cli.bulk import Bulk, Command, Consent, Waiting, at_once
 from deployledger.adapters.cli.files import no_stream
 from deployledger.adapters.cli.filters import FilterOptions, Filters, tags
@@ -50,22 +51,12 @@ class _Specified:
     memory: Annotated[str | None, typer.Option(help="Memory per replica, for example 1Gi.")] = None
     gpu: Annotated[str | None, typer.Option(help="GPUs per replica.")] = None
     tag: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag; repeatable.")] = None
-    input_uri: Annotated[
-        str | None,
-        typer.Option("--input", help="The input of a batch job: CSV or JSON lines; - copies standard input."),
-    ] = None
-    output_uri: Annotated[
-        str | None,
-        typer.Option(help="The file to which a batch job writes its predictions.", parser=no_stream),
-    ] = None
 
     def target(self) -> dict[str, Any]:
         return _given(
             replicas=self.replicas,
             port=self.port,
             serving_image=self.serving_image,
-            input_uri=_absolute(_kept(self.input_uri)),
-            output_uri=_absolute(self.output_uri),
         )
 
     def resources(self) -> dict[str, Any]:
@@ -83,6 +74,7 @@ class _Guards:
 
 
 _SpecifiedOptions = Annotated[_Specified, GroupOf(_Specified)]
+_BatchOptions = Annotated[BatchArguments, GroupOf(BatchArguments)]
 _GuardOptions = Annotated[_Guards, GroupOf(_Guards)]
 _WaitingOptions = Annotated[Waiting, GroupOf(Waiting)]
 _ConsentOptions = Annotated[Consent, GroupOf(Consent)]
@@ -101,6 +93,7 @@ def deploy(
     *,
     type_: Annotated[LocalTargetType, typer.Option("--type", help="How the model runs.")] = "api_service",
     specified: _SpecifiedOptions,
+    batch: _BatchOptions,
     update_existing: Annotated[
         bool,
         typer.Option(
@@ -120,15 +113,23 @@ def deploy(
             --input rows.csv --output-uri scores.csv
     """
     with session.errors():
-        target, resources = specified.target(), specified.resources()
+        target, resources = {**specified.target(), **batch.places()}, specified.resources()
+        options = batch.options()
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
-        from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
+        from deployledger.domain.requests import (
+            BatchOptions,
+            DeploymentRequest,
+            DeploymentTargetConfig,
+            ResourceConfig,
+        )
 
         request = DeploymentRequest(
             model_uri=model_uri,
             deployment_name=name,
-            deployment_target_config=DeploymentTargetConfig(type=type_, **target),
+            deployment_target_config=DeploymentTargetConfig(
+                type=type_, **target, batch=BatchOptions(**options) if options else None
+            ),
             resource_allocation=ResourceConfig(**resources) if resources else None,
             version_strategy="update_existing" if update_existing else "new",
             tags=tags(specified.tag),
@@ -148,6 +149,7 @@ def update(
         str | None, typer.Option(help="The new name, also in the model's URLs.", show_default="the same name")
     ] = None,
     specified: _SpecifiedOptions,
+    batch: _BatchOptions,
     guards: _GuardOptions,
     waiting: _WaitingOptions,
     session: SessionOptions,
@@ -162,21 +164,23 @@ def update(
         deployledger update iris --replicas 3 --tag team=flowers
     """
     with session.errors():
-        target, resources = specified.target(), specified.resources()
+        target, resources = {**specified.target(), **batch.places()}, specified.resources()
+        options = batch.options()
 
     async def command(service: "DeploymentService") -> "DeploymentStatusResponse":
         from deployledger.domain.requests import DeploymentRequest, DeploymentTargetConfig, ResourceConfig
 
         deployment_id = await service.find_deployment_id(deployment, to_change=True)
         current = await service.get_deployment_status(deployment_id)
+        configured = current.deployment_target_config.model_dump() | target
+        if options:
+            configured["batch"] = configured.get("batch", {}) | options
         before = current.resource_allocation.model_dump() if current.resource_allocation else {}
         allocation = before | resources
         request = DeploymentRequest(
             model_uri=model_uri or current.model_uri,
             deployment_name=name or current.deployment_name,
-            deployment_target_config=DeploymentTargetConfig(
-                **current.deployment_target_config.model_dump() | target
-            ),
+            deployment_target_config=DeploymentTargetConfig(**configured),
             resource_allocation=ResourceConfig(**allocation) if allocation else None,
             tags=current.tags | tags(specified.tag),
         )
@@ -435,21 +439,3 @@ def _print(session: Session, ended: "_Ended") -> None:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _kept(uri: str | None) -> str | None:
-    """Return what a batch job reads: of standard input, a copy that is kept."""
-    if uri != "-":
-        return uri
-    from deployledger.adapters.cli.files import kept_input
-    from deployledger.adapters.settings import load_settings
-
-    return str(kept_input(load_settings().home / "inputs"))
-
-
-def _absolute(uri: str | None) -> str | None:
-    """Return a relative path as an absolute one: the job may run in another folder."""
-    from deployledger.service.files.paths import local_path
-
-    path = local_path(uri) if uri is not None else None
-    return uri if path is None or path.is_absolute() else str(path.absolute())
