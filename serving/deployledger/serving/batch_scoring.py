@@ -182,8 +182,10 @@ class Scoring:
     def _scored(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch | None, dict[int, RowProblem]]:
         """Return the rows that can be scored with their predictions, and why the others cannot."""
         inputs, problems = self._columns(batch, self._inputs)
-        passed, misfits = (batch, {}) if self._keeps_texts else self._columns(batch, self._passed())
-        problems = misfits | problems
+        passed = batch.select(self.plan.columns)  # files may have them in another order
+        if not self._keeps_texts:
+            passed, misfits = self._columns(batch, [InputColumn(name) for name in self.plan.columns])
+            problems = misfits | problems
         rows = np.setdiff1d(np.arange(batch.num_rows), [*problems])
         while len(rows):
             try:
@@ -199,9 +201,6 @@ class Scoring:
             columns, names = kept.columns + predictions.columns, kept.schema.names + predictions.schema.names
             return pa.RecordBatch.from_arrays(columns, names=names), problems
         return None, problems
-
-    def _passed(self) -> list[InputColumn]:
-        return [InputColumn(name) for name in self.plan.columns]
 
     def _typed(self, column: InputColumn) -> InputColumn:
         if column.type is not None:

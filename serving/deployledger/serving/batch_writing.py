@@ -162,6 +162,7 @@ class Committed:
 
     Attributes:
         chunks: how many chunks of the input are done.
+        parts: how many files there are, if each chunk becomes one.
         rows: how many rows were scored.
         rejected: how many were not.
         size: the bytes of the data file.
@@ -173,6 +174,7 @@ class Committed:
     """
 
     chunks: int = 0
+    parts: int = 0
     rows: int = 0
     rejected: int = 0
     size: int = 0
@@ -230,9 +232,10 @@ class Output:
         committed = self.committed
         with self._blaming():
             if data and self._encoding.in_parts:
-                part = self._work / "parts" / f"part-{committed.chunks:05}{self._encoding.ending}"
+                part = self._work / "parts" / f"part-{committed.parts:05}{self._encoding.ending}"
                 part.write_bytes(data[0])
                 sync(part)
+                committed.parts += 1
             elif data:
                 self._data.writelines([b"" if self._data.tell() else self._encoding.head(schema), *data])
             if self._errors is not None and rejected:
