@@ -21,7 +21,7 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.service.files.listing import FileEntry, encode_listing, list_files, tree_digest
 from deployledger.service.files.locks import lock_despite_probes
 from deployledger.serving import ModelDamagedError, ModelFiles
-from deployledger.serving.batch import run
+from deployledger.serving.batch import BatchJob, run
 from deployledger.serving.batch_status import StatusFile
 from tests.adapters.files import rot
 from tests.adapters.test_batch import request as job
@@ -285,13 +285,14 @@ def test_a_job_scores_nothing_with_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "listing").write_bytes(listing)
     files = ModelFiles(model.parent, tmp_path / "listing", tree_digest(listing))
     (tmp_path / "in.csv").write_text("a,b,c\n1,2,3\n")
-    output, partial = tmp_path / "out.csv", tmp_path / "out.partial"
-    status = StatusFile(tmp_path / "status.json", partial)
-    assert run(model, tmp_path / "in.csv", output, partial, status, 1, files) == 1
+    output, work = tmp_path / "out.csv", tmp_path / "work"
+    status = StatusFile(tmp_path / "status.json", work)
+    order = BatchJob(model, str(tmp_path / "in.csv"), str(output), work, files=files)
+    assert run(order, status).rows == 1
     output.unlink()
     rot(model)
     with pytest.raises(ModelDamagedError, match=r"model\.onnx is damaged"):
-        run(model, tmp_path / "in.csv", output, partial, status, 1, files)
+        run(order, status)
     assert not output.exists()
 
 

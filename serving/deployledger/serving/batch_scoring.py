@@ -186,19 +186,23 @@ class Scoring:
         if not self._keeps_texts:
             passed, misfits = self._columns(batch, [InputColumn(name) for name in self.plan.columns])
             problems = misfits | problems
-        rows = np.setdiff1d(np.arange(batch.num_rows), [*problems])
-        while len(rows):
+        is_kept = np.ones(batch.num_rows, dtype=bool)
+        is_kept[[*problems]] = False
+        while is_kept.any():
+            is_whole = is_kept.all()
+            rows = np.flatnonzero(is_kept)
             try:
-                is_whole = len(rows) == batch.num_rows
                 predictions = self._scorer.score(inputs if is_whole else inputs.take(pa.array(rows)))
             except RowsError as error:
-                problems |= {int(rows[row]): problem for row, problem in error.problems.items()}
-                if not self.plan.skips:
-                    break
-                rows = np.delete(rows, [*error.problems])
-                continue
+                wrong = {int(rows[row]): problem for row, problem in error.problems.items()}
+                problems |= wrong
+                is_kept[[*wrong]] = False
+                if self.plan.skips:
+                    continue
+                break
             kept = passed if is_whole else passed.take(pa.array(rows))
-            columns, names = kept.columns + predictions.columns, kept.schema.names + predictions.schema.names
+            columns = kept.columns + predictions.columns
+            names = kept.schema.names + predictions.schema.names
             return pa.RecordBatch.from_arrays(columns, names=names), problems
         return None, problems
 
