@@ -212,6 +212,7 @@ async def test_a_fault_of_the_input_is_told_as_by_mlflow(
         ("{}", None, 415, "only supports the following content types"),
         (b'{"inputs":' + b"[" * 20_000 + b"]" * 20_000 + b"}", JSON, 400, "maximum recursion depth"),
         (b'{"inputs": [' + b"9" * 5_000 + b"]}", JSON, 400, "4300 digits"),
+        (b'{"dataframe_split": {"columns": ["a", [1]], "data": [[1, 2]]}}', JSON, 400, "unhashable"),
     ],
 )
 async def test_faults_that_mlflow_fails_at_are_refused(

@@ -103,19 +103,35 @@ def make_app(model: Any, page: App) -> App:
     return app
 
 
+class _Observed:
+    """A model, and whether it has been asked: what fails before is the fault of the request."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.metadata = model.metadata
+        self.is_asked = False
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        self.is_asked = True
+        return self._model.predict(data, params=params)
+
+
 def _invoke(model: Any, schema: Any, body: bytes, content_type: str) -> _Answer:
     """Return MLflow's answer to a request, without stack traces, which name files of this machine."""
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc.scoring_server import invocations
 
+    observed = _Observed(model)
     try:
-        response = invocations(_decoded(body, content_type), content_type, model, schema)
+        response = invocations(_decoded(body, content_type), content_type, observed, schema)
     except MlflowException as error:
         answer = json.loads(error.serialize_as_json())
         sys.stdout.write(answer.pop("stack_trace", ""))
         answer["message"] = _shortened(answer["message"])
         return _Answer(error.get_http_status_code(), "application/json", json.dumps(answer).encode())
-    except Exception:  # a model returns whatever it likes
+    except Exception as error:  # MLflow lets some pass, and a model returns whatever it likes
+        if not observed.is_asked:
+            return _error(400, _shortened(f"Invalid input: {type(error).__name__}: {error}"))
         traceback.print_exc()
         return _error(500, "The predictions cannot be written as JSON. The log of the deployment says why.")
     media_type = response.mimetype + ("; charset=utf-8" if response.mimetype.startswith("text/") else "")
@@ -123,22 +139,18 @@ def _invoke(model: Any, schema: Any, body: bytes, content_type: str) -> _Answer:
 
 
 def _decoded(body: bytes, content_type: str) -> bytes | dict[str, Any]:
-    """Return a JSON object decoded, and any other body as it is.
-
-    Of what is not JSON MLflow returns all of it, and for some of it the status 500.
+    """Return a large JSON object decoded, and any other body as it is.
 
     Raises:
-        MlflowException: the JSON is too long to be returned, too deep, or has a number that is too long.
+        MlflowException: a large body is not JSON; MLflow would send it back in its message.
     """
     from mlflow.utils.proto_json_utils import MlflowInvalidInputException
 
-    if content_type.partition(";")[0].strip() != "application/json":
+    if len(body) < _LONGEST_MESSAGE or content_type.partition(";")[0].strip() != "application/json":
         return body
     try:
         decoded = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) and len(body) < _LONGEST_MESSAGE:
-            return body
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise MlflowInvalidInputException(
             f"Ensure that input is a valid JSON formatted string. Error: '{error}'"
         ) from error
@@ -153,8 +165,8 @@ def _shortened(message: str) -> str:
 
 
 def _error(status: int, message: str) -> _Answer:
-    codes = {404: "ENDPOINT_NOT_FOUND", 405: "BAD_REQUEST", 500: "INTERNAL_ERROR"}
-    content = json.dumps({"error_code": codes[status], "message": message})
+    codes = {404: "ENDPOINT_NOT_FOUND", 500: "INTERNAL_ERROR"}
+    content = json.dumps({"error_code": codes.get(status, "BAD_REQUEST"), "message": message})
     return _Answer(status, "application/json", content.encode())
 
 
