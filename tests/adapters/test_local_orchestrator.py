@@ -515,6 +515,16 @@ class TestFailures:
         assert refused.value.reason is FailureReason.PORT_IN_USE
         assert ask(url) == ("1", 1.0)
 
+    async def test_an_mlflow_model_that_needs_a_package(
+        self, orchestrator: LocalProcessOrchestrator, tmp_path: Path
+    ) -> None:
+        model = tmp_path / "needs"
+        model.mkdir()
+        (model / "MLmodel").write_text("flavors: {python_function: {loader_module: not_installed}}")
+        with pytest.raises(DeploymentError, match="'not_installed', which is not installed") as failed:
+            await orchestrator.provision(order(uuid.uuid4(), 1, model), ignore)
+        assert failed.value.reason is FailureReason.RUNTIME_MISSING
+
     async def test_a_corrupt_model(
         self, orchestrator: LocalProcessOrchestrator, root: Path, tmp_path: Path
     ) -> None:

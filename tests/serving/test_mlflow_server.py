@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from deployledger.gateway import tether
-from deployledger.serving import DAMAGED_STATUS, MODEL_REFUSED_STATUS
+from deployledger.serving import DAMAGED_STATUS
 from deployledger.serving.mlflow_model import load_mlflow_model
 from deployledger.serving.mlflow_server import make_app
 from deployledger.serving.model_files import ModelRefusedError
@@ -376,20 +376,8 @@ def test_a_server_answers_mlflows_own_client(folder: Path) -> None:
         assert client.get_version() == version("mlflow")
         page = httpx.get(f"http://127.0.0.1:{port}/")
         assert [column["name"] for column in page.json()["inputs"]] == COLUMNS
-        process.send_signal(signal.SIGUSR1)
-        assert httpx.get(f"http://127.0.0.1:{port}/ping").headers["connection"] == "close"
         os.close(pipe)
         assert process.wait() == -signal.SIGKILL, "its gateway is gone"
-
-
-def test_a_model_that_is_none_ends_the_server(tmp_path: Path) -> None:
-    (tmp_path / "MLmodel").write_text("flavors: {}")
-    arguments = ["--model", str(tmp_path), "--name", "x", "--port", "1"]
-    with served("deployledger.serving.mlflow_server", *arguments) as (process, pipe):
-        output, _ = process.communicate()
-        os.close(pipe)
-    assert process.returncode == MODEL_REFUSED_STATUS
-    assert output.splitlines()[-1].startswith("MLflow cannot load it: ")
 
 
 async def test_health_answers_while_a_model_predicts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
-"""The processes that run models: a model server, and a scorer of files.
+"""The processes that run models: model servers, and a scorer of files.
 
 * ``python -m deployledger.serving.onnx_server`` serves one ONNX model over HTTP with the Open
   Inference Protocol v2, https://github.com/kserve/open-inference-protocol. A private server on a private
   port: its orchestrator puts a gateway before it, and ends it with SIGTERM.
+* ``python -m deployledger.serving.mlflow_server`` likewise serves one MLflow model with the protocol of
+  MLflow's scoring server.
 * ``python -m deployledger.serving.batch`` scores a CSV or JSON-lines file, and says how far it is in
   a status file.
 
@@ -17,7 +19,7 @@ __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
         "description": ("ModelDescription", "Tensor", "shape_of"),
-        "exit_statuses": ("DAMAGED_STATUS", "MODEL_REFUSED_STATUS"),
+        "exit_statuses": ("DAMAGED_STATUS", "MODEL_REFUSED_STATUS", "RUNTIME_MISSING_STATUS"),
         "memory": ("keep_freed_memory",),
         "model_files": ("ModelDamagedError", "ModelFiles"),
     },

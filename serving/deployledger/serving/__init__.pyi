@@ -4,6 +4,7 @@ from deployledger.serving.description import Tensor as Tensor
 from deployledger.serving.description import shape_of as shape_of
 from deployledger.serving.exit_statuses import DAMAGED_STATUS as DAMAGED_STATUS
 from deployledger.serving.exit_statuses import MODEL_REFUSED_STATUS as MODEL_REFUSED_STATUS
+from deployledger.serving.exit_statuses import RUNTIME_MISSING_STATUS as RUNTIME_MISSING_STATUS
 from deployledger.serving.memory import keep_freed_memory as keep_freed_memory
 from deployledger.serving.model_files import ModelDamagedError as ModelDamagedError
 from deployledger.serving.model_files import ModelFiles as ModelFiles

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deployledger.serving.model_files import ModelFiles, ModelRefusedError
+from deployledger.serving.model_files import ModelFiles, ModelRefusedError, RuntimeMissingError
 
 _THREAD_SETTINGS = (
     "OMP_NUM_THREADS",
@@ -33,7 +33,8 @@ def load_mlflow_model(folder: Path, threads: int, files: ModelFiles | None) -> A
 
     Raises:
         ModelDamagedError: a file of the model is not what it should be.
-        ModelRefusedError: MLflow cannot load the model, or needs a package that is not installed.
+        RuntimeMissingError: MLflow needs a package that is not installed to load the model.
+        ModelRefusedError: MLflow cannot load it for another reason.
     """
     if files is not None:
         files.check()
@@ -63,7 +64,7 @@ def _load(folder: Path) -> Any:
         model = load_model(str(folder), suppress_warnings=True)
     except ModuleNotFoundError as error:
         versions = f" (its requirements.txt: {'; '.join(unmet)})" if unmet else ""
-        raise ModelRefusedError(
+        raise RuntimeMissingError(
             f"It needs the module {error.name!r}, which is not installed{versions}."
         ) from error
     except Exception as error:  # a flavour loads with whatever library it is of

@@ -15,7 +15,11 @@ class ModelDamagedError(Exception):
 
 
 class ModelRefusedError(Exception):
-    """The files are no model that the server can load, or one that needs what is not installed."""
+    """The files are not a model that the server can load."""
+
+
+class RuntimeMissingError(ModelRefusedError):
+    """The model needs a package that is not installed."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,13 @@ from collections.abc import Callable
 import uvicorn
 
 from deployledger.serving.asgi import App
-from deployledger.serving.exit_statuses import DAMAGED_STATUS, MODEL_REFUSED_STATUS
-from deployledger.serving.model_files import ModelDamagedError, ModelFiles, ModelRefusedError
+from deployledger.serving.exit_statuses import DAMAGED_STATUS, MODEL_REFUSED_STATUS, RUNTIME_MISSING_STATUS
+from deployledger.serving.model_files import (
+    ModelDamagedError,
+    ModelFiles,
+    ModelRefusedError,
+    RuntimeMissingError,
+)
 from deployledger.serving.request_bodies import Limits
 
 # Longer than clients keep idle connections, so that the client closes them and never meets a closed one.
@@ -57,7 +62,7 @@ def serve(arguments: argparse.Namespace, load: Callable[[], App]) -> int:
         return DAMAGED_STATUS
     except ModelRefusedError as error:
         sys.stdout.write(f"{error}\n")
-        return MODEL_REFUSED_STATUS
+        return RUNTIME_MISSING_STATUS if isinstance(error, RuntimeMissingError) else MODEL_REFUSED_STATUS
     # Gateways of earlier versions announce with it that they will end this process.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     uvicorn.run(  # it runs on uvloop and httptools where they are installed

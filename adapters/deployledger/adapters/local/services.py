@@ -21,7 +21,7 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.gateway import GatewayError, Limits, RevisionSpec, bind
 from deployledger.service.files.locks import locked_async
 from deployledger.service.files.writing import read_json, write_json
-from deployledger.serving import DAMAGED_STATUS, MODEL_REFUSED_STATUS, ModelFiles
+from deployledger.serving import DAMAGED_STATUS, MODEL_REFUSED_STATUS, RUNTIME_MISSING_STATUS, ModelFiles
 
 # A gateway that has not answered this long after a start's own time limit is not going to.
 _MARGIN_SECONDS = 30.0
@@ -255,7 +255,14 @@ def _exited(error: GatewayError, name: str) -> DeploymentError:
             name,
             f"The model of {name!r} cannot be served: {error.log[-1]}",
             reason=FailureReason.MODEL_INVALID,
-            hint="Check that the file loads in ONNX Runtime, and deploy a model that does.",
+            hint="Check that the model loads in its own library, and deploy one that does.",
+        )
+    if error.exit_status == RUNTIME_MISSING_STATUS and error.log:
+        return DeploymentError(
+            name,
+            f"The model of {name!r} cannot be served: {error.log[-1]}",
+            reason=FailureReason.RUNTIME_MISSING,
+            hint="Install what the model's requirements.txt names next to deployledger, then retry.",
         )
     return DeploymentError(
         name,
