@@ -23,6 +23,7 @@ from deployledger.serving import DAMAGED_STATUS
 from deployledger.serving.mlflow_model import load_mlflow_model
 from deployledger.serving.mlflow_server import make_app
 from deployledger.serving.model_files import ModelRefusedError
+from deployledger.serving.request_bodies import Limits
 from tests.ports import free_port
 from tests.serving.mlflow_models import COLUMNS, MODELS, SETOSA, VIRGINICA
 
@@ -58,7 +59,7 @@ class Pair:
         model = load_model(str(path), suppress_warnings=True)
         self._ours, self._mlflow = (
             httpx.ASGITransport(app, raise_app_exceptions=False)
-            for app in (make_app(model, no_page), scoring_server.init(model))
+            for app in (make_app(model, no_page, Limits()), scoring_server.init(model))
         )
 
     async def ask(self, *request: Any, **options: Any) -> tuple[httpx.Response, httpx.Response]:
@@ -266,7 +267,7 @@ async def test_other_paths_and_methods(pairs: dict[str, Pair]) -> None:
     for method, path in (("POST", "/ping"), ("GET", "/invocations"), ("GET", "/x"), ("GET", "/v2")):
         ours, mlflow = await pairs["code"].ask(method, path)
         assert ours.status_code == mlflow.status_code
-        assert path in ours.json()["message"]
+        assert path in ours.json()["error"]
 
 
 async def test_a_slow_prediction_is_given_up_as_by_mlflow(
@@ -395,7 +396,7 @@ async def test_health_answers_while_a_model_predicts(folder: Path, monkeypatch: 
 
     monkeypatch.setattr(model, "predict", slow)
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(make_app(model, no_page)), base_url="http://model"
+        transport=httpx.ASGITransport(make_app(model, no_page, Limits())), base_url="http://model"
     ) as client:
         invocation = asyncio.create_task(client.post("/invocations", json={"inputs": records(SETOSA)}))
         await asyncio.to_thread(predicting.wait, 60)

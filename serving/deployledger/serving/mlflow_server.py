@@ -14,11 +14,12 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deployledger.serving.asgi import App, Receive, Scope, Send
+from deployledger.serving.asgi import JSON, App, HttpError, Receive, Scope, Send, respond, respond_with_error
 from deployledger.serving.description import ModelDescription
 from deployledger.serving.mlflow_model import load_mlflow_model
 from deployledger.serving.model_files import ModelFiles
 from deployledger.serving.page import Page
+from deployledger.serving.request_bodies import Limits, RequestBodies
 from deployledger.serving.server_process import argument_parser, serve
 
 _CAP_DAC_OVERRIDE = 1  # linux/capability.h
@@ -27,6 +28,7 @@ _PR_CAPBSET_DROP = 24  # linux/prctl.h
 
 # MLflow puts what it could not read, or predict, into its message.
 _LONGEST_MESSAGE = 16 * 1024
+_, _JSON = JSON
 
 
 def main() -> int:
@@ -43,64 +45,73 @@ def main() -> int:
         description = ModelDescription.of_mlflow(
             arguments.name, arguments.version, arguments.digest, contents, arguments.model
         )
-        return make_app(model, Page(description))
+        return make_app(model, Page(description), Limits.from_arguments(arguments))
 
     return serve(arguments, load)
 
 
+def make_app(model: Any, page: App, limits: Limits) -> App:
+    """Return the application that serves a `mlflow.pyfunc.PyFuncModel`, and the page that is at ``/``."""
+    return RequestBodies(_ScoringApp(model, page), limits)
+
+
 class _Answer(NamedTuple):
     status: int
-    media_type: str
+    media_type: bytes
     content: bytes
 
 
-def make_app(model: Any, page: App) -> App:
-    """Return the application that serves a `mlflow.pyfunc.PyFuncModel`, and the page that is at ``/``."""
-    from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
-    from mlflow.version import VERSION
+class _ScoringApp:
+    """Serves a model; requests have their bodies as `RequestBodies` gives them."""
 
-    # Models ask for it by MLflow's functions; its own server sets it too once the model is loaded.
-    os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
-    schema = model.metadata.get_input_schema()
-    timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
-    healthy = _Answer(200, "application/json", b"\n")
-    answers = {
-        "/ping": healthy,
-        "/health": healthy,
-        "/version": _Answer(200, "application/json", VERSION.encode()),
-    }
+    def __init__(self, model: Any, page: App) -> None:
+        from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+        from mlflow.version import VERSION
 
-    async def answer(scope: Scope, receive: Receive) -> _Answer:
+        # Models ask for it by MLflow's functions; its own server sets it too once the model is loaded.
+        os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
+        self._model = model
+        self._timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
+        self._routes: dict[str, dict[str, App]] = {
+            "/": {"GET": page, "HEAD": page},
+            "/ping": {"GET": _always(b"\n")},
+            "/health": {"GET": _always(b"\n")},
+            "/version": {"GET": _always(VERSION.encode())},
+            "/invocations": {"POST": self._invoke},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; the signature is ASGI's."""
         path, method = scope["path"], scope["method"]
-        if path != "/invocations" and path not in answers:
-            return _error(404, f"There is no {path!r} here; predictions are at /invocations.")
-        allowed = "GET" if path in answers else "POST"
-        if method != allowed:
-            return _error(405, f"{method} {path} is not supported; use {allowed}.")
-        if path in answers:
-            return answers[path]
-        body = await _read(receive)
-        content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+        handlers = self._routes.get(path, {})
+        if method in handlers:
+            await handlers[method](scope, receive, send)
+        elif handlers:
+            allowed = ", ".join(handlers)
+            reason = f"{path} does not have the method {method}; it has {allowed}"
+            await respond_with_error(send, HttpError(405, reason, [(b"allow", allowed.encode())]))
+        else:
+            reason = f"there is no {path} here; predictions are at /invocations"
+            await respond_with_error(send, HttpError(404, reason))
+
+    async def _invoke(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        content_type = headers.get(b"content-type", "")
+        body = bytes((await receive())["body"])
         try:
             # In a thread: a slow model does not keep the health answers waiting.
-            async with asyncio.timeout(timeout):
-                return await asyncio.to_thread(_invoke, model, schema, body, content_type)
+            async with asyncio.timeout(self._timeout):
+                answer = await asyncio.to_thread(_score, self._model, body, content_type)
         except TimeoutError:
-            return _Answer(504, "application/json", b"Request processing time exceeded limit")
+            answer = _Answer(504, _JSON, b"Request processing time exceeded limit")
+        await respond(send, answer.status, [(b"content-type", answer.media_type)], answer.content)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
-            await page(scope, receive, send)
-            return
-        status, media_type, content = await answer(scope, receive)
-        headers = [
-            (b"content-type", media_type.encode("latin-1")),
-            (b"content-length", str(len(content)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
 
-    return app
+def _always(content: bytes) -> App:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, [JSON], content)
+
+    return answer
 
 
 class _Observed:
@@ -116,26 +127,29 @@ class _Observed:
         return self._model.predict(data, params=params)
 
 
-def _invoke(model: Any, schema: Any, body: bytes, content_type: str) -> _Answer:
+def _score(model: Any, body: bytes, content_type: str) -> _Answer:
     """Return MLflow's answer to a request, without stack traces, which name files of this machine."""
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc.scoring_server import invocations
 
     observed = _Observed(model)
+    schema = model.metadata.get_input_schema()
     try:
         response = invocations(_decoded(body, content_type), content_type, observed, schema)
     except MlflowException as error:
-        answer = json.loads(error.serialize_as_json())
-        sys.stdout.write(answer.pop("stack_trace", ""))
-        answer["message"] = _shortened(answer["message"])
-        return _Answer(error.get_http_status_code(), "application/json", json.dumps(answer).encode())
+        contents = json.loads(error.serialize_as_json())
+        sys.stdout.write(contents.pop("stack_trace", ""))
+        contents["message"] = _shortened(contents["message"])
+        return _error(error.get_http_status_code(), contents)
     except Exception as error:  # MLflow lets some pass, and a model returns whatever it likes
         if not observed.is_asked:
-            return _error(400, _shortened(f"Invalid input: {type(error).__name__}: {error}"))
+            message = _shortened(f"Invalid input: {type(error).__name__}: {error}")
+            return _error(400, {"error_code": "BAD_REQUEST", "message": message})
         traceback.print_exc()
-        return _error(500, "The predictions cannot be written as JSON. The log of the deployment says why.")
+        message = "The predictions cannot be written as JSON; the log of the deployment says why."
+        return _error(500, {"error_code": "INTERNAL_ERROR", "message": message})
     media_type = response.mimetype + ("; charset=utf-8" if response.mimetype.startswith("text/") else "")
-    return _Answer(response.status, media_type, response.response.encode())
+    return _Answer(response.status, media_type.encode(), response.response.encode())
 
 
 def _decoded(body: bytes, content_type: str) -> bytes | dict[str, Any]:
@@ -164,19 +178,8 @@ def _shortened(message: str) -> str:
     return f"{message[:half]} … {message[-half:]}"
 
 
-def _error(status: int, message: str) -> _Answer:
-    codes = {404: "ENDPOINT_NOT_FOUND", 500: "INTERNAL_ERROR"}
-    content = json.dumps({"error_code": codes.get(status, "BAD_REQUEST"), "message": message})
-    return _Answer(status, "application/json", content.encode())
-
-
-async def _read(receive: Receive) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            return bytes(body)
+def _error(status: int, contents: dict[str, Any]) -> _Answer:
+    return _Answer(status, _JSON, json.dumps(contents).encode())
 
 
 def _lose_the_right_to_write_read_only_files() -> None:

@@ -87,7 +87,7 @@ RUNTIMES = (
     Runtime(
         "MLflow model",
         "'deployledger[mlflow]'",
-        ("mlflow", "pandas", "uvicorn"),
+        ("mlflow", "orjson", "pandas", "uvicorn"),
         _find_mlflow,
         "deployledger.serving.mlflow_server",
         "/ping",
