@@ -20,6 +20,7 @@ class Serving:
     deployment_name: str
     revision: int
     threads: int
+    max_body_bytes: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Runtime:
             *("--version", str(serving.revision)),
             *("--port", PORT),
             *("--threads", str(serving.threads)),
+            *("--max-body", str(serving.max_body_bytes)),
+            *("--max-decompressed", str(serving.max_body_bytes)),
             *("--parent-fd", PARENT_FD),
             *serving.files.arguments(),
         )

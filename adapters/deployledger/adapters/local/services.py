@@ -161,7 +161,11 @@ class ModelServices:
         revision = folder.revision(request.revision)
         replicas = request.target.replicas
         serving = Serving(
-            model, request.deployment_name, request.revision, threads(request.resources, replicas)
+            files=model,
+            deployment_name=request.deployment_name,
+            revision=request.revision,
+            threads=threads(request.resources, replicas),
+            max_body_bytes=self._limits.max_body_bytes,
         )
         return RevisionSpec(
             number=request.revision,
