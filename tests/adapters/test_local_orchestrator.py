@@ -547,9 +547,9 @@ class TestFailures:
         # given an MLflow model that MLflow cannot read
         broken = shutil.copytree(models[2], tmp_path / "broken")
         (broken / "MLmodel").write_text("flavors: [")
-        with pytest.raises(DeploymentError, match=r"ended with exit status 1(.|\n)*ParserError") as failed:
+        with pytest.raises(DeploymentError, match="MLflow cannot load it: ParserError") as failed:
             await orchestrator.provision(order(deployment, 2, broken), ignore)
-        assert failed.value.reason is FailureReason.SERVER_EXITED
+        assert failed.value.reason is FailureReason.MODEL_INVALID
         assert ask(url) == ("1", 1.0)
         # when it is tried again with one that can be served
         await orchestrator.prune(deployment, 1)
