@@ -544,12 +544,14 @@ class TestFailures:
         deployment = uuid.uuid4()
         url = (await orchestrator.provision(order(deployment, 1, models[1]), ignore)).endpoint_url
         assert url is not None
-        # given an MLflow model that MLflow cannot read
-        broken = shutil.copytree(models[2], tmp_path / "broken")
-        (broken / "MLmodel").write_text("flavors: [")
-        with pytest.raises(DeploymentError, match="MLflow cannot load it: ParserError") as failed:
+        # given an MLflow model that ends its server
+        broken = tmp_path / "broken"
+        (broken / "code").mkdir(parents=True)
+        (broken / "MLmodel").write_text("flavors: {python_function: {loader_module: ends, code: code}}")
+        (broken / "code" / "ends.py").write_text("import os\n\nprint('Farewell')\nos._exit(3)\n")
+        with pytest.raises(DeploymentError, match=r"ended with exit status 3(.|\n)*Farewell") as failed:
             await orchestrator.provision(order(deployment, 2, broken), ignore)
-        assert failed.value.reason is FailureReason.MODEL_INVALID
+        assert failed.value.reason is FailureReason.SERVER_EXITED
         assert ask(url) == ("1", 1.0)
         # when it is tried again with one that can be served
         await orchestrator.prune(deployment, 1)
