@@ -45,8 +45,7 @@ async def test_deploy_by_alias_and_score(
             assert model is not None
             assert (model.name, model.version, model.digest) == ("Champion", "1", status.artifact_digest)
             rows = Data("[[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]")
-            asked = prediction_request(rows, model, model.name)
-            answer = endpoint.predict(asked.path, asked.body, asked.content_type)
+            answer = endpoint.predict(model.path, *prediction_request(rows, model))
             assert json.loads(answer)["predictions"] == [0, 2]
 
             files = await service.serving_files(accepted.deployment_id)

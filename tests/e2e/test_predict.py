@@ -114,9 +114,9 @@ def test_what_serves_nothing_is_not_queried(in_process: InProcess) -> None:
     deployed = json.loads(in_process.run("deploy", "m.onnx", "--name", "gone", "-o", "json").stdout)
     in_process.run("delete", "gone")
     expected = {
-        "simulated": "Deployment 'simulated' is simulated: nothing serves at",
-        "job": "Deployment 'job' is a batch job; it has no endpoint.",
-        deployed["deployment_id"]: "Deployment 'gone' serves nothing: its status is inactive.",
+        "simulated": "Deployment 'simulated' has no endpoint to query: it is simulated.",
+        "job": "Deployment 'job' has no endpoint to query: it is a batch job.",
+        deployed["deployment_id"]: "Deployment 'gone' has no endpoint to query: ",
     }
     for name, message in expected.items():
         done = in_process.run("predict", name, "--data", "1")

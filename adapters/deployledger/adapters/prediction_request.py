@@ -11,33 +11,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Literal
 
 from deployledger.domain.exceptions import ConfigurationError
 from deployledger.serving import ModelDescription, Tensor, shape_of
 
+_JSON = "application/json"
 _OF_MLFLOW = {"dataframe_split", "dataframe_records", "instances", "inputs", "messages"}
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-_NOT_FINITE = {
-    "nan": "NaN",
-    "inf": "Infinity",
-    "infinity": "Infinity",
-    "-inf": "-Infinity",
-    "-infinity": "-Infinity",
+_NOT_FINITE = {"nan": "NaN"} | {
+    f"{sign}{word}": f"{sign}Infinity" for sign in ("", "-") for word in ("inf", "infinity")
 }
-_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _INTEGERS, _REALS = ("int", "uint", "long"), ("fp", "bf", "float", "double")
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-
-@dataclass(frozen=True)
-class PredictionRequest:
-    """A request: where it goes, relative to the endpoint, and what it holds."""
-
-    path: str
-    body: bytes
-    content_type: str = "application/json"
 
 
 @dataclass(frozen=True)
@@ -46,147 +33,121 @@ class Data:
 
     Attributes:
         text: the values.
-        format: ``json``, ``jsonl`` or ``csv``; empty if that is to be seen from the text.
         source: the file they are from; empty if they were typed.
+        format: how they are written; ``json`` may have a value on each line.
     """
 
     text: str
-    format: str = ""
     source: str = ""
+    format: Literal["json", "csv"] = "json"
 
 
-def prediction_request(data: Data, model: ModelDescription | None, name: str) -> PredictionRequest:
-    """Return the request for values.
-
-    Args:
-        model: the model; None if its endpoint does not describe it.
-        name: the model's name.
+def prediction_request(data: Data, model: ModelDescription) -> tuple[bytes, str]:
+    """Return the body of the request for values, and its content type.
 
     Raises:
         ConfigurationError: the values cannot be read, or the model has no place for them.
     """
     try:
-        return _request(data, model, name)
+        return _request(data, model)
     except RecursionError:
         raise _unreadable(data, "it is nested too deeply") from None
 
 
-def _request(data: Data, model: ModelDescription | None, name: str) -> PredictionRequest:
-    format_ = data.format or _format(data)
-    if format_ == "csv":
-        if model is not None and not model.inputs and model.form != "open_inference":
-            return PredictionRequest(model.path, data.text.encode(), "text/csv")
-        value: Any = list(_csv_rows(data, _known(model)))
+def _request(data: Data, model: ModelDescription) -> tuple[bytes, str]:
+    takes_anything = not model.inputs and model.form != "open_inference"
+    if data.format == "csv":
+        if takes_anything:
+            return data.text.encode(), "text/csv"
+        value: Any = list(_csv_rows(data, model))
     else:
-        value = _json_lines(data) if format_ == "jsonl" else _json(data, model)
+        value = _json(data, model)
         if _is_request(value, model):
-            return PredictionRequest(_path(value, model, name), data.text.encode())
-    model = _known(model)
+            return data.text.encode(), _JSON
     if value == []:
         raise ConfigurationError("There are no rows to predict.")
-    body = (
-        model.request(_values(value, model.inputs)) if _has_tensors(model) else _mlflow_request(value, model)
-    )
-    return PredictionRequest(model.path, json.dumps(body).encode())
+    is_frame = takes_anything or model.form == "dataframe_split"
+    body = _frame(value, model) if is_frame else model.request(_values(value, model.inputs))
+    return json.dumps(body).encode(), _JSON
 
 
-def _known(model: ModelDescription | None) -> ModelDescription:
-    if model is None:
-        raise ConfigurationError(
-            "The endpoint does not describe its model, so plain values cannot be sent to it.",
-            hint="Give a complete request of its protocol, as in --data '{\"inputs\": …}'.",
-        )
-    return model
+def _is_request(value: Any, model: ModelDescription) -> bool:
+    """Return whether a value is a complete request of the model's protocol."""
+    if not isinstance(value, dict) or model.form != "open_inference":
+        return isinstance(value, dict) and not _OF_MLFLOW.isdisjoint(value)
+    inputs = value.get("inputs")
+    return isinstance(inputs, list) and any(isinstance(each, dict) and "datatype" in each for each in inputs)
 
 
 # Reading ---------------------------------------------------------------------------------------------
 
 
-def _format(data: Data) -> str:
-    """Return the format of typed values or of standard input."""
-    text = data.text.lstrip()
-    if text.startswith(("[", "{")):
-        return "json" if _is_json(text) else "jsonl"
-    return "json" if not data.source or _is_json(text) else "csv"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return "\n" not in text.strip()
-    return True
-
-
-def _json(data: Data, model: ModelDescription | None) -> Any:
+def _json(data: Data, model: ModelDescription) -> Any:
     try:
         return json.loads(data.text)
     except ValueError as error:
-        if not data.source and model is not None and len(model.inputs) == 1 and _is_text(model.inputs[0]):
+        if rows := list(_json_lines(data)):
+            return rows
+        takes_text = len(model.inputs) == 1 and model.inputs[0].datatype.lower().startswith(("bytes", "str"))
+        if takes_text and not data.source:
             return data.text
         raise _unreadable(data, f"not JSON: {error}") from error
 
 
-def _json_lines(data: Data) -> list[Any]:
-    rows = []
+def _json_lines(data: Data) -> Iterator[Any]:
+    """Yield the values of JSON lines; none if the first line is not one."""
+    is_first = True
     for number, line in enumerate(data.text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise _unreadable(data, f"not JSON: {error}", line=number) from error
-    return rows
+        try:
+            if line.strip():
+                yield json.loads(line)
+                is_first = False
+        except ValueError as error:
+            if is_first:
+                return
+            raise _unreadable(data, f"not JSON: {error}", line=number) from error
 
 
 def _csv_rows(data: Data, model: ModelDescription) -> Iterator[dict[str, Any]]:
     """Yield the rows by the columns of the header, with values of the types that the inputs have."""
+    missing = "NaN" if model.form == "open_inference" else None
     reader = csv.reader(StringIO(data.text, newline=""), strict=True)
     try:
         header = next(reader, None)
         if not header or len(set(header)) != len(header):
             what = "two columns have the same name" if header else "there is no line that names the columns"
             raise _unreadable(data, what, line=1)
-        types = {each.name: each for each in model.inputs}
+        types = {each.name: each.datatype for each in model.inputs}
         if not types.keys() <= set(header) and len(types) == 1:
-            types = dict.fromkeys(header, model.inputs[0])
+            types = dict.fromkeys(header, model.inputs[0].datatype)
         for record in filter(None, reader):
             if len(record) != len(header):
                 what = f"expected {len(header)} values, given {len(record)}"
                 raise _unreadable(data, what, line=reader.line_num)
-            yield {
-                name: _cell(cell, types[name].datatype, model, _Place(data, reader.line_num, name))
-                for name, cell in zip(header, record, strict=True)
-                if name in types
-            }
+            cells = zip(header, record, strict=True)
+            row = {name: _cell(cell, types[name], missing) for name, cell in cells if name in types}
+            if wrong := next((name for name, value in row.items() if value is _WRONG), None):
+                what = f"expected {types[wrong]}, given {record[header.index(wrong)]!r}"
+                raise _unreadable(data, f"column {wrong!r}: {what}", line=reader.line_num)
+            yield row
     except csv.Error as error:
         raise _unreadable(data, str(error), line=reader.line_num) from error
 
 
-@dataclass(frozen=True)
-class _Place:
-    data: Data
-    line: int
-    column: str
+_WRONG = object()
 
 
-def _cell(cell: str, datatype: str, model: ModelDescription, place: _Place) -> Any:
-    """Return a cell as a value of a data type; a missing number is NaN, or null for MLflow."""
+def _cell(cell: str, datatype: str, missing: str | None) -> Any:
+    """Return a cell as a value of a data type, or that it is wrong."""
     text, kind = cell.strip(), datatype.lower()
     if kind.startswith(_REALS):
         if not text:
-            return "NaN" if model.form == "open_inference" else None
-        value: Any = float(text) if _REAL.fullmatch(text) else _NOT_FINITE.get(text.lower())
-        value = None if value in (math.inf, -math.inf) else value  # too large for any of them
-    elif kind.startswith(_INTEGERS):
-        value = int(text) if _INTEGER.fullmatch(text) else None
-    elif kind.startswith("bool"):
-        value = _BOOLEANS.get(text.lower())
-    else:
-        return cell
-    if value is None:
-        what = f"column {place.column!r}: expected {datatype}, given {cell!r}"
-        raise _unreadable(place.data, what, line=place.line)
-    return value
+            return missing
+        number = float(text) if _REAL.fullmatch(text) else math.inf
+        return _NOT_FINITE.get(text.lower(), _WRONG) if math.isinf(number) else number
+    if kind.startswith(_INTEGERS):
+        return int(text) if _INTEGER.fullmatch(text) else _WRONG
+    return _BOOLEANS.get(text.lower(), _WRONG) if kind.startswith("bool") else cell
 
 
 def _unreadable(data: Data, problem: str, *, line: int | None = None) -> ConfigurationError:
@@ -195,119 +156,63 @@ def _unreadable(data: Data, problem: str, *, line: int | None = None) -> Configu
     return ConfigurationError(f"{place}: {problem}.", hint=hint)
 
 
-# Complete requests -----------------------------------------------------------------------------------
+# Placing ---------------------------------------------------------------------------------------------
 
 
-def _is_request(value: Any, model: ModelDescription | None) -> bool:
-    """Return whether a value is a complete request of the model's protocol; of either, if that is unknown."""
-    if not isinstance(value, dict):
-        return False
-    if model is not None and model.form != "open_inference":
-        return not _OF_MLFLOW.isdisjoint(value)
-    return _is_inference(value) or (model is None and not _OF_MLFLOW.isdisjoint(value))
-
-
-def _is_inference(value: dict[str, Any]) -> bool:
-    inputs = value.get("inputs")
-    return (
-        isinstance(inputs, list)
-        and bool(inputs)
-        and all(isinstance(each, dict) and {"name", "datatype"} <= each.keys() for each in inputs)
-    )
-
-
-def _path(request: dict[str, Any], model: ModelDescription | None, name: str) -> str:
-    if model is not None:
-        return model.path
-    return f"v2/models/{quote(name, safe='')}/infer" if _is_inference(request) else "invocations"
-
-
-# Plain values ----------------------------------------------------------------------------------------
-
-
-def _has_tensors(model: ModelDescription) -> bool:
-    return model.form != "dataframe_split" and bool(model.inputs)
-
-
-def _is_text(tensor: Tensor) -> bool:
-    return tensor.datatype.lower().startswith(("bytes", "str"))
-
-
-def _mlflow_request(value: Any, model: ModelDescription) -> Any:
-    """Return a request with rows of a data frame, which MLflow compares with the signature itself."""
+def _frame(value: Any, model: ModelDescription) -> Any:
+    """Return rows of a data frame, which MLflow compares with the signature itself."""
     rows = value if isinstance(value, list) else [value]
     if all(isinstance(each, dict) for each in rows):
         return {"dataframe_records": rows}
     if not model.inputs:
         return {"inputs": rows}
-    if len(model.inputs) == 1 and not any(isinstance(each, list) for each in rows):
-        rows = [[each] for each in rows]
-    if not all(isinstance(each, list) for each in rows):
+    if len(model.inputs) == 1:
+        rows = [each if isinstance(each, list) else [each] for each in rows]
+    elif not all(isinstance(each, list) for each in rows):
         rows = [rows]
-    names = [each.name for each in model.inputs]
-    for row in rows:
-        if len(row) != len(names):
-            raise ConfigurationError(
-                f"A row has {len(row)} values; the model has {len(names)} columns: {_names(model.inputs)}."
-            )
-    return {"dataframe_split": {"columns": names, "data": rows}}
+    return {"dataframe_split": {"columns": [each.name for each in model.inputs], "data": rows}}
 
 
 def _values(value: Any, tensors: Sequence[Tensor]) -> dict[str | None, Any]:
     """Return the value of each input, nested as its shape is."""
-    if isinstance(value, dict):
-        rows = _by_name(value, tensors)
-    elif isinstance(value, list) and all(isinstance(each, dict) for each in value):
-        rows = [list(column) for column in zip(*(_by_name(each, tensors) for each in value), strict=True)]
-    elif len(tensors) == 1:
-        rows = [value]
+    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        values = [list(column) for column in zip(*(_by_name(each, tensors) for each in value), strict=True)]
+    elif isinstance(value, dict) or len(tensors) > 1:
+        values = _by_name(value, tensors)
     else:
-        rows = _by_position(value, tensors)
-    return {each.name: _fitted(row, each) for each, row in zip(tensors, rows, strict=True)}
+        values = [value]
+    return {tensor.name: _fitted(each, tensor) for tensor, each in zip(tensors, values, strict=True)}
 
 
-def _by_name(row: dict[str, Any], tensors: Sequence[Tensor]) -> list[Any]:
-    if all(each.name in row for each in tensors):
-        return [row[each.name or ""] for each in tensors]
+def _by_name(row: Any, tensors: Sequence[Tensor]) -> list[Any]:
+    row = row if isinstance(row, dict) else {}
+    missing = [each for each in tensors if each.name not in row]
+    if not missing:
+        return [row[each.name] for each in tensors]
     if len(tensors) > 1:
-        missing = _names([each for each in tensors if each.name not in row])
         raise ConfigurationError(
-            f"The data have no {missing}; the model has the inputs {_names(tensors)}.",
-            hint="Name a value or a column after each input.",
+            f"The data have no {_names(missing)}; the model has the inputs {_names(tensors)}.",
+            hint="Give an object with a value for each input, or name a column after each.",
         )
     values = list(row.values())
     return values if len(values) == 1 and isinstance(values[0], list) else [values]
 
 
-def _by_position(value: Any, tensors: Sequence[Tensor]) -> list[Any]:
-    rows = value if isinstance(value, list) and all(isinstance(each, list) for each in value) else [value]
-    if not all(isinstance(row, list) and len(row) == len(tensors) for row in rows):
-        raise ConfigurationError(
-            f"The model has {len(tensors)} inputs: {_names(tensors)}.",
-            hint="Give an object with a value for each, or rows with that many values.",
-        )
-    return value if rows == [value] else [list(column) for column in zip(*rows, strict=True)]
-
-
 def _fitted(value: Any, tensor: Tensor) -> Any:
     """Return a value with the dimensions that it lacks: one row of a batch, or one element a row."""
-    shape, expected = _shape(value, tensor), tensor.shape or []
+    try:
+        shape, expected = shape_of(value), tensor.shape or []
+    except ValueError as error:
+        raise ConfigurationError(f"The input {_names([tensor])}: {error}.") from error
     missing = len(expected) - len(shape)
     for before in (missing, 0):
         full = [1] * before + shape + [1] * (missing - before)
         if missing >= 0 and all(size in (-1, given) for size, given in zip(expected, full, strict=True)):
             for _ in range(before):
                 value = [value]
-            return _with_ones(value, missing - before)
+            return value if before else _with_ones(value, missing)
     given = f"values of shape {shape}" if shape else "one value"
-    raise ConfigurationError(f"The input {tensor.name or ''!r} takes {tensor.type_and_shape}, given {given}.")
-
-
-def _shape(value: Any, tensor: Tensor) -> list[int]:
-    try:
-        return shape_of(value)
-    except ValueError as error:
-        raise ConfigurationError(f"The input {tensor.name or ''!r}: {error}.") from error
+    raise ConfigurationError(f"The input {_names([tensor])} takes {tensor.type_and_shape}, given {given}.")
 
 
 def _with_ones(value: Any, dimensions: int) -> Any:

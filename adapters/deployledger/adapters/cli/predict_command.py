@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deployledger.adapters.prediction_request import Data
     from deployledger.domain.responses import DeploymentStatusResponse
 
-_FORMATS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv")
 
 
 def predict(
@@ -75,46 +75,41 @@ def _data(data: str | None, input_: str | None) -> "Data":
     except UnicodeDecodeError:
         raise UsageError(f"{name!r} is not UTF-8.", option=option) from None
     if name == "-":
-        return Data(text, source="standard input")
+        is_json = text.lstrip().startswith(("[", "{")) or "\n" not in text.strip()
+        return Data(text, "standard input", "json" if is_json else "csv")
     suffix = Path(name).suffix.lower()
-    if suffix not in _FORMATS and data is None:
+    if suffix not in _SUFFIXES and data is None:
         raise UsageError(
             f"{name!r} has the suffix {suffix!r}.",
-            hint=f"Use one of {', '.join(_FORMATS)}, or - for standard input.",
+            hint=f"Use one of {', '.join(_SUFFIXES)}, or - for standard input.",
             option=option,
         )
-    return Data(text, _FORMATS.get(suffix, ""), name)
+    return Data(text, name, "csv" if suffix == ".csv" else "json")
 
 
 def _predicted(status: "DeploymentStatusResponse", data: "Data", timeout: float) -> str:
     """Return the answer of the serving revision."""
     from deployledger.adapters.endpoint import Endpoint
     from deployledger.adapters.prediction_request import prediction_request
-
-    endpoint = Endpoint(_url(status), timeout)
-    model = endpoint.describe(status.deployment_name)
-    request = prediction_request(data, model, status.deployment_name)
-    takes = f"The model takes {model.takes}." if model is not None and model.inputs else ""
-    return endpoint.predict(request.path, request.body, request.content_type, hint=takes)
-
-
-def _url(status: "DeploymentStatusResponse") -> str:
     from deployledger.domain.exceptions import ConflictError
 
-    url, name = status.endpoint_url or "", status.deployment_name
-    if url.startswith(("http://", "https://")) and not status.simulated:
-        return url
+    url, name, reason = status.endpoint_url or "", status.deployment_name, ""
     if status.deployment_target_config.is_batch_job:
-        raise ConflictError(
-            f"Deployment {name!r} is a batch job; it has no endpoint.",
-            hint="`deployledger deploy` with --type api_service serves a model.",
-        )
-    if status.simulated and url:
-        raise ConflictError(f"Deployment {name!r} is simulated: nothing serves at {url}.")
-    raise ConflictError(
-        f"Deployment {name!r} serves nothing: its status is {status.status}.",
-        hint=f"`deployledger status {name}` says why.",
-    )
+        reason = "it is a batch job"
+    elif status.simulated:
+        reason = "it is simulated"
+    elif not url.startswith(("http://", "https://")):
+        reason = f"its status is {status.status}"
+    if reason:
+        hint = f"`deployledger status {name}` shows more."
+        raise ConflictError(f"Deployment {name!r} has no endpoint to query: {reason}.", hint=hint)
+    endpoint = Endpoint(url, timeout)
+    model = endpoint.describe(name)
+    if model is None:
+        hint = f"`deployledger update {name}` starts one that does; other clients can query this one."
+        raise ConflictError(f"The server of {name!r} does not describe its model.", hint=hint)
+    takes = f"The model takes {model.takes}." if model.inputs else ""
+    return endpoint.predict(model.path, *prediction_request(data, model), hint=takes)
 
 
 def _inert(text: str) -> str:
