@@ -24,6 +24,7 @@ from benchmarks.moving import moving
 from benchmarks.projecting import following, reading, rebuilding
 from benchmarks.replaying import replaying
 from benchmarks.report import Report
+from benchmarks.serving import serving
 from benchmarks.starting import starting
 from deployledger.adapters.garbage import collect_rarely
 
@@ -34,7 +35,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-million", action="store_true")
-    parts = ["appending", "projecting", "past", "audit", "moving", "replaying", "starting"]
+    parts = ["appending", "projecting", "past", "audit", "moving", "replaying", "serving", "starting"]
     parser.add_argument("--only", choices=parts)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -46,7 +47,9 @@ def main() -> None:
         size = 100_000 if options.skip_million else 1_000_000
         if options.only in (None, "starting"):
             starting(report, options.rounds)
-        for database in available.all if options.only != "starting" else ():
+        if options.only in (None, "serving"):
+            serving(report, options.rounds)
+        for database in available.all if options.only not in ("starting", "serving") else ():
             if options.only in (None, "appending"):
                 accepted_rates(report, database, options.rounds)
                 latencies(report, database, options.rounds)

@@ -8,25 +8,24 @@ before it. They take turns; each figure is the median of the rounds, in requests
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-
-import numpy as np
+from tempfile import TemporaryDirectory
 
 from benchmarks.endpoints import deployed, free_port, started
 from benchmarks.load import Request, wrk
-from benchmarks.serving import IRIS, SMALL
+from benchmarks.serving import IRIS, SMALL, binary_request, mean_model
 
 _PROGRAMS = {
     "kserve": "kserve_model.py",
     "mlserver": "mlserver_model.py",
     "bentoml": "bentoml_service.py",
 }
-_ROWS_OF_A_MEGABYTE = 62_500
 
 
 def main() -> None:
@@ -38,41 +37,52 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
     options = parser.parse_args()
-    with ExitStack() as stack:
-        endpoint = stack.enter_context(deployed(IRIS, "iris"))
-        urls = {"deployledger": endpoint.url}
-        versions = {"deployledger": f"Python {platform.python_version()}"}
-        port = free_port()
-        fastapi = Path("benchmarks/baselines/fastapi_model.py")
-        urls["FastAPI"] = stack.enter_context(started([sys.executable, fastapi, IRIS, str(port)], port))
-        for name, program in _PROGRAMS.items():
-            python: Path | None = getattr(options, name)
-            if python is not None:
-                port = free_port()
-                command = [python.absolute(), program, IRIS.absolute(), str(port)]
-                urls[name] = stack.enter_context(started(command, port, Path(__file__).parent))
-                versions[name] = _version(python, name)
-        print(" | ".join(f"{name} {version}" for name, version in versions.items()), flush=True)
+    pythons = {name: python for name in _PROGRAMS if (python := getattr(options, name)) is not None}
+    print(" | ".join(f"{name} {_version(python, name)}" for name, python in pythons.items()), flush=True)
+    with _servers(IRIS, pythons) as urls:
         for connections in (1, 8, 64):
-            print(_line(f"small JSON, {connections} connections", urls, False, connections, options))
-        print(_line("1 MB of rows, binary, 1 connection", urls, True, 1, options))
+            requests = {name: _small(name) for name in urls}
+            _measure(f"small JSON, {connections} connections", urls, requests, connections, options)
+    with TemporaryDirectory() as folder:
+        # Of the others only KServe has binary tensors over HTTP.
+        model = mean_model(Path(folder) / "mean.onnx")
+        kserve = {name: python for name, python in pythons.items() if name == "kserve"}
+        with _servers(model, kserve) as urls:
+            del urls["FastAPI"]
+            request = replace(binary_request(1), path=SMALL.path)
+            _measure("1 MB binary, 1 connection", urls, dict.fromkeys(urls, request), 1, options)
 
 
-def _line(
-    what: str, urls: dict[str, str], is_binary: bool, connections: int, options: argparse.Namespace
-) -> str:
+@contextmanager
+def _servers(model: Path, pythons: Mapping[str, Path]) -> Iterator[dict[str, str]]:
+    """Start all servers with a model that they call iris, and yield their URLs."""
+    with ExitStack() as stack:
+        urls = {"deployledger": stack.enter_context(deployed(model, "iris")).url}
+        programs = {"FastAPI": [sys.executable, Path("benchmarks/baselines/fastapi_model.py").absolute()]}
+        programs |= {name: [python.absolute(), _PROGRAMS[name]] for name, python in pythons.items()}
+        for name, program in programs.items():
+            port = free_port()
+            command = [*program, model.absolute(), str(port)]
+            urls[name] = stack.enter_context(started(command, port, Path(__file__).parent))
+        yield urls
+
+
+def _measure(
+    what: str,
+    urls: Mapping[str, str],
+    requests: Mapping[str, Request],
+    connections: int,
+    options: argparse.Namespace,
+) -> None:
     rates: dict[str, list[float]] = {name: [] for name in urls}
     for number in range(options.rounds + 1):
-        for name, measured in rates.items():
-            request = _binary() if is_binary else _small(name)
-            if is_binary and name not in ("deployledger", "kserve"):
-                continue  # they have no binary tensors over HTTP
+        for name, url in urls.items():
             seconds = options.seconds if number else 1
-            load = wrk(urls[name], request, connections=connections, seconds=seconds)
+            load = wrk(url, requests[name], connections=connections, seconds=seconds)
             if number:  # the first warms up
-                measured.append(load.rate)
-    figures = [f"{name} {median(measured):,.0f}/s" for name, measured in rates.items() if measured]
-    return " | ".join([what, *figures])
+                rates[name].append(load.rate)
+    figures = [f"{name} {median(measured):,.0f}/s" for name, measured in rates.items()]
+    print(" | ".join([what, *figures]), flush=True)
 
 
 def _small(name: str) -> Request:
@@ -80,21 +90,6 @@ def _small(name: str) -> Request:
         return SMALL
     body = json.dumps({"measurements": [[5.1, 3.5, 1.4, 0.2]]}).encode()
     return Request("/predict", body, {"Content-Type": "application/json"})
-
-
-def _binary() -> Request:
-    data = np.random.default_rng(7).random((_ROWS_OF_A_MEGABYTE, 4), dtype=np.float32).tobytes()
-    described = {"name": "measurements", "shape": [_ROWS_OF_A_MEGABYTE, 4], "datatype": "FP32"}
-    request = {
-        "inputs": [{**described, "parameters": {"binary_data_size": len(data)}}],
-        "parameters": {"binary_data_output": True},
-    }
-    head = json.dumps(request).encode()
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "Inference-Header-Content-Length": str(len(head)),
-    }
-    return Request("/v2/models/iris/infer", head + data, headers)
 
 
 def _version(python: Path, name: str) -> str:
