@@ -37,7 +37,7 @@ class RequestParser:
         self._headers: Headers = []
         self._head_bytes = 0
         self._bytes_before_head = 0
-        self._length = self._body_left = 0
+        self._length = self._body_left = self._framed_bytes = 0
         self._without_upgrade: bytes | None = None
         self.after_tunnel_request = b""
 
@@ -59,6 +59,8 @@ class RequestParser:
         self._limits = limits
         if self._request is None:
             self._bytes_before_head += len(data)
+        elif self._request.is_chunked:
+            self._framed_bytes += len(data)
         try:
             self._parser.feed_data(data)
             if self._request is not None and not self._request.is_chunked:
@@ -72,8 +74,10 @@ class RequestParser:
                 raise
             if not self._is_last:
                 raise RefusedError(HTTPStatus.BAD_REQUEST, f"Not valid HTTP/1.1: {error}.") from None
-        if self._bytes_before_head > self._limits.max_head_bytes:
+        if self._bytes_before_head > limits.max_head_bytes:
             raise self._head_too_large()
+        if self._framed_bytes > limits.max_body_bytes + limits.max_head_bytes:
+            raise self._body_too_large()  # what is around its chunks has no end
 
     def go_on(self) -> None:
         """Parse what followed a request for a tunnel, which the server did not open.
@@ -109,9 +113,7 @@ class RequestParser:
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._refuse(
-                RefusedError(
-                    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, f"HTTP/{version} is unsupported; use 1.1."
-                )
+                RefusedError(HTTPStatus.BAD_REQUEST, f"HTTP/{version} is unsupported; use HTTP/1.1.")
             )
         request = Request(self._parser.get_method(), self._memory)
         request.is_http_1_0 = version == "1.0"
@@ -149,6 +151,7 @@ class RequestParser:
         """End the request."""
         if self._request is not None:
             self._request.complete()
+            self._framed_bytes = 0
             self._is_last = not self._request.keeps_alive
             self._request = None
 
@@ -159,7 +162,7 @@ class RequestParser:
             if request.is_http_1_0 or codings[0].lower() != b"chunked":
                 self._refuse(
                     RefusedError(
-                        HTTPStatus.NOT_IMPLEMENTED,
+                        HTTPStatus.BAD_REQUEST,
                         "Unsupported Transfer-Encoding: send a body chunked in HTTP/1.1, or with a length.",
                     )
                 )

@@ -15,6 +15,7 @@ import uvicorn
 
 from deployledger.serving.asgi import App
 from deployledger.serving.exit_statuses import DAMAGED_STATUS, MODEL_REFUSED_STATUS, RUNTIME_MISSING_STATUS
+from deployledger.serving.memory import keep_freed_memory
 from deployledger.serving.model_files import (
     ModelDamagedError,
     ModelFiles,
@@ -53,6 +54,7 @@ def serve(arguments: argparse.Namespace, load: Callable[[], App]) -> int:
     Returns:
         The exit status.
     """
+    keep_freed_memory()
     if arguments.parent_fd is not None:
         threading.Thread(target=_exit_at_eof, args=[arguments.parent_fd], daemon=True).start()
     try:
