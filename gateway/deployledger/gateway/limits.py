@@ -16,7 +16,7 @@ class Limits:
     Each is a setting: `max_body_bytes` is ``DEPLOYLEDGER_SERVING_MAX_BODY_BYTES``, and so on.
 
     Attributes:
-        max_body_bytes: the largest body of a request, as it is sent (it may be compressed).
+        max_body_bytes: the largest body of a request, as sent and, in model servers, decompressed.
         max_head_bytes: the largest request line and header fields together.
         max_connections: how many clients may be connected at the same time.
         head_timeout: how long a client may take to send the head of a request.
