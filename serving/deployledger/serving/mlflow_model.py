@@ -39,6 +39,8 @@ def load_mlflow_model(folder: Path, threads: int, files: ModelFiles | None) -> A
     if files is not None:
         files.check()
     os.environ.update(dict.fromkeys(_THREAD_SETTINGS, str(threads)))
+    # Arrow's own allocator reserves memory for large tables from the start.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     # A server of models reports to nobody what it serves.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Nothing of what is imported and loaded becomes garbage. Collecting it would take a fifth of the time to
