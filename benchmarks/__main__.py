@@ -25,6 +25,7 @@ from benchmarks.projecting import following, reading, rebuilding
 from benchmarks.replaying import replaying
 from benchmarks.report import Report
 from benchmarks.serving import serving
+from benchmarks.serving_start import mlflow_start
 from benchmarks.starting import starting
 from deployledger.adapters.garbage import collect_rarely
 
@@ -49,6 +50,7 @@ def main() -> None:
             starting(report, options.rounds)
         if options.only in (None, "serving"):
             serving(report, options.rounds)
+            mlflow_start(report, options.rounds)
         for database in available.all if options.only not in ("starting", "serving") else ():
             if options.only in (None, "appending"):
                 accepted_rates(report, database, options.rounds)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import io
 import json
 import os
@@ -268,6 +269,29 @@ async def test_other_paths_and_methods(pairs: dict[str, Pair]) -> None:
         ours, mlflow = await pairs["code"].ask(method, path)
         assert ours.status_code == mlflow.status_code
         assert path in ours.json()["error"]
+
+
+async def test_bodies_may_be_compressed_and_have_limits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.pyfunc import load_model
+
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    model = load_model(str(folder / "code"), suppress_warnings=True)
+    body = json.dumps({"inputs": records(SETOSA)}).encode()
+    app = make_app(model, no_page, Limits(body=len(body), decompressed=len(body)))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model") as client:
+        for content, coding, status in (
+            (gzip.compress(body), "gzip", 200),
+            (body, "gzip", 400),
+            (body, "br", 415),
+            (body, "identity", 200),
+            (body + b" ", "identity", 413),
+            (gzip.compress(body + b" "), "gzip", 413),
+        ):
+            headers = {"content-type": JSON, "content-encoding": coding}
+            answer = await client.post("/invocations", content=content, headers=headers)
+            assert answer.status_code == status, (coding, answer.text)
 
 
 async def test_a_slow_prediction_is_given_up_as_by_mlflow(
