@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ from deployledger import service as service_package
 from deployledger.domain import ports, stored
 from deployledger.domain.requests import DeploymentRequest
 from deployledger.domain.responses import DeploymentStatusResponse
-from deployledger.service.outside_calls import METHODS, Call, CallLimits
+from deployledger.service import outside_calls
+from deployledger.service.outside_calls import METHODS, Call, CallLimits, OutsideCalls
 from deployledger.testing import (
     Fault,
     Faults,
@@ -299,6 +301,20 @@ async def test_hanging_downloads_starve_neither_others_nor_deletes(outside: Outs
         await outside.active(deployment_name="other", model_uri="s3://bucket/iris")
         await service.delete_deployment(healthy)
         assert (await service.wait_for_deployment(healthy, timeout=WAIT)).state == "deleted"
+
+
+async def test_threads_that_hang_keep_no_other_call_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside_calls, "_THREAD_AFTER_SECONDS", 0.01)
+    calls, released = OutsideCalls(CallLimits()), threading.Event()
+    hanging = [
+        asyncio.ensure_future(calls.call(Call.FETCH, None, asyncio.to_thread, released.wait))
+        for _ in range(130)
+    ]
+    assert await calls.call(Call.FETCH, None, asyncio.to_thread, str, 1) == "1"
+    assert not any(call.done() for call in hanging)
+    released.set()
+    await asyncio.gather(*hanging)
+    calls.close()
 
 
 # No call is forgotten -------------------------------------------------------------------------------

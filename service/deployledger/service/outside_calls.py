@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from functools import partial
+from math import inf
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -28,6 +30,8 @@ from deployledger.service.failures import described
 LOGGER = logger("outside")
 
 _LINES_AT_ONCE = 1000
+_FIRST_THREADS = 16
+_THREAD_AFTER_SECONDS = 1.0
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -199,15 +203,15 @@ class OutsideCalls:
         running = _Running(work)
         ended = asyncio.wrap_future(running.ended)
         grace = self.limits.grace.total_seconds()
-        seconds = deadline.total_seconds() if deadline else float("inf")
+        seconds = deadline.total_seconds() if deadline else inf
         loop = self._loop_of(call)
         loop.start(running)
         try:
-            if not await self._ends_within(min(grace, seconds), ended):
+            if not await self.ends_within(min(grace, seconds), ended):
                 if not running.has_begun:  # another call blocks the event loop
                     self._replace(call, loop)
                     self._loop_of(call).start(running)
-                await self._ends_within(seconds - grace, ended)
+                await self.ends_within(seconds - grace, ended)
         finally:
             if not running.ended.done():
                 await self._call_off(call, deployment_id, running, ended)
@@ -224,16 +228,17 @@ class OutsideCalls:
             call.client, f"The {call.client} raised {described(error)}.", hint="It is a bug in the client."
         ) from error
 
-    async def _ends_within(self, seconds: float, ended: "asyncio.Future[Any]") -> bool:
-        if seconds == float("inf"):
-            await asyncio.wait({ended})
-            return True
+    async def ends_within(self, seconds: float, work: "asyncio.Future[Any]") -> bool:
+        """Wait for work, and return whether it ended in time; it goes on if it did not."""
+        if self.sleep is asyncio.sleep or seconds == inf:  # which costs no task
+            await asyncio.wait({work}, timeout=None if seconds == inf else max(seconds, 0))
+            return work.done()
         timer = asyncio.ensure_future(self.sleep(max(seconds, 0)))
         try:
-            await asyncio.wait({ended, timer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
-        return ended.done()
+        return work.done()
 
     async def _call_off(
         self, call: Call, deployment_id: UUID | None, running: "_Running", ended: "asyncio.Future[Any]"
@@ -241,7 +246,7 @@ class OutsideCalls:
         """Cancel a call, and return when it has ended; one that does not end is abandoned."""
         running.call_off()
         try:
-            await self._ends_within(self.limits.grace.total_seconds(), ended)
+            await self.ends_within(self.limits.grace.total_seconds(), ended)
         finally:
             if not running.ended.done():
                 LOGGER.warning(
@@ -326,8 +331,7 @@ class _ClientLoop:
 
     def __init__(self, client: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._threads = _DaemonThreads(thread_name_prefix=f"deployledger-{client.replace(' ', '-')}")
-        self._loop.set_default_executor(self._threads)
+        self._loop.set_default_executor(_DaemonThreads(f"deployledger-{client}"))
         self._calls: set[asyncio.Task[None]] = set()
         self._is_retired = False
         threading.Thread(target=self._run, name=f"deployledger-{client}", daemon=True).start()
@@ -368,24 +372,54 @@ class _ClientLoop:
 
 
 class _DaemonThreads(ThreadPoolExecutor):
-    """A thread for each call: calls that hang keep no other one waiting, and no process from ending."""
+    """Threads of an event loop: some at first, and one more for each call that has waited for a second.
+
+    So calls that hang keep no other one waiting. A process that ends does not wait for them.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._unfinished = 0
+        self._started = 0
 
     def submit(self, call: Callable[..., _T], /, *args: Any, **kwargs: Any) -> "Future[_T]":
-        """Run a call in a new thread."""
+        """Run a call in a thread, at once or as soon as there is one; called on the event loop."""
         future: Future[_T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = call(*args, **kwargs)
-            except BaseException as error:  # whoever waits for it decides
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        threading.Thread(target=run, name=self._thread_name_prefix, daemon=True).start()
+        self._calls.put((future, partial(call, *args, **kwargs)))
+        with self._lock:
+            self._unfinished += 1
+        if self._started < _FIRST_THREADS:
+            self._start_if_needed()
+        elif self._unfinished > self._started:
+            asyncio.get_running_loop().call_later(_THREAD_AFTER_SECONDS, self._start_if_needed)
         return future
+
+    def _start_if_needed(self) -> None:
+        if self._unfinished > self._started:
+            self._started += 1
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the threads, each once its call has ended."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (work := self._calls.get()) is not None:
+            future, call = work
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as error:  # whoever waits for it decides
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+            del work, future, call  # an idle thread keeps no result
+            with self._lock:
+                self._unfinished -= 1
+        self._calls.put(None)  # for the next thread
 
 
 class _Reading:

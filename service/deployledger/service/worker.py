@@ -418,10 +418,8 @@ class Worker:
         deadline = self._calls.limits.steps[step]
         reports = _Reports(partial(self._progressed, deployment.id))
         work = job.step = asyncio.create_task(self._pipeline.run(step, deployment, reports.report))
-        timer = asyncio.ensure_future(self._calls.sleep(deadline.total_seconds()))
         try:
-            await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
+            if not await self._calls.ends_within(deadline.total_seconds(), work):
                 return self._failed(step, deployment, DeadlineError(step, f"Step {step}", deadline))
             return work.result()
         except asyncio.CancelledError:
@@ -433,8 +431,7 @@ class Worker:
         finally:
             reports.end()
             job.step = None
-            for each in (work, timer):
-                each.cancel()
+            work.cancel()
             await asyncio.wait({work})
 
     def _failed(self, step: Step, deployment: Deployment, error: BaseException) -> Record:
@@ -452,9 +449,14 @@ class Worker:
         """Return when the deployment has an event that the job does not know, or lacks one that it knows."""
         woken = self._jobs[deployment.id].woken
         pause = pauses(_LONGEST_PAUSE_SECONDS)
+        seconds = 0.0
         while True:
-            seconds = max(_LOOK_AGAIN_SECONDS, len(self._jobs) / _MOST_LOOKS_PER_SECOND)
-            was_woken = woken.is_set()
+            seconds = max(_LOOK_AGAIN_SECONDS, len(self._jobs) / _MOST_LOOKS_PER_SECOND, seconds)
+            with suppress(TimeoutError):
+                # Not wait_for: where the event comes at the moment of being cancelled, it goes on.
+                async with asyncio.timeout(seconds):
+                    await woken.wait()
+            was_woken, seconds = woken.is_set(), 0.0
             woken.clear()  # before it looks: whatever wakes it from now on makes it look again
             try:
                 if (
@@ -469,11 +471,7 @@ class Worker:
                 raise
             except EventLogError as error:
                 self._warn(error)
-                seconds = max(seconds, next(pause))
-            with suppress(TimeoutError):
-                # Not wait_for: where the event comes at the moment of being cancelled, it goes on.
-                async with asyncio.timeout(seconds):
-                    await woken.wait()
+                seconds = next(pause)
 
     async def _record(self, step: Step, deployment: Deployment, record: Record) -> None:
         deployment_id = deployment.id

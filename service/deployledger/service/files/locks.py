@@ -6,6 +6,7 @@ Closing a descriptor that holds a lock, in every process that inherited it, free
 import asyncio
 import fcntl
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from deployledger.service.files.private import make_folder, open_file
 
 _POLL_SECONDS = 0.02
+_THREADS_LOCKS: dict[Path, threading.Lock] = {}
 
 # A probe (`is_held`) holds a lock for some microseconds; within this time a real holder is told from a probe.
 _PROBE_SECONDS = 0.1
@@ -69,13 +71,15 @@ def is_held(path: Path) -> bool:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock on ``path`` inside the block, against every other thread and process."""
-    descriptor = _lock(path, wait=True)
-    assert descriptor is not None  # noqa: S101  # it was waited for
-    try:
-        yield
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing frees nothing if the process was forked meanwhile
-        os.close(descriptor)
+    # Freeing a lock of the kernel wakes everyone who waits for it: one thread of each process is enough.
+    with _THREADS_LOCKS.setdefault(path, threading.Lock()):
+        descriptor = _lock(path, wait=True)
+        assert descriptor is not None  # noqa: S101  # it was waited for
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing frees nothing if the process was forked since
+            os.close(descriptor)
 
 
 @asynccontextmanager

@@ -14,6 +14,9 @@ from deployledger.service.files.private import make_folder
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 
+_OURS: set[str] = set()
+"""The names of the folders that this process uses, which a sweep need not look at."""
+
 
 @contextmanager
 def staging_folder(parent: Path) -> Iterator[Path]:
@@ -30,6 +33,7 @@ def staging_folder(parent: Path) -> Iterator[Path]:
     finally:
         remove(folder)
         os.close(lock)
+        _OURS.discard(folder.name)
 
 
 def sweep(parent: Path) -> None:
@@ -40,7 +44,8 @@ def sweep(parent: Path) -> None:
     """
     try:
         is_link = parent.is_symlink()
-        entries = [path for path in parent.iterdir() if not is_link or _NAME.fullmatch(path.name)]
+        others = (path for path in parent.iterdir() if path.name not in _OURS)
+        entries = [path for path in others if not is_link or _NAME.fullmatch(path.name)]
     except OSError:
         return
     for path in entries:
@@ -88,6 +93,7 @@ def remove(path: Path) -> None:
 def _make(parent: Path) -> tuple[Path, int]:
     while True:
         folder = parent / uuid4().hex
+        _OURS.add(folder.name)
         make_folder(folder)
         with suppress(FileNotFoundError):  # swept before it was locked
             descriptor = lock_folder(folder, wait=True)
