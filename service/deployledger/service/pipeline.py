@@ -38,7 +38,7 @@ from deployledger.service.clients import Clients
 from deployledger.service.failures import described
 from deployledger.service.files.disk_space import check_room, within_limits
 from deployledger.service.files.paths import local_path
-from deployledger.service.files.staging import staging_folder, sweep
+from deployledger.service.files.staging import staging_folder_async, sweep
 from deployledger.service.outside_calls import Call, DeadlineError, OutsideCalls
 from deployledger.service.simulation import simulated_artifact, simulated_image
 
@@ -223,7 +223,7 @@ class Pipeline:
         user = await asyncio.to_thread(self.log_id)
         await asyncio.to_thread(sweep, self.workspace)
         for reference in deployment.image_references(artifact):
-            with staging_folder(self.workspace) as folder:
+            async with staging_folder_async(self.workspace) as folder:
                 await asyncio.to_thread(check_room, folder, artifact.size_bytes)
                 unpacked = folder / "model"
                 try:
@@ -265,7 +265,7 @@ class Pipeline:
             pinned = await self.calls.call(Call.FETCH, deployment.id, registry.resolve_model, model_uri)
             resolved = ResolvedModel(without_credentials(pinned.uri, is_uri=True), pinned.version)
         await asyncio.to_thread(sweep, self.workspace)
-        with staging_folder(self.workspace) as folder:
+        async with staging_folder_async(self.workspace) as folder:
             try:
                 downloaded = await within_limits(
                     self.calls.call(

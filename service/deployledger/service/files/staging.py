@@ -1,10 +1,11 @@
 """Staging folders: removed after use, or by the next sweep once their owner is dead."""
 
+import asyncio
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -34,6 +35,16 @@ def staging_folder(parent: Path) -> Iterator[Path]:
         remove(folder)
         os.close(lock)
         _OURS.discard(folder.name)
+
+
+@asynccontextmanager
+async def staging_folder_async(parent: Path) -> AsyncIterator[Path]:
+    """Make such a folder; removing it, which may take long, does not block the event loop."""
+    stack = ExitStack()
+    try:
+        yield stack.enter_context(staging_folder(parent))
+    finally:
+        await asyncio.shield(asyncio.to_thread(stack.close))
 
 
 def sweep(parent: Path) -> None:
