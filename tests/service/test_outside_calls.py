@@ -23,10 +23,10 @@ from deployledger.service.outside_calls import METHODS, Call, CallLimits, Outsid
 from deployledger.testing import (
     Fault,
     Faults,
+    FaultyContainerRegistry,
+    FaultyModelRegistry,
+    FaultyOrchestrator,
     ManualClock,
-    SimulatedContainerRegistry,
-    SimulatedModelRegistry,
-    SimulatedOrchestrator,
     in_memory_service,
 )
 from tests.domain.given import BATCH_JOB, request
@@ -44,9 +44,9 @@ class Outside:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.registry = SimulatedModelRegistry()
-        self.images = SimulatedContainerRegistry()
-        self.cluster = SimulatedOrchestrator()
+        self.registry = FaultyModelRegistry()
+        self.images = FaultyContainerRegistry()
+        self.cluster = FaultyOrchestrator()
         self.service: MLModelDeploymentService
 
     @asynccontextmanager
@@ -172,8 +172,23 @@ async def test_a_step_whose_client_misbehaves_ends_as_it_should(
         assert status.state == ("completed" if method == "wait_for_completion" else "active")
 
 
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in ENDLESS])
+async def test_what_runs_is_right_in_the_end_though_cleaning_up_fails(fault: Fault, outside: Outside) -> None:
+    async with outside.open() as service:
+        deployment_id = await outside.active()
+        for method in ("observe", "prune"):
+            outside.cluster.faults.of[method] = fault
+            await service.update_deployment(deployment_id, request(model_uri=f"models:/iris/{method}"))
+            await eventually(lambda: outside.cluster.faults.calls[method] > 1)  # noqa: B023  # it is awaited
+            status = await service.wait_for_deployment(deployment_id, timeout=WAIT)
+            assert (status.status, status.serving_revision) == ("active", status.revision)
+            outside.release()
+            runs = {deployment_id: {status.revision}}
+            await outside.passes(lambda: outside.cluster.runs == runs, seconds=MOMENT)  # noqa: B023
+
+
 @pytest.mark.parametrize("exit_", ["cancel", "delete", "update"])
-@pytest.mark.parametrize("fault", ENDLESS)
+@pytest.mark.parametrize("fault", [Fault.HANGS, Fault.BLOCKS, Fault.ANSWERS_LATE])
 @pytest.mark.parametrize("method", [*STEPS, "prune", "observe"])
 async def test_every_exit_works_while_a_client_hangs(
     method: str, fault: Fault, exit_: str, outside: Outside
@@ -200,7 +215,7 @@ async def test_every_exit_works_while_a_client_hangs(
             assert (await outside.ends(deployment_id)).state == "delete_failed"
             outside.release()
             await service.delete_deployment(deployment_id)
-        elif fault in (Fault.IGNORES_CANCELLATION, Fault.BLOCKS):
+        elif fault is Fault.BLOCKS:
             hanging.of.clear()
         status = await outside.ends(deployment_id, seconds=MOMENT)
         assert status.state == expected, status.message
@@ -288,6 +303,7 @@ async def test_hanging_downloads_starve_neither_others_nor_deletes(outside: Outs
         ]
         await eventually(lambda: outside.registry.faults.calls["download_artifacts"] == 129)
         # what waits says so
+        await eventually(lambda: is_in_line(service, hanging[130]))
         waiting = await service.get_deployment_status(hanging[130])
         assert waiting.message.endswith("Waiting for a slot: 3rd.")
         assert waiting.progress is not None
@@ -301,6 +317,11 @@ async def test_hanging_downloads_starve_neither_others_nor_deletes(outside: Outs
         await outside.active(deployment_name="other", model_uri="s3://bucket/iris")
         await service.delete_deployment(healthy)
         assert (await service.wait_for_deployment(healthy, timeout=WAIT)).state == "deleted"
+
+
+async def is_in_line(service: MLModelDeploymentService, deployment_id: UUID) -> bool:
+    progress = (await service.get_deployment_status(deployment_id)).progress
+    return progress is not None and progress.queue_position is not None
 
 
 async def test_threads_that_hang_keep_no_other_call_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,13 @@ __getattr__, __dir__, __all__ = public_names(
         "contracts.orchestrator": ("OrchestratorContract",),
         "in_memory_clients": ("InMemoryContainerRegistry", "InMemoryModelRegistry", "InMemoryOrchestrator"),
         "service": ("in_memory_service",),
-        "simulated_clients": (
+        "faulty_clients": (
             "Fault",
             "Faults",
             "ManualClock",
-            "SimulatedContainerRegistry",
-            "SimulatedModelRegistry",
-            "SimulatedOrchestrator",
+            "FaultyContainerRegistry",
+            "FaultyModelRegistry",
+            "FaultyOrchestrator",
         ),
     },
 )

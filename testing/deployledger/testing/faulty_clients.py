@@ -62,7 +62,7 @@ def _wake(sleeping: "asyncio.Future[None]") -> None:
 
 
 class Fault(StrEnum):
-    """How a method of a simulated client misbehaves."""
+    """How a method of a faulty client misbehaves."""
 
     HANGS = "hangs"
     """It does nothing, and returns only when it is cancelled."""
@@ -93,7 +93,7 @@ class Fault(StrEnum):
 
 
 class Faults:
-    """The faults of one simulated client.
+    """The faults of one client.
 
     Attributes:
         of: the fault of each method that has one, by the method's name.
@@ -163,7 +163,7 @@ class _UnprintableError(Exception):
         raise RuntimeError("this exception has no text")
 
 
-class SimulatedModelRegistry(InMemoryModelRegistry):
+class FaultyModelRegistry(InMemoryModelRegistry):
     """A model registry in memory with faults.
 
     Attributes:
@@ -188,7 +188,7 @@ class SimulatedModelRegistry(InMemoryModelRegistry):
         )
 
 
-class SimulatedContainerRegistry(InMemoryContainerRegistry):
+class FaultyContainerRegistry(InMemoryContainerRegistry):
     """A container registry in memory with faults.
 
     Attributes:
@@ -205,14 +205,14 @@ class SimulatedContainerRegistry(InMemoryContainerRegistry):
         return await self.faults.run("build_and_push", lambda: build(request))
 
 
-class SimulatedOrchestrator(InMemoryOrchestrator):
+class FaultyOrchestrator(InMemoryOrchestrator):
     """A cluster in memory with faults.
 
     Attributes:
         faults: what it does wrong; nothing at first.
     """
 
-    def __init__(self, name: str = "simulated-cluster") -> None:
+    def __init__(self, name: str = "faulty") -> None:
         super().__init__(name)
         self.faults = Faults()
 
