@@ -243,13 +243,35 @@ async def test_a_late_result_of_a_deleted_deployment_is_cleaned_up(
         assert "Provisioned" not in [entry.event for entry in history]
 
 
-async def test_a_rollback_works_while_the_orchestrator_hangs(outside: Outside) -> None:
+@pytest.mark.parametrize("method", ["build_and_push", "provision", "prune", "observe"])
+async def test_a_rollback_works_while_a_client_hangs(method: str, outside: Outside) -> None:
     async with outside.open() as service:
-        deployment_id = await outside.stuck("prune", Fault.IGNORES_CANCELLATION)
+        deployment_id = await outside.active()
+        faults = outside.faults_of(method)
+        faults.of[method], calls = Fault.ANSWERS_LATE, faults.calls[method]
+        await service.update_deployment(deployment_id, request(model_uri="models:/iris/2"))
+        await eventually(lambda: faults.calls[method] > calls)
         await service.rollback_deployment(deployment_id, 1)
-        outside.cluster.faults.of.clear()
+        faults.of.clear()
         status = await outside.ends(deployment_id, seconds=MOMENT)
         assert (status.status, status.revision, status.serving_revision) == ("active", 3, 3)
+        outside.release()
+        await outside.passes(lambda: outside.cluster.runs == {deployment_id: {3}}, seconds=MOMENT)
+
+
+async def test_a_retry_works_while_the_first_attempt_still_hangs(outside: Outside) -> None:
+    async with outside.open() as service:
+        deployment_id = await outside.stuck("provision", Fault.ANSWERS_LATE)
+        assert (await outside.ends(deployment_id)).status == "failed"
+        outside.cluster.faults.of.clear()
+        await service.retry_deployment(deployment_id)
+        assert (await outside.ends(deployment_id, seconds=MOMENT)).status == "active"
+        observations = outside.cluster.faults.calls["observe"]
+        outside.release()
+        await eventually(lambda: outside.cluster.faults.calls["observe"] > observations)
+        history = [entry.event for entry in await service.get_deployment_history(deployment_id)]
+        assert history.count("Provisioned") == 1
+        assert outside.cluster.runs == {deployment_id: {1}}
 
 
 async def test_closing_abandons_what_does_not_end(outside: Outside) -> None:
