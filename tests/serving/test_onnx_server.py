@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper
 
 from deployledger.serving.inference_protocol import InvalidRequestError, infer, model_metadata
 from deployledger.serving.model_files import ModelRefusedError
-from deployledger.serving.onnx_model import OnnxModel
+from deployledger.serving.onnx_model import OnnxModel, PredictionFailedError
 from deployledger.serving.tensors import BY_NAME, Array, InvalidTensorError, from_json, to_json
 from tests.ports import free_port
 
@@ -102,6 +103,15 @@ class TestTensors:
             ([300], "UINT8", [1], "out of the range of UINT8"),
             ([-1], "UINT64", [1], "out of the range of UINT64"),
             ("x", "BYTES", [1], "expected an array, given a string"),
+            ([1e39], "FP32", [1], "out of the range of FP32"),
+            ([70_000], "FP16", [1], "out of the range of FP16"),
+            ([-3.4e38, 3.4e38], "BF16", [2], "out of the range of BF16"),
+            ([10**400], "FP64", [1], "out of the range of FP64"),
+            ([2**64], "UINT64", [1], "out of the range of UINT64"),
+            ([1, 2.0], "INT64", [2], "given a number with a fraction"),
+            ([1, True], "FP32", [2], "given a boolean"),
+            ([[[1], [2]]], "FP32", [2], "expected data of shape [2], given [1, 2, 1]"),
+            ([], "FP32", [0, 2**62, 2**62], "is too large"),
         ],
     )
     def test_what_does_not_fit_is_refused_with_expected_and_given(
@@ -110,6 +120,28 @@ class TestTensors:
         with pytest.raises(InvalidTensorError) as refused:
             parsed(data, datatype, shape)
         assert said in str(refused.value)
+
+    @pytest.mark.parametrize("shape", [[30_000], [100, 300], [3, 100, 100], [30_000, 1], [1, 30_000]])
+    @pytest.mark.parametrize("datatype", ["FP64", "FP16", "INT64", "BOOL"])
+    def test_large_tensors_are_read_in_pieces(self, datatype: str, shape: list[int]) -> None:
+        array = (np.arange(30_000) % 100 / 7).reshape(shape).astype(BY_NAME[datatype].numpy)
+        for data in (array.tolist(), array.reshape(-1).tolist()):
+            for indent in (None, 1):
+                text = json.dumps(data, indent=indent).encode()
+                parsed_array = from_json(memoryview(text), BY_NAME[datatype], shape)
+                assert parsed_array.dtype == array.dtype
+                np.testing.assert_array_equal(parsed_array, array)
+
+    @pytest.mark.parametrize(
+        "wrong", [[0.5] * 29_999, [[0.5] * 300] * 99, [*[[0.5] * 300] * 99, [0.5] * 299]]
+    )
+    def test_large_tensors_of_another_shape_are_refused(self, wrong: list[Any]) -> None:
+        with pytest.raises(InvalidTensorError, match=r"expected|same length"):
+            parsed(wrong, "FP32", [100, 300])
+
+    def test_a_word_among_many_numbers_is_read(self) -> None:
+        array = parsed([*[0.5] * 30_000, "-Infinity"], "FP32", [30_001])
+        assert (array[0], array[-1]) == (0.5, -math.inf)
 
     def test_empty_and_scalar_tensors(self) -> None:
         assert parsed([], "FP32", [0, 4]).shape == (0, 4)
@@ -159,6 +191,17 @@ class TestInference:
         [
             (b"{", "the body is not JSON"),
             (b"[]", "Expected `object`, got `array`"),
+            (b"\xef\xbb\xbf{}", "the body is not JSON"),
+            (b'{"inputs": [], "\xff": 1}', "the body is not JSON"),
+            (b'{"inputs": []} x', "the body is not JSON"),
+            (b'{"inputs": ' + b'[{"data":' * 20_000, "nested too deeply"),
+            (b'{"inputs": [], "inputs": []}', "the key 'inputs' is given twice"),
+            (b'{"inputs": [], "new": {"x": ":", "x": 1}}', "the key 'x' is given twice"),
+            (
+                b'{"inputs": [{"name": "a", "shape": [1], "datatype": "", "name": "b"}]}',
+                "'name' is given twice",
+            ),
+            (b'{"inputs": [{"name": "a", "shape": [1, 2], "datatype": "FP32", "data": [NaN]}]}', "not JSON"),
             (b'{"id": 1}', "Expected `str`, got `int` - at `$.id`"),
             (b"{}", "Object missing required field `inputs`"),
             (b'{"inputs": [{"name": "a"}]}', "missing required field `datatype` - at `$.inputs[0]`"),
@@ -181,6 +224,62 @@ class TestInference:
         with pytest.raises(InvalidRequestError) as refused:
             infer("m", "1", model, body)
         assert said in str(refused.value)
+
+    def test_keys_are_told_from_colons_in_texts(self, tmp_path: Path) -> None:
+        model = OnnxModel(identity(tmp_path / "m.onnx", TensorProto.STRING), threads=1)
+        texts = ['{"id": 1, "id": 2}', ":" * 20_000]
+        answer = ask(model, id="a:b", inputs=[tensor("x", texts, datatype="BYTES")], new={"x": [{"y": 1}]})
+        assert answer["outputs"][0]["data"] == texts
+        assert answer["id"] == "a:b"
+
+    @pytest.mark.parametrize("data", [b'"\xff", "b"', b'"\\ud800", "b"'])
+    def test_texts_that_are_not_unicode_are_refused(self, data: bytes, tmp_path: Path) -> None:
+        model = OnnxModel(identity(tmp_path / "m.onnx", TensorProto.STRING), threads=1)
+        for padding in (b"", b" " * 20_000):
+            body = b'{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "BYTES", "data": [%b]%b}]}'
+            with pytest.raises(InvalidRequestError):
+                infer("m", "1", model, body % (data, padding))
+
+    def test_a_failed_prediction_shows_no_place_in_the_source(self, tmp_path: Path) -> None:
+        path = save(
+            tmp_path / "m.onnx",
+            [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+            {"x": (TensorProto.FLOAT, ["n"]), "shape": (TensorProto.INT64, ["m"])},
+            {"y": (TensorProto.FLOAT, None)},
+        )
+        inputs = [tensor("x", [1, 2, 3], shape=[3]), tensor("shape", [7], shape=[1], datatype="INT64")]
+        with pytest.raises(PredictionFailedError) as failed:
+            ask(OnnxModel(path, threads=1), inputs=inputs)
+        assert failed.value.is_input_invalid
+        assert str(failed.value).startswith("Non-zero status code returned while running Reshape node.")
+        assert "cannot be reshaped to the requested shape" in str(failed.value)
+        for part in ("/", "::", ".h", "ONNXRuntimeError"):
+            assert part not in str(failed.value)
+
+    @pytest.mark.parametrize("datatype", ["FP32", "BF16", "BYTES"])
+    def test_binary_data_go_in_and_out(self, datatype: str, tmp_path: Path) -> None:
+        kind, values = VALUES[datatype]
+        model = OnnxModel(identity(tmp_path / "m.onnx", kind), threads=1)
+        data = {
+            "FP32": struct.pack("<2f", *values) if datatype == "FP32" else b"",
+            "BF16": bytes.fromhex("003f00c0"),
+            "BYTES": b"\x02\x00\x00\x00\xc3\xa4\x00\x00\x00\x00",
+        }[datatype]
+        for padding in range(16):  # the data begin at any address
+            request = {
+                "inputs": [
+                    {"name": "x", "shape": [1, 2], "datatype": datatype}
+                    | {"parameters": {"binary_data_size": len(data)}}
+                ],
+                "parameters": {"binary_data_output": True},
+            }
+            text = json.dumps(request).encode() + b" " * padding
+            answer, binary = infer("m", "1", model, text + data, len(text))
+            assert b"".join(binary) == data
+            assert json.loads(answer)["outputs"] == [
+                {"name": "y", "shape": [1, 2], "datatype": datatype}
+                | {"parameters": {"binary_data_size": len(data)}}
+            ]
 
     def test_a_map_of_probabilities_is_a_tensor_with_labels(self, tmp_path: Path) -> None:
         model = OnnxModel(zip_map(tmp_path / "m.onnx"), threads=1)
@@ -241,16 +340,29 @@ def wait_until_ready(url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """The URL of a server, and its process id."""
     port = free_port()
     process = start(two_by_two(tmp_path_factory.mktemp("model") / "model.onnx"), port)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until_ready(url)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+@pytest.fixture
+def server(process: tuple[str, int]) -> str:
+    return process[0]
+
+
+def peak_memory(pid: int) -> int:
+    """Return the most bytes that a process had in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(peak) * 1024
 
 
 class TestHttp:
@@ -272,6 +384,25 @@ class TestHttp:
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "application/json"
         assert answer.json()["outputs"][1]["data"] == [1.0, "Infinity"]
+
+    @pytest.mark.skipif(not Path("/proc").exists(), reason="the peak of a process's memory is Linux's")
+    def test_large_tensors_take_at_most_four_times_their_memory(self, process: tuple[str, int]) -> None:
+        url, pid = process
+        tensors = np.zeros((2, 2**20, 2), np.float32)  # 8 MiB each; the model has two of each
+        inputs = [
+            {"name": name, "shape": tensors[0].shape, "datatype": "FP32"}
+            | {"parameters": {"binary_data_size": tensors[0].nbytes}}
+            for name in ("a", "b")
+        ]
+        text = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(text))}
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+            before = peak_memory(pid)
+            for _ in range(4):
+                answer = client.post("/v2/models/My_Model/infer", content=text + tensors.tobytes())
+                assert answer.status_code == 200
+                assert len(answer.content) > tensors.nbytes
+            assert peak_memory(pid) - before < 4 * tensors.nbytes
 
     def test_every_error_is_an_object_with_an_error(self, server: str) -> None:
         expected = {

@@ -95,6 +95,10 @@ class TestSizes:
         assert exchange.status == 413
         assert exchange.read == LIMITS.body + SMALL_BODY
 
+    async def test_the_limit_holds_for_a_body_in_one_piece(self) -> None:
+        assert (await answer([b"abc"], body=3)).status == 200
+        assert (await answer([b"abcd"], body=3)).status == 413
+
     async def test_a_client_that_hangs_up_gets_no_answer(self) -> None:
         exchange = Exchange(RequestBodies(echo, LIMITS), length(10))
         exchange.give([b"abc"], more=True)

@@ -2,6 +2,7 @@
 
 import sys
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 if sys.version_info >= (3, 14):
@@ -56,14 +57,14 @@ def decompress(body: Buffer, coding: str, *, limit: int) -> bytearray:
     return content
 
 
-def compress(body: bytes, coding: str) -> bytes | None:
+def compress(parts: Sequence[bytes | memoryview], coding: str) -> bytes | None:
     """Return a body compressed, fast rather than well; None if that would hardly make it smaller."""
-    if len(body) < _SMALLEST_COMPRESSED:
+    if sum(map(len, parts)) < _SMALLEST_COMPRESSED:
         return None
-    sample = body[:_SAMPLE]
-    if len(_compressed(sample, coding)) > _WORTHWHILE * len(sample):
+    sample = max(parts, key=len)[:_SAMPLE]
+    if len(_compressed([sample], coding)) > _WORTHWHILE * len(sample):
         return None
-    return _compressed(body, coding)
+    return _compressed(parts, coding)
 
 
 def negotiate(accept_encoding: str) -> str | None:
@@ -90,7 +91,10 @@ def _decompressor(coding: str) -> Any:
     return zlib.decompressobj(_GZIP_WBITS if coding == "gzip" else _ZLIB_WBITS)
 
 
-def _compressed(body: bytes, coding: str) -> bytes:
+def _compressed(parts: Sequence[bytes | memoryview], coding: str) -> bytes:
+    compressor: Any
     if coding == "zstd":
-        return zstd.compress(body, level=1)
-    return zlib.compress(body, level=1, wbits=_GZIP_WBITS if coding == "gzip" else _ZLIB_WBITS)
+        compressor = zstd.ZstdCompressor(level=1)
+    else:
+        compressor = zlib.compressobj(level=1, wbits=_GZIP_WBITS if coding == "gzip" else _ZLIB_WBITS)
+    return b"".join([*map(compressor.compress, parts), compressor.flush()])

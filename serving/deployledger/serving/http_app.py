@@ -127,7 +127,7 @@ class _InferenceApp:
         parts: list[bytes | memoryview] = [text, *binary]
         if coding is not None:
             headers.append((b"vary", b"accept-encoding"))
-            compressed = compress(b"".join(parts), coding)
+            compressed = compress(parts, coding)
             if compressed is not None:
                 return [*headers, (b"content-encoding", coding.encode())], [compressed]
         return headers, parts

@@ -87,23 +87,23 @@ class RequestBodies:
     async def _read(
         self, receive: Receive, length: int, coding: str | None, reservation: "_Reservation"
     ) -> Buffer:
-        limit = self._limits.body
         self._check(length)
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            return bytes(message.get("body", b""))
         body = bytearray()
         while True:
+            message = await receive()
             if message["type"] == "http.disconnect":
                 raise _DisconnectedError
-            body += message.get("body", b"")
-            self._check(len(body))
-            if not message.get("more_body"):
+            chunk: bytes = message.get("body", b"")
+            self._check(len(body) + len(chunk))
+            is_last = not message.get("more_body")
+            if is_last and not body:
+                return chunk
+            body += chunk
+            if is_last:
                 return body
             if max(length, len(body)) > SMALL_BODY:
-                size = length if length >= 0 else limit
+                size = length if length >= 0 else self._limits.body
                 await reservation.take(size + (self._limits.decompressed if coding else 0))
-            message = await receive()
 
     def _check(self, size: int) -> None:
         if size > self._limits.body:
