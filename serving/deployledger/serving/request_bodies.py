@@ -15,6 +15,7 @@ from deployledger.serving.content_coding import (
 )
 
 _MEBIBYTE = 1024 * 1024
+_SETTING = "DEPLOYLEDGER_SERVING_MAX_BODY_BYTES"
 
 SMALL_BODY = 64 * 1024
 """Bodies up to this size, in bytes, are neither counted nor moved out of the event loop."""
@@ -107,7 +108,9 @@ class RequestBodies:
 
     def _check(self, size: int) -> None:
         if size > self._limits.body:
-            raise HttpError(413, f"the body is larger than the {self._limits.body} bytes that are allowed")
+            raise HttpError(
+                413, f"the body is larger than {self._limits.body} bytes; {_SETTING} sets this limit"
+            )
 
     async def _decompressed(self, body: Buffer, coding: str, reservation: "_Reservation") -> Buffer:
         limit = self._limits.decompressed
@@ -121,7 +124,7 @@ class RequestBodies:
             raise HttpError(400, str(error)) from error
         except DecompressedTooLargeError:
             raise HttpError(
-                413, f"the decompressed body is larger than the {limit} bytes that are allowed"
+                413, f"the decompressed body is larger than {limit} bytes; {_SETTING} sets this limit"
             ) from None
 
 

@@ -13,8 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -24,7 +23,10 @@ from deployledger.serving import bfloat16
 
 Array = npt.NDArray[Any]
 
-_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+"""What JSON has for the numbers that Python writes so."""
+
+_Float = float | Literal["NaN", "Infinity", "-Infinity"]
 
 
 @dataclass(frozen=True)
@@ -35,32 +37,32 @@ class Datatype:
         name: its name in the protocol.
         onnx: its name in ONNX Runtime's ``tensor(…)``.
         numpy: what its elements are held as.
-        accepts: the Python types of its elements in JSON.
+        json: the type of its elements in JSON.
         binary: the type of its elements as binary data; None for those without a fixed size.
     """
 
     name: str
     onnx: str
     numpy: npt.DTypeLike
-    accepts: frozenset[type]
+    json: Any
     binary: np.dtype[Any] | None
 
 
-def _number(name: str, onnx: str, numpy: str, *accepts: type) -> Datatype:
-    return Datatype(name, onnx, numpy, frozenset(accepts), np.dtype(numpy).newbyteorder("<"))
+def _number(name: str, onnx: str, numpy: str, json: Any) -> Datatype:
+    return Datatype(name, onnx, numpy, json, np.dtype(numpy).newbyteorder("<"))
 
 
 DATATYPES = (
     # One byte an element: 0 and 1.
-    Datatype("BOOL", "bool", np.bool_, frozenset({bool}), np.dtype(np.uint8)),
+    Datatype("BOOL", "bool", np.bool_, bool, np.dtype(np.uint8)),
     *(_number(f"UINT{bits}", f"uint{bits}", f"uint{bits}", int) for bits in (8, 16, 32, 64)),
     *(_number(f"INT{bits}", f"int{bits}", f"int{bits}", int) for bits in (8, 16, 32, 64)),
-    _number("FP16", "float16", "float16", int, float),
+    _number("FP16", "float16", "float16", _Float),
     # numpy has no bfloat16: elements are held as float32, of which bfloat16 is the upper half.
-    Datatype("BF16", "bfloat16", np.float32, frozenset({int, float}), np.dtype("<u2")),
-    _number("FP32", "float", "float32", int, float),
-    _number("FP64", "double", "float64", int, float),
-    Datatype("BYTES", "string", np.object_, frozenset({str}), None),
+    Datatype("BF16", "bfloat16", np.float32, _Float, np.dtype("<u2")),
+    _number("FP32", "float", "float32", _Float),
+    _number("FP64", "double", "float64", _Float),
+    Datatype("BYTES", "string", np.object_, str, None),
 )
 BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 BY_ONNX = {datatype.onnx: datatype for datatype in DATATYPES}
@@ -82,13 +84,26 @@ def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Arr
     Raises:
         InvalidTensorError: it describes none of this data type and shape.
     """
-    array = _parsed(text, datatype, shape)
-    if array is not None:
-        return array
+    beginning = b"".join(bytes(text[:64]).split())
+    if not beginning.startswith(b"["):
+        raise InvalidTensorError("expected an array")
+    depth = max(1, len(shape)) if beginning.startswith(b"[[") else 1
+    decoder = _decoder(datatype.json, depth)
+    parts: list[Array] = []
     try:
-        return _checked(msgspec.json.decode(text), datatype, shape)
-    except msgspec.DecodeError as error:  # a number out of range, or a text that is not Unicode
-        raise InvalidTensorError(f"the data are invalid: {error}") from None
+        for piece in _pieces(text[1:-1], depth) if datatype.binary else [bytes(text[1:-1])]:
+            parts.append(_elements(decoder.decode(b"[" + piece + b"]"), datatype))
+    except msgspec.DecodeError as error:
+        reason = str(error).partition(" - at")[0]  # a place in a piece
+        raise InvalidTensorError(f"expected elements of {datatype.name}: {reason}") from error
+    array = _joined(parts)
+    if depth > 1 and array.shape != tuple(shape):
+        raise InvalidTensorError(f"expected data of shape {list(shape)}, given {list(array.shape)}")
+    if array.size != math.prod(shape):
+        raise InvalidTensorError(
+            f"expected {math.prod(shape)} elements for shape {list(shape)}, given {array.size} elements"
+        )
+    return _shaped(array, shape)
 
 
 def from_binary(data: memoryview, datatype: Datatype, shape: Sequence[int]) -> Array:
@@ -134,31 +149,12 @@ def to_json(array: Array) -> Array | list[Any]:
         return [str(text) for text in flat]
     if np.isfinite(flat).all():
         return flat
-    return [value if math.isfinite(value) else _name(value) for value in flat.tolist()]
-
-
-def _parsed(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Array | None:
-    """Return the tensor of a JSON text; None if that has anything but numbers, or another shape."""
-    if datatype.binary is None:
-        return None
-    beginning = b"".join(bytes(text[: len(shape) * 8]).split())
-    depth = len(shape) if beginning.startswith(b"[[") else 1
-    parts: list[Array] = []
-    try:
-        decoder = _decoder(datatype.accepts, depth)
-        for piece in _pieces(text[1:-1], depth):
-            parts.append(_elements(decoder.decode(b"[" + piece + b"]"), datatype))
-        array = np.concatenate(parts)
-    except (msgspec.DecodeError, ValueError):  # what is wrong is found when all of it is read
-        return None
-    if len(array) != math.prod(shape) if depth == 1 else array.shape != tuple(shape):
-        return None
-    return _shaped(array, shape)
+    return [_NOT_FINITE.get(str(value), value) for value in flat.tolist()]
 
 
 @lru_cache
-def _decoder(elements: frozenset[type], depth: int) -> msgspec.json.Decoder[Any]:
-    nested: Any = float if float in elements else next(iter(elements))
+def _decoder(element: Any, depth: int) -> msgspec.json.Decoder[Any]:
+    nested: Any = element
     for _ in range(depth):
         nested = list[nested]
     return msgspec.json.Decoder(nested)
@@ -174,33 +170,23 @@ def _pieces(text: memoryview, depth: int) -> Iterator[bytes]:
     yield bytes(text[start:])
 
 
-def _checked(data: object, datatype: Datatype, shape: Sequence[int]) -> Array:
-    """Return the tensor of decoded JSON, or say what is wrong with it."""
-    if not isinstance(data, list):
-        raise InvalidTensorError(f"expected an array, given {_describe(type(data))}")
-    flat, nested = _flatten(data)
-    if len(nested) > 1 and nested != list(shape):
-        raise InvalidTensorError(f"expected data of shape {list(shape)}, given {nested}")
-    if len(flat) != math.prod(shape):
-        raise InvalidTensorError(
-            f"expected {math.prod(shape)} elements for shape {list(shape)}, given {len(flat)} elements"
-        )
-    if float in datatype.accepts and str in set(map(type, flat)):
-        flat = [_NOT_FINITE.get(value, value) if isinstance(value, str) else value for value in flat]
-    strange = set(map(type, flat)) - datatype.accepts
-    if strange:
-        raise InvalidTensorError(f"expected elements of {datatype.name}, given {_describe(strange.pop())}")
-    return _shaped(_elements(flat, datatype), shape)
+def _joined(parts: list[Array]) -> Array:
+    try:
+        return np.concatenate(parts)
+    except ValueError:
+        raise InvalidTensorError("the nested arrays are not all of the same length") from None
 
 
 def _elements(values: list[Any], datatype: Datatype) -> Array:
-    """Return an array of values of the types that the data type accepts, if they are in its range."""
+    """Return an array of values that JSON has for the data type, if they are in its range."""
     try:
-        if float not in datatype.accepts:
+        if datatype.json is not _Float:
             return np.array(values, dtype=datatype.numpy)
         exact = np.array(values, dtype=np.float64)
     except OverflowError:
         raise InvalidTensorError(f"an element is out of the range of {datatype.name}") from None
+    except ValueError:
+        raise InvalidTensorError("the nested arrays are not all of the same length") from None
     if datatype.name == "FP64":
         return exact
     with np.errstate(over="ignore"):
@@ -239,26 +225,3 @@ def _strings(data: memoryview, count: int) -> Array:
     array = np.empty(count, dtype=np.object_)
     array[:] = strings
     return array
-
-
-def _flatten(data: list[Any]) -> tuple[list[Any], list[int]]:
-    """Return the elements of nested lists, and the lists' lengths from the outermost in."""
-    lengths = [len(data)]
-    while data and isinstance(data[0], list):
-        if set(map(type, data)) != {list} or len({len(each) for each in data}) > 1:
-            raise InvalidTensorError("the nested arrays are not all of the same length")
-        lengths.append(len(data[0]))
-        data = list(chain.from_iterable(data))
-    return data, lengths
-
-
-def _name(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
-
-
-def _describe(kind: type) -> str:
-    names = {bool: "a boolean", int: "an integer", float: "a number with a fraction", str: "a string"}
-    names |= {list: "an array", dict: "an object", type(None): "null"}
-    return names[kind]
