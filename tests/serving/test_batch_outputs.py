@@ -47,6 +47,7 @@ def written(values: Any, *, is_flat: bool = False) -> pa.RecordBatch:
         ([pd.Timedelta("1D"), pd.NaT], pa.duration("us"), [datetime.timedelta(days=1), None]),
         ([np.timedelta64(3, "D")], pa.duration("s"), [datetime.timedelta(days=3)]),
         ([Decimal("1.5"), Decimal("0.125")], pa.decimal128(23, 3), [Decimal("1.500"), Decimal("0.125")]),
+        ([Decimal("sNaN"), Decimal("1E-57")], pa.decimal256(76, 57), [None, Decimal("1E-57")]),
         ([Decimal("NaN"), 2, Decimal("1.5")], pa.decimal128(21, 1), [None, Decimal("2.0"), Decimal("1.5")]),
         ([Decimal(10) ** 40], pa.decimal256(41, 0), [Decimal(10) ** 40]),
         ([UUID(int=1)], pa.string(), ["00000000-0000-0000-0000-000000000001"]),
@@ -111,6 +112,7 @@ def test_values_without_a_common_type_are_named(values: list[Any], wrong: int, r
 
 LATER: list[tuple[list[Any], Any, str]] = [
     ([1], 2.5, "2.5 is of the type double, and not int64"),
+    ([1], float("inf"), "inf is of the type double, and not int64"),
     ([1], 2**63, "has no exact value of the type int64"),
     ([1.5], 2**60 + 1, "has no exact value of the type double"),
     (["a"], 1, "it is of the type int64, and not string"),
@@ -210,9 +212,12 @@ def test_other_columns_than_the_first_rows_had_are_refused() -> None:
 
 def test_empty_values_are_refused_only_where_they_have_no_column() -> None:
     assert written([[], []]).to_pydict() == {"p": [[], []]}
-    assert written([{}, None]).to_pydict() == {"p": [{}, None]}
-    with pytest.raises(BatchError, match="empty arrays or dictionaries"):
+    with pytest.raises(BatchError, match="empty arrays"):
         written([[], []], is_flat=True)
+    with pytest.raises(RowsError) as failed:
+        written([{}, None])
+    assert failed.value.problems[0].reason == "an empty dictionary has no type"
+    assert written([{}, {"a": 1}]).to_pydict() == {"p": [{"a": None}, {"a": 1}]}
 
 
 def test_names_that_are_taken_are_refused() -> None:

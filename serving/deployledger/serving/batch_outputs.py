@@ -144,7 +144,7 @@ class OutputColumns:
         if not names:
             raise BatchError(
                 "batch_failed",
-                "The predictions of the first rows are empty arrays or dictionaries: they have no columns.",
+                "The predictions of the first rows are empty arrays: they have no columns.",
                 "Write JSON lines, Parquet or Arrow.",
             )
         if twice := [name for name in names if names.count(name) > 1]:

@@ -62,6 +62,8 @@ def type_of_all(values: Iterable[Any]) -> pa.DataType:
         for value in values:
             for key, cell in (value or {}).items():
                 cells.setdefault(str(key), []).append(cell)
+        if not cells:
+            raise MisfitError("an empty dictionary has no type")
         return pa.struct([(key, type_of_all(each)) for key, each in cells.items()])
     if len(simple) == 1 and (exact := _EXACT.get(next(iter(simple)))) and exact != pa.int64():
         return exact
@@ -167,7 +169,7 @@ def _fit(value: Any, wanted: pa.DataType) -> Any:
     if kinds.is_list(wanted) and isinstance(value, list | tuple | np.ndarray):
         return [_fit(cell, wanted.value_type) for cell in value]
     kind = _type_of(value)
-    if kinds.is_integer(wanted) and kinds.is_floating(kind) and value == int(value):
+    if kinds.is_integer(wanted) and kinds.is_floating(kind) and float(value).is_integer():
         return int(value)
     if kind != wanted and (merge([wanted, kind]) != wanted or kinds.is_string(kind)):
         raise MisfitError(f"{shortened(value)} is of the type {kind}, and not {wanted}")
@@ -185,8 +187,8 @@ def _is_missing(value: Any) -> bool:
         return False
     try:
         return bool(value != value)  # NaN and NaT differ from themselves
-    except TypeError:  # as pandas.NA refuses to be compared
-        return type(value).__name__ == "NAType"
+    except (ArithmeticError, TypeError, ValueError):  # pandas.NA and a signalling NaN refuse to be compared
+        return type(value).__name__ in ("Decimal", "NAType")
 
 
 def _type_of(value: Any) -> pa.DataType:
@@ -199,7 +201,7 @@ def _type_of(value: Any) -> pa.DataType:
     if isinstance(value, list | tuple | np.ndarray):
         return pa.list_(type_of_all(value))
     if isinstance(value, Mapping):
-        return pa.struct([(str(key), type_of_all([cell])) for key, cell in value.items()])
+        return type_of_all([dict(value)])
     if isinstance(value, np.generic):
         return _type_of_dtype(value.dtype)
     if type(value).__name__ in _AS_TEXT:
@@ -210,7 +212,7 @@ def _type_of(value: Any) -> pa.DataType:
     if kinds.is_null(kind) or kinds.is_nested(kind):  # a set has no order
         raise MisfitError(f"{shortened(value)} of the type {type(value).__name__} cannot be written")
     if isinstance(value, Decimal):
-        digits = max(_DIGITS_BEFORE_POINT, kind.precision - kind.scale) + kind.scale
+        digits = min(76, max(_DIGITS_BEFORE_POINT, kind.precision - kind.scale) + kind.scale)
         return pa.decimal128(digits, kind.scale) if digits <= 38 else pa.decimal256(digits, kind.scale)
     if kinds.is_timestamp(kind):
         return pa.timestamp(getattr(value, "unit", kind.unit), kind.tz and "UTC")
