@@ -18,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deployledger.adapters.local import LocalProcessOrchestrator
+from deployledger.adapters.local.folders import DeploymentFolder
 from deployledger.adapters.local.locations import batch_file
 from deployledger.domain.exceptions import ConfigurationError, DeploymentError
 from deployledger.domain.ports import ProvisionRequest
@@ -295,27 +296,44 @@ class TestUnderTheOrchestrator:
         # given a job that takes its time
         deployment = uuid.uuid4()
         model = row_maxima(tmp_path / "model" / "model.onnx")
-        (tmp_path / "in.csv").write_text("a,b,c\n" + "1,2,3\n" * 1_000_000)
+        (tmp_path / "in.csv").write_text("a,b,c\n" + "1,2,3\n" * 4_000_000)
         order = request(deployment, model, tmp_path / "in.csv", tmp_path / "out.csv")
         # when it is killed
         await orchestrator.provision(order, ignore)
         assert (await orchestrator.observe(deployment)).running
-        status_file = tmp_path / "root" / str(deployment) / "revisions" / "1" / "status.json"
-        status = await _wait_for(
-            lambda: json.loads(status_file.read_text()) if status_file.exists() else None
-        )
-        os.kill(status["pid"], signal.SIGKILL)
+        revision = tmp_path / "root" / str(deployment) / "revisions" / "1"
+        await _wait_for(lambda: list(tmp_path.glob(".out.csv.*.partial/manifest.json")))
+        os.kill(json.loads((revision / "status.json").read_text())["pid"], signal.SIGKILL)
         # then awaiting it says so
         with pytest.raises(DeploymentError, match="ended without a result") as failed:
             await orchestrator.wait_for_completion(deployment, 1, ignore)
         assert failed.value.reason is FailureReason.BATCH_FAILED
+        # and what it wrote outlives the failure
+        await orchestrator.prune(deployment, None)
+        assert list(tmp_path.glob(".out.csv.*.partial/manifest.json"))
         # and when it is started again, and pruned while it writes
         await orchestrator.provision(order, ignore)
-        await _wait_for(lambda: list(tmp_path.glob(".out.csv.*.partial")))
+        await _wait_for(lambda: b"Continuing after" in (revision / "job.log").read_bytes())
         await orchestrator.prune(deployment, None)
         # then nothing is left of it
         assert not list(tmp_path.glob(".out.csv*"))
         assert not (tmp_path / "out.csv").exists()
+        assert entries(tmp_path / "root") == []
+
+    async def test_what_a_killed_job_wrote_is_removed_with_its_deployment(
+        self, orchestrator: LocalProcessOrchestrator, tmp_path: Path
+    ) -> None:
+        folder = DeploymentFolder(tmp_path / "root", uuid.uuid4())
+        revision, work = folder.revision(1), tmp_path / ".out.csv.0.partial"
+        for each in (revision.path, work):
+            each.mkdir(parents=True)
+        revision.job_lock.touch()
+        revision.job_status.write_text(json.dumps({"state": "running", "pid": 0, "partial": str(work)}))
+        folder.operate_lock.touch()
+        await orchestrator.prune(folder.deployment_id, None)
+        assert work.exists()
+        await orchestrator.prune(folder.deployment_id, None)
+        assert not work.exists()
         assert entries(tmp_path / "root") == []
 
 

@@ -325,7 +325,7 @@ class TestWithoutProcesses:
         ("target", "resources", "refused"),
         [
             ({"serving_image": "registry.example.org/serving:1"}, {"gpu_request": "1"}, None),
-            (JOB | {"input_uri": "s3://bucket/rows.csv"}, {}, "input_uri has the scheme 's3'"),
+            (JOB | {"input_uri": "ftp://host/rows.csv"}, {}, "input_uri has the scheme 'ftp'"),
             (JOB | {"output_uri": "gs://bucket/rows.csv"}, {}, "output_uri has the scheme 'gs'"),
             (JOB | {"output_uri": "/in.csv"}, {}, "as its input and as its output"),
             (JOB, {}, None),

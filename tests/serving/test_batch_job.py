@@ -477,7 +477,7 @@ batch.main(sys.argv[1:])
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_killed_job_goes_on_after_the_last_commit(
-    suffix: str, folder: Folder, monkeypatch: pytest.MonkeyPatch
+    suffix: str, folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # given a job that was killed
     table = pa.table({name: [float(row) for row in range(200)] for name in "abc"})
@@ -500,6 +500,7 @@ def test_a_killed_job_goes_on_after_the_last_commit(
     # then it scores the rest, and the output is whole
     assert scored[0].before == manifest["rows"] + (suffix == ".csv")
     assert 0 < manifest["rows"] < 200
+    assert f"Continuing after {manifest['rows']} rows." in capsys.readouterr().out
     rows = read_rows(output)
     assert [row["prediction"] for row in rows] == table.column("a").to_pylist()
     assert not work.exists()

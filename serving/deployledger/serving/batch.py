@@ -83,6 +83,8 @@ def run(job: BatchJob, status: StatusFile) -> Result:
     try:
         scoring = _scoring(job, reading, encoding, columns, files, output.committed)
         committed = output.committed
+        if committed.chunks:
+            sys.stdout.write(f"Continuing after {committed.rows} rows.\n")
         chunks = islice(_chunks(reading, files, committed.chunk_bytes), committed.chunks, None)
         for scored in in_order(scoring, chunks, job.options.workers):
             output.append(scored.data, scored.rows, scored.schema, scored.rejected)

@@ -58,6 +58,7 @@ class DeploymentFolder:
         path: the folder itself.
         operate_lock: held while a process changes the deployment.
         port_file: the public port, kept for the next gateway.
+        unfinished: where a killed batch job left its output, for a retry; it outlives the folder.
     """
 
     def __init__(self, root: Path, deployment_id: UUID) -> None:
@@ -66,6 +67,7 @@ class DeploymentFolder:
         self.path = root / str(deployment_id)
         self.operate_lock = self.path / "operate.lock"
         self.port_file = self.path / "port.json"
+        self.unfinished = root / f"unfinished-{deployment_id}.json"
 
     def revision(self, number: int) -> RevisionFolder:
         """Return the folder of one revision, which need not exist."""

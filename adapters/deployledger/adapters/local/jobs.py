@@ -30,7 +30,7 @@ from deployledger.domain.requests import BatchOptions
 from deployledger.service.files.locks import is_held, lock_despite_probes, locked_async
 from deployledger.service.files.staging import remove
 from deployledger.service.files.stopping import stoppable
-from deployledger.service.files.writing import make_way, read_json
+from deployledger.service.files.writing import make_way, read_json, write_json
 from deployledger.serving import ModelFiles
 
 _POLL_SECONDS = 0.1
@@ -98,10 +98,14 @@ class BatchJobs:
     async def stop(self, folder: DeploymentFolder, revision_number: int) -> None:
         """Kill the job if it runs, and remove what it had written of its output.
 
+        A job that was killed by something else goes on where it was if it is retried: its output stays until
+        then, or until `forget`.
+
         Raises:
             ExternalServiceError: it does not end.
         """
         revision = folder.revision(revision_number)
+        was_killed = not await asyncio.to_thread(is_held, revision.job_lock)
         deadline = asyncio.get_running_loop().time() + _KILL_SECONDS
         while await asyncio.to_thread(is_held, revision.job_lock):
             status = await asyncio.to_thread(_status, revision)
@@ -115,10 +119,19 @@ class BatchJobs:
                     hint=f"Kill the process that holds {revision.job_lock}, and retry.",
                 )
             await asyncio.sleep(_POLL_SECONDS / 5)
-        partial = (await asyncio.to_thread(_status, revision)).get("partial")
+        status = await asyncio.to_thread(_status, revision)
+        if "partial" in status:
+            await asyncio.to_thread(write_json, folder.unfinished, {"partial": status["partial"]})
+            if not (was_killed and status.get("state") == "running"):
+                await self.forget(folder)
+
+    async def forget(self, folder: DeploymentFolder) -> None:
+        """Remove the unfinished output of a job that was killed, if there is any."""
+        partial = (await asyncio.to_thread(read_json, folder.unfinished) or {}).get("partial")
         if partial is not None:
             with contextlib.suppress(OSError):  # a folder that became read-only holds nothing up
                 await asyncio.to_thread(remove, Path(partial))
+            await asyncio.to_thread(folder.unfinished.unlink, missing_ok=True)
 
     async def observe(self, folder: DeploymentFolder, revision_number: int) -> Observation:
         """Return whether the job runs, and how far it is."""

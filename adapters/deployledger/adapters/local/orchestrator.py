@@ -129,7 +129,8 @@ class LocalProcessOrchestrator:
             try:
                 await stack.enter_async_context(locked_async(folder.operate_lock, create_folder=False))
             except FileNotFoundError:
-                pass  # there is nothing of it
+                if keep_revision is None:
+                    await self._jobs.forget(folder)
             else:
                 await self._prune(folder, keep_revision)
         await asyncio.to_thread(sweep, self._root)
