@@ -24,6 +24,7 @@ from benchmarks.moving import moving
 from benchmarks.projecting import following, reading, rebuilding
 from benchmarks.replaying import replaying
 from benchmarks.report import Report
+from benchmarks.scoring import scoring
 from benchmarks.serving import serving
 from benchmarks.serving_start import mlflow_start
 from benchmarks.starting import starting
@@ -36,7 +37,17 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-million", action="store_true")
-    parts = ["appending", "projecting", "past", "audit", "moving", "replaying", "serving", "starting"]
+    parts = [
+        "appending",
+        "projecting",
+        "past",
+        "audit",
+        "moving",
+        "replaying",
+        "scoring",
+        "serving",
+        "starting",
+    ]
     parser.add_argument("--only", choices=parts)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -48,10 +59,12 @@ def main() -> None:
         size = 100_000 if options.skip_million else 1_000_000
         if options.only in (None, "starting"):
             starting(report, options.rounds)
+        if options.only in (None, "scoring"):
+            scoring(report, options.rounds, 10 * size)
         if options.only in (None, "serving"):
             serving(report, options.rounds)
             mlflow_start(report, options.rounds)
-        for database in available.all if options.only not in ("starting", "serving") else ():
+        for database in available.all if options.only not in ("scoring", "serving", "starting") else ():
             if options.only in (None, "appending"):
                 accepted_rates(report, database, options.rounds)
                 latencies(report, database, options.rounds)

@@ -20,7 +20,7 @@ _COLUMNS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 
 
 def scoring(report: Report, rounds: int, rows: int) -> None:
-    """The whole job, with the start of its process, in seconds; and the memory that it takes, in megabytes."""
+    """The whole job with the start of its process, and the memory that it takes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder, rows)
