@@ -32,7 +32,7 @@ JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.par
 
 
 # MLflow advises the authors of models, and these are as their users have them.
-pytestmark = pytest.mark.filterwarnings("ignore:::mlflow", "ignore:::.*/chat", "ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
 
 @pytest.fixture(scope="module")
