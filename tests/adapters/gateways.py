@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from deployledger.gateway import request as requests
-from deployledger.gateway.backend import LOSSES_PER_SERVER, Backend
+from deployledger.gateway.backend import Backend, least_loaded
 from deployledger.gateway.forwarding import Frontend
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -91,9 +91,7 @@ class Fleet:
         return len(self.ready)
 
     def pick_now(self, losses: Mapping[object, int]) -> Backend | None:
-        backends = [server.backend for server in self.ready]
-        left = [each for each in backends if losses.get(each.process, 0) < LOSSES_PER_SERVER]
-        return min(left, key=lambda each: (losses.get(each.process, 0), each.work), default=None)
+        return least_loaded([server.backend for server in self.ready], losses)
 
     async def pick(self, losses: Mapping[object, int]) -> Backend | None:
         return self.pick_now(losses)

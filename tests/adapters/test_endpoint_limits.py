@@ -2,9 +2,14 @@
 
 import asyncio
 import re
+from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 
+from deployledger.adapters.settings import load_settings
+from deployledger.gateway.limits import Limits
+from deployledger.gateway.messages import RevisionSpec
 from tests.adapters.gateways import (
     Client,
     Fleet,
@@ -43,6 +48,25 @@ async def refused(client: Client, sent: bytes) -> tuple[int, str]:
 def later(fleet: Fleet, seconds: float) -> None:
     """Let the gateway check its connections as if so much time had passed."""
     fleet.frontend.check(asyncio.get_running_loop().time() + seconds)
+
+
+class TestSettings:
+    def test_each_limit_is_a_setting(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        assert load_settings(home=tmp_path).serving_limits == Limits()
+        for number, limit in enumerate(fields(Limits), 2000):
+            monkeypatch.setenv(f"DEPLOYLEDGER_SERVING_{limit.name.upper()}", str(number))
+        assert list(asdict(load_settings(home=tmp_path).serving_limits).values()) == list(range(2000, 2007))
+
+    def test_limits_of_another_version_are_read(self) -> None:
+        limits = Limits(max_body_bytes=5, response_timeout=3.0)
+        assert Limits.from_json({**limits.to_json(), "of a later version": 1}) == limits
+        assert Limits.from_json({}) == Limits()
+
+    def test_a_revision_of_another_version_is_read(self) -> None:
+        earlier = {"number": 1, "command": ["x"], "replicas": 1, "ready_path": "/ping", "ready_timeout": 1.0}
+        earlier |= {"drains": True, "port": 0, "port_is_fixed": False, "folder": "/f", "log": "/f/l"}
+        # and gateways of earlier versions get just the keys that they know
+        assert RevisionSpec.from_json(earlier).to_json() == {**earlier, "drains": False}
 
 
 class TestSizes:
@@ -231,10 +255,10 @@ class TestTimes:
 
     async def test_slow_clients_leave_the_others_served(self) -> None:
         async with gateway(echoes(b"a")) as (client, fleet):
-            slow = [await client.another() for _ in range(300)]
+            slow = [await client.another() for _ in range(100)]
             for number, each in enumerate(slow):
                 each.writer.write(HEAD if number % 2 else request(b"xy")[:-1])
-            while fleet.ready[0].taken < 150:
+            while fleet.ready[0].taken < 50:
                 await asyncio.sleep(0)
             assert await client.ask(b"1") == (200, b"a:1")
             later(fleet, 1000)

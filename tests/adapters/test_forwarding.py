@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from deployledger.gateway import forwarding
 from deployledger.gateway import request as requests
-from deployledger.gateway.backend import REQUEST_WORK
+from deployledger.gateway.backend import REQUEST_WORK, Backend, least_loaded
 from deployledger.gateway.request import RequestMemory
 from tests.adapters.gateways import echoes, error_of, gateway, loses, read_request, request, reset, response
 
@@ -186,7 +187,9 @@ class TestLostRequests:
             status, body = await client.ask(b"x")
             assert (status, "other than an HTTP/1.1 response" in error_of(body)) == (502, True)
 
-    async def test_the_rest_of_a_body_is_no_request(self) -> None:
+    async def test_the_rest_of_a_body_is_no_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(forwarding, "_LINGER_SECONDS", 0.05)
+
         # given a server that answers before it has the whole body, and closes
         async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"half")
@@ -290,6 +293,19 @@ class TestPassedOn:
 
 
 class TestLoad:
+    def test_equal_work_takes_turns_and_losses_count_first(self) -> None:
+        backends = [Backend(number, process=number) for number in (1, 2, 3)]
+        for expected in [*backends, *backends]:
+            assert least_loaded(backends, {}) is expected
+            expected.begin(5)
+        backends[1].work -= 5
+        assert least_loaded(backends, {}) is backends[1]
+        backends[0].work -= 10
+        assert least_loaded(backends, {2: 1, 3: 1}) is backends[0]
+        assert least_loaded(backends, {1: 2, 2: 2, 3: 1}) is backends[2]
+        assert least_loaded(backends, {1: 2, 2: 2, 3: 2}) is None
+        assert least_loaded([], {}) is None
+
     async def test_requests_of_one_connection_go_to_the_least_work(self) -> None:
         # given a server that is busy with the request of one client
         proceed = asyncio.Event()

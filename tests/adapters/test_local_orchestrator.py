@@ -36,6 +36,7 @@ from deployledger.domain.ports import OrchestratorClientInterface, ProvisionRequ
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.requests import DeploymentTargetConfig, ResourceConfig
 from deployledger.domain.values import Image
+from deployledger.gateway.limits import Limits
 from deployledger.gateway.ports import Listeners, bind_error
 from deployledger.service.files.listing import FileEntry, list_files
 from deployledger.service.files.locks import is_held, lock_despite_probes, locked_async
@@ -438,6 +439,17 @@ class TestServing:
         response = await reader.read()
         assert b'"version":"2"' in response
         writer.close()
+
+    async def test_limits_hold_from_the_next_provision_on(
+        self, orchestrator: LocalProcessOrchestrator, root: Path, models: dict[int, Path]
+    ) -> None:
+        deployment = uuid.uuid4()
+        url = (await orchestrator.provision(order(deployment, 1, models[1]), ignore)).endpoint_url
+        assert url is not None
+        assert ask(url) == ("1", 1.0)
+        strict = local(root, limits=Limits(max_body_bytes=10))
+        await strict.provision(order(deployment, 1, models[1]), ignore)
+        assert httpx.post(f"{url}/v2/models/Adder_1/infer", json=ASK, timeout=60).status_code == 413
 
     async def test_going_back_to_a_revision_that_still_runs(
         self, orchestrator: LocalProcessOrchestrator, models: dict[int, Path]

@@ -1,7 +1,8 @@
 """A server process as something that requests are sent to: its load, and the connections to it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Protocol
 
 from deployledger.gateway.upstream import Upstream
@@ -15,6 +16,8 @@ REQUEST_WORK = 64 * 1024
 _KEPT_SECONDS = 4.0
 """For how long a connection is kept idle: less than servers do (uvicorn by default 5 s)."""
 
+_turns = count(1)
+
 
 @dataclass(eq=False)
 class Backend:
@@ -24,7 +27,7 @@ class Backend:
         port: where it listens, on 127.0.0.1.
         process: what tells its server process from the one before, which ended, and from those of others.
         work: the requests on their way, each as `REQUEST_WORK`, and the bytes of their bodies.
-        last_turn: orders backends by when they were picked last.
+        last_turn: orders backends by when they got their last request.
     """
 
     port: int
@@ -32,6 +35,11 @@ class Backend:
     work: int = 0
     last_turn: int = 0
     _idle: list[Upstream] = field(default_factory=list)
+
+    def begin(self, work: int) -> None:
+        """Count a request that is sent there."""
+        self.work += work
+        self.last_turn = next(_turns)
 
     def kept_connection(self) -> Upstream | None:
         """Take the idle connection that was used last."""
@@ -54,12 +62,22 @@ class Backend:
             upstream.close()
 
 
-class Backends(Protocol):
-    """Where requests are forwarded to.
+def least_loaded(backends: Iterable[Backend], losses: Mapping[object, int]) -> Backend | None:
+    """Return the backend for a request: the one with the least work; those with equal work in turn.
 
-    Requests are told how often each process has lost them: one that did `LOSSES_PER_SERVER` times is out of
-    the question, and those that did less often come first.
+    Args:
+        backends: those that are ready.
+        losses: how often each server process has lost the request; one that did `LOSSES_PER_SERVER` times is
+            out of the question, and those that did less often come first.
     """
+    possible = [each for each in backends if losses.get(each.process, 0) < LOSSES_PER_SERVER]
+    return min(
+        possible, key=lambda each: (losses.get(each.process, 0), each.work, each.last_turn), default=None
+    )
+
+
+class Backends(Protocol):
+    """Where requests are forwarded to; ``losses`` are those of `least_loaded`."""
 
     @property
     def count(self) -> int:
@@ -67,7 +85,7 @@ class Backends(Protocol):
         ...
 
     def pick_now(self, losses: Mapping[object, int]) -> Backend | None:
-        """Return the ready backend with the least work, if there is one."""
+        """Return the ready backend for a request, if there is one."""
         ...
 
     async def pick(self, losses: Mapping[object, int]) -> Backend | None:

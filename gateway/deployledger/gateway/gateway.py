@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deployledger.gateway.backend import LOSSES_PER_SERVER, Backend
+from deployledger.gateway.backend import Backend, least_loaded
 from deployledger.gateway.forwarding import Frontend
 from deployledger.gateway.limits import Limits
 from deployledger.gateway.messages import GatewayError, RevisionSpec
@@ -30,7 +30,6 @@ class Gateway:
         self._listeners = Listeners(host, self._frontend.accept)
         self._revisions: dict[int, Revision] = {}
         self._current: Revision | None = None
-        self._turn = 0
         # Nobody ever writes to it: the kernel closes the write end when this process ends, in whatever way.
         self._parent_pipe, self._write_end = os.pipe()
         self._check()
@@ -131,24 +130,10 @@ class Gateway:
         return 0 if self._current is None else len(self._current.replicas)
 
     def pick_now(self, losses: Mapping[object, int]) -> Backend | None:
-        """Return the ready replica of the current revision with the least work.
-
-        Args:
-            losses: how often a process lost the request; see `Backends`.
-        """
+        """Return the replica of the current revision for a request, as `least_loaded` does."""
         if self._current is None:
             return None
-        ready = [replica.backend for replica in self._current.replicas if replica.ready]
-        picked = min(
-            ready,
-            key=lambda each: (losses.get(each.process, 0), each.work, each.last_turn),
-            default=None,
-        )
-        if picked is None or losses.get(picked.process, 0) >= LOSSES_PER_SERVER:
-            return None
-        self._turn += 1
-        picked.last_turn = self._turn
-        return picked
+        return least_loaded([each.backend for each in self._current.replicas if each.ready], losses)
 
     async def pick(self, losses: Mapping[object, int]) -> Backend | None:
         """Return a ready replica as `pick_now` does; wait a while for the first one."""

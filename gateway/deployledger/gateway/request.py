@@ -107,7 +107,7 @@ class Request:
             self.backend.work -= self._work
         self.backend = backend
         if backend is not None:
-            backend.work += self._work
+            backend.begin(self._work)
 
     def leave(self) -> None:
         """Process that no server has anything more to do with it."""
