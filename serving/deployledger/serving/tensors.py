@@ -91,8 +91,8 @@ def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Arr
     decoder = _decoder(datatype.json, depth)
     parts: list[Array] = []
     try:
-        for piece in _pieces(text[1:-1], depth) if datatype.binary else [bytes(text[1:-1])]:
-            parts.append(_elements(decoder.decode(b"[" + piece + b"]"), datatype))
+        for piece in _pieces(text[1:-1], depth) if datatype.binary else [text]:
+            parts.append(_elements(decoder.decode(piece), datatype))
     except msgspec.DecodeError as error:
         reason = str(error).partition(" - at")[0]  # a place in a piece
         raise InvalidTensorError(f"expected elements of {datatype.name}: {reason}") from error
@@ -161,13 +161,13 @@ def _decoder(element: Any, depth: int) -> msgspec.json.Decoder[Any]:
 
 
 def _pieces(text: memoryview, depth: int) -> Iterator[bytes]:
-    """Yield the elements of an array, which are nested ``depth`` - 1 deep, in pieces that end at commas."""
+    """Yield the elements of an array, which are nested ``depth`` - 1 deep, as arrays of some of them each."""
     between = re.compile(rb"\]" * (depth - 1) + b",")
     start = 0
     while match := between.search(text, start + _PIECE):
-        yield bytes(text[start : match.end() - 1])
+        yield b"".join((b"[", text[start : match.end() - 1], b"]"))
         start = match.end()
-    yield bytes(text[start:])
+    yield b"".join((b"[", text[start:], b"]"))
 
 
 def _joined(parts: list[Array]) -> Array:
@@ -182,7 +182,7 @@ def _elements(values: list[Any], datatype: Datatype) -> Array:
     try:
         if datatype.json is not _Float:
             return np.array(values, dtype=datatype.numpy)
-        exact = np.array(values, dtype=np.float64)
+        exact = _floats(values)
     except OverflowError:
         raise InvalidTensorError(f"an element is out of the range of {datatype.name}") from None
     except ValueError:
@@ -196,6 +196,13 @@ def _elements(values: list[Any], datatype: Datatype) -> Array:
     if not np.isfinite(rounded).all() and not np.array_equal(np.isinf(rounded), np.isinf(exact)):
         raise InvalidTensorError(f"an element is out of the range of {datatype.name}")
     return rounded
+
+
+def _floats(values: list[Any]) -> Array:
+    try:  # as fast as the parser, and twice as fast as numpy
+        return np.frombuffer(struct.pack(f"{len(values)}d", *values))
+    except struct.error:  # they are nested, or words
+        return np.array(values, dtype=np.float64)
 
 
 def _shaped(array: Array, shape: Sequence[int]) -> Array:
