@@ -342,6 +342,7 @@ def test_types_of_parquet_come_back_as_they_were(folder: Folder) -> None:
             "kind": pa.array(["x", "y"]).dictionary_encode(),
             "list": [[1, 2], []],
             "blob": [b"\x00\xff", None],
+            "kinds": pa.array([["x"], ["y"]], pa.large_list(pa.dictionary(pa.int32(), pa.large_string()))),
         }
     )
     pq.write_table(table, folder.path / "in.parquet")
@@ -352,9 +353,9 @@ def test_types_of_parquet_come_back_as_they_were(folder: Folder) -> None:
         assert [{key: row[key] for key in table.schema.names} for row in rows] == table.to_pylist()
     folder.run("in.parquet", "out.csv", model)
     assert folder.text("out.csv") == (
-        "v,when,day,price,kind,list,blob,prediction\n"
-        '1.0,1970-01-01T01:00:00+0100,1970-01-02,1.10,x,"[1, 2]",AP8=,1.0\n'
-        "2.0,,1970-01-03,2.20,y,[],,2.0\n"
+        "v,when,day,price,kind,list,blob,kinds,prediction\n"
+        '1.0,1970-01-01T01:00:00+0100,1970-01-02,1.10,x,"[1, 2]",AP8=,"[""x""]",1.0\n'
+        '2.0,,1970-01-03,2.20,y,[],,"[""y""]",2.0\n'
     )
 
 

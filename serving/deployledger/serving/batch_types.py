@@ -125,14 +125,24 @@ def plain(column: pa.Array) -> pa.Array:
     """Return a column without encodings: categories as their values, texts and bytes of one kind."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
-    type_ = column.type
+    type_ = _plain_type(column.type)
+    return column if type_ == column.type else column.cast(type_)
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(type_):
-        return plain(column.dictionary_decode())
+        return _plain_type(type_.value_type)
     if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
-        return column.cast(pa.string())
+        return pa.string()
     if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_):
-        return column.cast(pa.binary())
-    return column
+        return pa.binary()
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(_plain_type(type_.value_type), type_.list_size)
+    if is_list(type_):
+        return pa.list_(_plain_type(type_.value_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in type_.fields])
+    return type_
 
 
 def inferred(values: list[Any]) -> pa.Array:
