@@ -255,7 +255,7 @@ class TestFraming:
     ) -> None:
         responses = endpoint.ask(request_head + BODY + SMUGGLED)
         assert len(responses) == 1
-        assert responses[0].status in (400, 501, 505)
+        assert responses[0].status == 400
         assert responses[0].headers["connection"] == "close"
         assert json.loads(responses[0].body)["error"]
         endpoint.check_that_it_serves()
@@ -333,18 +333,23 @@ class TestSizes:
         assert response.status in (414, 431)
 
     @pytest.mark.parametrize(
-        "data",
-        [b"1;" + b"a" * 8 * MEBIBYTE, b"1\r\n{\r\n0\r\n" + b"X: 1\r\n" * MEBIBYTE],
+        ("start", "piece"),
+        [(b"1;", b"a" * MEBIBYTE), (b"1\r\n{\r\n0\r\n", b"X: 1\r\n" * 100_000)],
         ids=["extension", "trailers"],
     )
-    def test_endless_chunk_extensions_and_trailers(self, endpoint: Endpoint, data: bytes) -> None:
+    def test_endless_chunk_extensions_and_trailers(
+        self, endpoint: Endpoint, start: bytes, piece: bytes
+    ) -> None:
         before = endpoint.reset_peaks()
         with endpoint.connect() as connection:
             connection.send(head(CHUNKED))
-            connection.send(data)
-            connection.finish()
+            connection.send(start)
+            for _ in range(130):
+                if not connection.send(piece):
+                    break
             response = connection.response()
-        assert response is None or 400 <= response.status < 500
+        assert response is not None
+        assert 400 <= response.status < 500
         assert_flat(endpoint, before, 4 * MEBIBYTE)
         endpoint.check_that_it_serves()
 
