@@ -175,12 +175,8 @@ class RequestParser:
         return self._length > 0
 
     def _take_body(self, data: bytes) -> bytes:
-        """Take the rest of a body of known length as it is, without a copy; return what follows it."""
-        body, rest = (
-            (data, b"")
-            if len(data) <= self._body_left
-            else (data[: self._body_left], data[self._body_left :])
-        )
+        """Take more of a body of known length as it is, without a copy; return what follows it."""
+        body, rest = data[: self._body_left], data[self._body_left :]  # a whole slice is the object itself
         self._body_left -= len(body)
         self.on_body(body)
         if not self._body_left:
