@@ -240,11 +240,14 @@ async def test_a_deletion_that_takes_too_long_fails_and_can_be_asked_for_again(
     deployment_id = await serving(service)
     await service.settled(deployment_id)
     cluster.pruning.shut()
-    arrivals = cluster.pruning.arrivals
     await service.delete_deployment(deployment_id)
-    await eventually(lambda: cluster.pruning.arrivals > arrivals)
-    clock.advance(DEADLINES[Step.DELETE].total_seconds())
-    failed = await service.wait_for_deployment(deployment_id, timeout=WAIT)
+
+    async def has_failed() -> bool:
+        clock.advance(DEADLINES[Step.DELETE].total_seconds())
+        return (await service.get_deployment_status(deployment_id)).status == "delete_failed"
+
+    await eventually(has_failed)
+    failed = await service.get_deployment_status(deployment_id)
     assert (failed.status, failed.endpoint_url) == ("delete_failed", "http://held/iris/1")
     cluster.pruning.open()
     await service.delete_deployment(deployment_id)

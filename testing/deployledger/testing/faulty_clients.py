@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, TypeVar
 from uuid import UUID
@@ -36,16 +37,13 @@ class ManualClock:
         self._lock = threading.Lock()
         self._sleeping: dict[asyncio.Future[None], float] = {}
 
-    async def sleep(self, seconds: float) -> None:
-        """Return once the clock was moved on by so many seconds."""
-        woken = asyncio.get_running_loop().create_future()
+    def sleep(self, seconds: float) -> "asyncio.Future[None]":
+        """Return what is done once the clock was moved on by so many seconds from now."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
             self._sleeping[woken] = self._now + seconds
-        try:
-            await woken
-        finally:
-            with self._lock:
-                del self._sleeping[woken]
+        woken.add_done_callback(self._forget)
+        return woken
 
     def advance(self, seconds: float) -> None:
         """Move the clock on; from any thread."""
@@ -53,7 +51,12 @@ class ManualClock:
             self._now += seconds
             for sleeping, until in self._sleeping.items():
                 if until <= self._now:
-                    sleeping.get_loop().call_soon_threadsafe(_wake, sleeping)
+                    with suppress(RuntimeError):  # its event loop was closed
+                        sleeping.get_loop().call_soon_threadsafe(_wake, sleeping)
+
+    def _forget(self, sleeping: "asyncio.Future[None]") -> None:
+        with self._lock:
+            del self._sleeping[sleeping]
 
 
 def _wake(sleeping: "asyncio.Future[None]") -> None:
