@@ -24,7 +24,6 @@ from deployledger.serving import DAMAGED_STATUS
 from deployledger.serving.mlflow_model import load_mlflow_model
 from deployledger.serving.mlflow_server import make_app
 from deployledger.serving.model_files import ModelRefusedError
-from deployledger.serving.request_bodies import Limits
 from tests.ports import free_port
 from tests.serving.mlflow_models import COLUMNS, MODELS, SETOSA, VIRGINICA
 
@@ -60,7 +59,7 @@ class Pair:
         model = load_model(str(path), suppress_warnings=True)
         self._ours, self._mlflow = (
             httpx.ASGITransport(app, raise_app_exceptions=False)
-            for app in (make_app(model, no_page, Limits()), scoring_server.init(model))
+            for app in (make_app(model, no_page), scoring_server.init(model))
         )
 
     async def ask(self, *request: Any, **options: Any) -> tuple[httpx.Response, httpx.Response]:
@@ -279,7 +278,7 @@ async def test_bodies_may_be_compressed_and_have_limits(
     monkeypatch.setattr(os, "environ", os.environ.copy())
     model = load_model(str(folder / "code"), suppress_warnings=True)
     body = json.dumps({"inputs": records(SETOSA)}).encode()
-    app = make_app(model, no_page, Limits(body=len(body), decompressed=len(body)))
+    app = make_app(model, no_page, len(body))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model") as client:
         for content, coding, status in (
             (gzip.compress(body), "gzip", 200),
@@ -420,7 +419,7 @@ async def test_health_answers_while_a_model_predicts(folder: Path, monkeypatch: 
 
     monkeypatch.setattr(model, "predict", slow)
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(make_app(model, no_page, Limits())), base_url="http://model"
+        transport=httpx.ASGITransport(make_app(model, no_page)), base_url="http://model"
     ) as client:
         invocation = asyncio.create_task(client.post("/invocations", json={"inputs": records(SETOSA)}))
         await asyncio.to_thread(predicting.wait, 60)

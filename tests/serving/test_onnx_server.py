@@ -202,7 +202,7 @@ class TestInference:
                 "'name' is given twice",
             ),
             (b'{"inputs": [{"name": "a", "shape": [1, 2], "datatype": "FP32", "data": [NaN]}]}', "not JSON"),
-            (b'{"id": 1}', "Expected `str`, got `int` - at `$.id`"),
+            (b'{"id": 1}', "Expected `str | null`, got `int` - at `$.id`"),
             (b"{}", "Object missing required field `inputs`"),
             (b'{"inputs": [{"name": "a"}]}', "missing required field `datatype` - at `$.inputs[0]`"),
             (b'{"inputs": []}', "missing inputs: 'a', 'b'"),
@@ -213,7 +213,7 @@ class TestInference:
             ([tensor("a", [1, 2, 3], shape=[1, 3])], "expected shape [-1, 2], given [1, 3]"),
             ([tensor("a", [1, 2], shape=[-1, 2])], "Expected `int` >= 0 - at `$.inputs[0].shape[0]`"),
             ([tensor("a", [1])], "input 'a': expected 2 elements"),
-            ([{"name": "a", "shape": [1, 2], "datatype": "FP32"}], 'has neither "data" nor'),
+            ([{"name": "a", "shape": [1, 2], "datatype": "FP32"}], 'it needs either "data" or'),
         ],
     )
     def test_bad_requests_are_refused(self, request_body: Any, said: str, tmp_path: Path) -> None:

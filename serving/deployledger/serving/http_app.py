@@ -28,9 +28,7 @@ from deployledger.serving.inference_protocol import (
 )
 from deployledger.serving.onnx_model import OnnxModel, PredictionFailedError
 from deployledger.serving.page import Page
-from deployledger.serving.request_bodies import Limits, RequestBodies
-
-_DEFAULT_LIMITS = Limits()
+from deployledger.serving.request_bodies import MAX_BODY, RequestBodies
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -38,26 +36,12 @@ _JSON_SIZE = b"inference-header-content-length"
 _BINARY = (b"content-type", b"application/octet-stream")
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer))?")
 
-# By the first part of a path below /v2, or the last: what other servers have there.
-_EXTENSIONS = {
-    "repository": "model repository",
-    "systemsharedmemory": "shared memory",
-    "cudasharedmemory": "shared memory",
-    "trace": "trace",
-    "logging": "logging",
-    "stats": "statistics",
-    "config": "model configuration",
-    "setting": "trace",
-    "generate": "generate",
-    "generate_stream": "generate",
-}
-
 
 def make_app(
-    name: str, version: str, model: OnnxModel, limits: Limits = _DEFAULT_LIMITS, digest: str | None = None
+    name: str, version: str, model: OnnxModel, max_body: int = MAX_BODY, digest: str | None = None
 ) -> App:
     """Return the ASGI application that serves one version of one model, whose files have the digest."""
-    return RequestBodies(_InferenceApp(name, version, model, digest), limits)
+    return RequestBodies(_InferenceApp(name, version, model, digest), max_body)
 
 
 class _InferenceApp:
@@ -133,17 +117,12 @@ class _InferenceApp:
         return headers, parts
 
     def _not_found(self, path: str) -> str:
+        here = f"this endpoint serves {self._name!r} version {self._version!r}"
         match = _MODEL_PATH.fullmatch(path)
-        if match is not None:
-            asked = repr(match[1]) if match[1] != self._name else f"{match[1]!r} version {match[2]!r}"
-            return (
-                f"Request for unknown model: {asked} is not served here; "
-                f"this endpoint serves {self._name!r} version {self._version!r}"
-            )
-        for part in path.removeprefix("/v2/").split("/"):
-            if path.startswith("/v2/") and part in _EXTENSIONS:
-                return f"the {_EXTENSIONS[part]} extension is not supported; supported is {BINARY_EXTENSION}"
-        return f"there is nothing at {path!r}; the model is at /v2/models/{self._name}"
+        if match is None:
+            return f"there is nothing at {path!r}; {here}, with the extension {BINARY_EXTENSION} and no other"
+        version = f" version {match[2]!r}" if match[2] else ""
+        return f"Request for unknown model: {match[1]!r}{version} is not served here; {here}"
 
 
 def _get(content: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Handler]:

@@ -15,53 +15,54 @@ import orjson
 
 from deployledger.serving.content_coding import Buffer
 from deployledger.serving.onnx_model import OnnxModel, Output, TensorSpec, labels_as_text
-from deployledger.serving.tensors import (
-    Array,
-    InvalidTensorError,
-    from_binary,
-    from_json,
-    to_binary,
-    to_json,
-)
+from deployledger.serving.tensors import Array, InvalidTensorError, from_binary, from_json, to_binary, to_json
 
 BINARY_EXTENSION = "binary_tensor_data"
-
-# What a parameter asks for that would change the answer, and that this server does not do.
-_UNSUPPORTED = {
-    "classification": "the classification extension",
-    "sequence_id": "the sequence extension",
-    "shared_memory_region": "the shared memory extension",
-}
 
 
 class InvalidRequestError(ValueError):
     """A request that the protocol or the model does not allow; its text says what was expected and given."""
 
 
-_Parameters = dict[str, Any] | msgspec.UnsetType
+_Size = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Parameters(msgspec.Struct):
+    """The parameters of a request, an input or an output that change the answer; others are ignored."""
+
+    binary_data_size: _Size | None = None
+    binary_data: bool | None = None
+    binary_data_output: bool = False
+    classification: Any = None
+    sequence_id: Any = None
+    shared_memory_region: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("classification", "sequence_id", "shared_memory_region"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"the parameter {name!r} is of an extension that is not supported")
 
 
 class _Input(msgspec.Struct):
     name: str
     datatype: str
-    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    shape: list[_Size]
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    parameters: _Parameters = msgspec.UNSET
+    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
 
 
 class _RequestedOutput(msgspec.Struct):
     name: str
-    parameters: _Parameters = msgspec.UNSET
+    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
 
 
 class _Request(msgspec.Struct):
     inputs: list[_Input]
-    outputs: list[_RequestedOutput] | msgspec.UnsetType = msgspec.UNSET
-    id: str | msgspec.UnsetType = msgspec.UNSET
-    parameters: _Parameters = msgspec.UNSET
+    outputs: list[_RequestedOutput] = []
+    id: str | None = None
+    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
 
 
-_LARGE_TEXT = 16 * 1024
 _DECODER = msgspec.json.Decoder(_Request)
 
 
@@ -108,7 +109,7 @@ def infer(
     inputs = _inputs(request, binary_inputs, model)
     wanted = _wanted_outputs(request, model)
     answer: dict[str, Any] = {"model_name": name, "model_version": version}
-    if request.id is not msgspec.UNSET:
+    if request.id is not None:
         answer["id"] = request.id
     binary: list[memoryview] = []
     answer["outputs"] = [
@@ -118,44 +119,21 @@ def infer(
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), binary
 
 
-def _decoded(text: bytes | bytearray) -> _Request:
+def _decoded(text: Buffer) -> _Request:
     try:
         request = _DECODER.decode(text)
-        _check_text(text, request)
+        # It takes the last of keys that are given twice, and skips what it does not know.
+        json.loads(_without_data(text, request), object_pairs_hook=_refuse_twice)
     except msgspec.ValidationError as error:
         raise InvalidRequestError(f"the request is invalid: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     except RecursionError:
         raise InvalidRequestError("the body is nested too deeply") from None
     return request
 
 
-def _check_text(text: bytes | bytearray, request: _Request) -> None:
-    """Refuse what is no JSON text, or is ambiguous, in parts that the decoder skips.
-
-    Raises:
-        InvalidRequestError: a key occurs twice in one object.
-        UnicodeDecodeError: it is not UTF-8.
-    """
-    if len(text) > _LARGE_TEXT:
-        text = _without_data(text, request)
-    text.decode()
-    keys = 1 + (request.outputs is not msgspec.UNSET) + (request.id is not msgspec.UNSET)
-    for tensor in request.inputs:
-        keys += 3 + (tensor.data is not msgspec.UNSET)
-    for each in (request, *request.inputs, *(request.outputs or ())):
-        if each.parameters is not msgspec.UNSET:
-            keys += 1 + len(each.parameters)
-    keys += len(request.outputs or ())
-    # Each key has a colon. Any more of them are in texts, in unknown fields or nested parameters, or after a
-    # key that is there already: the slower decoder can tell.
-    if text.count(b":") == keys:
-        return
-    json.loads(text, object_pairs_hook=_refuse_twice)
-
-
-def _without_data(text: bytes | bytearray, request: _Request) -> bytes:
+def _without_data(text: Buffer, request: _Request) -> bytes:
     """Return a request's text without its inputs' data, which are checked when they are read."""
     first = _address(text)
     parts, end = [], 0
@@ -164,8 +142,7 @@ def _without_data(text: bytes | bytearray, request: _Request) -> bytes:
             start = _address(each.data) - first
             parts.append(text[end:start])
             end = start + len(memoryview(each.data))
-    parts.append(text[end:])
-    return b"0".join(parts)
+    return b"0".join([*parts, text[end:]])
 
 
 def _address(buffer: Buffer | msgspec.Raw) -> int:
@@ -175,14 +152,12 @@ def _address(buffer: Buffer | msgspec.Raw) -> int:
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
     keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise InvalidRequestError(f"the key {key!r} is given twice")
+    if len(set(keys)) < len(keys):
+        raise InvalidRequestError(f"the key {max(keys, key=keys.count)!r} is given twice")
 
 
 def _inputs(request: _Request, binary: memoryview, model: OnnxModel) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
-    position = 0
     for each in request.inputs:
         spec = model.inputs.get(each.name)
         if spec is None:
@@ -190,27 +165,13 @@ def _inputs(request: _Request, binary: memoryview, model: OnnxModel) -> dict[str
         if each.name in tensors:
             raise InvalidRequestError(f"the input {each.name!r} is given twice")
         try:
-            _check_fits(each, spec)
-            size = _binary_size(each)
-            if size is not None:
-                data = binary[position : position + size]
-                if len(data) < size:
-                    raise InvalidTensorError(
-                        f"binary_data_size is {size}, and {len(data)} bytes are left of the body after its "
-                        "JSON, whose size Inference-Header-Content-Length must say"
-                    )
-                tensors[each.name] = from_binary(data, spec.datatype, each.shape)
-                position += size
-            elif each.data is not msgspec.UNSET:
-                tensors[each.name] = from_json(memoryview(each.data), spec.datatype, each.shape)
-            else:
-                raise InvalidTensorError('it has neither "data" nor the parameter "binary_data_size"')
+            tensors[each.name], binary = _tensor(each, spec, binary)
         except InvalidTensorError as error:
             raise InvalidRequestError(f"input {each.name!r}: {error}") from error
-    if position < len(binary):
+    if binary:
         raise InvalidRequestError(
-            f"{len(binary) - position} bytes follow the binary data of the inputs; is "
-            "Inference-Header-Content-Length, the size of the JSON, right?"
+            f"{len(binary)} bytes follow the binary data of the inputs; is Inference-Header-Content-Length, "
+            "the size of the JSON, right?"
         )
     missing = model.inputs.keys() - tensors.keys()
     if missing:
@@ -218,56 +179,39 @@ def _inputs(request: _Request, binary: memoryview, model: OnnxModel) -> dict[str
     return tensors
 
 
-def _check_fits(tensor: _Input, spec: TensorSpec) -> None:
+def _tensor(tensor: _Input, spec: TensorSpec, binary: memoryview) -> tuple[Array, memoryview]:
+    """Return an input's tensor, and the binary data that are left for other inputs."""
     if tensor.datatype != spec.datatype.name:
         raise InvalidTensorError(f"expected datatype {spec.datatype.name}, given {tensor.datatype!r}")
     if not spec.fits(tensor.shape):
         raise InvalidTensorError(f"expected shape {spec.shape}, given {tensor.shape}")
-
-
-def _binary_size(tensor: _Input) -> int | None:
-    """Return how many bytes of binary data an input has; None if it has a JSON text."""
-    parameters = _supported(tensor.parameters)
-    size = parameters.get("binary_data_size")
-    if size is None:
-        return None
-    if type(size) is not int or size < 0:
-        raise InvalidTensorError(f"binary_data_size is not an integer from 0 up: {size!r}")
-    if tensor.data is not msgspec.UNSET:
-        raise InvalidTensorError('it has both "data" and the parameter "binary_data_size"')
-    return size
+    size = tensor.parameters.binary_data_size
+    if size is None and tensor.data is not msgspec.UNSET:
+        return from_json(memoryview(tensor.data), spec.datatype, tensor.shape), binary
+    if size is None or tensor.data is not msgspec.UNSET:
+        raise InvalidTensorError('it needs either "data" or the parameter "binary_data_size"')
+    if size > len(binary):
+        raise InvalidTensorError(
+            f"binary_data_size is {size}, and {len(binary)} bytes are left of the body after its JSON, whose "
+            "size Inference-Header-Content-Length must say"
+        )
+    return from_binary(binary[:size], spec.datatype, tensor.shape), binary[size:]
 
 
 def _wanted_outputs(request: _Request, model: OnnxModel) -> dict[str, bool]:
     """Return the names of the wanted outputs, each with whether it is to be sent as binary data."""
-    default = _flag(_supported(request.parameters), "binary_data_output", default=False)
+    default = request.parameters.binary_data_output
     wanted: dict[str, bool] = {}
-    for each in request.outputs or ():
+    for each in request.outputs:
         if each.name not in model.outputs:
             raise InvalidRequestError(
                 f"the model has no output {each.name!r}; it has {_names(model.outputs)}"
             )
         if each.name in wanted:
             raise InvalidRequestError(f"the output {each.name!r} is requested twice")
-        wanted[each.name] = _flag(_supported(each.parameters), "binary_data", default=default)
+        is_binary = each.parameters.binary_data
+        wanted[each.name] = default if is_binary is None else is_binary
     return wanted or dict.fromkeys(model.outputs, default)
-
-
-def _supported(parameters: _Parameters) -> dict[str, Any]:
-    """Return parameters; those that are not known, or only say when to compute, are ignored."""
-    if parameters is msgspec.UNSET:
-        return {}
-    for key, extension in _UNSUPPORTED.items():
-        if key in parameters:
-            raise InvalidRequestError(f"the parameter {key!r} is not supported: {extension} is not available")
-    return parameters
-
-
-def _flag(parameters: dict[str, Any], key: str, *, default: bool) -> bool:
-    flag = parameters.get(key, default)
-    if type(flag) is not bool:
-        raise InvalidRequestError(f"the parameter {key!r} is not true or false: {flag!r}")
-    return flag
 
 
 def _described(output: Output, binary: list[memoryview] | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from deployledger.serving.description import ModelDescription
 from deployledger.serving.mlflow_model import load_mlflow_model
 from deployledger.serving.model_files import ModelFiles
 from deployledger.serving.page import Page
-from deployledger.serving.request_bodies import Limits, RequestBodies
+from deployledger.serving.request_bodies import MAX_BODY, RequestBodies
 from deployledger.serving.server_process import argument_parser, serve
 
 _CAP_DAC_OVERRIDE = 1  # linux/capability.h
@@ -45,14 +45,14 @@ def main() -> int:
         description = ModelDescription.of_mlflow(
             arguments.name, arguments.version, arguments.digest, contents, arguments.model
         )
-        return make_app(model, Page(description), Limits.from_arguments(arguments))
+        return make_app(model, Page(description), arguments.max_body)
 
     return serve(arguments, load)
 
 
-def make_app(model: Any, page: App, limits: Limits) -> App:
+def make_app(model: Any, page: App, max_body: int = MAX_BODY) -> App:
     """Return the application that serves a `mlflow.pyfunc.PyFuncModel`, and the page that is at ``/``."""
-    return RequestBodies(_ScoringApp(model, page), limits)
+    return RequestBodies(_ScoringApp(model, page), max_body)
 
 
 class _Answer(NamedTuple):

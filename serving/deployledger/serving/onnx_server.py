@@ -6,7 +6,6 @@ from pathlib import Path
 from deployledger.serving.http_app import make_app
 from deployledger.serving.model_files import ModelFiles
 from deployledger.serving.onnx_model import OnnxModel
-from deployledger.serving.request_bodies import Limits
 from deployledger.serving.server_process import argument_parser, serve
 
 
@@ -22,7 +21,7 @@ def main() -> int:
             arguments.name,
             arguments.version,
             OnnxModel(arguments.model, threads=arguments.threads, files=files),
-            Limits.from_arguments(arguments),
+            arguments.max_body,
             arguments.digest,
         ),
     )

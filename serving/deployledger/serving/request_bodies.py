@@ -1,9 +1,8 @@
 """The bodies of requests: complete, decompressed and within limits before an application sees them."""
 
-import argparse
 import asyncio
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from deployledger.serving.asgi import App, HttpError, Message, Receive, Scope, Send, respond_with_error
 from deployledger.serving.content_coding import (
@@ -14,171 +13,119 @@ from deployledger.serving.content_coding import (
     decompress,
 )
 
-_MEBIBYTE = 1024 * 1024
-_SETTING = "DEPLOYLEDGER_SERVING_MAX_BODY_BYTES"
+MAX_BODY = 100 * 1024 * 1024
+"""How many bytes a body may have by default."""
 
 SMALL_BODY = 64 * 1024
 """Bodies up to this size, in bytes, are neither counted nor moved out of the event loop."""
 
-
-@dataclass(frozen=True)
-class Limits:
-    """How large bodies may be, in bytes.
-
-    Attributes:
-        body: the body of one request, as it is sent.
-        decompressed: the body of one request, decompressed.
-        in_flight: all bodies that are being received or answered; further ones are read when there is room.
-    """
-
-    body: int = 100 * _MEBIBYTE
-    decompressed: int = 100 * _MEBIBYTE
-    in_flight: int = 256 * _MEBIBYTE
-
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Let a command take limits."""
-        default = Limits()
-        for name, value, which in (
-            ("--max-body", default.body, "the body of one request"),
-            ("--max-decompressed", default.decompressed, "one body, decompressed"),
-            ("--max-in-flight", default.in_flight, "all bodies at the same time"),
-        ):
-            parser.add_argument(name, type=int, default=value, help=f"the most bytes of {which}")
-
-    @staticmethod
-    def from_arguments(arguments: argparse.Namespace) -> "Limits":
-        """Return the limits that a command was given."""
-        return Limits(arguments.max_body, arguments.max_decompressed, arguments.max_in_flight)
+_BODIES_AT_A_TIME = 3
+_SETTING = "DEPLOYLEDGER_SERVING_MAX_BODY_BYTES"
 
 
 class RequestBodies:
     """An ASGI application that gives another one each request with the whole of its body.
 
     The first message that the other application receives has the body; those with a ``Content-Encoding`` are
-    decompressed. A body that is refused is answered here, by 413, 415 or 400.
+    decompressed. A body that is refused is answered here, by 413, 415 or 400. There is room for three bodies of
+    the largest size, or for more smaller ones; others are not read until there is.
+
+    Args:
+        app: the other application.
+        max_body: the largest size of a body in bytes, as it is sent and decompressed.
     """
 
-    def __init__(self, app: App, limits: Limits) -> None:
+    def __init__(self, app: App, max_body: int = MAX_BODY) -> None:
         self._app = app
-        self._limits = limits
-        self._room = _Room(limits.in_flight)
+        self._max_body = max_body
+        self._room = _BODIES_AT_A_TIME * max_body
+        self._room_changed = asyncio.Condition()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; the signature is ASGI's."""
         if scope["method"] in ("GET", "HEAD"):  # a body has no meaning there (RFC 9110, section 9.3.1)
             await self._app(scope, receive, send)
             return
-        reservation = _Reservation(self._room)
         try:
-            headers = dict(scope["headers"])
-            coding = _coding(headers)
-            body = await self._read(receive, int(headers.get(b"content-length", -1)), coding, reservation)
-            if coding is not None:
-                body = await self._decompressed(body, coding, reservation)
-                scope = {**scope, "headers": _headers_of(body, scope)}
-            await self._app(scope, _Replay(body, receive), send)
+            async with AsyncExitStack() as held:
+                headers = dict(scope["headers"])
+                coding = _coding(headers)
+                body = await self._read(receive, headers, coding, held)
+                if coding is not None:
+                    body = await self._decompressed(body, coding, held)
+                    scope = {**scope, "headers": _headers_of(body, scope)}
+                messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+                del body
+
+                async def receive_body() -> Message:
+                    return messages.pop() if messages else await receive()
+
+                await self._app(scope, receive_body, send)
         except HttpError as error:
             await respond_with_error(send, error)
         except _DisconnectedError:
             pass
-        finally:
-            await reservation.release()
 
     async def _read(
-        self, receive: Receive, length: int, coding: str | None, reservation: "_Reservation"
+        self, receive: Receive, headers: dict[bytes, bytes], coding: str | None, held: AsyncExitStack
     ) -> Buffer:
-        self._check(length)
+        length = int(headers.get(b"content-length", -1))
+        if length > self._max_body:
+            raise self._too_large("body")
         body = bytearray()
+        is_reserved = False
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise _DisconnectedError
             chunk: bytes = message.get("body", b"")
-            self._check(len(body) + len(chunk))
+            if len(body) + len(chunk) > self._max_body:
+                raise self._too_large("body")
             is_last = not message.get("more_body")
             if is_last and not body:
                 return chunk
             body += chunk
             if is_last:
                 return body
-            if max(length, len(body)) > SMALL_BODY:
-                size = length if length >= 0 else self._limits.body
-                await reservation.take(size + (self._limits.decompressed if coding else 0))
+            if not is_reserved and max(length, len(body)) > SMALL_BODY:
+                size = length if length >= 0 else self._max_body
+                await held.enter_async_context(self._reserved(size + (self._max_body if coding else 0)))
+                is_reserved = True
 
-    def _check(self, size: int) -> None:
-        if size > self._limits.body:
-            raise HttpError(
-                413, f"the body is larger than {self._limits.body} bytes; {_SETTING} sets this limit"
-            )
-
-    async def _decompressed(self, body: Buffer, coding: str, reservation: "_Reservation") -> Buffer:
-        limit = self._limits.decompressed
+    async def _decompressed(self, body: Buffer, coding: str, held: AsyncExitStack) -> Buffer:
         try:
             if len(body) <= SMALL_BODY:
                 with suppress(DecompressedTooLargeError):
-                    return decompress(body, coding, limit=min(SMALL_BODY, limit))
-            await reservation.take(limit)
-            return await asyncio.to_thread(decompress, body, coding, limit=limit)
+                    return decompress(body, coding, limit=min(SMALL_BODY, self._max_body))
+                await held.enter_async_context(self._reserved(self._max_body))
+            return await asyncio.to_thread(decompress, body, coding, limit=self._max_body)
         except InvalidCodingError as error:
             raise HttpError(400, str(error)) from error
         except DecompressedTooLargeError:
-            raise HttpError(
-                413, f"the decompressed body is larger than {limit} bytes; {_SETTING} sets this limit"
-            ) from None
+            raise self._too_large("decompressed body") from None
+
+    @asynccontextmanager
+    async def _reserved(self, size: int) -> AsyncIterator[None]:
+        """Wait until there is room for all that a body may need.
+
+        Nothing is reserved later: two bodies that took more as they grew could wait for each other.
+        """
+        async with self._room_changed:
+            await self._room_changed.wait_for(lambda: self._room >= size)
+            self._room -= size
+        try:
+            yield
+        finally:
+            async with self._room_changed:
+                self._room += size
+                self._room_changed.notify_all()
+
+    def _too_large(self, what: str) -> HttpError:
+        return HttpError(413, f"the {what} is larger than {self._max_body} bytes; {_SETTING} sets this limit")
 
 
 class _DisconnectedError(Exception):
     """The client is gone before its body was complete."""
-
-
-class _Room:
-    """The bytes that bodies may still take."""
-
-    def __init__(self, size: int) -> None:
-        self.size = self.free = size
-        self.changed = asyncio.Condition()
-
-
-class _Reservation:
-    """What one request has of the room for bodies.
-
-    It is taken once, for all that the body may need: two that took more as they grew could wait for each
-    other.
-    """
-
-    def __init__(self, room: _Room) -> None:
-        self._room = room
-        self._size = 0
-
-    async def take(self, size: int) -> None:
-        """Wait until there is room, unless some has been taken already."""
-        if self._size:
-            return
-        size = min(size, self._room.size)
-        async with self._room.changed:
-            await self._room.changed.wait_for(lambda: self._room.free >= size)
-            self._room.free -= size
-        self._size = size
-
-    async def release(self) -> None:
-        """Give everything back."""
-        if self._size:
-            async with self._room.changed:
-                self._room.free += self._size
-                self._room.changed.notify_all()
-
-
-class _Replay:
-    """Receives a body that has been read already, and then what comes after it."""
-
-    def __init__(self, body: Buffer, receive: Receive) -> None:
-        self._message: Message | None = {"type": "http.request", "body": body, "more_body": False}
-        self._receive = receive
-
-    async def __call__(self) -> Message:
-        message, self._message = self._message, None
-        return await self._receive() if message is None else message
 
 
 def _coding(headers: dict[bytes, bytes]) -> str | None:

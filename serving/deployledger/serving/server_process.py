@@ -22,7 +22,7 @@ from deployledger.serving.model_files import (
     ModelRefusedError,
     RuntimeMissingError,
 )
-from deployledger.serving.request_bodies import Limits
+from deployledger.serving.request_bodies import MAX_BODY
 
 # Longer than clients keep idle connections, so that the client closes them and never meets a closed one.
 _KEEP_ALIVE_SECONDS = 120
@@ -39,7 +39,7 @@ def argument_parser(module: str) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="threads within one prediction")
     parser.add_argument("--parent-fd", type=int, help="exit when this pipe closes")
     ModelFiles.add_arguments(parser)
-    Limits.add_arguments(parser)
+    parser.add_argument("--max-body", type=int, default=MAX_BODY, help="the most bytes of a request's body")
     return parser
 
 

@@ -53,7 +53,6 @@ class Runtime:
             *("--port", PORT),
             *("--threads", str(serving.threads)),
             *("--max-body", str(serving.max_body_bytes)),
-            *("--max-decompressed", str(serving.max_body_bytes)),
             *("--parent-fd", PARENT_FD),
             *serving.files.arguments(),
         )
