@@ -30,7 +30,7 @@ _Size = Annotated[int, msgspec.Meta(ge=0)]
 class _Parameters(msgspec.Struct):
     """The parameters of a request, an input or an output that change the answer; others are ignored."""
 
-    binary_data_size: _Size | None = None
+    binary_data_size: Any = None
     binary_data: bool | None = None
     binary_data_output: bool = False
     classification: Any = None
@@ -190,6 +190,8 @@ def _tensor(tensor: _Input, spec: TensorSpec, binary: memoryview) -> tuple[Array
         return from_json(memoryview(tensor.data), spec.datatype, tensor.shape), binary
     if size is None or tensor.data is not msgspec.UNSET:
         raise InvalidTensorError('it needs either "data" or the parameter "binary_data_size"')
+    if type(size) is not int or size < 0:
+        raise InvalidTensorError(f"binary_data_size is not an integer from 0 up: {size!r}")
     if size > len(binary):
         raise InvalidTensorError(
             f"binary_data_size is {size}, and {len(binary)} bytes are left of the body after its JSON, whose "

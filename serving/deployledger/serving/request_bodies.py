@@ -27,8 +27,8 @@ class RequestBodies:
     """An ASGI application that gives another one each request with the whole of its body.
 
     The first message that the other application receives has the body; those with a ``Content-Encoding`` are
-    decompressed. A body that is refused is answered here, by 413, 415 or 400. There is room for three bodies of
-    the largest size, or for more smaller ones; others are not read until there is.
+    decompressed. A body that is refused is answered here, by 413, 415 or 400. There is room for three bodies
+    of the largest size, or for more smaller ones; others are not read until there is.
 
     Args:
         app: the other application.

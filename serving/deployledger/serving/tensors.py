@@ -74,7 +74,7 @@ _PIECE = 128 * 1024
 _ALIGNMENT = 16
 
 
-class InvalidTensorError(ValueError):
+class InvalidTensorError(Exception):
     """The data are not a tensor of the data type and shape that they should have."""
 
 
@@ -88,15 +88,17 @@ def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Arr
     if not beginning.startswith(b"["):
         raise InvalidTensorError("expected an array")
     depth = max(1, len(shape)) if beginning.startswith(b"[[") else 1
-    decoder = _decoder(datatype.json, depth)
-    parts: list[Array] = []
+    decode = _decoder(datatype.json, depth).decode
+    pieces = _pieces(text[1:-1], depth) if datatype.binary else [text]
     try:
-        for piece in _pieces(text[1:-1], depth) if datatype.binary else [text]:
-            parts.append(_elements(decoder.decode(piece), datatype))
+        array = np.concatenate([_elements(decode(piece), datatype) for piece in pieces])
     except msgspec.DecodeError as error:
         reason = str(error).partition(" - at")[0]  # a place in a piece
         raise InvalidTensorError(f"expected elements of {datatype.name}: {reason}") from error
-    array = _joined(parts)
+    except OverflowError:
+        raise InvalidTensorError(f"an element is out of the range of {datatype.name}") from None
+    except ValueError:
+        raise InvalidTensorError("the nested arrays are not all of the same length") from None
     if depth > 1 and array.shape != tuple(shape):
         raise InvalidTensorError(f"expected data of shape {list(shape)}, given {list(array.shape)}")
     if array.size != math.prod(shape):
@@ -170,23 +172,16 @@ def _pieces(text: memoryview, depth: int) -> Iterator[bytes]:
     yield b"".join((b"[", text[start:], b"]"))
 
 
-def _joined(parts: list[Array]) -> Array:
-    try:
-        return np.concatenate(parts)
-    except ValueError:
-        raise InvalidTensorError("the nested arrays are not all of the same length") from None
-
-
 def _elements(values: list[Any], datatype: Datatype) -> Array:
-    """Return an array of values that JSON has for the data type, if they are in its range."""
-    try:
-        if datatype.json is not _Float:
-            return np.array(values, dtype=datatype.numpy)
-        exact = _floats(values)
-    except OverflowError:
-        raise InvalidTensorError(f"an element is out of the range of {datatype.name}") from None
-    except ValueError:
-        raise InvalidTensorError("the nested arrays are not all of the same length") from None
+    """Return an array of values that JSON has for the data type.
+
+    Raises:
+        OverflowError: they are not in its range.
+        ValueError: they are nested, and not all of the same length.
+    """
+    if datatype.json is not _Float:
+        return np.array(values, dtype=datatype.numpy)
+    exact = _floats(values)
     if datatype.name == "FP64":
         return exact
     with np.errstate(over="ignore"):
@@ -194,7 +189,7 @@ def _elements(values: list[Any], datatype: Datatype) -> Array:
     if datatype.name == "BF16":
         rounded = bfloat16.from_bits(bfloat16.to_bits(rounded))
     if not np.isfinite(rounded).all() and not np.array_equal(np.isinf(rounded), np.isinf(exact)):
-        raise InvalidTensorError(f"an element is out of the range of {datatype.name}")
+        raise OverflowError
     return rounded
 
 
