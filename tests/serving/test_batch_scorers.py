@@ -86,7 +86,7 @@ def test_columns_are_one_row_of_a_models_only_input(tmp_path: Path) -> None:
     predicted = score(scorer, {"b": floats, "a": floats}).column("prediction").to_pylist()
     assert predicted[0] == [1.0, 1.0]
     assert np.isnan(predicted[1]).all()
-    with pytest.raises(BatchError, match="all columns as one row: expected 2 elements, given 3"):
+    with pytest.raises(BatchError, match=r"takes rows of the shape \[2\], given 3 elements"):
         scorer.inputs(["a", "b", "c"])
 
 
@@ -100,19 +100,14 @@ def test_a_column_of_arrays_is_a_tensor_of_more_dimensions(tmp_path: Path) -> No
         assert predicted.column("prediction").to_pylist() == [[[1, 2], [3, 4]]]
 
 
-def test_rows_of_other_lengths_are_scored_apart(tmp_path: Path) -> None:
-    node = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0, axes=[1])
-    graph = helper.make_graph(
-        [node],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "w"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
-    onnx.save(model, tmp_path / "m.onnx")
-    scorer = load_scorer(tmp_path / "m.onnx", 1, None, flat=False)
-    cells = pa.array([[1.0], [1.0, 2.0], [3.0, 4.0], [5.0]], pa.list_(pa.float32()))
-    assert score(scorer, {"x": cells}).column("prediction").to_pylist() == [1.0, 3.0, 7.0, 5.0]
+def test_the_first_row_decides_a_dimension_of_any_size(tmp_path: Path) -> None:
+    scorer = identity(tmp_path / "m.onnx", TensorProto.FLOAT, ["n", "w"])
+    for width in (2, 3):
+        cells = pa.array([[1.0] * width] * 2, pa.list_(pa.float32()))
+        assert score(scorer, {"x": cells}).column("prediction").to_pylist() == [[1.0] * width] * 2
+    with pytest.raises(RowsError) as failed:
+        score(scorer, {"x": pa.array([[1.0], [1.0, 2.0]], pa.list_(pa.float32()))})
+    assert failed.value.problems[1].reason == "expected 1 elements, given 2"
 
 
 def test_cells_of_the_wrong_shape_are_named(tmp_path: Path) -> None:
@@ -244,7 +239,7 @@ def test_without_a_signature_the_columns_decide(tmp_path: Path) -> None:
 def test_a_signature_without_names_takes_the_first_columns(tmp_path: Path) -> None:
     scorer = mlflow_model(tmp_path, kinds_of, inputs=[ColSpec("double"), ColSpec("string")])
     assert [column.name for column in scorer.inputs(["a", "b", "c"])] == ["a", "b"]
-    with pytest.raises(BatchError, match="2 columns without names, the rows have 1"):
+    with pytest.raises(BatchError, match="has the column 'number 2', and the rows the columns a"):
         scorer.inputs(["a"])
 
 

@@ -17,8 +17,9 @@ import pyarrow.types as kinds
 from deployledger.serving.batch_failures import ModelFailedError, predict
 from deployledger.serving.batch_outputs import OutputColumns, Values
 from deployledger.serving.batch_status import BatchError, input_invalid
-from deployledger.serving.batch_table import InputColumn
+from deployledger.serving.batch_table import InputColumn, RowsError
 from deployledger.serving.batch_tensors import TensorInput, TensorInputs
+from deployledger.serving.batch_types import plain
 from deployledger.serving.batch_values import MisfitError, array_of
 from deployledger.serving.model_files import ModelFiles
 
@@ -83,19 +84,14 @@ class MlflowScorer:
         if self._schema is None:
             return [InputColumn(name) for name in columns]
         specs = list(self._schema.inputs)
-        names = self._schema.input_names() if self._schema.has_input_names() else columns[: len(specs)]
-        required = [spec.required for spec in specs]
-        if missing := [
-            name for name, needed in zip(names, required, strict=False) if needed and name not in columns
-        ]:
+        unnamed = [*columns, *(f"number {n}" for n in range(len(columns) + 1, len(specs) + 1))]
+        names = self._schema.input_names() if self._schema.has_input_names() else unnamed[: len(specs)]
+        required = [name for name, spec in zip(names, specs, strict=True) if spec.required]
+        if missing := [name for name in required if name not in columns]:
             raise input_invalid(
                 f"The model's signature has the column {missing[0]!r}, and the rows the columns "
                 f"{', '.join(columns)}.",
                 hint="Name the columns as the signature does.",
-            )
-        if len(names) < len(specs):
-            raise input_invalid(
-                f"The model's signature has {len(specs)} columns without names, the rows have {len(columns)}."
             )
         return [_input(name, spec.type) for name, spec in zip(names, specs, strict=True) if name in columns]
 
@@ -109,23 +105,10 @@ class MlflowScorer:
         return self._columns.batch(predict(self._outputs, rows), len(rows))
 
     def _outputs(self, rows: pa.RecordBatch) -> dict[str, Values]:
-        if self._tensors is None:
-            return self._predict(self._frame(rows), len(rows))
-        parts = []
-        for tensors in self._tensors.tensors(rows):
-            is_unnamed = set(tensors) == {""}
-            count = len(next(iter(tensors.values())))
-            # Models change their inputs, which columns of Arrow do not allow.
-            own = {name: tensor.copy() for name, tensor in tensors.items() if not tensor.flags.writeable}
-            data = tensors | own
-            parts.append(self._predict(data[""] if is_unnamed else data, count))
-        if len(parts) == 1:
-            return parts[0]
-        return {name: [cell for part in parts for cell in _cells(part[name])] for name in parts[0]}
-
-    def _predict(self, data: Any, rows: int) -> dict[str, Values]:
         try:
-            predicted = self._model.predict(data)
+            predicted = self._model.predict(self._data(rows))
+        except RowsError:
+            raise
         except Exception as error:  # a flavour predicts with whatever library it is of
             # MLflow's message has all of the data in it, before the error.
             text = " ".join(str(error).rpartition("Error: ")[2].split()) or type(error).__name__
@@ -135,18 +118,23 @@ class MlflowScorer:
         except MisfitError as error:
             raise BatchError("batch_failed", f"The model's predictions: {error}.") from error
         for name, values in outputs.items():
-            if len(values) != rows:
+            if len(values) != len(rows):
                 raise BatchError(
-                    "batch_failed", f"The model made {len(values)} predictions ({name}) for {rows} rows."
+                    "batch_failed", f"The model made {len(values)} predictions ({name}) for {len(rows)} rows."
                 )
         return outputs
 
-    def _frame(self, rows: pa.RecordBatch) -> Any:
-        columns = {
-            field.name: self._series(field, column)
-            for field, column in zip(rows.schema, rows.columns, strict=True)
+    def _data(self, rows: pa.RecordBatch) -> Any:
+        if self._tensors is None:
+            columns = zip(rows.schema, rows.columns, strict=True)
+            return self._pandas.DataFrame(
+                {field.name: self._series(field, cells) for field, cells in columns}
+            )
+        # Models change their inputs, which columns of Arrow do not allow.
+        tensors = {
+            name: np.require(tensor, requirements="W") for name, tensor in self._tensors.tensors(rows).items()
         }
-        return self._pandas.DataFrame(columns)
+        return tensors.get("", tensors)
 
     def _series(self, field: pa.Field, column: pa.Array) -> Any:
         """Return a column as pandas reads it; see docs/batch-types.md."""
@@ -154,9 +142,10 @@ class MlflowScorer:
             return self._pandas.Series(column.to_pylist(), dtype=object)
         if kinds.is_integer(field.type) and self._schema is None and field.nullable:
             return column.to_numpy(zero_copy_only=False).astype(np.float64)
-        if kinds.is_nested(field.type) and not _is_list_of_numbers(field.type):
-            cells = column.to_pylist(maps_as_pydicts="strict")
-            return self._pandas.Series(cells, dtype=object)
+        if kinds.is_nested(field.type) and not (
+            kinds.is_list(field.type) and kinds.is_primitive(field.type.value_type)
+        ):
+            return self._pandas.Series(column.to_pylist(maps_as_pydicts="strict"), dtype=object)
         return column.to_pandas()
 
     def _named(self, predicted: Any) -> list[tuple[str, Any]]:
@@ -201,39 +190,17 @@ class MlflowScorer:
 
     def _column(self, series: Any) -> Values:
         pd = self._pandas
-        if isinstance(series.dtype, pd.CategoricalDtype):
-            series = (
-                series.astype(series.cat.categories.dtype) if not series.hasnans else series.astype(object)
-            )
         if isinstance(series.dtype, pd.SparseDtype):
             series = series.sparse.to_dense()
-        if isinstance(series.dtype, pd.PeriodDtype | pd.IntervalDtype):
-            series = series.astype(object)
-        if series.dtype == object:
+        if series.dtype == object or isinstance(series.dtype, pd.PeriodDtype | pd.IntervalDtype):
             return list(series)
         if isinstance(series.dtype, pd.DatetimeTZDtype):
-            return array_of(series.dt.tz_convert(None).to_numpy()).cast(
-                pa.timestamp(series.dt.unit, series.dt.tz)
-            )
+            utc = array_of(series.dt.tz_convert(None).to_numpy())
+            return utc.cast(pa.timestamp(series.dt.unit, series.dt.tz))
         if isinstance(series.dtype, np.dtype):
             return array_of(series.to_numpy())
-        column = pa.array(series, from_pandas=False)
-        if isinstance(column, pa.ChunkedArray):
-            column = column.combine_chunks()
-        if kinds.is_large_string(column.type) or kinds.is_string_view(column.type):
-            return column.cast(pa.string())
-        is_plain = (
-            kinds.is_primitive(column.type) or kinds.is_string(column.type) or kinds.is_decimal(column.type)
-        )
-        return column if is_plain else column.to_pylist(maps_as_pydicts="strict")
-
-
-def _cells(values: Values) -> list[Any]:
-    return values if isinstance(values, list) else values.to_pylist()
-
-
-def _is_list_of_numbers(of: pa.DataType) -> bool:
-    return bool(kinds.is_list(of) and (kinds.is_integer(of.value_type) or kinds.is_floating(of.value_type)))
+        column = plain(pa.chunked_array([pa.array(series, from_pandas=False)]).combine_chunks())
+        return column.to_pylist(maps_as_pydicts="strict") if kinds.is_nested(column.type) else column
 
 
 def _input(name: str, of: Any) -> InputColumn:

@@ -1,7 +1,6 @@
 """Scoring rows with an ONNX model."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,25 +69,18 @@ class OnnxScorer:
         return self._columns.batch(predict(self._outputs, rows), len(rows))
 
     def _outputs(self, rows: pa.RecordBatch) -> dict[str, pa.Array]:
-        parts = [part for tensors in self._inputs.tensors(rows) for part in self._predict(tensors)]
-        return {
-            name: pa.concat_arrays([part[index] for part in parts]) for index, name in enumerate(self._names)
-        }
-
-    def _predict(self, tensors: dict[str, Array]) -> list[list[pa.Array]]:
-        rows = len(next(iter(tensors.values())))
-        fixed = self._rows_of_a_run
-        if fixed <= 0:
-            return [self._run(tensors, rows)]
+        tensors = self._inputs.tensors(rows)
+        size = self._rows_of_a_run if self._rows_of_a_run > 0 else len(rows)
         parts = []
-        for start, end in pairwise([*range(0, rows, fixed), rows]):
-            part = {name: tensor[start:end] for name, tensor in tensors.items()}
+        for start in range(0, len(rows), size):
+            part = {name: tensor[start : start + size] for name, tensor in tensors.items()}
+            missing = max(0, start + size - len(rows))
             padded = {
-                name: np.concatenate([tensor, np.repeat(tensor[-1:], fixed - len(tensor), axis=0)])
+                name: np.concatenate([tensor, np.repeat(tensor[-1:], missing, axis=0)]) if missing else tensor
                 for name, tensor in part.items()
             }
-            parts.append([column.slice(0, end - start) for column in self._run(padded, fixed)])
-        return parts
+            parts.append([column.slice(0, size - missing) for column in self._run(padded, size)])
+        return {name: pa.concat_arrays(columns) for name, *columns in zip(self._names, *parts, strict=True)}
 
     def _run(self, tensors: dict[str, Array], rows: int) -> list[pa.Array]:
         try:

@@ -81,7 +81,7 @@ class OutputColumns:
             RowsError: rows do not fit the columns.
             BatchError: the outputs are not named as for the first rows, or like a column of the input.
         """
-        nested = self._nested or self._decide(outputs)
+        nested = self._nested or pa.schema([(name, self._type_of(name, outputs[name])) for name in outputs])
         if set(outputs) != set(nested.names):
             raise BatchError(
                 "batch_failed",
@@ -91,53 +91,42 @@ class OutputColumns:
             )
         problems: dict[int, RowProblem] = {}
         cells: list[tuple[str, pa.Array]] = []
-        for field in nested:
-            values = outputs[field.name]
-            column, misfits = _fitted(values, _without_widths(field.type))
-            flat = self._cells(field, column, misfits)
+        for name, kind in zip(nested.names, nested.types, strict=True):
+            column, misfits = _fitted(outputs[name], kind)
+            flat = list(_flat(name, column)) if self._is_flat else [(name, column)]
+            if self.schema is not None:
+                for extra, elements in flat:
+                    if extra not in self.schema.names:
+                        more = pc.indices_nonzero(elements.is_valid()).to_pylist()
+                        misfits = dict.fromkeys(more, "it has more elements than the first rows") | misfits
             if misfits and self._misfit == "null":
-                kept = [None if row in misfits else row for row in range(rows)]
-                flat = self._cells(field, column.take(pa.array(kept, pa.int64())), {})
+                kept = pa.array([None if row in misfits else row for row in range(rows)], pa.int64())
+                flat = [(each, elements.take(kept)) for each, elements in flat]
             elif misfits:
-                problems = _problems(field.name, values, misfits) | problems
+                problems = _problems(name, outputs[name], misfits) | problems
             cells += flat
         if problems:
             raise RowsError(problems)
         schema = self.schema or self._named(nested, cells)
-        return pa.RecordBatch.from_arrays([column for _, column in cells], schema=schema)
-
-    def _cells(
-        self, field: pa.Field, column: pa.Array, misfits: dict[int, str]
-    ) -> list[tuple[str, pa.Array]]:
-        if self._is_flat:
-            return list(_flat(field.name, column, field.type, misfits))
-        return [(field.name, column)]
+        by_name = dict(cells)
+        columns = [by_name.get(field.name, pa.nulls(rows, field.type)) for field in schema]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
 
     @property
     def _nested(self) -> pa.Schema | None:
         return self.schema and pa.ipc.read_schema(pa.py_buffer(self.schema.metadata[_NESTED]))
 
-    def _decide(self, outputs: Mapping[str, Values]) -> pa.Schema:
-        fields = []
-        for name, values in outputs.items():
-            decided = self._type_of(name, values) if isinstance(values, list) else values.type
-            if name in self.declared:
-                with suppress(MisfitError):  # a model may return other types than its signature says
-                    decided = merge([decided, self.declared[name]])
-            if self._is_flat:
-                column, _ = _fitted(values, decided)
-                decided = _with_widths(column)
-            fields.append((name, decided))
-        return pa.schema(fields)
-
-    def _type_of(self, name: str, values: Sequence[Any]) -> pa.DataType:
+    def _type_of(self, name: str, values: Values) -> pa.DataType:
+        misfits: dict[int, str] = {}
         try:
-            return type_of_all(values)
+            decided = type_of_all(values) if isinstance(values, list) else values.type
         except MisfitError:
             misfits, decided = misfits_of(values)
-            if self._misfit == "null":
-                return decided
-            raise RowsError(_problems(name, values, misfits)) from None
+        if misfits and self._misfit == "fail":
+            raise RowsError(_problems(name, values, misfits))
+        with suppress(MisfitError):  # a model may return other types than its signature says
+            decided = merge([decided, self.declared.get(name, decided)])
+        return decided
 
     def _named(self, nested: pa.Schema, cells: Sequence[tuple[str, pa.Array]]) -> pa.Schema:
         names = [name for name, _ in cells]
@@ -170,43 +159,18 @@ def _fitted(values: Values, wanted: pa.DataType) -> tuple[pa.Array, dict[int, st
     return column_of(values, wanted)
 
 
-def _flat(
-    name: str, column: pa.Array, wanted: pa.DataType, misfits: dict[int, str]
-) -> Iterator[tuple[str, pa.Array]]:
-    """Yield a column for each element of a nested one, and report the rows that have more elements."""
-    if kinds.is_struct(wanted):
-        for index, field in enumerate(wanted):
-            yield from _flat(f"{name}_{field.name}", pc.struct_field(column, [index]), field.type, misfits)
-    elif kinds.is_fixed_size_list(wanted):
-        width = wanted.list_size
-        longer = pc.fill_null(pc.greater(pc.list_value_length(column), width), False)
-        for row in pc.indices_nonzero(longer).to_pylist():
-            misfits.setdefault(row, f"it has {len(column[row])} elements, and the first rows have {width}")
-        if width:
-            padded = pc.list_slice(column, 0, width, return_fixed_size_list=True)
-            for index in range(width):
-                element = pc.list_element(padded, index)
-                yield from _flat(f"{name}_{index}", element, wanted.value_type, misfits)
+def _flat(name: str, column: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    """Yield a column for each element and key of a nested one."""
+    if kinds.is_struct(column.type):
+        for index, field in enumerate(column.type):
+            yield from _flat(f"{name}_{field.name}", pc.struct_field(column, [index]))
+    elif kinds.is_list(column.type):
+        width = pc.max(pc.list_value_length(column)).as_py() or 0
+        padded = pc.list_slice(column, 0, width, return_fixed_size_list=True) if width else column
+        for index in range(width):
+            yield from _flat(f"{name}_{index}", pc.list_element(padded, index))
     else:
         yield name, column
-
-
-def _with_widths(column: pa.Array) -> pa.DataType:
-    """Return a column's type with the length of its longest list in the place of any length."""
-    if kinds.is_struct(column.type):
-        return pa.struct([(field.name, _with_widths(column.field(field.name))) for field in column.type])
-    if kinds.is_list(column.type):
-        width = pc.max(pc.list_value_length(column)).as_py() or 0
-        return pa.list_(_with_widths(column.flatten()), width)
-    return column.type
-
-
-def _without_widths(wanted: pa.DataType) -> pa.DataType:
-    if kinds.is_struct(wanted):
-        return pa.struct([(field.name, _without_widths(field.type)) for field in wanted])
-    if kinds.is_fixed_size_list(wanted):
-        return pa.list_(_without_widths(wanted.value_type))
-    return wanted
 
 
 def _python(value: Any) -> Any:

@@ -10,12 +10,10 @@ Which column goes to which input:
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as kinds
 
@@ -48,7 +46,7 @@ class TensorInputs:
     """All inputs of a model."""
 
     def __init__(self, inputs: Sequence[TensorInput]) -> None:
-        self._inputs = inputs
+        self._inputs = {each.name: each for each in inputs}
 
     def columns(self, names: Sequence[str]) -> list[InputColumn]:
         """Return which columns the inputs take, of those that there are.
@@ -58,43 +56,40 @@ class TensorInputs:
         """
         if not self._inputs:
             raise BatchError("model_invalid", "The model has no inputs: there is nothing to score.")
-        if {each.name for each in self._inputs} <= set(names):
-            return [_column(each.name, each, lists=bool(each.shape)) for each in self._inputs]
-        if len(self._inputs) != 1:
+        if self._inputs.keys() <= set(names):
+            return [_column(name, each, lists=bool(each.shape)) for name, each in self._inputs.items()]
+        if len(self._inputs) > 1:
             raise input_invalid(
-                f"The model has the inputs {', '.join(each.name for each in self._inputs)}, "
+                f"The model has the inputs {', '.join(self._inputs)}, "
                 f"and the rows the columns {', '.join(names)}.",
                 hint="Name a column after each input.",
             )
-        whole_row = self._inputs[0]
-        if len(names) > 1 and (reason := _misfit(whole_row, len(names))):
-            raise input_invalid(f"Input {whole_row.name!r} takes all columns as one row: {reason}.")
+        (whole_row,) = self._inputs.values()
+        if len(names) > 1 and math.prod(_row_shape(whole_row, len(names))) != len(names):
+            raise _wrong_shape(whole_row, len(names))
         return [_column(name, whole_row, lists=len(names) == 1) for name in names]
 
-    def tensors(self, rows: pa.RecordBatch) -> Iterator[dict[str, Array]]:
-        """Yield the rows as tensors by input: together as long as their shapes are the same.
+    def tensors(self, rows: pa.RecordBatch) -> dict[str, Array]:
+        """Return the rows as a tensor for each input.
 
         Raises:
-            RowsError: rows are not of a shape that the inputs take.
+            RowsError: rows are not of the shape that the input takes, or of another than the first.
+            BatchError: the first row is not.
         """
-        if len(self._inputs) == 1 and rows.num_columns > 1:
-            yield {self._inputs[0].name: _row_by_row(self._inputs[0], rows)}
-            return
-        is_named = {each.name for each in self._inputs} <= set(rows.schema.names)
-        names = [each.name if is_named else rows.schema.names[0] for each in self._inputs]
-        columns = [rows.column(name) for name in names]
-        counts = [_counts(column) for column in columns]
-        problems: dict[int, RowProblem] = {}
-        for name, each, column, count in zip(names, self._inputs, columns, counts, strict=True):
-            problems = _problems(name, each, column, count) | problems
+        if rows.num_columns > 1 and len(self._inputs) == 1:
+            ((name, whole_row),) = self._inputs.items()
+            tensor = np.empty((len(rows), rows.num_columns), whole_row.type.to_pandas_dtype())
+            for index, column in enumerate(rows.columns):
+                tensor[:, index] = column.to_numpy(zero_copy_only=False)
+            return {name: tensor.reshape(len(rows), *_row_shape(whole_row, rows.num_columns))}
+        tensors, problems = {}, {}
+        for name, each in self._inputs.items():
+            column = name if name in rows.schema.names else rows.schema.names[0]
+            tensors[name], misfits = _tensor(each, column, rows.column(column))
+            problems |= misfits
         if problems:
             raise RowsError(problems)
-        changes = np.flatnonzero(np.any([np.diff(count) != 0 for count in counts], axis=0)) + 1
-        for start, end in pairwise([0, *changes.tolist(), len(rows)]):
-            yield {
-                each.name: _tensor(each, column.slice(start, end - start))
-                for each, column in zip(self._inputs, columns, strict=True)
-            }
+        return tensors
 
 
 def _column(name: str, of: TensorInput, *, lists: bool) -> InputColumn:
@@ -102,64 +97,36 @@ def _column(name: str, of: TensorInput, *, lists: bool) -> InputColumn:
     return InputColumn(name, of.type, nullable=nullable, lists=lists, hint="" if nullable else _MISSING)
 
 
-def _misfit(of: TensorInput, count: int) -> str:
-    """Return why a row of so many elements has no shape that the input takes; empty if it has."""
+def _row_shape(of: TensorInput, count: int) -> tuple[int, ...]:
+    """Return the shape of a row, with a dimension of any size from the elements that the first row has."""
     known = math.prod(size for size in of.shape if size != -1)
-    unknown = of.shape.count(-1)
-    if count == known * (unknown == 0) or (unknown == 1 and known and count % known == 0):
-        return ""
-    expected = f"{known} elements" if unknown == 0 else f"elements of the shape {list(of.shape)}"
-    return f"expected {expected}, given {count}"
+    if of.shape.count(-1) > 1 or (-1 in of.shape and (not known or count % known)):
+        raise _wrong_shape(of, count)
+    return tuple(count // known if size == -1 else size for size in of.shape)
 
 
-def _row_by_row(of: TensorInput, rows: pa.RecordBatch) -> Array:
-    tensor = np.empty((len(rows), rows.num_columns), of.type.to_pandas_dtype())
-    for index, column in enumerate(rows.columns):
-        tensor[:, index] = column.to_numpy(zero_copy_only=False)
-    return _shaped(of, tensor)
+def _wrong_shape(of: TensorInput, count: int) -> BatchError:
+    return input_invalid(
+        f"The input {of.name!r} takes rows of the shape {list(of.shape)}, given {count} elements."
+    )
 
 
-def _tensor(of: TensorInput, column: pa.Array) -> Array:
-    rows = len(column)
-    while kinds.is_list(column.type):
-        column = column.flatten()
-    return _shaped(of, column.to_numpy(zero_copy_only=False).reshape(rows, -1))
-
-
-def _shaped(of: TensorInput, rows: Array) -> Array:
-    count = rows.shape[1]
-    known = math.prod(size for size in of.shape if size != -1)
-    return rows.reshape(len(rows), *(count // known if size == -1 else size for size in of.shape))
-
-
-def _counts(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Return how many elements each cell has."""
-    if not kinds.is_list(column.type):
-        return np.ones(len(column), np.int64)
-    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    elements = np.concatenate([[0], np.cumsum(_counts(column.flatten()))])
-    counts: npt.NDArray[np.int64] = np.diff(elements[starts])
-    return counts
-
-
-def _problems(
-    name: str, of: TensorInput, column: pa.Array, counts: npt.NDArray[np.int64]
-) -> dict[int, RowProblem]:
-    problems: dict[int, RowProblem] = {}
-
-    def add(misfits: Array, reason: str, hint: str) -> None:
-        for row in misfits.tolist():
-            problems[row] = RowProblem(name, shortened(column[row].as_py()), reason, hint)
-
-    is_even = len(counts) and counts.min() == counts.max()
-    for count in counts[:1].tolist() if is_even else np.unique(counts).tolist():
-        if reason := _misfit(of, count):
-            add(np.flatnonzero(counts == count), reason, "")
-    elements = column
+def _tensor(of: TensorInput, name: str, column: pa.Array) -> tuple[Array, dict[int, RowProblem]]:
+    elements, counts = column, np.ones(len(column), np.int64)
+    owners = np.arange(len(column))
     while kinds.is_list(elements.type):
+        owners = np.repeat(owners, elements.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
+        counts = np.bincount(owners, minlength=len(column))
         elements = elements.flatten()
+    shape = _row_shape(of, int(counts[0]))
+    expected = math.prod(shape)
+    problems: dict[int, RowProblem] = {}
+    for row in np.flatnonzero(counts != expected).tolist():
+        reason = f"expected {expected} elements, given {counts[row]}"
+        problems[row] = RowProblem(name, shortened(column[row].as_py()), reason)
     if elements.null_count and not kinds.is_floating(of.type):
-        missing = elements.is_null().to_numpy(zero_copy_only=False)
-        add(np.repeat(np.arange(len(counts)), counts)[missing], "an element is missing", _MISSING)
-    return problems
+        for row in owners[elements.is_null().to_numpy(zero_copy_only=False)].tolist():
+            value = shortened(column[row].as_py())
+            problems[row] = RowProblem(name, value, "an element is missing", _MISSING)
+    values = elements.to_numpy(zero_copy_only=False)
+    return (values if problems else values.reshape(len(column), *shape)), problems
