@@ -21,7 +21,7 @@ NOON = datetime.datetime(2026, 3, 29, 12)
 
 
 def written(values: Any, *, is_flat: bool = False) -> pa.RecordBatch:
-    columns = OutputColumns(is_flat=is_flat, misfit="fail")
+    columns = OutputColumns({}, is_flat=is_flat, misfit="fail")
     return columns.batch({"p": values}, len(values))
 
 
@@ -129,14 +129,14 @@ LATER: list[tuple[list[Any], Any, str]] = [
 
 @pytest.mark.parametrize(("first", "later", "reason"), LATER, ids=repr)
 def test_a_later_row_that_does_not_fit_fails_or_is_null(first: list[Any], later: Any, reason: str) -> None:
-    columns = OutputColumns(is_flat=True, misfit="fail")
+    columns = OutputColumns({}, is_flat=True, misfit="fail")
     columns.batch({"p": first}, 1)
     with pytest.raises(RowsError) as failed:
         columns.batch({"p": [first[0], later]}, 2)
     assert list(failed.value.problems) == [1]
     assert reason in failed.value.problems[1].reason
-    lenient = OutputColumns(is_flat=True, misfit="null")
-    lenient.schema = columns.schema  # as another process has it, or a job that goes on
+    # as in another process, or a job that goes on
+    lenient = OutputColumns({}, is_flat=True, misfit="null", schema=columns.schema)
     batch = lenient.batch({"p": [first[0], later]}, 2)
     assert batch.schema.equals(columns.schema)
     assert set(batch.slice(1).to_pylist()[0].values()) == {None}
@@ -155,14 +155,14 @@ def test_a_later_row_that_does_not_fit_fails_or_is_null(first: list[Any], later:
     ids=repr,
 )
 def test_a_later_value_that_is_held_exactly_fits(first: list[Any], later: list[Any], expected: Any) -> None:
-    columns = OutputColumns(is_flat=False, misfit="fail")
+    columns = OutputColumns({}, is_flat=False, misfit="fail")
     columns.batch({"p": first}, len(first))
     expected = expected or [{"label": "b", "score": 2.0}, {"label": None, "score": None}]
     assert columns.batch({"p": later}, len(later)).column("p").to_pylist() == expected
 
 
 def test_instants_of_other_zones_fit_a_zoned_column() -> None:
-    columns = OutputColumns(is_flat=False, misfit="fail")
+    columns = OutputColumns({}, is_flat=False, misfit="fail")
     east = datetime.timezone(datetime.timedelta(hours=2))
     columns.batch({"p": [NOON.replace(tzinfo=UTC)]}, 1)
     assert columns.batch({"p": [NOON.replace(tzinfo=east)]}, 1).column("p").to_pylist() == [
@@ -190,21 +190,21 @@ def test_wide_arrays_are_never_abbreviated() -> None:
 
 
 def test_a_declared_type_extends_what_the_first_rows_say() -> None:
-    columns = OutputColumns(is_flat=False, misfit="fail")
-    columns.declared = {"n": pa.float64(), "text": pa.string(), "other": pa.float64()}
+    declared = {"n": pa.float64(), "text": pa.string(), "other": pa.float64()}
+    columns = OutputColumns(declared, is_flat=False, misfit="fail")
     batch = columns.batch({"n": [1], "text": [None], "other": ["a"]}, 1)
     assert batch.schema.types == [pa.float64(), pa.string(), pa.string()]
     assert columns.batch({"n": [2.5], "text": ["b"], "other": ["b"]}, 1).num_rows == 1
 
 
 def test_columns_in_another_order_are_the_same() -> None:
-    columns = OutputColumns(is_flat=True, misfit="fail")
+    columns = OutputColumns({}, is_flat=True, misfit="fail")
     columns.batch({"a": [1], "b": ["x"]}, 1)
     assert columns.batch({"b": ["y"], "a": [2]}, 1).to_pydict() == {"a": [2], "b": ["y"]}
 
 
 def test_other_columns_than_the_first_rows_had_are_refused() -> None:
-    columns = OutputColumns(is_flat=True, misfit="null")
+    columns = OutputColumns({}, is_flat=True, misfit="null")
     columns.batch({"a": [1]}, 1)
     with pytest.raises(BatchError, match="returned the columns a, b; for the first rows it returned a"):
         columns.batch({"a": [1], "b": [2]}, 1)
@@ -221,12 +221,12 @@ def test_empty_values_are_refused_only_where_they_have_no_column() -> None:
 
 
 def test_names_that_are_taken_are_refused() -> None:
-    columns = OutputColumns(is_flat=False, misfit="fail")
+    columns = OutputColumns({"p": pa.null()}, is_flat=False, misfit="fail")
     with pytest.raises(BatchError, match="has a column 'p' already"):
-        columns.reserve(["x", "p"], ["p"])
-    flat = OutputColumns(is_flat=True, misfit="fail")
-    flat.reserve(["p", "p_0"], ["p"])  # an array in the output has no column p
+        columns.reserve(["x", "p"])
+    flat = OutputColumns({"p": pa.null()}, is_flat=True, misfit="fail")
+    flat.reserve(["p", "p_0"])  # an array in the output has no column p
     with pytest.raises(BatchError, match="has a column 'p_0' already"):
         flat.batch({"p": [[1, 2]]}, 1)
     with pytest.raises(BatchError, match="two predictions named 'q_0'"):
-        OutputColumns(is_flat=True, misfit="fail").batch({"q_0": [1], "q": [[1]]}, 1)
+        OutputColumns({}, is_flat=True, misfit="fail").batch({"q_0": [1], "q": [[1]]}, 1)

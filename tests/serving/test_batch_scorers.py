@@ -14,9 +14,9 @@ from mlflow.types import ColSpec, TensorSpec
 from mlflow.types.schema import Array, DataType, Map, Object, Property
 from onnx import TensorProto, helper
 
-from deployledger.serving.batch_scorer import load_scorer
+from deployledger.serving.batch_scorer import Scorer
 from deployledger.serving.batch_status import BatchError
-from deployledger.serving.batch_table import RowsError, Scorer
+from deployledger.serving.batch_table import RowsError
 from tests.serving.function_models import save
 
 Tensors = dict[str, tuple[int, list[Any]]]
@@ -28,7 +28,7 @@ def onnx_model(path: Path, nodes: list[Any], inputs: Tensors, outputs: Tensors) 
 
     graph = helper.make_graph(nodes, "graph", infos(inputs), infos(outputs))
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return load_scorer(path, 1, None, flat=False)
+    return Scorer(path, 1, None, flat=False)
 
 
 def identity(path: Path, kind: int, shape: list[Any]) -> Scorer:
@@ -156,7 +156,7 @@ def test_the_rows_on_which_a_model_fails_are_named(tmp_path: Path) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "m.onnx")
-    scorer = load_scorer(tmp_path / "m.onnx", 1, None, flat=False)
+    scorer = Scorer(tmp_path / "m.onnx", 1, None, flat=False)
     with pytest.raises(RowsError) as failed:
         score(scorer, {"x": [0, 7, 1, 1, 9]})
     assert sorted(failed.value.problems) == [1, 4]
@@ -169,7 +169,7 @@ def test_the_rows_on_which_a_model_fails_are_named(tmp_path: Path) -> None:
 
 
 def mlflow_model(folder: Path, predict: Callable[[Any], Any], **signature: Any) -> Scorer:
-    return load_scorer(save(folder / "model", predict, **signature), 1, None, flat=False)
+    return Scorer(save(folder / "model", predict, **signature), 1, None, flat=False)
 
 
 def kinds_of(frame: Any) -> Any:

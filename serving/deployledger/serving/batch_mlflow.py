@@ -1,4 +1,4 @@
-"""Scoring rows with an MLflow model, whatever its flavour, through ``mlflow.pyfunc``.
+"""MLflow models that take rows, whatever their flavour, through ``mlflow.pyfunc``.
 
 A model whose signature has columns gets a data frame of these, in the signature's types; one whose signature
 has tensors gets arrays; one without a signature gets a data frame of all columns, in types decided once for
@@ -14,25 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from deployledger.serving.batch_failures import ModelFailedError, predict
-from deployledger.serving.batch_outputs import OutputColumns, Values
+from deployledger.serving.batch_outputs import Values
 from deployledger.serving.batch_status import BatchError, input_invalid
-from deployledger.serving.batch_table import InputColumn, RowsError
+from deployledger.serving.batch_table import InputColumn, ModelFailedError, RowsError
 from deployledger.serving.batch_tensors import TensorInput, TensorInputs
 from deployledger.serving.batch_types import plain
 from deployledger.serving.batch_values import MisfitError, array_of
 from deployledger.serving.model_files import ModelFiles
 
-_TYPES = {
-    "boolean": pa.bool_(),
-    "integer": pa.int32(),
-    "long": pa.int64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "string": pa.string(),
-    "binary": pa.binary(),
-    "datetime": pa.timestamp("ns"),
-}
 _INTEGER_HINT = (
     "Fill in the value, or save the model with a signature in which the column is a double: "
     "integers cannot be missing."
@@ -40,15 +29,15 @@ _INTEGER_HINT = (
 _LONGEST_MESSAGE = 500
 
 
-class MlflowScorer:
-    """Scores batches of rows.
+class MlflowRows:
+    """An MLflow model that takes rows: a `RowsModel`.
 
     Raises:
         ModelDamagedError: a file of the model is not what it should be.
         BatchError: the model cannot be loaded.
     """
 
-    def __init__(self, model: Path, files: ModelFiles | None, columns: OutputColumns) -> None:
+    def __init__(self, model: Path, files: ModelFiles | None) -> None:
         import mlflow.pyfunc
 
         if files is not None:
@@ -60,51 +49,32 @@ class MlflowScorer:
             self._model = mlflow.pyfunc.load_model(str(model))
         except Exception as error:  # a flavour loads with whatever library it is of
             raise BatchError("model_invalid", f"MLflow cannot load the model: {error}") from error
-        self._columns = columns
         self._schema: Any = self._model.metadata.get_input_schema()
         self._tensors: TensorInputs | None = None
         if self._schema is not None and self._schema.is_tensor_spec():
             self._tensors = TensorInputs([_tensor_input(spec) for spec in self._schema.inputs])
-        self._columns.declared = _declared(self._model.metadata.get_output_schema())
+        self.outputs = _outputs(self._model.metadata.get_output_schema())
 
-    @property
-    def output(self) -> pa.Schema | None:
-        """The columns of the predictions."""
-        return self._columns.schema
-
-    def inputs(self, columns: Sequence[str]) -> list[InputColumn]:
-        """Return the columns of the model's signature; without one, all.
-
-        Raises:
-            BatchError: columns of the signature are missing, or an output is named like a column.
-        """
-        self._columns.reserve(columns, list(self._columns.declared))
+    def columns(self, names: Sequence[str]) -> list[InputColumn]:
+        """Return the columns of the signature, without one all; BatchError if the signature has others."""
         if self._tensors is not None:
-            return self._tensors.columns(columns)
+            return self._tensors.columns(names)
         if self._schema is None:
-            return [InputColumn(name) for name in columns]
+            return [InputColumn(name) for name in names]
         specs = list(self._schema.inputs)
-        unnamed = [*columns, *(f"number {n}" for n in range(len(columns) + 1, len(specs) + 1))]
-        names = self._schema.input_names() if self._schema.has_input_names() else unnamed[: len(specs)]
-        required = [name for name, spec in zip(names, specs, strict=True) if spec.required]
-        if missing := [name for name in required if name not in columns]:
+        unnamed = [*names, *(f"number {n}" for n in range(len(names) + 1, len(specs) + 1))]
+        wanted = self._schema.input_names() if self._schema.has_input_names() else unnamed[: len(specs)]
+        required = [name for name, spec in zip(wanted, specs, strict=True) if spec.required]
+        if missing := [name for name in required if name not in names]:
             raise input_invalid(
                 f"The model's signature has the column {missing[0]!r}, and the rows the columns "
-                f"{', '.join(columns)}.",
+                f"{', '.join(names)}.",
                 hint="Name the columns as the signature does.",
             )
-        return [_input(name, spec.type) for name, spec in zip(names, specs, strict=True) if name in columns]
+        return [_input(name, spec.type) for name, spec in zip(wanted, specs, strict=True) if name in names]
 
-    def score(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the predictions for each row.
-
-        Raises:
-            RowsError: some rows do not fit, or the model fails on them.
-            BatchError: the model fails, or its predictions are not one for each row.
-        """
-        return self._columns.batch(predict(self._outputs, rows), len(rows))
-
-    def _outputs(self, rows: pa.RecordBatch) -> dict[str, Values]:
+    def predict(self, rows: pa.RecordBatch) -> dict[str, Values]:
+        """Return the outputs; RowsError, ModelFailedError or BatchError if there are none."""
         try:
             predicted = self._model.predict(self._data(rows))
         except RowsError:
@@ -114,15 +84,9 @@ class MlflowScorer:
             text = " ".join(str(error).rpartition("Error: ")[2].split()) or type(error).__name__
             raise ModelFailedError(text[:_LONGEST_MESSAGE]) from error
         try:
-            outputs = {name: self._values(name, values) for name, values in self._named(predicted)}
+            return {name: self._values(name, values) for name, values in self._named(predicted)}
         except MisfitError as error:
             raise BatchError("batch_failed", f"The model's predictions: {error}.") from error
-        for name, values in outputs.items():
-            if len(values) != len(rows):
-                raise BatchError(
-                    "batch_failed", f"The model made {len(values)} predictions ({name}) for {len(rows)} rows."
-                )
-        return outputs
 
     def _data(self, rows: pa.RecordBatch) -> Any:
         if self._tensors is None:
@@ -174,8 +138,6 @@ class MlflowScorer:
         """Return an output as a column or, if its values are Python objects, as a list of them."""
         if hasattr(values, "toarray"):  # a sparse matrix
             values = values.toarray()
-        if isinstance(values, self._pandas.Index):
-            values = values.to_series()
         if isinstance(values, self._pandas.Series):
             return self._column(values)
         if hasattr(values, "__array__") and np.ndim(values):
@@ -214,7 +176,7 @@ def _arrow_type(of: Any) -> pa.DataType | None:
     """Return the Arrow type of a type of MLflow's signatures; None if it may be any."""
     kind = type(of).__name__
     if kind == "DataType":
-        return _TYPES[of.name]
+        return pa.from_numpy_dtype(of.to_numpy())
     if kind == "Array":
         element = _arrow_type(of.dtype)
         return element and pa.list_(element)
@@ -228,21 +190,16 @@ def _arrow_type(of: Any) -> pa.DataType | None:
 
 
 def _tensor_input(spec: Any) -> TensorInput:
-    is_text = spec.type.kind in "OUS"
-    return TensorInput(
-        spec.name or "", pa.string() if is_text else pa.from_numpy_dtype(spec.type), spec.shape[1:]
-    )
+    element = pa.string() if spec.type.kind == "O" else pa.from_numpy_dtype(spec.type)
+    return TensorInput(spec.name or "", element, spec.shape[1:])
 
 
-def _declared(schema: Any) -> dict[str, pa.DataType]:
+def _outputs(schema: Any) -> dict[str, pa.DataType]:
     """Return the types of the outputs that a signature has as columns."""
     if schema is None or schema.is_tensor_spec():
         return {}
-    is_named = schema.has_input_names()
-    if not is_named and len(schema.inputs) != 1:
-        return {}
     types = {
-        f"prediction_{spec.name}" if is_named else "prediction": _arrow_type(spec.type)
+        f"prediction_{spec.name}" if spec.name else "prediction": _arrow_type(spec.type)
         for spec in schema.inputs
     }
     return {name: kind for name, kind in types.items() if kind is not None}

@@ -1,4 +1,4 @@
-"""Scoring rows with an ONNX model."""
+"""ONNX models that take rows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from deployledger.serving.batch_failures import ModelFailedError, predict
-from deployledger.serving.batch_outputs import OutputColumns
+from deployledger.serving.batch_outputs import Values
 from deployledger.serving.batch_status import BatchError
-from deployledger.serving.batch_table import InputColumn
+from deployledger.serving.batch_table import InputColumn, ModelFailedError
 from deployledger.serving.batch_tensors import TensorInput, TensorInputs
 from deployledger.serving.batch_values import MisfitError, array_of
 from deployledger.serving.model_files import ModelFiles, ModelRefusedError
@@ -22,53 +21,35 @@ from deployledger.serving.onnx_model import (
 from deployledger.serving.tensors import Array
 
 
-class OnnxScorer:
-    """Scores batches of rows.
+class OnnxRows:
+    """An ONNX model that takes rows: a `RowsModel`.
 
     Raises:
         ModelDamagedError: a file of the model is not what it should be.
         BatchError: the model cannot be loaded.
     """
 
-    def __init__(self, model: Path, threads: int, files: ModelFiles | None, columns: OutputColumns) -> None:
+    def __init__(self, model: Path, threads: int, files: ModelFiles | None) -> None:
         try:
             self._model = OnnxModel(model, threads=threads, files=files)
         except ModelRefusedError as error:
             raise BatchError(
                 "model_invalid", str(error), "Deploy a model that ONNX Runtime loads."
             ) from error
-        self._columns = columns
         specs = self._model.inputs.values()
         self._inputs = TensorInputs([_input(spec) for spec in specs])
         # The model may insist on a number of rows.
         self._rows_of_a_run = max((spec.shape[0] for spec in specs if spec.shape), default=-1)
         single = len(self._model.outputs) == 1
-        self._names = ["prediction" if single else f"prediction_{name}" for name in self._model.outputs]
+        names = ["prediction" if single else f"prediction_{name}" for name in self._model.outputs]
+        self.outputs = dict.fromkeys(names, pa.null())
 
-    @property
-    def output(self) -> pa.Schema | None:
-        """The columns of the predictions."""
-        return self._columns.schema
+    def columns(self, names: Sequence[str]) -> list[InputColumn]:
+        """Return the columns that the model's inputs take; BatchError if they do not fit."""
+        return self._inputs.columns(names)
 
-    def inputs(self, columns: Sequence[str]) -> list[InputColumn]:
-        """Return the columns that the model's inputs take.
-
-        Raises:
-            BatchError: they do not fit the inputs, or an output is named like one of them.
-        """
-        self._columns.reserve(columns, self._names)
-        return self._inputs.columns(columns)
-
-    def score(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the predictions for each row by the names of the model's outputs.
-
-        Raises:
-            RowsError: some rows do not fit.
-            BatchError: the model fails, or an output is not one for each row.
-        """
-        return self._columns.batch(predict(self._outputs, rows), len(rows))
-
-    def _outputs(self, rows: pa.RecordBatch) -> dict[str, pa.Array]:
+    def predict(self, rows: pa.RecordBatch) -> dict[str, Values]:
+        """Return the outputs; RowsError, ModelFailedError or BatchError if there are none."""
         tensors = self._inputs.tensors(rows)
         size = self._rows_of_a_run if self._rows_of_a_run > 0 else len(rows)
         parts = []
@@ -80,7 +61,7 @@ class OnnxScorer:
                 for name, tensor in part.items()
             }
             parts.append([column.slice(0, size - missing) for column in self._run(padded, size)])
-        return {name: pa.concat_arrays(columns) for name, *columns in zip(self._names, *parts, strict=True)}
+        return {name: pa.concat_arrays(columns) for name, *columns in zip(self.outputs, *parts, strict=True)}
 
     def _run(self, tensors: dict[str, Array], rows: int) -> list[pa.Array]:
         try:

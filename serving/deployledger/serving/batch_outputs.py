@@ -42,22 +42,31 @@ class OutputColumns:
     """Makes the output's columns of what a model returns.
 
     Args:
+        declared: the names of outputs, and the types that the model's signature gives; they extend what the
+            first rows say.
         is_flat: whether every cell has to be a single value.
         misfit: what becomes of a row that does not fit: it fails, or has nulls.
+        schema: the columns, where they are decided already.
 
     Attributes:
         schema: the columns; None before the first rows.
-        declared: the types that the model's signature gives; they extend what the first rows say.
     """
 
-    def __init__(self, *, is_flat: bool, misfit: Misfit) -> None:
-        self.schema: pa.Schema | None = None
-        self.declared: Mapping[str, pa.DataType] = {}
+    def __init__(
+        self,
+        declared: Mapping[str, pa.DataType],
+        *,
+        is_flat: bool,
+        misfit: Misfit,
+        schema: pa.Schema | None = None,
+    ) -> None:
+        self.schema = schema
+        self._declared = declared
         self._input_names: frozenset[str] = frozenset()
         self._is_flat = is_flat
         self._misfit = misfit
 
-    def reserve(self, input_names: Sequence[str], outputs: Sequence[str]) -> None:
+    def reserve(self, input_names: Sequence[str]) -> None:
         """Check the names of outputs, as far as they are known before anything is scored.
 
         Raises:
@@ -65,7 +74,7 @@ class OutputColumns:
         """
         self._input_names = frozenset(input_names)
         if not self._is_flat:
-            self._check(outputs)
+            self._check(list(self._declared))
 
     def _check(self, names: Sequence[str]) -> None:
         if taken := [name for name in names if name in self._input_names]:
@@ -125,7 +134,7 @@ class OutputColumns:
         if misfits and self._misfit == "fail":
             raise RowsError(_problems(name, values, misfits))
         with suppress(MisfitError):  # a model may return other types than its signature says
-            decided = merge([decided, self.declared.get(name, decided)])
+            decided = merge([decided, self._declared.get(name, decided)])
         return decided
 
     def _named(self, nested: pa.Schema, cells: Sequence[tuple[str, pa.Array]]) -> pa.Schema:

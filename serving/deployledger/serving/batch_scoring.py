@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from deployledger.serving.batch_reading import CHUNK_BYTES, Chunk, Format, Rejected
-from deployledger.serving.batch_scorer import load_scorer
+from deployledger.serving.batch_scorer import Scorer
 from deployledger.serving.batch_status import BatchError, input_invalid
-from deployledger.serving.batch_table import InputColumn, RowProblem, RowsError, Scorer
+from deployledger.serving.batch_table import InputColumn, RowProblem, RowsError
 from deployledger.serving.batch_types import read_as
 from deployledger.serving.batch_writing import Encoding
 from deployledger.serving.model_files import ModelFiles
@@ -91,7 +91,7 @@ class Scoring:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._scorer: Scorer = load_scorer(
+        self._scorer = Scorer(
             plan.model,
             plan.threads,
             plan.files,

@@ -1,8 +1,7 @@
 """The seam between a batch job and a scorer: columns in, predictions out, and which rows were wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import pyarrow as pa
 
@@ -55,31 +54,5 @@ class RowsError(Exception):
         self.problems = problems
 
 
-class Scorer(Protocol):
-    """Scores rows with one model."""
-
-    @property
-    def output(self) -> pa.Schema | None:
-        """The columns of the predictions; None until the first rows decide them, unless the model does."""
-        ...
-
-    def inputs(self, columns: Sequence[str]) -> list[InputColumn]:
-        """Return which columns of the rows the model takes, and as what; it is given these alone.
-
-        Raises:
-            BatchError: rows with these columns cannot be scored, or an output is named like one of them.
-        """
-        ...
-
-    def score(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the predictions for each row, in the columns ``output``.
-
-        Each column of ``rows`` has the type that was asked for, or is a list of it. One whose type is decided
-        by the job has the same type in every batch, and its field is nullable if any cell of the job is
-        missing.
-
-        Raises:
-            RowsError: some rows do not fit.
-            BatchError: the model fails, or its predictions are not one for each row.
-        """
-        ...
+class ModelFailedError(Exception):
+    """A model raised an exception on a batch of rows; the text says which."""

@@ -82,7 +82,8 @@ class TensorInputs:
             for index, column in enumerate(rows.columns):
                 tensor[:, index] = column.to_numpy(zero_copy_only=False)
             return {name: tensor.reshape(len(rows), *_row_shape(whole_row, rows.num_columns))}
-        tensors, problems = {}, {}
+        tensors: dict[str, Array] = {}
+        problems: dict[int, RowProblem] = {}
         for name, each in self._inputs.items():
             column = name if name in rows.schema.names else rows.schema.names[0]
             tensors[name], misfits = _tensor(each, column, rows.column(column))

@@ -39,9 +39,7 @@ def array_of(values: Array) -> pa.Array:
             raise MisfitError(next(iter(misfits.values())))
     else:
         element = _type_of_dtype(flat.dtype)
-        unit = f"8[{element.unit}]" if kinds.is_timestamp(element) or kinds.is_duration(element) else ""
-        dtype = np.dtype(f"{flat.dtype.kind}{unit}") if unit else flat.dtype.newbyteorder("=")
-        column = pa.array(flat.astype(dtype, copy=False), element, from_pandas=False)
+        column = pa.array(flat.astype(element.to_pandas_dtype(), copy=False), element, from_pandas=False)
     for axis in range(values.ndim - 1, 0, -1):
         count = int(np.prod(values.shape[:axis]))
         offsets = np.arange(count + 1, dtype=np.int32) * values.shape[axis]
@@ -220,14 +218,10 @@ def _type_of(value: Any) -> pa.DataType:
 
 
 def _type_of_dtype(dtype: np.dtype[Any]) -> pa.DataType:
-    if dtype.kind in "Mm":
-        unit, count = np.datetime_data(dtype)
-        if dtype.kind == "M" and (unit, count) == ("D", 1):
-            return pa.date32()
-        unit = "s" if unit in "YMWDhm" else unit if unit in ("s", "ms", "us") else "ns"
-        return pa.timestamp(unit) if dtype.kind == "M" else pa.duration(unit)
+    if dtype.kind in "Mm" and dtype != "M8[D]" and np.datetime_data(dtype)[0] in "YMWDhm":
+        dtype = np.dtype(f"{dtype.kind}8[s]")  # the coarsest unit that Arrow has
     try:
-        return pa.from_numpy_dtype(dtype.newbyteorder("="))
+        return pa.from_numpy_dtype(dtype)
     except _ARROW_ERRORS:
         raise MisfitError(f"values of the NumPy type {dtype} cannot be written") from None
 
