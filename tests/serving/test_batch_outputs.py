@@ -108,6 +108,7 @@ def test_values_without_a_common_type_are_named(values: list[Any], wrong: int, r
         written(values)
     assert list(failed.value.problems) == [wrong]
     assert reason in failed.value.problems[wrong].reason
+    assert failed.value.problems[wrong].value == str(values[wrong])
 
 
 LATER: list[tuple[list[Any], Any, str]] = [

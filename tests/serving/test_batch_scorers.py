@@ -336,12 +336,13 @@ def test_the_rows_on_which_an_mlflow_model_fails_are_named(tmp_path: Path) -> No
     )
 
 
-def test_a_message_of_the_model_is_one_line(tmp_path: Path) -> None:
+def test_a_message_of_the_model_is_one_short_line(tmp_path: Path) -> None:
     def predict(_: Any) -> Any:
-        raise ValueError("two\nlines")
+        raise ValueError("two\nlines. " + "More words. " * 100)
 
-    with pytest.raises(BatchError, match=r"failed on every row: two lines$"):
+    with pytest.raises(BatchError, match=r"failed on every row: two lines\. .* words\. More…$") as failed:
         score(mlflow_model(tmp_path, predict), {"n": [1]})
+    assert len(failed.value.message) < 300
 
 
 def test_a_model_without_inputs_is_refused(tmp_path: Path) -> None:

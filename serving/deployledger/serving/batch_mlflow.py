@@ -8,6 +8,7 @@ the job (https://mlflow.org/docs/latest/ml/model/signatures/).
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ _INTEGER_HINT = (
     "Fill in the value, or save the model with a signature in which the column is a double: "
     "integers cannot be missing."
 )
-_LONGEST_MESSAGE = 500
+_LONGEST_MESSAGE = 200
 
 
 class MlflowRows:
@@ -81,8 +82,8 @@ class MlflowRows:
             raise
         except Exception as error:  # a flavour predicts with whatever library it is of
             # MLflow's message has all of the data in it, before the error.
-            text = " ".join(str(error).rpartition("Error: ")[2].split()) or type(error).__name__
-            raise ModelFailedError(text[:_LONGEST_MESSAGE]) from error
+            text = str(error).rpartition("Error: ")[2].rstrip(".") or type(error).__name__
+            raise ModelFailedError(shorten(text, _LONGEST_MESSAGE, placeholder="…")) from error
         try:
             return {name: self._values(name, values) for name, values in self._named(predicted)}
         except MisfitError as error:

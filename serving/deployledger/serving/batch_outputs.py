@@ -155,7 +155,7 @@ class OutputColumns:
 
 def _problems(name: str, values: Any, misfits: Mapping[int, str]) -> dict[int, RowProblem]:
     return {
-        row: RowProblem(name, shortened(_python(values[row])), reason, _HINT)
+        row: RowProblem(name, shortened(_python(values[row]), str), reason, _HINT)
         for row, reason in misfits.items()
     }
 

@@ -124,10 +124,10 @@ def _tensor(of: TensorInput, name: str, column: pa.Array) -> tuple[Array, dict[i
     problems: dict[int, RowProblem] = {}
     for row in np.flatnonzero(counts != expected).tolist():
         reason = f"expected {expected} elements, given {counts[row]}"
-        problems[row] = RowProblem(name, shortened(column[row].as_py()), reason)
+        problems[row] = RowProblem(name, shortened(column[row].as_py(), str), reason)
     if elements.null_count and not kinds.is_floating(of.type):
         for row in owners[elements.is_null().to_numpy(zero_copy_only=False)].tolist():
-            value = shortened(column[row].as_py())
+            value = shortened(column[row].as_py(), str)
             problems[row] = RowProblem(name, value, "an element is missing", _MISSING)
     values = elements.to_numpy(zero_copy_only=False)
     return (values if problems else values.reshape(len(column), *shape)), problems

@@ -4,7 +4,7 @@ A missing value (None, NaN, ``pandas.NA``, ``NaT``) is null, except that NaN sta
 Datetimes with a time zone become instants in UTC.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import reduce
@@ -226,7 +226,7 @@ def _type_of_dtype(dtype: np.dtype[Any]) -> pa.DataType:
         raise MisfitError(f"values of the NumPy type {dtype} cannot be written") from None
 
 
-def shortened(value: Any) -> str:
+def shortened(value: Any, text_of: Callable[[Any], str] = repr) -> str:
     """Return a value as a text of at most 80 characters, for messages."""
-    text = repr(value)
+    text = text_of(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
