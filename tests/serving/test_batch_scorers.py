@@ -187,6 +187,12 @@ ROWS = {
     "map": pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int64())),
     "unused": pa.array([0, 0]),
 }
+# Arrays of numbers are arrays of NumPy; anything deeper is Python's.
+LISTS = {
+    "sized": pa.array([[1.5]], pa.list_(pa.float32(), 1)),
+    "texts": pa.array([["a", None]]),
+    "deep": pa.array([[[1.5]]]),
+}
 SIGNATURE = [
     ColSpec("boolean", "flag"),
     ColSpec("long", "count"),
@@ -233,6 +239,14 @@ def test_without_a_signature_the_columns_decide(tmp_path: Path) -> None:
         "prediction_thing": ["dict:{'a': 1}", "dict:{'a': None}"],
         "prediction_map": ["dict:{'k': 1}", "dict:{}"],
         "prediction_unused": ["int:0", "int:0"],
+    }
+
+
+def test_arrays_of_numbers_are_arrays_and_deeper_lists_are_lists(tmp_path: Path) -> None:
+    assert score(mlflow_model(tmp_path, kinds_of), LISTS).to_pydict() == {
+        "prediction_sized": ["ndarray:array([1.5], dtype=float32)"],
+        "prediction_texts": ["list:['a', None]"],
+        "prediction_deep": ["list:[[1.5]]"],
     }
 
 

@@ -107,9 +107,10 @@ class MlflowRows:
             return self._pandas.Series(column.to_pylist(), dtype=object)
         if kinds.is_integer(field.type) and self._schema is None and field.nullable:
             return column.to_numpy(zero_copy_only=False).astype(np.float64)
-        if kinds.is_nested(field.type) and not (
-            kinds.is_list(field.type) and kinds.is_primitive(field.type.value_type)
-        ):
+        if kinds.is_fixed_size_list(field.type):
+            column = column.cast(pa.list_(field.type.value_type))
+        is_list = kinds.is_list(column.type) and kinds.is_primitive(column.type.value_type)
+        if kinds.is_nested(field.type) and not is_list:
             return self._pandas.Series(column.to_pylist(maps_as_pydicts="strict"), dtype=object)
         return column.to_pandas()
 
