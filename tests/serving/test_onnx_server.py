@@ -197,6 +197,12 @@ class TestInference:
             (b'{"inputs": ' + b'[{"data":' * 20_000, "nested too deeply"),
             (b'{"inputs": [], "inputs": []}', "the key 'inputs' is given twice"),
             (b'{"inputs": [], "new": {"x": ":", "x": 1}}', "the key 'x' is given twice"),
+            (b'{"inputs": [], "new": "%b"}' % (b"x" * 2**20), "the JSON without data has 1048601 bytes"),
+            (
+                b'{"inputs": [], "new": {"x": 1, %b, "x": 2}}'
+                % b", ".join(b'"%d": 1' % number for number in range(60_000)),
+                "the key 'x' is given twice",
+            ),
             (
                 b'{"inputs": [{"name": "a", "shape": [1], "datatype": "", "name": "b"}]}',
                 "'name' is given twice",

@@ -33,27 +33,24 @@ class DecompressedTooLargeError(ValueError):
     """A body has more bytes than allowed once it is decompressed."""
 
 
-def decompress(body: Buffer, coding: str, *, limit: int) -> bytearray:
+def decompress(body: Buffer, coding: str, *, limit: int) -> bytes:
     """Return a body decompressed; never are more than about ``limit`` bytes held.
 
     Raises:
         InvalidCodingError: it is truncated, or not of this coding.
         DecompressedTooLargeError: it would have more than ``limit`` bytes.
     """
-    content = bytearray()
-    is_complete = False
+    decompressor = _decompressor(coding)
     try:
-        while body or not is_complete:  # a body of gzip or zstd may have several parts
-            decompressor = _decompressor(coding)
-            content += decompressor.decompress(body, limit + 1 - len(content))
-            if len(content) > limit:
-                raise DecompressedTooLargeError
-            is_complete = decompressor.eof
-            if not is_complete:
-                raise InvalidCodingError(f"the body is truncated: its {coding} data have no end")
-            body = decompressor.unused_data
+        content: bytes = decompressor.decompress(body, limit + 1)
     except (zlib.error, zstd.ZstdError) as error:
         raise InvalidCodingError(f"the body is not {coding} data") from error
+    if len(content) > limit:
+        raise DecompressedTooLargeError
+    if not decompressor.eof:
+        raise InvalidCodingError(f"the body is truncated: its {coding} data have no end")
+    if decompressor.unused_data:  # several parts are allowed, but millions of them would take hours
+        raise InvalidCodingError(f"the body continues after the end of its {coding} data")
     return content
 
 

@@ -6,6 +6,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -30,16 +31,16 @@ _Size = Annotated[int, msgspec.Meta(ge=0)]
 class _Parameters(msgspec.Struct):
     """The parameters of a request, an input or an output that change the answer; others are ignored."""
 
-    binary_data_size: Any = None
+    binary_data_size: int | float | str | bool | None = None
     binary_data: bool | None = None
     binary_data_output: bool = False
-    classification: Any = None
-    sequence_id: Any = None
-    shared_memory_region: Any = None
+    classification: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    sequence_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    shared_memory_region: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         for name in ("classification", "sequence_id", "shared_memory_region"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not msgspec.UNSET:
                 raise ValueError(f"the parameter {name!r} is of an extension that is not supported")
 
 
@@ -62,6 +63,9 @@ class _Request(msgspec.Struct):
     id: str | None = None
     parameters: _Parameters = msgspec.field(default_factory=_Parameters)
 
+
+_LARGEST_DESCRIPTION = 1024 * 1024
+"""How many bytes the JSON of a request may have besides its inputs' data, which takes far less memory."""
 
 _DECODER = msgspec.json.Decoder(_Request)
 
@@ -123,7 +127,12 @@ def _decoded(text: Buffer) -> _Request:
     try:
         request = _DECODER.decode(text)
         # It takes the last of keys that are given twice, and skips what it does not know.
-        json.loads(_without_data(text, request), object_pairs_hook=_refuse_twice)
+        description = _without_data(text, request)
+        if len(description) > _LARGEST_DESCRIPTION:
+            raise InvalidRequestError(
+                f"the JSON without data has {len(description)} bytes, more than {_LARGEST_DESCRIPTION}"
+            )
+        json.loads(description, object_pairs_hook=_refuse_twice)
     except msgspec.ValidationError as error:
         raise InvalidRequestError(f"the request is invalid: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -153,7 +162,7 @@ def _address(buffer: Buffer | msgspec.Raw) -> int:
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
     keys = [key for key, _ in pairs]
     if len(set(keys)) < len(keys):
-        raise InvalidRequestError(f"the key {max(keys, key=keys.count)!r} is given twice")
+        raise InvalidRequestError(f"the key {Counter(keys).most_common(1)[0][0]!r} is given twice")
 
 
 def _inputs(request: _Request, binary: memoryview, model: OnnxModel) -> dict[str, Array]:
