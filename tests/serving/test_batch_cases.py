@@ -185,3 +185,46 @@ def test_rows_on_which_the_model_fails_have_their_lines(tmp_path: Path) -> None:
     with pytest.raises(BatchError, match=r"line 4.*the model failed: .*zero"):
         score(model, source, tmp_path)
     assert [row["v"] for row in score(model, source, tmp_path, on_error="skip")] == ["1", "1"]
+
+
+def lines(folder: Path, *rows: Any) -> Path:
+    path = folder / "in.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def three(path: Path) -> Path:
+    """A model of three numbers, which returns them."""
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "graph", infos[:1], infos[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("wrong", [[1, "x", 3], [1, True, 3], [[1, 2, 3]], [1, 2], "x", {"a": 1}])
+def test_one_wrong_array_leaves_the_other_rows_right(wrong: Any, tmp_path: Path) -> None:
+    right = [1.5, 2, 3]
+    source = lines(tmp_path, *[{"v": right}] * 3, {"v": wrong}, {"v": right})
+    with pytest.raises(BatchError, match="line 4, column 'v'"):
+        score(three(tmp_path / "m.onnx"), source, tmp_path, "jsonl")
+    rows = score(tmp_path / "m.onnx", source, tmp_path, "jsonl", on_error="skip")
+    assert [row["prediction"] for row in rows] == [right] * 4
+
+
+@pytest.mark.parametrize("kind", ["datetime", "long", "double"])
+def test_numbers_are_no_times_and_times_no_numbers(kind: str, tmp_path: Path) -> None:
+    model = save(tmp_path / "model", types_of, inputs=[ColSpec(kind, "t")])
+    moment = pa.array([1767225600000], pa.timestamp("ms"))
+    pa.parquet.write_table(pa.table({"t": [1] if kind == "datetime" else moment}), tmp_path / "in.parquet")
+    with pytest.raises(BatchError, match="line 1, column 't': not a"):
+        score(model, tmp_path / "in.parquet", tmp_path)
+    if kind == "datetime":
+        with pytest.raises(BatchError, match="line 1, column 't': not a"):
+            score(model, lines(tmp_path, {"t": 20260101}), tmp_path)
+
+
+@pytest.mark.parametrize("neighbours", [[], [2.5], [2.5, "x"], [True], [[1]]])
+def test_a_text_of_a_number_does_not_depend_on_its_neighbours(neighbours: list[Any], tmp_path: Path) -> None:
+    model = save(tmp_path / "model", types_of, inputs=[ColSpec("string", "a")])
+    rows = score(model, lines(tmp_path, {"a": 1}, *({"a": each} for each in neighbours)), tmp_path)
+    assert rows[0]["prediction_a"] == "str:1"

@@ -18,8 +18,11 @@ has it.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,7 @@ NULL_VALUES = (
 pc: Any = import_module("pyarrow.compute")  # its functions are made when it is imported
 """The texts of missing cells in CSV files, as pandas has them."""
 
+_JSON = pa.json_()
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 _INTEGER = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re.ASCII | re.IGNORECASE)
@@ -77,7 +81,7 @@ class ColumnTypes:
                 candidates = self._types.get(name, [*_TEXTS_OF, pa.string(), pa.null()])
                 self._types[name] = _still_possible(candidates, cells.drop_null())
             else:
-                self._types[name] = [common_type([*self._types.get(name, []), cells.type])]
+                self._types[name] = [common_type([*self._types.get(name, []), _type_of(cells)])]
 
     def schema(self) -> pa.Schema:
         """Return the type of each column, and whether any cell is missing."""
@@ -146,17 +150,37 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
 
 
 def inferred(values: list[Any]) -> pa.Array:
-    """Return values of JSON as a column of the narrowest type; kinds that do not mix become texts."""
-    for type_ in (None, pa.uint64()):
-        try:
-            return pa.array(values, type_)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            continue
-    return pa.array([_text(value) for value in values], pa.string())
+    """Return values of JSON as a column; values of several kinds stay JSON, to be read as what is wanted."""
+    if len(_kinds(values)) <= 1:
+        for type_ in (None, pa.uint64()):
+            with suppress(pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+                return pa.array(values, type_)
+    texts = [None if value is None else json.dumps(value) for value in values]
+    return pa.ExtensionArray.from_storage(_JSON, pa.array(texts, pa.string()))
 
 
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+def _kinds(values: Iterable[Any]) -> set[type]:
+    """Return the kinds of values; of lists those of their elements."""
+    present = [value for value in values if value is not None]
+    kinds = set(map(type, present))
+    return _kinds(chain.from_iterable(present)) if kinds == {list} else kinds
+
+
+def _python(cells: pa.Array) -> list[Any]:
+    """Return cells as Python values."""
+    values = cells.to_pylist()
+    if cells.type != _JSON:
+        return list(values)
+    return [None if value is None else json.loads(value) for value in values]
+
+
+def _type_of(cells: pa.Array) -> pa.DataType:
+    if cells.type != _JSON:
+        return cells.type
+    try:
+        return pa.array(_python(cells)).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.string()
 
 
 def without_missing(cells: pa.Array, null_values: Sequence[str]) -> pa.Array:
@@ -174,24 +198,25 @@ def read_as(
         null_values: the texts of missing cells; None if the cells are not texts only, as in CSV.
     """
     wanted = column.type
-    if column.lists and is_list(cells.type):
-        wanted = _nested(cells.type, wanted)
+    if column.lists:
+        for _ in range(_depth(cells)):
+            wanted = pa.list_(wanted)
     read = _quickly(cells, wanted, column, null_values)
     if read is not None:
         return read, {}
     present = cells if null_values is None else without_missing(cells, null_values)
+    given = _python(cells)
     problems = {}
     values: list[Any] = []
     parse = _parser(wanted)
-    for row, value in enumerate(present.to_pylist()):
+    for row, value in enumerate(_python(present)):
         try:
             if value is None and not column.nullable:
                 raise ValueError("missing value")
             values.append(None if value is None else parse(value))
         except ValueError as error:
             values.append(None)
-            given = cells[row].as_py()
-            text = "" if given is None else shown(given)
+            text = "" if given[row] is None else shown(given[row])
             problems[row] = RowProblem(column.name, text, str(error), column.hint)
     return pa.array(values, wanted), problems
 
@@ -203,8 +228,14 @@ def is_list(type_: pa.DataType) -> bool:
     )
 
 
-def _nested(lists: pa.DataType, element: pa.DataType) -> pa.DataType:
-    return pa.list_(_nested(lists.value_type, element)) if is_list(lists) else element
+def _depth(cells: pa.Array) -> int:
+    """Return how deep the lists of most cells are."""
+    depths = Counter(_depth_of(value) for value in _python(cells)) if cells.type == _JSON else Counter()
+    return depths.most_common(1)[0][0] if depths else str(cells.type).count("list<")
+
+
+def _depth_of(value: Any) -> int:
+    return 1 + _depth_of(next(iter(value), None)) if isinstance(value, list) else 0
 
 
 def _quickly(
@@ -230,7 +261,15 @@ def _cast(cells: pa.Array, wanted: pa.DataType) -> pa.Array | None:
         return cells
     if pa.types.is_null(given):
         return pa.nulls(len(cells), wanted)
+    if given == _JSON:
+        return None
     given_leaf, wanted_leaf = leaf(given), leaf(wanted)
+    if (
+        pa.types.is_temporal(wanted_leaf) != pa.types.is_temporal(given_leaf)
+        and not pa.types.is_string(given)
+        and not pa.types.is_string(wanted_leaf)
+    ):
+        return None  # Arrow casts between numbers and times, whose unit nobody said
     if pa.types.is_boolean(wanted_leaf) != pa.types.is_boolean(given_leaf):
         return _booleans(cells) if wanted == pa.bool_() and pa.types.is_string(given) else None
     if pa.types.is_string(wanted_leaf):
@@ -290,6 +329,8 @@ def _parser(wanted: pa.DataType) -> Callable[[Any], Any]:
         return lambda value: _integer(value, wanted)
     if pa.types.is_floating(wanted):
         return lambda value: _float(value, wanted)
+    if pa.types.is_string(wanted):
+        return lambda value: _text(value, wanted)
     return lambda value: _other(value, wanted)
 
 
@@ -298,6 +339,13 @@ def _list(value: Any, wanted: pa.DataType) -> list[Any]:
         raise ValueError(f"not a value of type {wanted}")
     element = _parser(wanted.value_type)
     return [None if each is None else element(each) for each in value]
+
+
+def _text(value: Any, wanted: pa.DataType) -> str:
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except TypeError:
+        raise ValueError(f"not a value of type {wanted}") from None
 
 
 def _boolean(value: Any) -> bool:
@@ -333,6 +381,8 @@ def _float(value: Any, wanted: pa.DataType) -> float:
 def _other(value: Any, wanted: pa.DataType) -> Any:
     if pa.types.is_nested(wanted):
         return _structured(value, wanted)
+    if pa.types.is_temporal(wanted) and isinstance(value, int | float):
+        raise ValueError(f"not a value of type {wanted}")
     types = [wanted]
     if pa.types.is_timestamp(wanted):  # a text with a zone, for a type without one: the time in UTC
         types += [pa.timestamp(wanted.unit, "UTC")]
