@@ -53,7 +53,7 @@ clean: ## Remove what was set up
 	$(PIP) install --constraint constraints.txt --upgrade pip
 
 .venv/demo: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable '.[audit,onnx]'
+	$(PIP) install --constraint constraints.txt --editable '.[audit,onnx,batch]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt

@@ -163,7 +163,7 @@ def _start(
     if missing:
         raise DeploymentError(
             request.deployment_name,
-            f"The batch job {request.deployment_name!r} needs {', '.join(missing)}, which is not installed.",
+            f"{request.deployment_name!r} needs modules that are not installed: {', '.join(missing)}.",
             reason=FailureReason.RUNTIME_MISSING,
             hint="Run `pip install 'deployledger[batch]'`.",
         )

@@ -140,7 +140,7 @@ def _check_installed(runtime: Runtime, deployment_name: str) -> None:
     if missing:
         raise DeploymentError(
             deployment_name,
-            f"Serving {deployment_name!r} needs {', '.join(missing)}, which is not installed.",
+            f"Serving {deployment_name!r} needs modules that are not installed: {', '.join(missing)}.",
             reason=FailureReason.RUNTIME_MISSING,
             hint=f"Run `pip install {runtime.extra}`.",
         )
