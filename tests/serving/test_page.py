@@ -103,6 +103,21 @@ def tab(browser: Browser) -> Iterator[Tab]:
     context.close()
 
 
+def of_mlflow(description: ModelDescription, answer: Any) -> App:
+    """Return a server with the page of a model that always answers the same."""
+    page = Page(description)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/":
+            await page(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+    return app
+
+
 def table(tab: Tab, selector: str) -> list[list[str]]:
     script = "table => [...table.rows].map(row => [...row.cells].map(cell => cell.textContent))"
     rows: list[list[str]] = tab.locator(selector).evaluate(script)
@@ -155,6 +170,7 @@ def test_a_model_is_queried_from_its_page(endpoint: Endpoint, tab: Tab) -> None:
 
 def test_a_field_that_is_wrong_is_named(endpoint: Endpoint, tab: Tab) -> None:
     tab.goto(endpoint.serve_onnx(MODELS / "iris-v1.onnx"))
+    expect(tab.get_by_text("This model has no signature")).to_be_hidden()
     field = tab.get_by_label("measurements")
     for typed, problem in [
         ("[[1, 2, 3, 4], [1]]", "measurements: The nested arrays are not all of the same length."),
@@ -175,23 +191,26 @@ def test_a_field_that_is_wrong_is_named(endpoint: Endpoint, tab: Tab) -> None:
     expect(tab.get_by_role("alert")).to_contain_text("input 'measurements': expected shape [-1, 4]")
 
 
+def test_a_model_without_a_signature_gets_a_request(endpoint: Endpoint, tab: Tab, tmp_path: Path) -> None:
+    description = ModelDescription.of_mlflow("m", "1", None, {}, tmp_path)
+    tab.goto(endpoint.serve(of_mlflow(description, {"predictions": [7]})))
+    expect(tab.get_by_text("This model has no signature")).to_be_visible()
+    tab.get_by_role("button", name="Send").click()
+    expect(tab.locator("#outputs")).to_be_visible()
+    assert json.loads(endpoint.bodies[-1]) == {"dataframe_split": {"columns": ["column"], "data": [[0]]}}
+    assert "dataframe_split" in tab.locator("#curl").inner_text()
+
+
 def test_hostile_names_and_texts_stay_text(endpoint: Endpoint, tab: Tab, tmp_path: Path) -> None:
-    answers: list[Any] = [{"predictions": [{HOSTILE: HOSTILE}]}]
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/":
-            await page(scope, receive, send)
-            return
-        await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": json.dumps(answers[-1]).encode()})
-
-    metadata = {"signature": {"inputs": json.dumps(COLUMNS), "outputs": None}}
-    page = Page(ModelDescription.of_mlflow(HOSTILE, HOSTILE, HOSTILE, metadata, tmp_path))
-    tab.goto(endpoint.serve(app))
+    metadata = {"signature": {"inputs": json.dumps(COLUMNS), "outputs": json.dumps([{"type": "string"}])}}
+    description = ModelDescription.of_mlflow(HOSTILE, HOSTILE, HOSTILE, metadata, tmp_path)
+    tab.goto(endpoint.serve(of_mlflow(description, {"predictions": [{HOSTILE: HOSTILE}]})))
+    expect(tab.get_by_role("heading", name="From your code")).to_be_hidden()  # no example of `tags`
+    expect(tab.locator("[aria-invalid]")).to_have_count(0)
     seen = HOSTILE.replace("\u202e", "\\u202e")
     assert tab.title() == HOSTILE
     assert table(tab, "#tensors")[2] == [seen, "string"]
+    assert table(tab, "#tensors")[-1] == ["unnamed", "string"]
     tab.get_by_label("age").fill("9007199254740993")
     tab.get_by_label(seen).fill(HOSTILE)
     tab.get_by_label("tags").fill('["it\'s", null]')

@@ -98,10 +98,12 @@ class Field {
   }
 }
 
+// Of a model without a signature no input is known, only how MLflow's requests are written.
 class Body extends Field {
   constructor() {
     super({ name: "request", datatype: "JSON", shape: null, example: null }, 0);
-    this.control.defaultValue = model.example === null ? "" : JSON.stringify(model.example, null, 2);
+    const example = model.example ?? { dataframe_split: { columns: ["column"], data: [[0]] } };
+    this.control.defaultValue = JSON.stringify(example, null, 2);
   }
 }
 
@@ -113,8 +115,7 @@ function requestBody() {
     try {
       return toJson(field);
     } catch (error) {
-      field.control.setAttribute("aria-invalid", "true");
-      error.field ??= field;
+      error.field = field;
       throw error;
     }
   });
@@ -138,9 +139,11 @@ function showCode() {
   let body;
   try {
     body = requestBody();
-  } catch {
-    return; // what it was before stays
+  } catch { // what it was before stays
+    byId("code").parentElement.hidden = !byId("curl").textContent;
+    return;
   }
+  byId("code").parentElement.hidden = false;
   const isLarge = body.length > LARGEST_BODY;
   byId("saving").hidden = !isLarge;
   URL.revokeObjectURL(byId("save").href);
@@ -239,7 +242,8 @@ async function send() {
   try {
     body = requestBody();
   } catch (error) {
-    error.field?.control.focus();
+    error.field.control.setAttribute("aria-invalid", "true");
+    error.field.control.focus();
     return fail(error.message);
   }
   button.disabled = true;
@@ -278,10 +282,11 @@ for (const [term, value] of Object.entries(facts)) {
 }
 for (const [kind, tensors] of [["Input", model.inputs], ["Output", model.outputs]]) {
   const headings = element("tr", {}, element("th", { scope: "col" }, kind), element("th", { scope: "col" }, "Type"));
-  const rows = tensors.map((tensor) => element("tr", {}, element("th", { scope: "row" }, tensor.name ?? "–"), element("td", {}, typeText(tensor))));
+  const rows = tensors.map((tensor) => element("tr", {}, element("th", { scope: "row" }, tensor.name ?? "unnamed"), element("td", {}, typeText(tensor))));
   if (rows.length) byId("tensors").append(element("tbody", {}, headings, ...rows));
 }
 byId("tensors").closest("section").hidden = !byId("tensors").rows.length;
+byId("unknown").hidden = model.inputs.length > 0;
 byId("fields").append(...fields.map((field) => field.element));
 byId("form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
 byId("form").addEventListener("reset", () => setTimeout(showCode));
