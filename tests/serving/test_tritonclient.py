@@ -260,6 +260,7 @@ class TestErrors:
             "sequence": lambda: client.infer("simple", numbers(), sequence_id=7, sequence_start=True),
             "repository": lambda: client.get_model_repository_index(),
             "stat": lambda: client.get_inference_statistics("simple"),
+            "models/stats.* and no other": lambda: client.get_inference_statistics(),
             "trace": lambda: client.get_trace_settings(),
             "memory": lambda: client.get_system_shared_memory_status(),
         }

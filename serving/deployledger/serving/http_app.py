@@ -34,7 +34,7 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _JSON_SIZE = b"inference-header-content-length"
 _BINARY = (b"content-type", b"application/octet-stream")
-_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer))?")
+_MODEL_PATH = re.compile(r"/v2/models/(?!stats$)([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer))?")
 
 
 def make_app(
