@@ -88,6 +88,12 @@ def test_a_server_that_describes_no_model_is_no_error(server: Server, metadata: 
         ),
         (413, b'{"error_code": "A", "message": "too large"}', ConfigurationError, "status 413: too large"),
         (404, b"", ConfigurationError, "status 404: Not Found"),
+        (
+            400,
+            b'{"message": "Failed to predict data \'  a\\n0 x\'. \\nError: a is no number"}',
+            ConfigurationError,
+            "status 400: a is no number",
+        ),
         (422, b"\xff[1]", ConfigurationError, "status 422: \ufffd[1]"),
         (500, b'{"error": 1}', ExternalServiceError, 'failed with status 500: {"error": 1}'),
         (206, b"cut", ExternalServiceError, "cannot be reached: "),

@@ -109,6 +109,8 @@ def _reason(error: HTTPError) -> str:
     try:
         answer = json.loads(content)
         texts = [answer[key] for key in ("error", "message", "detail") if isinstance(answer.get(key), str)]
-        return str(texts[0])
+        # MLflow repeats all data before the reason.
+        _, _, reason = texts[0].partition("'. \nError: ")
+        return str(reason or texts[0])
     except (ValueError, AttributeError, IndexError):
         return content.decode("utf-8", "replace").strip() or error.reason
