@@ -34,7 +34,9 @@ TWO = model(tensor("a", "INT64", -1), tensor("b", "BYTES", -1, 1))
 FRAME = mlflow(
     {"name": "a", "type": "long"}, {"name": "b", "type": "string"}, {"name": "c", "type": "double"}
 )
+MEMBERS = mlflow({"name": "age", "type": "long", "required": False}, {"name": "member", "type": "boolean"})
 MATRIX = mlflow({"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}})
+UNEVEN = "input 'x': the nested arrays are not all of the same length."
 
 
 def body(text: str, of: ModelDescription) -> Any:
@@ -55,6 +57,8 @@ def of_csv(text: str, of: ModelDescription) -> Any:
         (ROW, '[{"features": [1, 2]}, {"features": [3, 4]}]', [2, 2], [1, 2, 3, 4]),
         (ROW, '{"x": [[1, 2], [3, 4]]}', [2, 2], [1, 2, 3, 4]),
         (ROW, "[1, 2]\n[3, 4]\n", [2, 2], [1, 2, 3, 4]),
+        (ROW, '[{"l": 1, "w": 2}, {"w": 4, "l": 3}]', [2, 2], [1, 2, 3, 4]),
+        (ROW, "[NaN, -Infinity]", [1, 2], ["NaN", "-Infinity"]),
         (COLUMN, "7", [1, 1], [7]),
         (COLUMN, "[7, 8, 9]", [3, 1], [7, 8, 9]),
         (BATCH, "7", [1], [7]),
@@ -90,16 +94,17 @@ def test_several_inputs_take_values_by_name(text: str, a: list[int], b: list[str
     ("of", "text", "expected"),
     [
         (FRAME, '{"a": 1, "b": "x", "c": 2}', {"dataframe_records": [{"a": 1, "b": "x", "c": 2}]}),
-        (FRAME, '[{"a": 1}, {"a": 2}]', {"dataframe_records": [{"a": 1}, {"a": 2}]}),
-        (FRAME, '[1, "x", 2]', {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1, "x", 2]]}}),
+        (FRAME, '[1, "x", 2]', {"dataframe_records": [{"a": 1, "b": "x", "c": 2}]}),
+        (MEMBERS, '[{"member": true, "id": 7}]', {"dataframe_records": [{"member": True}]}),
+        (
+            MEMBERS,
+            "[[7, 1], [8, null]]",
+            {"dataframe_records": [{"age": 7, "member": 1}, {"age": 8, "member": None}]},
+        ),
         (MATRIX, "[1, 2]", {"inputs": [[1, 2]]}),
         (mlflow(), "[[1, 2]]", {"inputs": [[1, 2]]}),
         (mlflow(), '{"q": 1}', {"dataframe_records": [{"q": 1}]}),
-        (
-            mlflow({"name": "q", "type": "string"}),
-            '"x"',
-            {"dataframe_split": {"columns": ["q"], "data": [["x"]]}},
-        ),
+        (mlflow({"name": "q", "type": "string"}), '"x"', {"dataframe_records": [{"q": "x"}]}),
     ],
 )
 def test_mlflow_gets_one_of_its_formats(of: ModelDescription, text: str, expected: Any) -> None:
@@ -124,6 +129,7 @@ def test_a_csv_has_the_types_of_the_inputs() -> None:
     first, second = of_csv("b,extra,a\n007,?,7\n,?,8\n", TWO)["inputs"]
     assert (first["data"], second["data"]) == ([7, 8], ["007", ""])
     assert of_csv("c,a,b\n,1,x\n", FRAME) == {"dataframe_records": [{"c": None, "a": 1, "b": "x"}]}
+    assert of_csv("age,member\n,1\n", MEMBERS) == {"dataframe_records": [{"age": None, "member": True}]}
     request = prediction_request(Data("a,b\n1,2\n", "f.csv", "csv"), mlflow())
     assert request == (b"a,b\n1,2\n", "text/csv")
 
@@ -141,14 +147,35 @@ def test_a_csv_has_the_types_of_the_inputs() -> None:
         (ROW, "", "csv", "f, line 1: there is no line that names the columns."),
         (ROW, "a,b\n", "csv", "There are no rows to predict."),
         (ROW, 'a,b\n"1,2\n', "csv", "f, line 2: unexpected end of data."),
-        (TWO, "a,q\n1,x\n", "csv", "The data have no 'b'; the model has the inputs 'a', 'b'."),
+        (TWO, "a,q\n1,x\n", "csv", "The data have no 'b', only 'a', 'q'."),
+        (MEMBERS, "age,member\n1,0\n2,\n", "csv", "f, line 3: column 'member': expected boolean, given ''."),
+        (MEMBERS, "age\n1\n", "csv", "The data have no 'member', only 'age'."),
         (ROW, "[1, 2]\n[1,", "json", "f, line 2: not JSON: Expecting value: line 1 column 4 (char 3)."),
         (ROW, "[" * 100_000, "json", "f: it is nested too deeply."),
         (ROW, "[" * 600 + "]" * 600, "json", "f: it is nested too deeply."),
         (ROW, "[1, 2, 3]", "json", "The input 'x' takes FP32 [any, 2], given values of shape [3]."),
         (ROW, "1", "json", "The input 'x' takes FP32 [any, 2], given one value."),
-        (ROW, "[[1, 2], [1]]", "json", "The input 'x': the nested arrays are not all of the same length."),
-        (TWO, "[1]", "json", "The data have no 'a', 'b'; the model has the inputs 'a', 'b'."),
+        (ROW, "[[1, 2], [1]]", "json", f"f, row 2: {UNEVEN}"),
+        (ROW, "[1, 2]\n\n[1]", "json", f"f, line 3: {UNEVEN}"),
+        (IMAGE, "[[[1, 2], [3]]]", "json", f"f, row 1: {UNEVEN}"),
+        (ROW, "[1, 1e999]", "json", "f: a number is too large."),
+        (TWO, "[1]", "json", "The data have no 'a', 'b'."),
+        (TWO, '[{"a": 1, "b": ""}, {"a": 1}]', "json", "f, row 2: no 'b'."),
+        (ROW, '{"y": [1, 2]}', "json", "The data have no 'x', only 'y'."),
+        (
+            ROW,
+            '[{"l": 1, "w": 2}, {"l": 1, "v": 2}]',
+            "json",
+            "f, row 2: not the columns of the first row: 'v', 'w'.",
+        ),
+        (MEMBERS, '{"age": 1}', "json", "The data have no 'member', only 'age'."),
+        (
+            MEMBERS,
+            '{"member": "maybe"}',
+            "json",
+            "f, row 1: column 'member': expected boolean, given 'maybe'.",
+        ),
+        (FRAME, "[1, 2]", "json", "f, row 1: expected 3 values, given 2."),
     ],
 )
 def test_values_without_a_place_are_refused(

@@ -65,9 +65,10 @@ def test_a_served_model_is_queried_by_its_name(cli: CommandLine, tmp_path: Path)
         ([], "Give either --data or --input."),
         (["--data", "1", "--input", "x"], "--data and --input contradict each other."),
         (["--data", "@/nowhere"], "Invalid value for '--data': '/nowhere' cannot be read"),
-        (["--input", ROWS.with_suffix(".txt")], "cannot be read"),
-        (["--input", MODELS / "make_models.py"], "has the suffix '.py'"),
-        (["--input", MODELS / "iris-v1.onnx"], "is not UTF-8"),
+        (["--input", ROWS.with_suffix(".json")], "cannot be read"),
+        (["--input", "iris.csv.gz"], "'iris.csv.gz' does not end with one of .json, "),
+        (["--input", "iris.parquet"], "batch inference jobs score Parquet and compressed files, too."),
+        (["--data", f"@{MODELS / 'iris-v1.onnx'}"], "is not UTF-8"),
     ]:
         code, message = refused(*options)
         assert (code, part in message) == (2, True), message

@@ -7,8 +7,7 @@ jobs: columns named like all inputs go to these; otherwise one input takes all c
 import csv
 import json
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any, Literal
@@ -18,13 +17,6 @@ from deployledger.serving import ModelDescription, Tensor, shape_of
 
 _JSON = "application/json"
 _OF_MLFLOW = {"dataframe_split", "dataframe_records", "instances", "inputs", "messages"}
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-_NOT_FINITE = {"nan": "NaN"} | {
-    f"{sign}{word}": f"{sign}Infinity" for sign in ("", "-") for word in ("inf", "infinity")
-}
-_INTEGERS, _REALS = ("int", "uint", "long"), ("fp", "bf", "float", "double")
-_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
-_REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -42,6 +34,10 @@ class Data:
     format: Literal["json", "csv"] = "json"
 
 
+class _RowError(Exception):
+    """A row does not fit: its index, and why."""
+
+
 def prediction_request(data: Data, model: ModelDescription) -> tuple[bytes, str]:
     """Return the body of the request for values, and its content type.
 
@@ -55,20 +51,26 @@ def prediction_request(data: Data, model: ModelDescription) -> tuple[bytes, str]
 
 
 def _request(data: Data, model: ModelDescription) -> tuple[bytes, str]:
-    takes_anything = not model.inputs and model.form != "open_inference"
-    if data.format == "csv":
-        if takes_anything:
-            return data.text.encode(), "text/csv"
-        value: Any = list(_csv_rows(data, model))
-    else:
-        value = _json(data, model)
-        if _is_request(value, model):
-            return data.text.encode(), _JSON
+    is_inference = model.form == "open_inference"
+    takes_anything = not model.inputs and not is_inference
+    if data.format == "csv" and takes_anything:
+        return data.text.encode(), "text/csv"
+    value, lines = _csv(data, model) if data.format == "csv" else _json(data, model)
+    if _is_request(value, model):
+        return data.text.encode(), _JSON
     if value == []:
         raise ConfigurationError("There are no rows to predict.")
     is_frame = takes_anything or model.form == "dataframe_split"
-    body = _frame(value, model) if is_frame else model.request(_values(value, model.inputs))
-    return json.dumps(body).encode(), _JSON
+    try:
+        body = _frame(value, model.inputs) if is_frame else model.request(_values(value, model.inputs))
+    except _RowError as error:
+        row, problem = error.args
+        place = f"line {lines[row]}" if lines else f"row {row + 1}"
+        raise _unreadable(data, problem, place) from None
+    try:  # MLflow reads the literals NaN and Infinity; the protocol has texts instead
+        return json.dumps(body, allow_nan=not is_inference).encode(), _JSON
+    except ValueError:
+        raise _unreadable(data, "a number is too large") from None
 
 
 def _is_request(value: Any, model: ModelDescription) -> bool:
@@ -79,145 +81,202 @@ def _is_request(value: Any, model: ModelDescription) -> bool:
     return isinstance(inputs, list) and any(isinstance(each, dict) and "datatype" in each for each in inputs)
 
 
-# Reading ---------------------------------------------------------------------------------------------
+# Reading: the values, and the line of each row -------------------------------------------------------
 
 
-def _json(data: Data, model: ModelDescription) -> Any:
+def _json(data: Data, model: ModelDescription) -> tuple[Any, list[int]]:
+    constant = str if model.form == "open_inference" else float
     try:
-        return json.loads(data.text)
+        return json.loads(data.text, parse_constant=constant), []
     except ValueError as error:
-        if rows := list(_json_lines(data)):
-            return rows
-        takes_text = len(model.inputs) == 1 and model.inputs[0].datatype.lower().startswith(("bytes", "str"))
-        if takes_text and not data.source:
-            return data.text
-        raise _unreadable(data, f"not JSON: {error}") from error
-
-
-def _json_lines(data: Data) -> Iterator[Any]:
-    """Yield the values of JSON lines; none if the first line is not one."""
-    is_first = True
+        problem = f"not JSON: {error}"
+    rows: dict[int, Any] = {}
     for number, line in enumerate(data.text.split("\n"), start=1):
         try:
             if line.strip():
-                yield json.loads(line)
-                is_first = False
+                rows[number] = json.loads(line, parse_constant=constant)
         except ValueError as error:
-            if is_first:
-                return
-            raise _unreadable(data, f"not JSON: {error}", line=number) from error
+            if rows:
+                raise _unreadable(data, f"not JSON: {error}", f"line {number}") from None
+            break
+    if rows:
+        return list(rows.values()), list(rows)
+    takes_text = len(model.inputs) == 1 and model.inputs[0].datatype.lower().startswith(("bytes", "str"))
+    if takes_text and not data.source:
+        return data.text, []
+    raise _unreadable(data, problem)
 
 
-def _csv_rows(data: Data, model: ModelDescription) -> Iterator[dict[str, Any]]:
-    """Yield the rows by the columns of the header, with values of the types that the inputs have."""
+def _csv(data: Data, model: ModelDescription) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the rows by the columns of the header, with values of the types that the inputs have."""
     missing = "NaN" if model.form == "open_inference" else None
     reader = csv.reader(StringIO(data.text, newline=""), strict=True)
+    rows: dict[int, dict[str, Any]] = {}
     try:
         header = next(reader, None)
-        if not header or len(set(header)) != len(header):
-            what = "two columns have the same name" if header else "there is no line that names the columns"
-            raise _unreadable(data, what, line=1)
-        types = {each.name: each.datatype for each in model.inputs}
-        if not types.keys() <= set(header) and len(types) == 1:
-            types = dict.fromkeys(header, model.inputs[0].datatype)
+        if not header:
+            raise ValueError("there is no line that names the columns")
+        if len(set(header)) != len(header):
+            raise ValueError("two columns have the same name")
+        inputs = {each.name: each for each in model.inputs}
+        if len(inputs) == 1 and inputs.keys().isdisjoint(header):
+            inputs = dict.fromkeys(header, model.inputs[0])
         for record in filter(None, reader):
             if len(record) != len(header):
-                what = f"expected {len(header)} values, given {len(record)}"
-                raise _unreadable(data, what, line=reader.line_num)
+                raise ValueError(f"expected {len(header)} values, given {len(record)}")
             cells = zip(header, record, strict=True)
-            row = {name: _cell(cell, types[name], missing) for name, cell in cells if name in types}
-            if wrong := next((name for name, value in row.items() if value is _WRONG), None):
-                what = f"expected {types[wrong]}, given {record[header.index(wrong)]!r}"
-                raise _unreadable(data, f"column {wrong!r}: {what}", line=reader.line_num)
-            yield row
-    except csv.Error as error:
-        raise _unreadable(data, str(error), line=reader.line_num) from error
+            rows[reader.line_num] = {
+                name: _cell(name, cell, inputs[name], missing) if name in inputs else cell
+                for name, cell in cells
+            }
+    except (csv.Error, ValueError) as error:
+        raise _unreadable(data, str(error), f"line {max(1, reader.line_num)}") from None
+    return list(rows.values()), list(rows)
 
 
-_WRONG = object()
+def _cell(column: str, cell: str, tensor: Tensor, missing: str | None) -> Any:
+    """Return a cell as a value of the type of an input.
+
+    Raises:
+        ValueError: it is not of that type.
+    """
+    text, kind = cell.strip().lower(), tensor.datatype.lower()
+    parse = next((parse for begin, parse in _PARSERS.items() if kind.startswith(begin)), None)
+    if parse is None:
+        return cell
+    if not text and (parse is _real or tensor.is_optional):
+        return missing
+    try:
+        if not text.isascii() or "_" in text:  # numbers in Python alone
+            raise ValueError
+        return parse(text)
+    except (ValueError, KeyError):
+        raise ValueError(f"column {column!r}: expected {tensor.datatype}, given {cell!r}") from None
 
 
-def _cell(cell: str, datatype: str, missing: str | None) -> Any:
-    """Return a cell as a value of a data type, or that it is wrong."""
-    text, kind = cell.strip(), datatype.lower()
-    if kind.startswith(_REALS):
-        if not text:
-            return missing
-        number = float(text) if _REAL.fullmatch(text) else math.inf
-        return _NOT_FINITE.get(text.lower(), _WRONG) if math.isinf(number) else number
-    if kind.startswith(_INTEGERS):
-        return int(text) if _INTEGER.fullmatch(text) else _WRONG
-    return _BOOLEANS.get(text.lower(), _WRONG) if kind.startswith("bool") else cell
+def _real(text: str) -> float | str:
+    number = float(text)
+    if math.isinf(number) and text[-1].isdigit():
+        raise ValueError
+    return number if math.isfinite(number) else json.dumps(number)  # the same texts as in the protocol
 
 
-def _unreadable(data: Data, problem: str, *, line: int | None = None) -> ConfigurationError:
-    place = f"{data.source or '--data'}{f', line {line}' if line else ''}"
+_PARSERS: dict[tuple[str, ...], Callable[[str], Any]] = {
+    ("fp", "bf", "float", "double"): _real,
+    ("int", "uint", "long"): int,
+    ("bool",): {"true": True, "1": True, "false": False, "0": False}.__getitem__,
+}
+
+
+def _unreadable(data: Data, problem: str, place: str = "") -> ConfigurationError:
+    where = f"{data.source or '--data'}{place and f', {place}'}"
     hint = "" if data.source else "A text is quoted twice, as in --data '\"red\"'."
-    return ConfigurationError(f"{place}: {problem}.", hint=hint)
+    return ConfigurationError(f"{where}: {problem}.", hint=hint)
 
 
 # Placing ---------------------------------------------------------------------------------------------
 
 
-def _frame(value: Any, model: ModelDescription) -> Any:
-    """Return rows of a data frame, which MLflow compares with the signature itself."""
+def _frame(value: Any, columns: Sequence[Tensor]) -> Any:
+    """Return the rows of a data frame; MLflow compares their types with the signature itself."""
     rows = value if isinstance(value, list) else [value]
-    if all(isinstance(each, dict) for each in rows):
-        return {"dataframe_records": rows}
-    if not model.inputs:
-        return {"inputs": rows}
-    if len(model.inputs) == 1:
-        rows = [each if isinstance(each, list) else [each] for each in rows]
-    elif not all(isinstance(each, list) for each in rows):
+    if not columns:
+        return {"dataframe_records" if all(isinstance(each, dict) for each in rows) else "inputs": rows}
+    if len(columns) > 1 and not any(isinstance(each, dict | list) for each in rows):
         rows = [rows]
-    return {"dataframe_split": {"columns": [each.name for each in model.inputs], "data": rows}}
+    return {"dataframe_records": [_record(row, number, columns) for number, row in enumerate(rows)]}
+
+
+def _record(row: Any, number: int, columns: Sequence[Tensor]) -> dict[str | None, Any]:
+    if not isinstance(row, dict):
+        values = row if isinstance(row, list) else [row]
+        if len(values) != len(columns):
+            raise _RowError(number, f"expected {len(columns)} values, given {len(values)}")
+        row = {each.name: value for each, value in zip(columns, values, strict=True)}
+    _check_names(row, number, [each for each in columns if not each.is_optional], columns)
+    record = {each.name: row[each.name] for each in columns if each.name in row}
+    for each in columns:
+        value = record.get(each.name)
+        if each.datatype == "boolean" and isinstance(value, str):  # MLflow takes any text for true
+            raise _RowError(number, f"column {each.name!r}: expected boolean, given {value!r}")
+    return record
 
 
 def _values(value: Any, tensors: Sequence[Tensor]) -> dict[str | None, Any]:
     """Return the value of each input, nested as its shape is."""
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
-        values = [list(column) for column in zip(*(_by_name(each, tensors) for each in value), strict=True)]
-    elif isinstance(value, dict) or len(tensors) > 1:
-        values = _by_name(value, tensors)
+        values = [list(column) for column in zip(*_by_name(value, tensors), strict=True)]
+    elif isinstance(value, dict):
+        is_one_list = len(value) == 1 and isinstance(next(iter(value.values())), list)
+        if is_one_list and tensors[0].name is not None:  # its name is not that of a column
+            _check_names(value, 0, tensors, tensors)
+        (values,) = _by_name([value], tensors)
     else:
         values = [value]
+        if len(tensors) > 1:
+            _check_names({}, 0, tensors, tensors)
     return {tensor.name: _fitted(each, tensor) for tensor, each in zip(tensors, values, strict=True)}
 
 
-def _by_name(row: Any, tensors: Sequence[Tensor]) -> list[Any]:
-    row = row if isinstance(row, dict) else {}
-    missing = [each for each in tensors if each.name not in row]
-    if not missing:
-        return [row[each.name] for each in tensors]
-    if len(tensors) > 1:
+def _by_name(rows: Sequence[dict[str, Any]], tensors: Sequence[Tensor]) -> Iterator[list[Any]]:
+    """Yield the values of the inputs for each row."""
+    if len(tensors) > 1 or tensors[0].name in rows[0]:
+        for number, row in enumerate(rows):
+            _check_names(row, number, tensors, tensors)
+            yield [row[each.name or ""] for each in tensors]
+        return
+    for number, row in enumerate(rows):
+        if row.keys() != rows[0].keys():
+            different = ", ".join(map(repr, sorted(row.keys() ^ rows[0].keys())))
+            raise _RowError(number, f"not the columns of the first row: {different}")
+        values = [row[name] for name in rows[0]]
+        yield values if len(values) == 1 and isinstance(values[0], list) else [values]
+
+
+def _check_names(
+    row: Mapping[str, Any], number: int, needed: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> None:
+    missing = [each for each in needed if each.name not in row]
+    if missing and number:
+        raise _RowError(number, f"no {_names(missing)}")
+    if missing:
         raise ConfigurationError(
-            f"The data have no {_names(missing)}; the model has the inputs {_names(tensors)}.",
-            hint="Give an object with a value for each input, or name a column after each.",
+            f"The data have no {_names(missing)}{', only ' if row else ''}{', '.join(map(repr, row))}.",
+            hint=f"The model takes {_names(inputs)}. Give an object with a value for each input, or name a "
+            "column after each.",
         )
-    values = list(row.values())
-    return values if len(values) == 1 and isinstance(values[0], list) else [values]
 
 
 def _fitted(value: Any, tensor: Tensor) -> Any:
     """Return a value with the dimensions that it lacks: one row of a batch, or one element a row."""
-    try:
-        shape, expected = shape_of(value), tensor.shape or []
-    except ValueError as error:
-        raise ConfigurationError(f"The input {_names([tensor])}: {error}.") from error
-    missing = len(expected) - len(shape)
-    for before in (missing, 0):
-        full = [1] * before + shape + [1] * (missing - before)
-        if missing >= 0 and all(size in (-1, given) for size, given in zip(expected, full, strict=True)):
-            for _ in range(before):
-                value = [value]
-            return value if before else _with_ones(value, missing)
+    rows = value if isinstance(value, list) else []
+    for number, row in enumerate(rows):
+        try:
+            shape_of([rows[0], row])
+        except ValueError as error:
+            raise _RowError(number, f"input {_names([tensor])}: {error}") from None
+    shape, expected = shape_of(value), tensor.shape or []
+    ones = [1] * (len(expected) - len(shape))
+    if _fits([*ones, *shape], expected):
+        return _wrapped(value, len(ones))
+    if _fits([*shape, *ones], expected):
+        return _with_ones(value, len(ones))
     given = f"values of shape {shape}" if shape else "one value"
     raise ConfigurationError(f"The input {_names([tensor])} takes {tensor.type_and_shape}, given {given}.")
+
+
+def _fits(shape: list[int], expected: list[int]) -> bool:
+    sizes = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(size in (given, -1) for given, size in sizes)
 
 
 def _with_ones(value: Any, dimensions: int) -> Any:
     if isinstance(value, list):
         return [_with_ones(each, dimensions) for each in value]
+    return _wrapped(value, dimensions)
+
+
+def _wrapped(value: Any, dimensions: int) -> Any:
     for _ in range(dimensions):
         value = [value]
     return value

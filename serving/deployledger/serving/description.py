@@ -33,12 +33,14 @@ class Tensor:
         datatype: its data type, in the words of the protocol.
         shape: its shape, where -1 is a dimension of any size; None if its values are no tensors.
         example: one row of it, nested as the shape is; None if that is unknown or large.
+        is_optional: whether rows may lack it.
     """
 
     name: str | None
     datatype: str
     shape: list[int] | None
     example: Any = None
+    is_optional: bool = False
 
     @property
     def type_and_shape(self) -> str:
@@ -215,7 +217,8 @@ def _column(column: Mapping[str, Any]) -> Tensor:
         spec = column["tensor-spec"]
         return _with_example(column.get("name"), spec["dtype"], spec["shape"])
     datatype = column["type"]
-    return _with_example(column.get("name"), datatype, [-1] if datatype in _SCALARS else None)
+    tensor = _with_example(column.get("name"), datatype, [-1] if datatype in _SCALARS else None)
+    return replace(tensor, is_optional=column.get("required") is False)
 
 
 def _logged_example(folder: Path) -> Any:

@@ -67,23 +67,22 @@ def _data(data: str | None, input_: str | None) -> "Data":
     if data is not None and not data.startswith("@"):
         return Data(data)
     option, name = ("--input", input_ or "") if data is None else ("--data", data[1:])
+    suffix = Path(name).suffix.lower()
+    hint = "Give JSON, JSON lines or CSV; batch inference jobs score Parquet and compressed files, too."
+    if suffix not in _SUFFIXES and name != "-" and data is None:
+        raise UsageError(
+            f"{name!r} does not end with one of {', '.join(_SUFFIXES)}.", hint=hint, option=option
+        )
     file = file_to_read(name)
     try:
         text = file.read_text("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{name!r} cannot be read: {error.strerror}.", option=option) from None
     except UnicodeDecodeError:
-        raise UsageError(f"{name!r} is not UTF-8.", option=option) from None
+        raise UsageError(f"{name!r} is not UTF-8.", hint=hint, option=option) from None
     if name == "-":
         is_json = text.lstrip().startswith(("[", "{")) or "\n" not in text.strip()
         return Data(text, "standard input", "json" if is_json else "csv")
-    suffix = Path(name).suffix.lower()
-    if suffix not in _SUFFIXES and data is None:
-        raise UsageError(
-            f"{name!r} has the suffix {suffix!r}.",
-            hint=f"Use one of {', '.join(_SUFFIXES)}, or - for standard input.",
-            option=option,
-        )
     return Data(text, name, "csv" if suffix == ".csv" else "json")
 
 
