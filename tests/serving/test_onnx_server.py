@@ -219,6 +219,9 @@ class TestInference:
             ([tensor("a", [1, 2, 3], shape=[1, 3])], "expected shape [-1, 2], given [1, 3]"),
             ([tensor("a", [1, 2], shape=[-1, 2])], "Expected `int` >= 0 - at `$.inputs[0].shape[0]`"),
             ([tensor("a", [1])], "input 'a': expected 2 elements"),
+            ([tensor("a", [1], shape=[10**4_000, 2])], "input 'a': expected shape [-1, 2], given [1000"),
+            ([tensor("a", [1], shape=[2**62, 2])], "expected 9223372036854775808 elements"),
+            ([tensor("a", [1], shape=[1] * 100_000)], "Expected `array` of length <= 64"),
             ([{"name": "a", "shape": [1, 2], "datatype": "FP32"}], 'it needs either "data" or'),
         ],
     )
@@ -261,6 +264,17 @@ class TestInference:
         assert "cannot be reshaped to the requested shape" in str(failed.value)
         for part in ("/", "::", ".h", "ONNXRuntimeError"):
             assert part not in str(failed.value)
+
+    def test_the_reason_of_a_failure_is_short_whatever_the_input(self, tmp_path: Path) -> None:
+        path = save(
+            tmp_path / "m.onnx",
+            [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)],
+            {"x": (TensorProto.STRING, ["n"])},
+            {"y": (TensorProto.FLOAT, ["n"])},
+        )
+        with pytest.raises(PredictionFailedError) as failed:
+            ask(OnnxModel(path, threads=1), inputs=[tensor("x", ["y" * 10**6], shape=[1], datatype="BYTES")])
+        assert len(str(failed.value)) <= 1_000
 
     @pytest.mark.parametrize("datatype", ["FP32", "BF16", "BYTES"])
     def test_binary_data_go_in_and_out(self, datatype: str, tmp_path: Path) -> None:
@@ -409,6 +423,13 @@ class TestHttp:
                 assert answer.status_code == 200
                 assert len(answer.content) > tensors.nbytes
             assert peak_memory(pid) - before < 4 * tensors.nbytes
+
+    @pytest.mark.parametrize("size", ["9" * 5_000, "-1", "+1", "1_0", ""])
+    def test_a_wrong_size_of_the_json_is_refused(self, server: str, size: str) -> None:
+        headers = {"Inference-Header-Content-Length": size}
+        answer = httpx.post(f"{server}/v2/models/My_Model/infer", content=b"{}", headers=headers)
+        assert answer.status_code == 400
+        assert "Inference-Header-Content-Length" in answer.json()["error"]
 
     def test_every_error_is_an_object_with_an_error(self, server: str) -> None:
         expected = {

@@ -136,12 +136,12 @@ class TestCodings:
 class TestRoom:
     async def test_bodies_wait_unread_while_there_is_no_room(self) -> None:
         app = RequestBodies(echo, MAX_BODY)
-        exchanges = [Exchange(app, length(MAX_BODY)) for _ in range(4)]
+        exchanges = [Exchange(app, length(MAX_BODY)) for _ in range(5)]
         for exchange in exchanges:
             exchange.give([bytes(SMALL_BODY)] * 3, more=True)
         tasks = [asyncio.create_task(exchange.run()) for exchange in exchanges]
         await settle()
-        assert [exchange.read // SMALL_BODY for exchange in exchanges] == [3, 3, 3, 1]
+        assert 2 * MAX_BODY < sum(exchange.read for exchange in exchanges) < 3 * MAX_BODY
         small = Exchange(app, length(3))
         small.give([b"abc"])
         await small.run()
@@ -149,19 +149,38 @@ class TestRoom:
         for exchange in exchanges:
             exchange.give([bytes(SMALL_BODY)])
         await asyncio.gather(*tasks)
-        assert [len(exchange.body) for exchange in exchanges] == [MAX_BODY] * 4
+        assert [len(exchange.body) for exchange in exchanges] == [MAX_BODY] * 5
 
-    async def test_a_client_that_hangs_up_gives_its_room_back(self) -> None:
+    async def test_large_bodies_that_hardly_arrive_keep_nobody_waiting(self) -> None:
         app = RequestBodies(echo, MAX_BODY)
-        for _ in range(4):
-            exchange = Exchange(app, length(MAX_BODY))
-            exchange.give([bytes(SMALL_BODY)] * 2, more=True)
-            exchange.hang_up()
-            await exchange.run()
+        slow = [Exchange(app, length(MAX_BODY)) for _ in range(100)]
+        for exchange in slow:
+            exchange.give([b"a"], more=True)
+        tasks = [asyncio.create_task(exchange.run()) for exchange in slow]
+        await settle()
         exchange = Exchange(app, length(MAX_BODY))
         exchange.give([bytes(SMALL_BODY)] * 4)
         await exchange.run()
-        assert exchange.status == 200
+        assert len(exchange.body) == MAX_BODY
+        for task in tasks:
+            task.cancel()
+
+    async def test_a_client_that_hangs_up_gives_its_room_back(self) -> None:
+        app = RequestBodies(echo, MAX_BODY)
+        for _ in range(9):
+            exchange = Exchange(app, length(MAX_BODY))
+            exchange.give([bytes(SMALL_BODY)] * 3, more=True)
+            exchange.hang_up()
+            await exchange.run()
+        slow, fast = (Exchange(app, length(MAX_BODY)) for _ in range(2))
+        slow.give([bytes(SMALL_BODY)] * 3, more=True)
+        fast.give([bytes(SMALL_BODY)] * 4)
+        waiting = asyncio.create_task(slow.run())
+        await settle()
+        finished = asyncio.create_task(fast.run())
+        await settle()
+        assert finished.done()
+        waiting.cancel()
 
 
 async def settle() -> None:

@@ -33,6 +33,7 @@ from deployledger.serving.request_bodies import MAX_BODY, RequestBodies
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _JSON_SIZE = b"inference-header-content-length"
+_MOST_DIGITS = 18
 _BINARY = (b"content-type", b"application/octet-stream")
 _MODEL_PATH = re.compile(r"/v2/models/(?!stats$)([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer))?")
 
@@ -140,7 +141,7 @@ def _json_size(headers: dict[bytes, bytes]) -> int | None:
     size = headers.get(_JSON_SIZE)
     if size is None:
         return None
-    if not size.isdigit():
+    if not size.isdigit() or len(size) > _MOST_DIGITS:
         given = size.decode("latin-1")
         raise HttpError(400, f"Inference-Header-Content-Length is not a number of bytes: {given!r}")
     return int(size)

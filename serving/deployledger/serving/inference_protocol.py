@@ -25,7 +25,7 @@ class InvalidRequestError(ValueError):
     """A request that the protocol or the model does not allow; its text says what was expected and given."""
 
 
-_Size = Annotated[int, msgspec.Meta(ge=0)]
+_Shape = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=64)]
 
 
 class _Parameters(msgspec.Struct):
@@ -47,7 +47,7 @@ class _Parameters(msgspec.Struct):
 class _Input(msgspec.Struct):
     name: str
     datatype: str
-    shape: list[_Size]
+    shape: _Shape
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     parameters: _Parameters = msgspec.field(default_factory=_Parameters)
 

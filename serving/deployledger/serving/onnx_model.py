@@ -23,6 +23,7 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 # A model that was loaded fails because of its inputs, unless ONNX Runtime says one of these.
 _FAULTS_OF_THE_RUNTIME = {"DeviceReset", "EngineError", "EPFail", "ModelLoaded", "NoModel", "NotImplemented"}
+_LONGEST_REASON = 1_000  # a reason may have a part of the inputs in it
 _STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_PLACE = re.compile(
     r"\S+\.(?:cc|h|hpp|cu|cuh|cpp):\d+ "  # a file and a line; mostly also a function
@@ -56,9 +57,10 @@ class TensorSpec:
 
         Any may be of a shape that is empty: ONNX Runtime does not tell a scalar from an unknown rank.
         """
-        return not self.shape or (
-            len(shape) == len(self.shape)
-            and all(expected in (-1, size) for expected, size in zip(self.shape, shape, strict=True))
+        expected = self.shape or [-1] * len(shape)
+        return len(shape) == len(expected) and all(
+            given == size or (size == -1 and given < 2**63)
+            for size, given in zip(expected, shape, strict=True)
         )
 
 
@@ -195,7 +197,7 @@ def _line(error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     """Return why a prediction failed, without the places in ONNX Runtime's source where it did."""
-    return _SOURCE_PLACE.sub("", _STATUS.sub("", _line(error)))
+    return _SOURCE_PLACE.sub("", _STATUS.sub("", _line(error)[:_LONGEST_REASON]))
 
 
 def labels_as_text(labels: Sequence[Any]) -> str:

@@ -1,8 +1,7 @@
 """The bodies of requests: complete, decompressed and within limits before an application sees them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 
 from deployledger.serving.asgi import App, HttpError, Message, Receive, Scope, Send, respond_with_error
 from deployledger.serving.content_coding import (
@@ -17,9 +16,8 @@ MAX_BODY = 100 * 1024 * 1024
 """How many bytes a body may have by default."""
 
 SMALL_BODY = 64 * 1024
-"""Bodies up to this size, in bytes, are neither counted nor moved out of the event loop."""
+"""Bodies up to this size, in bytes, are decompressed in the event loop."""
 
-_BODIES_AT_A_TIME = 3
 _SETTING = "DEPLOYLEDGER_SERVING_MAX_BODY_BYTES"
 
 
@@ -27,8 +25,8 @@ class RequestBodies:
     """An ASGI application that gives another one each request with the whole of its body.
 
     The first message that the other application receives has the body; those with a ``Content-Encoding`` are
-    decompressed. A body that is refused is answered here, by 413, 415 or 400. There is room for three bodies
-    of the largest size, or for more smaller ones; others are not read until there is.
+    decompressed. A body that is refused is answered here, by 413, 415 or 400. While those in memory have more
+    than twice the largest size together, only one of them is read on, and the others wait.
 
     Args:
         app: the other application.
@@ -38,8 +36,10 @@ class RequestBodies:
     def __init__(self, app: App, max_body: int = MAX_BODY) -> None:
         self._app = app
         self._max_body = max_body
-        self._room = _BODIES_AT_A_TIME * max_body
-        self._room_changed = asyncio.Condition()
+        # What has arrived is counted, not what was announced: slow clients keep nobody waiting.
+        self._received = 0
+        self._turn = asyncio.Lock()
+        self._decompressing = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; the signature is ASGI's."""
@@ -50,7 +50,7 @@ class RequestBodies:
             async with AsyncExitStack() as held:
                 headers = dict(scope["headers"])
                 coding = _coding(headers)
-                body = await self._read(receive, headers, coding, held)
+                body = await self._read(receive, int(headers.get(b"content-length", -1)), held)
                 if coding is not None:
                     body = await self._decompressed(body, coding, held)
                     scope = {**scope, "headers": _headers_of(body, scope)}
@@ -66,14 +66,11 @@ class RequestBodies:
         except _DisconnectedError:
             pass
 
-    async def _read(
-        self, receive: Receive, headers: dict[bytes, bytes], coding: str | None, held: AsyncExitStack
-    ) -> Buffer:
-        length = int(headers.get(b"content-length", -1))
+    async def _read(self, receive: Receive, length: int, held: AsyncExitStack) -> Buffer:
         if length > self._max_body:
             raise self._too_large("body")
         body = bytearray()
-        is_reserved = False
+        has_turn = False
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -85,40 +82,28 @@ class RequestBodies:
             if is_last and not body:
                 return chunk
             body += chunk
+            self._received += len(chunk)
+            held.callback(self._forget, len(chunk))
             if is_last:
                 return body
-            if not is_reserved and max(length, len(body)) > SMALL_BODY:
-                size = length if length >= 0 else self._max_body
-                await held.enter_async_context(self._reserved(size + (self._max_body if coding else 0)))
-                is_reserved = True
+            if not has_turn and self._received > 2 * self._max_body:
+                await held.enter_async_context(self._turn)
+                has_turn = True
 
     async def _decompressed(self, body: Buffer, coding: str, held: AsyncExitStack) -> Buffer:
         try:
             if len(body) <= SMALL_BODY:
                 with suppress(DecompressedTooLargeError):
                     return decompress(body, coding, limit=min(SMALL_BODY, self._max_body))
-                await held.enter_async_context(self._reserved(self._max_body))
+            await held.enter_async_context(self._decompressing)
             return await asyncio.to_thread(decompress, body, coding, limit=self._max_body)
         except InvalidCodingError as error:
             raise HttpError(400, str(error)) from error
         except DecompressedTooLargeError:
             raise self._too_large("decompressed body") from None
 
-    @asynccontextmanager
-    async def _reserved(self, size: int) -> AsyncIterator[None]:
-        """Wait until there is room for all that a body may need.
-
-        Nothing is reserved later: two bodies that took more as they grew could wait for each other.
-        """
-        async with self._room_changed:
-            await self._room_changed.wait_for(lambda: self._room >= size)
-            self._room -= size
-        try:
-            yield
-        finally:
-            async with self._room_changed:
-                self._room += size
-                self._room_changed.notify_all()
+    def _forget(self, size: int) -> None:
+        self._received -= size
 
     def _too_large(self, what: str) -> HttpError:
         return HttpError(413, f"the {what} is larger than {self._max_body} bytes; {_SETTING} sets this limit")
