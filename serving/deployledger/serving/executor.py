@@ -1,7 +1,6 @@
 """Where requests are computed: in the event loop, or in threads beside it."""
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import Callable
@@ -13,22 +12,23 @@ T = TypeVar("T")
 _INLINE_BYTES = 16 * 1024
 _INLINE_SECONDS = 0.0005
 _LARGE_BYTES = 1024 * 1024
-_WEIGHT_OF_THE_LAST = 0.1
+_SECONDS_OF_AN_UNKNOWN_MODEL = 0.01
+_DECAY = 0.95
 
 
 class RequestExecutor:
     """Computes requests such that small ones are fast, and the server answers whatever else it computes.
 
     A small request of a fast model is computed in the event loop: handing it to a thread and back takes some
-    0.1 ms, as much as the request itself. The model's speed is measured: the processor time of its small
-    requests. All others are computed in threads; those with large bodies one after the other in a thread of
-    their own, so that no small one ever waits behind them.
+    0.1 ms, as much as the request itself. How slow the model is, is the processor time of its slowest small
+    request, which counts less with each later one. All others are computed in threads; those with large
+    bodies one after the other in a thread of their own, so that no small one ever waits behind them.
     """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "compute")
         self._pool_for_large = ThreadPoolExecutor(1, "compute-large")
-        self._seconds = math.inf
+        self._seconds = _SECONDS_OF_AN_UNKNOWN_MODEL
 
     async def run(self, size: int, work: Callable[[], T]) -> T:
         """Return what ``work`` returns, for a request with a body of ``size`` bytes."""
@@ -45,6 +45,4 @@ class RequestExecutor:
         try:
             return work()
         finally:
-            seconds = time.thread_time() - began
-            last = self._seconds if math.isfinite(self._seconds) else seconds
-            self._seconds = last + _WEIGHT_OF_THE_LAST * (seconds - last)
+            self._seconds = max(time.thread_time() - began, _DECAY * self._seconds)

@@ -70,6 +70,7 @@ BY_ONNX = {datatype.onnx: datatype for datatype in DATATYPES}
 # Numbers are parsed in pieces of about this many bytes. Between two pieces other threads have their turn, and
 # only the numbers of one piece are Python objects at a time.
 _PIECE = 128 * 1024
+_NESTED = re.compile(rb"\[\s*\[")
 # numpy's own memory is aligned so. With less, ONNX Runtime may add numbers up in another order.
 _ALIGNMENT = 16
 
@@ -84,10 +85,9 @@ def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Arr
     Raises:
         InvalidTensorError: it describes none of this data type and shape.
     """
-    beginning = b"".join(bytes(text[:64]).split())
-    if not beginning.startswith(b"["):
+    if bytes(text[:1]) != b"[":
         raise InvalidTensorError("expected an array")
-    depth = max(1, len(shape)) if beginning.startswith(b"[[") else 1
+    depth = max(1, len(shape)) if _NESTED.match(text) else 1
     decode = _decoder(datatype.json, depth).decode
     pieces = _pieces(text[1:-1], depth) if datatype.binary else [text]
     try:
