@@ -93,7 +93,9 @@ def late(frame: Any) -> Any:
 def test_a_late_row_with_another_key_fails_with_its_line(tmp_path: Path) -> None:
     model = save(tmp_path / "model", late)
     source = "v\n" + "".join(f"{n}\n" for n in range(ROWS))
-    with pytest.raises(BatchError, match=f"line {ROWS + 1}.*key 'new', which the first rows do not have"):
+    with pytest.raises(
+        BatchError, match=f"line {ROWS + 1}.*unknown key 'new': the first rows do not have it"
+    ):
         score(model, source, tmp_path)
     assert not (tmp_path / "out.csv").exists()
     rows = score(model, source, tmp_path, misfit="null")

@@ -329,7 +329,7 @@ def test_whatever_a_model_returns_becomes_columns(
         (lambda x: {"a": 1}, "returned a single int as 'prediction_a'"),
         (lambda x: [1], "made 1 predictions"),
         (lambda x: x.iloc[:0], "made 0 predictions"),
-        (lambda x: np.array([1j, 2j]), "NumPy type complex128 cannot be written"),
+        (lambda x: np.array([1j, 2j]), "cannot write values of the NumPy type complex128"),
         (lambda x: pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"]), "two columns of one name"),
         (lambda x: x["absent"], "failed on every row: 'absent'"),
     ],

@@ -39,13 +39,13 @@ _HINT = (
 
 
 class OutputColumns:
-    """Makes the output's columns of what a model returns.
+    """Builds the output's columns from what a model returns.
 
     Args:
         declared: the names of outputs, and the types that the model's signature gives; they extend what the
             first rows say.
         is_flat: whether every cell has to be a single value.
-        misfit: what becomes of a row that does not fit: it fails, or has nulls.
+        misfit: what happens to a row that does not fit: it fails, or gets nulls.
         schema: the columns, where they are decided already.
 
     Attributes:
@@ -107,7 +107,7 @@ class OutputColumns:
                 for extra, elements in flat:
                     if extra not in self.schema.names:
                         more = pc.indices_nonzero(elements.is_valid()).to_pylist()
-                        misfits = dict.fromkeys(more, "it has more elements than the first rows") | misfits
+                        misfits = dict.fromkeys(more, "more elements than in the first rows") | misfits
             if misfits and self._misfit == "null":
                 kept = pa.array([None if row in misfits else row for row in range(rows)], pa.int64())
                 flat = [(each, elements.take(kept)) for each, elements in flat]

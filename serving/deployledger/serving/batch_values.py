@@ -23,7 +23,7 @@ _AS_TEXT = {"Period", "Interval", "UUID"}
 
 
 class MisfitError(ValueError):
-    """A value does not fit the type of its column, or no type at all; the text says why."""
+    """A value does not fit the type of its column, or any type; the text says why."""
 
 
 def array_of(values: Array) -> pa.Array:
@@ -71,7 +71,7 @@ def type_of_all(values: Iterable[Any]) -> pa.DataType:
 
 
 def misfits_of(values: Sequence[Any]) -> tuple[dict[int, str], pa.DataType]:
-    """Return why which values have no type in common with those before them, and the type of the others."""
+    """Return by index why values have no type in common with earlier ones, and the type of the others."""
     merged, misfits = pa.null(), {}
     for index, value in enumerate(values):
         try:
@@ -82,10 +82,7 @@ def misfits_of(values: Sequence[Any]) -> tuple[dict[int, str], pa.DataType]:
 
 
 def column_of(values: Sequence[Any], wanted: pa.DataType) -> tuple[pa.Array, dict[int, str]]:
-    """Return the values as a column of the type ``wanted``, and by its index why a value does not fit.
-
-    A value that does not fit is null in the column.
-    """
+    """Return the values as a column of type ``wanted``, and by index why some do not fit, which are null."""
     if kinds.is_struct(wanted):
         return _structs_of(values, wanted)
     if {_EXACT.get(type(value)) for value in values if value is not None} == {wanted}:
@@ -106,7 +103,7 @@ def column_of(values: Sequence[Any], wanted: pa.DataType) -> tuple[pa.Array, dic
                 pa.array([cell], wanted, from_pandas=False)
             except _ARROW_ERRORS:
                 cells[index] = None
-                misfits[index] = f"{shortened(cell)} has no exact value of the type {wanted}"
+                misfits[index] = f"{shortened(cell)} is not exactly representable as {wanted}"
         return pa.array(cells, wanted, from_pandas=False), misfits
 
 
@@ -122,13 +119,13 @@ def merge(types: Iterable[pa.DataType]) -> pa.DataType:
         try:
             return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            raise MisfitError(f"it is of the type {other}, and not {one}") from None
+            raise MisfitError(f"expected {one}, got {other}") from None
 
     return reduce(wider, dict.fromkeys(types), pa.null())
 
 
 def _structs_of(values: Sequence[Any], wanted: pa.DataType) -> tuple[pa.Array, dict[int, str]]:
-    """Do as `column_of`, key by key."""
+    """Like `column_of`, for dictionaries, key by key."""
     names = {field.name for field in wanted}
     misfits: dict[int, str] = {}
     rows: list[Mapping[str, Any]] = []
@@ -137,9 +134,9 @@ def _structs_of(values: Sequence[Any], wanted: pa.DataType) -> tuple[pa.Array, d
         if not row.keys() <= names:
             row = {str(key): cell for key, cell in row.items()}
         if unknown := [key for key in row if key not in names]:
-            misfits[index] = f"it has the key {unknown[0]!r}, which the first rows do not have"
+            misfits[index] = f"unknown key {unknown[0]!r}: the first rows do not have it"
         elif not isinstance(value, Mapping) and not _is_missing(value):
-            misfits[index] = f"{shortened(value)} is not a dictionary"
+            misfits[index] = f"expected a dictionary, got {shortened(value)}"
         rows.append(row)
     children = []
     for field in wanted:
@@ -170,9 +167,9 @@ def _fit(value: Any, wanted: pa.DataType) -> Any:
     if kinds.is_integer(wanted) and kinds.is_floating(kind) and float(value).is_integer():
         return int(value)
     if kind != wanted and (merge([wanted, kind]) != wanted or kinds.is_string(kind)):
-        raise MisfitError(f"{shortened(value)} is of the type {kind}, and not {wanted}")
+        raise MisfitError(f"expected {wanted}, got {kind} {shortened(value)}")
     if kinds.is_floating(wanted) and isinstance(value, int) and int(float(value)) != value:
-        raise MisfitError(f"{value} has no exact value of the type {wanted}")
+        raise MisfitError(f"{value} is not exactly representable as {wanted}")
     if isinstance(value, np.datetime64 | np.timedelta64):
         return value.item() if kinds.is_date(wanted) else value.astype(f"{value.dtype.kind}8[{wanted.unit}]")
     return str(value) if type(value).__name__ in _AS_TEXT else value
@@ -208,7 +205,7 @@ def _type_of(value: Any) -> pa.DataType:
     with suppress(*_ARROW_ERRORS):
         kind = pa.uint64() if isinstance(value, int) and value >= 1 << 63 else pa.scalar(value).type
     if kinds.is_null(kind) or kinds.is_nested(kind):  # a set has no order
-        raise MisfitError(f"{shortened(value)} of the type {type(value).__name__} cannot be written")
+        raise MisfitError(f"cannot write a value of type {type(value).__name__}: {shortened(value)}")
     if isinstance(value, Decimal):
         digits = min(76, max(_DIGITS_BEFORE_POINT, kind.precision - kind.scale) + kind.scale)
         return pa.decimal128(digits, kind.scale) if digits <= 38 else pa.decimal256(digits, kind.scale)
@@ -223,7 +220,7 @@ def _type_of_dtype(dtype: np.dtype[Any]) -> pa.DataType:
     try:
         return pa.from_numpy_dtype(dtype)
     except _ARROW_ERRORS:
-        raise MisfitError(f"values of the NumPy type {dtype} cannot be written") from None
+        raise MisfitError(f"cannot write values of the NumPy type {dtype}") from None
 
 
 def shortened(value: Any, text_of: Callable[[Any], str] = repr) -> str:
