@@ -118,7 +118,7 @@ def merge(types: Iterable[pa.DataType]) -> pa.DataType:
         schemas = [pa.schema([("", each)]) for each in (one, other)]
         try:
             return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+        except pa.ArrowException:
             raise MisfitError(f"expected {one}, got {other}") from None
 
     return reduce(wider, dict.fromkeys(types), pa.null())
@@ -203,7 +203,8 @@ def _type_of(value: Any) -> pa.DataType:
         return pa.string()
     kind = pa.null()
     with suppress(*_ARROW_ERRORS):
-        kind = pa.uint64() if isinstance(value, int) and value >= 1 << 63 else pa.scalar(value).type
+        is_large = isinstance(value, int) and value >= 1 << 63
+        kind = pa.scalar(value, pa.uint64() if is_large else None).type
     if kinds.is_null(kind) or kinds.is_nested(kind):  # a set has no order
         raise MisfitError(f"cannot write a value of type {type(value).__name__}: {shortened(value)}")
     if isinstance(value, Decimal):
