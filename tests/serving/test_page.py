@@ -211,6 +211,9 @@ def test_hostile_names_and_texts_stay_text(endpoint: Endpoint, tab: Tab, tmp_pat
     assert tab.title() == HOSTILE
     assert table(tab, "#tensors")[2] == [seen, "string"]
     assert table(tab, "#tensors")[-1] == ["unnamed", "string"]
+    tab.get_by_label("age").fill("abc")
+    tab.get_by_role("button", name="Send").click()
+    expect(tab.get_by_role("alert")).to_have_text("age: not a number.")
     tab.get_by_label("age").fill("9007199254740993")
     tab.get_by_label(seen).fill(HOSTILE)
     tab.get_by_label("tags").fill('["it\'s", null]')

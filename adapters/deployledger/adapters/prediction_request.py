@@ -75,8 +75,10 @@ def _request(data: Data, model: ModelDescription) -> tuple[bytes, str]:
 
 def _is_request(value: Any, model: ModelDescription) -> bool:
     """Return whether a value is a complete request of the model's protocol."""
-    if not isinstance(value, dict) or model.form != "open_inference":
-        return isinstance(value, dict) and not _OF_MLFLOW.isdisjoint(value)
+    if not isinstance(value, dict):
+        return False
+    if model.form != "open_inference":
+        return not _OF_MLFLOW.isdisjoint(value)
     inputs = value.get("inputs")
     return isinstance(inputs, list) and any(isinstance(each, dict) and "datatype" in each for each in inputs)
 
@@ -193,7 +195,7 @@ def _record(row: Any, number: int, columns: Sequence[Tensor]) -> dict[str | None
         if len(values) != len(columns):
             raise _RowError(number, f"expected {len(columns)} values, given {len(values)}")
         row = {each.name: value for each, value in zip(columns, values, strict=True)}
-    _check_names(row, number, [each for each in columns if not each.is_optional], columns)
+    _check_names(row, number, columns)
     record = {each.name: row[each.name] for each in columns if each.name in row}
     for each in columns:
         value = record.get(each.name)
@@ -207,36 +209,37 @@ def _values(value: Any, tensors: Sequence[Tensor]) -> dict[str | None, Any]:
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
         values = [list(column) for column in zip(*_by_name(value, tensors), strict=True)]
     elif isinstance(value, dict):
-        is_one_list = len(value) == 1 and isinstance(next(iter(value.values())), list)
-        if is_one_list and tensors[0].name is not None:  # its name is not that of a column
-            _check_names(value, 0, tensors, tensors)
+        if _is_one_list(value) and tensors[0].name is not None:  # it is an input, not a column
+            _check_names(value, 0, tensors)
         (values,) = _by_name([value], tensors)
     else:
         values = [value]
         if len(tensors) > 1:
-            _check_names({}, 0, tensors, tensors)
+            _check_names({}, 0, tensors)
     return {tensor.name: _fitted(each, tensor) for tensor, each in zip(tensors, values, strict=True)}
 
 
 def _by_name(rows: Sequence[dict[str, Any]], tensors: Sequence[Tensor]) -> Iterator[list[Any]]:
     """Yield the values of the inputs for each row."""
-    if len(tensors) > 1 or tensors[0].name in rows[0]:
-        for number, row in enumerate(rows):
-            _check_names(row, number, tensors, tensors)
-            yield [row[each.name or ""] for each in tensors]
-        return
+    are_inputs = len(tensors) > 1 or tensors[0].name in rows[0]
+    columns = [each.name or "" for each in tensors] if are_inputs else list(rows[0])
     for number, row in enumerate(rows):
-        if row.keys() != rows[0].keys():
+        if are_inputs:
+            _check_names(row, number, tensors)
+        elif row.keys() != rows[0].keys():
             different = ", ".join(map(repr, sorted(row.keys() ^ rows[0].keys())))
             raise _RowError(number, f"not the columns of the first row: {different}")
-        values = [row[name] for name in rows[0]]
-        yield values if len(values) == 1 and isinstance(values[0], list) else [values]
+        values = [row[name] for name in columns]
+        is_row = not are_inputs and not _is_one_list(row)
+        yield [values] if is_row else values
 
 
-def _check_names(
-    row: Mapping[str, Any], number: int, needed: Sequence[Tensor], inputs: Sequence[Tensor]
-) -> None:
-    missing = [each for each in needed if each.name not in row]
+def _is_one_list(row: dict[str, Any]) -> bool:
+    return len(row) == 1 and isinstance(next(iter(row.values())), list)
+
+
+def _check_names(row: Mapping[str, Any], number: int, inputs: Sequence[Tensor]) -> None:
+    missing = [each for each in inputs if each.name not in row and not each.is_optional]
     if missing and number:
         raise _RowError(number, f"no {_names(missing)}")
     if missing:

@@ -15,9 +15,13 @@ from urllib.parse import quote
 _MOST_NUMBERS = 64
 """The most elements in an example; a larger input has none."""
 _LARGEST_EXAMPLE = 1_000
-_OF_TYPE = {"bool": False, "bytes": "", "str": "", "object": "", "datetime": "2026-01-01T00:00:00"}
-"""What stands for a missing example, by how a data type's name begins; 0.0 and 0 for the others."""
-_REAL = ("fp", "bf", "float", "double")
+_OF_TYPE: dict[str, Any] = {
+    "bool": False,
+    **dict.fromkeys(("bytes", "str", "object"), ""),
+    "datetime": "2026-01-01T00:00:00",
+    **dict.fromkeys(("fp", "bf", "float", "double"), 0.0),
+}
+"""What stands for a missing example, by how a data type's name begins; 0 for the others."""
 _SCALARS = ("boolean", "integer", "long", "float", "double", "string", "datetime")
 
 Form = Literal["open_inference", "dataframe_split", "inputs"]
@@ -95,25 +99,15 @@ class ModelDescription:
         Raises:
             KeyError, TypeError, ValueError: they are not.
         """
-
-        name = str(metadata["name"])
-
-        def tensors(field: str) -> list[Tensor]:
-            return [
+        inputs, outputs = (
+            [
                 _with_example(str(each["name"]), str(each["datatype"]), list(map(int, each["shape"])))
                 for each in metadata[field]
             ]
-
-        versions = metadata.get("versions") or ["1"]
-        description = cls(
-            name,
-            str(versions[-1]),
-            digest,
-            "open_inference",
-            tensors("inputs"),
-            tensors("outputs"),
+            for field in ("inputs", "outputs")
         )
-        return description._with_zeros()
+        name, versions = str(metadata["name"]), metadata.get("versions") or ["1"]
+        return cls(name, str(versions[-1]), digest, "open_inference", inputs, outputs)._with_zeros()
 
     @classmethod
     def of_mlflow(
@@ -146,17 +140,12 @@ class ModelDescription:
             return {"dataframe_split": {"columns": [each.name for each in self.inputs], "data": rows}}
         if self.form == "inputs":
             return {"inputs": values[None] if None in values else dict(values)}
-        return {
-            "inputs": [
-                {
-                    "name": each.name,
-                    "datatype": each.datatype,
-                    "shape": shape_of(values[each.name]),
-                    "data": _flat(values[each.name]),
-                }
-                for each in self.inputs
-            ]
-        }
+        pairs = [(each, values[each.name]) for each in self.inputs]
+        inputs = [
+            {"name": each.name, "datatype": each.datatype, "shape": shape_of(value), "data": _flat(value)}
+            for each, value in pairs
+        ]
+        return {"inputs": inputs}
 
     def _with_zeros(self) -> "ModelDescription":
         values = {each.name: each.example for each in self.inputs}
@@ -187,10 +176,7 @@ def _with_example(name: str | None, datatype: str, shape: list[int] | None) -> T
     if shape is None:
         return Tensor(name, datatype, shape)
     one_row = [1 if size < 0 else size for size in shape]
-    kind = datatype.lower()
-    zero = next((value for begin, value in _OF_TYPE.items() if kind.startswith(begin)), None)
-    if zero is None:
-        zero = 0.0 if kind.startswith(_REAL) else 0
+    zero = next((value for begin, value in _OF_TYPE.items() if datatype.lower().startswith(begin)), 0)
     is_small = prod(one_row) <= _MOST_NUMBERS
     return Tensor(name, datatype, shape, _nested(one_row, zero) if is_small else None)
 

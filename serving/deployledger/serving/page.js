@@ -80,7 +80,7 @@ class Field {
     try {
       return [JSON.parse(typed)];
     } catch {
-      throw new Error(typed.trim() ? `${this.name}: not JSON.` : `${this.name}: empty.`);
+      throw new Error(`${this.name}: ${!typed.trim() ? "empty" : this.isSingle ? "not a number" : "not JSON"}.`);
     }
   }
 
