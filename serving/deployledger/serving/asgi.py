@@ -1,6 +1,6 @@
 """ASGI applications without a framework, https://asgi.readthedocs.io/en/latest/specs/main.html."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -22,6 +22,42 @@ class HttpError(Exception):
         super().__init__(message)
         self.status = status
         self.headers = headers
+
+
+def router(routes: Mapping[str, Mapping[str, App]], not_found: Callable[[str], str]) -> App:
+    """Return the application that answers by path and method; an `HttpError` of a handler is its answer.
+
+    Args:
+        routes: the handlers by path and method.
+        not_found: returns what to say of another path.
+    """
+
+    def handler(path: str, method: str) -> App:
+        handlers = routes.get(path)
+        if handlers is None:
+            raise HttpError(404, not_found(path))
+        if method not in handlers:
+            allowed = ", ".join(handlers)
+            reason = f"{path} does not have the method {method}; it has {allowed}"
+            raise HttpError(405, reason, [(b"allow", allowed.encode())])
+        return handlers[method]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await handler(scope["path"], scope["method"])(scope, receive, send)
+        except HttpError as error:
+            await respond_with_error(send, error)
+
+    return app
+
+
+def always(content: bytes, *headers: tuple[bytes, bytes]) -> App:
+    """Return the handler that gives every request the same answer."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, headers, content)
+
+    return answer
 
 
 async def respond(send: Send, status: int, headers: Headers, *parts: bytes | memoryview) -> None:

@@ -1,7 +1,6 @@
 """The HTTP side of the ONNX model server."""
 
 import re
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -14,8 +13,9 @@ from deployledger.serving.asgi import (
     Receive,
     Scope,
     Send,
+    always,
     respond,
-    respond_with_error,
+    router,
 )
 from deployledger.serving.content_coding import Buffer, compress, negotiate
 from deployledger.serving.description import ModelDescription
@@ -30,8 +30,6 @@ from deployledger.serving.onnx_model import OnnxModel, PredictionFailedError
 from deployledger.serving.page import Page
 from deployledger.serving.request_bodies import MAX_BODY, RequestBodies
 
-Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 _JSON_SIZE = b"inference-header-content-length"
 _MOST_DIGITS = 18
 _BINARY = (b"content-type", b"application/octet-stream")
@@ -42,11 +40,15 @@ def make_app(
     name: str, version: str, model: OnnxModel, max_body: int = MAX_BODY, digest: str | None = None
 ) -> App:
     """Return the ASGI application that serves one version of one model, whose files have the digest."""
-    return RequestBodies(_InferenceApp(name, version, model, digest), max_body)
+    return RequestBodies(_InferenceApp(name, version, model, digest).app, max_body)
 
 
 class _InferenceApp:
-    """Serves one version of one model; requests have their bodies as `RequestBodies` gives them."""
+    """Serves one version of one model.
+
+    Attributes:
+        app: the application; requests have their bodies as `RequestBodies` gives them.
+    """
 
     def __init__(self, name: str, version: str, model: OnnxModel, digest: str | None) -> None:
         self._name = name
@@ -56,35 +58,18 @@ class _InferenceApp:
         metadata = model_metadata(name, version, model)
         page = Page(ModelDescription.of_metadata(metadata, digest))
         server = {"name": "deployledger-onnx", "version": version, "extensions": [BINARY_EXTENSION]}
-        self._routes: dict[str, dict[str, Handler]] = {
+        routes: dict[str, dict[str, App]] = {
             "/": {"GET": page, "HEAD": page},
-            "/ping": _get(b"", []),
+            "/ping": _get(b""),
             "/v2": _get_json(server),
             "/v2/health/live": _get_json({"live": True}),
             "/v2/health/ready": _get_json({"ready": True}),
         }
         for path in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{version}"):
-            self._routes[path] = _get_json(metadata)
-            self._routes[f"{path}/ready"] = _get_json({"name": name, "ready": True})
-            self._routes[f"{path}/infer"] = {"POST": self._infer}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; the signature is ASGI's."""
-        try:
-            handlers = self._routes.get(scope["path"])
-            if handlers is None:
-                raise HttpError(404, self._not_found(scope["path"]))
-            handler = handlers.get(scope["method"])
-            if handler is None:
-                allowed = ", ".join(handlers)
-                raise HttpError(
-                    405,
-                    f"{scope['path']} does not have the method {scope['method']}; it has {allowed}",
-                    [(b"allow", allowed.encode())],
-                )
-            await handler(scope, receive, send)
-        except HttpError as error:
-            await respond_with_error(send, error)
+            routes[path] = _get_json(metadata)
+            routes[f"{path}/ready"] = _get_json({"name": name, "ready": True})
+            routes[f"{path}/infer"] = {"POST": self._infer}
+        self.app = router(routes, self._not_found)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -126,15 +111,12 @@ class _InferenceApp:
         return f"Request for unknown model: {match[1]!r}{version} is not served here; {here}"
 
 
-def _get(content: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Handler]:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await respond(send, 200, headers, content)
-
-    return {"GET": answer, "HEAD": answer}
+def _get(content: bytes, *headers: tuple[bytes, bytes]) -> dict[str, App]:
+    return dict.fromkeys(("GET", "HEAD"), always(content, *headers))
 
 
-def _get_json(content: dict[str, Any]) -> dict[str, Handler]:
-    return _get(orjson.dumps(content), [JSON])
+def _get_json(content: dict[str, Any]) -> dict[str, App]:
+    return _get(orjson.dumps(content), JSON)
 
 
 def _json_size(headers: dict[bytes, bytes]) -> int | None:

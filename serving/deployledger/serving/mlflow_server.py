@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deployledger.serving.asgi import JSON, App, HttpError, Receive, Scope, Send, respond, respond_with_error
+from deployledger.serving.asgi import JSON, App, Receive, Scope, Send, always, respond, router
 from deployledger.serving.description import ModelDescription
 from deployledger.serving.mlflow_model import load_mlflow_model
 from deployledger.serving.model_files import ModelFiles
@@ -52,7 +52,7 @@ def main() -> int:
 
 def make_app(model: Any, page: App, max_body: int = MAX_BODY) -> App:
     """Return the application that serves a `mlflow.pyfunc.PyFuncModel`, and the page that is at ``/``."""
-    return RequestBodies(_ScoringApp(model, page), max_body)
+    return RequestBodies(_ScoringApp(model, page).app, max_body)
 
 
 class _Answer(NamedTuple):
@@ -62,7 +62,11 @@ class _Answer(NamedTuple):
 
 
 class _ScoringApp:
-    """Serves a model; requests have their bodies as `RequestBodies` gives them."""
+    """Serves a model.
+
+    Attributes:
+        app: the application; requests have their bodies as `RequestBodies` gives them.
+    """
 
     def __init__(self, model: Any, page: App) -> None:
         from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
@@ -72,27 +76,15 @@ class _ScoringApp:
         os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
         self._model = model
         self._timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
-        self._routes: dict[str, dict[str, App]] = {
+        healthy = {"GET": always(b"\n", JSON)}
+        routes: dict[str, dict[str, App]] = {
             "/": {"GET": page, "HEAD": page},
-            "/ping": {"GET": _always(b"\n")},
-            "/health": {"GET": _always(b"\n")},
-            "/version": {"GET": _always(VERSION.encode())},
+            "/ping": healthy,
+            "/health": healthy,
+            "/version": {"GET": always(VERSION.encode(), JSON)},
             "/invocations": {"POST": self._invoke},
         }
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; the signature is ASGI's."""
-        path, method = scope["path"], scope["method"]
-        handlers = self._routes.get(path, {})
-        if method in handlers:
-            await handlers[method](scope, receive, send)
-        elif handlers:
-            allowed = ", ".join(handlers)
-            reason = f"{path} does not have the method {method}; it has {allowed}"
-            await respond_with_error(send, HttpError(405, reason, [(b"allow", allowed.encode())]))
-        else:
-            reason = f"there is no {path} here; predictions are at /invocations"
-            await respond_with_error(send, HttpError(404, reason))
+        self.app = router(routes, lambda path: f"there is no {path} here; predictions are at /invocations")
 
     async def _invoke(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -105,13 +97,6 @@ class _ScoringApp:
         except TimeoutError:
             answer = _Answer(504, _JSON, b"Request processing time exceeded limit")
         await respond(send, answer.status, [(b"content-type", answer.media_type)], answer.content)
-
-
-def _always(content: bytes) -> App:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await respond(send, 200, [JSON], content)
-
-    return answer
 
 
 class _Observed:
