@@ -184,3 +184,12 @@ def test_values_without_a_place_are_refused(
     with pytest.raises(ConfigurationError) as refused:
         prediction_request(Data(text, "f", format_), of)
     assert refused.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"), [("", "A text is quoted twice, as in --data '\"red\"'."), ("f", "")]
+)
+def test_a_text_without_quotes_is_explained(source: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        prediction_request(Data("red", source), ROW)
+    assert refused.value.hint == hint

@@ -75,10 +75,8 @@ def _request(data: Data, model: ModelDescription) -> tuple[bytes, str]:
 
 def _is_request(value: Any, model: ModelDescription) -> bool:
     """Return whether a value is a complete request of the model's protocol."""
-    if not isinstance(value, dict):
-        return False
-    if model.form != "open_inference":
-        return not _OF_MLFLOW.isdisjoint(value)
+    if not isinstance(value, dict) or model.form != "open_inference":
+        return isinstance(value, dict) and not _OF_MLFLOW.isdisjoint(value)
     inputs = value.get("inputs")
     return isinstance(inputs, list) and any(isinstance(each, dict) and "datatype" in each for each in inputs)
 
@@ -106,7 +104,8 @@ def _json(data: Data, model: ModelDescription) -> tuple[Any, list[int]]:
     takes_text = len(model.inputs) == 1 and model.inputs[0].datatype.lower().startswith(("bytes", "str"))
     if takes_text and not data.source:
         return data.text, []
-    raise _unreadable(data, problem)
+    hint = "" if data.source else "A text is quoted twice, as in --data '\"red\"'."
+    raise _unreadable(data, problem, hint=hint)
 
 
 def _csv(data: Data, model: ModelDescription) -> tuple[list[dict[str, Any]], list[int]]:
@@ -170,9 +169,8 @@ _PARSERS: dict[tuple[str, ...], Callable[[str], Any]] = {
 }
 
 
-def _unreadable(data: Data, problem: str, place: str = "") -> ConfigurationError:
+def _unreadable(data: Data, problem: str, place: str = "", hint: str = "") -> ConfigurationError:
     where = f"{data.source or '--data'}{place and f', {place}'}"
-    hint = "" if data.source else "A text is quoted twice, as in --data '\"red\"'."
     return ConfigurationError(f"{where}: {problem}.", hint=hint)
 
 
@@ -208,14 +206,13 @@ def _values(value: Any, tensors: Sequence[Tensor]) -> dict[str | None, Any]:
     """Return the value of each input, nested as its shape is."""
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
         values = [list(column) for column in zip(*_by_name(value, tensors), strict=True)]
-    elif isinstance(value, dict):
-        if _is_one_list(value) and tensors[0].name is not None:  # it is an input, not a column
-            _check_names(value, 0, tensors)
-        (values,) = _by_name([value], tensors)
+    elif isinstance(value, dict) or len(tensors) > 1:
+        row = value if isinstance(value, dict) else {}
+        if _is_one_list(row) and tensors[0].name is not None:  # it is an input, not a column
+            _check_names(row, 0, tensors)
+        (values,) = _by_name([row], tensors)
     else:
         values = [value]
-        if len(tensors) > 1:
-            _check_names({}, 0, tensors)
     return {tensor.name: _fitted(each, tensor) for tensor, each in zip(tensors, values, strict=True)}
 
 
