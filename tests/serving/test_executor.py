@@ -14,19 +14,25 @@ def spin(seconds: float) -> str:
     return threading.current_thread().name
 
 
-async def settled() -> RequestExecutor:
+async def settled(*, is_work_bounded: bool = True) -> RequestExecutor:
     """Return an executor that knows that the model is fast."""
-    executor = RequestExecutor()
+    executor = RequestExecutor(is_work_bounded=is_work_bounded)
     for _ in range(200):
         await executor.run(100, lambda: spin(0))
     return executor
 
 
 async def test_small_requests_of_a_fast_model_need_no_thread() -> None:
-    assert await RequestExecutor().run(100, lambda: spin(0)) != threading.current_thread().name
+    unknown = RequestExecutor(is_work_bounded=True)
+    assert await unknown.run(100, lambda: spin(0)) != threading.current_thread().name
     executor = await settled()
     assert await executor.run(100, lambda: spin(0)) == threading.current_thread().name
     assert await executor.run(100_000, lambda: spin(0)) != threading.current_thread().name
+
+
+async def test_a_model_that_may_be_slow_at_any_time_has_threads() -> None:
+    executor = await settled(is_work_bounded=False)
+    assert await executor.run(100, lambda: spin(0)) != threading.current_thread().name
 
 
 async def test_after_one_slow_request_many_are_computed_in_threads() -> None:
@@ -40,7 +46,7 @@ async def test_after_one_slow_request_many_are_computed_in_threads() -> None:
 
 
 async def test_small_requests_do_not_wait_for_large_ones() -> None:
-    executor = RequestExecutor()
+    executor = RequestExecutor(is_work_bounded=True)
     finish = threading.Event()
     large = [asyncio.create_task(executor.run(10_000_000, finish.wait)) for _ in range(50)]
     await asyncio.sleep(0)

@@ -265,6 +265,14 @@ class TestInference:
         for part in ("/", "::", ".h", "ONNXRuntimeError"):
             assert part not in str(failed.value)
 
+    def test_whether_the_work_is_in_the_sizes_of_inputs_alone(self, tmp_path: Path) -> None:
+        assert OnnxModel(two_by_two(tmp_path / "m.onnx"), threads=1).is_work_bounded
+        for name in ("Expand", "ConstantOfShape"):
+            inputs: dict[str, Any] = {"n": (TensorProto.INT64, ["m"]), "x": (TensorProto.FLOAT, [1])}
+            node = helper.make_node(name, ["x", "n"] if name == "Expand" else ["n"], ["y"])
+            path = save(tmp_path / "m.onnx", [node], inputs, {"y": (TensorProto.FLOAT, None)})
+            assert not OnnxModel(path, threads=1).is_work_bounded
+
     def test_the_reason_of_a_failure_is_short_whatever_the_input(self, tmp_path: Path) -> None:
         path = save(
             tmp_path / "m.onnx",

@@ -23,17 +23,21 @@ class RequestExecutor:
     0.1 ms, as much as the request itself. How slow the model is, is the processor time of its slowest small
     request, which counts less with each later one. All others are computed in threads; those with large
     bodies one after the other in a thread of their own, so that no small one ever waits behind them.
+
+    Args:
+        is_work_bounded: whether a small request is never much slower than the one before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_work_bounded: bool) -> None:
         self._pool = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "compute")
         self._pool_for_large = ThreadPoolExecutor(1, "compute-large")
+        self._is_work_bounded = is_work_bounded
         self._seconds = _SECONDS_OF_AN_UNKNOWN_MODEL
 
     async def run(self, size: int, work: Callable[[], T]) -> T:
         """Return what ``work`` returns, for a request with a body of ``size`` bytes."""
         if size <= _INLINE_BYTES:
-            if self._seconds < _INLINE_SECONDS:
+            if self._is_work_bounded and self._seconds < _INLINE_SECONDS:
                 return self._measured(work)
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._measured, work)
         pool = self._pool_for_large if size > _LARGE_BYTES else self._pool

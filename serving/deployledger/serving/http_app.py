@@ -54,7 +54,7 @@ class _InferenceApp:
         self._name = name
         self._version = version
         self._model = model
-        self._executor = RequestExecutor()
+        self._executor = RequestExecutor(is_work_bounded=model.is_work_bounded)
         metadata = model_metadata(name, version, model)
         page = Page(ModelDescription.of_metadata(metadata, digest))
         server = {"name": "deployledger-onnx", "version": version, "extensions": [BINARY_EXTENSION]}

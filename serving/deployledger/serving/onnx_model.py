@@ -23,6 +23,13 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 # A model that was loaded fails because of its inputs, unless ONNX Runtime says one of these.
 _FAULTS_OF_THE_RUNTIME = {"DeviceReset", "EngineError", "EPFail", "ModelLoaded", "NoModel", "NotImplemented"}
+# Operators whose work depends on the values of their inputs, not only on the sizes, as ``op_type`` of
+# onnx.proto is encoded. Large models are not searched for them.
+_WORK_IN_VALUES = re.compile(
+    rb'"[\x03-\x11](?:CenterCropPad|Col2Im|ConstantOfShape|DFT|Expand|Loop|MelWeightMatrix|OneHot|Pad|Range|'
+    rb"Resize|STFT|Scan|SequenceMap|Tile|Upsample|\w+Search|\w+Window)"
+)
+_SEARCHED_BYTES = 64 * 1024 * 1024
 _LONGEST_REASON = 1_000  # a reason may have a part of the inputs in it
 _STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_PLACE = re.compile(
@@ -78,7 +85,8 @@ class OnnxModel:
     """A loaded model; `predict` may be called from several threads at once.
 
     A sequence of maps (class to probability, as ``ZipMap`` makes) becomes an FP32 tensor [rows, classes],
-    whose columns are the classes in sorted order. Outputs that no tensor can express are left out.
+    whose columns are the classes in sorted order. Outputs that no tensor can express are left out. The
+    attribute ``is_work_bounded`` says whether all inputs of one size take about the same time.
 
     Args:
         path: the ONNX file.
@@ -107,6 +115,7 @@ class OnnxModel:
             ) from error
         # The session keeps the bytes, to start again with other providers; there are no others here.
         vars(self._session)["_model_bytes"] = None
+        self.is_work_bounded = len(content) < _SEARCHED_BYTES and not _WORK_IN_VALUES.search(content)
         specs = {each.name: _spec(each) for each in self._session.get_inputs()}
         for node in self._session.get_inputs():
             spec = specs[node.name]
