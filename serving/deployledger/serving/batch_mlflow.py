@@ -65,14 +65,17 @@ class MlflowRows:
         specs = list(self._schema.inputs)
         unnamed = [*names, *(f"number {n}" for n in range(len(names) + 1, len(specs) + 1))]
         wanted = self._schema.input_names() if self._schema.has_input_names() else unnamed[: len(specs)]
+        available = frozenset(names)
         required = [name for name, spec in zip(wanted, specs, strict=True) if spec.required]
-        if missing := [name for name in required if name not in names]:
+        if missing := [name for name in required if name not in available]:
             raise input_invalid(
                 f"The model's signature has the column {missing[0]!r}, and the rows the columns "
                 f"{', '.join(names)}.",
                 hint="Name the columns as the signature does.",
             )
-        return [_input(name, spec.type) for name, spec in zip(wanted, specs, strict=True) if name in names]
+        return [
+            _input(name, spec.type) for name, spec in zip(wanted, specs, strict=True) if name in available
+        ]
 
     def predict(self, rows: pa.RecordBatch) -> dict[str, Values]:
         """Return the outputs; RowsError, ModelFailedError or BatchError if there are none."""

@@ -6,6 +6,7 @@ element (``prediction_0``, …),
 as many as the longest array of the first rows, and a dictionary one for each key.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -100,14 +101,14 @@ class OutputColumns:
             )
         problems: dict[int, RowProblem] = {}
         cells: list[tuple[str, pa.Array]] = []
+        known = frozenset(self.schema.names if self.schema else ())
         for name, kind in zip(nested.names, nested.types, strict=True):
             column, misfits = _fitted(outputs[name], kind)
             flat = list(_flat(name, column)) if self._is_flat else [(name, column)]
-            if self.schema is not None:
-                for extra, elements in flat:
-                    if extra not in self.schema.names:
-                        more = pc.indices_nonzero(elements.is_valid()).to_pylist()
-                        misfits = dict.fromkeys(more, "more elements than in the first rows") | misfits
+            for extra, elements in flat:
+                if self.schema is not None and extra not in known:
+                    more = pc.indices_nonzero(elements.is_valid()).to_pylist()
+                    misfits = dict.fromkeys(more, "more elements than in the first rows") | misfits
             if misfits and self._misfit == "null":
                 kept = pa.array([None if row in misfits else row for row in range(rows)], pa.int64())
                 flat = [(each, elements.take(kept)) for each, elements in flat]
@@ -145,7 +146,7 @@ class OutputColumns:
                 "The predictions of the first rows are empty arrays: they have no columns.",
                 "Write JSON lines, Parquet or Arrow.",
             )
-        if twice := [name for name in names if names.count(name) > 1]:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise BatchError("batch_failed", f"The model has two predictions named {twice[0]!r}.", _HINT)
         self._check(names)
         fields = [(name, column.type) for name, column in cells]
