@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from deployledger.serving.asgi import Receive, Scope, Send
+from deployledger.serving.asgi import Receive, Scope, Send, respond
 from deployledger.serving.description import ModelDescription
 
 _Headers = list[tuple[bytes, bytes]]
@@ -34,8 +34,7 @@ class Page:
         """Answer a request; the signature is ASGI's."""
         accepts = b",".join(value for name, value in scope["headers"] if name == b"accept")
         headers, body = self._html if b"text/html" in accepts else self._json
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await respond(send, 200, headers, body)  # to HEAD, the server sends the head alone
 
 
 def _html(description: ModelDescription) -> tuple[bytes, dict[str, str]]:
@@ -63,5 +62,5 @@ def _hash(text: str) -> str:
 def _answer(content_type: str, body: bytes, headers: Mapping[str, str]) -> tuple[_Headers, bytes]:
     # An update has another page at the same address.
     headers = {"cache-control": "no-store", "vary": "accept", "x-content-type-options": "nosniff", **headers}
-    headers = {"content-type": content_type, "content-length": str(len(body)), **headers}
+    headers = {"content-type": content_type, **headers}
     return [(name.encode(), value.encode()) for name, value in headers.items()], body
