@@ -138,6 +138,7 @@ def test_a_csv_has_the_types_of_the_inputs() -> None:
     ("of", "text", "format_", "message"),
     [
         (ROW, "a,b\n1,2\n1,x\n", "csv", "f, line 3: column 'b': expected FP32, given 'x'."),
+        (ROW, ",b\nx,1\n", "csv", "f, line 2: column '': expected FP32, given 'x'."),
         (ROW, "a,b\n1,1_0\n", "csv", "f, line 2: column 'b': expected FP32, given '1_0'."),
         (ROW, "a,b\n1,-1e999\n", "csv", "f, line 2: column 'b': expected FP32, given '-1e999'."),
         (TWO, "a,b\n1.0,x\n", "csv", "f, line 2: column 'a': expected INT64, given '1.0'."),
