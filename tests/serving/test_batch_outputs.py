@@ -88,7 +88,7 @@ def test_nan_in_floats_is_not_a_missing_value() -> None:
         ([Decimal("1.5"), 2.5], 0, "Decimal('1.5') is not exactly representable as double"),
         ([DAY, NOON], 1, "expected date32[day], got timestamp[us]"),
         ([1 + 2j], 0, "cannot write a value of type complex"),
-        ([object()], 0, "cannot write a value of type object"),
+        ([...], 0, "cannot write a value of type ellipsis"),
         ([{1, 2}], 0, "cannot write a value of type set: {1, 2}"),
         ([np.longdouble(1)], 0, "cannot write values of the NumPy type float128"),
         (
