@@ -114,8 +114,8 @@ def test_many_chunks_and_a_model_with_a_fixed_batch(tmp_path: Path) -> None:
     ("name", "text", "said"),
     [
         ("in.csv", "a,b,c\n1,2,3\n1,x,3\n", "in.csv, line 3, column 'b': not a number (float): 'x'."),
-        ("in.csv", "a,b,c\n1,2\n", "line 2: expected 3 values, given 2."),
-        ("in.csv", "a,b\n1,2\n", "takes rows of the shape [3], given 2 elements"),
+        ("in.csv", "a,b,c\n1,2\n", "line 2: expected 3 values, got 2."),
+        ("in.csv", "a,b\n1,2\n", "takes rows of the shape [3], got 2 elements"),
         ("in.csv", "", "is empty"),
         ("in.csv", "a,b,c\n", "has no rows"),
         ("in.csv", "a,a,c\n1,2,3\n", "two columns have the same name"),
@@ -125,7 +125,7 @@ def test_many_chunks_and_a_model_with_a_fixed_batch(tmp_path: Path) -> None:
         (
             "in.jsonl",
             '{"a": 1, "b": 2, "c": 3}\n{"a": 1}\n',
-            "line 2: expected the keys 'a', 'b', 'c', given 'a'.",
+            "line 2: expected the keys 'a', 'b', 'c', got 'a'.",
         ),
         ("in.jsonl", "[1,2,3]\n[1,2]\n", "line 2, column 'features': expected 3 elements"),
         ("in.parquet", "x", "is not a readable Parquet file"),

@@ -72,7 +72,9 @@ def test_another_server_describes_it_by_the_protocol(server: Server, root: tuple
 
 
 @pytest.mark.parametrize("metadata", [(404, b"{}"), (200, b"[]"), (200, b"\xff"), (200, b'{"name": "m"}')])
-def test_a_server_that_describes_no_model_is_no_error(server: Server, metadata: tuple[int, bytes]) -> None:
+def test_a_server_that_describes_no_model_is_not_an_error(
+    server: Server, metadata: tuple[int, bytes]
+) -> None:
     server.answers = {"/v2/models/m": metadata}
     assert server.endpoint.describe("m") is None
 

@@ -231,9 +231,9 @@ class TestTimes:
             if limit is None:
                 assert (status, body) == (200, b"a")
             else:
-                assert (status, error_of(body)[:47]) == (
+                assert (status, error_of(body)[:48]) == (
                     504,
-                    "The model did not answer within 300 seconds. DE",
+                    "The model did not respond within 300 seconds. DE",
                 )
 
     async def test_a_client_that_does_not_read_its_answer(self) -> None:

@@ -137,25 +137,25 @@ def test_a_csv_has_the_types_of_the_inputs() -> None:
 @pytest.mark.parametrize(
     ("of", "text", "format_", "message"),
     [
-        (ROW, "a,b\n1,2\n1,x\n", "csv", "f, line 3: column 'b': expected FP32, given 'x'."),
-        (ROW, ",b\nx,1\n", "csv", "f, line 2: column '': expected FP32, given 'x'."),
-        (ROW, "a,b\n1,1_0\n", "csv", "f, line 2: column 'b': expected FP32, given '1_0'."),
-        (ROW, "a,b\n1,-1e999\n", "csv", "f, line 2: column 'b': expected FP32, given '-1e999'."),
-        (TWO, "a,b\n1.0,x\n", "csv", "f, line 2: column 'a': expected INT64, given '1.0'."),
-        (TWO, "a,b\n,x\n", "csv", "f, line 2: column 'a': expected INT64, given ''."),
-        (ROW, "a,b\n1\n", "csv", "f, line 2: expected 2 values, given 1."),
+        (ROW, "a,b\n1,2\n1,x\n", "csv", "f, line 3: column 'b': expected FP32, got 'x'."),
+        (ROW, ",b\nx,1\n", "csv", "f, line 2: column '': expected FP32, got 'x'."),
+        (ROW, "a,b\n1,1_0\n", "csv", "f, line 2: column 'b': expected FP32, got '1_0'."),
+        (ROW, "a,b\n1,-1e999\n", "csv", "f, line 2: column 'b': expected FP32, got '-1e999'."),
+        (TWO, "a,b\n1.0,x\n", "csv", "f, line 2: column 'a': expected INT64, got '1.0'."),
+        (TWO, "a,b\n,x\n", "csv", "f, line 2: column 'a': expected INT64, got ''."),
+        (ROW, "a,b\n1\n", "csv", "f, line 2: expected 2 values, got 1."),
         (ROW, "a,a\n1,2\n", "csv", "f, line 1: two columns have the same name."),
-        (ROW, "", "csv", "f, line 1: there is no line that names the columns."),
+        (ROW, "", "csv", "f, line 1: the header is missing."),
         (ROW, "a,b\n", "csv", "There are no rows to predict."),
         (ROW, 'a,b\n"1,2\n', "csv", "f, line 2: unexpected end of data."),
         (TWO, "a,q\n1,x\n", "csv", "The data have no 'b', only 'a', 'q'."),
-        (MEMBERS, "age,member\n1,0\n2,\n", "csv", "f, line 3: column 'member': expected boolean, given ''."),
+        (MEMBERS, "age,member\n1,0\n2,\n", "csv", "f, line 3: column 'member': expected boolean, got ''."),
         (MEMBERS, "age\n1\n", "csv", "The data have no 'member', only 'age'."),
         (ROW, "[1, 2]\n[1,", "json", "f, line 2: not JSON: Expecting value: line 1 column 4 (char 3)."),
         (ROW, "[" * 100_000, "json", "f: it is nested too deeply."),
         (ROW, "[" * 600 + "]" * 600, "json", "f: it is nested too deeply."),
-        (ROW, "[1, 2, 3]", "json", "The input 'x' takes FP32 [any, 2], given values of shape [3]."),
-        (ROW, "1", "json", "The input 'x' takes FP32 [any, 2], given one value."),
+        (ROW, "[1, 2, 3]", "json", "The input 'x' takes FP32 [any, 2], got values of shape [3]."),
+        (ROW, "1", "json", "The input 'x' takes FP32 [any, 2], got one value."),
         (ROW, "[[1, 2], [1]]", "json", f"f, row 2: {UNEVEN}"),
         (ROW, "[1, 2]\n\n[1]", "json", f"f, line 3: {UNEVEN}"),
         (IMAGE, "[[[1, 2], [3]]]", "json", f"f, row 1: {UNEVEN}"),
@@ -174,12 +174,12 @@ def test_a_csv_has_the_types_of_the_inputs() -> None:
             MEMBERS,
             '{"member": "maybe"}',
             "json",
-            "f, row 1: column 'member': expected boolean, given 'maybe'.",
+            "f, row 1: column 'member': expected boolean, got 'maybe'.",
         ),
-        (FRAME, "[1, 2]", "json", "f, row 1: expected 3 values, given 2."),
+        (FRAME, "[1, 2]", "json", "f, row 1: expected 3 values, got 2."),
     ],
 )
-def test_values_without_a_place_are_refused(
+def test_values_that_fit_no_input_are_refused(
     of: ModelDescription, text: str, format_: Literal["json", "csv"], message: str
 ) -> None:
     with pytest.raises(ConfigurationError) as refused:
@@ -188,7 +188,7 @@ def test_values_without_a_place_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("source", "hint"), [("", "A text is quoted twice, as in --data '\"red\"'."), ("f", "")]
+    ("source", "hint"), [("", "Quote a string for JSON and for the shell: --data '\"red\"'."), ("f", "")]
 )
 def test_a_text_without_quotes_is_explained(source: str, hint: str) -> None:
     with pytest.raises(ConfigurationError) as refused:

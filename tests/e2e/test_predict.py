@@ -60,7 +60,7 @@ def test_a_served_model_is_queried_by_its_name(cli: CommandLine, tmp_path: Path)
     assert "The model takes measurements (FP32 [any, 4])." in message
     (tmp_path / "rows.csv").write_text("a,b,c,d\n1,2,3,4\n1,2,x,4\n")
     code, message = refused("--input", tmp_path / "rows.csv")
-    assert (code, "rows.csv, line 3: column 'c': expected FP32, given 'x'." in message) == (2, True), message
+    assert (code, "rows.csv, line 3: column 'c': expected FP32, got 'x'." in message) == (2, True), message
     for options, part in [
         ([], "Give either --data or --input."),
         (["--data", "1", "--input", "x"], "--data and --input contradict each other."),
@@ -108,7 +108,7 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     return InProcess(f"sqlite:///{tmp_path / 'events.db'}", monkeypatch)
 
 
-def test_what_serves_nothing_is_not_queried(in_process: InProcess) -> None:
+def test_a_deployment_without_an_endpoint_is_not_queried(in_process: InProcess) -> None:
     in_process.run("deploy", "m.onnx", "--name", "simulated")
     job = ["--type", "batch_inference_job", "--input", "a.csv", "--output-uri", "b.csv"]
     in_process.run("deploy", "m.onnx", "--name", "job", *job)
@@ -160,5 +160,5 @@ def test_a_long_table_is_cut_with_a_count() -> None:
     assert len(lines(prediction_table(answer, is_whole=True))) == 1_027
 
 
-def test_an_answer_that_is_not_json_does_not_act_on_the_terminal() -> None:
+def test_a_response_that_is_not_json_does_not_act_on_the_terminal() -> None:
     assert lines(prediction_table("a\x1b[2Jb")) == ["a\\u001b[2Jb"]

@@ -202,7 +202,7 @@ def test_a_topic_of_no_event_imports_nothing(
 
 
 @pytest.mark.parametrize("event_class", [it for it in EVENT_CLASSES if it.reads_version_1])
-def test_an_event_without_what_is_new_is_stored_as_before(event_class: type[Event]) -> None:
+def test_an_event_without_new_fields_is_stored_as_before(event_class: type[Event]) -> None:
     expected = load(golden_path(event_class.TOPIC, 1))[1]
     event = event_class.model_validate({**example(event_class).__dict__, **expected["reads_as"]})
     assert json.loads(EventMapper().encode(event)) == expected["state"]

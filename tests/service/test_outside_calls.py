@@ -173,7 +173,7 @@ async def test_a_step_whose_client_misbehaves_ends_as_it_should(
 
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in ENDLESS])
-async def test_what_runs_is_right_in_the_end_though_cleaning_up_fails(fault: Fault, outside: Outside) -> None:
+async def test_what_runs_is_reconciled_though_cleaning_up_fails(fault: Fault, outside: Outside) -> None:
     async with outside.open() as service:
         deployment_id = await outside.active()
         for method in ("observe", "prune"):

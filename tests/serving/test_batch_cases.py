@@ -119,7 +119,7 @@ def test_booleans_of_a_signature_are_read_as_such(texts: list[str], seen: list[s
 
 
 @pytest.mark.parametrize("text", ["no", "2", "f", "0.0"])
-def test_other_words_are_no_booleans(text: str, tmp_path: Path) -> None:
+def test_other_words_are_not_booleans(text: str, tmp_path: Path) -> None:
     model = save(tmp_path / "model", types_of, inputs=[ColSpec("boolean", "flag")])
     with pytest.raises(BatchError, match=f"line 3, column 'flag'.*{text}"):
         score(model, f"flag\ntrue\n{text}\n", tmp_path)

@@ -153,7 +153,7 @@ def test_every_format_becomes_every_other(source: str, output: str, folder: Fold
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_csv_as_programs_write_it(folder: Folder) -> None:
+def test_csv_dialects_of_common_programs(folder: Folder) -> None:
     lines = [
         '\ufeffa,"b\n1",c,note',
         '1,2,3,"two\r\nlines, and ""quotes"""',
@@ -197,10 +197,10 @@ def test_a_cell_may_be_larger_than_any_block(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('"1\n",2,3\n' * 50 + "\n1,2\n", "in.csv, line 103: expected 3 values, given 2."),
-        ("1,2,3\n" * 50 + "1,,3,4\n", "in.csv, line 52: expected 3 values, given 4."),
+        ('"1\n",2,3\n' * 50 + "\n1,2\n", "in.csv, line 103: expected 3 values, got 2."),
+        ("1,2,3\n" * 50 + "1,,3,4\n", "in.csv, line 52: expected 3 values, got 4."),
         ("1,2,3\n" * 50 + "1,\x00,3\n", "in.csv, line 52, column 'b': not a number (float): '\\x00'."),
-        ("1,2,3\n" * 50 + '1,"2,3\n4,5,6\n', "in.csv, line 53: expected 3 values, given 2."),
+        ("1,2,3\n" * 50 + '1,"2,3\n4,5,6\n', "in.csv, line 53: expected 3 values, got 2."),
         ("1,2,1e39\n", "in.csv, line 2, column 'c': out of the range of float: '1e39'."),
         ("0x10,2,3\n", "in.csv, line 2, column 'a': not a number (float): '0x10'."),
     ],
@@ -315,7 +315,7 @@ def test_the_user_decides_types_and_words_of_missing_cells(folder: Folder) -> No
     ]
     with pytest.raises(BatchError, match=r"unknown type 'strange'"):
         folder.run("in.csv", "out.csv", column_types={"a": "strange"})
-    with pytest.raises(BatchError, match=r"has the column 'z', and the input does not"):
+    with pytest.raises(BatchError, match=r"has the column 'z', but the input does not"):
         folder.run("in.csv", "out.csv", column_types={"z": "string"})
 
 
@@ -374,7 +374,7 @@ def test_skipped_rows_are_listed_and_the_others_keep_their_order(workers: int, f
     assert errors.read_text().splitlines() == [
         "file,line,column,value,reason",
         f"{folder.path}/in.csv,202,b,'x',not a number (float)",
-        f"""{folder.path}/in.csv,203,,"'1,2'","expected 3 values, given 2\"""",
+        f"""{folder.path}/in.csv,203,,"'1,2'","expected 3 values, got 2\"""",
     ]
 
 
@@ -406,7 +406,7 @@ def test_a_folder_becomes_a_folder(folder: Folder) -> None:
         (5, 6, 4, 6.0),
     ]
     (folder.path / "out" / "notes.txt").touch()
-    with pytest.raises(BatchError, match="other files than those of an earlier output"):
+    with pytest.raises(BatchError, match="files other than those of an earlier output"):
         folder.run("in", "out/")
     assert (folder.path / "out" / "notes.txt").exists()
 
@@ -477,7 +477,7 @@ batch.main(sys.argv[1:])
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_killed_job_goes_on_after_the_last_commit(
+def test_a_killed_job_continues_after_the_last_commit(
     suffix: str, folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # given a job that was killed

@@ -86,7 +86,7 @@ def test_columns_are_one_row_of_a_models_only_input(tmp_path: Path) -> None:
     predicted = score(scorer, {"b": floats, "a": floats}).column("prediction").to_pylist()
     assert predicted[0] == [1.0, 1.0]
     assert np.isnan(predicted[1]).all()
-    with pytest.raises(BatchError, match=r"takes rows of the shape \[2\], given 3 elements"):
+    with pytest.raises(BatchError, match=r"takes rows of the shape \[2\], got 3 elements"):
         scorer.inputs(["a", "b", "c"])
 
 
@@ -107,7 +107,7 @@ def test_the_first_row_decides_a_dimension_of_any_size(tmp_path: Path) -> None:
         assert score(scorer, {"x": cells}).column("prediction").to_pylist() == [[1.0] * width] * 2
     with pytest.raises(RowsError) as failed:
         score(scorer, {"x": pa.array([[1.0], [1.0, 2.0]], pa.list_(pa.float32()))})
-    assert failed.value.problems[1].reason == "expected 1 elements, given 2"
+    assert failed.value.problems[1].reason == "expected 1 elements, got 2"
 
 
 def test_cells_of_the_wrong_shape_are_named(tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_cells_of_the_wrong_shape_are_named(tmp_path: Path) -> None:
     with pytest.raises(RowsError) as failed:
         score(scorer, {"x": cells})
     assert {row: problem.reason for row, problem in failed.value.problems.items()} == {
-        1: "expected 2 elements, given 1",
-        2: "expected 2 elements, given 0",
+        1: "expected 2 elements, got 1",
+        2: "expected 2 elements, got 0",
         3: "an element is missing",
-        4: "expected 2 elements, given 3",
+        4: "expected 2 elements, got 3",
     }
     assert failed.value.problems[3].column == "x"
     assert "only an input of floating-point numbers takes missing values" in failed.value.problems[3].hint
@@ -134,7 +134,7 @@ def test_columns_go_to_the_inputs_of_their_names(tmp_path: Path) -> None:
     scorer = onnx_model(tmp_path / "m.onnx", nodes, *tensors)
     batch = score(scorer, {"b": ["x", "y"], "other": [0, 0], "a": [1, -2]})
     assert batch.to_pydict() == {"prediction_minus": [-1, 2], "prediction_same": ["x", "y"]}
-    with pytest.raises(BatchError, match="has the inputs a, b, and the rows the columns a, c"):
+    with pytest.raises(BatchError, match="has the inputs a, b, but the rows have the columns a, c"):
         scorer.inputs(["a", "c"])
     with pytest.raises(BatchError, match="has a column 'prediction_same' already"):
         scorer.inputs(["a", "b", "prediction_same"])
@@ -253,7 +253,7 @@ def test_arrays_of_numbers_are_arrays_and_deeper_lists_are_lists(tmp_path: Path)
 def test_a_signature_without_names_takes_the_first_columns(tmp_path: Path) -> None:
     scorer = mlflow_model(tmp_path, kinds_of, inputs=[ColSpec("double"), ColSpec("string")])
     assert [column.name for column in scorer.inputs(["a", "b", "c"])] == ["a", "b"]
-    with pytest.raises(BatchError, match="has the column 'number 2', and the rows the columns a"):
+    with pytest.raises(BatchError, match="has the column 'number 2', but the rows have the columns a"):
         scorer.inputs(["a"])
 
 
@@ -273,7 +273,7 @@ def test_a_signature_of_tensors_gets_arrays_of_its_own(tmp_path: Path) -> None:
 
 def test_a_missing_column_of_the_signature_is_named(tmp_path: Path) -> None:
     scorer = mlflow_model(tmp_path, kinds_of, inputs=SIGNATURE, outputs=[ColSpec("string", "zip")])
-    with pytest.raises(BatchError, match="has the column 'count', and the rows the columns flag"):
+    with pytest.raises(BatchError, match="has the column 'count', but the rows have the columns flag"):
         scorer.inputs(["flag"])
     with pytest.raises(BatchError, match="has a column 'prediction_zip' already"):
         scorer.inputs([*ROWS, "prediction_zip"])
@@ -334,7 +334,7 @@ def test_whatever_a_model_returns_becomes_columns(
         (lambda x: x["absent"], "failed on every row: 'absent'"),
     ],
 )
-def test_what_is_no_prediction_for_each_row_is_refused(
+def test_outputs_without_a_prediction_for_each_row_are_refused(
     predict: Callable[[Any], Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BatchError, match=message):

@@ -71,7 +71,7 @@ def test_an_mlflow_model_without_a_signature_takes_anything(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "metadata", [{}, {"name": "x", "inputs": 1, "outputs": []}, {"name": "x", "inputs": [{}]}]
 )
-def test_metadata_that_are_not_those_of_the_protocol_are_refused(metadata: Any) -> None:
+def test_metadata_of_another_protocol_are_refused(metadata: Any) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         ModelDescription.of_metadata(metadata)
 

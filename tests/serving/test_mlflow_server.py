@@ -153,7 +153,7 @@ async def test_models_get_their_own_kind_of_input(
     assert (await pairs[name].invoke(body)).json() == {"predictions": predictions}
 
 
-async def test_a_chat_gets_and_gives_plain_json(pairs: dict[str, Pair]) -> None:
+async def test_a_chat_model_takes_and_returns_plain_json(pairs: dict[str, Pair]) -> None:
     answer = await pairs["chat"].invoke(
         {"messages": [{"role": "user", "content": "loud"}], "temperature": 0.5}
     )
@@ -195,7 +195,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_of_the_input_is_told_as_by_mlflow(
+async def test_invalid_input_is_reported_as_by_mlflow(
     pairs: dict[str, Pair], fault: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer = await pairs["scikit-learn"].invoke(*FAULTS[fault])
@@ -225,7 +225,7 @@ async def test_faults_that_mlflow_fails_at_are_refused(
     assert reason in ours.text
 
 
-async def test_a_large_body_that_is_no_json_is_not_sent_back(pairs: dict[str, Pair]) -> None:
+async def test_a_large_body_that_is_not_json_is_not_sent_back(pairs: dict[str, Pair]) -> None:
     for content in (
         b'{"inputs": x' + b" " * 1_000_000,
         b"\xff" * 1_000_000,
@@ -248,7 +248,7 @@ async def test_a_model_that_fails_is_reported_without_paths(
     assert "/secret/path" not in answer.text
 
 
-async def test_predictions_that_are_no_json_are_an_error(
+async def test_predictions_that_are_not_json_are_an_error(
     pairs: dict[str, Pair], capfd: pytest.CaptureFixture[str]
 ) -> None:
     body = {"dataframe_records": [{"do": "return an object"}]}
@@ -293,7 +293,7 @@ async def test_bodies_may_be_compressed_and_have_limits(
             assert answer.status_code == status, (coding, answer.text)
 
 
-async def test_a_slow_prediction_is_given_up_as_by_mlflow(
+async def test_a_slow_prediction_times_out_as_by_mlflow(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "0")
@@ -328,7 +328,7 @@ def test_loading_sets_the_number_of_threads(folder: Path) -> None:
         (
             "MLmodel",
             "flavors: {python_function: {loader_module: gone_with_its_package}}",
-            r"needs the module 'gone_with_its_package', which is not installed \(.* numpy<1, and [\d.]+ is ",
+            r"needs the module 'gone_with_its_package', which is not installed \(.* numpy<1 \([\d.]+ is ",
         ),
     ],
 )
@@ -456,7 +456,7 @@ def test_damaged_files_are_not_loaded(tmp_path: Path) -> None:
 WRITER = """
 import subprocess, sys
 from deployledger.serving import mlflow_server
-mlflow_server._lose_the_right_to_write_read_only_files()
+mlflow_server._give_up_writing_read_only_files()
 try:
     open(sys.argv[1], "a")
 except PermissionError:

@@ -168,7 +168,7 @@ def test_a_model_is_queried_from_its_page(endpoint: Endpoint, tab: Tab) -> None:
     expect(tab.locator("#health")).to_have_text("Revision 4 serves now: reload the page")
 
 
-def test_a_field_that_is_wrong_is_named(endpoint: Endpoint, tab: Tab) -> None:
+def test_an_invalid_field_is_named(endpoint: Endpoint, tab: Tab) -> None:
     tab.goto(endpoint.serve_onnx(MODELS / "iris-v1.onnx"))
     expect(tab.get_by_text("This model has no signature")).to_be_hidden()
     field = tab.get_by_label("measurements")

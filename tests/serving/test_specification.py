@@ -392,7 +392,7 @@ def compressed(request: Encoded, encoding: str) -> bytes:
     return request.body if coding == "identity" else COMPRESS[coding](request.body)
 
 
-def test_answers_are_compressed_where_it_is_worth_it(tmp_path: Path) -> None:
+def test_responses_are_compressed_where_it_is_worth_it(tmp_path: Path) -> None:
     model = onnx_models.identities(tmp_path / "model.onnx", ["FP32"])
     request = encode({"FP32": np.zeros(100_000, np.float32)}, binary=True, binary_output=True)
     accepted = {

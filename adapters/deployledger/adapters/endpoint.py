@@ -1,4 +1,4 @@
-"""The endpoint of a deployment as its clients see it: it describes its model, and answers requests."""
+"""The endpoint of a deployment as its clients see it: it describes its model and serves predictions."""
 
 import json
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from deployledger.serving import ModelDescription
 _LARGEST_DESCRIPTION = 10_000_000
 _LARGEST_REFUSAL = 100_000
 _DESCRIPTION = TypeAdapter(ModelDescription)
+_REASONS = ("error", "message", "detail")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -25,7 +26,7 @@ class Endpoint:
 
     Attributes:
         url: its URL.
-        timeout: how long it may stay silent, in seconds.
+        timeout: how long it may take to respond, in seconds.
     """
 
     url: str
@@ -54,7 +55,7 @@ class Endpoint:
             return None
 
     def predict(self, path: str, body: bytes, content_type: str, *, hint: str = "") -> str:
-        """Send a request, and return the answer.
+        """Send a request, and return the body of the response.
 
         Args:
             path: where it goes, relative to the endpoint.
@@ -82,19 +83,19 @@ class Endpoint:
         headers = {"Accept": "application/json"} | (
             {"Content-Type": content_type} if body is not None else {}
         )
-        request = Request(f"{self.url.rstrip('/')}/{path}", body, headers)  # noqa: S310  # checked by `of`
-        is_here = urlsplit(self.url).hostname in _LOOPBACK  # a proxy has another
+        request = Request(f"{self.url.rstrip('/')}/{path}", body, headers)  # noqa: S310  # callers check the scheme
+        is_here = urlsplit(self.url).hostname in _LOOPBACK  # not the host that a proxy would reach
         opener = build_opener(ProxyHandler({} if is_here else None))
         try:
-            with opener.open(request, timeout=self.timeout) as answer:
-                content: bytes = answer.read(limit)
+            with opener.open(request, timeout=self.timeout) as response:
+                content: bytes = response.read(limit)
                 return content
         except HTTPError:
             raise
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, TimeoutError):
-                what = f"did not answer within {self.timeout:g} seconds"
+                what = f"did not respond within {self.timeout:g} seconds"
             else:
                 what = f"cannot be reached: {getattr(reason, 'strerror', None) or reason}"
             raise ExternalServiceError("endpoint", f"The endpoint {self.url} {what}.") from error
@@ -107,8 +108,8 @@ def _reason(error: HTTPError) -> str:
     except (OSError, HTTPException):
         content = b""
     try:
-        answer = json.loads(content)
-        texts = [answer[key] for key in ("error", "message", "detail") if isinstance(answer.get(key), str)]
+        error_body = json.loads(content)
+        texts = [error_body[key] for key in _REASONS if isinstance(error_body.get(key), str)]
         # MLflow repeats all data before the reason.
         _, _, reason = texts[0].partition("'. \nError: ")
         return str(reason or texts[0])

@@ -1,6 +1,6 @@
-"""Requests for predictions, from what people type and from files of rows.
+"""Requests for predictions, from typed values and from files of rows.
 
-A request that is complete goes out as it is. Plain values go to the inputs of the model by the rules of batch
+A complete request is sent unchanged. Plain values go to the inputs of the model by the rules of batch
 jobs: columns named like all inputs go to these; otherwise one input takes all columns in their order.
 """
 
@@ -21,12 +21,12 @@ _OF_MLFLOW = {"dataframe_split", "dataframe_records", "instances", "inputs", "me
 
 @dataclass(frozen=True)
 class Data:
-    """Values as they were given.
+    """The values to predict from, as the user gave them.
 
     Attributes:
         text: the values.
-        source: the file they are from; empty if they were typed.
-        format: how they are written; ``json`` may have a value on each line.
+        source: the file that they come from; empty if they were typed.
+        format: their format; ``json`` includes JSON lines.
     """
 
     text: str
@@ -42,7 +42,7 @@ def prediction_request(data: Data, model: ModelDescription) -> tuple[bytes, str]
     """Return the body of the request for values, and its content type.
 
     Raises:
-        ConfigurationError: the values cannot be read, or the model has no place for them.
+        ConfigurationError: the values cannot be parsed, or do not fit the inputs of the model.
     """
     try:
         return _request(data, model)
@@ -104,7 +104,7 @@ def _json(data: Data, model: ModelDescription) -> tuple[Any, list[int]]:
     takes_text = len(model.inputs) == 1 and model.inputs[0].datatype.lower().startswith(("bytes", "str"))
     if takes_text and not data.source:
         return data.text, []
-    hint = "" if data.source else "A text is quoted twice, as in --data '\"red\"'."
+    hint = "" if data.source else "Quote a string for JSON and for the shell: --data '\"red\"'."
     raise _unreadable(data, problem, hint=hint)
 
 
@@ -116,7 +116,7 @@ def _csv(data: Data, model: ModelDescription) -> tuple[list[dict[str, Any]], lis
     try:
         header = next(reader, None)
         if not header:
-            raise ValueError("there is no line that names the columns")
+            raise ValueError("the header is missing")
         if len(set(header)) != len(header):
             raise ValueError("two columns have the same name")
         inputs = {each.name: each for each in model.inputs}
@@ -124,7 +124,7 @@ def _csv(data: Data, model: ModelDescription) -> tuple[list[dict[str, Any]], lis
             inputs = dict.fromkeys(header, model.inputs[0])
         for record in filter(None, reader):
             if len(record) != len(header):
-                raise ValueError(f"expected {len(header)} values, given {len(record)}")
+                raise ValueError(f"expected {len(header)} values, got {len(record)}")
             cells = zip(header, record, strict=True)
             rows[reader.line_num] = {
                 name: _cell(name, cell, inputs[name], missing) if name in inputs else cell
@@ -152,7 +152,7 @@ def _cell(column: str, cell: str, tensor: Tensor, missing: str | None) -> Any:
             raise ValueError
         return parse(text)
     except (ValueError, KeyError):
-        raise ValueError(f"column {column!r}: expected {tensor.datatype}, given {cell!r}") from None
+        raise ValueError(f"column {column!r}: expected {tensor.datatype}, got {cell!r}") from None
 
 
 def _real(text: str) -> float | str:
@@ -191,14 +191,14 @@ def _record(row: Any, number: int, columns: Sequence[Tensor]) -> dict[str | None
     if not isinstance(row, dict):
         values = row if isinstance(row, list) else [row]
         if len(values) != len(columns):
-            raise _RowError(number, f"expected {len(columns)} values, given {len(values)}")
+            raise _RowError(number, f"expected {len(columns)} values, got {len(values)}")
         row = {each.name: value for each, value in zip(columns, values, strict=True)}
     _check_names(row, number, columns)
     record = {each.name: row[each.name] for each in columns if each.name in row}
     for each in columns:
         value = record.get(each.name)
         if each.datatype == "boolean" and isinstance(value, str):  # MLflow takes any text for true
-            raise _RowError(number, f"column {each.name!r}: expected boolean, given {value!r}")
+            raise _RowError(number, f"column {each.name!r}: expected boolean, got {value!r}")
     return record
 
 
@@ -262,7 +262,7 @@ def _fitted(value: Any, tensor: Tensor) -> Any:
     if _fits([*shape, *ones], expected):
         return _with_ones(value, len(ones))
     given = f"values of shape {shape}" if shape else "one value"
-    raise ConfigurationError(f"The input {_names([tensor])} takes {tensor.type_and_shape}, given {given}.")
+    raise ConfigurationError(f"The input {_names([tensor])} takes {tensor.type_and_shape}, got {given}.")
 
 
 def _fits(shape: list[int], expected: list[int]) -> bool:

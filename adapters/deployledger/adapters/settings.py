@@ -63,8 +63,8 @@ class Settings(BaseSettings):
         checkpoint_seconds: or as soon as an event has had none for so many seconds.
         serving_host: the address that local endpoints listen on.
         ready_timeout: how many seconds a local server may take to become ready.
-        fetch_deadline: how many seconds the step may take; so do the next four.
-        query_deadline: how many seconds an orchestrator may take to answer a question.
+        fetch_deadline: how many seconds the step may take; likewise the next four.
+        query_deadline: how many seconds a query to an orchestrator may take.
         stored_files_deadline: how many seconds listing, reading or freeing all stored files may take.
         concurrent_steps: how many deployments do the same step with the same client at once.
         serving_max_body_bytes: this and the following are the `Limits` of local endpoints.

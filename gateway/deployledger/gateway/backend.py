@@ -1,4 +1,4 @@
-"""A server process as something that requests are sent to: its load, and the connections to it."""
+"""The destination of requests: the load of a server process, and the connections to it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Backend:
 
     Attributes:
         port: where it listens, on 127.0.0.1.
-        process: what tells its server process from the one before, which ended, and from those of others.
+        process: identifies its current server process among those before it and those of other replicas.
         work: the requests on their way, each as `REQUEST_WORK`, and the bytes of their bodies.
         last_turn: orders backends by when they got their last request.
     """
@@ -54,7 +54,7 @@ class Backend:
         self._idle.append(upstream)
 
     def close_idle(self, now: float) -> None:
-        """Close the connections that were idle for so long that the server may be about to close them."""
+        """Close connections that have been idle so long that the server may be about to close them."""
         used_before = now - _KEPT_SECONDS
         old = [upstream for upstream in self._idle if upstream.last_used < used_before]
         self._idle = [upstream for upstream in self._idle if upstream.last_used >= used_before]
@@ -77,7 +77,7 @@ def least_loaded(backends: Iterable[Backend], losses: Mapping[object, int]) -> B
 
 
 class Backends(Protocol):
-    """Where requests are forwarded to; ``losses`` are those of `least_loaded`."""
+    """The destinations of requests; ``losses`` are those of `least_loaded`."""
 
     @property
     def count(self) -> int:

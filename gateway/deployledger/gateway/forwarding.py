@@ -1,7 +1,7 @@
-"""Clients' connections: each request goes to the server with the least work, and its response comes back.
+"""Clients' connections: each request is forwarded to the server with the least work.
 
-A server may take a request and end before it responds. A request of whose response nothing was passed on goes
-to the next server, if all of it is buffered: requests are inferences, which change nothing.
+A server may accept a request and exit before it responds. As long as nothing of the response has been passed
+on, the request is repeated on the next server, if all of it is buffered: inference requests change nothing.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ _MEBIBYTE = 1024 * 1024
 _UNAVAILABLE = RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "No replica of this deployment is ready.")
 _LOST = RefusedError(
     HTTPStatus.BAD_GATEWAY,
-    "Every server that accepted this request exited before it answered. "
+    "Every server that accepted this request exited before it responded. "
     "If smaller requests fail, too, `deployledger logs` shows why.",
 )
 _LOST_AND_TOO_LARGE = RefusedError(
     HTTPStatus.BAD_GATEWAY,
-    "The server that accepted this request exited before it answered, and the request was too large to be "
+    "The server that accepted this request exited before it responded, and the request was too large to be "
     f"passed to another one: over {LARGEST_REPEATED_REQUEST // _MEBIBYTE} MiB, or too many at once. "
     "Send it again.",
 )
@@ -43,7 +43,7 @@ _MALFORMED = RefusedError(
 
 
 class Frontend:
-    """All clients' connections of a gateway.
+    """All connections of a gateway's clients.
 
     Args:
         backends: where their requests go.
@@ -116,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
             self._fail(
                 RefusedError(
                     HTTPStatus.GATEWAY_TIMEOUT,
-                    f"The model did not answer within {limits.response_timeout:g} seconds.",
+                    f"The model did not respond within {limits.response_timeout:g} seconds.",
                     "response_timeout",
                 )
             )
@@ -124,13 +124,13 @@ class ClientConnection(asyncio.Protocol):
     # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, if it is not one too many."""
+        """Accept the connection, unless there are too many."""
         self._client = cast(asyncio.Transport, transport)
         most = self._frontend.limits.max_connections
         if len(self._frontend.connections) < most:
             self._frontend.connections.add(self)
         else:
-            message = f"{most} clients are connected already."
+            message = f"{most} clients are already connected."
             self._end(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, message, "max_connections"), linger=False)
 
     def data_received(self, data: bytes) -> None:
@@ -150,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
             self._forward()
 
     def eof_received(self) -> bool:
-        """Process that the client sends nothing more; it may still wait for responses."""
+        """Handle the end of what the client sends; it may still wait for responses."""
         self._client_ended = True
         if self._is_tunnel and self._upstream is not None:
             self._upstream.write_eof()
@@ -158,19 +158,19 @@ class ClientConnection(asyncio.Protocol):
         return bool(self._requests) and self._requests[-1].is_complete
 
     def pause_writing(self) -> None:
-        """Take nothing from the server until the client has caught up."""
+        """Read nothing from the server until the client has caught up."""
         self._client_is_full = True
         if self._upstream is not None:
             self._upstream.stop_reading()
 
     def resume_writing(self) -> None:
-        """Go on taking from the server."""
+        """Resume reading from the server."""
         self._client_is_full = False
         if self._upstream is not None:
             self._upstream.go_on_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the server, too."""
+        """Close the connection to the server, too."""
         self._client = None
         self._frontend.connections.discard(self)
         self._drop_requests()
@@ -178,7 +178,7 @@ class ClientConnection(asyncio.Protocol):
     # Called by the connection to the server.
 
     def response_begun(self, head: ResponseHead) -> bool:
-        """Write the head anew for the client; return whether a tunnel follows."""
+        """Rewrite the head for the client; return whether a tunnel follows."""
         request = self._requests[0]
         if head.is_interim:
             if not request.is_http_1_0:
@@ -237,7 +237,7 @@ class ClientConnection(asyncio.Protocol):
             self._forward()
 
     def response_malformed(self) -> None:
-        """Answer for a server that speaks something else."""
+        """Respond in place of a server that does not speak HTTP."""
         self._fail(_MALFORMED)
 
     def upstream_lost(self) -> None:
@@ -326,9 +326,7 @@ class ClientConnection(asyncio.Protocol):
             backend = await self._frontend.backends.pick(request.losses)
             if backend is None:
                 break
-            request.assign(
-                backend
-            )  # before it is connected, so that a drain that begins meanwhile waits for it
+            request.assign(backend)  # already now, so that a drain that begins meanwhile waits for it
             upstream = Upstream()
             try:
                 await self._loop.create_connection(lambda: upstream, LOOPBACK, backend.port)  # noqa: B023

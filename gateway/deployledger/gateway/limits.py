@@ -1,4 +1,4 @@
-"""What a gateway accepts from clients, and the responses to what it refuses."""
+"""What a gateway accepts from clients, and its responses to what it refuses."""
 
 import json
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Limits:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Return the limits that another version may have written: what it left out has its default."""
+        """Return the limits that this or another version wrote; a missing key has its default."""
         return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
 
 

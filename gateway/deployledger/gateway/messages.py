@@ -43,7 +43,7 @@ class RevisionSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads, in this version and the ones before."""
-        # Gateways of earlier versions demand to be told whether a server announces that it drains; none does.
+        # Gateways of earlier versions require this key: whether a server is to be notified that it drains.
         return {**asdict(self), "drains": False}
 
     @classmethod

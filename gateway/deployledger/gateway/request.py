@@ -1,4 +1,4 @@
-"""A request as it is forwarded, and what is buffered of it to be repeated on another server."""
+"""A request as it is forwarded, buffered so that it can be repeated on another server."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Request:
         is_too_large: whether it is no longer buffered, and cannot be repeated.
         body_bytes: how much of the body has been received.
         losses: how often each server process has lost it.
-        backend: where it is, or is to be sent.
+        backend: the backend that it is sent to.
     """
 
     def __init__(self, method: bytes, memory: RequestMemory) -> None:
@@ -58,7 +58,7 @@ class Request:
         self._kept_bytes = 0
 
     def expect(self, length: int) -> None:
-        """Process how long the body will be."""
+        """Record the announced length of the body."""
         self._weigh(length)
         if length > LARGEST_REPEATED_REQUEST:
             self._forget()
@@ -84,7 +84,7 @@ class Request:
         self.add(data)
 
     def complete(self) -> None:
-        """Process that the body has ended."""
+        """Record the end of the body."""
         self.is_complete = True
         if self.is_chunked:
             self.add(chunk(b""))
@@ -95,7 +95,7 @@ class Request:
         return data
 
     def lose(self) -> None:
-        """Process that the server lost it; all that was received is to be sent again."""
+        """Record that the server lost it; all that was received is sent again."""
         if self.backend is not None:
             self.losses[self.backend.process] += 1
         self.assign(None)
@@ -110,7 +110,7 @@ class Request:
             backend.begin(self._work)
 
     def leave(self) -> None:
-        """Process that no server has anything more to do with it."""
+        """Take it off its server, and discard what was buffered."""
         self.assign(None)
         self.release()
 

@@ -1,4 +1,4 @@
-"""What clients send, as requests within the limits."""
+"""Parsing of what clients send, within the limits."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -12,7 +12,7 @@ from deployledger.gateway.request import Request, RequestMemory
 
 
 class RequestParser:
-    """Parses what a client sends, and writes it anew for the server.
+    """Parses what a client sends, and rewrites it for the server.
 
     llhttp, on which httptools builds, refuses what two programs might read differently: a length together
     with a transfer coding, two lengths, lines that end without CR, folded fields, control characters.
@@ -50,7 +50,7 @@ class RequestParser:
         """Parse what the client sent.
 
         Raises:
-            RefusedError: it is no valid request, or exceeds a limit; nothing more is to be fed.
+            RefusedError: it is not a valid request, or exceeds a limit; nothing more is to be fed.
         """
         if self._body_left:
             data = self._take_body(data)
@@ -77,7 +77,7 @@ class RequestParser:
         if self._bytes_before_head > limits.max_head_bytes:
             raise self._head_too_large()
         if self._framed_bytes > limits.max_body_bytes + limits.max_head_bytes:
-            raise self._body_too_large()  # what is around its chunks has no end
+            raise self._body_too_large()  # the framing of chunks would otherwise be unlimited
 
     def go_on(self) -> None:
         """Parse what followed a request for a tunnel, which the server did not open.

@@ -50,7 +50,7 @@ class ResponseHead:
 
 
 class ResponseReceiver(Protocol):
-    """Who sent the request whose response comes on a connection."""
+    """Receives the response that arrives on a connection."""
 
     def response_begun(self, head: ResponseHead) -> bool:
         """Take a head; return whether another protocol follows it."""
@@ -61,15 +61,15 @@ class ResponseReceiver(Protocol):
         ...
 
     def response_complete(self, *, reusable: bool) -> None:
-        """Process the end; ``reusable`` says whether the server takes another request on this connection."""
+        """Handle the end; ``reusable`` is whether the server accepts another request on this connection."""
         ...
 
     def response_malformed(self) -> None:
-        """Process that what the server sends is no response."""
+        """Handle what is not an HTTP response."""
         ...
 
     def upstream_lost(self) -> None:
-        """Process that the connection ended before the response did."""
+        """Handle the end of the connection before that of the response."""
         ...
 
     def flush(self) -> None:
@@ -77,7 +77,7 @@ class ResponseReceiver(Protocol):
         ...
 
     def update_reading(self) -> None:
-        """Process that the server has to catch up with what was sent to it, or has done so."""
+        """Handle that the server has fallen behind what is sent to it, or has caught up."""
         ...
 
 
@@ -125,17 +125,17 @@ class Upstream(asyncio.Protocol):
             self._transport.write_eof()
 
     def stop_reading(self) -> None:
-        """Take nothing from the server until the client has caught up."""
+        """Read nothing from the server until the client has caught up."""
         if self._transport is not None:
             self._transport.pause_reading()
 
     def go_on_reading(self) -> None:
-        """Go on taking from the server."""
+        """Resume reading from the server."""
         if self.is_open and self._transport is not None:
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close it; nobody is told."""
+        """Close it without notifying the receiver."""
         self._receiver = None
         if self._transport is not None:
             self._transport.close()
@@ -151,7 +151,7 @@ class Upstream(asyncio.Protocol):
         """Parse what the server sent."""
         receiver = self._receiver
         if receiver is None:
-            self.close()  # nothing was asked
+            self.close()  # there was no request
         elif self._is_tunnel:
             receiver.response_body(data)
             receiver.flush()
@@ -159,7 +159,7 @@ class Upstream(asyncio.Protocol):
             self._parse(receiver, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the receiver, unless the end of the connection is the end of the response."""
+        """Notify the receiver; the end of the connection may be the end of the response."""
         self._transport = None
         receiver, self._receiver = self._receiver, None
         if receiver is None:
@@ -170,13 +170,13 @@ class Upstream(asyncio.Protocol):
             receiver.upstream_lost()
 
     def pause_writing(self) -> None:
-        """Let the client wait."""
+        """Pause the client."""
         self.is_full = True
         if self._receiver is not None:
             self._receiver.update_reading()
 
     def resume_writing(self) -> None:
-        """Let the client go on."""
+        """Resume the client."""
         self.is_full = False
         if self._receiver is not None:
             self._receiver.update_reading()
@@ -187,7 +187,7 @@ class Upstream(asyncio.Protocol):
         """Begin a head."""
         self._reason, self._headers = b"", []
         if self._is_complete:
-            self._is_reusable = False  # nobody asked for a second response
+            self._is_reusable = False  # a second response without a request
 
     def on_status(self, reason: bytes) -> None:
         """Take the reason phrase, which may come in parts."""

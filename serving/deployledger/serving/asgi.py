@@ -16,7 +16,7 @@ JSON = (b"content-type", b"application/json")
 
 
 class HttpError(Exception):
-    """A request that is answered with an error: its text says what was wrong and what to do."""
+    """A request that is answered with an error; the message says what is wrong and what to do."""
 
     def __init__(self, status: int, message: str, headers: Headers = ()) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ def always(content: bytes, *headers: tuple[bytes, bytes]) -> App:
 
 
 async def respond(send: Send, status: int, headers: Headers, *parts: bytes | memoryview) -> None:
-    """Send a whole response; its body is sent part by part, which copies none of them."""
+    """Send a whole response; its body is sent part by part, to copy none of them."""
     length = str(sum(map(len, parts))).encode()
     start = {"type": "http.response.start", "status": status}
     await send({**start, "headers": [*headers, (b"content-length", length)]})
@@ -71,5 +71,5 @@ async def respond(send: Send, status: int, headers: Headers, *parts: bytes | mem
 
 
 async def respond_with_error(send: Send, error: HttpError) -> None:
-    """Send an error as the Open Inference Protocol has them: an object with its text."""
+    """Send an error in the form of the Open Inference Protocol: an object with a message."""
     await respond(send, error.status, [JSON, *error.headers], orjson.dumps({"error": str(error)}))

@@ -34,17 +34,17 @@ from deployledger.serving.model_files import ModelDamagedError, ModelFiles
 
 _DAMAGED_HINT = "Retry to extract the model from its image again, and check the disk."
 _VERSION = 1
-"""Of chunks and work folders: what another version began is begun again."""
+"""The version of chunks and work folders: a job that another version began starts over."""
 
 
 @dataclass(frozen=True)
 class BatchJob:
-    """What a job does.
+    """A batch job.
 
     Attributes:
         model: an ONNX file, or an MLflow model's folder.
-        source: what is read: a file, a folder or a pattern, as a path or a URI.
-        output: what is written: a file, or a folder if it ends with ``/``.
+        source: the input: a file, a folder or a pattern, as a path or a URI.
+        output: a file, or a folder if it ends with ``/``.
         work: the folder in which the output grows.
         threads: how many threads compute one prediction.
         files: what the model is checked against.
@@ -62,7 +62,7 @@ class BatchJob:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job did: how many rows it scored, and how many it left out."""
+    """How many rows a job scored, and how many it skipped."""
 
     rows: int
     rejected: int
@@ -73,7 +73,7 @@ def run(job: BatchJob, status: StatusFile) -> Result:
 
     Raises:
         ModelDamagedError: a file of the model is not what it should be; nothing was scored.
-        BatchError: that could not be done; nothing was written under the output's name.
+        BatchError: the job failed; nothing was written under the output's name.
     """
     files = input_files(job.source)
     encoding = encoding_of(job.output, files[0].name)
@@ -105,11 +105,12 @@ def _columns(reading: Format, files: Sequence[InputFile]) -> list[str]:
     columns: list[str] = []
     for file in files:
         if format_of(file.name) is not reading:
-            raise input_invalid(f"{file.name} has another format than {files[0].name}.")
+            raise input_invalid(f"{file.name} and {files[0].name} have different formats.")
         found = next(reading.chunks(file, CHUNK_BYTES)).columns
         if sorted(found) != sorted(columns or found):
             raise input_invalid(
-                f"{file.name} has the columns {', '.join(found)}, and {files[0].name} {', '.join(columns)}."
+                f"{file.name} has the columns {', '.join(found)}, "
+                f"but {files[0].name} has {', '.join(columns)}."
             )
         columns = columns or found
     return columns
@@ -123,7 +124,7 @@ def _scoring(
     files: Sequence[InputFile],
     committed: Committed,
 ) -> Scoring:
-    """Return the loaded model, with everything decided that is decided once for the job."""
+    """Return the loaded model, with everything that is decided once for the job."""
     options = job.options
     plan = Plan(
         model=job.model,
@@ -181,8 +182,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deployledger.serving.batch")
     parser.add_argument("--model", type=Path, required=True, help="an ONNX file, or an MLflow model's folder")
     parser.add_argument("--input", required=True, help="a file, a folder or a pattern: a path or a URI")
-    parser.add_argument("--output", required=True, help="a file, or a folder with a / at the end; likewise")
-    parser.add_argument("--output-uri", help="what the output is called in the result; its path by default")
+    parser.add_argument(
+        "--output", required=True, help="a file, or a folder if it ends with /: a path or a URI"
+    )
+    parser.add_argument("--output-uri", help="the output's name in the result; its path by default")
     parser.add_argument("--status", type=Path, required=True, help="where to report progress")
     parser.add_argument("--threads", type=int, default=1, help="threads within one prediction")
     parser.add_argument(
@@ -213,8 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         status.failed(BatchError("batch_failed", f"The job failed: {type(error).__name__}: {error}"))
         return 1
-    # The status comes last: whoever reads that the job is complete finds its log complete too.
-    left_out = f", {result.rejected} left out" if result.rejected else ""
+    # The status comes last: when it says that the job is complete, so is the log.
+    left_out = f", {result.rejected} skipped" if result.rejected else ""
     sys.stdout.write(f"{result.rows} rows scored into {arguments.output}{left_out}\n")
     sys.stdout.flush()
     status.completed(result.rows, result.rejected, arguments.output_uri or arguments.output)

@@ -41,7 +41,7 @@ class InputFile:
     Attributes:
         place: where it is.
         size: its bytes.
-        version: what changes when its contents do: an ETag or the time of the last change.
+        version: changes when its contents do: an ETag, or the time of the last modification.
     """
 
     place: Place
@@ -50,7 +50,7 @@ class InputFile:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.place.path
 
     @contextmanager
@@ -70,7 +70,7 @@ class InputFile:
 
 
 def place_of(uri: str) -> Place:
-    """Return where a path or a URI leads.
+    """Return the place that a path or a URI names.
 
     Raises:
         BatchError: the library of its file system is not installed, or refuses it.
@@ -90,7 +90,7 @@ def place_of(uri: str) -> Place:
 def input_files(uri: str) -> list[InputFile]:
     """Return the files that a path or a URI names: one, those of a folder, or those that match; by name.
 
-    Files whose name begins with ``_`` or ``.`` in a folder are no data, as elsewhere.
+    In a folder, files whose name begins with ``_`` or ``.`` are not data, as in Spark and Hive.
 
     Raises:
         BatchError: there are none, or they cannot be listed.
@@ -106,7 +106,10 @@ def input_files(uri: str) -> list[InputFile]:
             paths = [place.path]
         found = [_stat(Place(files, path)) for path in sorted(paths)]
     if not found:
-        raise input_invalid(f"{uri} has no files.", "Correct the path, and retry.")
+        raise input_invalid(
+            f"No files found at {uri}.",
+            "Correct the path, and retry.",
+        )
     return found
 
 
@@ -123,7 +126,7 @@ def _stat(place: Place) -> InputFile:
 
 @contextmanager
 def _blaming(name: str) -> Iterator[None]:
-    """Say which input cannot be read, and why."""
+    """Report which input cannot be read, and why."""
     try:
         yield
     except FileNotFoundError as error:

@@ -69,7 +69,7 @@ class MlflowRows:
         required = [name for name, spec in zip(wanted, specs, strict=True) if spec.required]
         if missing := [name for name in required if name not in available]:
             raise input_invalid(
-                f"The model's signature has the column {missing[0]!r}, and the rows the columns "
+                f"The model's signature has the column {missing[0]!r}, but the rows have the columns "
                 f"{', '.join(names)}.",
                 hint="Name the columns as the signature does.",
             )

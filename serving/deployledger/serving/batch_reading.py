@@ -25,10 +25,10 @@ from deployledger.serving.batch_table import RowProblem
 from deployledger.serving.batch_types import inferred, plain
 
 CHUNK_BYTES = 4 << 20
-"""How large a chunk of the input is, usually."""
+"""The usual size of a chunk of the input."""
 
 FEATURES = "features"
-"""What the row of a JSON line that is an array is called."""
+"""The name of the only column of rows that are JSON arrays."""
 
 _MOST_ROWS = 65_536
 _LARGEST_RECORD = 1 << 30
@@ -49,7 +49,7 @@ class Chunk:
         columns: the file's columns, in their order.
         before: how many lines of the file are before it (rows, where a file has no lines).
         data: the rows.
-        progress: the part of the file that has been read with it, from 0 to 1.
+        progress: the fraction of the file that has been read after it, from 0 to 1.
     """
 
     file: str
@@ -86,7 +86,7 @@ class Rows:
     Attributes:
         batch: their cells; texts, if the format has no types.
         lines: returns the line of each row.
-        rejected: rows that are none.
+        rejected: records that are not valid rows.
     """
 
     batch: pa.RecordBatch
@@ -99,14 +99,14 @@ class Format(Protocol):
 
     Attributes:
         is_text: whether its cells are texts without types.
-        has_schema: whether a file says its types in its first chunk, which has no rows.
+        has_schema: whether the first chunk of a file has its types, and no rows.
     """
 
     is_text: bool
     has_schema: bool
 
     def chunks(self, file: InputFile, size: int) -> Iterator[Chunk]:
-        """Yield the file's chunks, of about so many bytes; the first one also if it has no rows."""
+        """Yield the file's chunks of about ``size`` bytes; the first one even if it has no rows."""
         ...
 
     def rows(self, chunk: Chunk) -> Rows:
@@ -131,7 +131,7 @@ class _Lines:
                 elif len(rest) > _LARGEST_RECORD:
                     raise input_invalid(
                         f"{file.name}: a record is larger than {_LARGEST_RECORD} bytes.",
-                        "Look for a quotation mark that is not closed.",
+                        "Look for an unclosed quotation mark.",
                     )
                 rest = rest[cut:] + block
             yield rest, 1.0
@@ -204,7 +204,7 @@ def _header(block: bytes, name: str) -> tuple[list[str], int, int]:
         if len(set(columns)) != len(columns):
             raise input_invalid(f"{name}, line {len(taken)}: two columns have the same name.")
         return columns, sum(map(len, taken)), len(taken)
-    raise input_invalid(f"{name} is empty: it has no line that names the columns.")
+    raise input_invalid(f"{name} is empty: it has no header.")
 
 
 def _decoded(line: bytes, name: str, number: int) -> str:
@@ -229,7 +229,7 @@ def _one_by_one(chunk: Chunk) -> Rows:
     for line, record in _records(chunk):
         reason = ""
         if len(record) != len(columns):
-            reason = f"expected {len(columns)} values, given {len(record)}"
+            reason = f"expected {len(columns)} values, got {len(record)}"
         elif any(map(_NOT_UTF8.search, record)):
             reason = "not UTF-8"
         if reason:
@@ -273,7 +273,7 @@ class JsonLines(_Lines):
                 continue
             row, reason = _row(line)
             if row is not None and row.keys() != keys:
-                row, reason = None, f"expected the keys {_names(keys)}, given {_names(row)}"
+                row, reason = None, f"expected the keys {_names(keys)}, got {_names(row)}"
             if row is None:
                 text = line.decode(errors="replace")
                 rejected.append(Rejected(chunk.file, number, RowProblem("", shown(text), reason)))
@@ -292,7 +292,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def _row(line: bytes) -> tuple[dict[str, Any] | None, str]:
-    """Return the row that a line is; None and the reason if it is none."""
+    """Return the row of a line; None and a reason if it is not a row."""
     try:
         value = _decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -300,7 +300,7 @@ def _row(line: bytes) -> tuple[dict[str, Any] | None, str]:
     if isinstance(value, list):
         return {FEATURES: value}, ""
     if not isinstance(value, dict) or not value:
-        return None, "neither an object with keys nor an array"
+        return None, "neither a non-empty object nor an array"
     return value, ""
 
 
@@ -396,16 +396,16 @@ FORMATS: dict[str, Format] = {
 
 
 def format_of(name: str) -> Format:
-    """Return the format that a file's suffix says.
+    """Return the format for a file's suffix.
 
     Raises:
-        BatchError: it says none of those there are.
+        BatchError: there is none.
     """
     suffix, codec = split_suffixes(name)
     if suffix not in FORMATS:
         raise input_invalid(f"{name} has the suffix {suffix!r}.", f"Use one of {', '.join(FORMATS)}.")
     if codec and isinstance(FORMATS[suffix], _Batches):
         raise input_invalid(
-            f"{name} is compressed as a whole.", f"Write {suffix} files with a compression of their own."
+            f"{name} is compressed as a whole.", f"Use the compression within {suffix} files instead."
         )
     return FORMATS[suffix]

@@ -1,4 +1,4 @@
-"""Scoring rows with a model: columns in, predictions out, and which rows were wrong."""
+"""Scoring rows with a model, whatever its kind, and finding the rows on which it fails."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Chunks of the input made chunks of the output, in this process or in several."""
+"""Turning chunks of the input into chunks of the output, in this process or in several."""
 
 import os
 import threading
@@ -30,7 +30,7 @@ _SMALLEST_CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Plan:
-    """How chunks are scored; all that a process needs to score any of them.
+    """All that a process needs to score any chunk.
 
     Attributes:
         model: an ONNX file, or an MLflow model's folder.
@@ -65,14 +65,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a chunk became.
+    """A scored chunk.
 
     Attributes:
         data: its rows as they are written, in parts.
         rows: how many these are.
         schema: their columns; None if there are none.
         rejected: the rows that were left out.
-        progress: the part of the input that is done with it.
+        progress: the fraction of the input that is done after it.
     """
 
     data: list[bytes]
@@ -104,7 +104,7 @@ class Scoring:
 
     @property
     def undecided(self) -> list[str]:
-        """The columns of which all cells have to be seen first.
+        """The columns whose cells all have to be read before the first chunk is scored.
 
         They decide the type, where neither the model nor the user does, and whether a model that has no type
         for a column is to expect missing cells. Files of columns have types that hold for all their rows.
@@ -115,11 +115,11 @@ class Scoring:
 
     @property
     def needs_cells(self) -> bool:
-        """Whether the types that files themselves have do not decide."""
+        """Whether the cells decide, and not the types in the files."""
         return not self.plan.reading.has_schema or any(column.type is None for column in self._inputs)
 
     def decide(self, types: pa.Schema) -> None:
-        """Take the types that the input decides; those of the user take precedence."""
+        """Adopt the types that the input decides; those of the user take precedence."""
         fields = [field.with_type(self.plan.types.get(field.name, field.type)) for field in types]
         self.plan = replace(self.plan, decided=pa.schema(fields))
 
@@ -142,7 +142,7 @@ class Scoring:
         """Score the rows of a chunk.
 
         Raises:
-            BatchError: one of them cannot be scored, and may not be left out.
+            BatchError: one of them cannot be scored, and such rows are not skipped.
         """
         rows = self.plan.reading.rows(chunk)
         if rows.rejected and not self.plan.skips:
@@ -229,17 +229,17 @@ class Scoring:
 
 
 def refusal(row: Rejected) -> BatchError:
-    """Return the error that says which row cannot be scored, and why."""
+    """Return the error for a row that cannot be scored."""
     problem = row.problem
     where = f"{row.file}, line {row.line}" + (f", column {problem.column!r}" if problem.column else "")
     what = problem.reason + (f": {problem.value}" if problem.column and problem.value else "")
     return input_invalid(
-        f"{where}: {what}.", problem.hint or "Correct the row, or leave such rows out (on_error)."
+        f"{where}: {what}.", problem.hint or "Correct the row, or skip such rows (on_error)."
     )
 
 
 def in_order(scoring: Scoring, chunks: Iterable[Chunk], workers: int) -> Iterator[Scored]:
-    """Yield what each chunk becomes, in their order.
+    """Yield the scored chunks, in order.
 
     Raises:
         BatchError: a row cannot be scored, or a process was killed.
@@ -259,7 +259,7 @@ def in_order(scoring: Scoring, chunks: Iterable[Chunk], workers: int) -> Iterato
     except BrokenProcessPool as error:
         raise BatchError(
             "batch_failed",
-            "A worker of the batch job was killed, or ran out of memory.",
+            "A worker process of the batch job was killed or ran out of memory.",
             "Retry with fewer workers.",
         ) from error
     finally:

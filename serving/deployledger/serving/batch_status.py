@@ -1,4 +1,4 @@
-"""The status file by which a batch job says how far it is."""
+"""The status file in which a batch job reports its progress."""
 
 import os
 import time
@@ -11,7 +11,7 @@ _SECONDS_BETWEEN_WRITES = 0.1
 
 
 class BatchError(Exception):
-    """A job that cannot be done.
+    """The failure of a batch job.
 
     Attributes:
         reason: the value of the domain's FailureReason that fits.
@@ -19,7 +19,7 @@ class BatchError(Exception):
     """
 
     def __init__(self, reason: str, message: str, hint: str = "") -> None:
-        super().__init__(reason, message, hint)  # from which a copy is made between processes
+        super().__init__(reason, message, hint)  # these arguments are pickled between processes
         self.reason = reason
         self.message = message
         self.hint = hint
@@ -49,7 +49,7 @@ class StatusFile:
         self._begun: tuple[float, int, float] | None = None
 
     def progress(self, done: int, part: float) -> None:
-        """Record how many rows are done, of which part of the input; not more often than is worth a look."""
+        """Record how many rows, and what part of the input, are done; at most ten times a second."""
         now = time.monotonic()
         self._known.update(done=done, part=part)
         if self._begun is None:

@@ -1,4 +1,4 @@
-"""The seam between a batch job and a scorer: columns in, predictions out, and which rows were wrong."""
+"""What batch jobs and models exchange: the columns that a model takes, and the rows that it cannot score."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class InputColumn:
         type: the type of its cells; None takes the column as it is, with its type decided once for the job.
         nullable: whether a cell may be missing, which is a null in the column.
         lists: whether a cell may also be a list of ``type``, of any depth, such as a row of a tensor.
-        hint: what to do about a cell that is missing or does not fit.
+        hint: what to do about a cell that is missing or invalid.
     """
 
     name: str

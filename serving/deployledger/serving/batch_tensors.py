@@ -61,7 +61,7 @@ class TensorInputs:
         if len(self._inputs) > 1:
             raise input_invalid(
                 f"The model has the inputs {', '.join(self._inputs)}, "
-                f"and the rows the columns {', '.join(names)}.",
+                f"but the rows have the columns {', '.join(names)}.",
                 hint="Name a column after each input.",
             )
         (whole_row,) = self._inputs.values()
@@ -108,7 +108,7 @@ def _row_shape(of: TensorInput, count: int) -> tuple[int, ...]:
 
 def _wrong_shape(of: TensorInput, count: int) -> BatchError:
     return input_invalid(
-        f"The input {of.name!r} takes rows of the shape {list(of.shape)}, given {count} elements."
+        f"The input {of.name!r} takes rows of the shape {list(of.shape)}, got {count} elements."
     )
 
 
@@ -123,7 +123,7 @@ def _tensor(of: TensorInput, name: str, column: pa.Array) -> tuple[Array, dict[i
     expected = math.prod(shape)
     problems: dict[int, RowProblem] = {}
     for row in np.flatnonzero(counts != expected).tolist():
-        reason = f"expected {expected} elements, given {counts[row]}"
+        reason = f"expected {expected} elements, got {counts[row]}"
         problems[row] = RowProblem(name, shortened(column[row].as_py(), str), reason)
     if elements.null_count and not kinds.is_floating(of.type):
         for row in owners[elements.is_null().to_numpy(zero_copy_only=False)].tolist():

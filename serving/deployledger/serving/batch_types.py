@@ -1,4 +1,4 @@
-"""Types of columns: decided once for a job, and the cells read as them.
+"""Types of columns: deciding them once for a job, and converting cells to them.
 
 A type comes from the model, else from the user, else from all cells of the column:
 
@@ -33,12 +33,12 @@ from deployledger.serving.batch_status import input_invalid
 from deployledger.serving.batch_table import InputColumn, RowProblem
 from deployledger.serving.batch_text import cell_texts
 
+pc: Any = import_module("pyarrow.compute")  # its functions are made when it is imported
+
 NULL_VALUES = (
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
     *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 )
-
-pc: Any = import_module("pyarrow.compute")  # its functions are made when it is imported
 """The texts of missing cells in CSV files, as pandas has them."""
 
 _JSON = pa.json_()
@@ -46,7 +46,7 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 _INTEGER = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re.ASCII | re.IGNORECASE)
 
-# From the narrowest on; a text column has the first type of which all its cells are.
+# From the narrowest to the widest; a text column has the first type that matches all of its cells.
 _TEXTS_OF = {
     pa.bool_(): r"(?i)^(true|false)$",
     pa.int64(): r"^-?(0|[1-9]\d{0,18})$",
@@ -61,7 +61,7 @@ class ColumnTypes:
     """The types of columns as far as they are known from the batches seen.
 
     Args:
-        is_text: whether all cells are texts, whatever they mean, as in CSV.
+        is_text: whether all cells are untyped text, as in CSV.
         null_values: the texts of missing cells; only for texts.
     """
 
@@ -192,7 +192,7 @@ def without_missing(cells: pa.Array, null_values: Sequence[str]) -> pa.Array:
 def read_as(
     cells: pa.Array, column: InputColumn, null_values: Sequence[str] | None
 ) -> tuple[pa.Array, dict[int, RowProblem]]:
-    """Return a column's cells as the type that is wanted, and which cells are none; these are null.
+    """Return a column's cells converted to its type, and the problems of those that cannot be: they are null.
 
     Args:
         null_values: the texts of missing cells; None if the cells are not texts only, as in CSV.
@@ -241,7 +241,7 @@ def _depth_of(value: Any) -> int:
 def _quickly(
     cells: pa.Array, wanted: pa.DataType, column: InputColumn, null_values: Sequence[str] | None
 ) -> pa.Array | None:
-    """Return the cells if all are right, the usual case, and None if some may not be."""
+    """Return the cells if all can be converted, the usual case; None if some may not."""
     given = cells.type
     if pa.types.is_string(given) and null_values is not None:
         # A missing cell cannot be read as a number, except for the words of NaN.
@@ -414,7 +414,7 @@ def schema_of(types: Mapping[str, str], columns: Sequence[str]) -> dict[str, pa.
     for name, type_ in types.items():
         if name not in columns:
             raise input_invalid(
-                f"The schema has the column {name!r}, and the input does not.", "Correct the schema."
+                f"The schema has the column {name!r}, but the input does not.", "Correct the schema."
             )
         try:
             schema[name] = pa.type_for_alias(_TYPE_NAMES.get(type_, type_))

@@ -158,7 +158,7 @@ def _quoted(texts: pa.Array) -> pa.Array:
 
 @dataclass
 class Committed:
-    """How much of the output there is.
+    """How much of the output is committed.
 
     Attributes:
         chunks: how many chunks of the input are done.
@@ -186,12 +186,12 @@ class Committed:
 
 
 def schema_text(schema: pa.Schema | None) -> str:
-    """Return a schema as `Committed` has it."""
+    """Return a schema as `Committed` stores it."""
     return "" if schema is None else base64.b64encode(schema.serialize()).decode()
 
 
 def schema_from(text: str) -> pa.Schema | None:
-    """Return the schema that a text is."""
+    """Return the schema that `schema_text` stored."""
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text))) if text else None
 
 
@@ -203,7 +203,7 @@ class Output:
         encoding: how it is written.
         errors_uri: where the rejected rows appear; None drops them.
         work: the folder in which it grows.
-        identity: what the job depends on: with another one, what is in the folder is of no use.
+        identity: all that the output depends on: if it has changed, the contents of the folder are discarded.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class Output:
     def append(
         self, data: Sequence[bytes], rows: int, schema: pa.Schema | None, rejected: Sequence[Rejected]
     ) -> None:
-        """Append what one chunk of the input became; what is worth it is committed."""
+        """Append a scored chunk, and commit if enough was appended."""
         committed = self.committed
         with self._blaming():
             if data and self._encoding.in_parts:
@@ -292,7 +292,7 @@ class Output:
 
 
 def _opened(path: Path, size: int) -> Any:
-    """Open a file to append to it after so many bytes."""
+    """Open a file for appending after its first ``size`` bytes."""
     file = path.open("ab")
     file.truncate(size)
     file.seek(size)
@@ -324,7 +324,7 @@ def _publish_folder(parts: Path, place: Place) -> None:
     sync(parts)
     if target.exists():
         if any(not each.name.startswith("part-") for each in target.iterdir()):
-            raise FileExistsError(0, "the folder has other files than those of an earlier output")
+            raise FileExistsError(0, "the folder contains files other than those of an earlier output")
         target.rename(parts.with_name("earlier"))
     parts.rename(target)
     sync(target.parent)

@@ -17,24 +17,24 @@ _ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 _GZIP_WBITS, _ZLIB_WBITS = 31, 15  # as zlib calls the two formats
 
 CODINGS = ("zstd", "gzip", "deflate")
-"""What is accepted; of those that a client likes best, the first one is used in answers."""
+"""The supported codings; of those that a client prefers equally, the first one is used."""
 
-# An answer below this size fits into one packet, however it is written.
+# A smaller response fits into one packet anyway.
 _SMALLEST_COMPRESSED = 1_400
 _SAMPLE = 16_384
 _WORTHWHILE = 0.8
 
 
 class InvalidCodingError(ValueError):
-    """A body is not what its ``Content-Encoding`` says."""
+    """A body is not encoded as its ``Content-Encoding`` says."""
 
 
 class DecompressedTooLargeError(ValueError):
-    """A body has more bytes than allowed once it is decompressed."""
+    """A body is larger than allowed once it is decompressed."""
 
 
 def decompress(body: Buffer, coding: str, *, limit: int) -> bytes:
-    """Return a body decompressed; never are more than about ``limit`` bytes held.
+    """Return a body decompressed, without ever holding much more than ``limit`` bytes.
 
     Raises:
         InvalidCodingError: it is truncated, or not of this coding.

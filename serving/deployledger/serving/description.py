@@ -1,6 +1,6 @@
-"""What a model takes and gives, and an example of a request: what an endpoint answers about itself.
+"""The description that an endpoint gives of its model: inputs, outputs, and an example of a request.
 
-The standard library alone: the command line reads descriptions, too.
+It needs the standard library alone, because the command line reads descriptions, too.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 _MOST_NUMBERS = 64
-"""The most elements in an example; a larger input has none."""
+"""The most elements of an example; larger inputs have no example."""
 _LARGEST_EXAMPLE = 1_000
 _OF_TYPE: dict[str, Any] = {
     "bool": False,
@@ -25,7 +25,7 @@ _OF_TYPE: dict[str, Any] = {
 _SCALARS = ("boolean", "integer", "long", "float", "double", "string", "datetime")
 
 Form = Literal["open_inference", "dataframe_split", "inputs"]
-"""How a request holds its values: as the Open Inference Protocol does, or in one of MLflow's formats."""
+"""The format of a request: that of the Open Inference Protocol, or one of MLflow's."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Tensor:
 
     Attributes:
         name: its name; None if it has none.
-        datatype: its data type, in the words of the protocol.
-        shape: its shape, where -1 is a dimension of any size; None if its values are no tensors.
+        datatype: its data type, as the protocol names it.
+        shape: its shape, where -1 is a dimension of any size; None if its values are not tensors.
         example: one row of it, nested as the shape is; None if that is unknown or large.
         is_optional: whether rows may lack it.
     """
@@ -62,10 +62,10 @@ class ModelDescription:
         name: its name, as in URLs.
         version: its version, which is the deployment's revision.
         digest: the digest of its files, if they have one.
-        form: how requests hold their values.
-        inputs: what it takes; empty if that is unknown.
-        outputs: what it gives; empty if that is unknown.
-        example: the body of a request that it answers; None if that is unknown or large.
+        form: the format of requests.
+        inputs: its inputs; empty if they are unknown.
+        outputs: its outputs; empty if they are unknown.
+        example: the body of a valid request; None if that is unknown or large.
     """
 
     name: str
@@ -78,7 +78,7 @@ class ModelDescription:
 
     @property
     def path(self) -> str:
-        """Where requests go, relative to the endpoint."""
+        """The path to send requests to, relative to the endpoint."""
         if self.form == "open_inference":
             return f"v2/models/{quote(self.name, safe='')}/infer"
         return "invocations"
@@ -94,10 +94,10 @@ class ModelDescription:
 
     @classmethod
     def of_metadata(cls, metadata: Mapping[str, Any], digest: str | None = None) -> "ModelDescription":
-        """Return the description of a model whose metadata are those of the Open Inference Protocol.
+        """Return the description of a model from its metadata in the Open Inference Protocol.
 
         Raises:
-            KeyError, TypeError, ValueError: they are not.
+            KeyError, TypeError, ValueError: the metadata are invalid.
         """
         inputs, outputs = (
             [
@@ -116,8 +116,8 @@ class ModelDescription:
         """Return the description of an MLflow model.
 
         Args:
-            metadata: what its file ``MLmodel`` says.
-            folder: where that file is, and the example that may have been logged with the model.
+            metadata: the contents of its ``MLmodel`` file.
+            folder: the folder of that file, which may also have an example that was logged with the model.
         """
         signature = metadata.get("signature") or {}
         form, inputs = _schema(signature.get("inputs"))
@@ -155,7 +155,7 @@ class ModelDescription:
 
 
 def shape_of(value: Any) -> list[int]:
-    """Return the lengths of nested lists, from the outermost in; no length of what is no list.
+    """Return the shape of nested lists, from the outermost in; a value that is not a list has none.
 
     Raises:
         ValueError: lists at the same depth differ in length.

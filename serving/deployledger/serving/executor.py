@@ -1,4 +1,4 @@
-"""Where requests are computed: in the event loop, or in threads beside it."""
+"""Where requests are computed: in the event loop, or in threads."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ _DECAY = 0.95
 
 
 class RequestExecutor:
-    """Computes requests such that small ones are fast, and the server answers whatever else it computes.
+    """Computes requests so that small ones are fast, and the server stays responsive during large ones.
 
     A small request of a fast model is computed in the event loop: handing it to a thread and back takes some
     0.1 ms, as much as the request itself. How slow the model is, is the processor time of its slowest small

@@ -77,19 +77,19 @@ class _InferenceApp:
         json_size = _json_size(headers)
         body: Buffer = (await receive())["body"]
         try:
-            answer_headers, parts = await self._executor.run(
-                len(body), partial(self._answer, body, json_size, coding)
+            response_headers, parts = await self._executor.run(
+                len(body), partial(self._compute, body, json_size, coding)
             )
         except InvalidRequestError as error:
             raise HttpError(400, str(error)) from error
         except PredictionFailedError as error:
             raise HttpError(400 if error.is_input_invalid else 500, str(error)) from error
-        await respond(send, 200, answer_headers, *parts)
+        await respond(send, 200, response_headers, *parts)
 
-    def _answer(
+    def _compute(
         self, body: Buffer, json_size: int | None, coding: str | None
     ) -> tuple[list[tuple[bytes, bytes]], list[bytes | memoryview]]:
-        """Return the headers and the parts of the body of an answer."""
+        """Return the headers of a response, and the parts of its body."""
         text, binary = infer(self._name, self._version, self._model, body, json_size)
         headers: list[tuple[bytes, bytes]] = (
             [_BINARY, (_JSON_SIZE, str(len(text)).encode())] if binary else [JSON]

@@ -1,4 +1,4 @@
-"""Requests and answers of the Open Inference Protocol v2, apart from HTTP.
+"""Requests and responses of the Open Inference Protocol v2, apart from HTTP.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 and its extension for binary data,
@@ -22,14 +22,14 @@ BINARY_EXTENSION = "binary_tensor_data"
 
 
 class InvalidRequestError(ValueError):
-    """A request that the protocol or the model does not allow; its text says what was expected and given."""
+    """A request that the protocol or the model does not allow; the message says what was expected instead."""
 
 
 _Shape = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=64)]
 
 
 class _Parameters(msgspec.Struct):
-    """The parameters of a request, an input or an output that change the answer; others are ignored."""
+    """The parameters of a request, an input or an output that affect the response; others are ignored."""
 
     binary_data_size: int | float | str | bool | None = None
     binary_data: bool | None = None
@@ -41,7 +41,7 @@ class _Parameters(msgspec.Struct):
     def __post_init__(self) -> None:
         for name in ("classification", "sequence_id", "shared_memory_region"):
             if getattr(self, name) is not msgspec.UNSET:
-                raise ValueError(f"the parameter {name!r} is of an extension that is not supported")
+                raise ValueError(f"the parameter {name!r} belongs to an unsupported extension")
 
 
 class _Input(msgspec.Struct):
@@ -71,7 +71,7 @@ _DECODER = msgspec.json.Decoder(_Request)
 
 
 def model_metadata(name: str, version: str, model: OnnxModel) -> dict[str, Any]:
-    """Return the answer to a request for a model's metadata."""
+    """Return the response to a request for a model's metadata."""
 
     def describe(spec: TensorSpec) -> dict[str, Any]:
         return {"name": spec.name, "datatype": spec.datatype.name, "shape": spec.shape}
@@ -88,39 +88,39 @@ def model_metadata(name: str, version: str, model: OnnxModel) -> dict[str, Any]:
 def infer(
     name: str, version: str, model: OnnxModel, body: Buffer, json_size: int | None = None
 ) -> tuple[bytes, list[memoryview]]:
-    """Return the answer to an inference request: JSON, and the binary data of the outputs sent so.
+    """Return the response to an inference request: JSON, and the binary data of the outputs sent so.
 
     Args:
         name: the model's name.
         version: the model's version.
         model: the model.
         body: a JSON text, followed by the binary data of the inputs sent so.
-        json_size: the bytes of the JSON text, if something may follow; it is the whole body by default.
+        json_size: the size of the JSON text in bytes; the whole body by default.
 
     Raises:
-        InvalidRequestError: the request is at fault.
+        InvalidRequestError: the request is invalid.
         PredictionFailedError: ONNX Runtime could not compute the outputs.
     """
     binary_inputs = memoryview(b"")
     if json_size is not None:
         if json_size > len(body):
             raise InvalidRequestError(
-                f"the body has {len(body)} bytes, and Inference-Header-Content-Length is {json_size}"
+                f"Inference-Header-Content-Length is {json_size}, but the body has only {len(body)} bytes"
             )
         binary_inputs = memoryview(body)[json_size:]
         body = body[:json_size]
     request = _decoded(body)
     inputs = _inputs(request, binary_inputs, model)
     wanted = _wanted_outputs(request, model)
-    answer: dict[str, Any] = {"model_name": name, "model_version": version}
+    response: dict[str, Any] = {"model_name": name, "model_version": version}
     if request.id is not None:
-        answer["id"] = request.id
+        response["id"] = request.id
     binary: list[memoryview] = []
-    answer["outputs"] = [
+    response["outputs"] = [
         _described(output, binary if wanted[output.name] else None)
         for output in model.predict(inputs, list(wanted))
     ]
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), binary
+    return orjson.dumps(response, option=orjson.OPT_SERIALIZE_NUMPY), binary
 
 
 def _decoded(text: Buffer) -> _Request:
@@ -179,8 +179,8 @@ def _inputs(request: _Request, binary: memoryview, model: OnnxModel) -> dict[str
             raise InvalidRequestError(f"input {each.name!r}: {error}") from error
     if binary:
         raise InvalidRequestError(
-            f"{len(binary)} bytes follow the binary data of the inputs; is Inference-Header-Content-Length, "
-            "the size of the JSON, right?"
+            f"{len(binary)} bytes follow the binary data of the inputs; check "
+            "Inference-Header-Content-Length, the size of the JSON"
         )
     missing = model.inputs.keys() - tensors.keys()
     if missing:
@@ -191,20 +191,20 @@ def _inputs(request: _Request, binary: memoryview, model: OnnxModel) -> dict[str
 def _tensor(tensor: _Input, spec: TensorSpec, binary: memoryview) -> tuple[Array, memoryview]:
     """Return an input's tensor, and the binary data that are left for other inputs."""
     if tensor.datatype != spec.datatype.name:
-        raise InvalidTensorError(f"expected datatype {spec.datatype.name}, given {tensor.datatype!r}")
+        raise InvalidTensorError(f"expected datatype {spec.datatype.name}, got {tensor.datatype!r}")
     if not spec.fits(tensor.shape):
-        raise InvalidTensorError(f"expected shape {spec.shape}, given {tensor.shape}")
+        raise InvalidTensorError(f"expected shape {spec.shape}, got {tensor.shape}")
     size = tensor.parameters.binary_data_size
     if size is None and tensor.data is not msgspec.UNSET:
         return from_json(memoryview(tensor.data), spec.datatype, tensor.shape), binary
     if size is None or tensor.data is not msgspec.UNSET:
         raise InvalidTensorError('it needs either "data" or the parameter "binary_data_size"')
     if type(size) is not int or size < 0:
-        raise InvalidTensorError(f"binary_data_size is not an integer from 0 up: {size!r}")
+        raise InvalidTensorError(f"binary_data_size is not a non-negative integer: {size!r}")
     if size > len(binary):
         raise InvalidTensorError(
-            f"binary_data_size is {size}, and {len(binary)} bytes are left of the body after its JSON, whose "
-            "size Inference-Header-Content-Length must say"
+            f"binary_data_size is {size}, but only {len(binary)} bytes of binary data are left; check "
+            "Inference-Header-Content-Length, the size of the JSON"
         )
     return from_binary(binary[:size], spec.datatype, tensor.shape), binary[size:]
 
@@ -226,7 +226,7 @@ def _wanted_outputs(request: _Request, model: OnnxModel) -> dict[str, bool]:
 
 
 def _described(output: Output, binary: list[memoryview] | None) -> dict[str, Any]:
-    """Return an output as it is in the JSON of an answer; its data go to ``binary`` if there is one."""
+    """Return an output as it is in the JSON of a response; its data go to ``binary`` if there is one."""
     parameters: dict[str, Any] = {}
     description: dict[str, Any] = {
         "name": output.name,

@@ -1,4 +1,4 @@
-"""How a process that passes large bodies on treats its memory."""
+"""Memory management of processes that pass on large bodies."""
 
 import ctypes
 from contextlib import suppress

@@ -29,7 +29,7 @@ def load_mlflow_model(folder: Path, threads: int, files: ModelFiles | None) -> A
     Args:
         folder: where its ``MLmodel`` file is.
         threads: how many threads one prediction may use.
-        files: what the files must be; None if the gateway is of a version that did not say.
+        files: what the files must be; None if an earlier version of the gateway did not pass it.
 
     Raises:
         ModelDamagedError: a file of the model is not what it should be.
@@ -41,7 +41,7 @@ def load_mlflow_model(folder: Path, threads: int, files: ModelFiles | None) -> A
     os.environ.update(dict.fromkeys(_THREAD_SETTINGS, str(threads)))
     # Arrow's own allocator reserves memory for large tables from the start.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    # A server of models reports to nobody what it serves.
+    # A model server sends no telemetry.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Nothing of what is imported and loaded becomes garbage. Collecting it would take a fifth of the time to
     # load a model, and later a tenth of a second at each full collection.
@@ -75,12 +75,12 @@ def _load(folder: Path) -> Any:
         versions = f" It was saved with other versions: {'; '.join(unmet)}." if unmet else ""
         raise ModelRefusedError(f"MLflow cannot load it: {what}{versions}") from error
     for each in unmet:
-        print(f"The model was saved with another version: {each}.", flush=True)  # noqa: T201 - the log
+        print(f"The model was saved with {each}.", flush=True)  # noqa: T201 - the log
     return model
 
 
 def _unmet_requirements(path: Path) -> list[str]:
-    """Return which of a model's requirements this environment does not meet, a clause each."""
+    """Return the requirements of a model that this environment does not meet, and what it has instead."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     unmet = []
@@ -91,13 +91,13 @@ def _unmet_requirements(path: Path) -> list[str]:
             continue
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue
-        # Of MLflow's packages this one has all that serves.
+        # mlflow-skinny has all that serving needs.
         name = "mlflow-skinny" if requirement.name == "mlflow" else requirement.name
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            unmet.append(f"{requirement}, which is not installed")
+            unmet.append(f"{requirement} (not installed)")
         else:
             if not requirement.specifier.contains(version, prereleases=True):
-                unmet.append(f"{requirement}, and {version} is installed")
+                unmet.append(f"{requirement} ({version} is installed)")
     return unmet

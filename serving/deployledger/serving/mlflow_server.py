@@ -26,7 +26,7 @@ _CAP_DAC_OVERRIDE = 1  # linux/capability.h
 _CAPABILITY_VERSION_3 = 0x20080522  # the same
 _PR_CAPBSET_DROP = 24  # linux/prctl.h
 
-# MLflow puts what it could not read, or predict, into its message.
+# MLflow quotes the whole input in its message.
 _LONGEST_MESSAGE = 16 * 1024
 _, _JSON = JSON
 
@@ -39,7 +39,7 @@ def main() -> int:
     files = ModelFiles.from_arguments(arguments)
 
     def load() -> App:
-        _lose_the_right_to_write_read_only_files()
+        _give_up_writing_read_only_files()
         model = load_mlflow_model(arguments.model, arguments.threads, files)
         contents: dict[str, Any] = model.metadata.to_dict()
         description = ModelDescription.of_mlflow(
@@ -55,7 +55,7 @@ def make_app(model: Any, page: App, max_body: int = MAX_BODY) -> App:
     return RequestBodies(_ScoringApp(model, page).app, max_body)
 
 
-class _Answer(NamedTuple):
+class _Response(NamedTuple):
     status: int
     media_type: bytes
     content: bytes
@@ -91,29 +91,29 @@ class _ScoringApp:
         content_type = headers.get(b"content-type", "")
         body = bytes((await receive())["body"])
         try:
-            # In a thread: a slow model does not keep the health answers waiting.
+            # In a thread, so that a slow model does not delay health checks.
             async with asyncio.timeout(self._timeout):
-                answer = await asyncio.to_thread(_score, self._model, body, content_type)
+                response = await asyncio.to_thread(_score, self._model, body, content_type)
         except TimeoutError:
-            answer = _Answer(504, _JSON, b"Request processing time exceeded limit")
-        await respond(send, answer.status, [(b"content-type", answer.media_type)], answer.content)
+            response = _Response(504, _JSON, b"Request processing time exceeded limit")
+        await respond(send, response.status, [(b"content-type", response.media_type)], response.content)
 
 
 class _Observed:
-    """A model, and whether it has been asked: what fails before is the fault of the request."""
+    """A model, and whether it has been called: what fails before that is the fault of the request."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self.metadata = model.metadata
-        self.is_asked = False
+        self.is_called = False
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        self.is_asked = True
+        self.is_called = True
         return self._model.predict(data, params=params)
 
 
-def _score(model: Any, body: bytes, content_type: str) -> _Answer:
-    """Return MLflow's answer to a request, without stack traces, which name files of this machine."""
+def _score(model: Any, body: bytes, content_type: str) -> _Response:
+    """Return MLflow's response to a request, without stack traces, which name files of this machine."""
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc.scoring_server import invocations
 
@@ -126,15 +126,15 @@ def _score(model: Any, body: bytes, content_type: str) -> _Answer:
         sys.stdout.write(contents.pop("stack_trace", ""))
         contents["message"] = _shortened(contents["message"])
         return _error(error.get_http_status_code(), contents)
-    except Exception as error:  # MLflow lets some pass, and a model returns whatever it likes
-        if not observed.is_asked:
+    except Exception as error:  # MLflow does not catch all, and a model returns whatever it likes
+        if not observed.is_called:
             message = _shortened(f"Invalid input: {type(error).__name__}: {error}")
             return _error(400, {"error_code": "BAD_REQUEST", "message": message})
         traceback.print_exc()
         message = "The predictions cannot be written as JSON; the log of the deployment says why."
         return _error(500, {"error_code": "INTERNAL_ERROR", "message": message})
     media_type = response.mimetype + ("; charset=utf-8" if response.mimetype.startswith("text/") else "")
-    return _Answer(response.status, media_type.encode(), response.response.encode())
+    return _Response(response.status, media_type.encode(), response.response.encode())
 
 
 def _decoded(body: bytes, content_type: str) -> bytes | dict[str, Any]:
@@ -163,15 +163,15 @@ def _shortened(message: str) -> str:
     return f"{message[:half]} … {message[-half:]}"
 
 
-def _error(status: int, contents: dict[str, Any]) -> _Answer:
-    return _Answer(status, _JSON, json.dumps(contents).encode())
+def _error(status: int, contents: dict[str, Any]) -> _Response:
+    return _Response(status, _JSON, json.dumps(contents).encode())
 
 
-def _lose_the_right_to_write_read_only_files() -> None:
-    """Respect the modes of files also as root: a model may be links to the stored one (capabilities(7)).
+def _give_up_writing_read_only_files() -> None:
+    """Respect file modes even as root: a model may consist of links to the stored files (capabilities(7)).
 
-    It is for this thread and those that it starts. With the capability out of the bounding set no program
-    that is executed has it either.
+    This applies to the calling thread and those that it starts. As the capability leaves the bounding set,
+    programs that are executed do not have it either.
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         return

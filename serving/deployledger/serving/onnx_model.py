@@ -52,7 +52,7 @@ class PredictionFailedError(Exception):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a model says of one of its inputs or outputs; -1 is a dimension of any size."""
+    """The declaration of a model's input or output; -1 is a dimension of any size."""
 
     name: str
     datatype: Datatype

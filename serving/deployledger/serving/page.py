@@ -1,7 +1,7 @@
-"""The page of an endpoint, at ``/``: what its model takes and gives, a form, and commands to copy.
+"""The page of an endpoint, at ``/``: its model's inputs and outputs, a form, and code to copy.
 
-The page loads nothing else. What it shows of a model is data in an attribute, which its script puts into the
-page as text; the policy in the header lets no other script run (docs/decisions/0047).
+The page loads nothing else. The description of the model is data in an attribute, which the script adds to
+the page as text; the policy in the header lets no other script run (docs/decisions/0047).
 """
 
 import json
@@ -23,7 +23,7 @@ class Page:
     """The ASGI application that answers GET and HEAD of ``/``: HTML for browsers, JSON for others.
 
     Args:
-        description: what it shows.
+        description: the description of the model.
     """
 
     def __init__(self, description: ModelDescription) -> None:
@@ -38,7 +38,7 @@ class Page:
 
 
 def _html(description: ModelDescription) -> tuple[bytes, dict[str, str]]:
-    """Return the page, and the header with the policy for what it may do."""
+    """Return the page, and the headers with its policy."""
     template, style, script = (
         Path(__file__).with_name(f"page.{suffix}").read_text("utf-8") for suffix in ("html", "css", "js")
     )
@@ -60,7 +60,7 @@ def _hash(text: str) -> str:
 
 
 def _answer(content_type: str, body: bytes, headers: Mapping[str, str]) -> tuple[_Headers, bytes]:
-    # An update has another page at the same address.
+    # After an update, the same address has another page.
     headers = {"cache-control": "no-store", "vary": "accept", "x-content-type-options": "nosniff", **headers}
     headers = {"content-type": content_type, **headers}
     return [(name.encode(), value.encode()) for name, value in headers.items()], body

@@ -13,7 +13,7 @@ from deployledger.serving.content_coding import (
 )
 
 MAX_BODY = 100 * 1024 * 1024
-"""How many bytes a body may have by default."""
+"""The default limit of a body, in bytes."""
 
 SMALL_BODY = 64 * 1024
 """Bodies up to this size, in bytes, are decompressed in the event loop."""
@@ -110,7 +110,7 @@ class RequestBodies:
 
 
 class _DisconnectedError(Exception):
-    """The client is gone before its body was complete."""
+    """The client disconnected before its body was complete."""
 
 
 def _coding(headers: dict[bytes, bytes]) -> str | None:
@@ -129,7 +129,7 @@ def _coding(headers: dict[bytes, bytes]) -> str | None:
 
 
 def _headers_of(body: Buffer, scope: Scope) -> list[tuple[bytes, bytes]]:
-    """Return a request's headers as they are without the coding."""
+    """Return the headers of a request whose body has been decompressed."""
     outdated = (b"content-encoding", b"content-length", b"transfer-encoding")
     headers = [(name, value) for name, value in scope["headers"] if name not in outdated]
     return [*headers, (b"content-length", str(len(body)).encode())]

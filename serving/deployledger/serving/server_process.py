@@ -1,4 +1,4 @@
-"""What every model server does as a process: its arguments, its start and its end.
+"""What every model server does as a process: its arguments, startup and shutdown.
 
 A server is a module that adds its own arguments to `argument_parser`, and gives `serve` a function that
 loads its model and returns an ASGI application.
@@ -39,7 +39,7 @@ def argument_parser(module: str) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="threads within one prediction")
     parser.add_argument("--parent-fd", type=int, help="exit when this pipe closes")
     ModelFiles.add_arguments(parser)
-    parser.add_argument("--max-body", type=int, default=MAX_BODY, help="the most bytes of a request's body")
+    parser.add_argument("--max-body", type=int, default=MAX_BODY, help="the largest request body, in bytes")
     return parser
 
 

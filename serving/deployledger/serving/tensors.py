@@ -24,7 +24,7 @@ from deployledger.serving import bfloat16
 Array = npt.NDArray[Any]
 
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-"""What JSON has for the numbers that Python writes so."""
+"""How JSON writes them, by how Python does."""
 
 _Float = float | Literal["NaN", "Infinity", "-Infinity"]
 
@@ -76,14 +76,14 @@ _ALIGNMENT = 16
 
 
 class InvalidTensorError(Exception):
-    """The data are not a tensor of the data type and shape that they should have."""
+    """The data are not a tensor of the expected data type and shape."""
 
 
 def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Array:
     """Return the tensor that a valid JSON text, flat in row-major order or nested, describes.
 
     Raises:
-        InvalidTensorError: it describes none of this data type and shape.
+        InvalidTensorError: it does not describe a tensor of this data type and shape.
     """
     if bytes(text[:1]) != b"[":
         raise InvalidTensorError("expected an array")
@@ -100,10 +100,10 @@ def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Arr
     except ValueError:
         raise InvalidTensorError("the nested arrays are not all of the same length") from None
     if depth > 1 and array.shape != tuple(shape):
-        raise InvalidTensorError(f"expected data of shape {list(shape)}, given {list(array.shape)}")
+        raise InvalidTensorError(f"expected data of shape {list(shape)}, got {list(array.shape)}")
     if array.size != math.prod(shape):
         raise InvalidTensorError(
-            f"expected {math.prod(shape)} elements for shape {list(shape)}, given {array.size} elements"
+            f"expected {math.prod(shape)} elements for shape {list(shape)}, got {array.size} elements"
         )
     return _shaped(array, shape)
 
@@ -112,7 +112,7 @@ def from_binary(data: memoryview, datatype: Datatype, shape: Sequence[int]) -> A
     """Return the tensor of binary data; it shares their memory where that is aligned.
 
     Raises:
-        InvalidTensorError: they are no such tensor.
+        InvalidTensorError: they are not a tensor of this data type and shape.
     """
     count = math.prod(shape)
     if datatype.binary is None:
@@ -120,13 +120,13 @@ def from_binary(data: memoryview, datatype: Datatype, shape: Sequence[int]) -> A
     size = count * datatype.binary.itemsize
     if len(data) != size:
         raise InvalidTensorError(
-            f"expected {size} bytes for {datatype.name} of shape {list(shape)}, given {len(data)} bytes"
+            f"expected {size} bytes for {datatype.name} of shape {list(shape)}, got {len(data)} bytes"
         )
     array = np.frombuffer(data, datatype.binary)
     array = array.astype(datatype.binary.newbyteorder("="), copy=bool(array.ctypes.data % _ALIGNMENT))
     if datatype.name == "BOOL":
         if (array > 1).any():
-            raise InvalidTensorError("expected bytes of 0 and 1 for BOOL")
+            raise InvalidTensorError("expected bytes with the value 0 or 1 for BOOL")
         array = array.view(np.bool_)
     elif datatype.name == "BF16":
         array = bfloat16.from_bits(array)
@@ -203,7 +203,7 @@ def _floats(values: list[Any]) -> Array:
 def _shaped(array: Array, shape: Sequence[int]) -> Array:
     try:
         return array.reshape(shape)
-    except (ValueError, OverflowError) as error:  # numpy has a most of dimensions and of elements
+    except (ValueError, OverflowError) as error:  # numpy limits dimensions and elements
         raise InvalidTensorError(f"the shape {list(shape)} is too large") from error
 
 
@@ -223,7 +223,7 @@ def _strings(data: memoryview, count: int) -> Array:
     except UnicodeDecodeError:
         raise InvalidTensorError(f"element {len(strings)} is not UTF-8") from None
     if len(strings) != count:
-        raise InvalidTensorError(f"expected {count} elements, given {len(strings)} elements")
+        raise InvalidTensorError(f"expected {count} elements, got {len(strings)} elements")
     array = np.empty(count, dtype=np.object_)
     array[:] = strings
     return array

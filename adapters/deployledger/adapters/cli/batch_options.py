@@ -16,14 +16,14 @@ _FORM = 'Write name:type,name:type, or a path to a JSON file such as {"zip": "st
 
 
 class OnError(StrEnum):
-    """What becomes of a job with a row that cannot be scored."""
+    """What a job does about a row that cannot be scored."""
 
     FAIL = "fail"
     SKIP = "skip"
 
 
 class Misfit(StrEnum):
-    """What becomes of a prediction that does not fit the columns of the output."""
+    """What a job does about a prediction that does not fit the columns of the output."""
 
     FAIL = "fail"
     NULL = "null"
@@ -31,7 +31,7 @@ class Misfit(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchArguments:
-    """How a batch job reads and writes, as it was typed; None where not given."""
+    """The options of a batch job as they were typed; None for those left out."""
 
     input_uri: Annotated[
         str | None,
@@ -43,17 +43,21 @@ class BatchArguments:
     output_uri: Annotated[
         str | None,
         typer.Option(
-            help="Where a batch job writes its predictions: a file, or a folder with a / at the end.",
+            help="Where a batch job writes its predictions: a file, or a folder if it ends with /.",
             parser=no_stream,
         ),
     ] = None
-    workers: Annotated[int | None, typer.Option(help="The processes of a batch job; 1 by default.")] = None
+    workers: Annotated[
+        int | None, typer.Option(help="The number of processes of a batch job; 1 by default.")
+    ] = None
     on_error: Annotated[
-        OnError | None, typer.Option(help="What a batch job does with rows that cannot be scored.")
+        OnError | None, typer.Option(help="What a batch job does about rows that cannot be scored.")
     ] = None
     errors: Annotated[
         str | None,
-        typer.Option(help="The file to which a batch job lists rows that it skips.", parser=no_stream),
+        typer.Option(
+            help="The CSV file in which a batch job lists the rows that it skips.", parser=no_stream
+        ),
     ] = None
     schema: Annotated[
         str | None,
@@ -61,10 +65,11 @@ class BatchArguments:
     ] = None
     null_value: Annotated[
         list[str] | None,
-        typer.Option(help="A text of missing cells in CSV; repeatable; by default, those of pandas."),
+        typer.Option(help="A text that marks a missing cell in CSV; repeatable; pandas' markers by default."),
     ] = None
     misfit: Annotated[
-        Misfit | None, typer.Option(help="What a batch job does with predictions of another type.")
+        Misfit | None,
+        typer.Option(help="What a batch job does about predictions that do not fit the output."),
     ] = None
 
     def places(self) -> dict[str, Any]:
@@ -75,7 +80,7 @@ class BatchArguments:
         """Return the fields of the target's options.
 
         Raises:
-            UsageError: if the schema is none.
+            UsageError: if the schema is invalid.
         """
         return _given(
             workers=self.workers,
@@ -101,15 +106,17 @@ def _schema(text: str) -> dict[str, str]:
         types = json.loads(Path(text).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"It is neither types of columns nor a JSON file: {error}.", hint=_FORM, option="--schema"
+            f"Expected types of columns or a JSON file: {error}.", hint=_FORM, option="--schema"
         ) from None
     if not isinstance(types, dict) or not all(isinstance(type_, str) for type_ in types.values()):
-        raise UsageError("The file has no JSON object of types by column.", hint=_FORM, option="--schema")
+        raise UsageError(
+            "The file is not a JSON object with a type for each column.", hint=_FORM, option="--schema"
+        )
     return types
 
 
 def _kept(uri: str | None) -> str | None:
-    """Return what a batch job reads: of standard input, a copy that is kept."""
+    """Return the input of a batch job: for standard input, the path of a copy."""
     if uri != "-":
         return uri
     from deployledger.adapters.cli.files import kept_input

@@ -1,4 +1,4 @@
-"""Commands to paste that query a model that serves, with an input that fits it."""
+"""Commands, ready to paste, that query a served model with an input that fits it."""
 
 import json
 import re
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from deployledger.serving import ModelDescription
 
 _PIECE = re.compile(r'(?:"(?:[^"\\]|\\.)*"(?:: )?|[^\s"])+')
-"""JSON between the places where a line may end: neither within a text nor after a key."""
+"""A piece of JSON after which a line may end: not within a string, nor between a key and its value."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ExampleCommands:
     model: "ModelDescription"
 
     def lines(self, width: int) -> Iterator[str]:
-        """Yield the lines of the commands, no wider than that where they may end."""
+        """Yield the lines of the commands, wrapped to a width wherever the shell allows it."""
         values = {each.name: _plain(each.example) for each in self.model.inputs}
         if values and None not in values.values():
             value = values if len(values) > 1 else next(iter(values.values()))

@@ -1,4 +1,4 @@
-"""The command that asks a served model: ``predict``."""
+"""The command that queries a served model: ``predict``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,15 +28,13 @@ def predict(
         str | None,
         typer.Option("--input", help="A file of rows: JSON, JSON lines or CSV; - reads standard input."),
     ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="The seconds after which a silent endpoint is given up.")
-    ] = 60,
+    timeout: Annotated[float, typer.Option(min=0.001, help="How many seconds to wait for a response.")] = 60,
     session: SessionOptions,
 ) -> None:
     """Query the model that a deployment serves, and print its predictions.
 
     Values are a number, a text, a row, an array of rows, or an object with a value for each input. A
-    complete request of the model's protocol is sent as it is. `-o json` prints the answer as it came.
+    complete request of the model's protocol is sent unchanged. `-o json` prints the whole response.
 
     Examples:
         deployledger predict iris --data '[5.1, 3.5, 1.4, 0.2]'
@@ -87,7 +85,7 @@ def _data(data: str | None, input_: str | None) -> "Data":
 
 
 def _predicted(status: "DeploymentStatusResponse", data: "Data", timeout: float) -> str:
-    """Return the answer of the serving revision."""
+    """Return the response of the serving revision."""
     from deployledger.adapters.endpoint import Endpoint
     from deployledger.adapters.prediction_request import prediction_request
     from deployledger.domain.exceptions import ConflictError
@@ -105,12 +103,12 @@ def _predicted(status: "DeploymentStatusResponse", data: "Data", timeout: float)
     endpoint = Endpoint(url, timeout)
     model = endpoint.describe(name)
     if model is None:
-        hint = f"`deployledger update {name}` starts one that does; other clients can query this one."
+        hint = f"Run `deployledger update {name}` to start one that does, or query it with another client."
         raise ConflictError(f"The server of {name!r} does not describe its model.", hint=hint)
     takes = f"The model takes {model.takes}." if model.inputs else ""
     return endpoint.predict(model.path, *prediction_request(data, model), hint=takes)
 
 
 def _inert(text: str) -> str:
-    """Return JSON in which no control character acts on a terminal; the few that JSON allows are in texts."""
+    """Return JSON without control characters, which JSON allows in strings and terminals act on."""
     return "".join(f"\\u{ord(each):04x}" if "\x7f" <= each <= "\x9f" else each for each in text).rstrip("\n")

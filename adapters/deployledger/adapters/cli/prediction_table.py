@@ -1,4 +1,4 @@
-"""What a model predicted, as a table: a line a row, or a line an output of one row."""
+"""Predictions as a table: a line for each row, or for a single row a line for each output."""
 
 import json
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class _Column:
 
 
 def prediction_table(answer: str, *, is_whole: bool = False) -> RenderableType:
-    """Return the predictions of an answer of the Open Inference Protocol or of MLflow; another one as it is.
+    """Return the predictions of a response of the Open Inference Protocol or of MLflow; any other unchanged.
 
     Args:
         is_whole: whether to show all rows.

@@ -1,4 +1,4 @@
-"""Batch inference jobs: one process that scores one input, and ends."""
+"""Batch inference jobs: each is a process that scores one input and exits."""
 
 import asyncio
 import contextlib
@@ -98,8 +98,8 @@ class BatchJobs:
     async def stop(self, folder: DeploymentFolder, revision_number: int) -> None:
         """Kill the job if it runs, and remove what it had written of its output.
 
-        A job that was killed by something else goes on where it was if it is retried: its output stays until
-        then, or until `forget`.
+        A job that something else killed continues where it stopped when it is retried: its output is kept
+        until then, or until `forget`.
 
         Raises:
             ExternalServiceError: it does not end.
@@ -148,7 +148,7 @@ class BatchJobs:
 def _progress(status: dict[str, Any]) -> str:
     match status:
         case {"total": int(total)}:
-            rejected = f", {status['rejected']} left out" if status.get("rejected") else ""
+            rejected = f", {status['rejected']} skipped" if status.get("rejected") else ""
             return f"{status['done']} of {total} rows{rejected}"
         case {"part": float(part), "rate": float(rate), "seconds_left": float(seconds)}:
             return f"{status['done']} rows, {part:.0%}, {rate:.0f} rows/s, {seconds:.0f} s left"
