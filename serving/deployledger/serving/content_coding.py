@@ -55,7 +55,7 @@ def decompress(body: Buffer, coding: str, *, limit: int) -> bytes:
 
 
 def compress(parts: Sequence[bytes | memoryview], coding: str) -> bytes | None:
-    """Return a body compressed, fast rather than well; None if that would hardly make it smaller."""
+    """Compress a body, for speed rather than size; return None if that would hardly make it smaller."""
     if sum(map(len, parts)) < _SMALLEST_COMPRESSED:
         return None
     sample = max(parts, key=len)[:_SAMPLE]
@@ -65,7 +65,7 @@ def compress(parts: Sequence[bytes | memoryview], coding: str) -> bytes | None:
 
 
 def negotiate(accept_encoding: str) -> str | None:
-    """Return the coding that a client prefers, by its ``Accept-Encoding``; None for no compression."""
+    """Return the coding that an ``Accept-Encoding`` header prefers; None for no compression."""
     qualities = dict(map(_quality, accept_encoding.lower().split(",")))
     default = qualities.get("*", 0.0)
     best = max(CODINGS, key=lambda coding: qualities.get(coding, default))

@@ -1,4 +1,4 @@
-"""The bodies of requests: complete, decompressed and within limits before an application sees them."""
+"""Request bodies: complete, decompressed and within limits before an application sees them."""
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
@@ -22,21 +22,21 @@ _SETTING = "DEPLOYLEDGER_SERVING_MAX_BODY_BYTES"
 
 
 class RequestBodies:
-    """An ASGI application that gives another one each request with the whole of its body.
+    """ASGI middleware that hands over each request with its complete body.
 
-    The first message that the other application receives has the body; those with a ``Content-Encoding`` are
-    decompressed. A body that is refused is answered here, by 413, 415 or 400. While those in memory have more
-    than twice the largest size together, only one of them is read on, and the others wait.
+    The first message that the application receives has the whole body, without its ``Content-Encoding``.
+    Bodies are refused here, with 413, 415 or 400. While the bodies in memory exceed twice the largest size,
+    only one of them is read at a time, and the others wait.
 
     Args:
-        app: the other application.
-        max_body: the largest size of a body in bytes, as it is sent and decompressed.
+        app: the application.
+        max_body: the largest size of a body in bytes, both as sent and decompressed.
     """
 
     def __init__(self, app: App, max_body: int = MAX_BODY) -> None:
         self._app = app
         self._max_body = max_body
-        # What has arrived is counted, not what was announced: slow clients keep nobody waiting.
+        # Only bytes that have arrived count, not those announced: slow clients keep nobody waiting.
         self._received = 0
         self._turn = asyncio.Lock()
         self._decompressing = asyncio.Lock()

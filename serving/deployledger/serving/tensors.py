@@ -173,11 +173,11 @@ def _pieces(text: memoryview, depth: int) -> Iterator[bytes]:
 
 
 def _elements(values: list[Any], datatype: Datatype) -> Array:
-    """Return an array of values that JSON has for the data type.
+    """Convert values decoded from JSON to an array.
 
     Raises:
-        OverflowError: they are not in its range.
-        ValueError: they are nested, and not all of the same length.
+        OverflowError: a value is out of the range of the data type.
+        ValueError: nested arrays differ in length.
     """
     if datatype.json is not _Float:
         return np.array(values, dtype=datatype.numpy)
