@@ -445,6 +445,7 @@ class TestHttp:
             ("GET", "/v2/models/My_Model/versions/4"): 404,
             ("POST", "/v2/models/other/infer"): 404,
             ("GET", "/nothing"): 404,
+            ("GET", "/v2/models/" + "a" * 10_000): 404,
             ("GET", "/v2/models/My_Model/infer"): 405,
             ("POST", "/v2/models/My_Model/infer"): 400,
         }
@@ -452,6 +453,7 @@ class TestHttp:
             answer = httpx.request(method, f"{server}{path}")
             assert (path, answer.status_code) == (path, status)
             assert isinstance(answer.json()["error"], str)
+            assert len(answer.content) < 500
 
 
 def test_the_server_ends_with_its_parent(tmp_path: Path) -> None:

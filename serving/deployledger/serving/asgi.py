@@ -13,6 +13,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
+_LONGEST_PATH = 200
+"""How much of a path an error repeats, in characters."""
 
 
 class HttpError(Exception):
@@ -35,7 +37,7 @@ def router(routes: Mapping[str, Mapping[str, App]], not_found: Callable[[str], s
     def handler(path: str, method: str) -> App:
         handlers = routes.get(path)
         if handlers is None:
-            raise HttpError(404, not_found(path))
+            raise HttpError(404, not_found(path[:_LONGEST_PATH]))
         if method not in handlers:
             allowed = ", ".join(handlers)
             reason = f"{path} does not have the method {method}; it has {allowed}"
