@@ -98,8 +98,8 @@ def test_several_inputs_take_values_by_name(text: str, a: list[int], b: list[str
         (MEMBERS, '[{"member": true, "id": 7}]', {"dataframe_records": [{"member": True}]}),
         (
             MEMBERS,
-            "[[7, 1], [8, null]]",
-            {"dataframe_records": [{"age": 7, "member": 1}, {"age": 8, "member": None}]},
+            "[[7, 1], [8, false]]",
+            {"dataframe_records": [{"age": 7, "member": 1}, {"age": 8, "member": False}]},
         ),
         (MATRIX, "[1, 2]", {"inputs": [[1, 2]]}),
         (mlflow(), "[[1, 2]]", {"inputs": [[1, 2]]}),
@@ -129,7 +129,7 @@ def test_a_csv_has_the_types_of_the_inputs() -> None:
     first, second = of_csv("b,extra,a\n007,?,7\n,?,8\n", TWO)["inputs"]
     assert (first["data"], second["data"]) == ([7, 8], ["007", ""])
     assert of_csv("c,a,b\n,1,x\n", FRAME) == {"dataframe_records": [{"c": None, "a": 1, "b": "x"}]}
-    assert of_csv("age,member\n,1\n", MEMBERS) == {"dataframe_records": [{"age": None, "member": True}]}
+    assert of_csv("member\n1\n", MEMBERS) == {"dataframe_records": [{"member": True}]}
     request = prediction_request(Data("a,b\n1,2\n", "f.csv", "csv"), mlflow())
     assert request == (b"a,b\n1,2\n", "text/csv")
 
@@ -174,8 +174,9 @@ def test_a_csv_has_the_types_of_the_inputs() -> None:
             MEMBERS,
             '{"member": "maybe"}',
             "json",
-            "f, row 1: column 'member': expected boolean, got 'maybe'.",
+            "f, row 1: column 'member': expected boolean, got \"maybe\".",
         ),
+        (MEMBERS, "[1, null]", "json", "f, row 1: column 'member': expected boolean, got null."),
         (FRAME, "[1, 2]", "json", "f, row 1: expected 3 values, got 2."),
     ],
 )

@@ -145,7 +145,7 @@ def _cell(column: str, cell: str, tensor: Tensor, missing: str | None) -> Any:
     parse = next((parse for begin, parse in _PARSERS.items() if kind.startswith(begin)), None)
     if parse is None:
         return cell
-    if not text and (parse is _real or tensor.is_optional):
+    if not text and parse is _real:
         return missing
     try:
         if not text.isascii() or "_" in text:  # numbers in Python alone
@@ -195,10 +195,10 @@ def _record(row: Any, number: int, columns: Sequence[Tensor]) -> dict[str | None
         row = {each.name: value for each, value in zip(columns, values, strict=True)}
     _check_names(row, number, columns)
     record = {each.name: row[each.name] for each in columns if each.name in row}
-    for each in columns:
-        value = record.get(each.name)
-        if each.datatype == "boolean" and isinstance(value, str):  # MLflow takes any text for true
-            raise _RowError(number, f"column {each.name!r}: expected boolean, got {value!r}")
+    for each in columns:  # MLflow takes any text for true, and null for false
+        value = record.get(each.name, False)
+        if each.datatype == "boolean" and value not in (True, False):
+            raise _RowError(number, f"column {each.name!r}: expected boolean, got {json.dumps(value)}")
     return record
 
 
