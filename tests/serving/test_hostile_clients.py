@@ -246,9 +246,14 @@ class TestFraming:
             b"POST " + INFER + b" HTTP/1.1\nHost: a\n" + LENGTH_FIELD + b"\n\n",
             b"POST " + INFER + b" HTTP/9.9\r\nHost: a\r\n\r\n",
             b"POST " + INFER + b"\r\n\r\n",
+            head(LENGTH_FIELD, method=b"CONNECT", path=b"a:1"),
+            head(CHUNKED, method=b"CONNECT", path=b"a:1"),
+            head(LENGTH_FIELD, path=b"http://[::1"),
+            head(LENGTH_FIELD, path=b"/\xff"),
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500),
         ],
-        ids=range(40),
+        ids=range(45),
     )
     def test_an_ambiguous_request_is_refused_and_closes(
         self, endpoint: Endpoint, request_head: bytes

@@ -73,7 +73,8 @@ class RequestParser:
             if isinstance(error, httptools.HttpParserCallbackError):
                 raise
             if not self._is_last:
-                raise RefusedError(HTTPStatus.BAD_REQUEST, f"Not valid HTTP/1.1: {error}.") from None
+                reason = "HTTP/2 is unsupported" if data.startswith(b"PRI * HTTP/2") else error
+                raise RefusedError(HTTPStatus.BAD_REQUEST, f"Not valid HTTP/1.1: {reason}.") from None
         if self._bytes_before_head > limits.max_head_bytes:
             raise self._head_too_large()
         if self._framed_bytes > limits.max_body_bytes + limits.max_head_bytes:
@@ -119,6 +120,10 @@ class RequestParser:
         request.is_http_1_0 = version == "1.0"
         request.keeps_alive = self._parser.should_keep_alive()
         has_body = self._frame(request)
+        if request.method != b"CONNECT" and not _is_valid(self._url):
+            self._refuse(RefusedError(HTTPStatus.BAD_REQUEST, "The target of the request is not valid."))
+        if request.method == b"CONNECT" and has_body:  # it has no meaning (RFC 9110, section 9.3.6)
+            self._refuse(RefusedError(HTTPStatus.BAD_REQUEST, "A CONNECT request may not have a body."))
         headers = end_to_end(self._headers)
         hosts = len(values_of(headers, b"host"))
         if hosts > 1 or not (hosts or request.is_http_1_0):
@@ -211,3 +216,11 @@ class RequestParser:
             f"The body of a request may have up to {most} bytes.",
             "max_body_bytes",
         )
+
+
+def _is_valid(target: bytes) -> bool:
+    try:
+        httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        return False
+    return target.isascii()
