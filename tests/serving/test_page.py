@@ -150,7 +150,7 @@ def test_a_model_is_queried_from_its_page(endpoint: Endpoint, tab: Tab) -> None:
     assert rows[1][1].startswith("[0.977130")
     tab.get_by_text("JSON", exact=True).click()
     assert json.loads(tab.locator("#json").inner_text())["outputs"][0]["data"] == [0, 2]
-    expect(tab.locator("#took")).to_contain_text("Answered in ")
+    expect(tab.locator("#took")).to_contain_text("Responded in ")
     assert "6.70" in endpoint.bodies[-1], "as it was typed"
 
     curl, python = (tab.locator(selector).inner_text() for selector in ("#curl", "#python"))

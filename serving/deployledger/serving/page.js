@@ -155,7 +155,7 @@ function showCode() {
     + `url = ${JSON.stringify(url)}\n`
     + (isLarge ? `body = json.load(open("request.json"))\n` : `body = ${literal}\n`)
     + `request = Request(url, json.dumps(body).encode())\nrequest.add_header("Content-Type", "application/json")\n`
-    + "with urlopen(request) as answer:\n    print(json.load(answer))";
+    + "with urlopen(request) as response:\n    print(json.load(response))";
 }
 
 async function copy(button) {
@@ -170,7 +170,7 @@ async function copy(button) {
   }
 }
 
-// Answers ---------------------------------------------------------------------------------------------
+// Responses -------------------------------------------------------------------------------------------
 
 function columnsOf(answer) {
   if (Array.isArray(answer.outputs)) {
@@ -225,7 +225,7 @@ function reason(status, text) {
     const { error, message, detail } = JSON.parse(text);
     return visible([error, message, detail].find((said) => typeof said === "string") ?? text);
   } catch {
-    return visible(text.slice(0, 1000)) || `The server answered with status ${status}.`;
+    return visible(text.slice(0, 1000)) || `The server responded with status ${status}.`;
   }
 }
 
@@ -251,12 +251,12 @@ async function send() {
   try {
     const response = await fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body });
     const text = await response.text();
-    byId("took").textContent = `Answered in ${(performance.now() - begin).toFixed(1)} ms`;
+    byId("took").textContent = `Responded in ${(performance.now() - begin).toFixed(1)} ms`;
     if (!response.ok) return fail(reason(response.status, text));
     showAnswer(text);
     byId("answer").hidden = false;
   } catch {
-    fail("The endpoint does not answer.");
+    fail("The endpoint does not respond.");
   } finally {
     button.disabled = false;
     checkHealth();
