@@ -17,7 +17,8 @@ from mlflow.types import ColSpec
 from mlflow.types.schema import Array, DataType
 from onnx import TensorProto, helper
 
-from deployledger.serving.batch import BatchJob, run
+from deployledger.serving.batch import run
+from deployledger.serving.batch_scoring import BatchJob
 from deployledger.serving.batch_status import BatchError, StatusFile
 from tests.serving import function_models
 

@@ -21,7 +21,8 @@ from deployledger.domain.reasons import FailureReason
 from deployledger.service.files.listing import FileEntry, encode_listing, list_files, tree_digest
 from deployledger.service.files.locks import lock_despite_probes
 from deployledger.serving import ModelDamagedError, ModelFiles
-from deployledger.serving.batch import BatchJob, run
+from deployledger.serving.batch import run
+from deployledger.serving.batch_scoring import BatchJob
 from deployledger.serving.batch_status import StatusFile
 from tests.adapters.files import rot
 from tests.adapters.test_batch import request as job

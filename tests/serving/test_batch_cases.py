@@ -16,7 +16,8 @@ from mlflow.types import ColSpec
 from onnx import TensorProto, helper
 
 from deployledger.domain.requests import BatchOptions
-from deployledger.serving.batch import BatchJob, run
+from deployledger.serving.batch import run
+from deployledger.serving.batch_scoring import BatchJob
 from deployledger.serving.batch_status import BatchError, StatusFile
 from tests.serving.function_models import save
 

@@ -20,7 +20,8 @@ from onnx import TensorProto, helper
 
 from deployledger.domain.requests import BatchOptions
 from deployledger.serving import batch, batch_scoring, batch_writing
-from deployledger.serving.batch import BatchJob, Result, run
+from deployledger.serving.batch import Result, run
+from deployledger.serving.batch_scoring import BatchJob
 from deployledger.serving.batch_status import BatchError, StatusFile
 from tests.adapters.test_batch import row_maxima, save
 from tests.serving.function_models import save as save_function
@@ -95,7 +96,6 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of some rows, each of them committed."""
     monkeypatch.setattr(batch, "CHUNK_BYTES", 64)
     monkeypatch.setattr(batch_scoring, "CHUNK_BYTES", 64)
-    monkeypatch.setattr(batch_scoring, "_SMALLEST_CHUNK", 64)
     monkeypatch.setattr(batch_writing, "_COMMIT_BYTES", 1)
 
 
@@ -460,7 +460,7 @@ def test_files_in_an_object_store(suffix: str, bucket: str, folder: Folder) -> N
 _KILLED = """
 import os, signal, sys
 from deployledger.serving import batch, batch_scoring, batch_writing
-batch.CHUNK_BYTES = batch_scoring.CHUNK_BYTES = batch_scoring._SMALLEST_CHUNK = 64
+batch.CHUNK_BYTES = batch_scoring.CHUNK_BYTES = 64
 batch_writing._COMMIT_BYTES = 1
 commit, commits = batch_writing.Output._commit, []
 def commit_and_die(self):

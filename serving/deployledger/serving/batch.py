@@ -11,53 +11,25 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from deployledger.domain.requests import BatchOptions
 from deployledger.serving.batch_files import InputFile, input_files, place_of
 from deployledger.serving.batch_reading import CHUNK_BYTES, Chunk, Format, format_of
-from deployledger.serving.batch_scoring import Plan, Scoring, in_order, refusal
+from deployledger.serving.batch_scoring import BatchJob, Plan, Scoring, in_order
 from deployledger.serving.batch_status import BatchError, StatusFile, input_invalid
-from deployledger.serving.batch_types import NULL_VALUES, ColumnTypes, schema_of
-from deployledger.serving.batch_writing import (
-    Committed,
-    Encoding,
-    Output,
-    encoding_of,
-    schema_from,
-    schema_text,
-)
+from deployledger.serving.batch_types import schema_of
+from deployledger.serving.batch_writing import Committed, Output, encoding_of, schema_from, schema_text
 from deployledger.serving.model_files import ModelDamagedError, ModelFiles
 
 _DAMAGED_HINT = "Retry to extract the model from its image again, and check the disk."
 _VERSION = 1
 """The version of chunks and work folders: a job that another version began starts over."""
-
-
-@dataclass(frozen=True)
-class BatchJob:
-    """A batch job.
-
-    Attributes:
-        model: an ONNX file, or an MLflow model's folder.
-        source: the input: a file, a folder or a pattern, as a path or a URI.
-        output: a file, or a folder if it ends with ``/``.
-        work: the folder in which the output grows.
-        threads: how many threads compute one prediction.
-        files: what the model is checked against.
-        options: how it is read and written.
-    """
-
-    model: Path
-    source: str
-    output: str
-    work: Path
-    threads: int = 1
-    files: ModelFiles | None = None
-    options: BatchOptions = field(default_factory=BatchOptions)
 
 
 @dataclass(frozen=True)
@@ -79,9 +51,10 @@ def run(job: BatchJob, status: StatusFile) -> Result:
     encoding = encoding_of(job.output, files[0].name)
     reading = format_of(files[0].name)
     columns = _columns(reading, files)
+    plan = Plan(job, reading, encoding, columns, schema_of(job.options.column_types or {}, columns))
     output = Output(job.output, encoding, job.options.errors_uri, job.work, _identity(job, files))
     try:
-        scoring = _scoring(job, reading, encoding, columns, files, output.committed)
+        scoring = _scoring(plan, files, output.committed)
         committed = output.committed
         if committed.chunks:
             sys.stdout.write(f"Continuing after {committed.rows} rows.\n")
@@ -116,44 +89,16 @@ def _columns(reading: Format, files: Sequence[InputFile]) -> list[str]:
     return columns
 
 
-def _scoring(
-    job: BatchJob,
-    reading: Format,
-    encoding: Encoding,
-    columns: list[str],
-    files: Sequence[InputFile],
-    committed: Committed,
-) -> Scoring:
-    """Return the loaded model, with everything that is decided once for the job."""
-    options = job.options
-    plan = Plan(
-        model=job.model,
-        threads=max(1, job.threads // options.workers),
-        files=job.files,
-        reading=reading,
-        encoding=encoding,
-        columns=columns,
-        null_values=NULL_VALUES if options.null_values is None else options.null_values,
-        types=schema_of(options.column_types or {}, columns),
-        misfit=options.misfit,
-        skips=options.on_error == "skip",
-    )
+def _scoring(plan: Plan, files: Sequence[InputFile], committed: Committed) -> Scoring:
+    """Return the loaded model, with everything decided that is decided once for the job."""
     if committed.chunk_bytes:
-        decided, output = schema_from(committed.decided), schema_from(committed.output)
-        return Scoring(replace(plan, decided=decided, output=output, most_rows=committed.most_rows))
+        types, output = schema_from(committed.types), schema_from(committed.output)
+        return Scoring(replace(plan, types=types, output=output))
     scoring = Scoring(plan)
-    if scoring.undecided:
-        types = ColumnTypes(is_text=reading.is_text, null_values=plan.null_values)
-        for chunk in _chunks(reading, files, CHUNK_BYTES):
-            if scoring.needs_cells or not chunk.before:
-                rows = reading.rows(chunk)
-                if rows.rejected and not plan.skips:
-                    raise refusal(rows.rejected[0])
-                types.see(rows.batch.select(scoring.undecided))
-        scoring.decide(types.schema())
-    committed.chunk_bytes = scoring.probe(_chunks(reading, files, CHUNK_BYTES))
-    committed.most_rows = scoring.plan.most_rows
-    committed.decided, committed.output = schema_text(scoring.plan.decided), schema_text(scoring.plan.output)
+    scoring.decide(_chunks(plan.reading, files, CHUNK_BYTES))
+    committed.chunk_bytes = scoring.probe(_chunks(plan.reading, files, CHUNK_BYTES))
+    committed.types = schema_text(scoring.plan.types)
+    committed.output = schema_text(scoring.plan.output or pa.schema([]))
     return scoring
 
 

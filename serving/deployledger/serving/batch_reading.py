@@ -8,7 +8,7 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from deployledger.domain.redaction import shown
 from deployledger.serving.batch_files import InputFile, split_suffixes
 from deployledger.serving.batch_status import input_invalid
 from deployledger.serving.batch_table import RowProblem
-from deployledger.serving.batch_types import inferred, plain
+from deployledger.serving.batch_types import Cells, plain
 
 CHUNK_BYTES = 4 << 20
 """The usual size of a chunk of the input."""
@@ -33,7 +33,7 @@ FEATURES = "features"
 _MOST_ROWS = 65_536
 _LARGEST_RECORD = 1 << 30
 # A quoted field, which may have line breaks; a quote elsewhere in a field is a character like any other.
-_QUOTED = re.compile(rb'"(?<=[,\r\n]")[^"]*+(?:""[^"]*+)*+(?:"|\Z)')
+_QUOTED = re.compile(rb'"(?<=[,\r\n]")[^"]*+(?:""[^"]*+)*+("|\Z)')
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # as surrogateescape has it
 
@@ -84,14 +84,19 @@ class Rows:
     """The rows of a chunk.
 
     Attributes:
-        batch: their cells; texts, if the format has no types.
+        cells: their cells by column; texts, if the format has no types.
         lines: returns the line of each row.
         rejected: records that are not valid rows.
     """
 
-    batch: pa.RecordBatch
+    cells: Mapping[str, Cells]
     lines: Callable[[], Sequence[int]]
     rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.cells.values()), ()))
 
 
 class Format(Protocol):
@@ -161,12 +166,14 @@ class Csv(_Lines):
                 body = block[header_bytes:]
             yield Chunk(file.name, columns, before, body, progress)
             before += body.count(b"\n")
+        for quoted in _QUOTED.finditer(b"\n" + body):
+            if not quoted[1]:
+                line = before - body.count(b"\n", quoted.start()) + 1
+                raise input_invalid(f"{file.name}, line {line}: a quotation mark is not closed.")
 
     def rows(self, chunk: Chunk) -> Rows:
         """Return the cells as texts."""
         texts = {name: pa.string() for name in chunk.columns}
-        if not chunk.data:
-            return Rows(pa.RecordBatch.from_pylist([], pa.schema(list(texts.items()))), list)
         try:
             table = pacsv.read_csv(
                 pa.BufferReader(chunk.data),
@@ -177,8 +184,10 @@ class Csv(_Lines):
             )
         except pa.ArrowInvalid:
             return _one_by_one(chunk)
-        (batch,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
-        return Rows(batch, lambda: [line for line, _ in _records(chunk)])
+        cells = {
+            name: column.combine_chunks() for name, column in zip(chunk.columns, table.columns, strict=True)
+        }
+        return Rows(cells, lambda: [line for line, _ in _records(chunk)])
 
 
 def _end_of_records(block: bytes) -> int:
@@ -224,22 +233,19 @@ def _records(chunk: Chunk) -> Iterator[tuple[int, list[str]]]:
 
 def _one_by_one(chunk: Chunk) -> Rows:
     """Return the rows of a chunk in which some record is wrong."""
-    rejected, lines = [], []
-    columns: list[list[str]] = [[] for _ in chunk.columns]
+    rejected, rows = [], {}
     for line, record in _records(chunk):
-        reason = ""
-        if len(record) != len(columns):
-            reason = f"expected {len(columns)} values, got {len(record)}"
+        if len(record) != len(chunk.columns):
+            reason = f"expected {len(chunk.columns)} values, given {len(record)}"
         elif any(map(_NOT_UTF8.search, record)):
             reason = "not UTF-8"
-        if reason:
-            rejected.append(Rejected(chunk.file, line, RowProblem("", shown(",".join(record)), reason)))
+        else:
+            rows[line] = record
             continue
-        lines.append(line)
-        for column, cell in zip(columns, record, strict=True):
-            column.append(cell)
-    arrays = [pa.array(column, pa.string()) for column in columns]
-    return Rows(pa.RecordBatch.from_arrays(arrays, names=chunk.columns), lambda: lines, rejected)
+        rejected.append(Rejected(chunk.file, line, RowProblem("", shown(",".join(record)), reason)))
+    columns = enumerate(chunk.columns)
+    cells = {name: pa.array([row[i] for row in rows.values()], pa.string()) for i, name in columns}
+    return Rows(cells, lambda: [*rows], rejected)
 
 
 class JsonLines(_Lines):
@@ -253,20 +259,15 @@ class JsonLines(_Lines):
         columns: list[str] = []
         before = 0
         for block, progress in self._blocks(file, size, lambda each: each.rfind(b"\n") + 1):
-            first = (
-                b"" if columns else next((line[0] for line in _LINE.finditer(block) if line[0].strip()), b"")
-            )
-            if first:
-                row, reason = _row(first)
-                if row is None:
-                    raise input_invalid(f"{file.name}, line {_number_of(block, first) + before}: {reason}.")
-                columns = list(row)
+            if not columns:  # those of the first row that is one
+                rows = (_row(line)[0] for line in block.split(b"\n") if line.strip())
+                columns = list(next(filter(None, rows), ()))
             yield Chunk(file.name, columns, before, block, progress)
             before += block.count(b"\n")
 
     def rows(self, chunk: Chunk) -> Rows:
         """Return the values with the types that they have in JSON."""
-        numbers, rows, rejected = [], [], []
+        rows, rejected = {}, []
         keys = set(chunk.columns)
         for number, line in enumerate(chunk.data.split(b"\n"), start=chunk.before + 1):
             if not line.strip():
@@ -278,14 +279,9 @@ class JsonLines(_Lines):
                 text = line.decode(errors="replace")
                 rejected.append(Rejected(chunk.file, number, RowProblem("", shown(text), reason)))
             else:
-                numbers.append(number)
-                rows.append(row)
-        arrays = [inferred([row[name] for row in rows]) for name in chunk.columns]
-        return Rows(pa.RecordBatch.from_arrays(arrays, names=chunk.columns), lambda: numbers, rejected)
-
-
-def _number_of(block: bytes, line: bytes) -> int:
-    return block[: block.index(line)].count(b"\n") + 1
+                rows[number] = row
+        cells = {name: [row[name] for row in rows.values()] for name in chunk.columns}
+        return Rows(cells, lambda: [*rows], rejected)
 
 
 _decode = msgspec.json.Decoder().decode
@@ -316,8 +312,8 @@ class _Batches:
 
     def rows(self, chunk: Chunk) -> Rows:
         """Return the batch itself."""
-        batch: pa.RecordBatch = chunk.data
-        return Rows(batch, lambda: range(chunk.before + 1, chunk.before + 1 + batch.num_rows))
+        cells = dict(zip(chunk.columns, chunk.data.columns, strict=True))
+        return Rows(cells, lambda: range(chunk.before + 1, chunk.before + 1 + chunk.data.num_rows))
 
 
 class Parquet(_Batches):

@@ -3,29 +3,51 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from deployledger.serving.batch_reading import CHUNK_BYTES, Chunk, Format, Rejected
+from deployledger.domain.requests import BatchOptions
+from deployledger.serving.batch_reading import CHUNK_BYTES, Chunk, Format, Rejected, Rows
 from deployledger.serving.batch_scorer import Scorer
 from deployledger.serving.batch_status import BatchError, input_invalid
 from deployledger.serving.batch_table import InputColumn, RowProblem, RowsError
-from deployledger.serving.batch_types import read_as
+from deployledger.serving.batch_types import NULL_VALUES, Cells, ColumnTypes, read_as
 from deployledger.serving.batch_writing import Encoding
 from deployledger.serving.model_files import ModelFiles
 
 _MOST_ROWS = 65_536
 _PROBED_ROWS = 1024
-_MOST_BYTES = 64 << 20
-_SMALLEST_CHUNK = 1 << 16
+_MOST_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """What a job does.
+
+    Attributes:
+        model: an ONNX file, or an MLflow model's folder.
+        source: what is read: a file, a folder or a pattern, as a path or a URI.
+        output: what is written: a file, or a folder if it ends with ``/``.
+        work: the folder in which the output grows.
+        threads: how many threads compute predictions.
+        files: what the model is checked against.
+        options: how it is read and written.
+    """
+
+    model: Path
+    source: str
+    output: str
+    work: Path
+    threads: int = 1
+    files: ModelFiles | None = None
+    options: BatchOptions = field(default_factory=BatchOptions)
 
 
 @dataclass(frozen=True)
@@ -33,34 +55,20 @@ class Plan:
     """All that a process needs to score any chunk.
 
     Attributes:
-        model: an ONNX file, or an MLflow model's folder.
-        threads: how many threads compute one prediction.
-        files: what the model is checked against.
+        job: what is to be done.
         reading: the input's format.
         encoding: the output's format.
         columns: the input's columns.
-        null_values: the texts of missing cells, in CSV.
-        types: the types that the user gives columns.
-        misfit: what becomes of a prediction that does not fit the output's columns.
-        skips: whether rows that cannot be scored are left out.
-        decided: the types of the columns that neither the model nor the user decides.
+        types: the types of the columns of which the model does not decide it.
         output: the columns of the predictions; None until they are known.
-        most_rows: how many rows are scored at once, at most.
     """
 
-    model: Path
-    threads: int
-    files: ModelFiles | None
+    job: BatchJob
     reading: Format
     encoding: Encoding
     columns: list[str]
-    null_values: Sequence[str]
-    types: dict[str, pa.DataType]
-    misfit: Literal["fail", "null"]
-    skips: bool
-    decided: pa.Schema | None = None
+    types: pa.Schema
     output: pa.Schema | None = None
-    most_rows: int = _PROBED_ROWS
 
 
 @dataclass(frozen=True)
@@ -91,37 +99,41 @@ class Scoring:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        job = plan.job
+        self._skips = job.options.on_error == "skip"
         self._scorer = Scorer(
-            plan.model,
-            plan.threads,
-            plan.files,
+            job.model,
+            max(1, job.threads // job.options.workers),
+            job.files,
             flat=plan.encoding.is_csv,
-            misfit=plan.misfit,
+            misfit=job.options.misfit,
             output=plan.output,
         )
         self._inputs = self._scorer.inputs(plan.columns)
         self._keeps_texts = plan.reading.is_text and plan.encoding.is_csv
+        null_values = job.options.null_values
+        self._null_values = NULL_VALUES if null_values is None else null_values
 
-    @property
-    def undecided(self) -> list[str]:
-        """The columns whose cells all have to be read before the first chunk is scored.
+    def decide(self, chunks: Iterable[Chunk]) -> None:
+        """Decide the types of columns by all their cells.
 
-        They decide the type, where neither the model nor the user does, and whether a model that has no type
-        for a column is to expect missing cells. Files of columns have types that hold for all their rows.
+        That is, where neither the model nor the user does; and whether a model that has no type for a column
+        is to expect missing cells. Files of columns have types that hold for all their rows.
         """
+        plan = self.plan
         taken = {column.name for column in self._inputs if column.type is None}
-        passed = set() if self._keeps_texts else set(self.plan.columns) - self.plan.types.keys()
-        return [name for name in self.plan.columns if name in taken | passed]
-
-    @property
-    def needs_cells(self) -> bool:
-        """Whether the cells decide, and not the types in the files."""
-        return not self.plan.reading.has_schema or any(column.type is None for column in self._inputs)
-
-    def decide(self, types: pa.Schema) -> None:
-        """Adopt the types that the input decides; those of the user take precedence."""
-        fields = [field.with_type(self.plan.types.get(field.name, field.type)) for field in types]
-        self.plan = replace(self.plan, decided=pa.schema(fields))
+        passed = set() if self._keeps_texts else set(plan.columns) - set(plan.types.names)
+        if not taken | passed:
+            return
+        seen = ColumnTypes(is_text=plan.reading.is_text, null_values=self._null_values)
+        for chunk in chunks:
+            if taken or not plan.reading.has_schema or not chunk.before:
+                cells = self._rows(chunk).cells
+                seen.see({name: cells[name] for name in taken | passed})
+        types = {each.name: each for each in seen.schema()}
+        for each in plan.types:  # the user's
+            types[each.name] = types.get(each.name, each).with_type(each.type)
+        self.plan = replace(plan, types=pa.schema(list(types.values())))
 
     def probe(self, chunks: Iterable[Chunk]) -> int:
         """Let the first rows decide the columns of the predictions, and how many bytes a chunk has.
@@ -129,13 +141,13 @@ class Scoring:
         Chunks are smaller where predictions are much larger than their rows.
         """
         for chunk in chunks:
-            rows = self.plan.reading.rows(chunk)
-            scored = self._score(chunk, rows.batch.slice(0, _PROBED_ROWS), rows.lines, [])
+            rows = self._rows(chunk)
+            first = {name: cells[:_PROBED_ROWS] for name, cells in rows.cells.items()}
+            scored = self._score(chunk, replace(rows, cells=first, rejected=[]))
             if scored.rows:
-                fitting = max(1, _MOST_BYTES * scored.rows // (2 * sum(map(len, scored.data))))
-                self.plan = replace(self.plan, output=self._scorer.output, most_rows=min(_MOST_ROWS, fitting))
-                row_bytes: int = max(1, chunk.size // rows.batch.num_rows)
-                return max(_SMALLEST_CHUNK, min(CHUNK_BYTES, fitting * row_bytes))
+                self.plan = replace(self.plan, output=self._scorer.output)
+                fitting = max(1, _MOST_BYTES * scored.rows // sum(map(len, scored.data)))
+                return min(CHUNK_BYTES, fitting * max(1, chunk.size // rows.count))
         return CHUNK_BYTES
 
     def __call__(self, chunk: Chunk) -> Scored:
@@ -144,87 +156,74 @@ class Scoring:
         Raises:
             BatchError: one of them cannot be scored, and such rows are not skipped.
         """
-        rows = self.plan.reading.rows(chunk)
-        if rows.rejected and not self.plan.skips:
-            raise refusal(rows.rejected[0])
-        return self._score(chunk, rows.batch, rows.lines, rows.rejected)
+        return self._score(chunk, self._rows(chunk))
 
-    def _score(
-        self,
-        chunk: Chunk,
-        batch: pa.RecordBatch,
-        lines: Callable[[], Sequence[int]],
-        rejected: list[Rejected],
-    ) -> Scored:
-        """Score a batch, in parts that are not too large."""
+    def _rows(self, chunk: Chunk) -> Rows:
+        rows = self.plan.reading.rows(chunk)
+        if rows.rejected and not self._skips:
+            raise refusal(rows.rejected[0])
+        return rows
+
+    def _score(self, chunk: Chunk, rows: Rows) -> Scored:
         scored: list[pa.RecordBatch] = []
-        for start in range(0, batch.num_rows, self.plan.most_rows):
-            part = batch.slice(start, self.plan.most_rows)
-            rows, problems = self._scored(part)
+        rejected = rows.rejected
+        for start in range(0, rows.count, _MOST_ROWS):
+            part = {name: cells[start : start + _MOST_ROWS] for name, cells in rows.cells.items()}
+            batch, problems = self._predicted(part)
             if problems:
+                lines = rows.lines()
                 refused = [
-                    Rejected(chunk.file, lines()[start + row], problem)
+                    Rejected(chunk.file, lines[start + row], problem)
                     for row, problem in sorted(problems.items())
                 ]
-                if not self.plan.skips:
+                if not self._skips:
                     raise refusal(refused[0])
                 rejected = [*rejected, *refused]
-            if rows is not None:
-                scored.append(rows)
+            if batch is not None:
+                scored.append(batch)
         return Scored(
-            data=self.plan.encoding.encode(scored) if scored else [],
-            rows=sum(rows.num_rows for rows in scored),
+            data=[self.plan.encoding.encode(batch) for batch in scored],
+            rows=sum(batch.num_rows for batch in scored),
             schema=scored[0].schema if scored else None,
             rejected=sorted(rejected, key=lambda row: row.line),
             progress=chunk.progress,
         )
 
-    def _scored(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch | None, dict[int, RowProblem]]:
+    def _predicted(self, cells: Mapping[str, Cells]) -> tuple[pa.RecordBatch | None, dict[int, RowProblem]]:
         """Return the rows that can be scored with their predictions, and why the others cannot."""
-        inputs, problems = self._columns(batch, self._inputs)
-        passed = batch.select(self.plan.columns)  # files may have them in another order
-        if not self._keeps_texts:
-            passed, misfits = self._columns(batch, [InputColumn(name) for name in self.plan.columns])
+        names = self.plan.columns
+        inputs, problems = self._columns(cells, self._inputs)
+        if self._keeps_texts:
+            passed = pa.RecordBatch.from_arrays([cells[name] for name in names], names=names)
+        else:
+            passed, misfits = self._columns(cells, [InputColumn(name) for name in names])
             problems = misfits | problems
-        is_kept = np.ones(batch.num_rows, dtype=bool)
-        is_kept[[*problems]] = False
-        while is_kept.any():
-            is_whole = is_kept.all()
-            rows = np.flatnonzero(is_kept)
+        while not problems or (self._skips and len(problems) < passed.num_rows):
+            kept = np.delete(np.arange(passed.num_rows), [*problems])
             try:
-                predictions = self._scorer.score(inputs if is_whole else inputs.take(pa.array(rows)))
+                predictions = self._scorer.score(inputs.take(pa.array(kept)) if problems else inputs)
             except RowsError as error:
-                wrong = {int(rows[row]): problem for row, problem in error.problems.items()}
-                problems |= wrong
-                is_kept[[*wrong]] = False
-                if self.plan.skips:
-                    continue
-                break
-            kept = passed if is_whole else passed.take(pa.array(rows))
-            columns = kept.columns + predictions.columns
-            names = kept.schema.names + predictions.schema.names
-            return pa.RecordBatch.from_arrays(columns, names=names), problems
+                problems |= {int(kept[row]): problem for row, problem in error.problems.items()}
+                continue
+            rows = passed.take(pa.array(kept)) if problems else passed
+            columns = rows.columns + predictions.columns
+            return pa.RecordBatch.from_arrays(columns, names=names + predictions.schema.names), problems
         return None, problems
 
-    def _typed(self, column: InputColumn) -> InputColumn:
-        if column.type is not None:
-            return column
-        if self.plan.decided is None or column.name not in self.plan.decided.names:
-            return replace(column, type=self.plan.types[column.name])
-        decided = self.plan.decided.field(column.name)
-        return replace(column, type=decided.type, nullable=decided.nullable)
-
     def _columns(
-        self, batch: pa.RecordBatch, wanted: Sequence[InputColumn]
+        self, cells: Mapping[str, Cells], wanted: Iterable[InputColumn]
     ) -> tuple[pa.RecordBatch, dict[int, RowProblem]]:
         arrays, fields = [], []
         problems: dict[int, RowProblem] = {}
-        null_values = self.plan.null_values if self.plan.reading.is_text else None
-        for column in map(self._typed, wanted):
-            cells, wrong = read_as(batch.column(column.name), column, null_values)
+        null_values = self._null_values if self.plan.reading.is_text else None
+        for column in wanted:
+            if column.type is None:
+                decided = self.plan.types.field(column.name)
+                column = replace(column, type=decided.type, nullable=decided.nullable)
+            array, wrong = read_as(cells[column.name], column, null_values)
             problems = wrong | problems
-            arrays.append(cells)
-            fields.append(pa.field(column.name, cells.type, nullable=column.nullable))
+            arrays.append(array)
+            fields.append(pa.field(column.name, array.type, nullable=column.nullable))
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)), problems
 
 
@@ -232,10 +231,10 @@ def refusal(row: Rejected) -> BatchError:
     """Return the error for a row that cannot be scored."""
     problem = row.problem
     where = f"{row.file}, line {row.line}" + (f", column {problem.column!r}" if problem.column else "")
-    what = problem.reason + (f": {problem.value}" if problem.column and problem.value else "")
-    return input_invalid(
-        f"{where}: {what}.", problem.hint or "Correct the row, or skip such rows (on_error)."
-    )
+    what = problem.reason + (f": {shown(problem.value)}" if problem.column and problem.value is not None else "")
+    end = "" if what.endswith("…") else "."
+    hint = "Correct the row, or leave such rows out: `--on-error skip --errors FILE`."
+    return input_invalid(f"{where}: {what}{end}", problem.hint or hint)
 
 
 def in_order(scoring: Scoring, chunks: Iterable[Chunk], workers: int) -> Iterator[Scored]:

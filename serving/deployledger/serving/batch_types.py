@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -35,14 +35,17 @@ from deployledger.serving.batch_text import cell_texts
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made when it is imported
 
+Cells: TypeAlias = pa.Array | list[Any]
+"""A column: of Arrow, or the values that JSON has, which may be of different kinds."""
+
 NULL_VALUES = (
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
     *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 )
 """The texts of missing cells in CSV files, as pandas has them."""
 
-_JSON = pa.json_()
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}  # the true ones first
 _INTEGER = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re.ASCII | re.IGNORECASE)
 
@@ -71,17 +74,19 @@ class ColumnTypes:
         self._types: dict[str, list[pa.DataType]] = {}
         self._nullable: set[str] = set()
 
-    def see(self, batch: pa.RecordBatch) -> None:
-        """Take the cells of a batch into account."""
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            cells = without_missing(column, self._null_values) if self._is_text else column
-            if cells.null_count:
-                self._nullable.add(name)
+    def see(self, columns: Mapping[str, Cells]) -> None:
+        """Take the cells of some rows into account."""
+        for name, cells in columns.items():
             if self._is_text:
+                cells = without_missing(cells, self._null_values)
                 candidates = self._types.get(name, [*_TEXTS_OF, pa.string(), pa.null()])
                 self._types[name] = _still_possible(candidates, cells.drop_null())
             else:
-                self._types[name] = [common_type([*self._types.get(name, []), _type_of(cells)])]
+                if isinstance(cells, list):
+                    cells = _in_arrow(cells) or _texts(cells)
+                self._types[name] = [common_type([*self._types.get(name, []), cells.type])]
+            if cells.null_count:
+                self._nullable.add(name)
 
     def schema(self) -> pa.Schema:
         """Return the type of each column, and whether any cell is missing."""
@@ -121,7 +126,7 @@ def common_type(types: Sequence[pa.DataType]) -> pa.DataType:
     schemas = [pa.schema([pa.field("", each)]) for each in types]
     try:
         return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except pa.ArrowException:
         return pa.string()
 
 
@@ -149,38 +154,33 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
-def inferred(values: list[Any]) -> pa.Array:
-    """Return values of JSON as a column; values of several kinds stay JSON, to be read as what is wanted."""
-    if len(_kinds(values)) <= 1:
-        for type_ in (None, pa.uint64()):
-            with suppress(pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-                return pa.array(values, type_)
-    texts = [None if value is None else json.dumps(value) for value in values]
-    return pa.ExtensionArray.from_storage(_JSON, pa.array(texts, pa.string()))
+def _in_arrow(values: list[Any]) -> pa.Array | None:
+    """Return values of JSON as a column of the narrowest type; None if they are of kinds that do not mix."""
+    kinds = _kinds(values)
+    if bool in kinds and len(kinds) > 1:  # Arrow takes true for 1.0
+        return None
+    for type_ in (None, pa.uint64()):
+        try:
+            return pa.array(values, type_)
+        except (pa.ArrowException, OverflowError):
+            continue
+    return None
 
 
 def _kinds(values: Iterable[Any]) -> set[type]:
-    """Return the kinds of values; of lists those of their elements."""
-    present = [value for value in values if value is not None]
-    kinds = set(map(type, present))
-    return _kinds(chain.from_iterable(present)) if kinds == {list} else kinds
+    """Return the Python types of values, and of the elements of lists."""
+    kinds = set(map(type, values)) - {type(None)}
+    if list in kinds:
+        kinds |= _kinds([*chain.from_iterable(value for value in values if isinstance(value, list))])
+    return kinds - {list}
 
 
-def _python(cells: pa.Array) -> list[Any]:
-    """Return cells as Python values."""
-    values = cells.to_pylist()
-    if cells.type != _JSON:
-        return list(values)
-    return [None if value is None else json.loads(value) for value in values]
+def _texts(values: list[Any]) -> pa.Array:
+    return pa.array([None if value is None else _text(value) for value in values], pa.string())
 
 
-def _type_of(cells: pa.Array) -> pa.DataType:
-    if cells.type != _JSON:
-        return cells.type
-    try:
-        return pa.array(_python(cells)).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.string()
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def without_missing(cells: pa.Array, null_values: Sequence[str]) -> pa.Array:
@@ -189,8 +189,12 @@ def without_missing(cells: pa.Array, null_values: Sequence[str]) -> pa.Array:
     return pc.if_else(missing, pa.scalar(None, pa.string()), cells) if pc.any(missing).as_py() else cells
 
 
+def _trimmed(cells: pa.Array, null_values: Sequence[str]) -> pa.Array:
+    return without_missing(pc.utf8_trim_whitespace(cells), null_values)
+
+
 def read_as(
-    cells: pa.Array, column: InputColumn, null_values: Sequence[str] | None
+    cells: Cells, column: InputColumn, null_values: Sequence[str] | None
 ) -> tuple[pa.Array, dict[int, RowProblem]]:
     """Return a column's cells converted to its type, and the problems of those that cannot be: they are null.
 
@@ -201,24 +205,44 @@ def read_as(
     if column.lists:
         for _ in range(_depth(cells)):
             wanted = pa.list_(wanted)
-    read = _quickly(cells, wanted, column, null_values)
-    if read is not None:
-        return read, {}
-    present = cells if null_values is None else without_missing(cells, null_values)
-    given = _python(cells)
+    reasons: dict[int, str] = {}
+    if isinstance(cells, list):
+        given = _texts(cells) if pa.types.is_string(wanted) else _in_arrow(cells)
+    else:
+        given = cells
+    read = None if given is None else _quickly(given, wanted, column, null_values)
+    if read is None:
+        values: list[Any] = []
+        parse = _parser(wanted)
+        present = cells if null_values is None else _trimmed(cells, null_values)
+        for row, value in enumerate(present if isinstance(present, list) else present.to_pylist()):
+            try:
+                values.append(None if value is None else parse(value))
+            except ValueError as error:
+                values.append(None)
+                reasons[row] = str(error)
+        read = pa.array(values, wanted)
+    if not column.nullable and read.null_count:
+        missing = np.flatnonzero(read.is_null().to_numpy(zero_copy_only=False))
+        reasons = dict.fromkeys(missing.tolist(), "missing value") | reasons
     problems = {}
-    values: list[Any] = []
-    parse = _parser(wanted)
-    for row, value in enumerate(_python(present)):
-        try:
-            if value is None and not column.nullable:
-                raise ValueError("missing value")
-            values.append(None if value is None else parse(value))
-        except ValueError as error:
-            values.append(None)
-            text = "" if given[row] is None else shown(given[row])
-            problems[row] = RowProblem(column.name, text, str(error), column.hint)
-    return pa.array(values, wanted), problems
+    for row, reason in reasons.items():
+        value = cells[row] if isinstance(cells, list) else cells[row].as_py()
+        problems[row] = RowProblem(column.name, "" if value is None else shown(value), reason, column.hint)
+    return read, problems
+
+
+def _depth(cells: Cells) -> int:
+    """Return how deep lists are nested; most of them, if there are several depths."""
+    if not isinstance(cells, list):
+        return str(cells.type).count("list<")
+    depths: Counter[int] = Counter()
+    for cell in cells:
+        depth = 0
+        while isinstance(cell, list) and (depth := depth + 1):
+            cell = cell[0] if cell else None
+        depths[depth] += 1
+    return depths.most_common(1)[0][0] if depths else 0
 
 
 def is_list(type_: pa.DataType) -> bool:
@@ -228,31 +252,19 @@ def is_list(type_: pa.DataType) -> bool:
     )
 
 
-def _depth(cells: pa.Array) -> int:
-    """Return how deep the lists of most cells are."""
-    depths = Counter(_depth_of(value) for value in _python(cells)) if cells.type == _JSON else Counter()
-    return depths.most_common(1)[0][0] if depths else str(cells.type).count("list<")
-
-
-def _depth_of(value: Any) -> int:
-    return 1 + _depth_of(next(iter(value), None)) if isinstance(value, list) else 0
-
-
 def _quickly(
     cells: pa.Array, wanted: pa.DataType, column: InputColumn, null_values: Sequence[str] | None
 ) -> pa.Array | None:
-    """Return the cells if all can be converted, the usual case; None if some may not."""
-    given = cells.type
-    if pa.types.is_string(given) and null_values is not None:
-        # A missing cell cannot be read as a number, except for the words of NaN.
-        if not (pa.types.is_floating(wanted) and column.nullable):
-            cells = without_missing(cells, null_values)
-        read = _cast(cells, wanted)
-        if read is None:
-            read = _cast(without_missing(pc.utf8_trim_whitespace(cells), null_values), wanted)
-    else:
-        read = _cast(cells, wanted)
-    return None if read is None or (read.null_count and not column.nullable) else read
+    """Return the cells if all are right, the usual case, and None if some may not be."""
+    if null_values is None:
+        return _cast(cells, wanted)
+    # A missing cell cannot be read as a number, except for the words of NaN.
+    if not (pa.types.is_floating(wanted) and column.nullable):
+        cells = without_missing(cells, null_values)
+    read = _cast(cells, wanted)
+    if read is None:
+        read = _cast(_trimmed(cells, null_values), wanted)
+    return read
 
 
 def _cast(cells: pa.Array, wanted: pa.DataType) -> pa.Array | None:
@@ -261,43 +273,25 @@ def _cast(cells: pa.Array, wanted: pa.DataType) -> pa.Array | None:
         return cells
     if pa.types.is_null(given):
         return pa.nulls(len(cells), wanted)
-    if given == _JSON:
-        return None
     given_leaf, wanted_leaf = leaf(given), leaf(wanted)
-    if (
-        pa.types.is_temporal(wanted_leaf) != pa.types.is_temporal(given_leaf)
-        and not pa.types.is_string(given)
-        and not pa.types.is_string(wanted_leaf)
-    ):
-        return None  # Arrow casts between numbers and times, whose unit nobody said
-    if pa.types.is_boolean(wanted_leaf) != pa.types.is_boolean(given_leaf):
-        return _booleans(cells) if wanted == pa.bool_() and pa.types.is_string(given) else None
     if pa.types.is_string(wanted_leaf):
         return None if is_list(wanted) or is_list(given) else cell_texts(cells)
-    # Arrow reads 0x10 as 16.
-    if (
-        pa.types.is_integer(wanted)
-        and pa.types.is_string(given)
-        and pc.any(pc.match_substring(cells, "x", ignore_case=True)).as_py()
-    ):
+    if pa.types.is_string(given):
+        if pa.types.is_boolean(wanted):
+            read = pc.index_in(pc.utf8_lower(pc.utf8_trim_whitespace(cells)), pa.array([*_BOOLEANS]))
+            return pc.less(read, 2) if read.null_count == cells.null_count else None
+        # Arrow reads 0x10 as 16.
+        if pa.types.is_integer(wanted) and pc.any(pc.match_substring(cells, "x", ignore_case=True)).as_py():
+            return None
+    elif any(kind(given_leaf) != kind(wanted_leaf) for kind in (pa.types.is_boolean, pa.types.is_temporal)):
         return None
     try:
         # Floats are rounded, as everywhere; anything else is exact.
         is_rounded = pa.types.is_floating(wanted_leaf) and not pa.types.is_string(given)
         read = pc.cast(cells, wanted, safe=not is_rounded)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+    except pa.ArrowException:
         return None
     return None if _overflows(cells, read) else read
-
-
-def _booleans(cells: pa.Array) -> pa.Array | None:
-    lower = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
-    is_true = pc.is_in(lower, value_set=pa.array(["true", "1"]))
-    is_false = pc.is_in(lower, value_set=pa.array(["false", "0"]))
-    known = pc.or_(is_true, is_false)
-    if not pc.all(pc.or_(known, pc.is_null(cells))).as_py():
-        return None
-    return pc.if_else(known, is_true, pa.scalar(None, pa.bool_()))
 
 
 def _overflows(cells: pa.Array, read: pa.Array) -> bool:
@@ -330,7 +324,7 @@ def _parser(wanted: pa.DataType) -> Callable[[Any], Any]:
     if pa.types.is_floating(wanted):
         return lambda value: _float(value, wanted)
     if pa.types.is_string(wanted):
-        return lambda value: _text(value, wanted)
+        return _text
     return lambda value: _other(value, wanted)
 
 
@@ -339,13 +333,6 @@ def _list(value: Any, wanted: pa.DataType) -> list[Any]:
         raise ValueError(f"not a value of type {wanted}")
     element = _parser(wanted.value_type)
     return [None if each is None else element(each) for each in value]
-
-
-def _text(value: Any, wanted: pa.DataType) -> str:
-    try:
-        return value if isinstance(value, str) else json.dumps(value)
-    except TypeError:
-        raise ValueError(f"not a value of type {wanted}") from None
 
 
 def _boolean(value: Any) -> bool:
@@ -379,45 +366,36 @@ def _float(value: Any, wanted: pa.DataType) -> float:
 
 
 def _other(value: Any, wanted: pa.DataType) -> Any:
-    if pa.types.is_nested(wanted):
-        return _structured(value, wanted)
-    if pa.types.is_temporal(wanted) and isinstance(value, int | float):
-        raise ValueError(f"not a value of type {wanted}")
-    types = [wanted]
-    if pa.types.is_timestamp(wanted):  # a text with a zone, for a type without one: the time in UTC
-        types += [pa.timestamp(wanted.unit, "UTC")]
-    for each in types:
-        try:
-            return pc.cast(pc.cast(pa.scalar(value), each), wanted).as_py()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-            continue
-    raise ValueError(f"not a value of type {wanted}")
-
-
-def _structured(value: Any, wanted: pa.DataType) -> Any:
     try:
-        return pa.scalar(value, wanted).as_py()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise ValueError(f"not a value of type {wanted}") from error
+        if pa.types.is_nested(wanted):
+            return pa.scalar(value, wanted).as_py()
+        if not (pa.types.is_temporal(wanted) and isinstance(value, int | float)):
+            with suppress(pa.ArrowInvalid):
+                return pc.cast(pa.scalar(value), wanted).as_py()
+            if pa.types.is_timestamp(wanted):  # a text with a zone, for a type without one: the time in UTC
+                return pc.cast(pc.cast(pa.scalar(value), pa.timestamp(wanted.unit, "UTC")), wanted).as_py()
+    except (pa.ArrowException, OverflowError):
+        pass
+    raise ValueError(f"not a value of type {wanted}")
 
 
 _TYPE_NAMES = {"boolean": "bool", "integer": "int32", "long": "int64", "datetime": "timestamp[us]"}
 
 
-def schema_of(types: Mapping[str, str], columns: Sequence[str]) -> dict[str, pa.DataType]:
+def schema_of(types: Mapping[str, str], columns: Sequence[str]) -> pa.Schema:
     """Return the types that a user gives columns, by the names that Arrow and MLflow have for them.
 
     Raises:
         BatchError: there is no such type, or no such column.
     """
-    schema = {}
+    schema = pa.schema([])
     for name, type_ in types.items():
         if name not in columns:
             raise input_invalid(
                 f"The schema has the column {name!r}, but the input does not.", "Correct the schema."
             )
         try:
-            schema[name] = pa.type_for_alias(_TYPE_NAMES.get(type_, type_))
+            schema = schema.append(pa.field(name, pa.type_for_alias(_TYPE_NAMES.get(type_, type_))))
         except ValueError:
             raise input_invalid(
                 f"The schema gives column {name!r} the unknown type {type_!r}.",

@@ -41,12 +41,10 @@ class Encoding:
     Attributes:
         suffix: the format.
         codec: what compresses files of text; None if nothing does.
-        in_parts: whether every chunk becomes a file of its own, in a folder.
     """
 
     suffix: str
     codec: str | None
-    in_parts: bool
 
     @property
     def is_csv(self) -> bool:
@@ -65,30 +63,18 @@ class Encoding:
 
     def head(self, schema: pa.Schema) -> bytes:
         """Return what comes before the rows."""
-        return self._packed(self._text_head(schema)) if self.is_text else bytes(schema.serialize())
-
-    def encode(self, batches: Sequence[pa.RecordBatch]) -> list[bytes]:
-        """Return a chunk's rows as bytes to append to a file, or as a file if each chunk becomes one."""
-        if not self.in_parts:
-            return [self._packed(self._body(rows)) for rows in batches]
-        schema = batches[0].schema
         if self.is_text:
-            return [self._packed(b"".join([self._text_head(schema), *map(self._body, batches)]))]
-        sink = pa.BufferOutputStream()
-        with _writer(self.suffix, sink, schema) as writer:
-            writer.write_table(pa.Table.from_batches(batches))
-        return [bytes(sink.getvalue())]
+            return self._packed(csv_line(schema.names) if self.is_csv else b"")
+        return bytes(schema.serialize())
 
-    def _text_head(self, schema: pa.Schema) -> bytes:
-        return csv_line(schema.names) if self.is_csv else b""
-
-    def _body(self, rows: pa.RecordBatch) -> bytes:
+    def encode(self, rows: pa.RecordBatch) -> bytes:
+        """Return rows as bytes to append to a file."""
         if self.is_csv:
-            return _csv(rows)
+            return self._packed(_csv(rows))
         if self.is_text:
             columns = [json_values(column) for column in rows.columns]
             lines = [dict(zip(rows.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
-            return msgspec.json.Encoder().encode_lines(lines)
+            return self._packed(msgspec.json.Encoder().encode_lines(lines))
         return bytes(rows.serialize())
 
     def _packed(self, content: bytes) -> bytes:
@@ -99,8 +85,9 @@ class Encoding:
         if self.is_text:
             return data
         target = data.with_name("whole")
+        make: Any = pq.ParquetWriter if self.suffix == ".parquet" else pa.ipc.new_file
         with pa.OSFile(str(data)) as source, pa.ipc.open_stream(source) as batches:
-            with _writer(self.suffix, str(target), batches.schema) as writer:
+            with make(str(target), batches.schema) as writer:
                 for group in _groups(batches):
                     writer.write_table(pa.Table.from_batches(group))
         return target
@@ -112,14 +99,9 @@ def encoding_of(output: str, source: str) -> Encoding:
     Raises:
         BatchError: there is no such format.
     """
-    in_parts = output.endswith("/")
-    name = output if split_suffixes(output)[0] or not in_parts else source
+    name = output if split_suffixes(output)[0] or not output.endswith("/") else source
     format_of(name)
-    return Encoding(*split_suffixes(name), in_parts)
-
-
-def _writer(suffix: str, sink: Any, schema: pa.Schema) -> Any:
-    return pq.ParquetWriter(sink, schema) if suffix == ".parquet" else pa.ipc.new_file(sink, schema)
+    return Encoding(*split_suffixes(name))
 
 
 def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
@@ -162,14 +144,13 @@ class Committed:
 
     Attributes:
         chunks: how many chunks of the input are done.
-        parts: how many files there are, if each chunk becomes one.
+        parts: how many files are complete, if the output is a folder.
         rows: how many rows were scored.
         rejected: how many were not.
         size: the bytes of the data file.
         rejected_size: the bytes of the file with the rejected rows.
         chunk_bytes: how large chunks are; 0 before this, and all that follows, is decided.
-        most_rows: how many rows are scored at once, at most.
-        decided: the types decided for the job, and
+        types: the types decided for the job, and
         output: the columns of the predictions: schemas in Arrow's own form, as base64.
     """
 
@@ -180,19 +161,18 @@ class Committed:
     size: int = 0
     rejected_size: int = 0
     chunk_bytes: int = 0
-    most_rows: int = 0
-    decided: str = ""
+    types: str = ""
     output: str = ""
 
 
-def schema_text(schema: pa.Schema | None) -> str:
-    """Return a schema as `Committed` stores it."""
-    return "" if schema is None else base64.b64encode(schema.serialize()).decode()
+def schema_text(schema: pa.Schema) -> str:
+    """Return a schema as `Committed` has it."""
+    return base64.b64encode(schema.serialize()).decode()
 
 
-def schema_from(text: str) -> pa.Schema | None:
-    """Return the schema that `schema_text` stored."""
-    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text))) if text else None
+def schema_from(text: str) -> pa.Schema:
+    """Return the schema that a text is."""
+    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text)))
 
 
 class Output:
@@ -212,18 +192,29 @@ class Output:
         self._place = place_of(uri)
         self._errors = place_of(errors_uri) if errors_uri else None
         self._encoding = encoding
+        self._is_folder = uri.endswith("/")
         self._work = work
         self._identity = identity
         with self._blaming():
             begun = read_json(work / _MANIFEST) or {}
             is_same = begun.pop("identity", None) == identity
             self.committed = Committed(**begun) if is_same else Committed()
-            if not is_same:
+            if not is_same or not self._is_there():
+                self.committed = Committed()
                 shutil.rmtree(work, ignore_errors=True)
             (work / "parts").mkdir(parents=True, exist_ok=True)
             self._data = _opened(work / "data", self.committed.size)
             self._rejected = _opened(work / "rejected.csv", self.committed.rejected_size)
         self._next_commit = self._data.tell() + self._rejected.tell() + _COMMIT_BYTES
+
+    def _is_there(self) -> bool:
+        """Whether what was committed is in the work folder: a job may be killed when some has its name."""
+        sizes = {path.name: path.stat().st_size for path in self._work.iterdir()}
+        return (
+            sizes.get("data", 0) >= self.committed.size
+            and sizes.get("rejected.csv", 0) >= self.committed.rejected_size
+            and len([*self._work.glob("parts/*")]) >= self.committed.parts
+        )
 
     def append(
         self, data: Sequence[bytes], rows: int, schema: pa.Schema | None, rejected: Sequence[Rejected]
@@ -231,12 +222,7 @@ class Output:
         """Append a scored chunk, and commit if enough was appended."""
         committed = self.committed
         with self._blaming():
-            if data and self._encoding.in_parts:
-                part = self._work / "parts" / f"part-{committed.parts:05}{self._encoding.ending}"
-                part.write_bytes(data[0])
-                sync(part)
-                committed.parts += 1
-            elif data:
+            if data:
                 self._data.writelines([b"" if self._data.tell() else self._encoding.head(schema), *data])
             if self._errors is not None and rejected:
                 if not self._rejected.tell():
@@ -248,27 +234,42 @@ class Output:
             committed.chunks += 1
             committed.rows += rows
             committed.rejected += len(rejected)
-            if self._encoding.in_parts or self._data.tell() + self._rejected.tell() >= self._next_commit:
+            if self._data.tell() + self._rejected.tell() >= self._next_commit:
                 self._commit()
 
     def _commit(self) -> None:
         for file in (self._data, self._rejected):
             file.flush()
             os.fdatasync(file.fileno())
+        if self._is_folder:
+            self._end_part()
         self.committed.size, self.committed.rejected_size = self._data.tell(), self._rejected.tell()
         write_json(self._work / _MANIFEST, {"identity": self._identity, **asdict(self.committed)})
         self._next_commit = self.committed.size + self.committed.rejected_size + _COMMIT_BYTES
 
+    def _end_part(self) -> None:
+        """Make a file of what there is, and begin the next one."""
+        if not self._data.tell():
+            return
+        self._data.close()
+        part = self._encoding.whole(self._work / "data")
+        sync(part)
+        part.replace(self._work / "parts" / f"part-{self.committed.parts:05}{self._encoding.ending}")
+        self.committed.parts += 1
+        self._data = _opened(self._work / "data", 0)
+
     def publish(self) -> None:
         """Give the complete output its name; the rejected rows first."""
-        self._data.close()
-        self._rejected.close()
         with self._blaming():
+            if self._is_folder:
+                self._end_part()
+            self._data.close()
+            self._rejected.close()
             if self._errors is not None:
                 if not (self._work / "rejected.csv").stat().st_size:
                     (self._work / "rejected.csv").write_bytes(csv_line(_REJECTED_COLUMNS))
                 _publish_file(self._work / "rejected.csv", self._errors)
-            if self._encoding.in_parts:
+            if self._is_folder:
                 _publish_folder(self._work / "parts", self._place)
             else:
                 _publish_file(self._encoding.whole(self._work / "data"), self._place)
