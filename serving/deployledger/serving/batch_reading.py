@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from deployledger.domain.redaction import shown
+from deployledger.domain.redaction import storable
 from deployledger.serving.batch_files import InputFile, split_suffixes
 from deployledger.serving.batch_status import input_invalid
 from deployledger.serving.batch_table import RowProblem
@@ -242,7 +242,7 @@ def _one_by_one(chunk: Chunk) -> Rows:
         else:
             rows[line] = record
             continue
-        rejected.append(Rejected(chunk.file, line, RowProblem("", shown(",".join(record)), reason)))
+        rejected.append(Rejected(chunk.file, line, RowProblem("", storable(",".join(record)), reason)))
     columns = enumerate(chunk.columns)
     cells = {name: pa.array([row[i] for row in rows.values()], pa.string()) for i, name in columns}
     return Rows(cells, lambda: [*rows], rejected)
@@ -262,6 +262,9 @@ class JsonLines(_Lines):
             if not columns:  # those of the first row that is one
                 rows = (_row(line)[0] for line in block.split(b"\n") if line.strip())
                 columns = list(next(filter(None, rows), ()))
+                if not columns and block.strip():
+                    first = self.rows(Chunk(file.name, [], before, block, 0.0)).rejected[0]
+                    raise input_invalid(f"{file.name}, line {first.line}: {first.problem.reason}.")
             yield Chunk(file.name, columns, before, block, progress)
             before += block.count(b"\n")
 
@@ -277,7 +280,7 @@ class JsonLines(_Lines):
                 row, reason = None, f"expected the keys {_names(keys)}, got {_names(row)}"
             if row is None:
                 text = line.decode(errors="replace")
-                rejected.append(Rejected(chunk.file, number, RowProblem("", shown(text), reason)))
+                rejected.append(Rejected(chunk.file, number, RowProblem("", storable(text), reason)))
             else:
                 rows[number] = row
         cells = {name: [row[name] for row in rows.values()] for name in chunk.columns}

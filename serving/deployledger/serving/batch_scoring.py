@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from deployledger.domain.redaction import shown
 from deployledger.domain.requests import BatchOptions
 from deployledger.serving.batch_reading import CHUNK_BYTES, Chunk, Format, Rejected, Rows
 from deployledger.serving.batch_scorer import Scorer
@@ -231,7 +232,7 @@ def refusal(row: Rejected) -> BatchError:
     """Return the error for a row that cannot be scored."""
     problem = row.problem
     where = f"{row.file}, line {row.line}" + (f", column {problem.column!r}" if problem.column else "")
-    what = problem.reason + (f": {shown(problem.value)}" if problem.column and problem.value is not None else "")
+    what = problem.reason + (f": {shown(problem.value)}" if problem.column and problem.value else "")
     end = "" if what.endswith("…") else "."
     hint = "Correct the row, or leave such rows out: `--on-error skip --errors FILE`."
     return input_invalid(f"{where}: {what}{end}", problem.hint or hint)

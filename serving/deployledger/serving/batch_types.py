@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from deployledger.domain.redaction import shown
+from deployledger.domain.redaction import storable
 from deployledger.serving.batch_status import input_invalid
 from deployledger.serving.batch_table import InputColumn, RowProblem
 from deployledger.serving.batch_text import cell_texts
@@ -228,7 +228,9 @@ def read_as(
     problems = {}
     for row, reason in reasons.items():
         value = cells[row] if isinstance(cells, list) else cells[row].as_py()
-        problems[row] = RowProblem(column.name, "" if value is None else shown(value), reason, column.hint)
+        problems[row] = RowProblem(
+            column.name, "" if value is None else storable(_text(value)), reason, column.hint
+        )
     return read, problems
 
 
