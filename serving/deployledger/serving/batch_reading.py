@@ -158,7 +158,7 @@ class Csv(_Lines):
     def chunks(self, file: InputFile, size: int) -> Iterator[Chunk]:
         """Yield blocks of whole records."""
         columns: list[str] | None = None
-        before = 0
+        before, body = 0, b""
         for block, progress in self._blocks(file, size, _end_of_records):
             body = block
             if columns is None:
