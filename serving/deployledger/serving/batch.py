@@ -90,7 +90,7 @@ def _columns(reading: Format, files: Sequence[InputFile]) -> list[str]:
 
 
 def _scoring(plan: Plan, files: Sequence[InputFile], committed: Committed) -> Scoring:
-    """Return the loaded model, with everything decided that is decided once for the job."""
+    """Return the loaded model, with everything that is decided once for the job."""
     if committed.chunk_bytes:
         types, output = schema_from(committed.types), schema_from(committed.output)
         return Scoring(replace(plan, types=types, output=output))

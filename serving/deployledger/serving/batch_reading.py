@@ -236,7 +236,7 @@ def _one_by_one(chunk: Chunk) -> Rows:
     rejected, rows = [], {}
     for line, record in _records(chunk):
         if len(record) != len(chunk.columns):
-            reason = f"expected {len(chunk.columns)} values, given {len(record)}"
+            reason = f"expected {len(chunk.columns)} values, got {len(record)}"
         elif any(map(_NOT_UTF8.search, record)):
             reason = "not UTF-8"
         else:

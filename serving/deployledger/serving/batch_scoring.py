@@ -30,12 +30,12 @@ _MOST_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class BatchJob:
-    """What a job does.
+    """A batch job.
 
     Attributes:
         model: an ONNX file, or an MLflow model's folder.
-        source: what is read: a file, a folder or a pattern, as a path or a URI.
-        output: what is written: a file, or a folder if it ends with ``/``.
+        source: the input: a file, a folder or a pattern, as a path or a URI.
+        output: a file, or a folder if it ends with ``/``.
         work: the folder in which the output grows.
         threads: how many threads compute predictions.
         files: what the model is checked against.
@@ -234,7 +234,7 @@ def refusal(row: Rejected) -> BatchError:
     where = f"{row.file}, line {row.line}" + (f", column {problem.column!r}" if problem.column else "")
     what = problem.reason + (f": {shown(problem.value)}" if problem.column and problem.value else "")
     end = "" if what.endswith("…") else "."
-    hint = "Correct the row, or leave such rows out: `--on-error skip --errors FILE`."
+    hint = "Correct the row, or skip such rows: `--on-error skip --errors FILE`."
     return input_invalid(f"{where}: {what}{end}", problem.hint or hint)
 
 

@@ -257,7 +257,7 @@ def is_list(type_: pa.DataType) -> bool:
 def _quickly(
     cells: pa.Array, wanted: pa.DataType, column: InputColumn, null_values: Sequence[str] | None
 ) -> pa.Array | None:
-    """Return the cells if all are right, the usual case, and None if some may not be."""
+    """Return the cells if all can be converted, the usual case; None if some may not."""
     if null_values is None:
         return _cast(cells, wanted)
     # A missing cell cannot be read as a number, except for the words of NaN.

@@ -166,12 +166,12 @@ class Committed:
 
 
 def schema_text(schema: pa.Schema) -> str:
-    """Return a schema as `Committed` has it."""
+    """Return a schema as `Committed` stores it."""
     return base64.b64encode(schema.serialize()).decode()
 
 
 def schema_from(text: str) -> pa.Schema:
-    """Return the schema that a text is."""
+    """Return the schema that `schema_text` stored."""
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text)))
 
 
