@@ -376,7 +376,7 @@ def test_skipped_rows_are_listed_and_the_others_keep_their_order(workers: int, f
     assert errors.read_text().splitlines() == [
         "file,line,column,value,reason",
         f"{folder.path}/in.csv,202,b,x,not a number (float)",
-        f"""{folder.path}/in.csv,203,,"1,2","expected 3 values, given 2\"""",
+        f"""{folder.path}/in.csv,203,,"1,2","expected 3 values, got 2\"""",
     ]
 
 
