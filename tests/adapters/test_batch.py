@@ -252,7 +252,7 @@ class TestUnderTheOrchestrator:
         await orchestrator.prune(deployment, 1)
         observation = await orchestrator.observe(deployment)
         assert not observation.running
-        assert observation.detail == "completed, 3000 of 3000 rows"
+        assert observation.detail == "completed, 3,000 of 3,000 rows"
         assert [line async for line in orchestrator.logs(deployment, follow=False)] == [
             f"3000 rows scored into {output}"
         ]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,10 @@ def test_a_wrong_record_is_named_with_its_line(text: str, said: str, folder: Fol
 
 def test_text_of_another_encoding_is_refused_with_its_line(folder: Folder) -> None:
     (folder.path / "in.csv").write_bytes(b"a,b,c\n1,2,3\n1,2,\xff\n")
-    assert folder.refused("in.csv") == "in.csv, line 3: not UTF-8."
+    with pytest.raises(BatchError) as refused:
+        folder.run("in.csv", "out.csv")
+    assert refused.value.message == f"{folder.path}/in.csv, line 3: not UTF-8."
+    assert "Save the file as UTF-8" in refused.value.hint
 
 
 # Types ----------------------------------------------------------------------------------------------
@@ -407,6 +411,65 @@ def test_a_first_line_that_is_no_row_is_skipped_like_others(folder: Folder) -> N
 def test_the_words_of_missing_cells_may_have_blanks_around_them(folder: Folder) -> None:
     source = folder.write("in.csv", "a,b,c\n 1.5, NA ,2\nbad,0,0\n")
     assert folder.run(source, "out.csv", on_error="skip") == Result(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "said"),
+    [
+        ("in/in.csv", None, "in.csv would be written, but is part of the input"),
+        ("link.csv", None, "in.csv would be written, but is part of the input"),
+        ("in/out.csv", None, "out.csv would be written, but is part of the input"),
+        ("in/", None, "in would be written, but is part of the input"),
+        ("out.csv", "in/in.csv", "in.csv would be written, but is part of the input"),
+        ("out.csv", "link/../out.csv", "both the output and the rejected rows"),
+        ("out.csv", "folder.csv", "folder.csv cannot be written: it is a folder"),
+        ("folder.csv", None, "folder.csv cannot be written: it is a folder"),
+        ("in.csv/", None, "in.csv/ cannot be written: Not a directory"),
+    ],
+)
+def test_a_target_that_may_not_be_replaced_is_refused_first(
+    output: str, errors: str | None, said: str, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("in", "link", "folder.csv"):
+        (folder.path / name).mkdir()
+    text = "a,b,c\n1,2,3\n"
+    folder.write("in/in.csv", text)
+    folder.write("in.csv", text)
+    (folder.path / "link.csv").symlink_to(folder.path / "in" / "in.csv")
+    monkeypatch.setattr(batch, "_scoring", lambda *_: pytest.fail("scored before it was refused"))
+    options = {} if errors is None else {"on_error": "skip", "errors_uri": f"{folder.path}/{errors}"}
+    with pytest.raises(BatchError, match=said):
+        folder.run("in", output, **options)
+    assert folder.text("in/in.csv") == text
+
+
+def test_empty_files_of_a_folder_have_any_columns(folder: Folder) -> None:
+    (folder.path / "in").mkdir()
+    for name, text in (
+        ("1", ""),
+        ("2", '{"a": 1, "b": 2, "c": 3}\n'),
+        ("3", "\n"),
+        ("4", '{"a": 1, "b": 2, "c": 4}'),
+    ):
+        folder.write(f"in/{name}.jsonl", text)
+    assert folder.run("in", "out.parquet") == Result(2, 0)
+    assert [row["prediction"] for row in read_rows(folder.path / "out.parquet")] == [3, 4]
+    assert folder.refused("in/[13].jsonl") == "in/1.jsonl has no rows."
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_named_and_leaves_nothing(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = partial(os.open, "/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(batch_writing, "_opened", lambda path, size: os.fdopen(full(), "wb"))
+    assert (
+        folder.refused(folder.write("in.csv", "a,b,c\n1,2,3\n"))
+        == "out.csv cannot be written: No space left on device."
+    )
+
+
+def test_unfinished_output_of_earlier_versions_is_replaced(folder: Folder) -> None:
+    (folder.path / "work").write_text("half a fi")
+    assert folder.run(folder.write("in.csv", "a,b,c\n1,2,3\n"), "out.csv") == Result(1, 0)
 
 
 # Folders and object stores --------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from deployledger.serving.batch_writing import Committed, Output, encoding_of, s
 from deployledger.serving.model_files import ModelDamagedError, ModelFiles
 
 _DAMAGED_HINT = "Retry to extract the model from its image again, and check the disk."
+_ELSEWHERE = "Choose another path."
 _VERSION = 1
 """The version of chunks and work folders: a job that another version began starts over."""
 
@@ -48,6 +49,7 @@ def run(job: BatchJob, status: StatusFile) -> Result:
         BatchError: the job failed; nothing was written under the output's name.
     """
     files = input_files(job.source)
+    _check_places(job, files)
     encoding = encoding_of(job.output, files[0].name)
     reading = format_of(files[0].name)
     columns = _columns(reading, files)
@@ -73,6 +75,17 @@ def run(job: BatchJob, status: StatusFile) -> Result:
     return Result(committed.rows, committed.rejected)
 
 
+def _check_places(job: BatchJob, files: Sequence[InputFile]) -> None:
+    """Refuse to replace a file that is read, to write where a next run reads, or two files in one place."""
+    source = place_of(job.source).real
+    written = [place_of(uri).real for uri in (job.output, job.options.errors_uri) if uri]
+    for path in written:
+        if path.is_relative_to(source) or any(file.place.real.is_relative_to(path) for file in files):
+            raise input_invalid(f"{path} would be written, but is part of the input.", _ELSEWHERE)
+    if len(set(written)) < len(written):
+        raise input_invalid(f"{written[0]} would hold both the output and the rejected rows.", _ELSEWHERE)
+
+
 def _columns(reading: Format, files: Sequence[InputFile]) -> list[str]:
     """Return the columns of the first file; the others must have the same, in any order."""
     columns: list[str] = []
@@ -80,12 +93,14 @@ def _columns(reading: Format, files: Sequence[InputFile]) -> list[str]:
         if format_of(file.name) is not reading:
             raise input_invalid(f"{file.name} and {files[0].name} have different formats.")
         found = next(reading.chunks(file, CHUNK_BYTES)).columns
-        if sorted(found) != sorted(columns or found):
+        if found and sorted(found) != sorted(columns or found):  # an empty file of JSON lines has none
             raise input_invalid(
                 f"{file.name} has the columns {', '.join(found)}, "
                 f"but {files[0].name} has {', '.join(columns)}."
             )
         columns = columns or found
+    if not columns:
+        raise input_invalid(f"{files[0].name} has no rows.")
     return columns
 
 

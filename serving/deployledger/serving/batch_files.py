@@ -33,6 +33,11 @@ class Place:
         """Whether it is on this machine."""
         return isinstance(self.files, LocalFileSystem)
 
+    @property
+    def real(self) -> Path:
+        """The path by which it is compared with others."""
+        return Path(self.path).resolve() if self.is_local else Path(self.path)
+
 
 @dataclass(frozen=True)
 class InputFile:
@@ -41,7 +46,7 @@ class InputFile:
     Attributes:
         place: where it is.
         size: its bytes.
-        version: changes when its contents do: an ETag, or the time of the last modification.
+        version: changes when its contents do.
     """
 
     place: Place
@@ -104,7 +109,7 @@ def input_files(uri: str) -> list[InputFile]:
             paths = [path for path in files.find(place.path) if _is_data(path, place.path)]
         else:
             paths = [place.path]
-        found = [_stat(Place(files, path)) for path in sorted(paths)]
+        found = [InputFile(Place(files, path), files.size(path), files.ukey(path)) for path in sorted(paths)]
     if not found:
         raise input_invalid(
             f"No files found at {uri}.",
@@ -115,13 +120,6 @@ def input_files(uri: str) -> list[InputFile]:
 
 def _is_data(path: str, folder: str) -> bool:
     return not any(part.startswith(("_", ".")) for part in Path(os.path.relpath(path, folder)).parts)
-
-
-def _stat(place: Place) -> InputFile:
-    info = place.files.info(place.path)
-    keys = ("ETag", "etag", "mtime", "last_modified", "LastModified", "created", "sha256")
-    version = next((str(info[key]) for key in keys if info.get(key)), "")
-    return InputFile(place, int(info["size"] or 0), version)
 
 
 @contextmanager

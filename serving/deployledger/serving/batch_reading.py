@@ -37,6 +37,8 @@ _QUOTED = re.compile(rb'"(?<=[,\r\n]")[^"]*+(?:""[^"]*+)*+("|\Z)')
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # as surrogateescape has it
 
+_NOT_UTF8_HINT = "Save the file as UTF-8, and retry."
+
 csv.field_size_limit(sys.maxsize)
 
 
@@ -220,7 +222,7 @@ def _decoded(line: bytes, name: str, number: int) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise input_invalid(f"{name}, line {number}: not UTF-8: {error}.") from error
+        raise input_invalid(f"{name}, line {number}: not UTF-8: {error}.", _NOT_UTF8_HINT) from error
 
 
 def _records(chunk: Chunk) -> Iterator[tuple[int, list[str]]]:
@@ -242,7 +244,8 @@ def _one_by_one(chunk: Chunk) -> Rows:
         else:
             rows[line] = record
             continue
-        rejected.append(Rejected(chunk.file, line, RowProblem("", storable(",".join(record)), reason)))
+        hint = _NOT_UTF8_HINT if reason == "not UTF-8" else ""
+        rejected.append(Rejected(chunk.file, line, RowProblem("", storable(",".join(record)), reason, hint)))
     columns = enumerate(chunk.columns)
     cells = {name: pa.array([row[i] for row in rows.values()], pa.string()) for i, name in columns}
     return Rows(cells, lambda: [*rows], rejected)

@@ -130,7 +130,7 @@ class Scoring:
         for chunk in chunks:
             if taken or not plan.reading.has_schema or not chunk.before:
                 cells = self._rows(chunk).cells
-                seen.see({name: cells[name] for name in taken | passed})
+                seen.see({name: cells[name] for name in taken | passed if name in cells})
         types = {each.name: each for each in seen.schema()}
         for each in plan.types:  # the user's
             types[each.name] = types.get(each.name, each).with_type(each.type)

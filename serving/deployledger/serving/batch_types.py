@@ -210,7 +210,7 @@ def read_as(
         given = _texts(cells) if pa.types.is_string(wanted) else _in_arrow(cells)
     else:
         given = cells
-    read = None if given is None else _quickly(given, wanted, column, null_values)
+    read = None if given is None else _quickly(given, wanted, null_values)
     if read is None:
         values: list[Any] = []
         parse = _parser(wanted)
@@ -254,19 +254,12 @@ def is_list(type_: pa.DataType) -> bool:
     )
 
 
-def _quickly(
-    cells: pa.Array, wanted: pa.DataType, column: InputColumn, null_values: Sequence[str] | None
-) -> pa.Array | None:
+def _quickly(cells: pa.Array, wanted: pa.DataType, null_values: Sequence[str] | None) -> pa.Array | None:
     """Return the cells if all can be converted, the usual case; None if some may not."""
     if null_values is None:
         return _cast(cells, wanted)
-    # A missing cell cannot be read as a number, except for the words of NaN.
-    if not (pa.types.is_floating(wanted) and column.nullable):
-        cells = without_missing(cells, null_values)
-    read = _cast(cells, wanted)
-    if read is None:
-        read = _cast(_trimmed(cells, null_values), wanted)
-    return read
+    read = _cast(without_missing(cells, null_values), wanted)
+    return _cast(_trimmed(cells, null_values), wanted) if read is None else read
 
 
 def _cast(cells: pa.Array, wanted: pa.DataType) -> pa.Array | None:

@@ -10,7 +10,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +20,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deployledger.service.files.staging import remove
 from deployledger.service.files.writing import read_json, sync, write_json
 from deployledger.serving.batch_files import CODECS, Place, place_of, split_suffixes
 from deployledger.serving.batch_reading import Rejected, format_of
@@ -195,13 +196,17 @@ class Output:
         self._is_folder = uri.endswith("/")
         self._work = work
         self._identity = identity
-        with self._blaming():
+        for place, is_folder in ((self._place, self._is_folder), (self._errors, False)):
+            if place is not None:
+                with _blaming(place):
+                    _check(place, is_folder)
+        with _blaming(self._place):
             begun = read_json(work / _MANIFEST) or {}
             is_same = begun.pop("identity", None) == identity
             self.committed = Committed(**begun) if is_same else Committed()
             if not is_same or not self._is_there():
                 self.committed = Committed()
-                shutil.rmtree(work, ignore_errors=True)
+                remove(work)
             (work / "parts").mkdir(parents=True, exist_ok=True)
             self._data = _opened(work / "data", self.committed.size)
             self._rejected = _opened(work / "rejected.csv", self.committed.rejected_size)
@@ -221,7 +226,7 @@ class Output:
     ) -> None:
         """Append a scored chunk, and commit if enough was appended."""
         committed = self.committed
-        with self._blaming():
+        with _blaming(self._place):
             if data:
                 self._data.writelines([b"" if self._data.tell() else self._encoding.head(schema), *data])
             if self._errors is not None and rejected:
@@ -260,7 +265,7 @@ class Output:
 
     def publish(self) -> None:
         """Give the complete output its name; the rejected rows first."""
-        with self._blaming():
+        with _blaming(self._place):
             if self._is_folder:
                 self._end_part()
             self._data.close()
@@ -268,7 +273,8 @@ class Output:
             if self._errors is not None:
                 if not (self._work / "rejected.csv").stat().st_size:
                     (self._work / "rejected.csv").write_bytes(csv_line(_REJECTED_COLUMNS))
-                _publish_file(self._work / "rejected.csv", self._errors)
+                with _blaming(self._errors):
+                    _publish_file(self._work / "rejected.csv", self._errors)
             if self._is_folder:
                 _publish_folder(self._work / "parts", self._place)
             else:
@@ -276,20 +282,34 @@ class Output:
 
     def discard(self) -> None:
         """Remove what is unfinished."""
-        self._data.close()
-        self._rejected.close()
-        shutil.rmtree(self._work, ignore_errors=True)
+        for file in (self._data, self._rejected):
+            with suppress(OSError):  # the disk is full, which has been reported
+                file.close()
+        remove(self._work)
 
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise BatchError(
-                "batch_failed",
-                f"{self._place.path} cannot be written: {error.strerror or error}.",
-                "Check the folder's permissions and free space, and retry.",
-            ) from error
+
+@contextmanager
+def _blaming(place: Place) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BatchError(
+            "batch_failed",
+            f"{place.path} cannot be written: {error.strerror or error}.",
+            "Check the folder's permissions and free space, and retry.",
+        ) from error
+
+
+def _check(place: Place, is_folder: bool) -> None:
+    """Refuse a target that an output may not replace."""
+    if not place.is_local:
+        return
+    target = Path(place.path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not is_folder and target.is_dir():
+        raise IsADirectoryError(0, "it is a folder; write its name with a / at the end")
+    if is_folder and target.exists() and any(not each.name.startswith("part-") for each in target.iterdir()):
+        raise FileExistsError(0, "the folder contains files other than those of an earlier output")
 
 
 def _opened(path: Path, size: int) -> Any:
@@ -305,10 +325,13 @@ def _publish_file(file: Path, place: Place) -> None:
         place.files.put_file(str(file), place.path)
         return
     target = Path(place.path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     if file.stat().st_dev != target.parent.stat().st_dev:
         copy = target.with_name(f".{target.name}.{file.parent.name}")
-        shutil.copyfile(file, copy)
+        try:
+            shutil.copyfile(file, copy)
+        except OSError:
+            copy.unlink(missing_ok=True)
+            raise
         file = copy
     sync(file)
     file.replace(target)
@@ -323,9 +346,8 @@ def _publish_folder(parts: Path, place: Place) -> None:
         return
     target = Path(place.path)
     sync(parts)
+    _check(place, True)
     if target.exists():
-        if any(not each.name.startswith("part-") for each in target.iterdir()):
-            raise FileExistsError(0, "the folder contains files other than those of an earlier output")
         target.rename(parts.with_name("earlier"))
     parts.rename(target)
     sync(target.parent)

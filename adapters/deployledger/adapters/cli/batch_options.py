@@ -51,7 +51,8 @@ class BatchArguments:
         int | None, typer.Option(help="The number of processes of a batch job; 1 by default.")
     ] = None
     on_error: Annotated[
-        OnError | None, typer.Option(help="What a batch job does about rows that cannot be scored.")
+        OnError | None,
+        typer.Option(help="What a batch job does about rows that cannot be scored; fail by default."),
     ] = None
     errors: Annotated[
         str | None,
@@ -61,7 +62,10 @@ class BatchArguments:
     ] = None
     schema: Annotated[
         str | None,
-        typer.Option(metavar="NAME:TYPE,…|FILE", help="The types of a batch job's columns."),
+        typer.Option(
+            metavar="NAME:TYPE,…|FILE",
+            help="Types of a batch job's columns, such as zip:string; those of the model take precedence.",
+        ),
     ] = None
     null_value: Annotated[
         list[str] | None,
@@ -69,7 +73,9 @@ class BatchArguments:
     ] = None
     misfit: Annotated[
         Misfit | None,
-        typer.Option(help="What a batch job does about predictions that do not fit the output."),
+        typer.Option(
+            help="What a batch job does about predictions that do not fit the output; fail by default."
+        ),
     ] = None
 
     def places(self) -> dict[str, Any]:

@@ -316,7 +316,8 @@ async def _observe(
     """Return what is seen of what serves; nothing, if it belongs to an orchestrator that is not ours."""
     from deployledger.domain.exceptions import ConflictError
 
-    if deployment.serving_revision is None:
+    is_job = deployment.state == "active"  # a running batch job, which serves nothing
+    if deployment.serving_revision is None and not is_job:
         return None
     try:
         return await service.observe_deployment(deployment.deployment_id)

@@ -148,11 +148,11 @@ class BatchJobs:
 def _progress(status: dict[str, Any]) -> str:
     match status:
         case {"total": int(total)}:
-            rejected = f", {status['rejected']} skipped" if status.get("rejected") else ""
-            return f"{status['done']} of {total} rows{rejected}"
+            rejected = f", {status['rejected']:,} skipped" if status.get("rejected") else ""
+            return f"{status['done']:,} of {total:,} rows{rejected}"
         case {"part": float(part), "rate": float(rate), "seconds_left": float(seconds)}:
-            return f"{status['done']} rows, {part:.0%}, {rate:.0f} rows/s, {seconds:.0f} s left"
-    return f"{status['done']} rows"
+            return f"{status['done']:,} rows, {part:.0%}, {rate:,.0f} rows/s, {seconds:.0f} s left"
+    return f"{status['done']:,} rows"
 
 
 def _start(
