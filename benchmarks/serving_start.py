@@ -1,4 +1,4 @@
-"""Starting to serve an MLflow model: time to the first answer, and memory, beside ``mlflow models serve``."""
+"""Starting an MLflow model: time to the first response and memory, beside ``mlflow models serve``."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def mlflow_start(report: Report, rounds: int) -> None:
                     servers = _processes_with(f"{port}") if isinstance(endpoint, str) else endpoint.servers()
                     megabytes[server].append(sum(map(_resident_bytes, servers)) / _MEGABYTE)
     for server in seconds:
-        start = f"Serving: MLflow scikit-learn model, from deploying to the first answer{server}"
+        start = f"Serving: MLflow scikit-learn model, from deploying to the first response{server}"
         report.add(start, seconds[server], "s", at_most=None if server else 3)
         memory = f"Serving: memory of an MLflow scikit-learn model{server}"
         report.add(memory, megabytes[server], "MB", at_most=None if server else 250)

@@ -1,4 +1,4 @@
-"""What a batch job's model sees of each type of pandas in each format, as it is seen when jobs run."""
+"""What the model of a batch job sees of each pandas type in each format, found by running jobs."""
 
 import contextlib
 import datetime

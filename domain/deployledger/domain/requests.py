@@ -108,13 +108,13 @@ class BatchOptions(Schema):
     """How a batch inference job reads its input and writes its output.
 
     Attributes:
-        workers: how many processes score.
-        on_error: what becomes of a job with a row that cannot be scored: it fails, or skips such rows.
-        errors_uri: where the rows that are skipped are listed, as CSV with line, column, value and reason.
+        workers: the number of processes.
+        on_error: whether a row that cannot be scored fails the job, or is skipped.
+        errors_uri: the CSV file that lists skipped rows, with file, line, column, value and reason.
         column_types: types of columns by name, such as ``int64``; a model's own types take precedence.
-        null_values: the texts of missing cells in CSV; none means those that pandas has.
-        misfit: what becomes of a prediction that does not fit the columns that the first ones decided: it
-            makes its row one that cannot be scored, or it is null.
+        null_values: the texts that mark missing cells in CSV; pandas' markers if it is null.
+        misfit: whether a prediction that does not fit the columns of the output, which the first ones decide,
+            makes its row one that cannot be scored, or becomes null.
     """
 
     workers: int = Field(default=1, ge=1, le=256)
@@ -143,9 +143,9 @@ class DeploymentTargetConfig(Schema):
         replicas: how many copies serve the model.
         port: the TCP port to serve on; none asks for a free one.
         instance_type: the kind of machine, for orchestrators that offer several.
-        input_uri: what a batch inference job reads: a file, a folder, or a pattern such as ``*.parquet``.
+        input_uri: the input of a batch inference job: a file, a folder, or a pattern such as ``*.parquet``.
         output_uri: the file to which a batch inference job writes its predictions; a folder ends with ``/``.
-        batch: how a batch inference job reads and writes; left out, also of what is stored, where not given.
+        batch: how a batch inference job reads and writes; not stored if it is not given.
     """
 
     type: TargetType

@@ -97,7 +97,7 @@ class DeploymentService:
             commands that they give later.
         now: the clock; returns aware datetimes in UTC.
         limits: how long calls to the clients may take.
-        sleep: waits for so many seconds; deadlines are counted by it, and not by the clock.
+        sleep: waits for so many seconds; deadlines are measured by it, not by the clock.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Failures of steps, made of whatever a client raises."""
+"""Failures of steps, from whatever a client raises."""
 
 import traceback
 from contextlib import suppress
@@ -17,7 +17,7 @@ _HINT = "The log of the service has the details; retry once the cause is fixed."
 
 
 def described(error: BaseException) -> str:
-    """Return the type and text of an exception, whose text may be very long, or fail to be made."""
+    """Return the type and text of an exception, whose text may be very long, or raise when it is made."""
     name = type(error).__name__
     try:
         text = error.message if isinstance(error, MachineLearningServiceError) else f"{name}: {error}"

@@ -1,9 +1,9 @@
-"""Calls to the outside: each ends, by its result, by its deadline, or because it was abandoned.
+"""Calls to clients: each ends with its result, at its deadline, or by being abandoned.
 
-Clients are written by others: a call may never return, may ignore that it is cancelled, or may block the
-event loop that it runs on. So calls run on event loops of their own, one for each client. Whoever waits for a
-call waits no longer than its deadline, and no longer than `CallLimits.grace` after cancelling it. A call that
-has not ended by then is abandoned: its result is refused, and what it leaves is cleaned up once it ends.
+Clients are written by others: a call may never return, may ignore cancellation, or may block the event loop
+that it runs on. So calls run on event loops of their own, one for each client. The caller waits no longer
+than its deadline, and no longer than `CallLimits.grace` after cancelling it. A call that has not ended by
+then is abandoned: its result is discarded, and what it leaves behind is cleaned up once it ends.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class Call(Enum):
-    """The kinds of calls to the outside: the client that is called, and what it is to do."""
+    """The kinds of calls to clients: the client that is called, and what it does."""
 
     FETCH = ("model registry", "fetch")
     PACKAGE = ("container registry", "package")
@@ -80,11 +80,11 @@ METHODS = {
 
 @dataclass(frozen=True)
 class CallLimits:
-    """How long calls to the outside may take, and how many deployments may wait for them.
+    """How long calls to clients may take, and how many deployments may make them at once.
 
     Attributes:
         steps: the deadline of each step, and of a call that does its work.
-        query: the deadline of a question to the orchestrator, and of the next lines of a log.
+        query: the deadline of a query to the orchestrator, and of the next lines of a log.
         stored_files: the deadline of listing, reading or freeing everything that a client keeps.
         grace: how long a call may take to end after it was cancelled.
         concurrent_steps: how many deployments may do the same step with the same client at once.
@@ -122,7 +122,7 @@ class DeadlineError(ExternalServiceError):
 
     def __init__(self, client: str, what: str, deadline: timedelta) -> None:
         super().__init__(
-            client, f"{what} took longer than {deadline}.", hint="Retry it, or look into why it is slow."
+            client, f"{what} took longer than {deadline}.", hint="Retry, or find out why it is slow."
         )
 
 
@@ -156,12 +156,12 @@ class OutsideCalls:
         Being cancelled cancels the call, and takes effect when that has ended, or was abandoned.
 
         Args:
-            deployment_id: the deployment that the call changes something for, if it does.
+            deployment_id: the deployment that the call may change something for; None if it changes nothing.
 
         Raises:
             DeadlineError: if it took too long.
-            ExternalServiceError: if it raised what is not an `Exception`, such as ``SystemExit``, or was
-                cancelled from within.
+            ExternalServiceError: if it raised something other than an `Exception`, such as ``SystemExit``, or
+                was cancelled from within.
             Exception: whatever the method raises.
         """
         return await self._result(
@@ -225,7 +225,7 @@ class OutsideCalls:
         if isinstance(error, Exception):
             raise error
         raise ExternalServiceError(
-            call.client, f"The {call.client} raised {described(error)}.", hint="It is a bug in the client."
+            call.client, f"The {call.client} raised {described(error)}.", hint="This is a bug in the client."
         ) from error
 
     async def ends_within(self, seconds: float, work: "asyncio.Future[Any]") -> bool:
@@ -250,7 +250,7 @@ class OutsideCalls:
         finally:
             if not running.ended.done():
                 LOGGER.warning(
-                    "The %s does not stop %s%s; the call was abandoned.",
+                    "The %s ignores cancellation (%s%s); the call was abandoned.",
                     call.client,
                     call.value[1],
                     f" for deployment {deployment_id}" if deployment_id else "",
@@ -271,7 +271,7 @@ class OutsideCalls:
             if self._loops.get(call.client) is not blocked:
                 return
             del self._loops[call.client]
-        LOGGER.warning("The %s blocks its event loop; further calls have another one.", call.client)
+        LOGGER.warning("The %s blocks its event loop; further calls run on another one.", call.client)
         blocked.retire()
 
 
@@ -327,7 +327,7 @@ class _Running:
 
 
 class _ClientLoop:
-    """An event loop in a thread of its own, which a process that ends does not wait for."""
+    """An event loop in a daemon thread of its own."""
 
     def __init__(self, client: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -374,7 +374,7 @@ class _ClientLoop:
 class _DaemonThreads(ThreadPoolExecutor):
     """Threads of an event loop: some at first, and one more for each call that has waited for a second.
 
-    So calls that hang keep no other one waiting. A process that ends does not wait for them.
+    So hanging calls do not delay others. The threads are daemons: the process does not wait for them at exit.
     """
 
     def __init__(self, name: str) -> None:
@@ -437,7 +437,7 @@ class _Reading:
         self._running.ended.add_done_callback(lambda _: self._changed.set())
 
     async def next_lines(self) -> list[str]:
-        """Wait for the next lines; none are left if there are none."""
+        """Wait for the next lines; an empty list is the end."""
         self._running.begin()
         while not self._lines and not self._running.ended.done():
             self._changed.clear()

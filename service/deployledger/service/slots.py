@@ -1,4 +1,4 @@
-"""Limits how many deployments do the same at once; the others wait in line."""
+"""A limit on how many deployments do the same step at once; the others wait in line."""
 
 import asyncio
 from collections import Counter
@@ -7,10 +7,10 @@ from uuid import UUID
 
 
 class Slots:
-    """Slots of several kinds, as many of each; first come, first served. For one event loop.
+    """Slots of several kinds, the same number of each; first come, first served. For one event loop.
 
     Args:
-        most: how many of each kind.
+        most: the number of slots of each kind.
     """
 
     def __init__(self, most: int) -> None:
@@ -26,7 +26,7 @@ class Slots:
         return True
 
     def release(self, kind: Hashable) -> None:
-        """Give a slot to the first in line, or back."""
+        """Pass a slot on to the first in line, or free it."""
         line = self._lines.get(kind)
         while line:
             waiting = line.pop(next(iter(line)))

@@ -56,7 +56,7 @@ _LOOKING = "looking"
 """The slot of a job that reads what there is to do."""
 
 _RECONCILING = "reconciling"
-"""The slot of a job that makes what runs what the log says."""
+"""The slot of a job that reconciles what runs with the log."""
 
 _CLOSING_SECONDS = 15.0
 """How long a worker that closes waits for its jobs to stop what no revision needs any more."""
@@ -174,7 +174,7 @@ class Worker:
         return self._slots.position(deployment_id)
 
     def _clean_up_after(self, deployment_id: UUID) -> None:
-        """Make what runs what the log says, once a call that was abandoned has ended after all."""
+        """Reconcile what runs with the log, once an abandoned call has ended after all."""
         self._late.add(deployment_id)
         self.wake(deployment_id)
 
@@ -520,7 +520,7 @@ class Worker:
 
 
 def _is_unsettled(job: _Job, deployment: Deployment) -> bool:
-    """Return whether something else may run than the log says."""
+    """Return whether what runs may differ from the log."""
     if deployment.state is State.DELETED:  # nothing does, unless something was left to this job
         return job.is_late or not job.has_worked
     return deployment.state is not State.DELETE_FAILED

@@ -1,4 +1,4 @@
-"""Clients that misbehave on demand, and a clock that a test moves: to test what depends on them."""
+"""Clients that misbehave on demand, and a clock that tests control."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 
 class ManualClock:
-    """A clock that only moves when it is told to; it never goes back."""
+    """A monotonic clock that only `advance` moves."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -38,7 +38,7 @@ class ManualClock:
         self._sleeping: dict[asyncio.Future[None], float] = {}
 
     def sleep(self, seconds: float) -> "asyncio.Future[None]":
-        """Return what is done once the clock was moved on by so many seconds from now."""
+        """Return a future that is done when the clock has advanced by so many seconds."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
             self._sleeping[woken] = self._now + seconds
@@ -46,7 +46,7 @@ class ManualClock:
         return woken
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on; from any thread."""
+        """Advance the clock; from any thread."""
         with self._lock:
             self._now += seconds
             for sleeping, until in self._sleeping.items():
@@ -74,17 +74,17 @@ class Fault(StrEnum):
     BLOCKS = "blocks"
     """It does nothing, and blocks the event loop until the faults are released."""
     ANSWERS_LATE = "answers late"
-    """It ignores that it is cancelled, and does its work when the faults are released."""
+    """It ignores cancellation, and does its work when the faults are released."""
     FAILS_AFTERWARDS = "fails afterwards"
     """It does its work, and raises."""
     WORKS_TWICE = "works twice"
-    """It does its work two times."""
+    """It does its work twice."""
     ANSWERS_WRONGLY = "answers wrongly"
-    """It does its work, and returns something else than it should."""
+    """It does its work, and returns a wrong result."""
     RAISES_LONG_TEXT = "raises 10 MB"
     """It raises an exception with a text of 10 million characters."""
     RAISES_WITHOUT_TEXT = "raises without text"
-    """It raises an exception whose text cannot be made."""
+    """It raises an exception whose ``__str__`` fails."""
     EXITS = "exits"
     """It raises `SystemExit`."""
     INTERRUPTS = "interrupts"
@@ -109,7 +109,7 @@ class Faults:
         self._released = threading.Event()
 
     def release(self) -> None:
-        """Let the calls go on that hang, and remove all faults."""
+        """Let hanging calls continue, and remove all faults."""
         self.of.clear()
         self._released.set()
 

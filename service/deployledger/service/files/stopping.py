@@ -1,4 +1,4 @@
-"""Work in threads that can be stopped: a thread that reads or copies looks after each chunk whether it is."""
+"""Work in threads that can be stopped: a thread that reads or copies checks for it after each chunk."""
 
 import asyncio
 import hashlib
@@ -21,13 +21,13 @@ _stopped: ContextVar[threading.Event | None] = ContextVar("stopped", default=Non
 
 
 class StoppedError(Exception):
-    """The work was called off; nobody waits for its result."""
+    """The work was cancelled; nobody waits for its result."""
 
 
 async def stoppable(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call something that blocks in a thread; being cancelled stops it, and takes effect when it has ended.
+    """Call a blocking function in a thread; cancelling stops it, and takes effect when it has ended.
 
-    So its locks are held, and its temporary files removed, for as long as anybody waits for it.
+    So its locks are released, and its temporary files removed, before the caller goes on.
     """
     stopped = threading.Event()
     token = _stopped.set(stopped)
@@ -44,7 +44,7 @@ async def stoppable(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
 
 
 def check_not_stopped() -> None:
-    """Return unless the work of this thread was called off; called between two chunks.
+    """Return unless the work of this thread was cancelled; called between two chunks.
 
     Raises:
         StoppedError: if it was.
@@ -59,7 +59,7 @@ def chunks_of(file: BinaryIO | io.FileIO) -> Iterator[bytes]:
 
     Raises:
         OSError: it cannot be read.
-        StoppedError: the work of this thread was called off.
+        StoppedError: the work of this thread was cancelled.
     """
     while chunk := file.read(CHUNK_BYTES):
         check_not_stopped()
@@ -79,7 +79,7 @@ def write_sparse(file: BinaryIO, chunks: Iterable[bytes]) -> None:
 
     Raises:
         OSError: it cannot be written.
-        StoppedError: the work of this thread was called off.
+        StoppedError: the work of this thread was cancelled.
     """
     for chunk in chunks:
         check_not_stopped()
