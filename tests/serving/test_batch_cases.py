@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,24 @@ def test_a_text_of_a_number_does_not_depend_on_its_neighbours(neighbours: list[A
     model = save(tmp_path / "model", types_of, inputs=[ColSpec("string", "a")])
     rows = score(model, lines(tmp_path, {"a": 1}, *({"a": each} for each in neighbours)), tmp_path)
     assert rows[0]["prediction_a"] == "str:1"
+
+
+def test_missing_words_do_not_depend_on_their_neighbours(tmp_path: Path) -> None:
+    model = save(tmp_path / "model", types_of, inputs=[ColSpec("double", "a")])
+    rows = score(model, "a,b\n 1.5,0\n NA ,0\nbad,0\n2,0\n", tmp_path, on_error="skip")
+    assert [row["prediction_a"] for row in rows] == ["float:1.5", "float:nan", "float:2.0"]
+    for words in (["1.5", "nan"], ["1.5", "nan", "NA"]):
+        source = "a,b\n" + "".join(f"{word},0\n" for word in words)
+        rows = score(model, source, tmp_path, "jsonl")
+        assert [row["a"] for row in rows] == [1.5, *[None] * (len(words) - 1)]
+
+
+def test_integers_and_decimals_of_several_files_are_decimals(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pa.parquet.write_table(pa.table({"a": [2**63 - 1]}), folder / "1.parquet")
+    pa.parquet.write_table(pa.table({"a": [Decimal("0.5")]}), folder / "2.parquet")
+    model = save(tmp_path / "model", types_of)
+    rows = score(model, folder, tmp_path, "parquet")
+    assert [row["a"] for row in rows] == [2**63 - 1, Decimal("0.5")]
+    assert rows[1]["prediction_a"] == "Decimal:0.5"

@@ -125,9 +125,12 @@ def common_type(types: Sequence[pa.DataType]) -> pa.DataType:
         return pa.string()
     schemas = [pa.schema([pa.field("", each)]) for each in types]
     try:
-        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        common = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
     except pa.ArrowException:
         return pa.string()
+    if pa.types.is_decimal(common) and any(map(pa.types.is_integer, types)):
+        return pa.decimal128(38, common.scale)  # Arrow's is too narrow for the integers
+    return common
 
 
 def plain(column: pa.Array) -> pa.Array:
