@@ -274,7 +274,7 @@ class TestWithoutProcesses:
     ) -> None:
         (tmp_path / "model.onnx").touch()
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        with pytest.raises(DeploymentError, match="needs msgspec, onnxruntime") as refused:
+        with pytest.raises(DeploymentError, match="not installed: msgspec, onnxruntime") as refused:
             runtime_of(tmp_path, "Adder_1")
         assert refused.value.reason is FailureReason.RUNTIME_MISSING
         assert "pip install 'deployledger[onnx]'" in refused.value.hint

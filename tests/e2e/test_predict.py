@@ -62,7 +62,7 @@ def test_a_served_model_is_queried_by_its_name(cli: CommandLine, tmp_path: Path)
     code, message = refused("--input", tmp_path / "rows.csv")
     assert (code, "rows.csv, line 3: column 'c': expected FP32, got 'x'." in message) == (2, True), message
     for options, part in [
-        ([], "Give either --data or --input."),
+        ([], "Neither --data nor --input was given."),
         (["--data", "1", "--input", "x"], "--data and --input contradict each other."),
         (["--data", "@/nowhere"], "Invalid value for '--data': '/nowhere' cannot be read"),
         (["--input", ROWS.with_suffix(".json")], "cannot be read"),

@@ -59,8 +59,10 @@ def _data(data: str | None, input_: str | None) -> "Data":
 
     if (data is None) == (input_ is None):
         raise UsageError(
-            "Give either --data or --input." if data is None else "--data and --input contradict each other.",
-            hint="For example --data '[5.1, 3.5, 1.4, 0.2]', or --input rows.csv.",
+            "Neither --data nor --input was given."
+            if data is None
+            else "--data and --input contradict each other.",
+            hint="Give one of them: for example --data '[5.1, 3.5, 1.4, 0.2]', or --input rows.csv.",
         )
     if data is not None and not data.startswith("@"):
         return Data(data)
