@@ -12,10 +12,12 @@ from uuid import UUID
 import pytest
 from rich.console import Console, RenderableType
 
+from deployledger.adapters.cli import status_commands
 from deployledger.adapters.cli.example_commands import ExampleCommands
 from deployledger.adapters.cli.fleet_table import DeploymentTable
 from deployledger.adapters.cli.overview import Overview, outcome_lines, status_lines, watched_line
 from deployledger.adapters.cli.units import Clock
+from deployledger.domain.ports import Observation
 from deployledger.domain.reasons import FailureReason
 from deployledger.domain.responses import DeploymentHistoryEntry, DeploymentStatusResponse
 from deployledger.domain.values import Failure, Progress, Step
@@ -478,6 +480,22 @@ def test_a_query_has_the_inputs_that_the_model_takes() -> None:
     _, *narrow = commands.lines(56)
     assert max(map(len, narrow)) <= 56
     assert " ".join(" ".join(narrow).split()) == " ".join(whole.split())
+
+
+async def test_a_running_batch_job_is_observed_although_it_serves_nothing() -> None:
+    observation = Observation(running=True, revision=1, detail="running, 10 rows")
+
+    class Service:
+        async def observe_deployment(self, deployment_id: UUID) -> Observation:
+            assert deployment_id == ID
+            return observation
+
+    service: Any = Service()
+    session: Any = None
+    running = deployment(deployment_target_config=BATCH_JOB, serving_revision=None)
+    assert await status_commands._observe(session, service, running) is observation
+    ended = running.model_copy(update={"state": "completed"})
+    assert await status_commands._observe(session, service, ended) is None
 
 
 def test_an_input_that_is_too_large_to_write_is_read_from_a_file() -> None:

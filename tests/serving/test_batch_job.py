@@ -365,6 +365,18 @@ def test_types_of_parquet_come_back_as_they_were(folder: Folder) -> None:
     )
 
 
+def test_times_and_durations_keep_their_digits(folder: Folder) -> None:
+    durations = pa.array([1, -86_400 * 10**9, None], pa.duration("ns"))
+    times = pa.array([0, 1_500, 1_000_000_000], pa.timestamp("ns"))
+    pq.write_table(pa.table({"d": durations, "t": times, "v": [1.0, 2.0, 3.0]}), folder.path / "in.parquet")
+    folder.run("in.parquet", "out.csv", folder_model(folder, ["v"]))
+    assert folder.text("out.csv").splitlines()[1:] == [
+        "P0DT0.000000001S,1970-01-01T00:00:00,1.0,1.0",
+        "-P1DT0S,1970-01-01T00:00:00.0000015,2.0,2.0",
+        ",1970-01-01T00:00:01,3.0,3.0",
+    ]
+
+
 # Rows that are refused ------------------------------------------------------------------------------
 
 

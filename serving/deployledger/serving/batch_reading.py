@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -101,28 +101,10 @@ class Rows:
         return len(next(iter(self.cells.values()), ()))
 
 
-class Format(Protocol):
-    """A file format of rows.
-
-    Attributes:
-        is_text: whether its cells are texts without types.
-        has_schema: whether the first chunk of a file has its types, and no rows.
-    """
-
-    is_text: bool
-    has_schema: bool
-
-    def chunks(self, file: InputFile, size: int) -> Iterator[Chunk]:
-        """Yield the file's chunks of about ``size`` bytes; the first one even if it has no rows."""
-        ...
-
-    def rows(self, chunk: Chunk) -> Rows:
-        """Return the rows of a chunk."""
-        ...
-
-
 class _Lines:
     """What formats of text have in common: chunks that end with a line."""
+
+    has_schema = False
 
     def _blocks(
         self, file: InputFile, chunk_bytes: int, end: Callable[[bytes], int]
@@ -155,7 +137,6 @@ class Csv(_Lines):
     """Comma-separated values; the first line names the columns."""
 
     is_text = True
-    has_schema = False
 
     def chunks(self, file: InputFile, size: int) -> Iterator[Chunk]:
         """Yield blocks of whole records."""
@@ -255,7 +236,6 @@ class JsonLines(_Lines):
     """One JSON object or array a line; an array is a row with the one column ``features``."""
 
     is_text = False
-    has_schema = False
 
     def chunks(self, file: InputFile, size: int) -> Iterator[Chunk]:
         """Yield blocks of whole lines."""
@@ -386,6 +366,13 @@ def _plain(columns: Sequence[Any], names: list[str]) -> pa.RecordBatch:
     arrays = [each.combine_chunks() if isinstance(each, pa.ChunkedArray) else each for each in columns]
     return pa.RecordBatch.from_arrays([plain(each) for each in arrays], names=names)
 
+
+Format: TypeAlias = Csv | JsonLines | Parquet | ArrowIpc
+"""A file format of rows: its ``chunks`` have about so many bytes, and ``rows`` returns the rows of one.
+
+``is_text``: cells are texts, without types; ``has_schema``: the first chunk of a file has the types of all of
+them, and no rows.
+"""
 
 FORMATS: dict[str, Format] = {
     ".csv": Csv(),

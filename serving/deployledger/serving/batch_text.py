@@ -7,7 +7,6 @@ digits of decimals; the shortest digits of floats that read back as the same num
 import base64
 import json
 import math
-from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
@@ -15,9 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made when it is imported
-
-_TRAILING_ZEROS = r"(\.\d*?)0+(Z|[+-]\d{4})?$"
-_LONE_POINT = r"\.(Z|[+-]\d{4})?$"
 
 
 def cell_texts(column: pa.Array) -> pa.Array:
@@ -35,7 +31,9 @@ def cell_texts(column: pa.Array) -> pa.Array:
         values = json_values(column)
         return pa.array([None if each is None else json.dumps(each) for each in values], pa.string())
     if pa.types.is_duration(type_):
-        return pa.array([_duration(each) for each in _microseconds(column)], pa.string())
+        unit = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[type_.unit]
+        counts = column.cast(pa.int64()).to_pylist()
+        return pa.array([None if each is None else _duration(each * unit) for each in counts], pa.string())
     if pa.types.is_binary(type_) or pa.types.is_fixed_size_binary(type_):
         encoded = [None if each is None else base64.b64encode(each).decode() for each in column.to_pylist()]
         return pa.array(encoded, pa.string())
@@ -96,17 +94,10 @@ def _floats(column: pa.Array) -> pa.Array:
 
 def _times(column: pa.Array) -> pa.Array:
     texts = pc.replace_substring(pc.cast(column, pa.string()), " ", "T")
-    texts = pc.replace_substring_regex(texts, _TRAILING_ZEROS, r"\1\2")
-    return pc.replace_substring_regex(texts, _LONE_POINT, r"\1")
+    return pc.replace_substring_regex(texts, r"(\.\d*[1-9])0*|\.0+", r"\1")
 
 
-def _microseconds(column: pa.Array) -> list[timedelta | None]:
-    return list(column.cast(pa.duration("us"), safe=False).to_pylist())
-
-
-def _duration(value: timedelta | None) -> str | None:
-    if value is None:
-        return None
-    sign, value = ("-", -value) if value < timedelta(0) else ("", value)
-    seconds = f"{value.seconds + value.microseconds / 1e6:.6f}".rstrip("0").rstrip(".")
-    return f"{sign}P{value.days}DT{seconds}S"
+def _duration(nanoseconds: int) -> str:
+    days, rest = divmod(abs(nanoseconds), 86_400 * 10**9)
+    seconds = f"{rest // 10**9}.{rest % 10**9:09}".rstrip("0").rstrip(".")
+    return f"{'-' * (nanoseconds < 0)}P{days}DT{seconds}S"
