@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -344,3 +346,35 @@ async def _wait_for(look: Any, seconds: float = 60) -> Any:
             return seen
         await asyncio.sleep(0.01)
     return pytest.fail(f"waited {seconds} seconds in vain")
+
+
+WITHOUT_PANDAS = """
+import runpy, sys
+
+class NoPandas:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoPandas())
+runpy.run_module("deployledger.serving.batch", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".arrow"])
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("in.csv", "a,b,c\n1,2.5,3\n4,1e39,6\n7,,8\n"),
+        ("in.jsonl", '{"x": [1, 2, 3]}\n{"x": [4, 5, "x"]}\n{"x": [7, 8, 9]}\n'),
+    ],
+)
+def test_onnx_models_need_no_pandas(name: str, rows: str, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(rows)
+    arguments = ["--model", str(row_maxima(tmp_path / "m.onnx")), "--input", str(tmp_path / name)]
+    arguments += ["--output", str(tmp_path / f"out{suffix}"), "--status", str(tmp_path / "status.json")]
+    arguments += ["--options", '{"on_error": "skip"}']
+    command = [sys.executable, "-c", WITHOUT_PANDAS, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (ended.returncode, status["state"], status["rows"]) == (0, "completed", 2), ended.stdout

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 
@@ -56,3 +58,12 @@ class RowsError(Exception):
 
 class ModelFailedError(Exception):
     """A model raised an exception on a batch of rows; the text says which."""
+
+
+def numpy_dtype(column_type: pa.DataType) -> np.dtype[Any]:
+    """Return NumPy's type of a column's values.
+
+    pyarrow's own ``to_pandas_dtype`` imports pandas, which jobs with ONNX models do without.
+    """
+    dtype: np.dtype[Any] = pa.array([], column_type).to_numpy(zero_copy_only=False).dtype
+    return dtype

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.types as kinds
 
 from deployledger.serving.batch_status import BatchError, input_invalid
-from deployledger.serving.batch_table import InputColumn, RowProblem, RowsError
+from deployledger.serving.batch_table import InputColumn, RowProblem, RowsError, numpy_dtype
 from deployledger.serving.batch_values import shortened
 from deployledger.serving.tensors import Array
 
@@ -78,7 +78,7 @@ class TensorInputs:
         """
         if rows.num_columns > 1 and len(self._inputs) == 1:
             ((name, whole_row),) = self._inputs.items()
-            tensor = np.empty((len(rows), rows.num_columns), whole_row.type.to_pandas_dtype())
+            tensor = np.empty((len(rows), rows.num_columns), numpy_dtype(whole_row.type))
             for index, column in enumerate(rows.columns):
                 tensor[:, index] = column.to_numpy(zero_copy_only=False)
             return {name: tensor.reshape(len(rows), *_row_shape(whole_row, rows.num_columns))}

@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from deployledger.domain.redaction import storable
 from deployledger.serving.batch_status import input_invalid
-from deployledger.serving.batch_table import InputColumn, RowProblem
+from deployledger.serving.batch_table import InputColumn, RowProblem, numpy_dtype
 from deployledger.serving.batch_text import cell_texts
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made when it is imported
@@ -357,7 +357,7 @@ def _float(value: Any, wanted: pa.DataType) -> float:
         raise ValueError(f"not a number ({wanted})")
     number = float(text)
     with np.errstate(over="ignore"):
-        is_finite = np.isfinite(np.dtype(wanted.to_pandas_dtype()).type(number))
+        is_finite = np.isfinite(numpy_dtype(wanted).type(number))
     if not is_finite and text.lower().lstrip("+-") not in ("inf", "infinity", "nan"):
         raise ValueError(f"out of the range of {wanted}")
     return number

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as kinds
 
+from deployledger.serving.batch_table import numpy_dtype
 from deployledger.serving.tensors import Array
 
 _EXACT = {str: pa.string(), bool: pa.bool_(), float: pa.float64(), int: pa.int64(), bytes: pa.binary()}
@@ -39,7 +40,7 @@ def array_of(values: Array) -> pa.Array:
             raise MisfitError(next(iter(misfits.values())))
     else:
         element = _type_of_dtype(flat.dtype)
-        column = pa.array(flat.astype(element.to_pandas_dtype(), copy=False), element, from_pandas=False)
+        column = pa.array(flat.astype(numpy_dtype(element), copy=False), element, from_pandas=False)
     for axis in range(values.ndim - 1, 0, -1):
         count = int(np.prod(values.shape[:axis]))
         offsets = np.arange(count + 1, dtype=np.int32) * values.shape[axis]
