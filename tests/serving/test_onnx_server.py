@@ -97,7 +97,7 @@ class TestTensors:
             ([1.5], "INT32", [1], "expected elements of INT32: Expected `int`, got `float`"),
             ([True], "INT32", [1], "expected elements of INT32: Expected `int`, got `bool`"),
             ([1], "BOOL", [1], "expected elements of BOOL: Expected `bool`, got `int`"),
-            (["x"], "FP32", [1], "expected elements of FP32: Invalid enum value 'x'"),
+            (["x"], "FP32", [1], "expected elements of FP32: got the text 'x'"),
             ([None], "FP32", [1], "expected elements of FP32: Expected `float | str`, got `null`"),
             ([1], "BYTES", [1], "expected elements of BYTES: Expected `str`, got `int`"),
             ([300], "UINT8", [1], "out of the range of UINT8"),

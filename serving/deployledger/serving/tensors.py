@@ -94,6 +94,7 @@ def from_json(text: memoryview, datatype: Datatype, shape: Sequence[int]) -> Arr
         array = np.concatenate([_elements(decode(piece), datatype) for piece in pieces])
     except msgspec.DecodeError as error:
         reason = str(error).partition(" - at")[0]  # a place in a piece
+        reason = reason.replace("Invalid enum value", "got the text")  # other than NaN and Infinity
         raise InvalidTensorError(f"expected elements of {datatype.name}: {reason}") from error
     except OverflowError:
         raise InvalidTensorError(f"an element is out of the range of {datatype.name}") from None
