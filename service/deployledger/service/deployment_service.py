@@ -734,20 +734,6 @@ class DeploymentService:
 
     # Stored files -----------------------------------------------------------------------------------
 
-    async def serving_files(self, deployment_id: UUID) -> Path | None:
-        """Return the folder of the model's files of the revision that serves, which are to be read only.
-
-        It is None if no revision serves, or no copy of the files is kept here.
-
-        Raises:
-            ResourceNotFoundError: if there is no such deployment.
-            MachineLearningServiceError: if some of the files are missing (``artifact_damaged``).
-        """
-        digest = (await self.get_deployment_status(deployment_id)).serving_artifact_digest
-        if digest is None or self._clients.artifacts is None:
-            return None
-        return await self._calls.call(Call.STORE, None, self._clients.artifacts.path_of, digest)
-
     async def list_artifacts(self) -> list[StoredFiles]:
         """Return the models and images stored on this machine, and the revisions that they belong to.
 
