@@ -30,7 +30,9 @@ CHUNK_BYTES = 4 << 20
 FEATURES = "features"
 """The name of the only column of rows that are JSON arrays."""
 
-_MOST_ROWS = 65_536
+MOST_ROWS = 65_536
+"""The most rows of a chunk, and of what a model scores at once."""
+
 _LARGEST_RECORD = 1 << 30
 # A quoted field, which may have line breaks; a quote elsewhere in a field is a character like any other.
 _QUOTED = re.compile(rb'"(?<=[,\r\n]")[^"]*+(?:""[^"]*+)*+("|\Z)')
@@ -312,7 +314,7 @@ class Parquet(_Batches):
             metadata = parquet.metadata
             groups = [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]
             row_bytes = 1 + sum(groups) // max(1, metadata.num_rows)
-            most = max(1, min(_MOST_ROWS, 8 * size // row_bytes))
+            most = max(1, min(MOST_ROWS, 8 * size // row_bytes))
             yield from _batches(file, parquet.schema_arrow, parquet.iter_batches(most), metadata.num_rows)
 
 
@@ -333,7 +335,7 @@ class ArrowIpc(_Batches):
             parts = (
                 batch.slice(start, most)
                 for batch in batches
-                for most in [max(1, min(_MOST_ROWS, 8 * size * batch.num_rows // (1 + batch.nbytes)))]
+                for most in [max(1, min(MOST_ROWS, 8 * size * batch.num_rows // (1 + batch.nbytes)))]
                 for start in range(0, batch.num_rows, most)
             )
             yield from _batches(file, schema, parts, None)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from deployledger.domain.redaction import shown
 from deployledger.domain.requests import BatchOptions
-from deployledger.serving.batch_reading import CHUNK_BYTES, Chunk, Format, Rejected, Rows
+from deployledger.serving.batch_reading import CHUNK_BYTES, MOST_ROWS, Chunk, Format, Rejected, Rows
 from deployledger.serving.batch_scorer import Scorer
 from deployledger.serving.batch_status import BatchError, input_invalid
 from deployledger.serving.batch_table import InputColumn, RowProblem, RowsError
@@ -23,7 +23,6 @@ from deployledger.serving.batch_types import NULL_VALUES, Cells, ColumnTypes, re
 from deployledger.serving.batch_writing import Encoding
 from deployledger.serving.model_files import ModelFiles
 
-_MOST_ROWS = 65_536
 _PROBED_ROWS = 1024
 _MOST_BYTES = 32 << 20
 
@@ -168,8 +167,8 @@ class Scoring:
     def _score(self, chunk: Chunk, rows: Rows) -> Scored:
         scored: list[pa.RecordBatch] = []
         rejected = rows.rejected
-        for start in range(0, rows.count, _MOST_ROWS):
-            part = {name: cells[start : start + _MOST_ROWS] for name, cells in rows.cells.items()}
+        for start in range(0, rows.count, MOST_ROWS):
+            part = {name: cells[start : start + MOST_ROWS] for name, cells in rows.cells.items()}
             batch, problems = self._predicted(part)
             if problems:
                 lines = rows.lines()

@@ -118,7 +118,7 @@ def _are(cells: pa.Array, type_: pa.DataType) -> bool:
 
 
 def common_type(types: Sequence[pa.DataType]) -> pa.DataType:
-    """Return a type that holds the values of all; text if there is no other."""
+    """Return a type that holds the values of all these types; string if no other does."""
     if any(map(pa.types.is_boolean, types)) and not all(
         pa.types.is_boolean(each) or pa.types.is_null(each) for each in types
     ):
