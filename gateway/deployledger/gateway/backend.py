@@ -89,5 +89,5 @@ class Backends(Protocol):
         ...
 
     async def pick(self, losses: Mapping[object, int]) -> Backend | None:
-        """Wait for a ready backend; return None when there is none for too long."""
+        """Wait for a ready backend; return None if none becomes ready in time."""
         ...

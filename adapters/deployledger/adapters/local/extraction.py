@@ -74,8 +74,8 @@ async def extracted_model(
 ) -> ModelFiles:
     """Return the revision's model and what it is checked against, extracting it if that has not been done.
 
-    One that is there is not read: whoever loads it checks it. Being cancelled stops the extraction, and takes
-    effect when it has ended: nobody is to remove the folder under its hands.
+    One that is there is not read: whoever loads it checks it. Cancellation stops the extraction, and
+    takes effect once it has ended, so that its folder is not removed while it still writes there.
 
     Raises:
         DeploymentError: the image holds another model than the event log says (``artifact_damaged``).

@@ -45,7 +45,7 @@ def batch_file(uri: str | None, field: str) -> str:
     which makes an output a folder, stays.
 
     Raises:
-        ConfigurationError: there is none, or it is no file that a job on this machine can use.
+        ConfigurationError: it is missing, or names no file that a job on this machine can use.
     """
     if not uri:
         raise ConfigurationError(
